@@ -1,0 +1,42 @@
+"""mio: a Lightning-based plugin framework for any-to-any multimodal foundation models.
+
+A plugin needs no more than this module: the hook marker, the values of the contract, and the errors.
+Importing it does not import torch.
+"""
+
+from mio.core.errors import DataError, MioError, PluginError, UserError
+from mio.core.hookspecs import hookimpl
+from mio.core.modality import (
+    TEXT,
+    Answer,
+    Codes,
+    DataModule,
+    Decoding,
+    Frames,
+    Media,
+    Modality,
+    Record,
+    Task,
+    Template,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TEXT",
+    "Answer",
+    "Codes",
+    "DataError",
+    "DataModule",
+    "Decoding",
+    "Frames",
+    "Media",
+    "MioError",
+    "Modality",
+    "PluginError",
+    "Record",
+    "Task",
+    "Template",
+    "UserError",
+    "hookimpl",
+]

@@ -1,0 +1,37 @@
+"""The exceptions that mio raises on purpose.
+
+`UserError` and its children are mistakes in what a person gave (a recipe, a file, a plugin, a prompt). The command line
+prints them as one line without a traceback and exits with 2. Anything else is a defect of ours and exits with 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MioError(Exception):
+    """Root of every exception that mio raises on purpose."""
+
+
+class UserError(MioError):
+    """Something given to mio is wrong. The message says what, where, and what to do about it."""
+
+
+class RecipeError(UserError):
+    """One or more problems of a recipe, collected and reported at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class PluginError(UserError):
+    """A plugin is missing, failed to load, or returned something that the contract does not allow."""
+
+
+class VocabularyError(UserError):
+    """A vocabulary does not fit: a block moved, changed its size, or two plugins claim one name."""
+
+
+class DataError(UserError):
+    """A record, file or source cannot be read, or too many of them were skipped."""

@@ -1,0 +1,255 @@
+"""The values that plugins return and that records are made of. See `hookspecs.py` for who asks for them.
+
+Shapes: Q codebooks, F frames. Codes are integer arrays `[Q, F]`, each below the size of its codebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+TEXT = "text"
+"""Name of the modality whose tokens are the backbone's own text tokens."""
+
+CodeArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """How many frames a span may have: from `minimum` to `maximum`, in steps of one."""
+
+    minimum: int = 1
+    maximum: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """Declaration of one modality. Exactly one of `text`, `codebooks`, `parts` says what kind it is."""
+
+    name: str
+    """Unique, lower case: also the key of `Media.modality` and the `type` of a message part."""
+    text: bool = False
+    """True for the one modality whose tokens are the text tokenizer's."""
+    codebooks: tuple[int, ...] = ()
+    """Size of each codebook, in order; codebook q owns a block of that many ids of its own."""
+    parts: str = ""
+    """For a modality without codes: it is a sequence of spans of this other modality."""
+    begin: str = ""
+    """Special token that opens a span."""
+    end: str = ""
+    """Special token that closes a span."""
+    specials: tuple[str, ...] = ()
+    """Further special tokens that the modality wants in the vocabulary."""
+    code_token: str = ""
+    """Token string of a code, with one `{}` for its number, which runs on through the codebooks: `<img{}>`."""
+    layout: str = "flat"
+    """How a `[Q, F]` grid becomes a span: `flat`, `codebook_major`, `frame_major` or `delayed`."""
+    views: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Codebooks that a span carries when it is read (`understand`) and written (`generate`). Default: all."""
+    frames: Frames = Frames()
+    """Frames of one span; for a modality of `parts`, number of parts."""
+
+    def view(self, name: str) -> tuple[int, ...]:
+        """Codebook indices that the view `name` carries, ascending."""
+        return tuple(self.views.get(name, range(len(self.codebooks))))
+
+
+@dataclass(frozen=True)
+class Media:
+    """One item of a modality before tokenisation.
+
+    `data` is what the modality's tokenizer takes (an array, say), or a `Path` that the modality's data module reads.
+    `key` names the item for ever: the same key means the same codes, so codes are computed once per key. `label` is
+    what the item shows or says, where that is known; a trainable tokenizer may use it and then says so.
+    """
+
+    modality: str
+    data: Any
+    key: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """One item of a modality after tokenisation: `codes` is `[Q, F]`."""
+
+    modality: str
+    codes: CodeArray
+
+
+Value = str | Media | Codes
+"""A piece of content: text, media, or codes."""
+
+Record = Mapping[str, Any]
+"""Fields of one record. A field holds a `Value` or a list of them. The field `messages` makes it a conversation,
+`[{"role": ..., "content": [Value, ...]}, ...]`; the field `parts` alone makes it an interleaved document."""
+
+
+class Source(Protocol):
+    """A finite sequence of records, the same at every reading. An exception other than `IndexError` from `[i]` counts
+    as one broken record."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
+
+SourceFactory = Callable[[str, Mapping[str, Any]], Source]
+"""`factory(split, options)`; `split` is `train` or `test`, `options` what the recipe gives the source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """Turns a record into a document. Both strings may hold `{field}`; a literal brace is doubled.
+
+    `prompt` is what is given, `response` what the model is to say. In chat form the prompt is the user's turn and the
+    response the assistant's. Media of the prompt take the view `understand`, media of the response `generate`.
+    """
+
+    direction: str
+    prompt: str = ""
+    response: str
+
+
+@runtime_checkable
+class TextTokenizer(Protocol):
+    """Text to ids of the text block `[0, size)` and back."""
+
+    fingerprint: str
+    size: int
+    specials: Mapping[str, int]
+    """Ids of `pad`, `bos`, `eos`, `im_start`, `im_end`."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without special tokens added; a special token's string inside `text` stays plain text."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens left out."""
+
+    def token(self, index: int) -> str:
+        """Token string of an id."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Media of one modality to codes."""
+
+    fingerprint: str
+    """Changes whenever the codes of any media could change."""
+
+    def encode(self, media: Sequence[Any]) -> list[CodeArray]:
+        """Codes `[Q, F]` of each item; an item's codes must not depend on the others."""
+
+    def frames(self, media: Any) -> int:
+        """Frames that `encode` would give for this item, without running it."""
+
+
+@runtime_checkable
+class Detokenizer(Protocol):
+    """Codes of one modality to media. For a modality of `parts`, `codes` is a list of the parts' media."""
+
+    def decode(self, codes: Any) -> Any:
+        """Media of codes `[Q, F]`."""
+
+    def save(self, media: Any, stem: Path) -> Path:
+        """Writes media to `stem` plus the format's suffix; returns the path written."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What a tokenizer offers beside `Tokenizer` where it has weights of its own.
+
+    `folder` belongs to the tokenizer alone. A modality's detokenizer that has a `load` is given the same folder.
+    """
+
+    def fit(self, items: Sequence[Any], seed: int) -> Mapping[str, float]:
+        """Trains on strings (text) or `Media` with `data` read. Returns figures worth reporting."""
+
+    def save_weights(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+@runtime_checkable
+class Splitter(Protocol):
+    """Tokenizer of a modality of `parts`: media to media of the other modality, in order."""
+
+    def split(self, media: Media) -> list[Media]: ...
+
+
+Filter = Callable[[Record, Mapping[str, Any]], str]
+"""`filter(record, options)`: a reason to drop the record, or the empty string."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataModule:
+    """A modality's own data module."""
+
+    read: Callable[[Path], Any] | None = None
+    """Opens a file as what the tokenizer takes. Raises for a file that is damaged or of another kind."""
+    suffixes: tuple[str, ...] = ()
+    """File name endings that `read` understands, lower case with the dot."""
+    templates: Mapping[str, tuple[Template, ...]] = field(default_factory=dict)
+    """Named template sets; a recipe picks one per source and may replace it."""
+    filters: Mapping[str, Filter] = field(default_factory=dict)
+    """Named record filters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How an answer is sampled."""
+
+    temperature: float = 0.0
+    """0 is greedy. Applies to text."""
+    media_temperature: float = 0.7
+    """Temperature inside spans."""
+    top_p: float = 1.0
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said: text and decoded media in order, with the codes behind each media part."""
+
+    parts: tuple[tuple[str, Any], ...]
+    """Pairs of modality name and content: a string for text, decoded media otherwise."""
+    codes: tuple[Codes, ...] = ()
+    """Codes of the spans, in order."""
+
+    @property
+    def text(self) -> str:
+        """All text of the answer, joined."""
+        return "".join(content for name, content in self.parts if name == TEXT)
+
+    def media(self, modality: str) -> list[Any]:
+        """Decoded media of one modality, in order."""
+        return [content for name, content in self.parts if name == modality]
+
+
+RoundTrip = Callable[[Sequence[Media]], list[Any]]
+"""Media through tokenizer and detokenizer and back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One evaluation task: held-out records, the prompt made of each, and the judge of the answers."""
+
+    name: str
+    template: Template
+    """The prompt is given to the model; the response shows the expected answer."""
+    records: Callable[[int], Sequence[Record]]
+    """`records(n)`: n held-out records, the same at every call; fewer if there are no more."""
+    output: str
+    """Modality of the answer that is judged; generation must produce at least one of it."""
+    judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[bool]]
+    """Whether each answer is right."""
+    ceiling: Callable[[Sequence[Record], RoundTrip], float] | None = None
+    """Accuracy that the judge gives to the right answers themselves once they went through the codec."""
+    decoding: Decoding = Decoding()
+    copies: bool = False
+    """Report how many generated spans equal a training item code by code."""

@@ -1,0 +1,117 @@
+"""The recipe's structured schema: one dataclass per section, each beside what it configures where that is torch-free.
+
+`recipe.py` composes files into it and validates it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mio.core.data.config import DataConfig, MixtureConfig
+
+
+@dataclass
+class LossConfig:
+    """Weight of each token's cross-entropy, by what it is. 0 leaves a token out."""
+
+    prompt_text: float = 1.0
+    prompt_media: float = 1.0
+    response_text: float = 1.0
+    response_media: float = 1.0
+
+
+@dataclass
+class RuleConfig:
+    """What happens to parameters whose name matches; the first matching rule wins. No match at all is an error."""
+
+    pattern: str = ""
+    """Shell-style pattern of parameter names, for example `layers.*.attention.*`."""
+    trainable: bool = True
+    rows: list[str] = field(default_factory=list)
+    """Of an embedding or head: train only the rows of vocabulary blocks that match these patterns."""
+    lr_scale: float = 1.0
+    """Multiplies the learning rate."""
+    weight_decay: float | None = None
+
+
+@dataclass
+class OptimizerConfig:
+    kind: str = "adamw"
+    """`adamw`, or `muon`: Muon on the matrices inside the layers and AdamW on everything else."""
+    lr: float = 3e-5
+    """Peak learning rate of AdamW."""
+    muon_lr: float = 0.02
+    """Peak learning rate of Muon."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    """On matrices; norms, biases and embeddings have none."""
+    warmup: float = 0.03
+    """Share of the steps with rising learning rate."""
+    final: float = 0.0
+    """Learning rate at the end, as a share of the peak (cosine)."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 means no clipping."""
+    rules: list[RuleConfig] = field(default_factory=list)
+
+
+@dataclass
+class TrainConfig:
+    steps: int = 1000
+    """Optimizer steps of the stage."""
+    rows: int = 8
+    """Rows of one optimizer step over all devices."""
+    micro_rows: int = 0
+    """Rows of one forward pass of one device; 0 means all of the device's share. The rest is accumulated."""
+    precision: str = "bf16"
+    """`bf16`: autocast with float32 weights; `fp32`."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    tasks: list[str] = field(default_factory=list)
+    """Tasks run at the end of the stage; empty for none."""
+    items: int = 200
+    """Held-out items per task."""
+    batch: int = 100
+    """Prompts decoded together."""
+
+
+@dataclass
+class RuntimeConfig:
+    """How the run is carried out. May differ between an interrupted run and its continuation."""
+
+    runs: str = "runs"
+    """Folder of run folders."""
+    workers: int = 0
+    """Data worker processes per device."""
+    devices: int = 1
+    nodes: int = 1
+    accelerator: str = "auto"
+    threads: int = 0
+    """CPU threads; 0 leaves torch's own choice."""
+    log_every: int = 10
+    """Steps between logged figures."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+
+@dataclass
+class Recipe:
+    name: str = ""
+    """Name of the stage and of its run folder."""
+    start_from: str = ""
+    """Recipe whose result this stage starts from, or a run folder; empty starts from nothing."""
+    seed: int = 0
+    plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Plugins in use, in vocabulary order, with the options of each."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """`preset` (a plugin's backbone) and fields of `TransformerConfig` that differ from it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
