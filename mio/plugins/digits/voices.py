@@ -1,0 +1,84 @@
+"""The spoken clips of the digits world: `zero` to `nine` and `plus` in synthetic voices, and small variations of them."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mio import DataError
+
+FOLDER = Path(__file__).with_name("clips")
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""Words of the digits; a word's place is its digit. The clips say `plus` too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One spoken word."""
+
+    word: str
+    voice: str
+    """Name of the synthesiser's voice; a voice belongs to one split alone."""
+    take: int
+    """Rendition by the same voice, at another speed and pitch."""
+    samples: npt.NDArray[np.float32]
+    """Mono `[T]` in [-1, 1], read-only."""
+    rate: int = 8000
+    """Samples per second."""
+
+    @property
+    def key(self) -> str:
+        """Name of the clip, unique over both splits."""
+        return f"{self.voice}/{self.take}/{self.word}"
+
+
+@cache
+def clips(split: str) -> tuple[Clip, ...]:
+    """All clips of `train` (36 voices, 3 takes) or `test` (6 other voices, 4 takes), by voice, take and word.
+
+    Read once per process. Raises `DataError` for another split or an incomplete installation.
+    """
+    import soundfile
+
+    if split not in ("train", "test"):
+        raise DataError(f"the spoken digits have the splits `train` and `test`, not `{split}`")
+    try:
+        index = json.loads((FOLDER / "index.json").read_text())
+        found = []
+        for voice in index["voices"]:
+            if voice["split"] != split:
+                continue
+            samples, rate = soundfile.read(FOLDER / voice["file"], dtype="float32")
+            samples.flags.writeable = False
+            for word, take, start, length in voice["clips"]:
+                found.append(Clip(word, voice["name"], take, samples[start : start + length], rate))
+    except (OSError, soundfile.SoundFileError) as error:
+        raise DataError(f"cannot read the spoken digits in {FOLDER}: {error}; install mio again") from error
+    return tuple(found)
+
+
+def vary(clip: Clip, seed: int) -> npt.NDArray[np.float32]:
+    """Another rendition of `clip`, a function of clip and seed: float32 `[T']` in [-1, 1] at the clip's rate.
+
+    Time runs up to 10 % faster or slower (pitch with it) and up to 10 % unevenly within the word; the spectrum tilts a
+    little; level and background noise (30 to 50 dB below the peak) change.
+    """
+    from scipy.ndimage import map_coordinates
+    from scipy.signal import lfilter
+
+    draw = np.random.default_rng((seed, zlib.crc32(clip.key.encode())))
+    length = round(len(clip.samples) / draw.uniform(0.9, 1.1))
+    time = np.linspace(0, 1, length)
+    # the derivative, 1 + bend * cos, stays positive: time never runs backwards
+    time += draw.uniform(-0.1, 0.1) / (2 * np.pi) * np.sin(2 * np.pi * time)
+    samples = map_coordinates(clip.samples.astype(np.float64), [time * (len(clip.samples) - 1)], order=3, mode="nearest")
+    samples = lfilter([1.0, draw.uniform(-0.3, 0.3)], [1.0], samples)
+    samples *= draw.uniform(0.4, 0.9) / max(np.abs(samples).max(), 1e-9)
+    samples += draw.normal(0, 10 ** (-draw.uniform(30, 50) / 20) * np.abs(samples).max(), length)
+    return np.clip(samples, -1, 1).astype(np.float32)
