@@ -6,25 +6,16 @@ import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from inspect import getattr_static
 from typing import Any
 
 from mio.core.modality import TEXT, DataModule, Frames, Modality, Task, Template, Trainable
+from mio.core.suggest import nearest
 
 LAYOUTS = ("flat", "codebook_major", "frame_major", "delayed")
 VIEWS = ("understand", "generate")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 PATH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the known name closest to `name`, or the empty string."""
-    options = list(known)
-    found = get_close_matches(name, options, n=1, cutoff=0.6)
-    if not found:  # a leaf without its path, or a path without its last part
-        found = [option for option in options if name and option.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
-    return f"; did you mean `{found[0]}`?" if found else ""
 
 
 def kind(value: Any) -> str:

@@ -21,8 +21,8 @@ from types import ModuleType
 from typing import Any
 
 from mio.core import hookspecs
-from mio.core.declarations import nearest
 from mio.core.errors import PluginError, UserError
+from mio.core.suggest import nearest
 
 GROUP = "mio"
 """Entry-point group of plugins."""

@@ -21,7 +21,6 @@ from mio.core.declarations import (
     detokenizer_problems,
     kind,
     modality_problems,
-    nearest,
     preset_problems,
     task_problems,
     tokenizer_problems,
@@ -41,6 +40,7 @@ from mio.core.modality import (
     Tokenizer,
 )
 from mio.core.schema import Recipe
+from mio.core.suggest import nearest
 
 T = TypeVar("T")
 
@@ -320,7 +320,8 @@ def _unique_tokens(declared: Sequence[tuple[str, Modality]]) -> None:
                 specials.append((owner, token, modality.name))
         if modality.codebooks:
             patterns.append((owner, modality.code_token, modality.name))
-    _unique("token", specials)
+    owners = {(owner, token): name for owner, token, name in specials}  # a plugin's modalities may share a token
+    _unique("token", ((owner, token, name) for (owner, token), name in owners.items()))
     _unique("code token", patterns)
     for owner, pattern, name in patterns:
         before, after = (re.escape(side) for side in pattern.split("{}"))

@@ -1,0 +1,147 @@
+"""What a composed recipe says, checked against the plugins that it names, before anything is loaded or trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from mio.core.data.checks import check_data, check_source
+from mio.core.declarations import VIEWS, template_problems
+from mio.core.errors import RecipeError
+from mio.core.modality import Template
+from mio.core.plugins import EnabledPlugins
+from mio.core.recipe import transformer_config
+from mio.core.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
+from mio.core.suggest import nearest
+
+READERS = ("jsonl", "hub")
+"""Readers of the core, which a source names in place of a corpus."""
+
+
+def check(recipe: Recipe, plugins: EnabledPlugins) -> None:
+    """Raises `RecipeError` with everything that is wrong with a recipe, and `PluginError` for what a plugin returns."""
+    problems = [
+        *check_data(recipe.data, recipe.mixture),
+        *_names(recipe, plugins),
+        *_spans(recipe, plugins),
+        *_system(recipe, plugins),
+        *_train(recipe.train),
+        *_optimizer(recipe.train.optimizer),
+        *_rows(recipe.train, recipe.runtime),
+        *_evaluate(recipe.evaluate, plugins),
+    ]
+    try:
+        transformer_config(recipe, plugins)
+    except RecipeError as error:
+        problems += error.problems
+    if problems:
+        raise RecipeError([f"recipe `{recipe.name}`: {problem}" for problem in problems])
+
+
+def _names(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    """Datasets, template sets, directions and filters of the sources, and the recipe's own templates."""
+    templates = {name: [template.direction for template in made] for name, (_, made) in plugins.templates().items()}
+    for name, own in recipe.data.templates.items():
+        templates[name] = [template.direction for template in own]
+        if not own:
+            yield f"`data.templates.{name}` is empty; give it a template, or remove it"
+        for index, given in enumerate(own):
+            template = Template(direction=given.direction, prompt=given.prompt, response=given.response)
+            yield from (f"`data.templates.{name}[{index}]`: {problem}" for problem in template_problems(template))
+    datasets = [*READERS, *plugins.sources()]
+    filters = list(plugins.filters())
+    for group, config in recipe.data.groups.items():
+        for name, source in config.sources.items():
+            where = f"data.groups.{group}.sources.{name}"
+            yield from check_source(where, source, datasets, templates, filters)
+
+
+def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    """A span is never cut, so the context must hold the shortest span of each modality with its two border tokens."""
+    if not any(declared.text for _, declared in plugins.modalities()):
+        yield "no plugin under `plugins:` declares text; add the plugin `text`"
+    context = recipe.data.packing.context
+    for _, declared in plugins.modalities():
+        if not declared.codebooks:
+            continue
+        books = max(len(declared.view(view)) for view in VIEWS)
+        shortest = books * declared.frames.minimum + 2
+        if shortest > context:
+            yield (
+                f"`data.packing.context` is {context}, but the shortest span of `{declared.name}` takes {shortest} "
+                f"positions ({books} x {declared.frames.minimum} codes and 2 borders); give it at least {shortest}"
+            )
+
+
+def _system(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    known = ["default", *(declared.name for _, declared in plugins.modalities())]
+    for name in recipe.data.system:
+        if name not in known:
+            yield f"`data.system.{name}` is neither `default` nor a modality in use{nearest(name, known)}"
+
+
+def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    known = plugins.tasks()
+    for name in evaluate.tasks:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            yield f"`evaluate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
+    yield from _at_least("evaluate", evaluate, items=1, batch=1)
+
+
+def _at_least(where: str, section: object, **minimum: float) -> Iterator[str]:
+    for name, least in minimum.items():
+        value = getattr(section, name)
+        if not value >= least or not math.isfinite(value):
+            yield f"`{where}.{name}` is {value}; it must be at least {least}"
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> Iterator[str]:
+    if value not in known:
+        yield f"`{key}` is `{value}`, not one of {', '.join(known)}{nearest(value, known)}"
+
+
+def _train(train: TrainConfig) -> Iterator[str]:
+    yield from _at_least("train", train, steps=1, rows=1, micro_rows=0)
+    yield from _one_of("train.precision", train.precision, ("bf16", "fp32"))
+    weights = ("prompt_text", "prompt_media", "response_text", "response_media")
+    yield from _at_least("train.loss", train.loss, **dict.fromkeys(weights, 0))
+    if not any(getattr(train.loss, name) > 0 for name in weights):
+        yield "`train.loss` has no weight above 0; nothing would be learnt"
+
+
+def _rows(train: TrainConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
+    yield from _at_least("runtime", runtime, devices=1, nodes=1, workers=0, threads=0, log_every=1, checkpoint_every=1)
+    devices = runtime.devices * runtime.nodes
+    if devices < 1 or train.rows < 1:
+        return
+    if train.rows % devices:
+        yield (
+            f"`train.rows` is {train.rows}, not divisible by the {devices} devices "
+            f"(`runtime.devices` {runtime.devices} x `runtime.nodes` {runtime.nodes})"
+        )
+    elif train.micro_rows > 0 and train.rows // devices % train.micro_rows:
+        yield (
+            f"`train.micro_rows` is {train.micro_rows}, but a device's share of `train.rows` is {train.rows // devices}, "
+            "which it does not divide"
+        )
+
+
+def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
+    where = "train.optimizer"
+    yield from _one_of(f"{where}.kind", optimizer.kind, ("adamw", "muon"))
+    yield from _at_least(where, optimizer, lr=0, muon_lr=0, eps=0, weight_decay=0, warmup=0, final=0, clip=0)
+    for name in ("warmup", "final"):
+        if getattr(optimizer, name) > 1:
+            yield f"`{where}.{name}` is {getattr(optimizer, name)}; it is a share, at most 1"
+    if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
+        yield f"`{where}.betas` is {optimizer.betas}; it must be two numbers from 0 to below 1"
+    for index, rule in enumerate(optimizer.rules):
+        if not rule.pattern:
+            yield f"`{where}.rules[{index}].pattern` is empty; `*` matches every parameter"
+        if rule.rows and not rule.trainable:
+            yield f"`{where}.rules[{index}].rows` names rows to train, but `trainable` is false"
+        yield from _at_least(f"{where}.rules[{index}]", rule, lr_scale=0)
+        if rule.weight_decay is not None:
+            yield from _at_least(f"{where}.rules[{index}]", rule, weight_decay=0)
