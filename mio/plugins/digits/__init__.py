@@ -1,0 +1,37 @@
+"""The digits world: corpora and tasks that are small enough for a laptop and need no download.
+
+Handwritten digits, spoken digits, videos of counting, sums and text, in the directions that MIO has. The plugin
+declares no modality: its records hold media of `image`, `speech` and `video`, whoever supplies those. It takes no
+options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mio import Task, UserError, hookimpl
+
+if TYPE_CHECKING:
+    from mio.core.modality import SourceFactory
+
+
+def _no_options(options: Mapping[str, Any]) -> None:
+    if options:
+        raise UserError(f"plugins.digits: no option `{min(options)}`; it has none")
+
+
+@hookimpl
+def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
+    _no_options(options)
+    from mio.plugins.digits.corpora import SOURCES
+
+    return SOURCES
+
+
+@hookimpl
+def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
+    _no_options(options)
+    from mio.plugins.digits.tasks import tasks
+
+    return tasks()

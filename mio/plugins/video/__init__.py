@@ -1,0 +1,102 @@
+"""Videos as sequences of image spans: a modality of parts, without codes of its own (MIO, arXiv 2409.17692, 2.1).
+
+Options under `plugins: {video: {...}}` are the fields of `VideoOptions`. Media data: list of image arrays in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mio import DataModule, Frames, Modality, Template, UserError, hookimpl
+
+if TYPE_CHECKING:
+    from mio.core.modality import Detokenizer, Splitter
+
+TEMPLATES = {
+    # MIO, arXiv 2409.17692 v4, appendix B
+    "video_text": (
+        Template(
+            direction="video_to_text",
+            prompt="Please describe the following video: {video}",
+            response=" {description}",
+        ),
+        Template(
+            direction="text_to_video",
+            prompt="Please generate a video for “{description}”: ",
+            response="{video}",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """Options of the plugin."""
+
+    min_frames: int = 1
+    """Fewest frames of a video."""
+    max_frames: int = 8
+    """Most frames of a video; of a longer one, so many are chosen at even distances. MIO's WebVid clips have 4 to 8."""
+    max_side: int = 512
+    """Longer side in pixels that frames of files are shrunk to while they are read."""
+    fps: float = 2.0
+    """Frames per second of files written."""
+    save_side: int = 128
+    """Smallest side in pixels of files written; smaller frames are enlarged by a whole factor."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_frames <= self.max_frames:
+            raise UserError(
+                f"plugins.video: needs 1 <= min_frames <= max_frames, has {self.min_frames} and {self.max_frames}"
+            )
+        if self.max_side < 1 or self.save_side < 1 or self.fps <= 0:
+            raise UserError("plugins.video: `max_side`, `save_side` and `fps` must be positive")
+
+
+def _options(options: Mapping[str, Any]) -> VideoOptions:
+    known = [field.name for field in fields(VideoOptions)]
+    for option in options:
+        if option not in known:
+            raise UserError(f"plugins.video: no option `{option}`; it has {', '.join(known)}")
+    return VideoOptions(**options)
+
+
+@hookimpl
+def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
+    video = _options(options)
+    return [Modality(name="video", parts="image", frames=Frames(minimum=video.min_frames, maximum=video.max_frames))]
+
+
+@hookimpl
+def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Splitter | None:
+    if modality != "video":
+        return None
+    from mio.plugins.video.splitter import FrameSplitter
+
+    return FrameSplitter(_options(options))
+
+
+@hookimpl
+def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | None:
+    if modality != "video":
+        return None
+    from mio.plugins.video.splitter import FrameJoiner
+
+    return FrameJoiner(_options(options))
+
+
+@hookimpl
+def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
+    if modality != "video":
+        return None
+    from mio.plugins.video import files
+
+    video = _options(options)
+    return DataModule(
+        read=partial(files.read, frames=video.max_frames, max_side=video.max_side),
+        suffixes=tuple(files.FORMATS),
+        templates=TEMPLATES,
+    )
