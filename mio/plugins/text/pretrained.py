@@ -1,0 +1,163 @@
+"""A backbone's own text tokenizer, read from its Hugging Face files.
+
+Two things about the files are changed on reading, so that pieces of text add up and come back unchanged: no space is
+put before a text that has none (the dummy prefix of SentencePiece, which would turn up at every border between pieces),
+and tokens whose ids lie beyond `size` are dropped (codes of other modalities in an extended checkpoint: their own
+plugins declare those).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mio import UserError
+
+CHAT_TOKENS = {"im_start": "<|im_start|>", "im_end": "<|im_end|>"}
+_USUAL = {
+    "bos": ("<|startoftext|>", "<s>", "<|begin_of_text|>", "<|endoftext|>"),
+    "eos": ("<|endoftext|>", "</s>", "<|end_of_text|>"),
+    "pad": ("<pad>", "<unk>"),
+}
+"""Token strings tried in order where the tokenizer's configuration names none."""
+
+
+class Definition(NamedTuple):
+    """A tokenizer's files, taken apart."""
+
+    content: dict[str, Any]
+    """`tokenizer.json` with the changes made."""
+    size: int
+    specials: dict[str, int]
+    """Ids of `pad`, `bos`, `eos` and, where the tokenizer has them, `im_start` and `im_end`."""
+
+
+class PretrainedTokenizer:
+    """`mio.TextTokenizer` of a Hugging Face fast tokenizer.
+
+    Raises UserError when the files are missing or no tokenizer, or have no end-of-text token.
+    """
+
+    def __init__(self, path: str, size: int = 0) -> None:
+        from tokenizers import Tokenizer
+
+        definition = read_definition(path, size)
+        self.size = definition.size
+        self.specials = definition.specials
+        meaning = {key: definition.content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+        meaning |= {"size": self.size, "specials": self.specials}
+        self.fingerprint = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+        try:
+            self._tokenizer = Tokenizer.from_str(json.dumps(definition.content))
+        except Exception as error:  # the library raises plain Exception
+            raise UserError(
+                f"plugins.text.tokenizer: {path}: the library `tokenizers` can not read it: {error}"
+            ) from error
+        self._tokenizer.encode_special_tokens = True  # the string of a special token inside a text is plain text
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; no space is added before it."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def token(self, index: int) -> str:
+        """Token string; ids that the tokenizer leaves unused have made-up ones."""
+        return str(self._tokenizer.id_to_token(index) or f"<unused_{index}>")
+
+
+def missing_chat_tokens(path: str, size: int = 0) -> tuple[str, ...]:
+    """Tokens of ChatML that the tokenizer lacks, to be declared as special tokens of the vocabulary."""
+    known = read_definition(path, size).specials
+    return tuple(token for name, token in CHAT_TOKENS.items() if name not in known)
+
+
+@lru_cache(maxsize=4)
+def read_definition(path: str, size: int = 0) -> Definition:
+    """Reads the folder of a tokenizer, or its `tokenizer.json`. Raises UserError when that does not work."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file /= "tokenizer.json"
+    if not file.is_file():
+        raise UserError(
+            f"plugins.text.tokenizer: there is no {file}; give `bpe`, `bytes`, or a folder with the tokenizer.json "
+            "of a fast tokenizer (transformers writes it: AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER))"
+        )
+    content = _read_json(file)
+    if not isinstance(content.get("model"), dict) or "vocab" not in content["model"]:
+        raise UserError(f"plugins.text.tokenizer: {file} is no tokenizer of the library `tokenizers`")
+    vocab = content["model"]["vocab"]
+    ids = vocab if isinstance(vocab, dict) else {entry[0]: index for index, entry in enumerate(vocab)}
+    own = max(ids.values()) + 1
+    added = content.get("added_tokens") or []
+    size = size or max([own, *(token["id"] + 1 for token in added)])
+    if size < own:
+        raise UserError(
+            f"plugins.text.size: {size} cuts into the {own} tokens of {file}; it may only drop added tokens"
+        )
+    added = [token for token in added if token["id"] < size]
+    ids = ids | {token["content"]: token["id"] for token in added}
+    specials = _find_specials(file.parent, ids)
+    if "eos" not in specials:
+        raise UserError(f"plugins.text.tokenizer: {file.parent} names no eos_token in its tokenizer_config.json")
+    reserved = set(specials.values())
+    content["added_tokens"] = [token | {"special": token["special"] or token["id"] in reserved} for token in added]
+    content |= {"post_processor": None, "truncation": None, "padding": None}
+    for section in ("normalizer", "pre_tokenizer", "decoder"):
+        content[section] = _without_dummy_prefix(content.get(section))
+    return Definition(content, size, specials)
+
+
+def _find_specials(folder: Path, ids: dict[str, int]) -> dict[str, int]:
+    named: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / file).is_file():
+            for key, value in _read_json(folder / file).items():
+                token = value.get("content") if isinstance(value, dict) else value
+                if key.endswith("_token") and isinstance(token, str):
+                    named[key.removesuffix("_token")] = token
+    if "pad" not in named and "unk" in named:
+        named["pad"] = named["unk"]
+    found = {}
+    for name, usual in _USUAL.items():
+        token = next((token for token in (named.get(name), *usual) if token in ids), None)
+        if token is not None:
+            found[name] = ids[token]
+    if "eos" in found:  # as GPT-2 does it: the end of one text is the beginning of the next
+        found = {"bos": found["eos"], "pad": found["eos"]} | found
+    return found | {name: ids[token] for name, token in CHAT_TOKENS.items() if token in ids}
+
+
+def _without_dummy_prefix(section: Any) -> Any:
+    """A normalizer, pre-tokenizer or decoder without the steps that add a space in front or take one away."""
+    if not isinstance(section, dict):
+        return section
+    section = dict(section)
+    kind = section["type"]
+    if kind == "Prepend" or (kind == "Strip" and section.get("start") and section.get("content") == " "):
+        return None
+    if kind == "Metaspace":
+        section["prepend_scheme"] = "never"
+        section.pop("add_prefix_space", None)
+    elif kind == "ByteLevel":
+        section["add_prefix_space"] = False
+    for key in ("normalizers", "pretokenizers", "decoders"):
+        if key in section:
+            section[key] = [step for step in map(_without_dummy_prefix, section[key]) if step is not None]
+    return section
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"plugins.text.tokenizer: can not read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"plugins.text.tokenizer: {path} is no mapping")
+    return content
