@@ -362,7 +362,7 @@ def _size_problems(config: TransformerConfig) -> Iterator[str]:
             yield f"`model.{name}` is {getattr(config, name)}; it must be at least 1"
             return
     if not config.head_width and config.width % config.heads:
-        yield f"`model.width` {config.width} must be a multiple of `model.heads` {config.heads} without `model.head_width`"
+        yield f"`model.width` {config.width} is no multiple of `model.heads` {config.heads}; set `model.head_width`"
     elif (config.head_width or config.width // config.heads) % 2:
         yield "`model.head_width` (width / heads) must be even: the rotary embedding turns pairs"
     if config.kv_heads > 0 and config.heads % config.kv_heads:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from mio.core.data.checks import check_data, check_source
+from mio.core.data.steps import StepShape
 from mio.core.declarations import VIEWS, template_problems
 from mio.core.errors import RecipeError
 from mio.core.modality import Template
@@ -112,20 +113,14 @@ def _train(train: TrainConfig) -> Iterator[str]:
 
 def _rows(train: TrainConfig, runtime: RuntimeConfig) -> Iterator[str]:
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
-    yield from _at_least("runtime", runtime, devices=1, nodes=1, workers=0, threads=0, log_every=1, checkpoint_every=1)
-    devices = runtime.devices * runtime.nodes
-    if devices < 1 or train.rows < 1:
-        return
-    if train.rows % devices:
-        yield (
-            f"`train.rows` is {train.rows}, not divisible by the {devices} devices "
-            f"(`runtime.devices` {runtime.devices} x `runtime.nodes` {runtime.nodes})"
-        )
-    elif train.micro_rows > 0 and train.rows // devices % train.micro_rows:
-        yield (
-            f"`train.micro_rows` is {train.micro_rows}, but a device's share of `train.rows` is {train.rows // devices}, "
-            "which it does not divide"
-        )
+    least = ("devices", "nodes", "log_every", "checkpoint_every")
+    problems = list(_at_least("runtime", runtime, workers=0, threads=0, **dict.fromkeys(least, 1)))
+    yield from problems
+    if not problems and train.rows >= 1 and train.micro_rows >= 0:
+        try:
+            StepShape.of(train, runtime.devices * runtime.nodes)
+        except RecipeError as error:
+            yield from error.problems
 
 
 def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
