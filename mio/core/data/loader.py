@@ -1,0 +1,183 @@
+"""From the plan to batches: the data set that builds a rank's rows, and the one LightningDataModule of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from mio.core.data.batch import Batch, RenderedDocument, assemble
+from mio.core.data.ledger import group_shares, ledger
+from mio.core.data.mixture import Leaf
+from mio.core.data.plan import Plan
+from mio.core.data.preflight import preflight
+from mio.core.data.sources import DocumentRenderer, SourcePlugins, build_streams
+from mio.core.data.steps import StepShape
+from mio.core.errors import DataError
+from mio.core.schema import Recipe
+
+__all__ = ["Batch", "MioDataModule", "StepBatches"]
+
+
+class Documents(Protocol):
+    """What building rows asks of a stream."""
+
+    def document(self, n: int) -> RenderedDocument:
+        """The n-th document, at most one row long."""
+
+
+class StepBatches(IterableDataset[Batch]):
+    """The micro batches of one rank, from a cursor to the end of the run.
+
+    Worker j of w builds micro batches j, j + w, ... so that the round robin of `DataLoader` restores their order. All
+    workers follow the whole plan; a batch that ends a step carries the plan's state after the step.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Callable[[], Plan],
+        streams: Sequence[Documents],
+        shape: StepShape,
+        steps: int,
+        pad: int,
+        rank: int = 0,
+        cursor: dict[str, Any] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._streams = streams
+        self._shape = shape
+        self._steps = steps
+        self._pad = pad
+        self._rank = rank
+        self._cursor = cursor
+
+    def __len__(self) -> int:
+        """Micro batches of the whole run, those before the cursor included: Lightning counts from its beginning.
+
+        An iterable data set without a length loses a batch at every resumption, because Lightning then reads ahead.
+        """
+        return self._steps * self._shape.micro_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        turn, turns = (worker.id, worker.num_workers) if worker else (0, 1)
+        plan, first = self._plan(), 0
+        if self._cursor is not None:
+            plan.restore(self._cursor["plan"])
+            first = self._cursor["step"]
+        shape = self._shape
+        count = 0
+        for step in range(first, self._steps):
+            rows = [plan.next_row() for _ in range(shape.rows)]
+            mine = rows[self._rank * shape.share : (self._rank + 1) * shape.share]
+            for start in range(0, shape.share, shape.micro_rows):
+                if count % turns == turn:
+                    batch = assemble(
+                        [
+                            [(entry.leaf, self._streams[entry.leaf].document(entry.n)) for entry in row]
+                            for row in mine[start : start + shape.micro_rows]
+                        ],
+                        plan.packing.context,
+                        self._pad,
+                    )
+                    batch.step = step
+                    if start + shape.micro_rows == shape.share:
+                        batch.cursor = {"step": step + 1, "plan": plan.state()}
+                    yield batch
+                count += 1
+
+
+class MioDataModule(LightningDataModule):
+    """All sources of a recipe as one sequence of batches.
+
+    Whoever drives the training calls `commit` with every batch that was trained on, before a checkpoint is saved. What
+    is saved is the position in the global sequence, so a run may go on with another number of ranks or workers. `pad`
+    fills what documents leave of a row; it belongs to no document and has no weight, so any id will do.
+
+    Raises:
+        RecipeError: unknown names, wrong options, or rows that do not divide among the devices.
+        DataError: a source is empty or its file is missing.
+    """
+
+    def __init__(self, recipe: Recipe, plugins: SourcePlugins, renderer: DocumentRenderer, pad: int = 0) -> None:
+        super().__init__()
+        self._recipe = recipe
+        self._pad = pad
+        self.leaves: list[Leaf]
+        self.leaves, self._streams, self._sources = build_streams(recipe, plugins, renderer)
+        world_size = recipe.runtime.devices * recipe.runtime.nodes
+        self.micro_batches_per_step = StepShape.of(recipe.train, world_size).micro_batches
+        """Forward passes of each rank per optimizer step."""
+        self._cursor: dict[str, Any] = {"step": 0, "plan": self._plan().state()}
+
+    @property
+    def leaf_names(self) -> tuple[str, ...]:
+        """Name of each leaf, by the index that `Batch.leaf` holds."""
+        return tuple(leaf.name for leaf in self.leaves)
+
+    def _plan(self) -> Plan:
+        return Plan(self.leaves, self._streams, self._recipe.mixture, self._recipe.data.packing)
+
+    def preflight(self) -> dict[str, Any]:
+        """Checks the sources (see `mio.core.data.preflight`). Raises `DataError` if too much is broken."""
+        return preflight(self._sources, self.leaves, self._streams, self._recipe.data.max_skipped)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """This rank's micro batches from the committed cursor on."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        workers = self._recipe.runtime.workers
+        batches = StepBatches(
+            plan=self._plan,
+            streams=self._streams,
+            shape=StepShape.of(self._recipe.train, world_size),
+            steps=self._recipe.train.steps,
+            pad=self._pad,
+            rank=rank,
+            cursor=self._cursor,
+        )
+        return DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def commit(self, batch: Batch) -> None:
+        """Notes that `batch` was trained on. Only the last batch of a step moves the cursor."""
+        if batch.cursor is not None:
+            self._cursor = batch.cursor
+
+    def report(self) -> dict[str, Any]:
+        """What the committed steps were trained on (see `mio.core.data.ledger`)."""
+        return ledger(self._cursor["plan"])
+
+    def shares(self) -> dict[str, tuple[float, float]]:
+        """(target, achieved) share of each group over the committed steps, in the mixture's unit."""
+        return group_shares(self._cursor["plan"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The committed cursor. Raises `DataError` if the ranks' plans have come apart."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            position = {**self._cursor["plan"], "examples": []}  # error messages may differ between machines
+            digest = hashlib.sha256(json.dumps(position).encode()).hexdigest()
+            digests: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(digests, digest)
+            if len(set(digests)) > 1:
+                raise DataError(
+                    f"the ranks disagree about the data after step {self._cursor['step']}: some of them read records "
+                    "that others could not. Check that every machine sees the same files, and go on from the last "
+                    "checkpoint"
+                )
+        return self._cursor
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a saved cursor. Raises `DataError` if it belongs to other data, shares or packing."""
+        self._plan().restore(state_dict["plan"])
+        self._cursor = state_dict

@@ -1,0 +1,258 @@
+"""The plan of a run: one global sequence of rows, a pure function of recipe and seed. Free of torch.
+
+Every rank and every data worker follows the same plan and builds only its own rows of it. The plan decides which
+documents there are and where they go; it looks at nothing but their lengths. Its state is small and explicit, and is
+restored directly, never replayed.
+
+A document of n tokens takes n - 1 positions, each of which predicts the token after it. Lengths, shares and counters
+are all in positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from mio.core.data.config import MixtureConfig, PackingConfig
+from mio.core.data.mixture import Leaf, Mixture, RowSchedule
+from mio.core.data.packing import Entry, Pool
+from mio.core.errors import DataError
+
+VERSION = 1
+"""Version of the layout of a plan's state."""
+
+TOO_LONG = "longer than the context"
+_RESERVE = 0.125
+"""Share of a row that is left to the best fit."""
+_EXAMPLES = 20
+
+Row = list[Entry]
+"""One packed row: its documents in order."""
+
+
+class Lengths(Protocol):
+    """What the plan asks of a stream of documents."""
+
+    @property
+    def identity(self) -> str:
+        """Changes whenever the stream's documents or their order could change."""
+
+    def __len__(self) -> int:
+        """Documents of one epoch."""
+
+    def length(self, n: int) -> int | None:
+        """Positions of the n-th document, untruncated; None if it cannot be used (see `reason`)."""
+
+    def reason(self, n: int) -> str:
+        """Why the n-th document cannot be used: one of a few phrases, to be counted by."""
+
+    def truncated(self, n: int) -> int:
+        """Positions that are left of the n-th document once it is cut to the context; 0 if none."""
+
+    def describe(self, n: int) -> str:
+        """The record behind the n-th document and what is wrong with it, if anything is, for messages."""
+
+
+@dataclass
+class Counts:
+    """What happened to the documents of one leaf, since the beginning of the run."""
+
+    next: int = 0
+    """Number of the next document to be drawn."""
+    drawn: int = 0
+    """Positions of the documents drawn, those that wait for a row included."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Documents drawn and passed over, by reason."""
+    documents: int = 0
+    """Documents in the rows emitted."""
+    positions: int = 0
+    """Positions of these documents."""
+    truncated: int = 0
+    """Those among them that lost their end."""
+    rows: int = 0
+    """Rows that hold at least one of them."""
+
+
+class Plan:
+    """Produces the rows one after the other.
+
+    With unit `tokens` a row may hold documents of all leaves and shares count positions. With unit `rows` a row holds
+    documents of one group, the groups share the rows, and positions are shared out inside each group.
+
+    A pool holds `window` documents per kind of row. A row takes the oldest document of the leaf that is furthest
+    behind, as long as an eighth of the row stays free, and is then filled by the longest document that fits, again and
+    again. Shares are thereby steered twice, when documents are drawn and when they are emitted: best fit alone would
+    hold back one kind of document more than another. Taking most documents in order also keeps a stock of varied
+    lengths in the pool, which fills rows better than best fit all the way.
+    """
+
+    def __init__(
+        self, leaves: Sequence[Leaf], streams: Sequence[Lengths], mixture: MixtureConfig, packing: PackingConfig
+    ) -> None:
+        self.leaves = list(leaves)
+        self.streams = list(streams)
+        self.packing = packing
+        self.rows = 0
+        """Rows emitted so far."""
+        self.counts = [Counts() for _ in leaves]
+        self.examples: list[str] = []
+        """The first records that were skipped, described."""
+        self._drawn = Mixture(leaves)
+        self._emitted = Mixture(leaves)
+        self.groups = [leaves[node.start].group for node in self._drawn.groups]
+        """Groups that are read, in order."""
+        self.schedule: RowSchedule | None = None
+        """Who gets the next row, with unit `rows`."""
+        if mixture.unit == "rows":
+            self.schedule = RowSchedule([mixture.ratios[group] for group in self.groups])
+        self._pools = [Pool(len(leaves)) for _ in range(len(self.groups) if self.schedule else 1)]
+        self.identity: dict[str, Any] = {
+            "unit": mixture.unit,
+            "ratios": {group: mixture.ratios[group] for group in self.groups},
+            "context": packing.context,
+            "window": packing.window,
+            "too_long": packing.too_long,
+            "streams": {
+                leaf.name: {
+                    "path": list(leaf[:3]),
+                    "share": leaf.share,
+                    "records": len(stream),
+                    "content": stream.identity,
+                }
+                for leaf, stream in zip(self.leaves, self.streams, strict=True)
+            },
+        }
+        """Everything that the sequence of rows depends on."""
+
+    def next_row(self) -> Row:
+        """The next row of the run. Raises `DataError` when a stream has nothing that can be used."""
+        kind = self.schedule.pick() if self.schedule else 0
+        drawn, emitted = (
+            (self._drawn.groups[kind], self._emitted.groups[kind])
+            if self.schedule
+            else (self._drawn.root, self._emitted.root)
+        )
+        pool, context = self._pools[kind], self.packing.context
+        while len(pool) < self.packing.window:
+            pool.add(self._draw(self._drawn.pick(drawn)))
+        row: Row = []
+        space, margin = context, context * _RESERVE
+        while space and len(pool):
+            entry: Entry | None = None
+            if space > margin:
+                leaf = self._emitted.pick(emitted, pool.waiting)
+                if not row or space - pool.peek(leaf).length >= margin:
+                    entry = pool.oldest(leaf)
+            if entry is None:
+                entry = pool.largest(space)
+            if entry is None:
+                break
+            row.append(entry)
+            space -= entry.length
+            self._emitted.give(entry.leaf, entry.length)
+        self._count(row)
+        if self.schedule:
+            self.schedule.counts[kind] += 1
+        return row
+
+    def _draw(self, leaf: int) -> Entry:
+        """The next document of a leaf that can be used."""
+        counts, stream = self.counts[leaf], self.streams[leaf]
+        for _ in range(2 * len(stream)):  # holds a whole epoch, wherever it starts
+            n = counts.next
+            counts.next += 1
+            length = stream.length(n)
+            if length is None:
+                self._skip(leaf, n, stream.reason(n))
+                continue
+            too_long = length > self.packing.context
+            if too_long:
+                if self.packing.too_long == "error":
+                    raise DataError(
+                        f"{self.leaves[leaf].name}: {stream.describe(n)} has {length + 1} tokens, more than a row of "
+                        f"{self.packing.context} positions takes; raise `data.packing.context`, or set "
+                        "`data.packing.too_long` to `truncate` or `skip`"
+                    )
+                length = stream.truncated(n) if self.packing.too_long == "truncate" else 0
+                if not length:
+                    self._skip(leaf, n, TOO_LONG)
+                    continue
+            counts.drawn += length
+            self._drawn.give(leaf, length)
+            return Entry(leaf, n, length, too_long)
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.skipped.items())
+        raise DataError(
+            f"{self.leaves[leaf].name}: none of its {len(stream)} records can be used: {reasons}; the first one: "
+            f"{stream.describe(0)}. Fix the data, or set the ratio of the group or the weight of the source to 0"
+        )
+
+    def _skip(self, leaf: int, n: int, reason: str) -> None:
+        skipped = self.counts[leaf].skipped
+        skipped[reason] = skipped.get(reason, 0) + 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(f"{self.leaves[leaf].name}: {self.streams[leaf].describe(n)}: {reason}")
+
+    def _count(self, row: Row) -> None:
+        self.rows += 1
+        for leaf, _, length, truncated in row:
+            counts = self.counts[leaf]
+            counts.documents += 1
+            counts.positions += length
+            counts.truncated += truncated
+        for leaf in {entry.leaf for entry in row}:
+            self.counts[leaf].rows += 1
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the sequence depends on, and the counters: values of JSON alone, nothing shared."""
+        return {
+            "version": VERSION,
+            "identity": self.identity,
+            "rows": self.rows,
+            "group_rows": list(self.schedule.counts) if self.schedule else [],
+            "leaves": {leaf.name: asdict(counts) for leaf, counts in zip(self.leaves, self.counts, strict=True)},
+            "pools": [[list(entry) for entry in pool] for pool in self._pools],
+            "examples": list(self.examples),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues exactly after the row at which `state` was taken.
+
+        Raises:
+            DataError: the state is of another layout, or of a plan with other data, shares or packing.
+        """
+        if state["version"] != VERSION:
+            raise DataError(
+                f"the data cursor has layout {state['version']}, this version of mio reads {VERSION}; continue the run "
+                "with the version that started it, or start a new one"
+            )
+        changes = _differences(state["identity"], self.identity)
+        if changes:
+            raise DataError(
+                f"the run cannot go on, its data changed: {'; '.join(changes)}. Restore what it was, or start a new run"
+            )
+        self.rows = state["rows"]
+        self.counts = [Counts(**{**saved, "skipped": dict(saved["skipped"])}) for saved in state["leaves"].values()]
+        self.examples = list(state["examples"])
+        self._drawn.restore([counts.drawn for counts in self.counts])
+        self._emitted.restore([counts.positions for counts in self.counts])
+        if self.schedule:
+            self.schedule.counts = list(state["group_rows"])
+        for index, entries in enumerate(state["pools"]):
+            self._pools[index] = Pool(len(self.leaves))
+            for leaf, n, length, truncated in entries:
+                self._pools[index].add(Entry(leaf, n, length, truncated))
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    found = [f"`{key}` was {before[key]}, is {now[key]}" for key in now if key != "streams" and before[key] != now[key]]
+    old, new = before["streams"], now["streams"]
+    found += [f"`{name}` is gone" for name in old if name not in new]
+    found += [f"`{name}` is new" for name in new if name not in old]
+    for name in (name for name in new if name in old):
+        changed = [key for key in new[name] if old[name][key] != new[name][key]]
+        if changed:
+            found.append(f"`{name}` has another {', '.join(changed)}")
+    if not found and list(old) != list(new):
+        found.append("the sources are in another order")
+    return found

@@ -1,0 +1,82 @@
+"""Reads and renders records before training, so that a broken source is known in seconds and not after hours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from mio.core.data.mixture import Leaf
+from mio.core.data.sources import OpenSource
+from mio.core.data.streams import BROKEN, RecordStream
+from mio.core.errors import DataError
+
+WHOLE = 20_000
+"""Sources of at most this many records are checked to the last one."""
+SAMPLE = 2_000
+"""Records checked of a larger source, evenly spaced."""
+SHIPPED_SAMPLE = 200
+"""Records checked of a corpus that a plugin ships: it may make its records as they are read."""
+_LISTED = 100
+
+
+def preflight(
+    sources: Sequence[OpenSource], leaves: Sequence[Leaf], streams: Sequence[RecordStream], max_skipped: float
+) -> dict[str, Any]:
+    """Checks every source in all of its directions. What was learnt about lengths spares the plan the same work.
+
+    Returns, by `group/source`: `records`, `checked`, `broken`, `skipped` (count by reason, filters included; a record
+    may count once per direction) and `problems` (the first hundred broken records with their error).
+
+    Raises:
+        DataError: the broken share of a source's records exceeds `max_skipped`, or none of them can be used.
+    """
+    report = {}
+    for source in sources:
+        own = [
+            stream
+            for leaf, stream in zip(leaves, streams, strict=True)
+            if (leaf.group, leaf.source) == (source.group, source.name)
+        ]
+        report[source.label] = _check(source, own, max_skipped)
+    return report
+
+
+def sample(size: int, shipped: bool) -> range | list[int]:
+    """Indices of the records to check: all, or an evenly spaced selection."""
+    wanted = SHIPPED_SAMPLE if shipped else size if size <= WHOLE else SAMPLE
+    return range(size) if wanted >= size else [i * size // wanted for i in range(wanted)]
+
+
+def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: float) -> dict[str, Any]:
+    records = sample(len(source.records), source.shipped)
+    skipped: Counter[str] = Counter()
+    broken = usable = 0
+    problems: list[str] = []
+    for record in records:
+        reasons = [reason for stream in streams if (reason := stream.reason_of(record))]
+        skipped.update(reasons)
+        usable += len(reasons) < len(streams)
+        if BROKEN in reasons:
+            broken += 1
+            if len(problems) < _LISTED:
+                failing = next(stream for stream in streams if stream.reason_of(record) == BROKEN)
+                problems.append(failing.describe_record(record))
+    report = {
+        "records": len(source.records),
+        "checked": len(records),
+        "broken": broken,
+        "skipped": dict(skipped),
+        "problems": problems,
+    }
+    first = "; ".join(problems[:3])
+    if broken > max_skipped * len(records):
+        raise DataError(
+            f"{source.label}: {broken} of {len(records)} records checked cannot be used, more than "
+            f"`data.max_skipped: {max_skipped:g}` allows: {first}{'; ...' if broken > 3 else ''}. "
+            f"Fix them, or raise `data.max_skipped` to at least {broken / len(records):.2g}"
+        )
+    if not usable:
+        counts = ", ".join(f"{reason} ({count})" for reason, count in skipped.items())
+        raise DataError(f"{source.label}: none of {len(records)} records checked is left: {counts}; loosen its filters")
+    return report

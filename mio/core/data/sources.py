@@ -1,0 +1,199 @@
+"""From the recipe to streams of documents: opens sources, picks templates, applies filters. Free of torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from mio.core.data.checks import check_source
+from mio.core.data.config import SourceConfig
+from mio.core.data.mixture import Leaf, leaves, read_sources
+from mio.core.data.order import derive_seed
+from mio.core.data.readers import jsonl
+from mio.core.data.streams import Memory, RecordStream, Rendered
+from mio.core.documents import Document
+from mio.core.errors import DataError, PluginError, RecipeError, UserError
+from mio.core.modality import Filter, Modality, Record, Source, SourceFactory, Template
+from mio.core.schema import Recipe
+from mio.core.templates import CompiledTemplate, to_document
+
+JSONL = "jsonl"
+READERS = (JSONL,)
+"""Readers of the core, which a recipe names like a corpus."""
+
+_SCATTER = 0x9E3779B97F4A7C15
+_WORD = (1 << 64) - 1
+
+
+class SourcePlugins(Protocol):
+    """What data needs of the enabled plugins; every value comes with its owner."""
+
+    def modalities(self) -> list[tuple[str, Modality]]: ...
+    def sources(self) -> dict[str, tuple[str, SourceFactory]]: ...
+    def templates(self) -> dict[str, tuple[str, tuple[Template, ...]]]: ...
+    def filters(self) -> dict[str, tuple[str, Filter]]: ...
+
+
+class DocumentRenderer(Protocol):
+    """Document to tokens (see `mio.core.rendering.Renderer`)."""
+
+    def render(self, document: Document) -> Rendered: ...
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    """A source of the recipe, opened."""
+
+    group: str
+    name: str
+    config: SourceConfig
+    records: Source
+    shipped: bool
+    """Whether a plugin ships it, as opposed to a file of the user's."""
+
+    @property
+    def label(self) -> str:
+        """`group/source`."""
+        return f"{self.group}/{self.name}"
+
+
+def open_sources(recipe: Recipe, plugins: SourcePlugins) -> list[OpenSource]:
+    """Every source that the recipe's mixture reads, in its order.
+
+    Raises:
+        RecipeError: unknown datasets or wrong options, all of them at once.
+        DataError: a source is empty or its file is missing.
+    """
+    shipped = plugins.sources()
+    modalities = [declared.name for _, declared in plugins.modalities()]
+    directions = {name: [t.direction for t in templates] for name, templates in template_sets(recipe, plugins).items()}
+    datasets, filters = [*shipped, *READERS], plugins.filters()
+    opened, problems = [], []
+    for group, name, source in read_sources(recipe.data, recipe.mixture):
+        where = f"data.groups.{group}.sources.{name}"
+        wrong = check_source(where, source, datasets, directions, filters)
+        problems += wrong
+        if not wrong:
+            try:
+                opened.append(OpenSource(group, name, source, *_open(source, shipped, modalities)))
+            except RecipeError as error:
+                problems += [f"`{where}`: {problem}" for problem in error.problems]
+    if problems:
+        raise RecipeError(problems)
+    for one in opened:
+        if not len(one.records):
+            raise DataError(f"{one.label}: dataset `{one.config.dataset}` has no records in split `{one.config.split}`")
+    return opened
+
+
+def _open(
+    config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]], modalities: list[str]
+) -> tuple[Source, bool]:
+    if config.dataset not in shipped:
+        return jsonl(config.options, modalities), False
+    owner, factory = shipped[config.dataset]
+    try:
+        return factory(config.split, config.options), True
+    except PluginError:
+        raise
+    except UserError as error:
+        raise PluginError(f"plugin `{owner}`, dataset `{config.dataset}`: {error}") from error
+    except Exception as error:
+        error.add_note(f"raised by dataset `{config.dataset}` of plugin `{owner}`")
+        raise
+
+
+def template_sets(recipe: Recipe, plugins: SourcePlugins) -> dict[str, tuple[Template, ...]]:
+    """Template sets by name: those of the plugins, with the recipe's own in their place where it has one."""
+    sets = {name: templates for name, (_, templates) in plugins.templates().items()}
+    for name, own in recipe.data.templates.items():
+        sets[name] = tuple(Template(direction=t.direction, prompt=t.prompt, response=t.response) for t in own)
+    return sets
+
+
+def build_streams(
+    recipe: Recipe, plugins: SourcePlugins, renderer: DocumentRenderer
+) -> tuple[list[Leaf], list[RecordStream], list[OpenSource]]:
+    """The leaves of the recipe's mixture, the stream of each, and the sources behind them.
+
+    Where a template set has several templates of one direction, each record takes one of them, always the same.
+
+    Raises:
+        RecipeError: unknown names or wrong options, all of them at once.
+        DataError: a source is empty or its file is missing.
+    """
+    sources = open_sources(recipe, plugins)
+    sets = template_sets(recipe, plugins)
+    filters = {name: function for name, (_, function) in plugins.filters().items()}
+    compiled: dict[tuple[str, str], dict[str, list[CompiledTemplate]]] = {}
+    for source in sources:
+        by_direction = compiled[source.group, source.name] = {}
+        for template in sets[source.config.templates] if source.config.templates else ():
+            made = CompiledTemplate(template, source.config.templates)
+            by_direction.setdefault(template.direction, []).append(made)
+    found = leaves(recipe.data, recipe.mixture, {key: list(value) or [""] for key, value in compiled.items()})
+    opened = {(source.group, source.name): source for source in sources}
+    memory = Memory()
+    streams = []
+    for leaf in found:
+        source = opened[leaf.group, leaf.source]
+        templates = compiled[leaf.group, leaf.source].get(leaf.direction, [])
+        form = source.config.form or recipe.data.form
+        texts = [asdict(t) for t in sets.get(source.config.templates, ()) if t.direction == leaf.direction]
+        streams.append(
+            RecordStream(
+                name=leaf.name,
+                source=source.records,
+                render=_rendering(templates, form, recipe.data.system, renderer),
+                drop=_dropping([(name, filters[name], opts or {}) for name, opts in source.config.filters.items()]),
+                seed=derive_seed(recipe.seed, *leaf[:3]),
+                context=recipe.data.packing.context,
+                identity=_identity(source, texts, form, recipe.data.system),
+                memory=memory,
+            )
+        )
+    return found, streams, sources
+
+
+def _rendering(
+    templates: list[CompiledTemplate], form: str, system: Mapping[str, str], renderer: DocumentRenderer
+) -> Callable[[Record, int], Rendered]:
+    def render(record: Record, index: int) -> Rendered:
+        # scattered over the records, so that no order among them decides who takes which template
+        scattered = (index * _SCATTER & _WORD) >> 32
+        template = templates[scattered % len(templates)] if templates else None
+        return renderer.render(to_document(record, template, form, system))
+
+    return render
+
+
+def _dropping(filters: list[tuple[str, Filter, Mapping[str, Any]]]) -> Callable[[Record], str]:
+    def drop(record: Record) -> str:
+        for name, function, options in filters:
+            reason = function(record, options)
+            if reason:
+                return f"{name}: {reason}"
+        return ""
+
+    return drop
+
+
+def _identity(source: OpenSource, templates: list[dict[str, Any]], form: str, system: Mapping[str, str]) -> str:
+    """Fingerprint of what the recipe says about a stream's content, and of the content where its reader has one."""
+    config = source.config
+    content = {
+        "dataset": config.dataset,
+        "split": config.split,
+        "options": {} if config.dataset in READERS else config.options,  # files may move, their content may not
+        "fields": config.options.get("fields"),
+        "records": getattr(source.records, "fingerprint", ""),
+        "templates": templates,
+        "filters": config.filters,
+        "form": form,
+        "system": dict(system),
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,185 @@
+"""Streams of documents: the records of one source in one direction, shuffled, filtered and rendered. Free of torch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mio.core.data.order import Order
+from mio.core.errors import DataError, MioError, PluginError
+from mio.core.modality import Record, Source
+
+BROKEN = "broken"
+"""Reason of a record that cannot be read or rendered."""
+EMPTY = "empty"
+"""Reason of a document of fewer than two tokens, which predicts nothing."""
+
+_UNKNOWN = 0
+
+
+class Rendered(Protocol):
+    """A document as numbers (see `mio.core.rendering.Rendered`)."""
+
+    @property
+    def tokens(self) -> npt.NDArray[np.int32]: ...
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32]: ...
+
+    def truncate(self, size: int) -> Rendered: ...
+
+
+class Memory:
+    """Rendered documents, the least recently used leaving first. `tokens` bounds what is kept, 8 bytes each."""
+
+    def __init__(self, tokens: int = 8_000_000) -> None:
+        self._room = tokens
+        self._kept: OrderedDict[tuple[str, int], Rendered] = OrderedDict()
+
+    def get(self, key: tuple[str, int]) -> Rendered | None:
+        """What was put under `key`, if it is still there."""
+        document = self._kept.get(key)
+        if document is not None:
+            self._kept.move_to_end(key)
+        return document
+
+    def put(self, key: tuple[str, int], document: Rendered) -> None:
+        """Keeps a document that is not kept yet."""
+        self._kept[key] = document
+        self._room -= len(document.tokens)
+        while self._room < 0:
+            _, dropped = self._kept.popitem(last=False)
+            self._room += len(dropped.tokens)
+
+
+class RecordStream:
+    """The documents of one leaf of the mixture. The n-th one is record `order(n)`, whatever happened before.
+
+    Args:
+        name: the leaf's name.
+        source: its records.
+        render: a record, and its index, to its document.
+        drop: a reason to leave a record out, one of a few phrases, or the empty string.
+        seed: of the order.
+        context: positions of a row; longer documents are truncated to it by `document`.
+        identity: of everything that shapes the documents beside the seed.
+        memory: where rendered documents are kept, shared by the streams of a run.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: Source,
+        render: Callable[[Record, int], Rendered],
+        drop: Callable[[Record], str],
+        seed: int,
+        context: int,
+        identity: str,
+        memory: Memory,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.order = Order(len(source), seed)
+        self.identity = f"{identity}-{seed:016x}"
+        self._render = render
+        self._drop = drop
+        self._context = context
+        self._memory = memory
+        # length by record, learnt once; a reason's number below 0. Zero pages cost nothing until they are written.
+        self._lengths: npt.NDArray[np.int32] = np.zeros(len(source), dtype=np.int32)
+        self._reasons: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def length(self, n: int) -> int | None:
+        """Positions of the n-th document, untruncated; None if it cannot be used."""
+        length = self.measure(self.order(n))
+        return length if length > 0 else None
+
+    def reason(self, n: int) -> str:
+        """Why the n-th document cannot be used."""
+        return self.reason_of(self.order(n))
+
+    def truncated(self, n: int) -> int:
+        """Positions of the n-th document once it is truncated to the context."""
+        return max(0, len(self.document(n).tokens) - 1)
+
+    def document(self, n: int) -> Rendered:
+        """The n-th document, at most one row long."""
+        record = self.order(n)
+        rendered = self._memory.get((self.name, record))
+        if rendered is None:
+            rendered = self._read(record)
+            self._memory.put((self.name, record), rendered)
+        return rendered.truncate(self._context + 1)
+
+    def describe(self, n: int) -> str:
+        """The record behind the n-th document and, if it is broken, how."""
+        return self.describe_record(self.order(n))
+
+    def measure(self, record: int) -> int:
+        """Positions of a record's document; below 0 if it cannot be used."""
+        length: int = self._lengths.item(record)
+        if length == _UNKNOWN:
+            length = self._measure(record)
+            self._lengths[record] = length
+        return length
+
+    def reason_of(self, record: int) -> str:
+        """Why a record that was measured cannot be used; the empty string if it can."""
+        length = self.measure(record)
+        return "" if length > 0 else self._reasons[-1 - length]
+
+    def describe_record(self, record: int) -> str:
+        """Names a record: the reader's word for its place, or its number, and its error if it is broken."""
+        locate = getattr(self.source, "locate", None)
+        where = locate(record) if locate else f"record {record}"
+        if self.measure(record) > 0 or self.reason_of(record) != BROKEN:
+            return where
+        try:
+            self._read(record)
+        except Exception as error:
+            text = f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}"
+            return text if where in text else f"{where}: {text}"
+        return where
+
+    def _measure(self, record: int) -> int:
+        try:
+            content = self._content(record)
+            reason = self._drop(content)
+            if reason:
+                return self._number(reason)
+            rendered = self._render(content, record)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if isinstance(error, MioError) and not isinstance(error, DataError):
+                raise  # a mistake in the recipe or a plugin, not in this record
+            return self._number(BROKEN)
+        if len(rendered.tokens) < 2:
+            return self._number(EMPTY)
+        self._memory.put((self.name, record), rendered)
+        return len(rendered.tokens) - 1
+
+    def _content(self, record: int) -> Record:
+        try:
+            return self.source[record]
+        except IndexError as error:
+            raise PluginError(
+                f"{self.name}: its source says that it has {len(self)} records, but `[{record}]` raised IndexError"
+            ) from error
+
+    def _read(self, record: int) -> Rendered:
+        return self._render(self._content(record), record)
+
+    def _number(self, reason: str) -> int:
+        """Below 0: how a reason is noted among the lengths."""
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        return -1 - self._reasons.index(reason)
