@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mio.core.errors import UserError
+
+ROPE_SCALINGS = ("none", "linear", "llama3")
+
 
 @dataclass
 class RopeScaling:
@@ -53,3 +57,32 @@ class TransformerConfig:
     router_aux_weight: float = 0.0
     """Weight of the load-balancing loss; 0 leaves it out."""
     init_std: float = 0.02
+
+    @property
+    def head_size(self) -> int:
+        """Size of one head, resolved."""
+        return self.head_width or self.width // self.heads
+
+    @property
+    def ffn_size(self) -> int:
+        """Hidden size of the SwiGLU, resolved."""
+        return self.ffn_width or -(-8 * self.width // 3 // 32) * 32
+
+    def check(self) -> None:
+        """Raises:
+        UserError: fields contradict each other; the message lists all that do.
+        """
+        problems = []
+        if not self.head_width and self.width % self.heads:
+            problems.append(f"`width` {self.width} is no multiple of `heads` {self.heads}; set `head_width`")
+        if self.head_size % 2:
+            problems.append(f"head width {self.head_size} is odd; rotary positions need an even one")
+        if self.heads % (self.kv_heads or self.heads):
+            problems.append(f"`heads` {self.heads} is no multiple of `kv_heads` {self.kv_heads}")
+        if self.experts and not 1 <= self.experts_per_token <= self.experts:
+            problems.append(f"`experts_per_token` {self.experts_per_token} is not between 1 and {self.experts}")
+        if self.rope_scaling.kind not in ROPE_SCALINGS:
+            kinds = ", ".join(f"`{kind}`" for kind in ROPE_SCALINGS)
+            problems.append(f"unknown `rope_scaling.kind` {self.rope_scaling.kind!r}; choose one of {kinds}")
+        if problems:
+            raise UserError("transformer: " + "; ".join(problems))

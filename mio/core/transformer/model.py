@@ -1,0 +1,105 @@
+"""The causal transformer over the joint vocabulary."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mio.core.transformer.attend import Documents
+from mio.core.transformer.cache import KVCache
+from mio.core.transformer.config import TransformerConfig
+from mio.core.transformer.experts import balance_loss
+from mio.core.transformer.layers import Block, RMSNorm, Shared, compute_dtype
+from mio.core.transformer.rope import frequencies, tables
+
+
+class Output(NamedTuple):
+    """A tuple rather than a dataclass: FSDP finds the tensors of a module's output only in standard containers."""
+
+    hidden: Tensor
+    """[B, L, D] after the final norm, in the dtype that the head computes in."""
+    auxiliary: Tensor
+    """float32 scalar to add to the loss: the experts' load balancing times its weight; 0 without experts."""
+
+
+class Transformer(nn.Module):
+    """Decoder of the Llama family.
+
+    Construction under `torch.device("meta")` allocates nothing; `to_empty` and `reset_parameters` finish it.
+
+    Args:
+        config: architecture. Raises `UserError` where it is inconsistent.
+        rows: rows of the embedding and the head: the vocabulary's size, padded.
+    """
+
+    def __init__(self, config: TransformerConfig, rows: int) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.embedding = nn.Embedding(rows, config.width)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
+        # Not a buffer: it is made of the configuration alone, and must survive `to_empty` and a change of dtype.
+        self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Normal of `init_std`; projections into the residual stream by 1 / sqrt(2 layers) of it (GPT-2)."""
+        residual = self.config.init_std / math.sqrt(2 * self.config.layers)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            else:
+                into_residual = name.endswith(("attention.output.weight", "down.weight"))
+                parameter.normal_(0.0, residual if into_residual else self.config.init_std)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[rows, D]: the matrix that scores the next token."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        documents: Documents | None = None,
+        cache: KVCache | None = None,
+        embeddings: Tensor | None = None,
+    ) -> Output:
+        """
+        Args:
+            tokens: int64 [B, L].
+            positions: int64 [B, L]: position of each token within its document.
+            documents: packed documents; None: each row is one.
+            cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `documents`.
+            embeddings: [B, L, D] in place of the tokens' own.
+
+        Raises:
+            ValueError: both `documents` and `cache`, or a position beyond the cache.
+        """
+        if cache is not None and documents is not None:
+            raise ValueError("a cache holds one document per sequence: give `documents` or `cache`, not both")
+        x = self.embedding(tokens) if embeddings is None else embeddings
+        cos, sin = tables(positions, self._frequencies, compute_dtype(x))
+        step = None if cache is None else cache.step(positions, self.config.heads, self.config.sliding_window)
+        shared = Shared(cos, sin, documents, step)
+        balances = []
+        for layer in self.layers:
+            x, balance = layer(x, shared)
+            if balance is not None:
+                balances.append(balance)
+        if balances and self.config.router_aux_weight:
+            auxiliary = self.config.router_aux_weight * balance_loss(balances)
+        else:
+            auxiliary = x.new_zeros((), dtype=torch.float32)
+        return Output(self.norm(x), auxiliary)
+
+    def logits(self, hidden: Tensor, size: int) -> Tensor:
+        """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
+        return F.linear(hidden, self.head_weight[:size].to(compute_dtype(hidden))).float()

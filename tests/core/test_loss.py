@@ -1,0 +1,136 @@
+"""The chunked cross-entropy against torch's own."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mio.core import loss as loss_module
+from mio.core.loss import linear_cross_entropy
+
+
+@pytest.fixture(params=[1, 40, 10**6])
+def chunk(request, monkeypatch):
+    """Logits alive at once: one token, a few tokens, all tokens."""
+    monkeypatch.setattr(loss_module, "_LOGITS", request.param)
+
+
+def inputs(dtype=torch.float64, *, size=17, scale=1.0):
+    tokens, width, rows = 23, 8, 17
+    generator = torch.Generator().manual_seed(0)
+    hidden = (torch.randn(tokens, width, generator=generator, dtype=torch.float64) * scale).to(dtype)
+    weight = torch.randn(rows, width, generator=generator, dtype=torch.float64).to(dtype)
+    targets = torch.randint(size, (tokens,), generator=generator)
+    weights = torch.rand(tokens, generator=generator) * (torch.rand(tokens, generator=generator) > 0.3)
+    return hidden.requires_grad_(), weight.requires_grad_(), targets, weights
+
+
+def naive(hidden, weight, targets, weights, size=None):
+    nll = F.cross_entropy(
+        F.linear(hidden, weight[:size]).to(torch.promote_types(hidden.dtype, torch.float32)), targets, reduction="none"
+    )
+    return (nll * weights).sum(), nll * (weights != 0)
+
+
+def check(got, want, hidden, weight, scale=2.5, **tolerance):
+    torch.testing.assert_close(got[0], want[0].to(got[0].dtype), **tolerance)
+    torch.testing.assert_close(got[1], want[1].to(got[1].dtype), **tolerance)
+    assert not got[1].requires_grad
+    expected = torch.autograd.grad(want[0] * scale, (hidden, weight))
+    for grad, wanted, leaf in zip(
+        torch.autograd.grad(got[0] * scale, (hidden, weight)), expected, (hidden, weight), strict=True
+    ):
+        assert grad.dtype == leaf.dtype
+        torch.testing.assert_close(grad, wanted, **tolerance)
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("size", [None, 12])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equals_naive(dtype, size):
+    arguments = inputs(dtype, size=size or 17)
+    check(linear_cross_entropy(*arguments, size=size), naive(*arguments, size=size), *arguments[:2])
+
+
+@pytest.mark.usefixtures("chunk")
+def test_bfloat16_hidden_and_float32_weight(monkeypatch):
+    monkeypatch.setattr(loss_module, "_SLICE", 5)
+    hidden, weight, targets, weights = inputs(torch.float32)
+    low = hidden.detach().bfloat16().requires_grad_()
+    loss, nll = linear_cross_entropy(low, weight, targets, weights)
+    wanted, wanted_nll = naive(hidden, weight, targets, weights)
+    assert loss.dtype == nll.dtype == torch.float32
+    torch.testing.assert_close(nll, wanted_nll, atol=0.08, rtol=0.02)
+    grads, expected = torch.autograd.grad(loss, (low, weight)), torch.autograd.grad(wanted, (hidden, weight))
+    assert [grad.dtype for grad in grads] == [torch.bfloat16, torch.float32]
+    for grad, want in zip(grads, expected, strict=True):
+        assert (grad.float() - want).norm() < 0.02 * want.norm()
+
+
+def test_autocast_computes_as_bfloat16():
+    hidden, weight, targets, weights = inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, nll = linear_cross_entropy(hidden, weight, targets, weights)
+    _, expected = linear_cross_entropy(hidden.detach().bfloat16(), weight, targets, weights)
+    assert torch.equal(nll, expected)
+
+
+def test_extreme_logits_stay_finite():
+    arguments = inputs(torch.float32, scale=300.0)
+    got, want = linear_cross_entropy(*arguments), naive(*arguments)
+    assert want[1].max() > 200
+    check(got, want, *arguments[:2], atol=1e-3, rtol=1e-5)
+
+
+def test_nothing_to_learn_is_zero():
+    hidden, weight, targets, weights = inputs()
+    loss, nll = linear_cross_entropy(hidden, weight, targets, torch.zeros_like(weights))
+    loss.backward()
+    assert loss == 0
+    assert not nll.any()
+    assert not hidden.grad.any()
+    assert not weight.grad.any()
+
+
+def test_frozen_head_and_evaluation():
+    hidden, weight, targets, weights = inputs()
+    want = torch.autograd.grad(naive(hidden, weight, targets, weights)[0], hidden)[0]
+    loss, _ = linear_cross_entropy(hidden, weight.detach(), targets, weights)
+    torch.testing.assert_close(torch.autograd.grad(loss, hidden)[0], want)
+    with torch.no_grad():
+        assert not linear_cross_entropy(hidden, weight, targets, weights)[0].requires_grad
+
+
+def test_second_backward_is_refused():
+    loss, _ = linear_cross_entropy(*inputs())
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward pass"):
+        loss.backward()
+
+
+def test_peak_memory_at_full_size():
+    """4,096 tokens, width 512 and 76,294 ids in float32: all logits are 1,192 MiB, the gradient of the head 149."""
+    script = """
+        import resource, torch
+        from mio.core.loss import linear_cross_entropy
+
+        def step(tokens, width, rows):
+            hidden = torch.randn(tokens, width, requires_grad=True)
+            weight = torch.empty(rows, width).normal_(0, width**-0.5).requires_grad_()
+            targets, weights = torch.randint(rows, (tokens,)), torch.ones(tokens)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            linear_cross_entropy(hidden, weight, targets, weights)[0].mul(0.5).backward()
+            assert weight.grad is not None
+            return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+        step(8, 512, 128)
+        print(step(4096, 512, 76294))
+    """
+    output = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], check=True, capture_output=True, text=True
+    ).stdout
+    extra = float(output)
+    assert 149 < extra < 250
