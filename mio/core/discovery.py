@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +42,8 @@ class Candidate:
     name: str
     origin: str
     """Distribution and version, or where the local module lies."""
+    target: str
+    """What is imported: `package.module`, `package.module:object`, or the path of a file or package folder."""
     load: Callable[[], object]
 
     @cached_property
@@ -124,8 +126,9 @@ def installed() -> list[Candidate]:
     candidates = []
     for name, entries in sorted(found.items()):
         origins = [key.split(":", 1)[0] for key in entries]
-        load = next(iter(entries.values())).load if len(entries) == 1 else _contested(name, list(entries))
-        candidates.append(Candidate(name, ", ".join(origins), load))
+        target = next(iter(entries.values())).value
+        load = importer(target) if len(entries) == 1 else _contested(name, list(entries))
+        candidates.append(Candidate(name, ", ".join(origins), target, load))
     return candidates
 
 
@@ -143,11 +146,20 @@ def local(target: str) -> Candidate:
     the environment can name one: recipes cannot.
     """
     name, _, place = target.rpartition("=")
-    path = Path(place)
-    if path.suffix == ".py" or path.is_dir() or os.sep in place:
-        name = name or path.stem
-        return Candidate(name, str(path), lambda: _import_path(path))
-    return Candidate(name or place.rsplit(".", 1)[-1], f"local module {place}", lambda: importlib.import_module(place))
+    if _is_path(place):
+        return Candidate(name or Path(place).stem, place, place, importer(place))
+    return Candidate(name or place.rsplit(".", 1)[-1], f"local module {place}", place, importer(place))
+
+
+def _is_path(target: str) -> bool:
+    return target.endswith(".py") or os.sep in target or Path(target).is_dir()
+
+
+def importer(target: str) -> Callable[[], object]:
+    """Function that imports `package.module`, `package.module:object`, or the path of a file or package folder."""
+    if _is_path(target):
+        return lambda: _import_path(Path(target))
+    return metadata.EntryPoint(name="", value=target, group=GROUP).load
 
 
 def _import_path(path: Path) -> ModuleType:
@@ -176,6 +188,6 @@ def discover(targets: Sequence[str] = ()) -> list[Candidate]:
         candidate = local(target)
         if candidate.name in candidates:
             claims = [candidates[candidate.name].origin, candidate.origin]
-            candidate = Candidate(candidate.name, ", ".join(claims), _contested(candidate.name, claims))
+            candidate = replace(candidate, origin=", ".join(claims), load=_contested(candidate.name, claims))
         candidates[candidate.name] = candidate
     return list(candidates.values())

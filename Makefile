@@ -1,0 +1,47 @@
+# `make setup` once, then `make demo` to see a model learn and `make test` before a commit.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test check format clean
+
+help:
+	@echo "make setup   install mio and its tools into $(VENV)  (PYTHON=... chooses the interpreter)"
+	@echo "make demo    train the four stages on the digits world, minutes on a laptop"
+	@echo "make test    style, types and tests"
+	@echo "make check   style and types only"
+	@echo "make format  let ruff rewrite the sources"
+
+setup: $(STAMP)
+
+# the stamp is older than pyproject.toml when dependencies or entry points have changed
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: mio needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true);" \
+	       "run make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' cannot make virtual environments; install its venv package" \
+	       "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/mio fit recipes/stage4.yaml
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

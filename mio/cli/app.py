@@ -1,0 +1,69 @@
+"""The command `mio`: its subcommands, and how mistakes, interruptions and defects end it.
+
+Exit codes: 0 done; 2 a mistake in what was given, told in one line; 130 interrupted; 1 a defect, with a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+import mio
+from mio.cli import evaluate, fit, generate, plugins, recipe
+from mio.core.errors import Interrupted, UserError
+
+app = typer.Typer(
+    name="mio",
+    help="Trains any-to-any multimodal foundation models from recipes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("fit")(fit.fit)
+app.command("generate")(generate.generate)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(recipe.app, name="recipe")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mio {mio.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it.")) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits. `arguments` default to those of the process."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command line; returns the exit code. Defects are raised."""
+    try:
+        code = app(list(arguments), prog_name="mio", standalone_mode=False)
+    except typer.TyperException as error:
+        hint = "" if "--help" in error.format_message() else "; `mio --help` lists what there is"
+        return _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except Interrupted as error:
+        return _fail(str(error), 130, "interrupted")
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("give the same command again to go on", 130, "interrupted")
+    except BrokenPipeError:  # the reader of the output has left, as `head` does
+        sys.stderr.close()
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int, word: str = "error") -> int:
+    print(f"{word}: {' '.join(message.split())}", file=sys.stderr)
+    return code

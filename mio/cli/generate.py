@@ -1,0 +1,44 @@
+"""`mio generate`: one answer from a trained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mio.cli.options import Plugin, RunFolder, manager
+
+
+def generate(
+    run: RunFolder,
+    prompt: Annotated[str, typer.Argument(help="Text, with media as {MODALITY:FILE}.", show_default=False)],
+    output: Annotated[str, typer.Option(metavar="MODALITY", help="Modality that the answer is to have.")] = "",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the answer's media.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer's parts as JSON.")] = False,
+    temperature: Annotated[float, typer.Option(min=0, help="Temperature of text; 0 is greedy.")] = 0.0,
+    media_temperature: Annotated[float, typer.Option(min=0, help="Temperature of codes.")] = 0.7,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Nucleus that codes and text are drawn from.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    plugin: Plugin = [],
+) -> None:
+    """Answer a prompt of text and media; the answer's media land as files.
+
+    mio generate runs/stage4 "Please generate an image according to the given description. seven" --output image
+    """
+    from mio.core.generation.generate import generate as answer_prompt
+    from mio.core.modality import TEXT, Decoding
+    from mio.core.run import Run
+
+    decoding = Decoding(
+        temperature=temperature, media_temperature=media_temperature, top_p=top_p, max_tokens=max_tokens
+    )
+    made = answer_prompt(Run.open(run, manager(plugin)), prompt, output, out, decoding, seed)
+    content = made.to_json()
+    if as_json:
+        typer.echo(json.dumps(content, ensure_ascii=False))
+        return
+    for part in content["parts"]:
+        typer.echo(part["text"] if part["type"] == TEXT else part["path"])

@@ -1,0 +1,72 @@
+"""`mio plugins`: what is installed, conformance checks, a scaffold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mio.cli.options import Plugin, manager
+
+if TYPE_CHECKING:
+    from mio.core.discovery import Candidate
+
+app = typer.Typer(help="What is installed; conformance checks; a scaffold.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_plugins(plugin: Plugin = []) -> None:
+    """Every plugin that was found, what it supplies, and why it does not work if it does not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("plugin", "package", "supplies", box=None, pad_edge=False)
+    for candidate in manager(plugin).candidates.values():
+        supplies = f"broken: {candidate.problem}" if candidate.problem else _hooks(candidate)
+        table.add_row(candidate.name, candidate.origin, supplies)
+    Console().print(table, soft_wrap=True)
+
+
+def _hooks(candidate: Candidate) -> str:
+    return ", ".join(name.removeprefix("mio_") for name in candidate.hooks)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin.", show_default=False)],
+    options: Annotated[
+        list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Options of the plugin.", show_default=False)
+    ] = [],
+    beside: Annotated[
+        list[str], typer.Option("--with", metavar="NAME", help="A plugin that this one needs beside it. Repeatable.")
+    ] = [],
+    plugin: Plugin = [],
+) -> None:
+    """Run the conformance checks on a plugin, the same that `mio.testing.check_plugin` runs in pytest."""
+    from mio.core.errors import PluginError
+    from mio.core.recipe import merge
+    from mio.core.recipe_files import override_layer
+    from mio.testing import conformance
+
+    given: dict[str, object] = {}
+    for option in options:
+        given = merge(given, override_layer(option).content)
+    results = conformance(name, given, beside=beside, manager=manager(plugin))
+    for result in results:
+        typer.echo(f"{result.outcome:8}{result.check}{f': {result.detail}' if result.detail else ''}")
+    failed = [result.check for result in results if result.outcome == "failed"]
+    if failed:
+        raise PluginError(f"plugin `{name}` fails {len(failed)} of {len(results)} checks: {', '.join(failed)}")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the modality and plugin.", show_default=False)],
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder that the package is put in.")] = Path(),
+) -> None:
+    """Write a package with a plugin of one modality that works, to start from."""
+    from mio.cli.scaffold import write_scaffold
+
+    package = write_scaffold(name, folder)
+    typer.echo(f"{package}: install it with `pip install -e {package}`, check it with `mio plugins check {name}`")

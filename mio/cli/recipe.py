@@ -1,0 +1,95 @@
+"""`mio recipe`: resolve, validate, compare, freeze."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mio.cli.options import Plugin, Recipes, manager, split
+
+if TYPE_CHECKING:
+    from mio.core.plugins import PluginManager
+    from mio.core.schema import Recipe
+
+app = typer.Typer(help="Resolve, validate, compare and freeze recipes.", no_args_is_help=True)
+
+
+@app.command()
+def show(
+    recipes: Recipes,
+    chain: Annotated[bool, typer.Option("--chain", help="All stages, one YAML document each.")] = False,
+    plugin: Plugin = [],
+) -> None:
+    """Print a recipe as it is trained: files merged, every key given."""
+    from mio.core.recipe import fingerprint, to_yaml
+
+    stages = _stages(recipes, manager(plugin))
+    shown = stages if chain else stages[-1:]
+    for index, stage in enumerate(shown):
+        separator = "---\n" if index else ""
+        typer.echo(f"{separator}# fingerprint {fingerprint(stage)}\n{to_yaml(stage)}", nl=False)
+
+
+@app.command()
+def check(recipes: Recipes, plugin: Plugin = []) -> None:
+    """Validate every stage of a recipe's chain without loading or training anything."""
+    from mio.core.recipe_check import check as check_recipe
+
+    plugins = manager(plugin)
+    stages = _stages(recipes, plugins)
+    for stage in stages:
+        check_recipe(stage, plugins.for_recipe(stage))
+    for stage in stages:
+        ratios = ":".join(f"{ratio:g}" for ratio in stage.mixture.ratios.values())
+        groups = ":".join(stage.mixture.ratios)
+        typer.echo(
+            f"{stage.name}: ok, {stage.train.steps} steps of {stage.train.rows} x {stage.data.packing.context} "
+            f"positions, {groups} {ratios} by {stage.mixture.unit}"
+        )
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="RECIPE", help="Another recipe.", show_default=False)],
+    overrides: Annotated[
+        list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Values for single keys of both.", show_default=False)
+    ] = [],
+    plugin: Plugin = [],
+) -> None:
+    """Print the keys in which two recipes differ, one per line."""
+    from mio.core.recipe import diff as compare
+
+    plugins = manager(plugin)
+    for line in compare(_load(first, overrides, plugins), _load(second, overrides, plugins), runtime=True):
+        typer.echo(line)
+
+
+@app.command()
+def lock(
+    recipes: Recipes,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the lock is written.")] = Path("recipe.lock"),
+    plugin: Plugin = [],
+) -> None:
+    """Write down what a recipe resolves to: versions, fingerprints, seed."""
+    from mio.core.locking import lock_unfitted
+
+    plugins = manager(plugin)
+    stage = _stages(recipes, plugins)[-1]
+    content, note = lock_unfitted(stage, plugins.for_recipe(stage))
+    out.write_text(content, encoding="utf-8")
+    typer.echo(f"{out}{f' ({note})' if note else ''}")
+
+
+def _stages(arguments: list[str], plugins: PluginManager) -> list[Recipe]:
+    from mio.core.recipe import chain
+
+    return chain(*split(arguments), plugins)
+
+
+def _load(name: str, overrides: list[str], plugins: PluginManager) -> Recipe:
+    from mio.core.recipe import compose
+
+    return compose([name], overrides, plugins)

@@ -1,0 +1,373 @@
+"""Conformance checks for plugins: for `mio plugins check NAME`, and for a plugin's own tests.
+
+import mio.testing
+
+def test_conformance():
+    mio.testing.check_plugin("sketch", {"size": 8}, samples={"sketch": [...]})
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mio.core.declarations import VIEWS, template_fields
+from mio.core.errors import MioError, PluginError
+from mio.core.layouts import layout
+from mio.core.modality import CodeArray, Codes, Media, Modality, Source, Trainable
+from mio.core.plugins import EnabledPlugins, PluginManager
+
+FITTED_ON = 512
+"""Most media that a tokenizer is trained on before it is checked."""
+RECORDS = 5
+"""Records of each source and task that are read."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of one check."""
+
+    check: str
+    outcome: str
+    """`passed`, `failed`, or `skipped`."""
+    detail: str = ""
+
+
+class SkippedCheckError(Exception):
+    """A check that cannot be made; the message says why."""
+
+
+def check_plugin(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    samples: Mapping[str, Sequence[Any]] | None = None,
+    beside: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    manager: PluginManager | None = None,
+) -> list[Result]:
+    """Runs every check (see `conformance`). Raises `AssertionError` that lists the failed ones."""
+    results = conformance(name, options, samples, beside, manager)
+    failed = [f"{result.check}: {result.detail}" for result in results if result.outcome == "failed"]
+    assert not failed, f"plugin `{name}` does not conform:\n" + "\n".join(failed)
+    return results
+
+
+def conformance(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    samples: Mapping[str, Sequence[Any]] | None = None,
+    beside: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    manager: PluginManager | None = None,
+) -> list[Result]:
+    """Checks a plugin against the contract.
+
+    Args:
+        name: the plugin, installed or known to `manager`.
+        options: what a recipe would give it.
+        samples: for each modality, media as its tokenizer takes them (text: strings). Without, those of the
+            plugins' sources are taken; a check that finds no media is skipped.
+        beside: plugins that this one needs beside it, with options where they need some.
+        manager: default: everything that is installed.
+    """
+    manager = manager or PluginManager.discover()
+    results = [_result("loads", lambda: manager.candidate(name).plugin)]
+    if results[0].outcome == "failed":
+        return results
+    results.append(_result("imports without torch", lambda: _imports_without_torch(manager, name)))
+    others = beside if isinstance(beside, Mapping) else {other: {} for other in beside}
+    enabled: list[EnabledPlugins] = []
+
+    def declares() -> None:
+        plugins = manager.enable({**others, name: options or {}})
+        plugins.modalities()
+        enabled.append(plugins)
+
+    results.append(_result("declarations are valid", declares))
+    if enabled:
+        checks = _Checks(name, enabled[0], dict(samples or {}))
+        results += [_result(check, function) for check, function in checks.all()]
+    return results
+
+
+def _result(check: str, function: Callable[[], Any]) -> Result:
+    try:
+        function()
+    except SkippedCheckError as reason:
+        return Result(check, "skipped", str(reason))
+    except (AssertionError, MioError) as error:
+        return Result(check, "failed", " ".join(str(error).split()))
+    except Exception as error:  # whatever a plugin's code raises is a finding about the plugin
+        return Result(check, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return Result(check, "passed")
+
+
+def _imports_without_torch(manager: PluginManager, name: str) -> None:
+    target = manager.candidate(name).target
+    script = (
+        "import sys; from mio.core.discovery import Candidate, importer; "
+        f"Candidate({name!r}, '', {target!r}, importer({target!r})).plugin; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr.strip().splitlines()[-1:] or "importing the plugin imports torch"
+
+
+class _Checks:
+    """The checks of a plugin whose declarations are valid."""
+
+    def __init__(self, name: str, plugins: EnabledPlugins, samples: dict[str, Sequence[Any]]) -> None:
+        self.name = name
+        self.plugins = plugins
+        self.given = samples
+        self.declared = [modality for owner, modality in plugins.modalities() if owner == name]
+
+    def all(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Name and function of every check."""
+        for modality in self.declared:
+            yield f"{modality.name}: declaration can be pickled", lambda m=modality: _pickles(m)  # type: ignore[misc]
+            yield f"{modality.name}: data module is valid", lambda m=modality: self._datamodule(m)  # type: ignore[misc]
+            if modality.text:
+                yield f"{modality.name}: text tokenizer returns the text", lambda m=modality: self._text(m)  # type: ignore[misc]
+            elif modality.codebooks:
+                yield f"{modality.name}: layout is invertible", lambda m=modality: _layout(m)  # type: ignore[misc]
+                yield from self._tokenizer_checks(modality)
+            else:
+                yield f"{modality.name}: splits into parts", lambda m=modality: self._parts(m)  # type: ignore[misc]
+        yield "sources give the same records again", self._sources
+        yield "tasks' prompts can be filled", self._tasks
+        yield "recipes and presets are valid", self._shipped
+
+    def _datamodule(self, modality: Modality) -> None:
+        self.plugins.datamodule(modality.name)
+
+    def _tokenizer_checks(self, modality: Modality) -> Iterator[tuple[str, Callable[[], None]]]:
+        with tempfile.TemporaryDirectory() as folder:
+            codec = _Codec(self.plugins, modality, Path(folder), lambda: self._media(modality.name))
+            yield f"{modality.name}: codes fit the declaration", codec.codes_fit
+            yield f"{modality.name}: codes are the same again", codec.deterministic
+            yield f"{modality.name}: a fresh tokenizer gives the same codes", codec.fresh
+            yield f"{modality.name}: `frames` foretells `encode`", codec.frames
+            yield f"{modality.name}: codes decode, and are written as a file", codec.round_trip
+
+    def _media(self, modality: str) -> list[Media]:
+        """Media of a modality: those given, else those of the sources of the plugins."""
+        if modality in self.given:
+            return [
+                item if isinstance(item, Media) else Media(modality, item, key=f"sample-{index}")
+                for index, item in enumerate(self.given[modality])
+            ]
+        found: list[Media] = []
+        for _, factory in self.plugins.sources().values():
+            source = factory("train", {})
+            for index in range(min(len(source), FITTED_ON)):
+                found += [item for item in _values(source[index]) if item.modality == modality]
+                if len(found) >= FITTED_ON:
+                    break
+        read = self.plugins.datamodule(modality).read
+        found = [
+            replace(item, data=read(item.data)) if isinstance(item.data, Path) and read else item for item in found
+        ]
+        if not found:
+            raise SkippedCheckError(
+                f"no media of `{modality}`; give `samples`, or a plugin with sources (`--with NAME`)"
+            )
+        return found[:FITTED_ON]
+
+    def _text(self, modality: Modality) -> None:
+        tokenizer: Any = self.plugins.tokenizer(modality.name)
+        samples = [str(item) for item in self.given.get(modality.name, ["Hello, world", "Füße and 数字 1234\n\ttabs"])]
+        if isinstance(tokenizer, Trainable):
+            tokenizer.fit(samples * 20, seed=0)
+        for name in ("pad", "bos", "eos", "im_start", "im_end"):
+            assert name in tokenizer.specials or modality.specials, f"`specials` lacks `{name}`"
+        for text in samples:
+            ids = tokenizer.encode(text)
+            assert all(0 <= index < tokenizer.size for index in ids), f"ids of {text!r} leave [0, {tokenizer.size})"
+            assert not set(ids) & set(tokenizer.specials.values()), f"{text!r} becomes a special token"
+            assert tokenizer.decode(ids) == text, f"{text!r} comes back as {tokenizer.decode(ids)!r}"
+
+    def _parts(self, modality: Modality) -> None:
+        splitter: Any = self.plugins.tokenizer(modality.name)
+        for media in self._media(modality.name)[:RECORDS]:
+            parts = splitter.split(media)
+            least, most = modality.frames.minimum, modality.frames.maximum
+            assert least <= len(parts) <= most, f"{len(parts)} parts, declared are {least} to {most}"
+            assert all(part.modality == modality.parts for part in parts), f"parts are not all `{modality.parts}`"
+            assert len({part.key for part in parts}) == len(parts), "parts share a `key`"
+            again = [part.key for part in splitter.split(media)]
+            assert again == [part.key for part in parts], "the parts differ at the second time"
+
+    def _sources(self) -> None:
+        own = [(name, factory) for name, (owner, factory) in self.plugins.sources().items() if owner == self.name]
+        if not own:
+            raise SkippedCheckError("the plugin ships no sources")
+        for name, factory in own:
+            for split in ("train", "test"):
+                first, second = factory(split, {}), factory(split, {})
+                assert len(first) == len(second) > 0, f"`{name}` ({split}): lengths {len(first)} and {len(second)}"
+                _past_the_end(first, f"`{name}` ({split})")
+                for index in range(min(len(first), RECORDS)):
+                    assert _same(first[index], second[index]), (
+                        f"`{name}` ({split}): record {index} differs when read again"
+                    )
+
+    def _tasks(self) -> None:
+        own = [task for owner, task in self.plugins.tasks().values() if owner == self.name]
+        if not own:
+            raise SkippedCheckError("the plugin has no tasks")
+        for task in own:
+            records = task.records(RECORDS)
+            assert 0 < len(records) <= RECORDS, f"`{task.name}`: asked for {RECORDS} records, got {len(records)}"
+            needed = template_fields(task.template.prompt) + template_fields(task.template.response)
+            for record in records:
+                missing = [field for field in needed if field not in record]
+                assert not missing, f"`{task.name}`: a record lacks `{missing[0]}`; it has {', '.join(record)}"
+            again = task.records(RECORDS)
+            assert all(_same(a, b) for a, b in zip(records, again, strict=True)), f"`{task.name}`: records differ"
+
+    def _shipped(self) -> None:
+        manager = PluginManager([self.plugins.manager.candidate(self.name)])
+        manager.backbones()
+        manager.recipes()
+        assert not manager.unanswered, manager.unanswered[self.name]
+
+
+class _Codec:
+    """Checks of one modality's tokenizer and detokenizer. Trained at the first check, if it has to be."""
+
+    def __init__(
+        self, plugins: EnabledPlugins, modality: Modality, folder: Path, media: Callable[[], list[Media]]
+    ) -> None:
+        self.plugins = plugins
+        self.modality = modality
+        self.folder = folder
+        self._find_media = media
+        self._ready: tuple[list[Any], Any, list[CodeArray]] | None = None
+
+    def _prepared(self) -> tuple[list[Any], Any, list[CodeArray]]:
+        """(media data, tokenizer, their codes)."""
+        if self._ready is None:
+            media = self._find_media()
+            tokenizer: Any = self.plugins.tokenizer(self.modality.name)
+            if isinstance(tokenizer, Trainable):
+                tokenizer.fit(media, seed=0)
+                (self.folder / "weights").mkdir()
+                tokenizer.save_weights(self.folder / "weights")
+            data = [item.data for item in media[:RECORDS]]
+            self._ready = data, tokenizer, tokenizer.encode(data)
+        return self._ready
+
+    def codes_fit(self) -> None:
+        """Shape, type and range of the codes."""
+        data, tokenizer, codes = self._prepared()
+        assert isinstance(tokenizer.fingerprint, str), "`fingerprint` is not a string"
+        assert tokenizer.fingerprint, "`fingerprint` is empty"
+        assert len(codes) == len(data), f"{len(data)} items gave {len(codes)} arrays of codes"
+        sizes = self.modality.codebooks
+        for array in map(np.asarray, codes):
+            assert np.issubdtype(array.dtype, np.integer), f"codes are {array.dtype}, not integers"
+            assert array.ndim == 2, f"codes have the shape {array.shape}; [codebooks, frames] is due"
+            assert array.shape[0] == len(sizes), f"{array.shape[0]} codebooks, declared are {len(sizes)}"
+            least, most = self.modality.frames.minimum, self.modality.frames.maximum
+            assert least <= array.shape[1] <= most, f"{array.shape[1]} frames, declared are {least} to {most}"
+            for book, size in enumerate(sizes):
+                assert array[book].min() >= 0, f"negative code in codebook {book}"
+                assert array[book].max() < size, f"code {array[book].max()} in codebook {book} of size {size}"
+
+    def deterministic(self) -> None:
+        """The same codes at the second call, alone and in another order."""
+        data, tokenizer, codes = self._prepared()
+        backwards = tokenizer.encode(data[::-1])[::-1]
+        alone = [tokenizer.encode([item])[0] for item in data]
+        for index, array in enumerate(codes):
+            assert np.array_equal(array, backwards[index]), f"item {index}: other codes in another order of items"
+            assert np.array_equal(array, alone[index]), f"item {index}: other codes when encoded alone"
+
+    def fresh(self) -> None:
+        """The same codes and fingerprint from a second tokenizer, with the saved weights if it has some."""
+        data, tokenizer, codes = self._prepared()
+        other: Any = self.plugins.tokenizer(self.modality.name)
+        if isinstance(other, Trainable):
+            other.load(self.folder / "weights")
+        assert other.fingerprint == tokenizer.fingerprint, "its fingerprint differs"
+        for index, array in enumerate(other.encode(data)):
+            assert np.array_equal(array, codes[index]), f"item {index}: the codes differ"
+
+    def frames(self) -> None:
+        """`frames` against the codes' width."""
+        data, tokenizer, codes = self._prepared()
+        for index, (item, array) in enumerate(zip(data, codes, strict=True)):
+            told = tokenizer.frames(item)
+            assert told == array.shape[1], f"item {index}: `frames` says {told}, `encode` gives {array.shape[1]}"
+
+    def round_trip(self) -> None:
+        """Decoding and saving."""
+        _, tokenizer, codes = self._prepared()
+        detokenizer: Any = self.plugins.detokenizer(self.modality.name)
+        if detokenizer is None:
+            raise SkippedCheckError("no plugin supplies a detokenizer")
+        if isinstance(tokenizer, Trainable) and hasattr(detokenizer, "load"):
+            detokenizer.load(self.folder / "weights")
+        made = detokenizer.decode(codes[0])
+        assert made is not None, "`decode` returned nothing"
+        path = detokenizer.save(made, self.folder / "sample")
+        assert path.is_file(), f"`save` returned {path}, which is no file"
+        assert path.stem == "sample", f"`save` was to write `sample` plus a suffix, and wrote {path.name}"
+        assert path.suffix, f"`save` wrote {path.name}, without a suffix"
+        assert tokenizer.encode([made])[0].shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
+
+
+def _pickles(modality: Modality) -> None:
+    assert pickle.loads(pickle.dumps(modality)) == modality, "the copy differs"
+
+
+def _layout(modality: Modality) -> None:
+    for view in VIEWS:
+        books = len(modality.view(view))
+        for frames in {modality.frames.minimum, min(modality.frames.maximum, modality.frames.minimum + 3)}:
+            sizes = np.array([modality.codebooks[book] for book in modality.view(view)])
+            codes = np.arange(books * frames).reshape(books, frames) % sizes[:, None]
+            book, code = layout(modality.layout).flatten(codes)
+            back = layout(modality.layout).parse(book, code, books)
+            assert np.array_equal(back, codes), f"view `{view}`, {frames} frames: the codes come back changed"
+
+
+def _past_the_end(source: Source, where: str) -> None:
+    try:
+        source[len(source)]
+    except IndexError:
+        return
+    raise PluginError(f"{where}: reading past the end must raise IndexError")
+
+
+def _values(value: Any) -> list[Media]:
+    if isinstance(value, Media):
+        return [value]
+    if isinstance(value, Mapping):
+        return [found for item in value.values() for found in _values(item)]
+    if isinstance(value, list | tuple):
+        return [found for item in value for found in _values(item)]
+    return []
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Deep equality that knows arrays."""
+    if isinstance(first, Media) and isinstance(second, Media):
+        names = (first.modality, first.key, first.label) == (second.modality, second.key, second.label)
+        return names and _same(first.data, second.data)
+    if isinstance(first, Codes) and isinstance(second, Codes):
+        return first.modality == second.modality and np.array_equal(first.codes, second.codes)
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(_same(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        return np.array_equal(first, second)
+    return bool(first == second)
