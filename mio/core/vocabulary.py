@@ -286,7 +286,8 @@ def _check_declarations(modalities: Sequence[tuple[str, Modality]]) -> dict[str,
         owners[name] = owner
         if modality.codebooks and begins.setdefault(modality.begin, name) != name:
             raise VocabularyError(
-                f"token `{modality.begin}` opens both `{begins[modality.begin]}` and `{name}`: "
+                f"token `{modality.begin}` opens both `{begins[modality.begin]}` of plugin "
+                f"`{owners[begins[modality.begin]]}` and `{name}` of plugin `{owner}`: "
                 "give each modality a begin token of its own"
             )
     texts = [modality.name for _, modality in modalities if modality.text]

@@ -57,6 +57,14 @@ class PretrainedTokenizer:
             raise UserError(
                 f"plugins.text.tokenizer: {path}: the library `tokenizers` can not read it: {error}"
             ) from error
+        for token in definition.content["added_tokens"]:
+            if (
+                self._tokenizer.token_to_id(token["content"]) != token["id"]
+            ):  # the library numbers them anew after a gap
+                raise UserError(
+                    f"plugins.text.tokenizer: {path}: its ids have a gap before {token['id']} ({token['content']}); "
+                    "a `size` that leaves out what comes after the gap may help"
+                )
         self._tokenizer.encode_special_tokens = True  # the string of a special token inside a text is plain text
 
     def encode(self, text: str) -> list[int]:
