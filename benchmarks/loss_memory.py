@@ -35,7 +35,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
                 loss = F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum")
             else:
                 loss, _ = linear_cross_entropy(hidden, weight, targets, weights)
-        loss.backward()
+        torch.autograd.backward(loss)
 
     torch.manual_seed(0)
     tokens, width, vocabulary = options.tokens, options.width, options.vocabulary
