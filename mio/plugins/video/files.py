@@ -12,6 +12,9 @@ from mio import DataError
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".avi": "avi", ".webm": "webm", ".mkv": "matroska", ".gif": "gif"}
 """FFmpeg's container by file name ending. It is never guessed from the content: a playlist could name other files."""
 
+KEPT = 8
+"""Frames kept while reading, at most, for each frame asked for."""
+
 MAX_PIXELS = 64_000_000
 """Largest width times height of a frame that is decoded."""
 
@@ -28,9 +31,10 @@ def evenly(count: int, chosen: int) -> list[int]:
 def read(path: Path, *, frames: int = 8, max_side: int = 512) -> list[npt.NDArray[np.uint8]]:
     """At most `frames` frames of a video file at even distances: uint8 `[H, W, 3]`, longer side at most `max_side`.
 
-    Containers often do not tell their number of frames. So every `stride`-th frame is kept, and when more than twice
-    as many as asked for are, every other one is let go and the stride doubles. Sound is not read. Raises `DataError`
-    for a file that is damaged, holds no picture, or is no video.
+    Containers often do not tell their number of frames. So every `stride`-th frame is kept, and when more than `KEPT`
+    times as many as asked for are, every other one is let go and the stride doubles; short videos are sampled exactly,
+    long ones to within a stride. Sound is not read. Raises `DataError` for a file that is damaged, holds no picture, or
+    is no video.
     """
     import av
 
@@ -56,7 +60,7 @@ def read(path: Path, *, frames: int = 8, max_side: int = 512) -> list[npt.NDArra
                     shrink = min(1.0, max_side / max(frame.width, frame.height))
                     width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
                     kept.append(np.asarray(frame.to_ndarray(width=width, height=height, format="rgb24"), np.uint8))
-                    if len(kept) > 2 * frames:
+                    if len(kept) > KEPT * frames:
                         kept = kept[::2]
                         stride *= 2
                 count += 1
