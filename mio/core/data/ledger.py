@@ -11,8 +11,8 @@ def ledger(state: dict[str, Any]) -> dict[str, Any]:
     """Report of the rows emitted up to a plan's `state`.
 
     `mixture` nests groups, sources and directions. At each level `target` and `achieved` are shares of the level above:
-    of groups, in the mixture's unit; of sources and directions, in tokens. `epochs` and `skipped` count documents when the
-    plan draws them, everything else counts them when their row is emitted.
+    of groups, in the mixture's unit; of sources and directions, in tokens. `epochs` and `skipped` count documents when
+    the plan draws them, everything else counts them when their row is emitted.
     """
     identity, counts = state["identity"], state["leaves"]
     rows, context = state["rows"], identity["context"]

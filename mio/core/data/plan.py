@@ -11,7 +11,7 @@ are all in positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mio.core.data.config import MixtureConfig, PackingConfig
@@ -210,8 +210,11 @@ class Plan:
             "identity": self.identity,
             "rows": self.rows,
             "group_rows": list(self.schedule.counts) if self.schedule else [],
-            "leaves": {leaf.name: asdict(counts) for leaf, counts in zip(self.leaves, self.counts, strict=True)},
-            "pools": [[list(entry) for entry in pool] for pool in self._pools],
+            "leaves": {
+                leaf.name: {**vars(counts), "skipped": dict(counts.skipped)}
+                for leaf, counts in zip(self.leaves, self.counts, strict=True)
+            },
+            "pools": [list(map(list, pool)) for pool in self._pools],
             "examples": list(self.examples),
         }
 

@@ -1,0 +1,64 @@
+"""Streams of made-up documents, for the tests of plan and batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mio.core.data.config import MixtureConfig, PackingConfig
+from mio.core.data.mixture import Leaf
+from mio.core.data.plan import Plan
+
+
+@dataclass
+class Numbers:
+    """A document whose tokens say where it is from: leaf, then number and position of each token."""
+
+    tokens: np.ndarray
+    weights: np.ndarray
+
+    def truncate(self, size):
+        return Numbers(self.tokens[:size], self.weights[:size])
+
+
+class MadeStream:
+    """Documents of given lengths (positions), repeated for ever; a length of 0 is a broken record."""
+
+    def __init__(self, leaf, lengths, context=10**9):
+        self.leaf = leaf
+        self.lengths = list(lengths)
+        self.context = context
+        self.identity = f"made-{leaf}"
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def length(self, n):
+        return self.lengths[n % len(self)] or None
+
+    def reason(self, n):  # noqa: ARG002
+        return "broken"
+
+    def truncated(self, n):
+        return min(self.lengths[n % len(self)], self.context)
+
+    def describe(self, n):
+        return f"record {n % len(self)}"
+
+    def document(self, n):
+        size = self.truncated(n) + 1
+        tokens = self.leaf * 1_000_000 + n * 1000 + np.arange(size, dtype=np.int32)
+        return Numbers(tokens, np.ones(size, dtype=np.float32))
+
+
+def made_plan(groups, *, unit="tokens", context=256, window=64, too_long="truncate"):
+    """A plan over `{group: (ratio, {leaf: (share, lengths)})}`, and its streams."""
+    found, streams = [], []
+    for group, (ratio, members) in groups.items():
+        total = sum(share for share, _ in members.values())
+        for name, (share, lengths) in members.items():
+            streams.append(MadeStream(len(found), lengths, context))
+            found.append(Leaf(group, *[*name.split(":"), ""][:2], ratio * share / total))
+    mixture = MixtureConfig(unit=unit, ratios={group: ratio for group, (ratio, _) in groups.items()})
+    return Plan(found, streams, mixture, PackingConfig(context=context, window=window, too_long=too_long)), streams

@@ -1,0 +1,67 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from made_streams import Numbers
+
+from mio.core.data.batch import assemble
+
+
+def document(*tokens, weights=None):
+    return Numbers(
+        np.array(tokens, dtype=np.int32),
+        np.array(weights if weights is not None else np.arange(len(tokens)), dtype=np.float32),
+    )
+
+
+def test_documents_become_rows_token_by_token():
+    batch = assemble([[(3, document(1, 2, 3)), (0, document(7, 8))], [(1, document(4, 5, 6, 9))]], context=5, pad=99)
+    assert batch.tokens.tolist() == [[1, 2, 7, 99, 99], [4, 5, 6, 99, 99]]
+    assert batch.targets.tolist() == [[2, 3, 8, 99, 99], [5, 6, 9, 99, 99]]
+    assert batch.weights.tolist() == [[1, 2, 1, 0, 0], [1, 2, 3, 0, 0]]
+    assert batch.positions.tolist() == [[0, 1, 0, 0, 0], [0, 1, 2, 0, 0]]
+    assert batch.leaf.tolist() == [[3, 3, 0, -1, -1], [1, 1, 1, -1, -1]]
+    assert batch.lengths == [[2, 1], [3]]
+    dtypes = [t.dtype for t in (batch.tokens, batch.targets, batch.weights, batch.positions, batch.leaf)]
+    assert dtypes == [torch.int64, torch.int64, torch.float32, torch.int64, torch.int64]
+
+
+def test_random_rows_agree_with_a_loop_over_tokens():
+    rng = np.random.default_rng(0)
+    rows = [
+        [
+            (int(rng.integers(9)), document(*rng.integers(0, 500, n), weights=rng.random(n)))
+            for n in rng.integers(2, 9, 6)
+        ]
+        for _ in range(4)
+    ]
+    batch = assemble(rows, context=64, pad=0)
+    for index, row in enumerate(rows):
+        place = 0
+        for leaf, made in row:
+            for position in range(len(made.tokens) - 1):
+                assert batch.tokens[index, place] == made.tokens[position]
+                assert batch.targets[index, place] == made.tokens[position + 1]
+                assert batch.weights[index, place] == made.weights[position + 1]
+                assert batch.positions[index, place] == position
+                assert batch.leaf[index, place] == leaf
+                place += 1
+        assert batch.weights[index, place:].sum() == 0
+
+
+def test_a_batch_travels_to_a_device_and_through_pickle_with_its_cursor():
+    batch = assemble([[(0, document(1, 2))]], context=4, pad=0)
+    assert not batch.ends_step
+    batch.cursor = {"step": 3}
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert moved.tokens.device.type == moved.leaf.device.type == "meta"
+    assert (moved.cursor, moved.lengths, moved.ends_step) == ({"step": 3}, [[1]], True)
+    assert torch.equal(pickle.loads(pickle.dumps(batch)).targets, batch.targets)
+    assert batch.tokens.device.type == "cpu"
+
+
+def test_a_document_that_does_not_fit_is_a_defect():
+    with pytest.raises(ValueError, match="broadcast"):
+        assemble([[(0, document(1, 2, 3, 4))]], context=2, pad=0)

@@ -1,0 +1,106 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mio.core.data.config import DataConfig, GroupConfig, MixtureConfig, SourceConfig
+from mio.core.data.mixture import Leaf, Mixture, RowSchedule, leaves
+
+
+def deal(found, lengths, documents):
+    """Gives `documents` documents to the leaves; returns the shares of tokens."""
+    mixture = Mixture(found)
+    next_of = [0] * len(found)
+    for _ in range(documents):
+        leaf = mixture.pick(mixture.root)
+        mixture.give(leaf, int(lengths[leaf][next_of[leaf] % len(lengths[leaf])]))
+        next_of[leaf] += 1
+    return np.array(mixture.counts) / sum(mixture.counts)
+
+
+def test_token_shares_after_20000_documents_are_within_a_thousandth_at_every_level():
+    rng = np.random.default_rng(0)
+    found = [
+        Leaf("a", "x", "in", 0.3),
+        Leaf("a", "x", "out", 0.15),
+        Leaf("a", "y", "", 0.05),
+        Leaf("b", "z", "in", 0.125),
+        Leaf("b", "z", "out", 0.125),
+        Leaf("c", "w", "", 0.25),
+    ]
+    lengths = [np.clip(rng.lognormal(mean, 0.8, 997), 4, 2800) for mean in (3.5, 4, 6.5, 5, 3, 6)]
+    shares = deal(found, lengths, 20_000)
+    assert np.abs(shares - [leaf.share for leaf in found]).max() < 0.001
+    assert abs(shares[:3].sum() - 0.5) < 0.001
+    assert abs(shares[3:5].sum() - 0.25) < 0.001
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    ratios=st.lists(st.floats(0.01, 1), min_size=2, max_size=6),
+    scales=st.lists(st.integers(2, 1000), min_size=6, max_size=6),
+)
+def test_any_shares_and_lengths_stay_within_a_few_documents(ratios, scales):
+    found = [Leaf(f"g{i}", "s", "", ratio) for i, ratio in enumerate(ratios)]
+    lengths = [[scale, 2 * scale, 1 + scale // 2] for scale in scales]
+    mixture, next_of = Mixture(found), [0] * len(found)
+    longest = 2 * max(scales[: len(found)])
+    for _ in range(2000):
+        leaf = mixture.pick(mixture.root)
+        mixture.give(leaf, lengths[leaf][next_of[leaf] % 3])
+        next_of[leaf] += 1
+    total = sum(mixture.counts)
+    for leaf, count in zip(found, mixture.counts, strict=True):
+        assert abs(count - total * leaf.share / sum(ratios)) <= len(found) * longest
+
+
+@pytest.mark.parametrize("ratios", [(12, 2, 2), (2, 2, 6, 6), (2, 1, 1, 12), (1,), (0.1, 0.2, 0.7)])
+def test_rows_are_never_a_whole_row_off(ratios):
+    schedule = RowSchedule(ratios)
+    shares = [Fraction(str(ratio)) / sum(Fraction(str(r)) for r in ratios) for ratio in ratios]
+    for row in range(1, 500):
+        schedule.counts[schedule.pick()] += 1
+        assert all(abs(share * row - count) < 1 for share, count in zip(shares, schedule.counts, strict=True))
+    # after whole periods the ratio is met to the row
+    period = RowSchedule(ratios)
+    for _ in range(160):
+        period.counts[period.pick()] += 1
+    assert period.counts == [share * 160 for share in shares]
+
+
+@settings(max_examples=40, deadline=None)
+@given(ratios=st.lists(st.integers(1, 50), min_size=2, max_size=8))
+def test_row_schedule_keeps_the_bound_of_the_chairman_assignment(ratios):
+    schedule = RowSchedule(ratios)
+    bound = 1 - Fraction(1, 2 * len(ratios) - 2)
+    for row in range(1, 2 * sum(ratios) + 1):
+        schedule.counts[schedule.pick()] += 1
+        assert all(abs(s * row - c) <= bound for s, c in zip(schedule.shares, schedule.counts, strict=True))
+
+
+def test_leaves_of_a_recipe():
+    data = DataConfig(
+        groups={
+            "pairs": GroupConfig(
+                sources={
+                    "one": SourceConfig(templates="t", weight=3),
+                    "two": SourceConfig(templates="t", directions={"out": 1, "in": 3, "skip": 0}),
+                    "off": SourceConfig(weight=0),
+                }
+            ),
+            "talk": GroupConfig(sources={"chats": SourceConfig()}),
+            "unused": GroupConfig(sources={"x": SourceConfig()}),
+        }
+    )
+    mixture = MixtureConfig(ratios={"pairs": 8, "talk": 2, "unused": 0})
+    offered = {("pairs", "one"): ["in", "out"], ("pairs", "two"): ["in", "out", "skip"], ("talk", "chats"): [""]}
+    found = {leaf.name: leaf.share for leaf in leaves(data, mixture, offered)}
+    assert found == {
+        "pairs/one/in": 3,
+        "pairs/one/out": 3,
+        "pairs/two/out": 0.5,
+        "pairs/two/in": 1.5,
+        "talk/chats": 2,
+    }

@@ -1,0 +1,201 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_streams import made_plan
+
+from mio.core.data.ledger import group_shares, ledger
+from mio.core.errors import DataError
+
+rng = np.random.default_rng(0)
+# positions per document like MIO's: 34 for the span of one picture and a caption; articles; picture books; utterances
+PAIRS = np.clip(34 + rng.lognormal(3.2, 0.6, 5000), 36, 2800).astype(int).tolist()
+ARTICLES = np.clip(rng.lognormal(6.3, 1.0, 5000), 20, 2800).astype(int).tolist()
+BOOKS = np.clip(rng.lognormal(6.8, 0.5, 5000), 200, 2800).astype(int).tolist()
+UTTERANCES = np.clip(rng.gamma(3, 120, 5000) + 20, 50, 2800).astype(int).tolist()
+STAGES = {"one": (12, 2, 0.0001, 2), "two": (2, 2, 6, 6), "three": (2, 1, 1, 12)}
+
+
+def mio_like(ratios, **settings):
+    streams = (PAIRS, ARTICLES, BOOKS, UTTERANCES)
+    names = ("pairs", "text", "interleaved", "speech")
+    groups = {name: (ratio, {"s": (1, lengths)}) for name, ratio, lengths in zip(names, ratios, streams, strict=True)}
+    return made_plan(groups, **settings)
+
+
+@pytest.mark.parametrize("unit", ["tokens", "rows"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_rows_of_multimodal_mixes_are_99_percent_full(stage, unit):
+    plan, _ = mio_like(STAGES[stage], unit=unit, context=2800, window=512)
+    rows = [plan.next_row() for _ in range(1200)]
+    filled = sum(entry.length for row in rows for entry in row)
+    assert filled / (1200 * 2800) >= 0.99
+    assert ledger(plan.state())["packing_fill"] == pytest.approx(filled / (1200 * 2800), abs=1e-5)
+
+
+def test_small_rows_are_99_percent_full():
+    scaled = [[max(4, length * 7 // 100) for length in lengths] for lengths in (PAIRS, ARTICLES, BOOKS, UTTERANCES)]
+    groups = {
+        f"g{i}": (ratio, {"s": (1, lengths)})
+        for i, (ratio, lengths) in enumerate(zip((2, 2, 6, 6), scaled, strict=True))
+    }
+    for unit in ("tokens", "rows"):
+        plan, _ = made_plan(groups, unit=unit, context=256, window=256)
+        filled = sum(entry.length for _ in range(2000) for entry in plan.next_row())
+        assert filled / (2000 * 256) >= 0.99
+
+
+def test_emitted_token_shares_are_exact_though_the_pool_holds_documents_back():
+    plan, _ = mio_like(STAGES["two"], context=2800, window=512)
+    while sum(counts.documents for counts in plan.counts) < 20_000:
+        plan.next_row()
+    for target, achieved in group_shares(plan.state()).values():
+        assert abs(target - achieved) < 0.001
+
+
+def test_rows_of_one_group_each_in_exact_ratio():
+    plan, _ = made_plan(
+        {"pairs": (12, {"s": (1, PAIRS)}), "text": (2, {"s": (1, ARTICLES)}), "speech": (2, {"s": (1, UTTERANCES)})},
+        unit="rows",
+        context=2800,
+        window=128,
+    )
+    seen: Counter[str] = Counter()
+    for row in range(1, 161):
+        groups = {plan.leaves[entry.leaf].group for entry in plan.next_row()}
+        assert len(groups) == 1
+        seen.update(groups)
+        assert all(
+            abs(seen[group] - row * share / 16) < 1 for group, share in zip(("pairs", "text"), (12, 2), strict=True)
+        )
+    assert seen == {"pairs": 120, "text": 20, "speech": 20}
+    assert ledger(plan.state())["mixture"]["groups"]["pairs"]["rows"] == 120
+
+
+def test_inside_a_group_of_rows_sources_and_directions_share_the_tokens():
+    plan, _ = made_plan(
+        {"a": (1, {"s:in": (1, BOOKS), "s:out": (2, PAIRS), "t": (1, UTTERANCES)}), "b": (3, {"u": (1, ARTICLES)})},
+        unit="rows",
+        context=2800,
+        window=256,
+    )
+    for _ in range(2000):
+        plan.next_row()
+    group = ledger(plan.state())["mixture"]["groups"]["a"]
+    assert group["achieved"] == pytest.approx(0.25, abs=1 / 2000)
+    assert group["sources"]["s"]["achieved"] == pytest.approx(0.75, abs=0.003)
+    assert group["sources"]["s"]["directions"]["out"]["achieved"] == pytest.approx(2 / 3, abs=0.003)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=12), min_size=1, max_size=4),
+    unit=st.sampled_from(["tokens", "rows"]),
+    window=st.integers(1, 20),
+)
+def test_no_document_is_lost_split_or_moved_out_of_its_place(lengths, unit, window):
+    lengths = [[*own, 5] for own in lengths]
+    plan, streams = made_plan(
+        {f"g{i}": (1 + i, {"s": (1, own)}) for i, own in enumerate(lengths)}, unit=unit, context=32, window=window
+    )
+    rows = [plan.next_row() for _ in range(60)]
+    entries = [entry for row in rows for entry in row]
+    assert len({(entry.leaf, entry.n) for entry in entries}) == len(entries)
+    for row in rows:
+        assert 0 < sum(entry.length for entry in row) <= 32
+    for leaf, n, length, truncated in entries:
+        whole = streams[leaf].lengths[n % len(streams[leaf])]
+        assert (length, truncated) == ((32, True) if whole > 32 else (whole, False))
+    # what was drawn is emitted, skipped or waiting
+    waiting = Counter(leaf for pool in plan.state()["pools"] for leaf, *_ in pool)
+    for leaf, counts in enumerate(plan.counts):
+        emitted = sum(entry.leaf == leaf for entry in entries)
+        assert counts.documents == emitted
+        assert counts.next == emitted + waiting[leaf] + sum(counts.skipped.values())
+        assert sum(counts.skipped.values()) == sum(
+            streams[leaf].lengths[n % len(streams[leaf])] == 0 for n in range(counts.next)
+        )
+
+
+@settings(max_examples=30, deadline=None)
+@given(stop=st.integers(0, 120), unit=st.sampled_from(["tokens", "rows"]), window=st.integers(1, 100))
+def test_a_plan_restored_from_json_goes_on_as_if_nothing_had_happened(stop, unit, window):
+    def fresh():
+        return made_plan(
+            {"a": (3, {"s:x": (1, PAIRS), "s:y": (2, [40, 0, 300, 90])}), "b": (1, {"t": (1, UTTERANCES)})},
+            unit=unit,
+            context=512,
+            window=window,
+        )[0]
+
+    whole = fresh()
+    rows = [whole.next_row() for _ in range(150)]
+    first = fresh()
+    for _ in range(stop):
+        first.next_row()
+    saved = json.dumps(first.state())
+    first.next_row()  # the state is a copy: going on does not reach it
+    second = fresh()
+    second.restore(json.loads(saved))
+    assert json.dumps(second.state()) == saved
+    assert [second.next_row() for _ in range(150 - stop)] == rows[stop:]
+    assert second.state() == whole.state()
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"), [("truncate", {"truncated": 3, "skipped": {}}), ("skip", {"truncated": 0})]
+)
+def test_too_long_documents(policy, expected):
+    plan, _ = made_plan({"a": (1, {"s": (1, [64, 100])})}, context=64, window=4, too_long=policy)
+    rows = [plan.next_row() for _ in range(6)]
+    assert all(sum(entry.length for entry in row) == 64 for row in rows)
+    report = ledger(plan.state())
+    for key, value in expected.items():
+        assert report[key] == value
+    if policy == "skip":
+        assert report["skipped"] == {"longer than the context": plan.counts[0].next // 2}
+        assert "record 1: longer than the context" in report["skipped_examples"][0]
+
+
+def test_too_long_document_as_an_error_names_record_and_remedy():
+    plan, _ = made_plan({"a": (1, {"s": (1, [10, 100])})}, context=64, window=4, too_long="error")
+    with pytest.raises(DataError, match=r"a/s: record 1 has 101 tokens.*data\.packing\.context"):
+        plan.next_row()
+
+
+def test_a_stream_without_a_usable_document_is_an_error_and_not_an_endless_loop():
+    plan, _ = made_plan({"a": (1, {"s": (1, [0, 0, 0])})})
+    with pytest.raises(DataError, match=r"a/s: none of its 3 records can be used: broken \(6\)"):
+        plan.next_row()
+
+
+def test_state_of_other_data_is_refused_with_what_changed():
+    plan, _ = made_plan({"a": (1, {"s": (1, [5, 6])}), "b": (1, {"t": (1, [7])})})
+    state = plan.state()
+    other, _ = made_plan({"a": (2, {"s": (1, [5, 6, 7])}), "c": (1, {"t": (1, [7])})}, context=128)
+    with pytest.raises(DataError) as caught:
+        other.restore(state)
+    for words in ("`context` was 256, is 128", "`b/t` is gone", "`c/t` is new", "`a/s` has another share, records"):
+        assert words in str(caught.value)
+    with pytest.raises(DataError, match="layout 0"):
+        plan.restore({**state, "version": 0})
+
+
+def test_ledger_counts_rows_emitted_and_nothing_else():
+    plan, _ = made_plan({"a": (1, {"s": (1, [10, 0, 30])}), "b": (1, {"t": (1, [20])})}, context=64, window=16)
+    rows = [plan.next_row() for _ in range(50)]
+    report = ledger(plan.state())
+    by_leaf = Counter()
+    for row in rows:
+        for entry in row:
+            by_leaf[entry.leaf] += entry.length
+    assert report["tokens"] == sum(by_leaf.values())
+    assert report["documents"] == sum(map(len, rows))
+    groups = report["mixture"]["groups"]
+    assert (groups["a"]["tokens"], groups["b"]["tokens"]) == (by_leaf[0], by_leaf[1])
+    assert groups["a"]["achieved"] == pytest.approx(by_leaf[0] / sum(by_leaf.values()), abs=1e-6)
+    assert groups["a"]["target"] == 0.5
+    assert report["skipped"]["broken"] == groups["a"]["skipped"] > 0

@@ -1,0 +1,164 @@
+import json
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from made_recipe import OWN, Characters, Letters, Plugins, made_recipe
+
+from mio.core.data.config import SourceConfig
+from mio.core.data.preflight import preflight, sample
+from mio.core.data.sources import build_streams, open_sources
+from mio.core.errors import DataError, PluginError, RecipeError
+
+
+def built(recipe, plugins=None):
+    return build_streams(recipe, plugins or Plugins(), Characters())
+
+
+def checked(recipe, plugins=None):
+    leaves, streams, sources = built(recipe, plugins)
+    return preflight(sources, leaves, streams, recipe.data.max_skipped)
+
+
+def text(stream, n):
+    return bytes(token for token in stream.document(n).tokens.tolist() if token > 31).decode()
+
+
+def test_each_direction_is_a_stream_of_all_records_in_an_order_of_its_own():
+    leaves, streams, _ = built(made_recipe())
+    assert [leaf.name for leaf in leaves] == ["pairs/letters/read", "pairs/letters/write", "talk/turns"]
+    assert [leaf.share for leaf in leaves] == [1.5, 1.5, 1]
+    read, write, turns = streams
+    epoch = [text(read, n) for n in range(50)]
+    assert sorted(epoch) == sorted(f"{Letters(50)[i]['word']}{i}" for i in range(50))
+    assert [read.order(n) for n in range(50)] != [write.order(n) for n in range(50)]
+    assert sorted(epoch) == sorted(text(read, n) for n in range(50, 100))
+    record = turns.order(3)
+    assert text(turns, 3) == f"user{record}?assistant{record}!".replace("\n", "")
+
+
+def test_templates_of_one_direction_share_its_records():
+    _, streams, _ = built(made_recipe())
+    write = streams[1]
+    polite = {write.order(n): "please" in text(write, n) for n in range(50)}
+    assert polite == {write.order(n): "please" in text(write, n) for n in range(50, 100)}
+    assert 10 < sum(polite.values()) < 40
+
+
+def test_a_recipe_replaces_a_template_set():
+    recipe = made_recipe()
+    recipe.data.templates = {"letters": OWN}
+    leaves, streams, _ = built(recipe)
+    assert leaves[0].direction == "spell"
+    record = streams[0].order(0)
+    assert text(streams[0], 0) == f"{record} is {Letters(50)[record]['word']}"
+
+
+def test_filters_drop_records_and_are_counted_by_reason():
+    recipe = made_recipe(filters={"longest": {"at": 5}})
+    _, streams, _ = built(recipe)
+    dropped = {i for i in range(50) if 1 + i % 7 > 5}
+    read = streams[0]
+    assert {read.order(n) for n in range(50) if read.length(n) is None} == dropped
+    assert {read.reason(n) for n in range(50) if read.length(n) is None} == {"longest: too long"}
+    report = checked(recipe)["pairs/letters"]
+    assert report["skipped"] == {"longest: too long": 2 * len(dropped)}
+    assert report["broken"] == 0
+
+
+def test_lengths_are_those_of_the_documents_cut_to_the_context():
+    recipe = made_recipe()
+    recipe.data.packing.context = 8
+    _, streams, _ = built(recipe)
+    for stream in streams:
+        for n in range(30):
+            whole = len(stream._read(stream.order(n)).tokens)
+            assert stream.length(n) == whole - 1
+            assert len(stream.document(n).tokens) == min(whole, 9)
+            assert stream.truncated(n) == min(whole, 9) - 1
+
+
+def test_a_document_is_rendered_once_while_it_is_remembered():
+    class Counting(Characters):
+        calls = 0
+
+        def render(self, document):
+            Counting.calls += 1
+            return super().render(document)
+
+    _, streams, _ = build_streams(made_recipe(), Plugins(), Counting())
+    for n in range(20):
+        streams[0].length(n)
+        streams[0].document(n)
+    assert Counting.calls == 20
+
+
+def test_preflight_reads_every_record_of_a_users_file_and_lists_broken_ones(tmp_path):
+    lines = [json.dumps({"word": "abc", "number": i}) for i in range(300)]
+    lines[17], lines[200] = "{broken", json.dumps({"word": "x"})
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(lines))
+    recipe = made_recipe(dataset="jsonl", options={"path": str(path)})
+    with pytest.raises(DataError) as caught:
+        checked(recipe)
+    for words in ("pairs/letters: 2 of 300", "own.jsonl:18: not valid JSON", "own.jsonl:201", "needs field `number`"):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    recipe.data.max_skipped = 0.01
+    report = checked(recipe)["pairs/letters"]
+    assert (report["records"], report["checked"], report["broken"], len(report["problems"])) == (300, 300, 2, 2)
+    assert report["skipped"] == {"broken": 4}
+
+
+def test_broken_records_of_a_plugin_name_the_record_and_the_error():
+    recipe = made_recipe(options={"broken": [7]})
+    with pytest.raises(DataError, match=r"1 of 50 records.*record 7: OSError: disk trouble at 7"):
+        checked(recipe)
+
+
+def test_a_source_with_nothing_left_is_an_error():
+    with pytest.raises(DataError, match=r"none of 50 records checked is left: longest: too long \(100\)"):
+        checked(made_recipe(filters={"longest": {"at": 0}}))
+
+
+def test_mistakes_in_the_recipe_are_not_taken_for_broken_records():
+    class Broken(Characters):
+        def render(self, document):  # noqa: ARG002
+            raise PluginError("no tokenizer")
+
+    _, streams, _ = build_streams(made_recipe(), Plugins(), Broken())
+    with pytest.raises(PluginError, match="no tokenizer"):
+        streams[0].length(0)
+
+
+def test_sample_is_everything_or_evenly_spaced():
+    assert list(sample(20_000, shipped=False)) == list(range(20_000))
+    large = sample(1_000_003, shipped=False)
+    gaps = Counter(b - a for a, b in pairwise(large))
+    assert len(large) == 2000
+    assert max(gaps) - min(gaps) <= 1
+    assert len(sample(20_000, shipped=True)) == 200
+    assert list(sample(30, shipped=True)) == list(range(30))
+
+
+def test_every_wrong_name_is_reported_at_once():
+    recipe = made_recipe(templates="leters", filters={"longst": {}})
+    recipe.data.groups["talk"].sources["more"] = SourceConfig(dataset="made/turn")
+    with pytest.raises(RecipeError) as caught:
+        open_sources(recipe, Plugins())
+    assert len(caught.value.problems) == 3
+    for near in ("`letters`", "`longest`", "`made/turns`"):
+        assert any(f"did you mean {near}?" in problem for problem in caught.value.problems)
+
+
+def test_errors_of_a_corpus_name_plugin_and_dataset():
+    with pytest.raises(PluginError, match="plugin `made`, dataset `made/letters`: no split `tran`"):
+        open_sources(made_recipe(split="tran"), Plugins())
+    with pytest.raises(DataError, match="`made/letters` has no records in split `train`"):
+        open_sources(made_recipe(options={"size": 0}), Plugins())
+
+
+def test_sources_without_a_share_are_not_opened():
+    recipe = made_recipe(dataset="made/letters")
+    recipe.mixture.ratios = {"pairs": 1, "talk": 0}
+    assert [source.label for source in open_sources(recipe, Plugins())] == ["pairs/letters"]
