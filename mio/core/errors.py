@@ -35,3 +35,7 @@ class VocabularyError(UserError):
 
 class DataError(UserError):
     """A record, file or source cannot be read, or too many of them were skipped."""
+
+
+class Interrupted(MioError):
+    """A run was stopped by a signal after it saved its state. The message says how to go on."""

@@ -1,0 +1,203 @@
+"""The tokenizers and detokenizers of a recipe, loaded once, with the codes of each media item computed once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mio.core.errors import DataError, PluginError, UserError
+from mio.core.modality import (
+    TEXT,
+    CodeArray,
+    Codes,
+    DataModule,
+    Detokenizer,
+    Media,
+    Modality,
+    Splitter,
+    TextTokenizer,
+    Tokenizer,
+    Trainable,
+)
+
+FINGERPRINTS = "tokenizers.json"
+
+
+class CodecSource(Protocol):
+    """What `Codecs` needs of the enabled plugins."""
+
+    def modalities(self) -> list[tuple[str, Modality]]: ...
+    def tokenizer(self, modality: str) -> Any: ...
+    def detokenizer(self, modality: str) -> Detokenizer | None: ...
+    def datamodule(self, modality: str) -> DataModule | None: ...
+
+
+class Codecs:
+    """Codes of media and media of codes for every modality of a recipe.
+
+    `remembered` bounds how many items' codes are kept in memory, the least recently used leaving first.
+    """
+
+    def __init__(self, plugins: CodecSource, remembered: int = 200_000) -> None:
+        self.modalities = {declared.name: declared for _, declared in plugins.modalities()}
+        self._plugins = plugins
+        self._tokenizers: dict[str, Any] = {}
+        self._detokenizers: dict[str, Detokenizer] = {}
+        self._folder: Path | None = None
+        self._memory: OrderedDict[str, CodeArray] = OrderedDict()
+        self._remembered = remembered
+
+    @property
+    def text(self) -> TextTokenizer:
+        """The text tokenizer. Raises `PluginError` where the recipe has no plugin with text."""
+        if TEXT not in self.modalities:
+            raise PluginError(f"no plugin of the recipe declares `{TEXT}`; add `{TEXT}: {{}}` under `plugins:`")
+        tokenizer: TextTokenizer = self.tokenizer(TEXT)
+        return tokenizer
+
+    def tokenizer(self, modality: str) -> Any:
+        """Tokenizer of a modality. Raises `PluginError` if no plugin supplies one."""
+        if modality not in self._tokenizers:
+            tokenizer = self._plugins.tokenizer(modality)
+            if tokenizer is None:
+                raise PluginError(f"no plugin supplies a tokenizer for `{modality}` with the recipe's options")
+            self._tokenizers[modality] = tokenizer
+        return self._tokenizers[modality]
+
+    def detokenizer(self, modality: str) -> Detokenizer:
+        """Detokenizer of a modality, with the tokenizer's weights where it takes them."""
+        if modality not in self._detokenizers:
+            detokenizer = self._plugins.detokenizer(modality)
+            if detokenizer is None:
+                raise PluginError(f"no plugin supplies a detokenizer for `{modality}` with the recipe's options")
+            if self._folder is not None and (self._folder / modality).is_dir() and hasattr(detokenizer, "load"):
+                detokenizer.load(self._folder / modality)
+            self._detokenizers[modality] = detokenizer
+        return self._detokenizers[modality]
+
+    def trainable(self) -> list[str]:
+        """Modalities whose tokenizer learns its weights."""
+        return [name for name in self.modalities if isinstance(self.tokenizer(name), Trainable)]
+
+    def fit(
+        self, names: Sequence[str], items: Mapping[str, Sequence[Any]], folder: Path, seed: int
+    ) -> dict[str, Mapping[str, float]]:
+        """Trains the tokenizers `names` on `items` of their modalities, saves them under `folder` and loads them all.
+
+        Items are strings for text and `Media` otherwise. Returns the figures that each tokenizer reports.
+        """
+        figures: dict[str, Mapping[str, float]] = {}
+        for name in names:
+            if not items.get(name):
+                raise DataError(
+                    f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}`"
+                )
+            given = items[name] if self.modalities[name].text else [self._opened(item) for item in items[name]]
+            figures[name] = self.tokenizer(name).fit(given, seed)
+            partial = folder / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            self.tokenizer(name).save_weights(partial)
+            partial.rename(folder / name)
+        self.load(folder)
+        return figures
+
+    def load(self, folder: Path) -> None:
+        """Loads the weights saved by `fit`. Raises `UserError` when they are another tokenizer's.
+
+        The folder remembers the fingerprint of every tokenizer that was ever used with it.
+        """
+        self._folder = folder
+        self._detokenizers.clear()
+        self._memory.clear()
+        for name in self.trainable():
+            self.tokenizer(name).load(folder / name)
+        record = folder / FINGERPRINTS
+        saved: dict[str, str] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        current = self.fingerprints()
+        for name, fingerprint in current.items():
+            if saved.get(name, fingerprint) != fingerprint:
+                raise UserError(
+                    f"{folder}: tokenizer of `{name}` is {fingerprint}, but the run was made with {saved[name]}; "
+                    "give the plugin the options it had, or start a new run"
+                )
+        if saved | current != saved:
+            folder.mkdir(parents=True, exist_ok=True)
+            record.write_text(json.dumps(saved | current, indent=1), encoding="utf-8")
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of every tokenizer that makes tokens."""
+        return {
+            name: self.tokenizer(name).fingerprint for name, declared in self.modalities.items() if not declared.parts
+        }
+
+    def _opened(self, media: Media) -> Media:
+        if not isinstance(media.data, Path):
+            return media
+        module = self._plugins.datamodule(media.modality)
+        if module is None or module.read is None:
+            raise PluginError(f"no plugin reads files of `{media.modality}`")
+        if not media.data.is_file():
+            raise DataError(f"{media.data}: no such file")
+        try:
+            data = module.read(media.data)
+        except UserError:
+            raise
+        except Exception as error:
+            raise DataError(f"{media.data}: cannot be read as {media.modality}: {error}") from error
+        return Media(media.modality, data, media.key, media.label)
+
+    def codes(self, value: Media | Codes) -> CodeArray:
+        """Codes `[Q, F]` of one item. Raises `DataError` when its file cannot be read."""
+        if isinstance(value, Codes):
+            return value.codes
+        name = f"{value.modality}:{value.key}"
+        codes = self._memory.get(name)
+        if codes is not None:
+            self._memory.move_to_end(name)
+            return codes
+        tokenizer: Tokenizer = self.tokenizer(value.modality)
+        codes = np.asarray(tokenizer.encode([self._opened(value).data])[0])
+        self._memory[name] = codes
+        if len(self._memory) > self._remembered:
+            self._memory.popitem(last=False)
+        return codes
+
+    def split(self, media: Media) -> list[Media]:
+        """Parts of a media item whose modality is made of another's spans."""
+        splitter: Splitter = self.tokenizer(media.modality)
+        return splitter.split(self._opened(media))
+
+    def decode(self, modality: str, codes: Any) -> Any:
+        """Media of codes `[Q, F]`, or of a list of parts' media."""
+        return self.detokenizer(modality).decode(codes)
+
+    def round_trip(self, items: Iterable[Media]) -> list[Any]:
+        """Media after tokenizer and detokenizer."""
+        made = []
+        for item in items:
+            parts = self.modalities[item.modality].parts
+            if parts:
+                content: Any = [self.decode(parts, self.codes(part)) for part in self.split(item)]
+            else:
+                content = self.codes(item)
+            made.append(self.decode(item.modality, content))
+        return made
+
+    def items(self, value: Any) -> list[Media | Codes]:
+        """Media and codes inside a record or one of its fields: lists opened, items of parts split."""
+        if isinstance(value, Media):
+            return list(self.split(value)) if self.modalities[value.modality].parts else [value]
+        if isinstance(value, Codes):
+            return [value]
+        if isinstance(value, Mapping):
+            return self.items(list(value.values()))
+        if isinstance(value, (list, tuple)):
+            return [found for inner in value for found in self.items(inner)]
+        return []

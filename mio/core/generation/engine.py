@@ -1,0 +1,82 @@
+"""Batched decoding with a key-value cache under the span grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
+from mio.core.generation.sampling import sample
+from mio.core.modality import Decoding
+from mio.core.rendering import TokenArray
+from mio.core.transformer.cache import KVCache
+from mio.core.transformer.model import Transformer
+
+
+@dataclass
+class _Sequence:
+    """One answer in the making."""
+
+    grammar: AnswerGrammar
+    tokens: list[int]
+
+
+@torch.inference_mode()
+def generate_tokens(
+    transformer: Transformer,
+    grammar: Grammar,
+    prompts: Sequence[Sequence[int] | TokenArray],
+    decoding: Decoding,
+    need: Need,
+    seed: int = 0,
+) -> list[list[int]]:
+    """Answers to `prompts` (token ids), stop token left out. The answers are the same whenever prompts, order and seed
+    are. Raises `UserError` when the token budget cannot hold what is needed.
+    """
+    device = transformer.head_weight.device
+    generator = torch.Generator(device=device).manual_seed(seed)
+    active = [_Sequence(AnswerGrammar(grammar, need, decoding.max_tokens), []) for _ in prompts]
+    answers = [sequence.tokens for sequence in active]
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    longest = int(lengths.max())
+    tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=device)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = torch.as_tensor(prompt, device=device)
+    cache = KVCache(transformer.config, len(prompts), longest + decoding.max_tokens, device=device)
+    hidden = transformer(tokens, cache.positions(longest), cache=cache).hidden
+    hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
+    cache.advance(lengths)
+    while True:
+        chosen = _choose(transformer, grammar, active, hidden, decoding, generator)
+        for sequence, token in zip(active, chosen.tolist(), strict=True):
+            sequence.grammar.advance(token)
+            if not sequence.grammar.done:
+                sequence.tokens.append(token)
+        keep = [i for i, sequence in enumerate(active) if not sequence.grammar.done]
+        if not keep:
+            return answers
+        if len(keep) < len(active):
+            kept = torch.tensor(keep, device=device)
+            active, chosen = [active[i] for i in keep], chosen[kept]
+            cache.keep(kept)
+        hidden = transformer(chosen[:, None], cache.positions(1), cache=cache).hidden[:, 0]
+        cache.advance(1)
+
+
+def _choose(
+    transformer: Transformer,
+    grammar: Grammar,
+    active: Sequence[_Sequence],
+    hidden: Tensor,
+    decoding: Decoding,
+    generator: torch.Generator,
+) -> Tensor:
+    rows = [sequence.grammar.row() for sequence in active]
+    allowed = grammar.table(hidden.device)[torch.tensor(rows, device=hidden.device)]
+    in_span = torch.tensor([sequence.grammar.in_span for sequence in active], device=hidden.device)
+    temperature = torch.where(in_span, decoding.media_temperature, decoding.temperature)
+    size = grammar.vocabulary.size
+    return sample(transformer.logits(hidden, size), allowed[:, :size], temperature, decoding.top_p, generator)

@@ -1,0 +1,40 @@
+"""Prompts as a person types them: text with `{MODALITY:FILE}` where media go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from mio.core.errors import UserError
+from mio.core.modality import Media, Modality, Value
+from mio.core.suggest import nearest
+
+_MEDIA = re.compile(r"\{(\w+):([^{}]+)\}")
+
+
+def parse_prompt(prompt: str, modalities: Mapping[str, Modality]) -> list[Value]:
+    """Text and media of a prompt in order. Other braces stay text.
+
+    Raises `UserError` for an unknown modality or a missing file.
+    """
+    values: list[Value] = []
+    end = 0
+    for found in _MEDIA.finditer(prompt):
+        name, file = found[1], Path(found[2].strip())
+        known = [key for key, declared in modalities.items() if not declared.text]
+        if name not in known:
+            raise UserError(
+                f"prompt: no modality `{name}` in this run{nearest(name, known)}; it has {', '.join(known)}"
+            )
+        if not file.is_file():
+            raise UserError(f"prompt: {file}: no such file")
+        if found.start() > end:
+            values.append(prompt[end : found.start()])
+        values.append(Media(name, file, key=str(file.resolve())))
+        end = found.end()
+    if end < len(prompt):
+        values.append(prompt[end:])
+    if not values:
+        raise UserError("prompt: it is empty")
+    return values

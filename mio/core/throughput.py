@@ -1,0 +1,43 @@
+"""Floating-point work of a training step and what the device could do, for the model FLOPs utilisation (MFU).
+
+Counting follows the PaLM paper (Chowdhery et al. 2022, arXiv 2204.02311, appendix B): 6 per parameter and token, plus
+12 per layer, head size, head and attended position, of which causal attention needs half.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+
+from mio.core.transformer.config import TransformerConfig
+
+
+def flops_per_token(config: TransformerConfig, rows: int, mean_length: float) -> float:
+    """FLOPs of forward and backward for one token of documents with `mean_length` tokens; `rows` of the head."""
+    head = config.head_width or config.width // config.heads
+    attention = config.width * head * (2 * config.heads + 2 * (config.kv_heads or config.heads))
+    hidden = config.ffn_width or 8 * config.width // 3
+    experts = min(config.experts, config.experts_per_token) if config.experts else 1
+    weights = config.layers * (attention + 3 * config.width * hidden * experts) + rows * config.width
+    span = min(mean_length, config.sliding_window) if config.sliding_window else mean_length
+    return 6.0 * weights + 6.0 * config.layers * config.heads * head * span
+
+
+def peak_flops(device: torch.device, precision: str) -> float:
+    """FLOP/s that the device can reach: its data sheet's on a GPU, measured with one matrix product on a CPU."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        return float(get_available_flops(device, dtype) or 0)
+    size = 1024
+    left, right = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    left @ right
+    best = min(_seconds(left, right) for _ in range(4))
+    return 2.0 * size**3 / best
+
+
+def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
+    start = time.perf_counter()
+    left @ right
+    return time.perf_counter() - start
