@@ -236,7 +236,9 @@ def _escaped(value: Any) -> Any:
         return {key: _escaped(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_escaped(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # OmegaConf halves the backslashes before `${`
+    return value
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -141,15 +141,15 @@ def override_layer(text: str) -> Layer:
     return Layer(origin, content)
 
 
-_RESOLVER = re.compile(r"(?<!\\)\$\{[^{}]*\}")
+_OPENING = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # a `${` behind an even number of backslashes
+_KEY_REFERENCE = re.compile(r"[\w./\-\[\]]+\}")
 
 
 def _interpolation_problem(value: str) -> str:
     """Interpolations may refer to other keys only: a resolver would read the machine or run code."""
-    while found := _RESOLVER.search(value):
-        if ":" in found.group():
-            return f"`{found.group()}` is not allowed: an interpolation names another key, as in `${{train.steps}}`"
-        value = value[: found.start()] + value[found.end() :]
+    for opening in _OPENING.finditer(value):
+        if not _KEY_REFERENCE.match(value, opening.end()):
+            return "an interpolation names another key, as in `${train.steps}`, and nothing else; `\\${` is plain text"
     return ""
 
 
@@ -163,7 +163,11 @@ class SchemaChecker:
         """`content` of a layer as the schema has it: empty mappings for nothing, whole numbers as floats where floats
         are due. `prefix` is where the content stands inside the layer, `without` names keys that may not be set."""
         self._layer, self._prefix = layer, prefix
-        hints = {name: hint for name, hint in get_type_hints(Recipe).items() if name not in without}
+        hints = get_type_hints(Recipe)
+        if isinstance(content, dict):
+            for name in sorted(without & content.keys()):
+                self._problem((name,), f"`{name}` cannot be set here: it belongs to one recipe alone")
+            content = {name: item for name, item in content.items() if name not in without}
         return self._mapping(content, hints, ())
 
     def _problem(self, key: Key, text: str) -> None:
@@ -192,7 +196,7 @@ class SchemaChecker:
             if problem:
                 self._problem(key, f"`{'.'.join(key)}`: {problem}")
                 return value
-            if _RESOLVER.search(value):
+            if _OPENING.search(value):
                 return value  # the type is checked when it is resolved
         if isinstance(hint, dict):
             return self._mapping(value, hint, key)
