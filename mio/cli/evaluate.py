@@ -20,9 +20,9 @@ def evaluate(
 ) -> None:
     """Measure a trained model on held-out data, task by task."""
     from rich.console import Console
-    from rich.table import Table
 
     from mio.core.evaluation import evaluate as measure
+    from mio.core.evaluation import results_table
     from mio.core.run import Run
 
     status = Console(stderr=True)
@@ -30,9 +30,5 @@ def evaluate(
         Run.open(run, manager(plugin)), tasks, items, progress=lambda line: status.print(line, highlight=False)
     )
     if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    columns = list(dict.fromkeys(name for figures in report.values() for name in figures))
-    table = Table("task", *columns, box=None, pad_edge=False)
-    for task, figures in report.items():
-        table.add_row(task, *(f"{figures[name]:g}" if name in figures else "" for name in columns))
-    Console().print(table)
+        json_file.write_text(json.dumps({"tasks": report}, indent=1) + "\n", encoding="utf-8")
+    Console().print(results_table(report))

@@ -121,7 +121,7 @@ class ProgressLines(Callback):
 
 
 class Checkpoints(Callback):
-    """Commits the data cursor of every finished step, and saves `path` every `every` optimizer steps, at the end, and when the run is interrupted.
+    """Commits the data cursor of every finished step; saves `path` every `every` steps, at the end and at interruption.
 
     The file is written beside its place and renamed, so the last whole checkpoint survives a crash while saving.
     """

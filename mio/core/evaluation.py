@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+from rich.table import Table
 from torchmetrics import MeanMetric
 
 from mio.core.data.sources import open_sources
@@ -63,7 +64,7 @@ def evaluate(
             figures["copied"] = round(copy_rate(run, answers, known_codes), 4)
         figures["seconds"] = round(time.perf_counter() - start, 2)
         report[task.name] = figures
-        save_samples(run, task, answers[:samples])
+        save_samples(run, task, records[:samples], answers[:samples])
         progress(f"{task.name}: {figures['accuracy']:.3f} of {len(records)}")
     return report
 
@@ -108,13 +109,34 @@ def training_codes(run: Run, modality: str) -> set[bytes]:
     return {run.codecs.codes(item)[view].tobytes() for item in items.values()}
 
 
-def save_samples(run: Run, task: Task, answers: Sequence[Answer]) -> list[Path]:
-    """Writes the media of some answers to the run's folder of samples; returns the paths."""
-    paths = []
-    for index, answer in enumerate(answers):
-        for part, (name, content) in enumerate(answer.parts):
-            if name != TEXT:
-                stem = run.folder / SAMPLES / f"{task.name}-{index}-{part}"
-                stem.parent.mkdir(exist_ok=True)
-                paths.append(run.codecs.detokenizer(name).save(content, stem))
-    return paths
+def save_samples(run: Run, task: Task, records: Sequence[Record], answers: Sequence[Answer]) -> None:
+    """Writes some answers to the run's folder of samples: media as files, and `TASK.json` with prompts and texts."""
+    folder = run.folder / SAMPLES
+    folder.mkdir(exist_ok=True)
+    template = CompiledTemplate(task.template, task.name)
+    samples = []
+    for index, (record, answer) in enumerate(zip(records, answers, strict=True)):
+        parts = []
+        for place, (name, content) in enumerate(answer.parts):
+            if name == TEXT:
+                parts.append({"type": name, "text": content})
+            else:
+                path = run.codecs.detokenizer(name).save(content, folder / f"{task.name}-{index}-{place}")
+                parts.append({"type": name, "path": path.name})
+        prompt = [
+            value if isinstance(value, str) else f"{{{value.modality}:{getattr(value, 'key', 'codes')}}}"
+            for value in template.prompt(record)
+        ]
+        samples.append({"prompt": "".join(prompt), "answer": parts})
+    (folder / f"{task.name}.json").write_text(json.dumps(samples, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def results_table(report: Report) -> Table:
+    """The figures as a table to print, one row per task."""
+    columns = list(dict.fromkeys(name for figures in report.values() for name in figures))
+    table = Table("task", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for task, figures in report.items():
+        table.add_row(task, *(f"{figures[name]:g}" if name in figures else "" for name in columns))
+    return table

@@ -22,15 +22,24 @@ from mio.core.callbacks import Checkpoints, Figures, ProgressLines
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
 from mio.core.errors import Interrupted, UserError
-from mio.core.evaluation import evaluate
+from mio.core.evaluation import evaluate, results_table
 from mio.core.module import MioModule
 from mio.core.optimizer import ROW_PARAMETERS
 from mio.core.plugins import EnabledPlugins, PluginManager
-from mio.core.recipe import chain, diff, fingerprint, load_resolved, lock, starting_folder, to_yaml, transformer_config
+from mio.core.recipe import (
+    chain,
+    diff,
+    fingerprint,
+    load_resolved,
+    lock,
+    starting_folder,
+    to_yaml,
+    transformer_config,
+)
 from mio.core.recipe_check import check
 from mio.core.rendering import Renderer
 from mio.core.rows import migrate_rows
-from mio.core.run import CHECKPOINT, LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, Run
+from mio.core.run import CHECKPOINT, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, Run
 from mio.core.schema import Recipe
 from mio.core.tokenizer_fitting import fitting_items
 from mio.core.vocabulary import Vocabulary
@@ -121,6 +130,9 @@ def fit_stage(recipe: Recipe, folder: Path, manager: PluginManager, parent: Run 
         console.print(f"evaluating on held-out data: {', '.join(recipe.evaluate.tasks)}")
         run = Run(folder, manager)
         summary["tasks"] = evaluate(run, progress=lambda line: console.print(f"  {line}", highlight=False))
+        console.print(results_table(summary["tasks"]))
+        made = sorted(path for path in (folder / SAMPLES).iterdir() if path.suffix != ".json")
+        console.print(f"what the model made: {', '.join(str(path) for path in made[:12])}", highlight=False)
     summary["wall_seconds"] = round(time.perf_counter() - start, 1)
     partial = folder / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=1), encoding="utf-8")
@@ -134,12 +146,13 @@ def quieten_lightning() -> None:
     for message in ("Your `IterableDataset` has `__len__`", "The '.*dataloader' does not have many workers"):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists")
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
 
 
 def prepare_tokenizers(
     recipe: Recipe, folder: Path, plugins: EnabledPlugins, codecs: Codecs, parent: Run | None, console: Console
 ) -> dict[str, Any]:
-    """Loads the stage's tokenizers: its own, else its parent's; those that neither has are trained on the recipe's data."""
+    """Loads the stage's tokenizers: its own, else its parent's. What neither has is trained on the recipe's data."""
     weights = folder / TOKENIZERS
     if parent is not None and not weights.exists():
         partial = weights.with_suffix(".partial")

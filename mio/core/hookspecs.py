@@ -70,7 +70,7 @@ def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
 
 @hookspec
 def mio_backbones() -> Mapping[str, Mapping[str, Any]]:
-    """Presets of the transformer, by name: fields of `TransformerConfig`. A recipe uses one as `model: {preset: NAME}`."""
+    """Presets of the transformer, by name: fields of `TransformerConfig`, for `model: {preset: NAME}` in a recipe."""
     raise NotImplementedError
 
 

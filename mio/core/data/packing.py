@@ -1,14 +1,10 @@
-"""Windowed best-fit packing of documents into rows."""
+"""Packing of documents into rows: a pool of waiting documents, and the exact best way to fill what a row has left."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
-
-_SERIAL_BITS = 48
-_LAST_SERIAL = (1 << _SERIAL_BITS) - 1
 
 
 class Entry(NamedTuple):
@@ -25,22 +21,17 @@ class Entry(NamedTuple):
 
 
 class Pool:
-    """Documents that wait for a row, in order of age and, for the best fit, in order of length.
-
-    Removing the largest document that fits takes a binary search, of equally long ones the oldest; so does removing the
-    oldest document of a leaf. Nothing here is random: the rows are a function of the documents added.
-    """
+    """Documents that wait for a row, in order of age. The rows are a function of the documents added."""
 
     def __init__(self, leaves: int) -> None:
         self.waiting = [0] * leaves
         """Documents of each leaf in the pool."""
-        self._ages: list[OrderedDict[int, Entry]] = [OrderedDict() for _ in range(leaves)]
-        self._entries: dict[int, Entry] = {}
-        self._keys: list[int] = []
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._by_leaf: list[OrderedDict[int, Entry]] = [OrderedDict() for _ in range(leaves)]
         self._serial = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
         """Entries, oldest first."""
@@ -48,36 +39,45 @@ class Pool:
 
     def add(self, entry: Entry) -> None:
         """Takes a document in as the youngest."""
-        serial = self._serial
+        self._entries[self._serial] = self._by_leaf[entry.leaf][self._serial] = entry
         self._serial += 1
-        self._entries[serial] = self._ages[entry.leaf][serial] = entry
         self.waiting[entry.leaf] += 1
-        insort(self._keys, _key(entry.length, serial))
 
     def peek(self, leaf: int) -> Entry:
         """The oldest document of a leaf, which stays."""
-        return next(iter(self._ages[leaf].values()))
+        return next(iter(self._by_leaf[leaf].values()))
 
     def oldest(self, leaf: int) -> Entry:
         """Removes and returns the oldest document of a leaf."""
-        serial, entry = next(iter(self._ages[leaf].items()))
-        return self._remove(serial, bisect_left(self._keys, _key(entry.length, serial)))
+        return self._remove(next(iter(self._by_leaf[leaf])))
 
-    def largest(self, space: int) -> Entry | None:
-        """Removes and returns the longest document of at most `space` positions; None if there is none."""
-        place = bisect_right(self._keys, _key(space, 0))
-        if place == 0:
-            return None
-        return self._remove(_LAST_SERIAL - (self._keys[place - 1] & _LAST_SERIAL), place - 1)
+    def fill(self, space: int) -> list[Entry]:
+        """Removes and returns documents that fill `space` positions as far as any of those in the pool can.
 
-    def _remove(self, serial: int, place: int) -> Entry:
-        del self._keys[place]
+        Subset sum by dynamic programming (Bellman, "Dynamic Programming", 1957): bit s of `sums` says whether some of
+        the documents looked at so far add up to s. Documents are looked at from the oldest on and only until they fill
+        the space exactly, and a younger one is taken only if the older ones need it: nothing waits for long.
+        """
+        sums, mask, goal = 1, (1 << space + 1) - 1, 1 << space
+        steps: list[tuple[int, int, int]] = []
+        for serial, entry in self._entries.items():
+            if entry.length <= space:
+                more = (sums | sums << entry.length) & mask
+                if more != sums:
+                    steps.append((serial, entry.length, sums))
+                    sums = more
+                    if sums & goal:
+                        break
+        left = sums.bit_length() - 1
+        taken = []
+        for serial, length, before in reversed(steps):
+            if not before >> left & 1:
+                left -= length
+                taken.append(serial)
+        return [self._remove(serial) for serial in reversed(taken)]
+
+    def _remove(self, serial: int) -> Entry:
         entry = self._entries.pop(serial)
-        del self._ages[entry.leaf][serial]
+        del self._by_leaf[entry.leaf][serial]
         self.waiting[entry.leaf] -= 1
         return entry
-
-
-def _key(length: int, serial: int) -> int:
-    """Sorts by length, then the younger first, so that the last one that fits is the oldest of the longest."""
-    return length << _SERIAL_BITS | (_LAST_SERIAL - serial)

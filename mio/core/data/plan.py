@@ -23,8 +23,8 @@ VERSION = 1
 """Version of the layout of a plan's state."""
 
 TOO_LONG = "longer than the context"
-_RESERVE = 0.125
-"""Share of a row that is left to the best fit."""
+_RESERVE = 0.5
+"""Share of a row that is left to the best fit: enough for several documents, so that some add up to it exactly."""
 _EXAMPLES = 20
 
 Row = list[Entry]
@@ -81,10 +81,9 @@ class Plan:
     documents of one group, the groups share the rows, and positions are shared out inside each group.
 
     A pool holds `window` documents per kind of row. A row takes the oldest document of the leaf that is furthest
-    behind, as long as an eighth of the row stays free, and is then filled by the longest document that fits, again and
-    again. Shares are thereby steered twice, when documents are drawn and when they are emitted: best fit alone would
-    hold back one kind of document more than another. Taking most documents in order also keeps a stock of varied
-    lengths in the pool, which fills rows better than best fit all the way.
+    behind, again and again, as long as half of the row stays free; the rest is filled with the documents that leave the
+    least of it. Shares are thereby steered twice, when documents are drawn and when they are emitted, because the pool
+    may hold back one kind of document more than another.
     """
 
     def __init__(
@@ -137,19 +136,17 @@ class Plan:
         while len(pool) < self.packing.window:
             pool.add(self._draw(self._drawn.pick(drawn)))
         row: Row = []
-        space, margin = context, context * _RESERVE
-        while space and len(pool):
-            entry: Entry | None = None
-            if space > margin:
-                leaf = self._emitted.pick(emitted, pool.waiting)
-                if not row or space - pool.peek(leaf).length >= margin:
-                    entry = pool.oldest(leaf)
-            if entry is None:
-                entry = pool.largest(space)
-            if entry is None:
+        space = context
+        while len(pool):
+            leaf = self._emitted.pick(emitted, pool.waiting)
+            length = pool.peek(leaf).length
+            if row and space - length < context * _RESERVE:
                 break
+            row.append(pool.oldest(leaf))
+            self._emitted.give(leaf, length)
+            space -= length
+        for entry in pool.fill(space):
             row.append(entry)
-            space -= entry.length
             self._emitted.give(entry.leaf, entry.length)
         self._count(row)
         if self.schedule:
