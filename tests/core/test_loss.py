@@ -129,7 +129,7 @@ def test_peak_memory_at_full_size():
         step(8, 512, 128)
         print(step(4096, 512, 76294))
     """
-    # Linux hands a process's peak on to the program that it executes, so this big process may not start the measured one.
+    # Linux hands a process's peak on to the program it executes, so this big process may not start the measured one.
     between = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
     command = [sys.executable, "-c", between, textwrap.dedent(script)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
