@@ -13,6 +13,8 @@ from mio.core.data.steps import StepShape
 from mio.core.errors import DataError, RecipeError
 from mio.core.schema import TrainConfig
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
 
 def key(batch):
     """All that a batch holds, comparable."""
@@ -153,6 +155,22 @@ def test_lightning_resumes_without_losing_or_repeating_a_batch(tmp_path, before,
     assert report["rows"] == 36
     assert report["tokens"] == sum(sum(sum(row) for row in lengths) for _, lengths, _, _ in expected)
     assert module.shares() == {g: (v["target"], v["achieved"]) for g, v in report["mixture"]["groups"].items()}
+
+
+def test_ranks_whose_plans_came_apart_do_not_save(monkeypatch):
+    module = MioDataModule(made_recipe(), Plugins(), Characters())
+    other = ["something else"]
+
+    def gather(digests, digest):
+        digests[:] = [digest, *other]
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    with pytest.raises(DataError, match="the ranks disagree about the data after step 0"):
+        module.state_dict()
+    other.clear()
+    assert module.state_dict()["step"] == 0
 
 
 def test_only_a_whole_step_moves_the_cursor():

@@ -1,8 +1,21 @@
-import pytest
+from itertools import combinations
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mio.core.data.packing import Entry, Pool
+
+
+@settings(max_examples=150, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), max_size=9), space=st.integers(0, 60))
+def test_filling_is_as_good_as_trying_every_combination(lengths, space):
+    pool = Pool(1)
+    for n, length in enumerate(lengths):
+        pool.add(Entry(0, n, length, False))
+    sums = {sum(chosen) for size in range(len(lengths) + 1) for chosen in combinations(lengths, size)}
+    taken = pool.fill(space)
+    assert sum(entry.length for entry in taken) == max(s for s in sums if s <= space)
+    assert sorted([*taken, *pool]) == [Entry(0, n, length, False) for n, length in enumerate(lengths)]
 
 
 @settings(max_examples=100, deadline=None)
@@ -10,43 +23,37 @@ from mio.core.data.packing import Entry, Pool
     documents=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 20)), min_size=1, max_size=40),
     actions=st.lists(st.integers(-3, 25), max_size=60),
 )
-def test_pool_agrees_with_a_plain_list(documents, actions):
-    """The reference is a list in order of age, searched from one end to the other."""
+def test_pool_keeps_the_order_of_age(documents, actions):
+    """The reference is a plain list."""
     pool, reference = Pool(3), []
     for n, (leaf, length) in enumerate(documents):
-        entry = Entry(leaf, n, length, False)
-        pool.add(entry)
-        reference.append(entry)
+        reference.append(Entry(leaf, n, length, False))
+        pool.add(reference[-1])
     for action in actions:
-        if action < 0:
-            leaf = action + 3
-            own = [entry for entry in reference if entry.leaf == leaf]
-            assert pool.waiting[leaf] == len(own)
-            if not own:
-                continue
-            assert pool.peek(leaf) == own[0]
-            taken, expected = pool.oldest(leaf), own[0]
+        if action >= 0:
+            for entry in pool.fill(action):
+                reference.remove(entry)
         else:
-            fitting = [entry for entry in reference if entry.length <= action]
-            expected = max(fitting, key=lambda entry: (entry.length, -entry.n)) if fitting else None
-            taken = pool.largest(action)
-        assert taken == expected
-        if expected is not None:
-            reference.remove(expected)
+            own = [entry for entry in reference if entry.leaf == action + 3]
+            assert pool.waiting[action + 3] == len(own)
+            if own:
+                assert pool.peek(action + 3) == pool.oldest(action + 3) == own[0]
+                reference.remove(own[0])
         assert list(pool) == reference
         assert len(pool) == len(reference)
 
 
-def test_equally_long_documents_leave_in_order_of_age():
+def test_older_documents_are_preferred():
     pool = Pool(1)
-    for n in range(5):
-        pool.add(Entry(0, n, 7, False))
-    assert [pool.largest(9).n for _ in range(5)] == [0, 1, 2, 3, 4]
+    for n, length in enumerate((7, 3, 7, 4, 10, 3)):
+        pool.add(Entry(0, n, length, False))
+    assert [entry.n for entry in pool.fill(10)] == [0, 1]
+    assert [entry.n for entry in pool.fill(10)] == [4]
+    assert [entry.n for entry in pool.fill(10)] == [2, 5]
 
 
-@pytest.mark.parametrize("space", [0, 6])
-def test_nothing_fits(space):
+def test_nothing_fits():
     pool = Pool(1)
     pool.add(Entry(0, 0, 7, False))
-    assert pool.largest(space) is None
+    assert pool.fill(6) == pool.fill(0) == []
     assert len(pool) == 1
