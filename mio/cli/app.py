@@ -14,6 +14,9 @@ import mio
 from mio.cli import evaluate, fit, generate, plugins, recipe
 from mio.core.errors import Interrupted, UserError
 
+INTERRUPTED = 130
+GO_ON = "give the same command again to go on"
+
 app = typer.Typer(
     name="mio",
     help="Trains any-to-any multimodal foundation models from recipes.",
@@ -55,12 +58,14 @@ def run(arguments: Sequence[str]) -> int:
     except UserError as error:
         return _fail(str(error), 2)
     except Interrupted as error:
-        return _fail(str(error), 130, "interrupted")
+        return _fail(str(error), INTERRUPTED, "interrupted")
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("give the same command again to go on", 130, "interrupted")
+        return _fail(GO_ON, INTERRUPTED, "interrupted")
     except BrokenPipeError:  # the reader of the output has left, as `head` does
         sys.stderr.close()
         return 0
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code
+        return _fail(GO_ON, INTERRUPTED, "interrupted")
     return code if isinstance(code, int) else 0
 
 

@@ -21,14 +21,15 @@ def evaluate(
     """Measure a trained model on held-out data, task by task."""
     from rich.console import Console
 
-    from mio.core.evaluation import evaluate as measure
-    from mio.core.evaluation import results_table
     from mio.core.run import Run
 
+    trained = Run.open(run, manager(plugin))  # a wrong folder is told before the metrics are loaded
+
+    from mio.core.evaluation import evaluate as measure
+    from mio.core.evaluation import results_table
+
     status = Console(stderr=True)
-    report = measure(
-        Run.open(run, manager(plugin)), tasks, items, progress=lambda line: status.print(line, highlight=False)
-    )
+    report = measure(trained, tasks, items, progress=lambda line: status.print(line, highlight=False))
     if json_file is not None:
         json_file.write_text(json.dumps({"tasks": report}, indent=1) + "\n", encoding="utf-8")
     Console().print(results_table(report))

@@ -12,7 +12,12 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
 
     mio fit recipes/stage4.yaml train.steps=200 name=short
     """
+    from mio.core.recipe import chain
+
     names, overrides = split(recipes)
+    plugins = manager(plugin)
+    chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
+
     from mio.core.fit import fit_chain
 
-    fit_chain(names, overrides, manager(plugin))
+    fit_chain(names, overrides, plugins)

@@ -156,12 +156,12 @@ def test_every_hook_of_the_contract_is_known():
 
 
 def test_a_misspelt_hook_is_reported_with_the_nearest_name():
-    problem = manager(odd=plugin(mio_tokeniser=lambda modality: None)).candidates["odd"].problem
+    problem = manager(odd=plugin(mio_tokeniser=lambda: None)).candidates["odd"].problem
     assert problem == "`mio_tokeniser` is not a hook; did you mean `mio_tokenizer`?"
 
 
 def test_a_hook_with_an_unknown_argument_is_reported_with_the_nearest_name():
-    problem = manager(odd=plugin(mio_modalities=lambda option: [])).candidates["odd"].problem
+    problem = manager(odd=plugin(mio_modalities=lambda option: option)).candidates["odd"].problem
     assert problem == "`mio_modalities` has no argument `option`; did you mean `options`? (it has: options)"
 
 
@@ -199,13 +199,13 @@ class Decoder:
         return codes
 
     def save(self, media, stem):
-        return stem
+        return media, stem
 
 
 def test_the_first_plugin_that_answers_wins_in_the_recipes_order_unless_one_is_tried_first():
     def answering(by, **options):
         module = declaring(CODES) if by == "a" else ModuleType(by)
-        module.mio_detokenizer = hookimpl(lambda modality: Decoder(by), **options, specname="mio_detokenizer")
+        module.mio_detokenizer = hookimpl(lambda: Decoder(by), **options, specname="mio_detokenizer")
         return module
 
     assert enabled(a=answering("a"), b=answering("b")).detokenizer("sketch").by == "a"

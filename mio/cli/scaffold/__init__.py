@@ -35,5 +35,7 @@ def write_scaffold(name: str, folder: Path) -> Path:
     for path, template in FILES.items():
         target = package / path.format(name=name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text((templates / template).read_text(encoding="utf-8").replace("__NAME__", name), encoding="utf-8")
+        target.write_text(
+            (templates / template).read_text(encoding="utf-8").replace("__NAME__", name), encoding="utf-8"
+        )
     return package

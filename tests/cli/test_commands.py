@@ -1,0 +1,200 @@
+"""The command line: exit codes, one-line errors, what is printed, and what is not imported."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mio.cli import app
+from mio.core import recipe
+from mio.core.errors import Interrupted
+
+RECIPE = """
+name: tiny
+plugins: {text: {tokenizer: bytes}}
+data: {groups: {words: {sources: {a: {dataset: jsonl, options: {path: a.jsonl}, templates: text}}}}}
+mixture: {ratios: {words: 1}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def failing(capsys, *arguments):
+    """The one line that a user's mistake is told in."""
+    assert app.run(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def printed(capsys, *arguments):
+    assert app.run(arguments) == 0
+    return capsys.readouterr().out
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom mio.cli.app import run\ncode = run(['--help'])\n"
+        "heavy = [name for name in ('torch', 'lightning', 'datasets', 'transformers', 'sklearn', 'scipy', 'omegaconf')"
+        " if name in sys.modules]\nprint(heavy, code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[] 0"
+    for command in ("fit", "generate", "evaluate", "plugins", "recipe"):
+        assert re.search(rf"\b{command}\b", done.stdout)
+
+
+def test_recipes_are_checked_without_torch(folder):
+    code = (
+        "import sys\nfrom mio.cli.app import run\n"
+        "code = run(['recipe', 'check', 'stage4'])\nprint('torch' in sys.modules, code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
+    assert done.stdout.splitlines()[-1] == "False 0"
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "mio", "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"mio \d+\.\d+\.\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recipe", "check", "tyni.yaml"], "no recipe tyni.yaml; did you mean `tiny.yaml`?"),
+        (["recipe", "check", "tiny.yaml", "train.stepz=1"], "unknown key `train.stepz`; did you mean `train.steps`?"),
+        (["recipe", "check", "tiny.yaml", "train.steps=0"], "`train.steps` is 0; it must be at least 1"),
+        (["recipe", "check", "tiny.yaml", "plugins.txet={}"], "no plugin `txet` is installed; did you mean `text`?"),
+        (["recipe", "check", "train.steps=1"], "give at least one recipe before key=value"),
+        (["fit", "tyni.yaml"], "no recipe tyni.yaml; did you mean `tiny.yaml`?"),
+        (["fit"], "Missing argument"),
+        (["recpie"], "No such command"),
+        (["generate", "nowhere", "hello"], "nowhere: no such run folder"),
+        (["evaluate", "nowhere"], "nowhere: no such run folder"),
+        (["plugins", "check", "txet"], "plugin `txet` fails 1 of 1 checks: loads"),
+        (["plugins", "new", "My-Thing"], "cannot name a modality"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(folder, capsys, arguments, message):
+    del folder
+    if arguments[:2] == ["plugins", "check"]:
+        assert app.run(arguments) == 2
+        printed = capsys.readouterr()
+        assert message in printed.err
+        assert "did you mean `text`?" in printed.out
+        return
+    assert message in failing(capsys, *arguments)
+
+
+def test_several_problems_are_told_in_one_line(folder, capsys):
+    del folder
+    line = failing(capsys, "recipe", "check", "tiny.yaml", "train.stepz=1", "seed=x")
+    assert "train.stepz" in line
+    assert "`seed` must be a whole number" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted: give the same command again to go on"),
+        (Interrupted("stopped after step 7;\nthe same command goes on"), 130,
+         "interrupted: stopped after step 7; the same command goes on"),
+    ],
+)  # fmt: skip
+def test_an_interruption_is_one_line_that_says_how_to_go_on(folder, capsys, monkeypatch, error, code, line):
+    del folder
+
+    def interrupt(*_):
+        raise error
+
+    monkeypatch.setattr(recipe, "chain", interrupt)
+    assert app.run(["recipe", "check", "tiny.yaml"]) == code
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_a_defect_keeps_its_traceback(folder, monkeypatch):
+    del folder
+
+    def crash(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(recipe, "chain", crash)
+    with pytest.raises(ZeroDivisionError):
+        app.run(["recipe", "check", "tiny.yaml"])
+
+
+def test_recipe_show_prints_a_recipe_that_composes_to_the_same(folder, capsys):
+    shown = printed(capsys, "recipe", "show", "tiny.yaml", "seed=5")
+    assert yaml.safe_load(shown)["seed"] == 5
+    (folder / "shown.yaml").write_text(shown)
+    assert printed(capsys, "recipe", "show", "shown.yaml") == shown
+    assert printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml") == "seed: 0 -> 5\n"
+
+
+def test_recipe_check_goes_through_the_chain(folder, capsys):
+    (folder / "two.yaml").write_text("include: [tiny.yaml]\nname: two\nstart_from: tiny.yaml")
+    lines = printed(capsys, "recipe", "check", "two.yaml", "train.steps=3").splitlines()
+    assert lines == [
+        "tiny: ok, 3 steps of 8 x 256 positions, words 1 by tokens",
+        "two: ok, 3 steps of 8 x 256 positions, words 1 by tokens",
+    ]
+
+
+def test_recipe_lock_freezes_versions_fingerprints_and_seed(folder, capsys):
+    assert printed(capsys, "recipe", "lock", "tiny.yaml", "seed=5") == "recipe.lock\n"
+    lock = json.loads((folder / "recipe.lock").read_text())
+    made = recipe.compose(["tiny.yaml"], ["seed=5"], app_manager())
+    assert lock["recipe"] == recipe.fingerprint(made)
+    assert (lock["seed"], list(lock["plugins"])) == (5, ["text"])
+    assert re.fullmatch(r"2\.\d+.*", lock["packages"]["torch"])
+    assert isinstance(lock["vocabulary"], str)
+    out = printed(capsys, "recipe", "lock", "tiny.yaml", "plugins.text={_replace_: true, tokenizer: bpe}")
+    assert "vocabulary left open: the text tokenizer is trained" in out
+    assert json.loads((folder / "recipe.lock").read_text())["vocabulary"] is None
+
+
+def app_manager():
+    from mio.core.plugins import PluginManager
+
+    return PluginManager.discover()
+
+
+def test_plugins_list_tells_what_works_and_why_not(folder, capsys):
+    (folder / "broken_codec.py").write_text("import a_library_that_is_not_there")
+    out = " ".join(printed(capsys, "plugins", "list", "--plugin", "broken_codec.py").split())
+    assert "broken: ModuleNotFoundError" in out or "broken: import failed: ModuleNotFoundError" in out
+    assert "text mio 0." in out
+
+
+def test_the_scaffold_conforms_checks_and_tests(folder):
+    """In other processes: the new package is imported under its own name."""
+
+    def run(*command, cwd):
+        environment = {"PATH": str(Path(sys.executable).parent), "MIO_PLUGINS": "", "PYTHONPATH": str(cwd)}
+        environment["MIO_PLUGINS"] = f"doodle={package / 'mio_doodle'}"
+        return subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, check=False, cwd=cwd, env=environment
+        )
+
+    package = folder / "mio-doodle"
+    assert app.run(["plugins", "new", "doodle"]) == 0
+    assert not [path for path in package.rglob("*") if path.is_file() and "__NAME__" in path.read_text()]
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=package)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+    assert run("-m", "mio", "recipe", "check", "recipes/doodle.yaml", cwd=package).returncode == 0
+    assert app.run(["plugins", "new", "doodle"]) == 2

@@ -1,0 +1,228 @@
+"""The conformance suite finds what it says it looks for: each defect put into a plugin that conforms is found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mio.testing
+from mio import DataModule, Frames, Media, Modality, hookimpl
+from mio.core.discovery import Candidate
+from mio.core.plugins import PluginManager
+
+DATA = [np.array([0.1, 0.5]), np.array([0.9, 0.2, 0.4])]
+
+
+class Tokenizer:
+    fingerprint = "tenths"
+
+    def encode(self, media):
+        return [(np.asarray(item) * 10).astype(np.int64)[None] for item in media]
+
+    def frames(self, media):
+        return len(media)
+
+
+class Detokenizer:
+    def decode(self, codes):
+        return codes[0] / 10 + 0.05
+
+    def save(self, media, stem):
+        path = stem.with_suffix(".txt")
+        path.write_text(str(media))
+        return path
+
+
+class Source:
+    def __init__(self, split, options):
+        self.options = split, options
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        if index >= 3:
+            raise IndexError
+        return {"curve": Media("curve", DATA[index % 2], key=str(index))}
+
+
+class Plugin:
+    """A plugin that conforms; tests change one thing each."""
+
+    modality = Modality(
+        name="curve", codebooks=(10,), begin="<c>", end="</c>", code_token="<c{}>", frames=Frames(maximum=3)
+    )
+    tokenizer = Tokenizer
+    detokenizer = Detokenizer
+    source = Source
+
+    @hookimpl
+    def mio_modalities(self):
+        return [self.modality]
+
+    @hookimpl
+    def mio_tokenizer(self):
+        return self.tokenizer()
+
+    @hookimpl
+    def mio_detokenizer(self):
+        return self.detokenizer()
+
+    @hookimpl
+    def mio_datamodule(self):
+        return DataModule()
+
+    @hookimpl
+    def mio_sources(self):
+        return {"curves": self.source}
+
+
+def outcomes(plugin, **options):
+    manager = PluginManager([Candidate("acme", "test 1.0", "json", lambda: plugin)])
+    return {result.check: result for result in mio.testing.conformance("acme", manager=manager, **options)}
+
+
+def failed(plugin, **options):
+    # `json` stands in for the module of a plugin made in memory: it imports, but is no plugin
+    return {name for name, result in outcomes(plugin, **options).items() if result.outcome == "failed"} - {
+        "imports without torch"
+    }
+
+
+def test_a_plugin_that_conforms_passes():
+    found = outcomes(Plugin())
+    assert failed(Plugin()) == set()
+    skipped = [name for name, result in found.items() if result.outcome == "skipped"]
+    assert skipped == ["tasks' prompts can be filled"]
+
+
+def changed(**attributes):
+    return type("Changed", (Plugin,), attributes)()
+
+
+def tokenizer(**attributes):
+    return changed(tokenizer=type("Changed", (Tokenizer,), attributes))
+
+
+class Counting(Tokenizer):
+    """Its codes depend on how often it was called."""
+
+    calls = 0
+
+    def encode(self, media):
+        Counting.calls += 1
+        return [(codes + Counting.calls) % 10 for codes in super().encode(media)]
+
+
+class Batched(Tokenizer):
+    """Its codes depend on the other items of the batch."""
+
+    def encode(self, media):
+        return [(codes + len(media)) % 10 for codes in super().encode(media)]
+
+
+class Fresh(Tokenizer):
+    """Every instance has codes of its own."""
+
+    made = 0
+
+    def __init__(self):
+        Fresh.made += 1
+        self.shift = Fresh.made
+
+    def encode(self, media):
+        return [(codes + self.shift) % 10 for codes in super().encode(media)]
+
+
+class Drawn(Source):
+    """Its records are drawn anew at every reading."""
+
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "noise": np.random.default_rng().random(4)}
+
+
+class Beyond(Tokenizer):
+    """Its codes leave the codebook."""
+
+    def encode(self, media):
+        return [codes + 10 for codes in super().encode(media)]
+
+
+class Floating(Tokenizer):
+    """Its codes are no integers."""
+
+    def encode(self, media):
+        return [codes.astype(np.float64) for codes in super().encode(media)]
+
+
+class Unsure(Tokenizer):
+    """It foretells one frame too many."""
+
+    def frames(self, media):
+        return len(media) + 1
+
+
+class Nowhere(Detokenizer):
+    """It writes no file."""
+
+    def save(self, media, stem):
+        del media
+        return stem
+
+
+class Endless(Source):
+    """It has records past its end."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index % 3)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "checks"),
+    [
+        (changed(tokenizer=Counting), {"codes are the same again", "a fresh tokenizer gives the same codes"}),
+        (changed(tokenizer=Batched), {"codes are the same again"}),
+        (changed(tokenizer=Fresh), {"a fresh tokenizer gives the same codes"}),
+        (changed(tokenizer=Unsure), {"`frames` foretells `encode`"}),
+        (changed(tokenizer=Beyond), {"codes fit the declaration"}),
+        (changed(tokenizer=Floating), {"codes fit the declaration"}),
+        (tokenizer(fingerprint=""), {"codes fit the declaration"}),
+        (changed(detokenizer=Nowhere), {"codes decode, and are written as a file"}),
+        (changed(source=Drawn), {"sources give the same records again"}),
+        (changed(source=Endless), {"sources give the same records again"}),
+    ],
+)
+def test_each_defect_is_found_by_its_check(plugin, checks):
+    assert {name.removeprefix("curve: ") for name in failed(plugin, samples={"curve": DATA})} == checks
+
+
+def test_the_frames_of_a_declaration_bind():
+    short = Modality(
+        name="curve", codebooks=(10,), begin="<c>", end="</c>", code_token="<c{}>", frames=Frames(maximum=2)
+    )
+    found = outcomes(changed(modality=short))["curve: codes fit the declaration"]
+    assert found.detail == "3 frames, declared are 1 to 2"
+
+
+def test_pytest_is_told_all_failures_at_once():
+    manager = PluginManager([Candidate("acme", "test 1.0", "json", lambda: tokenizer(fingerprint=""))])
+    with pytest.raises(AssertionError, match=r"(?s)does not conform.*imports without torch.*codes fit the declaration"):
+        mio.testing.check_plugin("acme", manager=manager)
+
+
+def test_a_plugin_that_imports_torch_is_found(tmp_path, monkeypatch):
+    (tmp_path / "heavy_plugin.py").write_text(
+        "import mio, torch\n@mio.hookimpl\ndef mio_modalities():\n    return []\n"
+    )
+    monkeypatch.setenv("MIO_PLUGINS", str(tmp_path / "heavy_plugin.py"))
+    found = {result.check: result for result in mio.testing.conformance("heavy_plugin")}
+    assert found["imports without torch"].detail == "importing the plugin imports torch"
+
+
+@pytest.mark.parametrize("options", [{}, {"tokenizer": "bytes"}])
+def test_the_built_in_text_conforms(options):
+    mio.testing.check_plugin("text", options)
+
+
+def test_the_built_in_corpora_conform():
+    mio.testing.check_plugin("digits", beside=["text", "image", "speech", "video"])
