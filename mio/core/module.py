@@ -54,28 +54,29 @@ class MioModule(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def loss_sum(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum of weight x cross-entropy over the batch (differentiable), and the cross-entropy `[B, L]` float32."""
+    def loss_sum(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Sum of scale x weight x cross-entropy over the batch, and the cross-entropy `[B, L]` float32, detached."""
         documents = Documents.from_lengths(batch.lengths, batch.tokens.shape[1]).to(batch.tokens.device)
         output = self.transformer(batch.tokens, batch.positions, documents)
+        weights = batch.weights * scale
         total, nll = linear_cross_entropy(
             output.hidden.flatten(0, 1),
-            self.transformer.head_weight[: self.vocabulary.size],  # padding rows are never predicted
+            self.transformer.head_weight,
             batch.targets.flatten(),
-            batch.weights.flatten(),
+            weights.flatten(),
+            size=self.vocabulary.size,  # padding rows are never predicted
         )
         # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside
-        return total + output.auxiliary * batch.weights.sum(), nll.view_as(batch.targets)
+        return total + output.auxiliary * weights.sum(), nll.view_as(batch.targets)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002
-        total, nll = self.loss_sum(batch)
-        weight = batch.weights.sum()
-        self._weight = self._weight + weight
         self._elements = batch.weights.numel()
-        self.meter.update(batch, nll)
         # The constant divisor keeps gradients near one until the exact division before clipping. Lightning divides by
         # the micro batches of a step, hence the factor.
-        return total * (self.trainer.accumulate_grad_batches / self._elements)
+        total, nll = self.loss_sum(batch, self.trainer.accumulate_grad_batches / self._elements)
+        self._weight = self._weight + batch.weights.sum()
+        self.meter.update(batch, nll)
+        return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
         weight = torch.as_tensor(self._weight, dtype=torch.float32, device=self.device)
