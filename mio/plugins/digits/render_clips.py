@@ -3,8 +3,8 @@ mio.plugins.digits.render_clips FOLDER`.
 
 The folder gets one FLAC file per voice (8 kHz, mono, its clips one after the other) and `index.json`, which says where
 each clip lies, what it says and how it was rendered. espeak-ng 1.51 (Debian 12) made the clips in `clips/`; another
-version may differ in samples, not in content. A test voice has a voice variant that no training voice has: another vocal
-tract (formants), voicing and pitch range, not just another speed.
+version may differ in samples, not in content. A test voice has a voice variant that no training voice has: another
+vocal tract (formants), voicing and pitch range, not just another speed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "plus")
 RATE = 8000
@@ -44,7 +49,7 @@ VOICES = {
 }
 
 
-def render(voice: str, word: str, speed: int, pitch: int):
+def render(voice: str, word: str, speed: int, pitch: int) -> npt.NDArray[np.int16]:
     """Samples int16 [T] at 8 kHz of one word, trimmed, at the same peak for every clip."""
     import numpy as np
     import soundfile
@@ -59,7 +64,7 @@ def render(voice: str, word: str, speed: int, pitch: int):
     samples = samples[max(loud[0] - margin, 0) : loud[-1] + margin]
     samples = samples * (PEAK / np.abs(samples).max())
     step = 2 ** (16 - BITS)
-    return (np.round(samples * 2 ** (BITS - 1)) * step).astype(np.int16)
+    return np.asarray(np.round(samples * 2 ** (BITS - 1)) * step, np.int16)
 
 
 def main(folder: Path) -> None:
@@ -67,7 +72,8 @@ def main(folder: Path) -> None:
     import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)
-    version = re.search(r"[\d.]+", subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True).stdout)
+    about = subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"[\d.]+", about)
     voices = []
     for split, names in VOICES.items():
         for name in names:
@@ -84,10 +90,9 @@ def main(folder: Path) -> None:
             file = f"{split}-{name.replace('+', '-').lower()}.flac"
             soundfile.write(folder / file, np.concatenate(pieces), RATE, subtype="PCM_16", compression_level=1.0)
             voices.append({"name": name, "split": split, "file": file, "takes": takes, "clips": clips})
-    index = {"rate": RATE, "espeak-ng": version.group() if version else "", "voices": voices}
     # one line per voice: readable, and a changed voice is a changed line
-    lines = ",\n".join(json.dumps(voice) for voice in index.pop("voices"))
-    head = json.dumps(index)[:-1]
+    lines = ",\n".join(json.dumps(voice) for voice in voices)
+    head = json.dumps({"rate": RATE, "espeak-ng": version.group() if version else ""})[:-1]
     (folder / "index.json").write_text(f'{head}, "voices": [\n{lines}\n]}}\n')
 
 

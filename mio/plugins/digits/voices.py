@@ -1,4 +1,4 @@
-"""The spoken clips of the digits world: `zero` to `nine` and `plus` in synthetic voices, and small variations of them."""
+"""The spoken clips of the digits world: `zero` to `nine` and `plus` in synthetic voices, and variations of them."""
 
 from __future__ import annotations
 
@@ -77,8 +77,10 @@ def vary(clip: Clip, seed: int) -> npt.NDArray[np.float32]:
     time = np.linspace(0, 1, length)
     # the derivative, 1 + bend * cos, stays positive: time never runs backwards
     time += draw.uniform(-0.1, 0.1) / (2 * np.pi) * np.sin(2 * np.pi * time)
-    samples = map_coordinates(clip.samples.astype(np.float64), [time * (len(clip.samples) - 1)], order=3, mode="nearest")
+    samples = map_coordinates(
+        clip.samples.astype(np.float64), [time * (len(clip.samples) - 1)], order=3, mode="nearest"
+    )
     samples = lfilter([1.0, draw.uniform(-0.3, 0.3)], [1.0], samples)
     samples *= draw.uniform(0.4, 0.9) / max(np.abs(samples).max(), 1e-9)
     samples += draw.normal(0, 10 ** (-draw.uniform(30, 50) / 20) * np.abs(samples).max(), length)
-    return np.clip(samples, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(samples, -1, 1), np.float32)
