@@ -50,8 +50,8 @@ def fit_chain(
 ) -> Path:
     """Trains the stage that `recipes` describe, missing earlier stages of its chain first; returns its run folder.
 
-    A finished stage is kept, an interrupted one goes on. Raises `UserError` for a mistake in the recipes or a run folder
-    that another recipe made, `Interrupted` after a signal.
+    A finished stage is kept, an interrupted one goes on. Raises `UserError` for a mistake in the recipes or a run
+    folder that another recipe made, `Interrupted` after a signal.
     """
     console = console or Console()
     stages = chain(recipes, overrides, manager)
@@ -62,9 +62,7 @@ def fit_chain(
         folder = claim_folder(recipe)
         if not (folder / SUMMARY).is_file():
             if recipe is not last:
-                console.print(
-                    f"[bold]{last.name}[/] builds on [bold]{recipe.name}[/], which is not trained: training it"
-                )
+                console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
             start = starting_folder(recipe)
             fit_stage(recipe, folder, manager, Run.open(start, manager) if start else None, console)
         elif recipe is last:
