@@ -143,6 +143,8 @@ def train(recipe, watcher, checkpoint=None):
 def test_lightning_resumes_without_losing_or_repeating_a_batch(tmp_path, before, after):
     recipe = made_recipe(rows=4, micro_rows=1, steps=9)
     expected = [key(b) for b in batches(recipe)]
+    module = MioDataModule(recipe, Plugins(), Characters())
+    assert len(module.train_dataloader()) == len(expected) == 36
     recipe.runtime.workers = before
     first = Watcher(tmp_path / "a.ckpt", stop=4)
     train(recipe, first)
