@@ -58,9 +58,9 @@ class StepBatches(IterableDataset[Batch]):
         self._cursor = cursor
 
     def __len__(self) -> int:
-        """Micro batches of the whole run, those before the cursor included: Lightning counts from its beginning.
+        """Micro batches of the whole run, those before the cursor included: Lightning counts from the run's beginning.
 
-        An iterable data set without a length loses a batch at every resumption, because Lightning then reads ahead.
+        Without a length Lightning would read a batch ahead of the one that it trains on.
         """
         return self._steps * self._shape.micro_batches
 
