@@ -36,7 +36,7 @@ class SpeechJudge:
 
     @classmethod
     def train(cls, seed: int = 0) -> SpeechJudge:
-        """The judge, a function of `seed`; about 8 s on one CPU core, once per process and seed."""
+        """The judge, a function of `seed`; about 10 s on one CPU core, once per process and seed."""
         return _trained(seed)
 
     def classify(self, items: Sequence[tuple[np.ndarray, int]]) -> list[int]:
