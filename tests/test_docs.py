@@ -1,0 +1,225 @@
+"""README and docs say what the software does: hooks, fields, commands, paths, examples and links."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+import mio
+from mio.cli.app import app
+from mio.core.discovery import HOOKS, discover, local
+from mio.core.plugins import PluginManager
+from mio.core.recipe import chain
+from mio.core.recipe_check import check
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "tests/packages/mio-melody/mio_melody.py"
+PLACES = (ROOT, ROOT / "docs")
+PAGES = {str(path.relative_to(ROOT)): path for place in PLACES for path in sorted(place.glob("*.md"))}
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def text_of(page: str) -> str:
+    return COMMENT.sub("", PAGES[page].read_text(encoding="utf-8"))
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [body for found, body in FENCE.findall(text_of(page)) if found == language]
+
+
+def section(page: str, heading: str) -> str:
+    """Text below a heading, up to the next of its level or above."""
+    level = len(heading) - len(heading.lstrip("#"))
+    _, found, rest = f"\n{text_of(page)}".partition(f"\n{heading}\n")
+    assert found, f"{page} has no heading `{heading}`"
+    return re.split(rf"^#{{1,{level}}} ", FENCE.sub("", rest), maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """Words of every `mio` command line: indented, in plain fences, and between backticks."""
+    text = text_of(page)
+    plain = "\n".join(body for language, body in FENCE.findall(text) if not language)
+    lines = re.findall(r"^    (mio .*)$", FENCE.sub("", text), re.MULTILINE)
+    lines += re.findall(r"^(mio .*)$", plain, re.MULTILINE)
+    lines += re.findall(r"(?<!`)`(mio [^`\n]+)`(?!`)", FENCE.sub("", text))
+    yield from (shlex.split(line, comments=True) for line in lines)
+
+
+# --- the reference of hooks and values
+
+
+def test_every_hook_has_a_heading_with_its_arguments():
+    headings = dict(re.findall(r"^### `(mio_\w+)\((.*)\)`$", text_of("docs/plugins.md"), re.MULTILINE))
+    assert headings == {name: ", ".join(inspect.signature(hook).parameters) for name, hook in HOOKS.items()}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_an_example_with_arguments_that_it_has(hook):
+    implemented = [
+        node
+        for body in blocks("docs/plugins.md", "python")
+        for node in ast.parse(body).body
+        if isinstance(node, ast.FunctionDef) and node.name == hook
+    ]
+    assert implemented
+    for function in implemented:
+        assert {argument.arg for argument in function.args.args} <= set(inspect.signature(HOOKS[hook]).parameters)
+        assert any("mio.hookimpl" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+@pytest.mark.parametrize("value", ["Modality", "DataModule", "Template", "Task", "Decoding"])
+def test_every_field_of_the_values_is_described(value):
+    rows = re.findall(r"^\| (`.*?) \|", section("docs/plugins.md", f"### {value}"), re.MULTILINE)
+    described = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert described == [field.name for field in dataclasses.fields(getattr(mio, value))]
+
+
+def test_the_worked_example_is_the_package_that_is_tested():
+    text = text_of("docs/plugins.md").split("## A worked example")[1].split("## Where plugins come from")[0]
+    package = EXAMPLE.read_text(encoding="utf-8")
+    shown = [body for language, body in FENCE.findall(text) if language == "python"]
+    assert all(body in package for body in shown)
+    assert all(f"def {hook}(" in "".join(shown) for hook in HOOKS if f"def {hook}(" in package)
+
+
+# --- examples
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_examples_compile(page):
+    for body in blocks(page, "python"):
+        compile(body, page, "exec")
+
+
+@pytest.mark.parametrize(("page", "name"), [("README.md", "mine"), ("docs/plugins.md", "melody")])
+def test_whole_recipes_pass_every_check(page, name, tmp_path):
+    [body] = [body for body in blocks(page, "yaml") if f"\nname: {name}\n" in f"\n{body}"]
+    recipe = tmp_path / f"{name}.yaml"
+    recipe.write_text(body, encoding="utf-8")
+    manager = PluginManager([*discover(), local(f"melody={EXAMPLE}")])
+    for stage in chain([str(recipe)], [], manager):
+        check(stage, manager.for_recipe(stage))
+
+
+def test_the_example_of_a_trainable_tokenizer_follows_the_contract(tmp_path):
+    import numpy as np
+
+    from mio.core.modality import Tokenizer, Trainable
+
+    [body] = [body for body in blocks("docs/plugins.md", "python") if "class Palette" in body]
+    space: dict = {}
+    exec(body, space)
+    fitted, loaded = space["Palette"](4), space["Palette"](4)
+    items = [mio.Media("palette", np.linspace(0, 1, 400), key="ramp")]
+    assert fitted.fit(items, seed=0) == {"values": 400.0}
+    fitted.save_weights(tmp_path)
+    loaded.load(tmp_path)
+    assert isinstance(fitted, Tokenizer)
+    assert isinstance(fitted, Trainable)
+    assert loaded.fingerprint == fitted.fingerprint != ""
+    [codes] = loaded.encode([np.array([0.05, 0.3, 0.6, 0.95])])
+    assert codes.tolist() == [[0, 1, 2, 3]]
+    assert loaded.frames(np.zeros(7)) == 7
+
+
+# --- names and places
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist_with_their_options(page):
+    for words in commands(page):
+        command = get_command(app)
+        rest = words[1:]
+        while rest and isinstance(command, TyperGroup) and not rest[0].startswith("-"):
+            names = rest[0].split("|")
+            assert all(name in command.commands for name in names), f"{page}: no command `{' '.join(words)}`"
+            command, rest = command.commands[names[0]], rest[1:]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        unknown = {word for word in rest if word.startswith("--")} - known
+        assert not unknown, f"{page}: `{' '.join(words)}` has no option {unknown}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_anchors_resolve(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text_of(page))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = PAGES[page].parent / name if name else PAGES[page]
+        assert path.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_of_the_repository_exist(page):
+    named = re.findall(r"(?<![\w/.-])((?:recipes|mio|tests|docs|benchmarks)/[\w/.-]+\.\w+)", text_of(page))
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:`|^    )make (\w+)", text_of(page), re.MULTILINE)
+    assert set(named) <= targets
+
+
+def test_the_readme_lists_the_demos_tasks():
+    manager = PluginManager.discover()
+    stage = chain([str(ROOT / "recipes/stage4.yaml")], [], manager)[-1]
+    listed = re.findall(r"^\| `(\w+)` \|", text_of("README.md"), re.MULTILINE)
+    assert listed == [name for name in manager.for_recipe(stage).tasks() if name in listed]
+    assert set(listed) >= set(stage.evaluate.tasks)
+
+
+# --- architecture
+
+
+def test_every_module_of_the_core_is_listed_once():
+    core = ROOT / "mio" / "core"
+    modules = [str(path.relative_to(core)) for path in core.rglob("*.py") if path.name != "__init__.py"]
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", section("docs/architecture.md", "## The house"), re.MULTILINE)
+    assert sorted(listed) == sorted(modules)
+
+
+def test_every_invariant_names_tests_that_exist():
+    rows = re.findall(r"^\| (\d) \|.*$", section("docs/architecture.md", "## Invariants"), re.MULTILINE)
+    assert rows == [str(number) for number in range(1, 9)]
+    for line in section("docs/architecture.md", "## Invariants").splitlines():
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", line)
+        assert named or not re.match(r"\| \d", line), line
+        for path, name in named:
+            tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+            assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{path}::{name}"
+
+
+def test_the_run_folder_is_listed_as_it_is_written():
+    from mio.core import run
+
+    listed = section("docs/architecture.md", "## Life of a run")
+    names = (
+        run.RECIPE,
+        run.LOCK,
+        run.VOCABULARY,
+        run.TOKENIZERS,
+        run.WEIGHTS,
+        run.SUMMARY,
+        run.CHECKPOINT,
+        run.SAMPLES,
+    )
+    assert not [name for name in names if f"`{name}" not in listed]

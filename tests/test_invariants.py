@@ -1,0 +1,79 @@
+"""Invariants of the source as a whole; docs/architecture.md lists all invariants with their tests."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mio
+
+PACKAGE = Path(mio.__file__).parent
+PLUGINS = PACKAGE / "plugins"
+MODALITIES = re.compile(r"image|picture|speech|spoken|voice|video|music|audio|wave ?form|pixel", re.IGNORECASE)
+EXECUTES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy"}
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, name) of every import of a file, also those inside functions; the name is empty for `import module`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def sources(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def test_the_core_names_no_modality():
+    found = [
+        f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
+        for path in sources(PACKAGE / "core")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if MODALITIES.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", sources(PLUGINS), ids=lambda path: str(path.relative_to(PLUGINS)))
+def test_built_in_plugins_use_the_contract_alone(path):
+    """What a third party has: names that `mio` exports, and the module of the contract's values."""
+    own = ".".join(["mio", *path.relative_to(PACKAGE).parts[:2]]).removesuffix(".py")
+    for module, name in imports(path):
+        if module.split(".")[0] != "mio" or module == own or module.startswith(f"{own}."):
+            continue
+        assert module in ("mio", "mio.core.modality"), f"{path.name} imports {module}"
+        assert module != "mio" or name in mio.__all__, f"{path.name} imports {name}, which mio does not export"
+
+
+def test_nothing_imports_a_built_in_plugin():
+    """Each is found through its entry point, so each can be deleted."""
+    others = [path for path in sources(PACKAGE) if PLUGINS not in path.parents]
+    found = [f"{path.relative_to(PACKAGE)}: {module}" for path in others for module, name in imports(path)
+             if f"{module}.{name}".startswith("mio.plugins.")]  # fmt: skip
+    assert others
+    assert not found
+
+
+def test_nothing_that_executes_data_is_imported():
+    """Recipes, checkpoints and corpora are read as data. The conformance kit pickles declarations, its own doing."""
+    found = []
+    for path in sources(PACKAGE):
+        if path.name == "testing.py":
+            continue
+        found += [f"{path.relative_to(PACKAGE)}: {module}" for module, _ in imports(path) if module in EXECUTES]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            safe = any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
+            restores = called == "torch.load" or called.endswith("trainer.fit")
+            if called in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "__import__") or (restores and not safe):
+                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {called}")
+    assert not found, "\n".join(found)

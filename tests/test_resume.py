@@ -1,0 +1,123 @@
+"""Exact resume: a run that is stopped and continued ends with the weights of a run that nobody disturbed, bit by bit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import time
+
+import pytest
+from conftest import call, start
+from rich.console import Console
+
+from mio.core.fit import fit_chain
+from mio.core.plugins import PluginManager
+
+STEPS = 60
+
+
+def fit(runs, *overrides):
+    """Trains in this process; returns what was printed."""
+    printed = io.StringIO()
+    fit_chain(
+        ["tunes.yaml"], [f"runtime.runs={runs}", *overrides], PluginManager.discover(), Console(file=printed, width=200)
+    )
+    return printed.getvalue()
+
+
+def weights(runs):
+    return (runs / "tunes/model.safetensors").read_bytes()
+
+
+def steps_logged(runs):
+    with (runs / "tunes/metrics.csv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def stop_after_a_checkpoint(process, runs, number):
+    """Sends a signal to the process and its data workers, as the terminal does, once a checkpoint is there."""
+    checkpoint = runs / "tunes/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=120)
+    assert not (runs / "tunes/summary.json").exists(), "the run was over before it was stopped"
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def undisturbed(tunes):
+    fit(tunes / "undisturbed")
+    return tunes / "undisturbed"
+
+
+def test_a_run_that_is_interrupted_or_killed_goes_on_exactly(tunes, undisturbed):
+    interrupted, killed = tunes / "interrupted", tunes / "killed"
+
+    arguments = ("fit", "tunes.yaml", f"runtime.runs={interrupted}", "runtime.workers=2")
+    process = start(*arguments, start_new_session=True)
+    code, _, err = stop_after_a_checkpoint(process, interrupted, signal.SIGINT)
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("interrupted: stopped by SIGINT after step ")
+    assert "the same command goes on from there" in err
+    code, out, err = call(*arguments)
+    assert code == 0, err
+    assert "going on from" in out
+    assert weights(interrupted) == weights(undisturbed)
+    assert steps_logged(interrupted) == steps_logged(undisturbed) == list(range(10, STEPS + 1, 10))
+
+    process = start("fit", "tunes.yaml", f"runtime.runs={killed}", start_new_session=True)
+    code, _, _ = stop_after_a_checkpoint(process, killed, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert "going on from" in fit(killed, "runtime.workers=2")
+    assert weights(killed) == weights(undisturbed)
+    assert steps_logged(killed) == steps_logged(undisturbed)
+
+    reports = [json.loads((runs / "tunes/summary.json").read_text()) for runs in (undisturbed, interrupted, killed)]
+    for name in ("tokens", "mixture", "packing", "skipped", "codebooks"):
+        assert reports[0][name] == reports[1][name] == reports[2][name], name
+
+
+def test_the_number_of_workers_does_not_matter_and_the_seed_does(tunes, undisturbed):
+    fit(tunes / "workers", "runtime.workers=3")
+    fit(tunes / "seed", "seed=1")
+    assert weights(tunes / "workers") == weights(undisturbed)
+    assert weights(tunes / "seed") != weights(undisturbed)
+
+
+def test_a_run_that_died_between_training_and_summary_only_writes_the_summary(tunes, undisturbed):
+    folder = undisturbed / "tunes"
+    before, report = weights(undisturbed), json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").unlink()
+    fit(undisturbed)
+    again = json.loads((folder / "summary.json").read_text())
+    assert weights(undisturbed) == before
+    assert {**again, "wall_seconds": 0} == {**report, "wall_seconds": 0}
+    assert steps_logged(undisturbed) == list(range(10, STEPS + 1, 10))
+
+
+def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tunes, undisturbed):
+    folder = undisturbed / "tunes"
+    (folder / "summary.json").unlink()
+    (folder / "checkpoints/last.partial").write_bytes(b"half")
+    fit(undisturbed)
+    assert (folder / "summary.json").is_file()
+
+
+def test_a_run_folder_is_not_continued_with_other_data(tunes):
+    """The recipe is the same, the file that it reads is not: the cursor in the checkpoint belongs to the old one."""
+    from mio.core.errors import DataError
+
+    fit(tunes / "runs")
+    (tunes / "runs/tunes/summary.json").unlink()
+    with (tunes / "names.jsonl").open("a") as file:
+        file.write('\n{"text": "one more"}')
+    with pytest.raises(DataError, match=r"the run cannot go on, its data changed: `names/lines/\w+` has another"):
+        fit(tunes / "runs")
