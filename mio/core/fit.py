@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from safetensors.torch import save_file
 
@@ -23,6 +23,7 @@ from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
 from mio.core.errors import Interrupted, UserError
 from mio.core.evaluation import evaluate, results_table
+from mio.core.metrics_csv import MetricsCSV
 from mio.core.module import MioModule
 from mio.core.optimizer import ROW_PARAMETERS
 from mio.core.plugins import EnabledPlugins, PluginManager
@@ -39,7 +40,7 @@ from mio.core.recipe import (
 from mio.core.recipe_check import check
 from mio.core.rendering import Renderer
 from mio.core.rows import migrate_rows
-from mio.core.run import CHECKPOINT, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, Run
+from mio.core.run import CHECKPOINT, LOCK, METRICS, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, Run
 from mio.core.schema import Recipe
 from mio.core.tokenizer_fitting import fitting_items
 from mio.core.vocabulary import Vocabulary
@@ -138,12 +139,12 @@ def fit_stage(recipe: Recipe, folder: Path, manager: PluginManager, parent: Run 
 
 
 def quieten_lightning() -> None:
-    """Silences what Lightning says about things that mio decides: devices, its own tips, sized iterable data sets."""
+    """Silences what Lightning says about things that mio decides: devices, data sets and how they are resumed."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in ("Your `IterableDataset` has `__len__`", "The '.*dataloader' does not have many workers"):
         warnings.filterwarnings("ignore", message)
-    warnings.filterwarnings("ignore", "Experiment logs directory .* exists")
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
 
 
@@ -208,7 +209,7 @@ def train(recipe: Recipe, folder: Path, module: MioModule, data: MioDataModule, 
         max_epochs=-1,
         accumulate_grad_batches=data.micro_batches_per_step,
         callbacks=[figures, checkpoints, progress],
-        logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")],
+        logger=[MetricsCSV(folder / METRICS), TensorBoardLogger(folder, name="", version="")],
         log_every_n_steps=runtime.log_every,
         enable_checkpointing=False,
         enable_progress_bar=console.is_terminal,

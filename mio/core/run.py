@@ -24,6 +24,7 @@ VOCABULARY = "vocabulary.json"
 TOKENIZERS = "tokenizers"
 WEIGHTS = "model.safetensors"
 SUMMARY = "summary.json"
+METRICS = "metrics.csv"
 CHECKPOINT = "checkpoints/last.ckpt"
 SAMPLES = "samples"
 
