@@ -61,7 +61,9 @@ def held_out(notes):
 
 
 def judge(answers, records):
-    return [answer.media("melody")[:1] == [record["melody"].data] for answer, record in zip(answers, records, strict=True)]
+    return [
+        answer.media("melody")[:1] == [record["melody"].data] for answer, record in zip(answers, records, strict=True)
+    ]
 
 
 def read(path):
@@ -101,7 +103,7 @@ def mio_datamodule(modality):
 
 @mio.hookimpl
 def mio_sources():
-    return {"melody/tunes": lambda split, options: Tunes(split)}
+    return {"melody/tunes": lambda split, _options: Tunes(split)}
 
 
 @mio.hookimpl
