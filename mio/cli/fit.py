@@ -10,7 +10,7 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
 
     mio fit recipes/stage4.yaml
 
-    mio fit recipes/stage4.yaml train.steps=200 name=short
+    mio fit recipes/stage4.yaml train.steps=200 runtime.runs=short
     """
     from mio.core.recipe import chain
 

@@ -43,7 +43,10 @@ def evaluate(
     progress: Callable[[str], None] = lambda line: None,  # noqa: ARG005
     samples: int = 2,
 ) -> Report:
-    """Accuracy of a finished run on held-out items, by task: `accuracy`, `n`, `ceiling`, and `copied` where asked for.
+    """Figures of a finished run on held-out items, by task.
+
+    `accuracy` over `n` items; where the task has them, `ceiling` (what the judge says of the right answers after the
+    codec), `judge` (what it says of them as they are) and `copied` (spans equal to a training item's, code by code).
 
     `items` and `tasks` default to the recipe's. The first `samples` media of each task are written to the run folder.
     """
@@ -60,6 +63,7 @@ def evaluate(
         figures = {"accuracy": round(float(right.compute()), 4), "n": len(records)}
         if task.ceiling is not None:
             figures["ceiling"] = round(task.ceiling(records, run.codecs.round_trip), 4)
+            figures["judge"] = round(task.ceiling(records, run.codecs.originals), 4)
         if task.copies:
             figures["copied"] = round(copy_rate(run, answers, known_codes), 4)
         figures["seconds"] = round(time.perf_counter() - start, 2)

@@ -25,11 +25,14 @@ def ledger(state: dict[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "documents": sum(leaf["documents"] for leaf in counts.values()),
         "tokens": tokens,
-        "packing_fill": round(tokens / max(1, rows * context), 5),
-        "truncated": sum(leaf["truncated"] for leaf in counts.values()),
-        "skipped": skipped,
-        "skipped_examples": state["examples"],
-        "mixture": {"unit": identity["unit"], "groups": _groups(state)},
+        "packing": {
+            "fill": round(tokens / max(1, rows * context), 5),
+            "truncated": sum(leaf["truncated"] for leaf in counts.values()),
+            "skipped": skipped,
+            "skipped_examples": state["examples"],
+        },
+        "mixture_unit": identity["unit"],
+        "mixture": _groups(state),
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mio import Task, UserError, hookimpl
 
 if TYPE_CHECKING:
-    from mio.core.modality import SourceFactory
+    from mio import SourceFactory
 
 
 def _no_options(options: Mapping[str, Any]) -> None:

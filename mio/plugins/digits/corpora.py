@@ -157,7 +157,7 @@ def sums(world: World, draw: Random) -> Record:
     results = []
     total = digits[0]
     for digit in digits[1:]:
-        operands += [" plus", world.picture(draw, digit)]
+        operands += [" plus ", world.picture(draw, digit)]
         working.append(f"{' ' if working else ''}{DIGITS[total]} plus {DIGITS[digit]} is {DIGITS[total + digit]}")
         total += digit
         working.append(world.picture(draw, total))

@@ -1,6 +1,7 @@
 """Judges of the digits world: what does a picture show, what does a recording say?
 
-Both are trained on real training media, never on anything that went through a codec or a model, once per process.
+Both are trained on real training media and small variations of them, never on anything that went through a codec or a
+model, once per process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mio.plugins.digits.voices import DIGITS
 if TYPE_CHECKING:
     from sklearn.svm import SVC
 
-    from mio.core.modality import RoundTrip
+    from mio import RoundTrip
     from mio.plugins.digits.speech_judge import SpeechJudge
 
 
@@ -33,6 +34,10 @@ def see(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[int]:
 def hear(recordings: Sequence[tuple[npt.NDArray[np.float32], int]]) -> list[int]:
     """Digit that each recording (samples float32 `[T]`, rate) says."""
     return _speech_judge().classify(list(recordings)) if recordings else []
+
+
+VARIANTS = 8
+"""Variants of each real scan that the picture judge learns from; without shifts it would misread shifted digits."""
 
 
 @cache
@@ -62,10 +67,12 @@ def _features(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 def _picture_judge() -> SVC:
     from sklearn.svm import SVC
 
-    pixels, digits = scans.scans()
-    train = list(scans.indices("train"))
+    digits = scans.scans()[1]
+    train = [(index, variant) for index in scans.indices("train") for variant in range(VARIANTS)]
+    pixels = np.stack([scans.vary(index, variant) for index, variant in train])
     # scikit-learn's own example for these scans takes gamma 0.001 on their levels 0 to 16; here they run from 0 to 1
-    return SVC(gamma=0.001 * 16**2, C=10.0).fit(pixels[train].reshape(len(train), -1) / 255.0, digits[train])
+    judge = SVC(gamma=0.001 * 16**2, C=10.0)
+    return judge.fit(pixels.reshape(len(train), -1) / 255.0, digits[[index for index, _ in train]])
 
 
 @cache

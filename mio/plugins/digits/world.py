@@ -17,7 +17,7 @@ from mio import Media
 from mio.plugins.digits import scans, voices
 from mio.plugins.digits.voices import DIGITS, Clip
 
-PICTURES = {"train": 8, "test": 1}
+PICTURES = {"train": 16, "test": 1}
 """Variants of each scan, the scan itself included."""
 CLIPS = {"train": 4, "test": 1}
 """Variants of each clip, the clip itself included."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mio import DataModule, Frames, Modality, Template, UserError, hookimpl
 
 if TYPE_CHECKING:
-    from mio.core.modality import Detokenizer, Tokenizer
+    from mio import Detokenizer, Tokenizer
 
 FRAME_RATE = 50
 """Frames per second of both tokenizers."""

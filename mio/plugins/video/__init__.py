@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mio import DataModule, Frames, Modality, Template, UserError, hookimpl
 
 if TYPE_CHECKING:
-    from mio.core.modality import Detokenizer, Splitter
+    from mio import Detokenizer, Splitter
 
 TEMPLATES = {
     # MIO, arXiv 2409.17692 v4, appendix B

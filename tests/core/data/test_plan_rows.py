@@ -33,7 +33,7 @@ def test_rows_of_multimodal_mixes_are_full(stage, unit):
     rows = [plan.next_row() for _ in range(1200)]
     filled = sum(entry.length for row in rows for entry in row)
     assert filled / (1200 * 2800) >= 0.999
-    assert ledger(plan.state())["packing_fill"] == pytest.approx(filled / (1200 * 2800), abs=1e-5)
+    assert ledger(plan.state())["packing"]["fill"] == pytest.approx(filled / (1200 * 2800), abs=1e-5)
 
 
 def test_small_rows_are_full():
@@ -90,7 +90,7 @@ def test_rows_of_one_group_each_in_exact_ratio():
             abs(seen[group] - row * share / 16) < 1 for group, share in zip(("pairs", "text"), (12, 2), strict=True)
         )
     assert seen == {"pairs": 120, "text": 20, "speech": 20}
-    assert ledger(plan.state())["mixture"]["groups"]["pairs"]["rows"] == 120
+    assert ledger(plan.state())["mixture"]["pairs"]["rows"] == 120
 
 
 def test_inside_a_group_of_rows_sources_and_directions_share_the_tokens():
@@ -102,7 +102,7 @@ def test_inside_a_group_of_rows_sources_and_directions_share_the_tokens():
     )
     for _ in range(2000):
         plan.next_row()
-    group = ledger(plan.state())["mixture"]["groups"]["a"]
+    group = ledger(plan.state())["mixture"]["a"]
     assert group["achieved"] == pytest.approx(0.25, abs=1 / 2000)
     assert group["sources"]["s"]["achieved"] == pytest.approx(0.75, abs=0.003)
     assert group["sources"]["s"]["directions"]["out"]["achieved"] == pytest.approx(2 / 3, abs=0.003)
@@ -172,10 +172,10 @@ def test_too_long_documents(policy, expected):
     assert all(sum(entry.length for entry in row) == 64 for row in rows)
     report = ledger(plan.state())
     for key, value in expected.items():
-        assert report[key] == value
+        assert report["packing"][key] == value
     if policy == "skip":
-        assert report["skipped"] == {"longer than the context": plan.counts[0].next // 2}
-        assert "record 1: longer than the context" in report["skipped_examples"][0]
+        assert report["packing"]["skipped"] == {"longer than the context": plan.counts[0].next // 2}
+        assert "record 1: longer than the context" in report["packing"]["skipped_examples"][0]
 
 
 def test_too_long_document_as_an_error_names_record_and_remedy():
@@ -212,8 +212,8 @@ def test_ledger_counts_rows_emitted_and_nothing_else():
             by_leaf[entry.leaf] += entry.length
     assert report["tokens"] == sum(by_leaf.values())
     assert report["documents"] == sum(map(len, rows))
-    groups = report["mixture"]["groups"]
+    groups = report["mixture"]
     assert (groups["a"]["tokens"], groups["b"]["tokens"]) == (by_leaf[0], by_leaf[1])
     assert groups["a"]["achieved"] == pytest.approx(by_leaf[0] / sum(by_leaf.values()), abs=1e-6)
     assert groups["a"]["target"] == 0.5
-    assert report["skipped"]["broken"] == groups["a"]["skipped"] > 0
+    assert report["packing"]["skipped"]["broken"] == groups["a"]["skipped"] > 0
