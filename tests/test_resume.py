@@ -1,4 +1,4 @@
-"""Exact resume: a run that is stopped and continued ends with the weights of a run that nobody disturbed, bit by bit."""
+"""Exact resume: a run that is stopped and continued ends with the weights of an undisturbed run, bit by bit."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_run_that_is_interrupted_or_killed_goes_on_exactly(tunes, undisturbed)
     assert steps_logged(killed) == steps_logged(undisturbed)
 
     reports = [json.loads((runs / "tunes/summary.json").read_text()) for runs in (undisturbed, interrupted, killed)]
-    for name in ("tokens", "mixture", "packing", "skipped", "codebooks"):
+    for name in ("tokens", "mixture", "packing", "codebooks"):
         assert reports[0][name] == reports[1][name] == reports[2][name], name
 
 
@@ -92,7 +92,7 @@ def test_the_number_of_workers_does_not_matter_and_the_seed_does(tunes, undistur
     assert weights(tunes / "seed") != weights(undisturbed)
 
 
-def test_a_run_that_died_between_training_and_summary_only_writes_the_summary(tunes, undisturbed):
+def test_a_run_that_died_between_training_and_summary_only_writes_the_summary(undisturbed):
     folder = undisturbed / "tunes"
     before, report = weights(undisturbed), json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").unlink()
@@ -103,7 +103,7 @@ def test_a_run_that_died_between_training_and_summary_only_writes_the_summary(tu
     assert steps_logged(undisturbed) == list(range(10, STEPS + 1, 10))
 
 
-def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tunes, undisturbed):
+def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(undisturbed):
     folder = undisturbed / "tunes"
     (folder / "summary.json").unlink()
     (folder / "checkpoints/last.partial").write_bytes(b"half")

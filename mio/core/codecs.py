@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections import OrderedDict
@@ -90,15 +91,19 @@ class Codecs:
     ) -> dict[str, Mapping[str, float]]:
         """Trains the tokenizers `names` on `items` of their modalities, saves them under `folder` and loads them all.
 
-        Items are strings for text and `Media` otherwise. Returns the figures that each tokenizer reports.
+        Items are strings for text and `Media` otherwise; files that cannot be read are left out, the checks before
+        training report them. Returns the figures that each tokenizer reports.
         """
         figures: dict[str, Mapping[str, float]] = {}
         for name in names:
-            if not items.get(name):
+            given = items.get(name, ())
+            if not self.modalities[name].text:
+                given = self._readable(given)
+            if not given:
                 raise DataError(
-                    f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}`"
+                    f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}` that can "
+                    "be read"
                 )
-            given = items[name] if self.modalities[name].text else [self._opened(item) for item in items[name]]
             figures[name] = self.tokenizer(name).fit(given, seed)
             partial = folder / f"{name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
@@ -117,9 +122,22 @@ class Codecs:
         self._detokenizers.clear()
         self._memory.clear()
         for name in self.trainable():
-            self.tokenizer(name).load(folder / name)
+            try:
+                self.tokenizer(name).load(folder / name)
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(
+                    f"{folder / name}: weights of the tokenizer of `{name}` cannot be read "
+                    f"({type(error).__name__}: {error}); restore them from a copy"
+                ) from error
         record = folder / FINGERPRINTS
-        saved: dict[str, str] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        saved: dict[str, str] = {}
+        if record.is_file():
+            try:
+                saved = json.loads(record.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{record}: is damaged ({error}); restore it from a copy") from error
         current = self.fingerprints()
         for name, fingerprint in current.items():
             if saved.get(name, fingerprint) != fingerprint:
@@ -136,6 +154,13 @@ class Codecs:
         return {
             name: self.tokenizer(name).fingerprint for name, declared in self.modalities.items() if not declared.parts
         }
+
+    def _readable(self, items: Iterable[Media]) -> list[Media]:
+        found = []
+        for item in items:
+            with contextlib.suppress(DataError):
+                found.append(self._opened(item))
+        return found
 
     def _opened(self, media: Media) -> Media:
         if not isinstance(media.data, Path):
@@ -178,16 +203,20 @@ class Codecs:
         """Media of codes `[Q, F]`, or of a list of parts' media."""
         return self.detokenizer(modality).decode(codes)
 
+    def originals(self, items: Iterable[Media]) -> list[Any]:
+        """Media as they are, files read."""
+        return [self._opened(item).data for item in items]
+
     def round_trip(self, items: Iterable[Media]) -> list[Any]:
-        """Media after tokenizer and detokenizer."""
+        """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
         made = []
         for item in items:
             parts = self.modalities[item.modality].parts
             if parts:
-                content: Any = [self.decode(parts, self.codes(part)) for part in self.split(item)]
+                made.append(self.decode(item.modality, self.round_trip(self.split(item))))
             else:
-                content = self.codes(item)
-            made.append(self.decode(item.modality, content))
+                view = list(self.modalities[item.modality].view("generate"))
+                made.append(self.decode(item.modality, self.codes(item)[view]))
         return made
 
     def items(self, value: Any) -> list[Media | Codes]:

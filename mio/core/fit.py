@@ -7,12 +7,14 @@ import logging
 import shutil
 import time
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -72,17 +74,23 @@ def fit_chain(
 
 
 def claim_folder(recipe: Recipe) -> Path:
-    """The run folder of a recipe, made if it is new. Raises `UserError` if another recipe made it."""
+    """The run folder of a recipe, made if it is new. Raises `UserError` if another recipe was trained in it.
+
+    A folder in which no step was saved is given to the recipe as it now is: a first attempt that a mistake in the data
+    ended stands in nobody's way.
+    """
     folder = Path(recipe.runtime.runs) / recipe.name
     if (folder / RECIPE).is_file():
         changes = diff(load_resolved(folder / RECIPE), recipe)
-        if changes:
+        if not changes:
+            return folder
+        if (folder / CHECKPOINT).is_file() or (folder / WEIGHTS).is_file():
             raise UserError(
                 f"{folder} was made by another recipe: {'; '.join(changes[:3])}"
                 f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. "
                 "Give this one another `name=`, or delete the folder"
             )
-        return folder
+        shutil.rmtree(folder / TOKENIZERS, ignore_errors=True)  # trained on what the other recipe reads
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
     return folder
@@ -103,7 +111,8 @@ def fit_stage(recipe: Recipe, folder: Path, manager: PluginManager, parent: Run 
     vocabulary.save(folder / VOCABULARY)
     (folder / LOCK).write_text(lock(recipe, plugins, vocabulary, codecs.fingerprints()), encoding="utf-8")
 
-    data = MioDataModule(recipe, plugins, Renderer(vocabulary, codecs, recipe.train.loss))
+    renderer = Renderer(vocabulary, codecs, recipe.train.loss)
+    data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad)
     checked = data.preflight()
     module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train, data.leaf_names)
     rows = start_weights(module, parent, recipe.seed)
@@ -123,7 +132,7 @@ def fit_stage(recipe: Recipe, folder: Path, manager: PluginManager, parent: Run 
         "codebooks": module.meter.codebook_usage(),
         "data": checked,
         "tokenizers": tokenizers,
-        "rows": rows,
+        "vocabulary": {"size": vocabulary.size, "rows": rows},
     }
     if recipe.evaluate.tasks:
         console.print(f"evaluating on held-out data: {', '.join(recipe.evaluate.tasks)}")
@@ -199,25 +208,30 @@ def train(recipe: Recipe, folder: Path, module: MioModule, data: MioDataModule, 
     checkpoints = Checkpoints(checkpoint, runtime.checkpoint_every)
     figures = Figures(runtime.log_every, data.shares)
     progress = RichProgressBar() if console.is_terminal else ProgressLines(console, figures)
-    trainer = Trainer(
-        default_root_dir=folder,
-        accelerator=runtime.accelerator,
-        devices=runtime.devices,
-        num_nodes=runtime.nodes,
-        precision="bf16-mixed" if recipe.train.precision == "bf16" else "32-true",
-        max_steps=recipe.train.steps,
-        max_epochs=-1,
-        accumulate_grad_batches=data.micro_batches_per_step,
-        callbacks=[figures, checkpoints, progress],
-        logger=[MetricsCSV(folder / METRICS), TensorBoardLogger(folder, name="", version="")],
-        log_every_n_steps=runtime.log_every,
-        enable_checkpointing=False,
-        enable_progress_bar=console.is_terminal,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    try:
+        trainer = Trainer(
+            default_root_dir=folder,
+            accelerator=runtime.accelerator,
+            devices=runtime.devices,
+            num_nodes=runtime.nodes,
+            precision="bf16-mixed" if recipe.train.precision == "bf16" else "32-true",
+            max_steps=recipe.train.steps,
+            max_epochs=-1,
+            accumulate_grad_batches=data.micro_batches_per_step,
+            callbacks=[figures, checkpoints, progress],
+            logger=[MetricsCSV(folder / METRICS), TensorBoardLogger(folder, name="", version="")],
+            log_every_n_steps=runtime.log_every,
+            enable_checkpointing=False,
+            enable_progress_bar=console.is_terminal,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"`runtime` does not fit this machine: {error}") from error
     resumed = checkpoint if checkpoint.is_file() else None
     if resumed is not None:
+        if not zipfile.is_zipfile(checkpoint):
+            raise UserError(f"{checkpoint}: is damaged; delete it and the run starts anew")
         console.print(f"going on from {checkpoint}")
     with checkpoints.catching_signals():
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
@@ -227,7 +241,6 @@ def train(recipe: Recipe, folder: Path, module: MioModule, data: MioDataModule, 
             "the same command goes on from there"
         )
     return {
-        "tokens": figures.tokens,
         "train_seconds": round(figures.seconds, 2),
         "tokens_per_second": round(figures.tokens / max(figures.seconds, 1e-9), 1),
     }

@@ -86,10 +86,14 @@ class Run:
         return transformer.eval()
 
     def weights(self) -> dict[str, Any]:
-        """State dict of the transformer."""
+        """State dict of the transformer. Raises `UserError` if the file is damaged."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(self.folder / WEIGHTS)
+        try:
+            return load_file(self.folder / WEIGHTS)
+        except SafetensorError as error:
+            raise UserError(f"{self.folder / WEIGHTS}: is damaged ({error}); restore it from a copy") from error
 
     @property
     def summary(self) -> dict[str, Any]:

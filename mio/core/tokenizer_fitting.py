@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -42,9 +43,10 @@ def fitting_items(
                 if isinstance(segment.content, str):
                     texts.append(segment.content)
                 elif isinstance(segment.content, Media):
-                    for item in codecs.items(segment.content):
-                        if isinstance(item, Media) and item.modality in media:
-                            media[item.modality][item.key] = item
+                    with contextlib.suppress(DataError):
+                        for item in codecs.items(segment.content):
+                            if isinstance(item, Media) and item.modality in media:
+                                media[item.modality][item.key] = item
     return {name: texts if name == TEXT else list(media[name].values()) for name in names}
 
 

@@ -31,6 +31,8 @@ class Need:
     most: int = 0
     only: bool = False
     """Spans of no other modality may be opened."""
+    together: bool = False
+    """The spans follow each other without anything between them: they are the parts of one item."""
 
 
 def need_of(output: str, modalities: Mapping[str, Modality], only: bool) -> Need:
@@ -41,7 +43,7 @@ def need_of(output: str, modalities: Mapping[str, Modality], only: bool) -> Need
         raise UserError(f"no modality `{output}` in this run; it has {', '.join(sorted(modalities))}")
     declared = modalities[output]
     if declared.parts:
-        return Need(declared.parts, declared.frames.minimum, declared.frames.maximum, only)
+        return Need(declared.parts, declared.frames.minimum, declared.frames.maximum, only, together=True)
     if declared.codebooks:
         return Need(output, 1, 1 if only else 0, only)
     return Need(only=only)
@@ -125,6 +127,8 @@ class AnswerGrammar:
         self._grammar = grammar
         self._need = need
         self._spans = 0
+        self._last = ""
+        """Modality of the span just before this place; empty after text."""
         self._name = ""
         self._span: SpanGrammar | None = None
 
@@ -150,12 +154,16 @@ class AnswerGrammar:
     def _between_state(self) -> _State:
         need, grammar = self._need, self._grammar
         owed = self._owed()
+        if need.together and 0 < self._spans < need.least:
+            return "", (need.modality,), False
         choices: list[str] = [TEXT] if 1 + owed <= self.budget else []
         for name in grammar.spans:
             wanted = name == need.modality
             if need.only and not wanted:
                 continue
             if wanted and need.most and self._spans >= need.most:
+                continue
+            if wanted and need.together and self._spans and self._last != name:
                 continue
             after = owed - (grammar.shortest[name] if wanted and self._spans < need.least else 0)
             if grammar.shortest[name] + after <= self.budget:
@@ -169,6 +177,7 @@ class AnswerGrammar:
         if self._span is not None:
             if token == grammar.vocabulary.end(self._name):
                 self._span = None
+                self._last = self._name
                 return
             self._span.advance(grammar.index_in_view(self._name, token))
         elif token == grammar.stop:
@@ -177,3 +186,5 @@ class AnswerGrammar:
             self._name = grammar.opens[token]
             self._span = grammar.span(self._name)
             self._spans += self._name == self._need.modality
+        else:
+            self._last = ""
