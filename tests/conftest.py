@@ -17,6 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 MELODY = ROOT / "tests" / "packages" / "mio-melody"
+sys.path.append(str(ROOT / "tests" / "core"))  # the declarations that tests of the core share
 
 TUNES = """
 name: tunes

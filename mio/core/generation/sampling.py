@@ -20,7 +20,9 @@ def sample(logits: Tensor, allowed: Tensor, temperature: Tensor, top_p: float, g
     probabilities = (logits / temperature.clamp(min=1e-6)[:, None]).softmax(dim=-1)
     if top_p < 1.0:
         ordered, order = probabilities.sort(dim=-1, descending=True)
-        ordered[ordered.cumsum(dim=-1) - ordered >= top_p] = 0.0
+        outside = ordered.cumsum(dim=-1) - ordered >= top_p
+        outside[:, 0] = False  # the likeliest token stays, whatever `top_p`
+        ordered[outside] = 0.0
         probabilities = torch.zeros_like(probabilities).scatter_(1, order, ordered)
     chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     return torch.where(drawn, chosen, greedy)

@@ -1,0 +1,155 @@
+"""The grammar of answers: whatever its masks let through parses completely, keeps the budget and meets the need."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mio_world import IMAGE, MUSIC, SPEECH, TEXT, VIDEO, FakeText
+
+from mio import Codes, Frames, Modality, UserError
+from mio.core.generation.grammar import AnswerGrammar, Grammar, Need, need_of
+from mio.core.parsing import parse_tokens
+from mio.core.vocabulary import Vocabulary
+
+TONES = Modality(
+    name="tones",
+    codebooks=(4, 4, 4),
+    begin="<t>",
+    end="</t>",
+    code_token="<t{}>",
+    layout="delayed",
+    views={"generate": (0, 2)},
+    frames=Frames(minimum=2, maximum=5),
+)
+DECLARED = [("made", modality) for modality in (TEXT, SPEECH, IMAGE, VIDEO, MUSIC, TONES)]
+TEXTS = FakeText(size=356)
+VOCABULARY = Vocabulary.build(TEXTS, DECLARED)
+MODALITIES = {modality.name: modality for _, modality in DECLARED}
+GRAMMAR = Grammar(VOCABULARY, MODALITIES, VOCABULARY.specials.im_end)
+CPU = torch.device("cpu")
+
+
+def allowed(grammar, answer):
+    row = answer.row()
+    return grammar.table(CPU)[row].nonzero().flatten().numpy()
+
+
+def walk(answer, seed, grammar=GRAMMAR, stop_share=0.02):
+    """Tokens of a random answer, uniform among those allowed; kinds of tokens are drawn first, so that all occur."""
+    draw = np.random.default_rng(seed)
+    tokens = []
+    while not answer.done:
+        choices = allowed(grammar, answer)
+        assert len(choices), "nothing may come next"
+        if len(choices) > 1 and grammar.stop in choices and draw.random() > stop_share:
+            choices = choices[choices != grammar.stop]
+        blocks = VOCABULARY.block_of[choices]
+        block = draw.choice(np.unique(blocks))
+        token = int(draw.choice(choices[blocks == block]))
+        answer.advance(token)
+        if not answer.done:
+            tokens.append(token)
+    return tokens
+
+
+needs = st.one_of(
+    st.just(Need()),
+    st.builds(need_of, st.sampled_from(["text", "speech", "image", "video", "music", "tones"]),
+              st.just(MODALITIES), st.booleans()),
+    st.builds(Need, st.just("tones"), st.integers(0, 3), st.sampled_from([0, 3, 4])),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(need=needs, budget=st.integers(80, 220), seed=st.integers(0, 10**6))
+def test_a_random_answer_parses_completely_keeps_its_budget_and_meets_its_need(need, budget, seed):
+    tokens = walk(AnswerGrammar(GRAMMAR, need, budget), seed)
+    assert len(tokens) + 1 <= budget
+    parsed = parse_tokens(tokens, VOCABULARY, TEXTS)
+    assert parsed.problems == ()
+    assert parsed.unfinished == ""
+    assert not set(tokens) & {
+        getattr(VOCABULARY.specials, name) for name in ("pad", "bos", "eos", "im_start", "im_end")
+    }
+    spans = [part for part in parsed.parts if isinstance(part, Codes)]
+    for span in spans:
+        declared = MODALITIES[span.modality]
+        assert len(span.codes) == len(declared.view("generate"))  # a grid: every codebook has as many codes
+        assert declared.frames.minimum <= span.codes.shape[1] <= declared.frames.maximum
+    counted = sum(span.modality == need.modality for span in spans)
+    if need.modality:
+        assert counted >= need.least
+        assert not need.most or counted <= need.most
+    if need.only:
+        assert {span.modality for span in spans} <= {need.modality}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_parts_of_one_item_have_nothing_between_them(seed):
+    need = need_of("video", MODALITIES, only=True)
+    tokens = walk(AnswerGrammar(GRAMMAR, need, 34 * 8 + 60), seed)
+    kinds = [
+        "text" if isinstance(part, str) else part.modality for part in parse_tokens(tokens, VOCABULARY, TEXTS).parts
+    ]
+    assert 2 <= kinds.count("image") <= 8
+    first = kinds.index("image")
+    assert kinds[first : first + kinds.count("image")] == ["image"] * kinds.count("image")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spans_of_fixed_frames_have_exactly_these(seed):
+    tokens = walk(AnswerGrammar(GRAMMAR, need_of("image", MODALITIES, only=True), 60), seed)
+    [span] = [part for part in parse_tokens(tokens, VOCABULARY, TEXTS).parts if isinstance(part, Codes)]
+    assert span.codes.shape == (1, 32)
+
+
+@pytest.mark.parametrize(
+    ("output", "least"), [("image", 1 + 34), ("speech", 1 + 6), ("video", 1 + 68), ("tones", 1 + 6), ("text", 1)]
+)
+def test_the_smallest_budget_is_just_enough(output, least):
+    need = need_of(output, MODALITIES, only=True)
+    with pytest.raises(UserError, match=f"{least - 1} tokens are too few.*take {least}"):
+        AnswerGrammar(GRAMMAR, need, least - 1)
+    tokens = walk(AnswerGrammar(GRAMMAR, need, least), 0)
+    assert len(tokens) + 1 <= least
+    assert parse_tokens(tokens, VOCABULARY, TEXTS).problems == ()
+
+
+def test_an_unknown_output_is_named_with_what_there_is():
+    with pytest.raises(UserError, match="no modality `smell` in this run; it has image, music, speech"):
+        need_of("smell", MODALITIES, only=False)
+
+
+def test_ids_of_an_absent_plugin_padding_and_special_tokens_are_never_allowed():
+    """The vocabulary knows music from an earlier run; the recipe does not use its plugin any more."""
+    declared = [pair for pair in DECLARED if pair[1].name != "music"]
+    vocabulary = Vocabulary.build(TEXTS, declared, base=VOCABULARY)
+    grammar = Grammar(vocabulary, {modality.name: modality for _, modality in declared}, vocabulary.specials.eos)
+    answer = AnswerGrammar(grammar, Need(), 200)
+    choices = {int(token) for token in allowed(grammar, answer)}
+    absent = {index for block in vocabulary.blocks if block.absent for index in block.ids}
+    assert len(absent) == 2 + sum(MUSIC.codebooks)
+    assert not choices & absent
+    assert max(choices) < vocabulary.size
+    specials = {vocabulary.specials.pad, vocabulary.specials.bos, vocabulary.specials.im_start}
+    assert not choices & specials
+    assert vocabulary.specials.eos in choices
+    assert vocabulary.begin("image") in choices
+    assert vocabulary.end("image") not in choices
+
+
+def test_the_codebooks_of_a_span_are_those_that_are_written():
+    """`tones` is written with its codebooks 0 and 2, step by step (delayed layout)."""
+    answer = AnswerGrammar(GRAMMAR, need_of("tones", MODALITIES, only=True), 60)
+    answer.advance(VOCABULARY.begin("tones"))
+    blocks = []
+    while answer.in_span:
+        choices = allowed(GRAMMAR, answer)
+        token = int(choices[-1])
+        blocks.append(VOCABULARY.blocks[VOCABULARY.block_of[token]].name)
+        answer.advance(token)
+    assert set(blocks) <= {"tones/codebook0", "tones/codebook2", "</t>"}
+    assert blocks.count("tones/codebook0") == blocks.count("tones/codebook2")

@@ -1,0 +1,75 @@
+"""Sampling against closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mio.core.generation.sampling import sample
+
+DRAWS = 40_000
+
+
+def frequencies(probabilities, temperature, top_p, allowed=None):
+    """Relative frequencies of what is drawn from given probabilities."""
+    count = len(probabilities)
+    logits = torch.tensor(probabilities).log().expand(DRAWS, count) + 3.0  # logits are known up to a constant
+    mask = torch.ones(count, dtype=torch.bool) if allowed is None else torch.tensor(allowed)
+    drawn = sample(
+        logits,
+        mask.expand(DRAWS, count),
+        torch.full((DRAWS,), temperature),
+        top_p,
+        torch.Generator().manual_seed(0),
+    )
+    return torch.bincount(drawn, minlength=count) / DRAWS
+
+
+def near(expected):
+    # four standard errors of a frequency near one half
+    return pytest.approx(expected, abs=4 * 0.5 / DRAWS**0.5)
+
+
+P = [0.5, 0.3, 0.15, 0.05]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_temperature_raises_probabilities_to_its_inverse(temperature):
+    powers = [p ** (1 / temperature) for p in P]
+    assert frequencies(P, temperature, 1.0).tolist() == near([power / sum(powers) for power in powers])
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.4, 1), (0.5, 1), (0.51, 2), (0.79, 2), (0.94, 3), (0.96, 4), (1.0, 4), (0.0, 1)]
+)
+def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(top_p, kept):
+    expected = [p / sum(P[:kept]) if index < kept else 0.0 for index, p in enumerate(P)]
+    found = frequencies(P, 1.0, top_p)
+    assert found.tolist() == near(expected)
+    assert (found > 0).tolist() == [probability > 0 for probability in expected]
+
+
+def test_the_nucleus_is_taken_among_the_allowed_tokens_after_temperature():
+    """Of 0.3, 0.15 and 0.05 at temperature 1/2 the squares are 0.9, 0.225 and 0.025 of 1.15: two reach 0.9."""
+    found = frequencies(P, 0.5, 0.9, allowed=[False, True, True, True])
+    assert found.tolist() == near([0.0, 0.8, 0.2, 0.0])
+    assert found[0] == found[3] == 0
+
+
+def test_temperature_zero_is_greedy_beside_sequences_that_are_drawn():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 0.0], [9.0, 1.0, 2.0]])
+    allowed = torch.tensor([[True, True, True], [True, True, True], [False, True, True]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([sample(logits, allowed, torch.tensor([0.0, 1.0, 0.0]), 1.0, generator) for _ in range(100)])
+    assert drawn[:, 0].unique().tolist() == [1]
+    assert drawn[:, 1].unique().tolist() == [0, 1, 2]
+    assert drawn[:, 2].unique().tolist() == [2]  # the largest logit is not allowed
+
+
+def test_the_same_generator_state_draws_the_same():
+    logits, allowed = torch.zeros(50, 100), torch.ones(50, 100, dtype=torch.bool)
+    one, other, third = (
+        sample(logits, allowed, torch.ones(50), 0.9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, other)
+    assert not torch.equal(one, third)
