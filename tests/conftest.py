@@ -34,6 +34,9 @@ runtime: {threads: 1, accelerator: cpu, log_every: 10, checkpoint_every: 10}
 """
 """A recipe that trains in seconds: nothing but text and the modality of the package in `tests/packages`."""
 
+TINY = ("train.steps=4", "train.rows=2", "train.micro_rows=0")
+"""Overrides for runs whose result does not matter."""
+
 
 @pytest.fixture
 def tunes(tmp_path, monkeypatch):
@@ -44,6 +47,21 @@ def tunes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIO_PLUGINS", f"melody={MELODY / 'mio_melody.py'}")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Run folder of `tunes.yaml` after four steps: trained, if not much. To be copied before it is changed."""
+    from mio.cli import app
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tunes.yaml").write_text(TUNES)
+    (folder / "names.jsonl").write_text('{"text": "do re mi"}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MIO_PLUGINS", f"melody={MELODY / 'mio_melody.py'}")
+        assert app.run(["fit", "tunes.yaml", *TINY]) == 0
+    return folder / "runs" / "tunes"
 
 
 def start(*arguments, **options):

@@ -8,12 +8,10 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import MELODY, call
+from conftest import MELODY, TINY, call
 from PIL import Image
 
 from mio.cli import app
-
-TINY = ("train.steps=4", "train.rows=2", "train.micro_rows=0")
 
 
 def failing(capsys, *arguments):
@@ -94,21 +92,6 @@ def test_a_plugin_whose_answer_breaks_the_contract_is_named(tunes, capsys, monke
 
 
 # run folders
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A trained run of `tunes.yaml`, to be copied."""
-    from conftest import TUNES
-
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tunes.yaml").write_text(TUNES)
-    (folder / "names.jsonl").write_text('{"text": "do re mi"}')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MIO_PLUGINS", f"melody={MELODY / 'mio_melody.py'}")
-        assert app.run(["fit", "tunes.yaml", *TINY]) == 0
-    return folder / "runs" / "tunes"
 
 
 @pytest.fixture

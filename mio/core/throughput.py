@@ -16,11 +16,10 @@ from mio.core.transformer.config import TransformerConfig
 
 def flops_per_token(config: TransformerConfig, rows: int, mean_length: float) -> float:
     """FLOPs of forward and backward for one token of documents with `mean_length` tokens; `rows` of the head."""
-    head = config.head_width or config.width // config.heads
+    head = config.head_size
     attention = config.width * head * (2 * config.heads + 2 * (config.kv_heads or config.heads))
-    hidden = config.ffn_width or 8 * config.width // 3
     experts = min(config.experts, config.experts_per_token) if config.experts else 1
-    weights = config.layers * (attention + 3 * config.width * hidden * experts) + rows * config.width
+    weights = config.layers * (attention + 3 * config.width * config.ffn_size * experts) + rows * config.width
     span = min(mean_length, config.sliding_window) if config.sliding_window else mean_length
     return 6.0 * weights + 6.0 * config.layers * config.heads * head * span
 

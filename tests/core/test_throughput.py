@@ -1,0 +1,53 @@
+"""FLOPs against the rule of six per parameter and token, and against what torch counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mio.core.throughput import flops_per_token, peak_flops
+from mio.core.transformer.config import TransformerConfig
+from mio.core.transformer.model import Transformer
+
+CONFIGS = [
+    TransformerConfig(width=64, layers=3, heads=4),
+    TransformerConfig(width=96, layers=2, heads=6, kv_heads=2, head_width=32, ffn_width=160, tied_embeddings=True),
+]
+ROWS = 256
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_it_is_six_per_parameter_of_the_matrices_and_the_attention_beside(config):
+    model = Transformer(config, ROWS)
+    matrices = sum(p.numel() for name, p in model.layers.named_parameters() if p.dim() == 2) + ROWS * config.width
+    attention = 12 * config.layers * config.heads * config.head_size
+    for length in (1.0, 100.0):
+        # a token sees half of its document on average
+        assert flops_per_token(config, ROWS, length) == pytest.approx(6 * matrices + attention * length / 2)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_it_is_what_torch_counts_of_the_matrix_products(config):
+    """Whole square products, as torch counts them, are attention to all positions: twice the causal half."""
+    length = 64
+    model = Transformer(config, ROWS)
+    with FlopCounterMode(display=False) as counter:
+        hidden = model(torch.randint(ROWS, (1, length)), torch.arange(length)[None]).hidden
+        model.logits(hidden, ROWS).sum().backward()
+    expected = flops_per_token(config, ROWS, 2 * length) * length
+    # the gradient of the embedding's input is not needed, and a kernel may skip or repeat a product
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.1)
+
+
+def test_experts_count_as_those_that_a_token_uses_and_windows_bound_what_it_sees():
+    dense = TransformerConfig(width=64, layers=2, heads=4, ffn_width=128)
+    sparse = TransformerConfig(width=64, layers=2, heads=4, ffn_width=128, experts=8, experts_per_token=2)
+    one_expert = 6 * 2 * 3 * 64 * 128
+    assert flops_per_token(sparse, ROWS, 10) - flops_per_token(dense, ROWS, 10) == pytest.approx(one_expert)
+    windowed = TransformerConfig(width=64, layers=2, heads=4, ffn_width=128, sliding_window=16)
+    assert flops_per_token(windowed, ROWS, 500) == flops_per_token(dense, ROWS, 16)
+
+
+def test_the_peak_of_this_machine_is_measured_and_plausible():
+    assert 1e8 < peak_flops(torch.device("cpu"), "fp32") < 1e14
