@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import typer
 
 import mio
-from mio.cli import evaluate, fit, generate, plugins, recipe
+from mio.cli import evaluate, export, fit, generate, import_, plugins, recipe
 from mio.core.errors import Interrupted, UserError
 
 INTERRUPTED = 130
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.command("fit")(fit.fit)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
+app.command("import")(import_.import_)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipe.app, name="recipe")
 

@@ -136,6 +136,14 @@ class TextTokenizer(Protocol):
 
 
 @runtime_checkable
+class PortableText(Protocol):
+    """What a text tokenizer offers beside `TextTokenizer` where other programs can do the same: `mio export` needs it."""
+
+    def definition(self) -> dict[str, Any]:
+        """Content of a `tokenizer.json` (library `tokenizers`) with the same ids, token strings and encoding."""
+
+
+@runtime_checkable
 class Tokenizer(Protocol):
     """Media of one modality to codes."""
 

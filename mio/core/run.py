@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mio.core.codecs import Codecs
 from mio.core.errors import UserError
 from mio.core.generation.grammar import Grammar
@@ -80,9 +82,12 @@ class Run:
 
     @cached_property
     def transformer(self) -> Transformer:
-        """The trained transformer in evaluation mode, float32."""
-        transformer = Transformer(transformer_config(self.recipe, self.manager), self.vocabulary.rows)
-        transformer.load_state_dict(self.weights())
+        """The trained transformer in evaluation mode, float32. Nothing is initialised only to be overwritten: weights
+        stored as float32 are the file's own memory."""
+        with torch.device("meta"):
+            transformer = Transformer(transformer_config(self.recipe, self.manager), self.vocabulary.rows)
+        state = {name: tensor.float() for name, tensor in self.weights().items()}
+        transformer.load_state_dict(state, assign=True)
         return transformer.eval()
 
     def weights(self) -> dict[str, Any]:

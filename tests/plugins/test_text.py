@@ -216,7 +216,7 @@ def test_gaps_between_ids(qwen, bpe, tmp_path):
     ("options", "message"),
     [
         ({"tokeniser": "bpe"}, "unknown option `tokeniser`; the options are `tokenizer` and `size`"),
-        ({"tokenizer": 3}, "must be `bpe`, `bytes`, or the folder"),
+        ({"tokenizer": 3}, "must be `bpe`, `bytes`, `imported`, or the folder"),
         ({"size": -1}, "must be a number of tokens, not -1"),
         ({"size": True}, "must be a number of tokens"),
         ({"size": 100}, "has 261 tokens .* at least, not 100"),

@@ -1,9 +1,10 @@
 """Text: the backbone's own text tokenizer.
 
 Options:
-    tokenizer: `bpe` (default), a byte-level BPE trained on the recipe's text; `bytes`; or the folder (or its
-        `tokenizer.json`) of a Hugging Face fast tokenizer.
+    tokenizer: `bpe` (default), a byte-level BPE trained on the recipe's text; `bytes`; `imported`, that of the imported
+        run which the recipe starts from; or the folder (or its `tokenizer.json`) of a Hugging Face fast tokenizer.
     size: tokens of the `bpe`; for a folder, its first so many ids, leaving out tokens that were added after them.
+    specials: of `imported`: tokens of ChatML that it lacks, declared as special tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from typing import Any
 from mio import TEXT, DataModule, Modality, Template, UserError, hookimpl
 
 BPE_SIZE = 1024
+KINDS = ("bpe", "bytes", "imported")
 
 
 @hookimpl
 def mio_modalities(options: Mapping[str, Any]) -> list[Modality]:
     kind, size = _read_options(options)
-    specials: tuple[str, ...] = ()
+    specials = tuple(options.get("specials", ()))
     # a recipe can be checked where the files are not; `mio_tokenizer` says what is missing
-    if kind not in ("bpe", "bytes") and Path(kind).expanduser().exists():
+    if kind not in KINDS and Path(kind).expanduser().exists():
         from mio.plugins.text.pretrained import missing_chat_tokens
 
         specials = missing_chat_tokens(kind, size)
@@ -42,6 +44,10 @@ def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Any:
         from mio.plugins.text.bpe import BpeTokenizer
 
         return BpeTokenizer(size or BPE_SIZE)
+    if kind == "imported":
+        from mio.plugins.text.imported import ImportedTokenizer
+
+        return ImportedTokenizer()
     from mio.plugins.text.pretrained import PretrainedTokenizer
 
     return PretrainedTokenizer(kind, size)
@@ -83,12 +89,18 @@ def _read_text(path: Path) -> str:
 
 def _read_options(options: Mapping[str, Any]) -> tuple[str, int]:
     """Kind of tokenizer (or its path) and size, 0 where none is given."""
-    unknown = options.keys() - {"tokenizer", "size"}
-    if unknown:
-        raise UserError(f"plugins.text: unknown option `{min(unknown)}`; the options are `tokenizer` and `size`")
     kind, size = options.get("tokenizer", "bpe"), options.get("size", 0)
+    known = ("tokenizer", "specials") if kind == "imported" else ("tokenizer", "size")
+    unknown = options.keys() - set(known)
+    if unknown:
+        raise UserError(
+            f"plugins.text: unknown option `{min(unknown)}`; the options are {' and '.join(f'`{k}`' for k in known)}"
+        )
     if not isinstance(kind, str) or not kind:
-        raise UserError("plugins.text.tokenizer: must be `bpe`, `bytes`, or the folder of a Hugging Face tokenizer")
+        raise UserError(
+            f"plugins.text.tokenizer: must be {', '.join(f'`{k}`' for k in KINDS)}, or the folder of a Hugging Face "
+            "tokenizer"
+        )
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise UserError(f"plugins.text.size: must be a number of tokens, not {size!r}")
     if kind == "bytes" and size:

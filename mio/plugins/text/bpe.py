@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mio import UserError
 from mio.plugins.text.byte_tokenizer import SPECIALS
@@ -98,6 +98,11 @@ class BpeTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; what is not UTF-8 becomes U+FFFD, special tokens are left out."""
         return self._trained.decode(list(ids), skip_special_tokens=True)
+
+    def definition(self) -> dict[str, Any]:
+        """Content of its `tokenizer.json`."""
+        content: dict[str, Any] = json.loads(self._trained.to_str())
+        return content
 
     def token(self, index: int) -> str:
         """Token string, in the printable form of GPT-2's bytes."""

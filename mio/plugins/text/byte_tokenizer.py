@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 SPECIALS = {
     "pad": "<unk>",
@@ -35,3 +37,14 @@ class ByteTokenizer:
     def token(self, index: int) -> str:
         """`<0x41>` for a byte."""
         return self._tokens[index]
+
+    def definition(self) -> dict[str, Any]:
+        """A BPE without merges: every character falls back to its bytes."""
+        from tokenizers import Tokenizer, decoders, models
+
+        vocab = {token: index for index, token in enumerate(self._tokens[:256])}
+        tokenizer = Tokenizer(models.BPE(vocab, [], byte_fallback=True))
+        tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+        tokenizer.add_special_tokens(self._tokens[256:])
+        content: dict[str, Any] = json.loads(tokenizer.to_str())
+        return content

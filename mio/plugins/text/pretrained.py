@@ -8,6 +8,7 @@ plugins declare those).
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from mio import UserError
 
+_CONFIGURATIONS = ("special_tokens_map.json", "tokenizer_config.json")
 CHAT_TOKENS = {"im_start": "<|im_start|>", "im_end": "<|im_end|>"}
 _USUAL = {
     "bos": ("<|startoftext|>", "<s>", "<|begin_of_text|>", "<|endoftext|>"),
@@ -46,6 +48,7 @@ class PretrainedTokenizer:
         from tokenizers import Tokenizer
 
         definition = read_definition(path, size)
+        self._content = definition.content
         self.size = definition.size
         self.specials = definition.specials
         meaning = {key: definition.content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
@@ -75,6 +78,10 @@ class PretrainedTokenizer:
         """Text of ids, special tokens left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    def definition(self) -> dict[str, Any]:
+        """Its `tokenizer.json` with the changes made on reading."""
+        return copy.deepcopy(self._content)
+
     def token(self, index: int) -> str:
         """Token string; ids that the tokenizer leaves unused have made-up ones."""
         return str(self._tokenizer.id_to_token(index) or f"<unused_{index}>")
@@ -86,7 +93,6 @@ def missing_chat_tokens(path: str, size: int = 0) -> tuple[str, ...]:
     return tuple(token for name, token in CHAT_TOKENS.items() if name not in known)
 
 
-@lru_cache(maxsize=4)
 def read_definition(path: str, size: int = 0) -> Definition:
     """Reads the folder of a tokenizer, or its `tokenizer.json`. Raises UserError when that does not work."""
     file = Path(path).expanduser()
@@ -97,6 +103,14 @@ def read_definition(path: str, size: int = 0) -> Definition:
             f"plugins.text.tokenizer: there is no {file}; give `bpe`, `bytes`, or a folder with the tokenizer.json "
             "of a fast tokenizer (transformers writes it: AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER))"
         )
+    beside = [file, *(file.with_name(name) for name in _CONFIGURATIONS)]
+    changed = tuple(each.stat().st_mtime_ns for each in beside if each.is_file())
+    return _read_definition(file.resolve(), size, changed)
+
+
+@lru_cache(maxsize=4)
+def _read_definition(file: Path, size: int, changed: tuple[int, ...]) -> Definition:
+    del changed  # other files are read anew
     content = _read_json(file)
     if not isinstance(content.get("model"), dict) or "vocab" not in content["model"]:
         raise UserError(f"plugins.text.tokenizer: {file} is no tokenizer of the library `tokenizers`")
@@ -124,7 +138,7 @@ def read_definition(path: str, size: int = 0) -> Definition:
 
 def _find_specials(folder: Path, ids: dict[str, int]) -> dict[str, int]:
     named: dict[str, str] = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+    for file in _CONFIGURATIONS:
         if (folder / file).is_file():
             for key, value in _read_json(folder / file).items():
                 token = value.get("content") if isinstance(value, dict) else value

@@ -1,0 +1,34 @@
+"""`mio export`: a model as transformers opens it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mio.cli.options import Plugin, RunFolder, manager
+
+
+def export(
+    run: RunFolder,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to be made.", show_default=False)],
+    shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one file of weights.")] = "5GB",
+    dtype: Annotated[str, typer.Option(metavar="TYPE", help="keep, bf16, fp16 or fp32.")] = "keep",
+    plugin: Plugin = [],
+) -> None:
+    """Write a trained model in the Hugging Face layout; `mio import DIR` restores the run.
+
+    mio export runs/stage4 exported/stage4 --dtype bf16
+    """
+    from mio.core.run import Run
+
+    trained = Run.open(run, manager(plugin))
+
+    from mio.core.exchange.writing import export_run
+
+    made = export_run(trained, folder, shard_size=shard_size, dtype=dtype)
+    typer.echo(
+        f"{made.folder}: {made.family}, {made.parameters / 1e6:.1f} M parameters, {made.size} ids, "
+        f"{made.bytes / 1e6:.1f} MB in {made.files} file{'s' if made.files > 1 else ''}"
+    )

@@ -1,0 +1,76 @@
+"""`mio import`: a model in the Hugging Face layout as a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mio.cli.options import Plugin, manager, split
+
+if TYPE_CHECKING:
+    from mio.core.exchange.reading import Imported
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the model.", show_default=False)],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RECIPE]... [KEY=VALUE]...",
+            help="Recipe whose plugins declare the model's tokens; none for a text model or an export of mio.",
+            show_default=False,
+        ),
+    ] = [],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the run; default: the folder's.")] = "",
+    token: Annotated[
+        list[str],
+        typer.Option(
+            metavar="OURS=THEIRS",
+            help="A token that the model calls otherwise, codes with {} for the number. Repeatable.",
+            show_default=False,
+        ),
+    ] = [],
+    text_size: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Ids that are text; 0: all below the first other token.")
+    ] = 0,
+    dtype: Annotated[str, typer.Option(metavar="TYPE", help="keep, bf16, fp16 or fp32.")] = "keep",
+    plugin: Plugin = [],
+) -> None:
+    """Make a run of a model's folder, which stages start from and other commands use like one that was trained.
+
+    mio import 01-ai/Yi-6B --name yi
+
+    mio import m-a-p/MIO-7B-Instruct stage4 scale/mio-7b data/mio --name mio
+    """
+    names, overrides = split(recipes) if recipes else ([], [])
+    plugins = manager(plugin)
+
+    from mio.core.exchange.reading import import_folder
+
+    made = import_folder(folder, names, overrides, plugins, name=name, tokens=token, text=text_size, dtype=dtype)
+    for line in _lines(made):
+        typer.echo(line)
+
+
+def _lines(made: Imported) -> list[str]:
+    blocks = made.vocabulary.blocks
+    lines = [
+        f"{made.folder}: {made.parameters / 1e6:.1f} M parameters, {made.vocabulary.size} ids, {blocks[0].size} of text"
+        f"{' (restored)' if made.restored else ''}"
+    ]
+    if made.new:
+        lines.append(f"new tokens, rows drawn around the mean: {', '.join(made.new)}")
+    if made.unmapped:
+        more = f" and {len(made.unmapped) - 10} more" if len(made.unmapped) > 10 else ""
+        lines.append(f"left out, declared by no plugin: {', '.join(made.unmapped[:10])}{more}")
+    if made.unnamed:
+        lines.append(f"left out, without a token: {made.unnamed} rows")
+    if made.overruled:
+        lines.append(f"taken from config.json, not from the recipe: {', '.join(f'model.{n}' for n in made.overruled)}")
+    if made.text_options is not None:
+        options = json.dumps(made.text_options, ensure_ascii=False)
+        lines.append(f"to start from it: start_from={made.folder} plugins.{blocks[0].owner}='{options}'")
+    return lines

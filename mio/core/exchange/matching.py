@@ -1,0 +1,174 @@
+"""Which id of a foreign model each id of mio's vocabulary comes from, by token string and never by place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from mio.core.errors import UserError
+from mio.core.exchange.tokens import FolderTokens
+from mio.core.modality import Modality
+from mio.core.suggest import nearest
+from mio.core.vocabulary import CHAT_TOKENS, Block, Vocabulary
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """The foreign model's text."""
+
+    size: int
+    """Ids `[0, size)` are text."""
+    missing_chat_tokens: tuple[str, ...]
+    """Token strings of ChatML that are not among them."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Rows of a foreign model for the ids of a vocabulary."""
+
+    known: Vocabulary
+    """The blocks that the foreign model has, in the vocabulary's order."""
+    rows: npt.NDArray[np.int64]
+    """Foreign row of each id of `known`, int64 `[known.size]`."""
+    unmapped: tuple[str, ...]
+    """Foreign tokens that nothing in the vocabulary is called by, in id order: their rows are left out."""
+    unnamed: int
+    """Foreign rows that no token belongs to."""
+
+
+class Renamed:
+    """What the foreign model calls mio's tokens: `theirs` by `ours`, both with `{}` where they name codes."""
+
+    def __init__(self, given: Sequence[str], modalities: Sequence[Modality]) -> None:
+        """`given` are strings `OURS=THEIRS`. Raises `UserError` for one that names no token of `modalities`."""
+        known = [block.pattern or block.name for declared in modalities for block in _blocks(declared)]
+        known = list(dict.fromkeys([*known, *CHAT_TOKENS.values()]))
+        self.theirs: dict[str, str] = {}
+        for text in given:
+            ours = next((token for token in known if text.startswith(f"{token}=")), None)
+            if ours is None:
+                name = text.partition("=")[0]
+                raise UserError(
+                    f"--token {text!r}: `{name}` is no token of the recipe's plugins{nearest(name, known)} "
+                    f"(tokens: {', '.join(known)}); write OURS=THEIRS"
+                )
+            theirs = text[len(ours) + 1 :]
+            if not theirs or theirs.count("{}") != ours.count("{}"):
+                holds = "must hold one `{}` for the code's number" if "{}" in ours else "must be one token string"
+                raise UserError(f"--token {text!r}: what follows `{ours}=` {holds}")
+            if ours in self.theirs:
+                raise UserError(f"--token {text!r}: `{ours}` is given twice")
+            self.theirs[ours] = theirs
+
+    def strings(self, block: Block) -> Iterator[str]:
+        """Foreign token strings of a block that is not text, in id order."""
+        if block.kind == "special":
+            yield self.theirs.get(block.name, block.name)
+        else:
+            yield from replace(block, pattern=self.theirs.get(block.pattern, block.pattern)).strings()
+
+
+def text_size(tokens: FolderTokens, modalities: Sequence[Modality], renamed: Renamed, size: int = 0) -> TextSize:
+    """Where text ends: below the first id that a modality of codes claims.
+
+    What lies below, tokens that somebody added to the text included, stays text. `size` is the user's own choice, 0
+    where there is none. Raises `UserError` when it takes in a token of a modality, or there is no text at all.
+    """
+    claimed = {
+        tokens.ids[string]: string
+        for declared in modalities
+        if not declared.text
+        for block in _blocks(declared)
+        for string in renamed.strings(block)
+        if string in tokens.ids
+    }
+    lowest = min(claimed, default=max(tokens.strings, default=-1) + 1)
+    if size > lowest:
+        raise UserError(
+            f"{tokens.folder}: a text of {size} ids would take in `{claimed.get(lowest, '')}`, id {lowest}; "
+            f"give `--text-size {lowest}`, or leave it out"
+        )
+    size = size or max((index for index in tokens.strings if index < lowest), default=-1) + 1
+    if not size:
+        raise UserError(f"{tokens.folder}: the id 0 belongs to `{claimed.get(0, '')}`; text must come first")
+    lacking = [token for token in CHAT_TOKENS.values() if tokens.ids.get(token, size) >= size]
+    return TextSize(size, tuple(lacking))
+
+
+def _blocks(declared: Modality) -> Iterator[Block]:
+    """What a modality claims, in blocks whose places are not decided; codes run on through the codebooks."""
+    for token in (declared.begin, declared.end, *declared.specials):
+        if token:
+            yield Block(name=token, owner="", kind="special", start=0, size=1)
+    if declared.codebooks:
+        size = sum(declared.codebooks)
+        yield Block(name=declared.name, owner="", kind="codes", start=0, size=size, pattern=declared.code_token)
+
+
+def match(vocabulary: Vocabulary, tokens: FolderTokens, renamed: Renamed, rows: int) -> Match:
+    """Finds every id of `vocabulary` in a foreign model of `rows` embedding rows.
+
+    Raises `UserError` that names the token strings which the model lacks, or has beyond its embedding, or which two of
+    the vocabulary's tokens are called by. Tokens of ChatML may be missing: they are new.
+    """
+    text = vocabulary.blocks[0]
+    names = {block.pattern or block.name for block in vocabulary.blocks[1:]}
+    idle = [f"{ours}={theirs}" for ours, theirs in renamed.theirs.items() if ours not in names]
+    if idle:
+        raise UserError(f"--token {idle[0]!r}: the text itself has that token already; leave the option out")
+    found: list[Block] = [text]
+    sources = [np.arange(text.size, dtype=np.int64)]
+    used: dict[str, str] = {}
+    for block in vocabulary.blocks[1:]:
+        strings = list(renamed.strings(block))
+        missing = [string for string in strings if string not in tokens.ids]
+        if missing and block.owner == text.owner and block.name in CHAT_TOKENS.values():
+            continue
+        if missing:
+            raise _missing(block, missing, tokens, renamed)
+        for string, ours in zip(strings, block.strings(), strict=True):
+            if used.setdefault(string, ours) != ours:
+                raise UserError(
+                    f"{tokens.folder}: its token `{string}` would become both `{used[string]}` and `{ours}`; "
+                    "one token string stands for one thing"
+                )
+        sources.append(np.array([tokens.ids[string] for string in strings], dtype=np.int64))
+        found.append(block)
+    index = np.concatenate(sources)
+    if index.max() >= rows:
+        beyond = int(index[index >= rows][0])
+        raise UserError(
+            f"{tokens.folder}: the token `{tokens.strings.get(beyond, '?')}` has the id {beyond}, the embedding only "
+            f"{rows} rows; tokenizer and weights do not belong together"
+        )
+    taken = np.zeros(rows, dtype=bool)
+    taken[index] = True
+    left = [int(row) for row in np.flatnonzero(~taken)]
+    named = tuple(tokens.strings[row] for row in left if row in tokens.strings)
+    return Match(_only(vocabulary, found), index, named, len(left) - len(named))
+
+
+def _missing(block: Block, missing: Sequence[str], tokens: FolderTokens, renamed: Renamed) -> UserError:
+    shown = ", ".join(f"`{string}`" for string in islice(missing, 3))
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    ours = block.pattern or block.name
+    wrong = renamed.theirs.get(ours, "")
+    told = f"`{ours}` is to be found as `{wrong}`" if wrong else f"plugin `{block.owner}` declares `{ours}`"
+    return UserError(
+        f"{tokens.folder}: the tokenizer has no {shown}{more}{tokens.near(missing[0])} ({told}); give "
+        f"`--token '{ours}=THEIRS'` where it is called otherwise, or leave the plugin out of the recipe: a later stage "
+        "adds it"
+    )
+
+
+def _only(vocabulary: Vocabulary, blocks: Sequence[Block]) -> Vocabulary:
+    """Vocabulary of some of the blocks, without gaps."""
+    placed, end = [], 0
+    for block in blocks:
+        placed.append(replace(block, start=end))
+        end += block.size
+    return Vocabulary(placed, vocabulary.text_fingerprint, vocabulary.specials)

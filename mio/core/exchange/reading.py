@@ -1,0 +1,330 @@
+"""`mio import`: a folder in the Hugging Face layout becomes a run folder.
+
+Three kinds of folder. An export of mio brings its recipe, vocabulary and tokenizers and is restored. A plain backbone
+becomes a run whose vocabulary is text, which grows when a stage starts from it. A foreign any-to-any model is read with
+a recipe whose plugins declare its tokens: rows of embedding and head are picked by token string, wherever they are.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mio.core.codecs import FINGERPRINTS
+from mio.core.errors import RecipeError, UserError
+from mio.core.exchange.checkpoint import Checkpoint
+from mio.core.exchange.json_files import read_json, write_json
+from mio.core.exchange.matching import Match, Renamed, match, text_size
+from mio.core.exchange.tokens import FolderTokens
+from mio.core.exchange.weights import KEEP, check_shapes, chosen_dtype, store
+from mio.core.exchange.writing import OWN, STAGE_FILES
+from mio.core.modality import TEXT, TextTokenizer, Trainable
+from mio.core.plugins import EnabledPlugins, PluginManager
+from mio.core.recipe import compose, load_resolved, lock, to_yaml, transformer_config
+from mio.core.rows import migrate_rows
+from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.schema import Recipe
+from mio.core.transformer.config import TransformerConfig
+from mio.core.transformer.huggingface import config_from_huggingface, config_to_huggingface
+from mio.core.vocabulary import Vocabulary
+
+IMPORTED = "imported"
+"""Value of the option `tokenizer` that tells a text plugin to load the tokenizer's files from the run folder."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import made."""
+
+    folder: Path
+    restored: bool
+    """It was an export of mio."""
+    parameters: int
+    vocabulary: Vocabulary
+    new: tuple[str, ...] = ()
+    """Tokens that the model did not have: their rows were drawn around the mean of the others."""
+    unmapped: tuple[str, ...] = ()
+    """Tokens of the model that nothing in the recipe declares: their rows were left out."""
+    unnamed: int = 0
+    """Rows of the model that belong to no token: left out."""
+    overruled: tuple[str, ...] = ()
+    """Keys of the recipe's `model` that config.json has otherwise; config.json counts."""
+    text_options: Mapping[str, Any] | None = None
+    """Options of the text plugin for stages that start from this run; None where the recipe says them."""
+
+
+def import_folder(
+    folder: Path,
+    recipes: Sequence[str],
+    overrides: Sequence[str],
+    manager: PluginManager,
+    *,
+    name: str = "",
+    tokens: Sequence[str] = (),
+    text: int = 0,
+    dtype: str = KEEP,
+) -> Imported:
+    """Makes a run of a model's folder.
+
+    Args:
+        folder: Hugging Face layout.
+        recipes: recipe of the run: plugins that declare the model's tokens, form and system prompts, evaluation. Empty
+            for a plain backbone or an export of mio.
+        overrides: `key=value` for the recipe.
+        manager: plugins at hand.
+        name: of the run; default: the folder's, or that of the run that was exported.
+        tokens: `OURS=THEIRS`, where the model calls tokens otherwise than the plugins do.
+        text: number of ids that are text; 0 means all below the first token of another modality.
+        dtype: `keep`, `bf16`, `fp16` or `fp32`.
+
+    Raises:
+        UserError: the folder lacks something, its parts contradict each other, or the run exists already.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: holds no config.json; is it a model's folder in the Hugging Face layout?")
+    chosen_dtype(dtype)
+    data = read_json(folder / "config.json")
+    with _naming(folder):
+        config = config_from_huggingface(data)
+    if (folder / OWN).is_dir():
+        if recipes or overrides or tokens or text:
+            raise UserError(f"{folder}: is an export of mio and brings its own recipe; give nothing but `--name`")
+        return _restore(folder, config, manager, name, dtype)
+    if overrides and not recipes:
+        raise UserError(f"`{overrides[0]}` changes a recipe, and none is given; give one before it")
+    if recipes:
+        recipe = compose(recipes, overrides, manager)
+    else:
+        recipe = Recipe(plugins={TEXT: {}})
+        recipe.data.packing.context = data.get("max_position_embeddings") or recipe.data.packing.context
+    recipe.name = name or _run_name(folder)
+    return _import_foreign(folder, config, recipe, manager, tokens, text, dtype)
+
+
+def _import_foreign(
+    folder: Path,
+    config: TransformerConfig,
+    recipe: Recipe,
+    manager: PluginManager,
+    tokens: Sequence[str],
+    text: int,
+    dtype: str,
+) -> Imported:
+    checkpoint = Checkpoint(folder)
+    rows = check_shapes(checkpoint, config, folder)
+    declared = manager.for_recipe(recipe).modalities()
+    owner = next((owner for owner, modality in declared if modality.text), None)
+    if owner is None:
+        raise RecipeError([f"no plugin under `plugins:` declares `{TEXT}`; add `{TEXT}: {{}}`"])
+    modalities = [modality for _, modality in declared]
+    found = FolderTokens.read(folder)
+    renamed = Renamed(tokens, modalities)
+    size = text_size(found, modalities, renamed, text)
+    options: dict[str, Any] = {"tokenizer": IMPORTED}
+    if size.missing_chat_tokens:
+        options["specials"] = list(size.missing_chat_tokens)
+    overruled = _overruled(recipe, config, manager)
+    recipe.plugins = recipe.plugins | {owner: options}
+    recipe.model = asdict(config)
+    recipe.start_from = ""
+    plugins = manager.for_recipe(recipe)
+    with _new_folder(recipe) as (partial, final):
+        found.write_text(partial / TOKENIZERS / TEXT, size.size)
+        tokenizer = _text_tokenizer(plugins, partial / TOKENIZERS)
+        vocabulary = Vocabulary.build(tokenizer, plugins.modalities())
+        _check_text(folder, found, vocabulary, size.size)
+        matched = match(vocabulary, found, renamed, rows)
+        written = store(
+            checkpoint, config, vocabulary.rows, partial / WEIGHTS, dtype, _row_move(matched, vocabulary, recipe.seed)
+        )
+        known = {block.name for block in matched.known.blocks}
+        imported = Imported(
+            folder=final,
+            restored=False,
+            parameters=sum(tensor.numel() for tensor in written.values()),
+            vocabulary=vocabulary,
+            new=tuple(block.name for block in vocabulary.blocks if block.name not in known),
+            unmapped=matched.unmapped,
+            unnamed=matched.unnamed,
+            overruled=overruled,
+            text_options=options,
+        )
+        write_json(partial / TOKENIZERS / FINGERPRINTS, {TEXT: tokenizer.fingerprint})
+        (partial / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
+        fingerprints = {TEXT: tokenizer.fingerprint}
+        (partial / LOCK).write_text(lock(recipe, plugins, vocabulary, fingerprints), encoding="utf-8")
+        vocabulary.save(partial / VOCABULARY)
+        write_json(partial / SUMMARY, _summary(imported, folder))
+    return imported
+
+
+def _restore(folder: Path, config: TransformerConfig, manager: PluginManager, name: str, dtype: str) -> Imported:
+    own = folder / OWN
+    absent = [file for file in (RECIPE, VOCABULARY) if not (own / file).is_file()]
+    if absent:
+        raise UserError(f"{own}: {absent[0]} is missing; export the run again")
+    recipe = load_resolved(own / RECIPE)
+    recipe.name = name or recipe.name
+    saved = Vocabulary.load(own / VOCABULARY)
+    _check_config(folder, config, transformer_config(recipe, manager), saved)
+    checkpoint = Checkpoint(folder)
+    rows = check_shapes(checkpoint, config, folder)
+    if rows != saved.size:
+        raise UserError(
+            f"{folder}: embedding of {rows} rows, {OWN}/{VOCABULARY} {saved.size} ids: the model was changed since "
+            f"its export; remove {OWN}/ to read it as a foreign model, with a recipe that declares its tokens"
+        )
+    with _new_folder(recipe) as (partial, final):
+        for file in STAGE_FILES:
+            if (own / file).is_file():
+                shutil.copyfile(own / file, partial / file)
+        if (own / TOKENIZERS).is_dir():
+            shutil.copytree(own / TOKENIZERS, partial / TOKENIZERS)
+        vocabulary = _restored_vocabulary(folder, recipe, manager, saved, partial)
+        (partial / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
+
+        def pad(weight: Tensor) -> Tensor:
+            return torch.cat([weight, weight.new_zeros(vocabulary.rows - rows, weight.shape[1])])
+
+        written = store(checkpoint, config, vocabulary.rows, partial / WEIGHTS, dtype, pad)
+        imported = Imported(final, True, sum(tensor.numel() for tensor in written.values()), vocabulary)
+        if not (partial / SUMMARY).is_file():
+            write_json(partial / SUMMARY, _summary(imported, folder))
+    return imported
+
+
+def _restored_vocabulary(
+    folder: Path, recipe: Recipe, manager: PluginManager, saved: Vocabulary, partial: Path
+) -> Vocabulary:
+    """The vocabulary as the run had it. Where its text tokenizer was read from files that are not here, the export's
+    own are taken, and `recipe` says so."""
+    try:
+        plugins = manager.for_recipe(recipe)
+        tokenizer = _text_tokenizer(plugins, partial / TOKENIZERS)
+    except UserError:
+        owner = saved.blocks[0].owner
+        chat = [block.name for block in saved.blocks if block.owner == owner and block.kind == "special"]
+        recipe.plugins[owner] = {"tokenizer": IMPORTED} | ({"specials": chat} if chat else {})
+        plugins = manager.for_recipe(recipe)
+        shutil.rmtree(partial / TOKENIZERS / TEXT, ignore_errors=True)
+        FolderTokens.read(folder).write_text(partial / TOKENIZERS / TEXT, saved.blocks[0].size)
+        tokenizer = _text_tokenizer(plugins, partial / TOKENIZERS)
+    vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), base=saved)
+    if vocabulary.size != saved.size:
+        grown = [block.name for block in vocabulary.blocks[len(saved.blocks) :]]
+        raise UserError(
+            f"{folder}: the plugins at hand declare what the exported run did not have: {', '.join(grown[:3])}; "
+            "install the versions that mio/recipe.lock names"
+        )
+    return vocabulary
+
+
+def _text_tokenizer(plugins: EnabledPlugins, folder: Path) -> TextTokenizer:
+    tokenizer = plugins.tokenizer(TEXT)
+    if isinstance(tokenizer, Trainable):
+        tokenizer.load(folder / TEXT)
+    assert isinstance(tokenizer, TextTokenizer)
+    return tokenizer
+
+
+def _check_text(folder: Path, found: FolderTokens, vocabulary: Vocabulary, size: int) -> None:
+    """The text tokenizer must give every id the string that the folder gives it."""
+    text = vocabulary.blocks[0]
+    if text.size != size:
+        raise UserError(f"{folder}: {size} ids are text, but plugin `{text.owner}` reads {text.size} from its files")
+    for index in text.ids:
+        if vocabulary.token(index) != found.strings.get(index, vocabulary.token(index)):
+            raise UserError(
+                f"{folder}: the id {index} is {found.strings[index]!r} in its files, {vocabulary.token(index)!r} for "
+                f"plugin `{text.owner}`"
+            )
+
+
+def _row_move(matched: Match, vocabulary: Vocabulary, seed: int) -> Callable[[Tensor], Tensor]:
+    index = torch.from_numpy(matched.rows)
+
+    def move(weight: Tensor) -> Tensor:
+        rows, _ = migrate_rows(weight.index_select(0, index), matched.known, vocabulary, seed)
+        return rows
+
+    return move
+
+
+def _overruled(recipe: Recipe, config: TransformerConfig, manager: PluginManager) -> tuple[str, ...]:
+    if not recipe.model:
+        return ()
+    wanted, given = _resolved(transformer_config(recipe, manager)), _resolved(config)
+    return tuple(field.name for field in fields(given) if getattr(wanted, field.name) != getattr(given, field.name))
+
+
+def _resolved(config: TransformerConfig) -> TransformerConfig:
+    return replace(
+        config, head_width=config.head_size, ffn_width=config.ffn_size, kv_heads=config.kv_heads or config.heads
+    )
+
+
+def _check_config(folder: Path, given: TransformerConfig, own: TransformerConfig, vocabulary: Vocabulary) -> None:
+    """Compares what config.json can say at all: the recipe's model may hold more."""
+    expected = config_from_huggingface(config_to_huggingface(own, vocabulary.size, 1))
+    other = [f.name for f in fields(given) if getattr(given, f.name) != getattr(expected, f.name)]
+    if other:
+        raise UserError(
+            f"{folder}: config.json and {OWN}/{RECIPE} disagree on {', '.join(f'`{name}`' for name in other)}: one of "
+            "them was changed after the export"
+        )
+
+
+def _summary(imported: Imported, folder: Path) -> dict[str, Any]:
+    """The summary marks the run as finished; it says where the model came from."""
+    return {
+        "parameters": imported.parameters,
+        "imported": {
+            "from": folder.resolve().name,
+            "new": list(imported.new),
+            "unmapped": list(imported.unmapped),
+            "unnamed": imported.unnamed,
+        },
+    }
+
+
+def _run_name(folder: Path) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.")
+    return name or IMPORTED
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{folder}/{error}") from None
+
+
+@contextmanager
+def _new_folder(recipe: Recipe) -> Iterator[tuple[Path, Path]]:
+    """(folder to write to, run folder that it becomes in the end). Raises `UserError` if the run exists."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", recipe.name):
+        raise UserError(f"--name {recipe.name!r} names a folder: letters, digits, `_`, `-` and `.` only")
+    final = Path(recipe.runtime.runs) / recipe.name
+    if final.exists():
+        raise UserError(f"{final} exists already; give another `--name`, or delete it")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{recipe.name}-", dir=final.parent))
+    try:
+        yield partial, final
+        partial.chmod(0o755)  # made for the owner alone
+        partial.rename(final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

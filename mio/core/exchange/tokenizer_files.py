@@ -1,0 +1,94 @@
+"""The tokenizer files of an export: every token of the vocabulary, to and from its string."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mio.core.errors import PluginError
+from mio.core.exchange.chat_template import chat_template
+from mio.core.exchange.json_files import write_json
+from mio.core.exchange.sentencepiece import added_token
+from mio.core.exchange.tokens import CONFIG, SPECIALS, TOKENIZER
+from mio.core.modality import PortableText, TextTokenizer
+from mio.core.schema import Recipe
+from mio.core.vocabulary import Vocabulary
+
+
+def tokenizer_definition(text: TextTokenizer, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Content of `tokenizer.json`: the text tokenizer, extended by every token behind it.
+
+    Added tokens are found in a text before it is cut into words, so that a span written as token strings is read as its
+    ids; a text begins with bos, as documents do. Raises `PluginError` when the text tokenizer cannot be written down,
+    or the library gives a token another id.
+    """
+    owner = vocabulary.blocks[0].owner
+    if not isinstance(text, PortableText):
+        raise PluginError(
+            f"plugin `{owner}`: its text tokenizer has no method `definition`, so it cannot be exported "
+            "(see PortableText in mio/core/modality.py)"
+        )
+    content = text.definition()
+    vocab = content["model"]["vocab"]
+    own = set(vocab.values()) if isinstance(vocab, dict) else set(range(len(vocab)))
+    entries = list(content.get("added_tokens") or [])
+    present = own | {entry["id"] for entry in entries}
+    entries += [
+        added_token(index, vocabulary.token(index), special=True)
+        for index in range(vocabulary.size)
+        if index not in present
+    ]
+    content |= {"added_tokens": entries, "post_processor": _starting_with(vocabulary)}
+    _check(content, vocabulary, owner)
+    return content
+
+
+def write_tokenizer(folder: Path, text: TextTokenizer, vocabulary: Vocabulary, recipe: Recipe) -> None:
+    """Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`."""
+    definition = tokenizer_definition(text, vocabulary)
+    (folder / TOKENIZER).write_text(json.dumps(definition, ensure_ascii=False), encoding="utf-8")
+    specials = vocabulary.specials
+    names = {f"{name}_token": vocabulary.token(getattr(specials, name)) for name in ("bos", "eos", "pad")}
+    write_json(folder / SPECIALS, names)
+    write_json(
+        folder / CONFIG,
+        {
+            **names,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": recipe.data.packing.context,
+            "clean_up_tokenization_spaces": False,
+            "padding_side": "left",
+            "chat_template": chat_template(recipe.data.system),
+        },
+    )
+
+
+def _starting_with(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Post-processor that puts bos in front."""
+    index = vocabulary.specials.bos
+    bos = vocabulary.token(index)
+    first = {"SpecialToken": {"id": bos, "type_id": 0}}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    second = {"Sequence": {"id": "B", "type_id": 1}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, second],
+        "special_tokens": {bos: {"id": bos, "ids": [index], "tokens": [bos]}},
+    }
+
+
+def _check(content: dict[str, Any], vocabulary: Vocabulary, owner: str) -> None:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # the library raises plain Exception
+        raise PluginError(f"plugin `{owner}`: the definition of its text tokenizer cannot be read: {error}") from error
+    for index in range(vocabulary.size):
+        token = vocabulary.token(index)
+        if tokenizer.token_to_id(token) != index or tokenizer.id_to_token(index) != token:
+            raise PluginError(
+                f"plugin `{owner}`: in the definition of its text tokenizer the id {index} is not `{token}`"
+            )

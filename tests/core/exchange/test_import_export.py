@@ -1,0 +1,380 @@
+"""Every family in and out: against transformers' own models, and against itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+from repositories import FAMILIES, make_model, write_bpe, write_json
+from safetensors.torch import load_file
+
+from mio.core.chat import chat_document
+from mio.core.errors import UserError
+from mio.core.exchange.reading import import_folder
+from mio.core.exchange.writing import OWN, export_run, parse_size
+from mio.core.plugins import PluginManager
+from mio.core.run import Run
+from mio.core.transformer.cache import KVCache
+
+transformers = pytest.importorskip("transformers")
+
+SPARE = 13
+"""Rows that the embedding has beyond the tokens, as Qwen's."""
+MEDIA = """
+name: media
+plugins:
+  text: {tokenizer: bytes}
+  image: {tokenizer: patch_vq}
+  speech: {tokenizer: mel_rvq}
+model: {width: 32, layers: 2, heads: 2, qk_norm: true, tied_embeddings: true}
+data: {form: chat, system: {default: "You are \\"MIO\\".\\nAnswer: {{ 1 }} ü"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def manager():
+    return PluginManager.discover()
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def source(family, tmp_path, monkeypatch):
+    """A repository of the family in several shards, and its model."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "Some-Model"
+    folder.mkdir()
+    model = make_model(family, write_bpe(folder) + SPARE)
+    model.save_pretrained(folder, max_shard_size="40KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    return folder, model
+
+
+@pytest.fixture(scope="module")
+def media_run(tmp_path_factory, manager):
+    """A run with media blocks as training would leave it, random weights; one block belongs to an absent plugin."""
+    from mio.core.codecs import Codecs
+    from mio.core.fit import save_weights
+    from mio.core.module import MioModule
+    from mio.core.recipe import compose, to_yaml, transformer_config
+    from mio.core.vocabulary import Vocabulary
+
+    folder = tmp_path_factory.mktemp("runs") / "media"
+    folder.mkdir()
+    (folder.parent / "media.yaml").write_text(MEDIA)
+    recipe = compose([str(folder.parent / "media.yaml")], [], manager)
+    plugins = manager.for_recipe(recipe)
+    vocabulary = Vocabulary.build(Codecs(plugins).text, plugins.modalities())
+    del recipe.plugins["speech"]
+    (folder / "recipe.yaml").write_text(to_yaml(recipe))
+    grown = Vocabulary.build(Codecs(plugins).text, manager.for_recipe(recipe).modalities(), base=vocabulary)
+    grown.save(folder / "vocabulary.json")
+    torch.manual_seed(0)
+    module = MioModule(transformer_config(recipe, manager), grown, recipe.train)
+    with torch.no_grad():
+        module.transformer.embedding.weight.mul_(10)
+    save_weights(module, folder)
+    run = Run(folder, manager)
+    run.__dict__["codecs"] = Codecs(run.plugins)  # the patch tokenizer is not trained, and not needed here
+    return run
+
+
+@torch.no_grad()
+def greedy(run, prompt, count):
+    """Decoding with the cache, every id allowed but those of absent plugins."""
+    transformer, size = run.transformer, run.vocabulary.size
+    allowed = torch.from_numpy(run.vocabulary.sampleable[:size])
+    cache = KVCache(transformer.config, 1, len(prompt) + count)
+    tokens, made = torch.tensor([prompt]), []
+    while True:
+        hidden = transformer(tokens, cache.positions(tokens.shape[1]), cache=cache).hidden[:, -1]
+        cache.advance(tokens.shape[1])
+        tokens = transformer.logits(hidden, size).masked_fill(~allowed, -torch.inf).argmax(-1, keepdim=True)
+        made.append(int(tokens))
+        if len(made) == count:
+            return made
+
+
+@torch.no_grad()
+def logits(run, tokens):
+    hidden = run.transformer(tokens, torch.arange(tokens.shape[1]).expand(tokens.shape)).hidden
+    return run.transformer.logits(hidden, run.vocabulary.size)
+
+
+def generated(model, prompt, count):
+    """Greedy tokens of transformers under the export's own generation_config.json, which may not stop early here."""
+    made = model.generate(torch.tensor([prompt]), min_new_tokens=count, max_new_tokens=count)
+    return made[0, len(prompt) :].tolist()
+
+
+@torch.no_grad()
+def test_import_export_and_back(source, manager, tmp_path):
+    folder, model = source
+    made = import_folder(folder, [], [], manager)
+    run = Run.open(made.folder, manager)
+    size = run.vocabulary.size
+    tokens = torch.randint(size, (2, 50))
+    assert (made.unnamed, made.unmapped, made.new) == (SPARE, (), ())
+    torch.testing.assert_close(logits(run, tokens), model(tokens).logits[..., :size], atol=1e-4, rtol=1e-4)
+
+    out = tmp_path / "out"
+    export_run(run, out, shard_size="40KB")
+    loaded, report = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert loaded.config.model_type == model.config.model_type
+    torch.testing.assert_close(logits(run, tokens), loaded(tokens).logits, atol=1e-4, rtol=1e-4)
+    prompt = tokens[0, :9].tolist()
+    loaded.generation_config.eos_token_id = None
+    assert generated(loaded, prompt, 64) == greedy(run, prompt, 64)
+
+    back = import_folder(out, [], [], manager, name="back")
+    assert back.restored
+    assert digests(back.folder, but="recipe.yaml") == digests(made.folder, but="recipe.yaml")
+    recipes = [yaml.safe_load((path / "recipe.yaml").read_text()) for path in (made.folder, back.folder)]
+    assert recipes[0] | {"name": "back"} == recipes[1]
+
+
+def digests(folder, but):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != but
+    }
+
+
+def test_every_token_has_its_id_and_its_string_in_transformers(media_run, tmp_path):
+    out = tmp_path / "out"
+    export_run(media_run, out)
+    vocabulary = media_run.vocabulary
+    for tokenizer in (
+        transformers.AutoTokenizer.from_pretrained(out),
+        transformers.PreTrainedTokenizerFast.from_pretrained(out),
+    ):
+        ids = list(range(vocabulary.size))
+        strings = [vocabulary.token(index) for index in ids]
+        assert len(tokenizer) == vocabulary.size
+        assert tokenizer.convert_tokens_to_ids(strings) == ids
+        assert tokenizer.convert_ids_to_tokens(ids) == strings
+        media = [index for block in vocabulary.blocks[1:] for index in block.ids]
+        written = "".join(vocabulary.token(index) for index in media)
+        assert tokenizer(written, add_special_tokens=False).input_ids == media
+        assert tokenizer.decode(media) == written
+        span = [vocabulary.begin("image"), *vocabulary.code_ids("image", 0)[:3], vocabulary.end("image")]
+        text = media_run.codecs.text.encode("héllo 7")
+        assert tokenizer("héllo 7<image><img0><img1><img2></image>").input_ids == [
+            vocabulary.specials.bos,
+            *text,
+            *span,
+        ]
+        assert tokenizer.decode([*text, *span], skip_special_tokens=True) == "héllo 7"
+        for name in ("bos", "eos", "pad"):
+            assert getattr(tokenizer, f"{name}_token_id") == getattr(vocabulary.specials, name)
+
+
+def test_the_chat_template_is_the_chat_form(media_run, tmp_path):
+    out = tmp_path / "out"
+    export_run(media_run, out)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    asked = [{"role": "user", "content": "draw 7 {x}"}]
+    for messages in (
+        [*asked, {"role": "assistant", "content": ""}],
+        [{"role": "system", "content": "Be brief."}, *asked, {"role": "assistant", "content": ""}],
+    ):
+        document = chat_document(messages, media_run.recipe.data.system, output="")
+        expected = media_run.renderer.prompt(document).tolist()
+        made = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True)
+        assert made["input_ids"] == expected
+    parts = [{"role": "user", "content": [{"type": "text", "text": "<image><img5></image>"}, " what?"]}]
+    text = tokenizer.apply_chat_template(parts, tokenize=False)
+    assert text.endswith("<|im_start|>user\n<image><img5></image> what?<|im_end|>\n")
+
+
+@torch.no_grad()
+def test_padding_and_absent_blocks_are_never_generated(media_run, tmp_path):
+    """Rows of zeros would have the logit 0, which is more than most."""
+    out = tmp_path / "out"
+    export_run(media_run, out)
+    vocabulary = media_run.vocabulary
+    absent = {index for block in vocabulary.blocks if block.absent for index in block.ids}
+    assert len(absent) > 500
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert model.config.vocab_size == vocabulary.size < vocabulary.rows
+    assert set(model.generation_config.suppress_tokens) == absent
+    for start in range(3):
+        prompt = [1, 72 + start, 101]
+        model.generation_config.eos_token_id = None
+        made = generated(model, prompt, 64)
+        assert made == greedy(media_run, prompt, 64)
+        assert not absent & set(made)
+    stops = json.loads((out / "generation_config.json").read_text())["eos_token_id"]
+    assert stops == [vocabulary.specials.im_end, vocabulary.specials.eos]
+
+
+def test_a_run_with_media_comes_back(media_run, tmp_path, manager, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_run(media_run, tmp_path / "out", shard_size="20KB")
+    restored = import_folder(tmp_path / "out", [], [], manager)
+    vocabulary = media_run.vocabulary
+    assert (restored.folder / "vocabulary.json").read_bytes() == (media_run.folder / "vocabulary.json").read_bytes()
+    assert (restored.folder / "recipe.yaml").read_bytes() == (media_run.folder / "recipe.yaml").read_bytes()
+    old, new = (load_file(folder / "model.safetensors") for folder in (media_run.folder, restored.folder))
+    assert old.keys() == new.keys()
+    for name in old.keys() - {"embedding.weight"}:
+        assert torch.equal(old[name], new[name])
+    rows = new["embedding.weight"]
+    assert torch.equal(rows[: vocabulary.size], old["embedding.weight"][: vocabulary.size])
+    assert rows.shape[0] == vocabulary.rows
+    assert not rows[vocabulary.size :].any()  # padding is never read nor predicted
+
+
+def test_a_text_tokenizer_from_a_folder_travels_with_the_export(tmp_path, manager, monkeypatch):
+    """The recipe names a folder that is not there where the export is read."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("tokenizer", "source"):
+        (tmp_path / name).mkdir()
+        size = write_bpe(tmp_path / name)
+    make_model("llama", size).save_pretrained(tmp_path / "source")
+    made = import_folder(tmp_path / "source", [], [], manager)
+    recipe = yaml.safe_load((made.folder / "recipe.yaml").read_text())
+    recipe["plugins"]["text"] = {"tokenizer": "tokenizer"}
+    (made.folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    run = Run.open(made.folder, manager)
+    assert run.vocabulary.size == size  # the same files have the same fingerprint, whichever way they are named
+    export_run(run, tmp_path / "out")
+    (tmp_path / "tokenizer").rename(tmp_path / "elsewhere")
+    back = import_folder(tmp_path / "out", [], [], manager, name="back")
+    again = Run.open(back.folder, manager)
+    assert again.recipe.plugins["text"] == {"tokenizer": "imported"}
+    assert again.vocabulary.fingerprint == run.vocabulary.fingerprint
+    assert again.codecs.text.encode("the number 17") == run.codecs.text.encode("the number 17")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("keep", torch.float32)]
+)
+def test_types(tmp_path, manager, monkeypatch, kind, dtype):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "source"
+    folder.mkdir()
+    make_model("llama", write_bpe(folder)).save_pretrained(folder)
+    made = import_folder(folder, [], [], manager, dtype=kind)
+    stored = load_file(made.folder / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {dtype}
+    original = load_file(folder / "model.safetensors")["model.norm.weight"]
+    assert torch.equal(stored["norm.weight"], original.to(dtype))
+    run = Run.open(made.folder, manager)
+    assert run.transformer.norm.weight.dtype == torch.float32
+    export_run(run, tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    export_run(run, tmp_path / "wide", dtype="fp32")
+    assert load_file(tmp_path / "wide/model.safetensors")["model.norm.weight"].dtype == torch.float32
+
+
+def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch):
+    """A plain backbone without ChatML: text, two new tokens; then a stage adds the blocks of a modality."""
+    from repositories import llama_pieces, write_sentencepiece
+
+    from mio.core.fit import start_weights
+    from mio.core.module import MioModule
+    from mio.core.recipe import compose, transformer_config
+    from mio.core.vocabulary import Vocabulary
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "source"
+    folder.mkdir()
+    pieces = llama_pieces()
+    write_sentencepiece(folder / "tokenizer.model", pieces)
+    write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    model = make_model("llama", len(pieces))
+    model.save_pretrained(folder)
+    made = import_folder(folder, [], [], manager)
+    assert made.new == ("<|im_start|>", "<|im_end|>")
+    parent = Run.open(made.folder, manager)
+    assert [block.name for block in parent.vocabulary.blocks] == ["text", "<|im_start|>", "<|im_end|>"]
+    rows = parent.weights()["embedding.weight"]
+    theirs = model.model.embed_tokens.weight.detach()
+    assert torch.equal(rows[: len(pieces)], theirs)
+    distance = (rows[len(pieces) : len(pieces) + 2] - theirs.mean(0)).norm(dim=1)
+    assert (distance < 0.3 * (theirs - theirs.mean(0)).norm(dim=1).mean()).all()
+    child = {
+        "name": "child",
+        "plugins": {"text": dict(made.text_options), "image": {"tokenizer": "patch_vq"}},
+        "model": parent.recipe.model,
+    }
+    (tmp_path / "child.yaml").write_text(yaml.safe_dump(child))
+    recipe = compose(["child.yaml"], [], manager)
+    vocabulary = Vocabulary.build(parent.codecs.text, manager.for_recipe(recipe).modalities(), base=parent.vocabulary)
+    module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train)
+    report = start_weights(module, parent, seed=0)
+    assert report == {"kept": len(pieces) + 2, "new": 66, "absent": 0}
+    assert torch.equal(module.transformer.embedding.weight[: len(pieces)].detach(), theirs)
+
+
+@pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("1.5 mb", 1_500_000), ("700B", 700), ("2KB", 2000)])
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "5", "GB", "0GB", "-1GB", "5GiB"])
+def test_what_is_no_size(text):
+    with pytest.raises(UserError, match="is no size"):
+        parse_size(text)
+
+
+class TestMistakes:
+    @pytest.fixture
+    def exported(self, media_run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        export_run(media_run, tmp_path / "out")
+        return tmp_path / "out"
+
+    def test_a_folder_that_holds_something_is_not_overwritten(self, media_run, exported):
+        with pytest.raises(UserError, match="exists and is not empty"):
+            export_run(media_run, exported)
+
+    def test_a_run_is_not_overwritten_and_nothing_is_left_behind(self, exported, manager, tmp_path):
+        import_folder(exported, [], [], manager)
+        with pytest.raises(UserError, match=r"runs/media exists already; give another `--name`"):
+            import_folder(exported, [], [], manager)
+        (exported / OWN / "vocabulary.json").write_text("{}")
+        with pytest.raises(UserError, match="no vocabulary file"):
+            import_folder(exported, [], [], manager, name="other")
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["media"]
+
+    def test_an_export_changed_afterwards(self, exported, manager):
+        config = json.loads((exported / "config.json").read_text())
+        config["rope_parameters"]["rope_theta"] = 5e5
+        write_json(exported / "config.json", config)
+        with pytest.raises(UserError, match=r"config.json and mio/recipe.yaml disagree on `rope_theta`"):
+            import_folder(exported, [], [], manager)
+
+    def test_an_export_with_other_rows(self, exported, manager):
+        model = transformers.AutoModelForCausalLM.from_pretrained(exported)
+        model.resize_token_embeddings(model.config.vocab_size + 3)
+        model.save_pretrained(exported)
+        with pytest.raises(UserError, match="the model was changed since its export"):
+            import_folder(exported, [], [], manager)
+
+    def test_an_export_brings_its_own_recipe(self, exported, manager):
+        with pytest.raises(UserError, match="brings its own recipe"):
+            import_folder(exported, ["stage1"], [], manager)
+
+    @pytest.mark.parametrize("file", ["recipe.yaml", "vocabulary.json"])
+    def test_half_an_export(self, exported, manager, file):
+        (exported / OWN / file).unlink()
+        with pytest.raises(UserError, match=f"{file} is missing"):
+            import_folder(exported, [], [], manager)
+
+    @pytest.mark.parametrize("kind", ["fp8", "float32", ""])
+    def test_unknown_types(self, media_run, exported, manager, kind):
+        with pytest.raises(UserError, match="is none of keep, bf16, fp16, fp32"):
+            import_folder(exported, [], [], manager, dtype=kind)
+        with pytest.raises(UserError, match="is none of keep"):
+            export_run(media_run, exported.parent / "other", dtype=kind)
+        assert not (exported.parent / "other").exists()
