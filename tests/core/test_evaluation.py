@@ -1,0 +1,113 @@
+"""Evaluation of a small run: tasks by name, answers in order, figures by hand, samples on disk."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import MELODY
+
+from mio import Answer, Codes, Task, Template, UserError
+from mio.core import evaluation
+from mio.core.evaluation import answer_records, copy_rate, evaluate, select_tasks, training_codes
+from mio.core.plugins import PluginManager
+from mio.core.run import Run
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "tunes"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(finished.parents[1])
+    return Run.open(folder, PluginManager.discover([f"melody={MELODY / 'mio_melody.py'}"]))
+
+
+@pytest.fixture
+def play(run):
+    return run.plugins.tasks()["play"][1]
+
+
+def test_tasks_are_chosen_by_name_and_default_to_all():
+    tasks = {name: name.upper() for name in ("draw", "speak")}
+    assert select_tasks(tasks, []) == ["DRAW", "SPEAK"]
+    assert select_tasks(tasks, ["speak"]) == ["SPEAK"]
+    with pytest.raises(UserError, match=r"no task `drawn`; did you mean `draw`\?; this run has draw, speak"):
+        select_tasks(tasks, ["drawn"])
+
+
+def test_answers_come_in_the_order_of_the_records_whatever_the_batches(run, play):
+    with torch.no_grad():
+        for parameter in run.transformer.parameters():
+            parameter.mul_(4)  # from a model that has learnt nothing to one that answers differently each time
+    records = play.records(30)
+    together = answer_records(run, play, records)
+    assert len({answer.media("melody")[0] for answer in together}) > 1  # they are told apart
+    run.recipe.evaluate.batch = 7
+    assert [answer.parts for answer in answer_records(run, play, records)] == [answer.parts for answer in together]
+    backwards = answer_records(run, play, records[::-1])
+    assert [answer.parts for answer in backwards] == [answer.parts for answer in together][::-1]
+
+
+def test_every_answer_holds_the_output_of_the_task(run, play):
+    assert all(answer.media("melody") for answer in answer_records(run, play, play.records(20)))
+
+
+def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, monkeypatch):
+    seen = {}
+
+    def judge(answers, records):
+        seen["records"] = records
+        return [index % 4 == 0 for index in range(len(answers))]
+
+    def ceiling(records, round_trip):
+        [first] = round_trip([records[0]["melody"]])
+        assert first == records[0]["melody"].data  # this codec loses nothing
+        return 0.75
+
+    task = replace(play, judge=judge, ceiling=ceiling, copies=True)
+    monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {"play": ("melody", task)})
+    lines: list[str] = []
+    report = evaluate(run, items=12, progress=lines.append)
+    assert report["play"].items() >= {"accuracy": 0.25, "n": 12, "ceiling": 0.75}.items()
+    assert 0 <= report["play"]["copied"] <= 1
+    assert seen["records"] == play.records(12)
+    assert lines == ["play: 0.250 of 12"]
+    samples = sorted(path.name for path in (run.folder / "samples").glob("*.txt"))
+    assert [name.split("-")[:2] for name in samples] == [["play", "0"], ["play", "1"]]
+
+
+def test_copies_are_spans_that_equal_a_training_item_code_by_code(run):
+    module = run.plugins.sources()["melody/tunes"][1]("train", {})
+    trained, held_out = module[3]["melody"].data, (0, 0, 0, 0, 0, 0)
+
+    def answer(*tunes):
+        return Answer((), tuple(Codes("melody", np.array([tune], dtype=np.int64)) for tune in tunes))
+
+    known: dict = {}
+    assert copy_rate(run, [answer(trained, held_out), answer(trained), answer()], known) == pytest.approx(2 / 3)
+    assert len(known["melody"]) == len({tuple(module[i]["melody"].data) for i in range(len(module))})
+    assert training_codes(run, "melody") == known["melody"]
+    assert copy_rate(run, [answer()], known) == 0.0
+
+
+def test_evaluation_does_not_depend_on_the_folder_it_is_called_from(run, monkeypatch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate(run, ["play"], items=4)["play"]["n"] == 4
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_template_of_a_task_is_filled_from_its_records(run, play):
+    """A task whose prompt is the whole answer: the prompt's tokens are what training would show before it."""
+    task = Task(
+        name="echo", template=Template(direction="echo", prompt="{notes}", response="{melody}"), records=play.records,
+        output="melody", judge=play.judge,
+    )  # fmt: skip
+    record = play.records(1)[0]
+    document = evaluation.to_document(record, evaluation.CompiledTemplate(task.template, "echo"), "plain", {})
+    prompt, whole = run.renderer.prompt(document), run.renderer.render(document).tokens
+    assert whole[: len(prompt)].tolist() == prompt.tolist()
+    assert whole[len(prompt)] == run.vocabulary.begin("melody")
