@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,7 +69,8 @@ def test_nothing_that_executes_data_is_imported():
     for path in sources(PACKAGE):
         if path.name == "testing.py":
             continue
-        found += [f"{path.relative_to(PACKAGE)}: {module}" for module, _ in imports(path) if module in EXECUTES]
+        found += [f"{path.relative_to(PACKAGE)}: {module}" for module, name in imports(path)
+                  if module in EXECUTES and name != "UnpicklingError"]  # fmt: skip
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
@@ -77,3 +80,64 @@ def test_nothing_that_executes_data_is_imported():
             if called in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "__import__") or (restores and not safe):
                 found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {called}")
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-c", "import mio, sys; print('torch' in sys.modules)"], ["-m", "mio", "--help"]]
+)
+def test_importing_and_help_are_quick(arguments):
+    """Processor time of the process and its children, which other work on the machine does not lengthen."""
+    script = (
+        "import resource, subprocess, sys; "
+        "print(subprocess.run([sys.executable, *sys.argv[1:]], capture_output=True, text=True, check=True).stdout); "
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN); print(used.ru_utime + used.ru_stime)"
+    )
+    runs = [subprocess.check_output([sys.executable, "-c", script, *arguments], text=True) for _ in range(3)]
+    assert "False" in runs[0] or "Trains any-to-any" in runs[0]
+    assert min(float(printed.split()[-1]) for printed in runs) < 0.5
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in PLUGINS.iterdir() if path.suffix == ".py" or path.is_dir())
+)
+def test_any_built_in_plugin_can_be_deleted(name):
+    """Without its module, the others are still found, import, and answer every hook that needs no other plugin."""
+    module = name.removesuffix(".py")
+    if module in ("__init__", "__pycache__"):
+        return
+    script = f"""
+import importlib.abc, sys
+
+class Deleted(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[:3] == ["mio", "plugins", {module!r}]:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Deleted())
+from mio.core.plugins import PluginManager
+manager = PluginManager.discover()
+broken = [name for name, candidate in manager.candidates.items() if candidate.problem]
+assert broken == [{module!r}], broken
+assert "No module named" in manager.candidates[{module!r}].problem
+for name in manager.candidates:
+    if name != {module!r}:
+        manager.enable({{name: {{}}}})
+manager.backbones()
+manager.recipes()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_shipped_recipe_composes_and_passes_every_check():
+    from mio.core.plugins import PluginManager
+    from mio.core.recipe import chain
+    from mio.core.recipe_check import check
+
+    manager = PluginManager.discover()
+    shipped = manager.recipes()
+    stages = {name for name in shipped if name.startswith("stage")}
+    assert {"stage1", "stage2", "stage3", "stage4"} <= stages
+    for name in stages:
+        for recipe in chain([name], [], manager):
+            check(recipe, manager.for_recipe(recipe))
