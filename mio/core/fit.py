@@ -151,7 +151,11 @@ def quieten_lightning() -> None:
     """Silences what Lightning says about things that mio decides: devices, data sets and how they are resumed."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in ("Your `IterableDataset` has `__len__`", "The '.*dataloader' does not have many workers"):
+    for message in (
+        "Your `IterableDataset` has `__len__`",
+        "The '.*dataloader' does not have many workers",
+        "The number of training batches .* is smaller than the logging interval",
+    ):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
