@@ -56,7 +56,6 @@ def test_seed_is_declared_as_in_mio():
     assert declared.codebooks == (8192,)
     assert declared.frames.minimum == declared.frames.maximum == 32
     assert (declared.begin, declared.end, declared.code_token) == ("<image>", "</image>", "<img{}>")
-    assert image.mio_tokenizer("image", {}) is None
 
 
 def test_patches_are_declared_as_they_are_encoded(tokenizer, pictures):

@@ -2,7 +2,7 @@
 
 Options under `plugins: {image: {...}}`:
 
-    tokenizer: seed       # MIO: 32 codes per image out of 8192
+    tokenizer: seed       # MIO: 32 codes per image out of 8192; needs weights, see `SeedOptions` in `seed/options.py`
     tokenizer: patch_vq   # (size / patch)^2 codes per image out of `codebook_size`; further options in `PatchOptions`
 
 Media data: uint8 arrays `[H, W]` (grey) or `[H, W, 3]` (RGB).
@@ -15,9 +15,10 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from mio import DataModule, Frames, Modality, Template, UserError, hookimpl
+from mio.plugins.image.seed.options import SeedOptions
 
 if TYPE_CHECKING:
-    from mio.core.modality import Detokenizer, Tokenizer
+    from mio import Detokenizer, Tokenizer
 
 SEED_CODES, SEED_FRAMES = 8192, 32
 
@@ -71,24 +72,29 @@ class PatchOptions:
         return (self.size // self.patch) ** 2
 
 
-def _tokenizer_of(options: Mapping[str, Any]) -> PatchOptions | None:
-    """Options of `patch_vq`, or None for `seed`. Raises `UserError` for anything else."""
+TOKENIZERS: dict[str, type[PatchOptions | SeedOptions]] = {"seed": SeedOptions, "patch_vq": PatchOptions}
+
+
+def _options_of(options: Mapping[str, Any]) -> PatchOptions | SeedOptions:
+    """The chosen tokenizer's options. Raises `UserError` for an unknown tokenizer or option."""
     given = dict(options)
     name = given.pop("tokenizer", "seed")
-    if name not in ("seed", "patch_vq"):
+    if name not in TOKENIZERS:
         raise UserError(f"plugins.image: unknown tokenizer `{name}`; known are `seed` and `patch_vq`")
-    known = [field.name for field in fields(PatchOptions)] if name == "patch_vq" else []
+    known = [field.name for field in fields(TOKENIZERS[name])]
     for option in given:
         if option not in known:
-            raise UserError(
-                f"plugins.image: tokenizer `{name}` has no option `{option}`; it has {', '.join(known) or 'none'}"
-            )
-    return PatchOptions(**given) if name == "patch_vq" else None
+            raise UserError(f"plugins.image: tokenizer `{name}` has no option `{option}`; it has {', '.join(known)}")
+    try:
+        return TOKENIZERS[name](**given)
+    except TypeError as error:
+        raise UserError(f"plugins.image: an option of tokenizer `{name}` has the wrong type: {error}") from error
 
 
 @hookimpl
 def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
-    patch = _tokenizer_of(options)
+    chosen = _options_of(options)
+    patch = chosen if isinstance(chosen, PatchOptions) else None
     frames = patch.frames if patch else SEED_FRAMES
     return [
         Modality(
@@ -104,22 +110,30 @@ def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
 
 @hookimpl
 def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | None:
-    patch = _tokenizer_of(options) if modality == "image" else None
-    if patch is None:
+    if modality != "image":
         return None
+    chosen = _options_of(options)
+    if isinstance(chosen, SeedOptions):
+        from mio.plugins.image.seed.tokenizer import SeedTokenizer
+
+        return SeedTokenizer(chosen)
     from mio.plugins.image.patch_vq import PatchTokenizer
 
-    return PatchTokenizer(patch)
+    return PatchTokenizer(chosen)
 
 
 @hookimpl
 def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | None:
-    patch = _tokenizer_of(options) if modality == "image" else None
-    if patch is None:
+    if modality != "image":
         return None
+    chosen = _options_of(options)
+    if isinstance(chosen, SeedOptions):
+        from mio.plugins.image.seed.tokenizer import SeedDetokenizer
+
+        return SeedDetokenizer(chosen)
     from mio.plugins.image.patch_vq import PatchDetokenizer
 
-    return PatchDetokenizer(patch)
+    return PatchDetokenizer(chosen)
 
 
 @hookimpl

@@ -1,0 +1,205 @@
+"""Reads SEED's checkpoints: which keys they must have, which they may have, and a fingerprint of those that count."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from mio import UserError
+from mio.plugins.image.seed.model import SIDE, Dimensions, SeedDecoder, SeedEncoder
+from mio.plugins.image.seed.options import QUANTIZER, VISION, SeedOptions
+
+VISION_PREFIX = "visual_encoder."
+
+NAMES = (
+    (r"^quantize\.", "quantize.embedding."),
+    (r"^qformer\.norm\.", "Qformer.bert.embeddings.LayerNorm."),
+    (r"^qformer\.layers\.(\d+)\.", r"Qformer.bert.encoder.layer.\1."),
+    (r"\.self_attention\.", ".attention."),
+    (r"\.cross_attention\.", ".crossattention."),
+    (r"attention\.(query|key|value)\.", r"attention.self.\1."),
+    (r"attention\.out\.", "attention.output.dense."),
+    (r"attention\.norm\.", "attention.output.LayerNorm."),
+    (r"(layer\.\d+)\.expand\.", r"\1.intermediate_query.dense."),
+    (r"(layer\.\d+)\.contract\.", r"\1.output_query.dense."),
+    (r"(layer\.\d+)\.norm\.", r"\1.output_query.LayerNorm."),
+)
+"""Our parameter names to those of `seed_quantizer.pt`, applied in order; other names are the same."""
+
+QUANTIZER_SURPLUS = (
+    # queries are not looked up and have no positions
+    r"Qformer\.bert\.embeddings\.(word_embeddings|position_embeddings|position_ids)\b",
+    # feed-forward networks of text tokens, and BERT's head: BLIP-2's text side
+    r"Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\.",
+    r"Qformer\.cls\.",
+    # BLIP-2's losses
+    r"(vision_proj|text_proj|itm_head)\.|temp$",
+    # the loss that reconstructs the Q-Former's output
+    r"blocks\.\d+\.|pos_embed$",
+    # distillation into text embeddings
+    r"blocks_text\.|pos_embed_text$|text_down\.|distill_text_proj\.|Reverse_Qformer_text\.|reverse_tokens_text$",
+)
+"""Keys of `seed_quantizer.pt` that neither direction uses, as patterns of their beginnings. The published file has 146
+surplus keys (github.com/OpenMOSS/AnyGPT, issue 14); the patterns come from the training code."""
+
+VISION_SURPLUS = (r"(norm|fc_norm|head)\.", r"mask_token$")
+"""Keys of `eva_vit_g.pth` that are not used: what follows the blocks, and masked pre-training. So is the block that
+BLIP-2 leaves out."""
+
+SAMPLED_ABOVE = 2**18
+"""Tensors of more elements enter the fingerprint with `SAMPLES` of them, evenly spaced; smaller ones, the codebook of
+8192 x 32 among them, in full."""
+SAMPLES = 64
+
+Network = TypeVar("Network", SeedEncoder, SeedDecoder)
+
+
+def checkpoint_key(name: str) -> str:
+    """Key in the checkpoint of a parameter of `SeedEncoder` or `SeedDecoder`; `visual_encoder.` stands for the other
+    file."""
+    if name.startswith(VISION_PREFIX):
+        return name
+    for pattern, replacement in NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The two files, checked. Tensors are read from the disk when they are used."""
+
+    tensors: Mapping[str, Tensor]
+    """The needed tensors by key; those of `eva_vit_g.pth` begin with `visual_encoder.`."""
+
+    @classmethod
+    def open(cls, options: SeedOptions, dimensions: Dimensions, vision: bool = True) -> Checkpoint:
+        """Opens `seed_quantizer.pt` and, unless `vision` is false, `eva_vit_g.pth`.
+
+        Raises `UserError` that names the keys if one is missing, has another shape, or is neither needed nor known.
+        """
+        needed: dict[str, torch.Size] = {}
+        for network in (_blank(SeedEncoder, dimensions), _blank(SeedDecoder, dimensions)):
+            needed |= {checkpoint_key(name): value.shape for name, value in network.state_dict().items()}
+        quantizer_file, vision_file = options.quantizer_file(), options.vision_file() if vision else None
+        theirs = {key: shape for key, shape in needed.items() if not key.startswith(VISION_PREFIX)}
+        tensors = _checked(quantizer_file, _read(quantizer_file), theirs, QUANTIZER_SURPLUS, options.ignore_keys)
+        if vision_file is not None:
+            theirs = {
+                key.removeprefix(VISION_PREFIX): shape for key, shape in needed.items() if key.startswith(VISION_PREFIX)
+            }
+            found = _read(vision_file)
+            _check_image_size(vision_file, found.get("pos_embed"), theirs["pos_embed"])
+            surplus = (*VISION_SURPLUS, rf"blocks\.{dimensions.vision_depth}\.")
+            checked = _checked(vision_file, found, theirs, surplus, options.ignore_keys)
+            tensors |= {VISION_PREFIX + key: value for key, value in checked.items()}
+        return cls(tensors)
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits of SHA-256 over key, dtype, shape and content of what the encoder uses.
+
+        Large tensors are sampled (`SAMPLED_ABOVE`), so that 2 GB need not be read to tell one checkpoint from another.
+        """
+        digest = hashlib.sha256()
+        for key in sorted(self.tensors):
+            value = self.tensors[key].detach()
+            digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+            flat = value.flatten()
+            if len(flat) > SAMPLED_ABOVE:
+                flat = flat[torch.arange(SAMPLES) * (len(flat) - 1) // (SAMPLES - 1)]
+            digest.update(flat.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def load(
+        self, network: Callable[[Dimensions], Network], dimensions: Dimensions, device: torch.device, dtype: torch.dtype
+    ) -> Network:
+        """`network` with the weights on `device` in `dtype`, its codebook in float32; ready to run, not to train.
+
+        Each tensor is copied once, from the mapped file to its place: nothing is initialised first.
+        """
+        made = _blank(network, dimensions)
+        weights = {
+            name: self.tensors[checkpoint_key(name)].to(
+                device, torch.float32 if name.startswith("quantize.") else dtype, copy=True
+            )
+            for name in made.state_dict()
+        }
+        made.load_state_dict(weights, assign=True)
+        for buffer in made.buffers():
+            buffer.data = buffer.to(device, dtype)
+        return made.eval().requires_grad_(False)
+
+
+def _blank(network: Callable[[Dimensions], Network], dimensions: Dimensions) -> Network:
+    """The network without memory for its parameters."""
+    with torch.device("meta"):
+        return network(dimensions)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    # files of the format before torch 1.6 cannot be mapped
+    mapped = zipfile.is_zipfile(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: not a checkpoint of tensors that can be read: {reason}") from error
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: holds {type(loaded).__name__}, not names with one tensor each")
+    return dict(loaded)
+
+
+def _check_image_size(path: Path, positions: Tensor | None, shape: torch.Size) -> None:
+    if positions is not None and positions.ndim == 3 and positions.shape[1] != shape[1]:
+        raise UserError(
+            f"{path}: `pos_embed` has {positions.shape[1]} positions, images of {SIDE} x {SIDE} pixels have "
+            f"{shape[1]}; the tokenizer `seed` works at {SIDE} only"
+        )
+
+
+def _checked(
+    path: Path,
+    found: Mapping[str, Tensor],
+    needed: Mapping[str, torch.Size],
+    surplus: Sequence[str],
+    ignored: Sequence[str],
+) -> dict[str, Tensor]:
+    """The needed tensors. Raises `UserError` that names what is missing, of another shape, or unknown."""
+    missing = [key for key in needed if key not in found]
+    wrong = [
+        f"{key} {list(found[key].shape)} instead of {list(shape)}"
+        for key, shape in needed.items()
+        if key in found and found[key].shape != shape
+    ]
+    unknown = [
+        key
+        for key in found
+        if key not in needed
+        and not any(re.match(pattern, key) for pattern in surplus)
+        and not key.startswith(tuple(ignored))
+    ]
+    problems = [
+        f"{title}: {_some(keys)}"
+        for title, keys in (("missing", missing), ("of another shape", wrong), ("unknown", unknown))
+        if keys
+    ]
+    if problems:
+        advice = f"is it the {VISION if 'patch_embed.proj.weight' in needed else QUANTIZER} of SEED version 2?"
+        if unknown and not missing and not wrong:
+            advice += " If these are not needed, list how they begin in `ignore_keys`"
+        raise UserError(f"{path}: {'; '.join(problems)}; {advice}")
+    return {key: found[key] for key in needed}
+
+
+def _some(keys: Iterable[str], shown: int = 5) -> str:
+    listed = list(keys)
+    rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + rest
