@@ -22,6 +22,7 @@ import torch
 
 from mio import DataError, UserError
 from mio.plugins import image
+from mio.plugins.image.seed import weights as seed_weights
 from mio.plugins.image.seed.model import Dimensions, SeedDecoder, SeedEncoder
 from mio.plugins.image.seed.options import SeedOptions
 from mio.plugins.image.seed.qformer import CausalQFormer
@@ -329,23 +330,34 @@ def test_layout_of_the_mio_model_repositories(folder, encoded, tmp_path):
 
 
 def test_fingerprint_tells_weights_and_preparation_apart(folder, encoded, tmp_path):
+    vision, quantizer = weights()
+    projection = {"distill_image_proj.weight": quantizer["distill_image_proj.weight"] * 2}
+    write(tmp_path / "decoder", quantizer=projection)
     assert encoded.fingerprint == tokenizer(folder, batch_size=3).fingerprint
+    assert encoded.fingerprint == tokenizer(tmp_path / "decoder").fingerprint
     others = {
         tokenizer(folder, **options).fingerprint
         for options in ({"dtype": "bf16"}, {"resize": "bilinear"}, {"mean": (0.5, 0.5, 0.5)}, {"std": (0.5, 0.5, 0.5)})
     }
-    vision, quantizer = weights()
     codebook = quantizer["quantize.embedding.weight"].clone()
     codebook[4711, 3] += 1e-6
     write(tmp_path / "codebook", quantizer={"quantize.embedding.weight": codebook})
     write(tmp_path / "tower", vision={"blocks.1.attn.q_bias": vision["blocks.1.attn.q_bias"] * 1.001})
     write(tmp_path / "half", vision={key: value.half() for key, value in vision.items()})
-    # of a tensor that is not read in full, a change everywhere still shows
-    projection = quantizer["distill_image_proj.weight"]
-    assert projection.numel() > 2**18
-    write(tmp_path / "large", quantizer={"distill_image_proj.weight": projection * 1.001})
-    others |= {tokenizer(tmp_path / name).fingerprint for name in ("codebook", "tower", "half", "large")}
-    assert len(others | {encoded.fingerprint}) == 9
+    others |= {tokenizer(tmp_path / name).fingerprint for name in ("codebook", "tower", "half")}
+    assert len(others | {encoded.fingerprint}) == 8
+
+
+def test_fingerprint_samples_large_tensors(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(seed_weights, "SAMPLED_ABOVE", 1000)
+    key = "Qformer.bert.encoder.layer.2.crossattention.self.key.weight"
+    values = weights()[1][key]
+    assert values.numel() > 1000
+    ends = values.clone()
+    ends[-1, -1] += 1
+    write(tmp_path / "all", quantizer={key: values * 1.001})
+    write(tmp_path / "last", quantizer={key: ends})
+    assert len({tokenizer(made).fingerprint for made in (folder, tmp_path / "all", tmp_path / "last")}) == 3
 
 
 @pytest.mark.parametrize(

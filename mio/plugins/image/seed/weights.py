@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mio import UserError
 from mio.plugins.image.seed.model import SIDE, Dimensions, SeedDecoder, SeedEncoder
@@ -79,6 +79,8 @@ class Checkpoint:
 
     tensors: Mapping[str, Tensor]
     """The needed tensors by key; those of `eva_vit_g.pth` begin with `visual_encoder.`."""
+    encoding: frozenset[str]
+    """Keys that the codes depend on."""
 
     @classmethod
     def open(cls, options: SeedOptions, dimensions: Dimensions, vision: bool = True) -> Checkpoint:
@@ -86,9 +88,8 @@ class Checkpoint:
 
         Raises `UserError` that names the keys if one is missing, has another shape, or is neither needed nor known.
         """
-        needed: dict[str, torch.Size] = {}
-        for network in (_blank(SeedEncoder, dimensions), _blank(SeedDecoder, dimensions)):
-            needed |= {checkpoint_key(name): value.shape for name, value in network.state_dict().items()}
+        encoding = _shapes(_blank(SeedEncoder, dimensions))
+        needed = encoding | _shapes(_blank(SeedDecoder, dimensions))
         quantizer_file, vision_file = options.quantizer_file(), options.vision_file() if vision else None
         theirs = {key: shape for key, shape in needed.items() if not key.startswith(VISION_PREFIX)}
         tensors = _checked(quantizer_file, _read(quantizer_file), theirs, QUANTIZER_SURPLUS, options.ignore_keys)
@@ -101,15 +102,15 @@ class Checkpoint:
             surplus = (*VISION_SURPLUS, rf"blocks\.{dimensions.vision_depth}\.")
             checked = _checked(vision_file, found, theirs, surplus, options.ignore_keys)
             tensors |= {VISION_PREFIX + key: value for key, value in checked.items()}
-        return cls(tensors)
+        return cls(tensors, frozenset(encoding))
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits of SHA-256 over key, dtype, shape and content of what the encoder uses.
+        """64 hexadecimal digits of SHA-256 over key, dtype, shape and content of what the codes depend on.
 
         Large tensors are sampled (`SAMPLED_ABOVE`), so that 2 GB need not be read to tell one checkpoint from another.
         """
         digest = hashlib.sha256()
-        for key in sorted(self.tensors):
+        for key in sorted(self.encoding):
             value = self.tensors[key].detach()
             digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
             flat = value.flatten()
@@ -142,6 +143,10 @@ def _blank(network: Callable[[Dimensions], Network], dimensions: Dimensions) -> 
     """The network without memory for its parameters."""
     with torch.device("meta"):
         return network(dimensions)
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {checkpoint_key(name): value.shape for name, value in network.state_dict().items()}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
