@@ -5,13 +5,14 @@ Exit codes: 0 done; 2 a mistake in what was given, told in one line; 130 interru
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 import typer
 
 import mio
-from mio.cli import evaluate, export, fit, generate, import_, plugins, recipe
+from mio.cli import evaluate, export, fit, generate, import_, plugins, recipe, tokenize
 from mio.core.errors import Interrupted, UserError
 
 INTERRUPTED = 130
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("fit")(fit.fit)
+app.command("tokenize")(tokenize.tokenize)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
@@ -47,6 +49,8 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits. `arguments` default to those of the process."""
+    # NumPy's products here are small: its thread pool would only take the cores from torch's
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
