@@ -271,15 +271,12 @@ def test_codes_do_not_depend_on_what_a_training_run_switches_on(encoded):
         torch.set_float32_matmul_precision(precision)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "torch_dtype", "least"), [("bf16", torch.bfloat16, 0.6), ("fp16", torch.float16, 0.9)]
-)
-def test_networks_run_in_the_dtype_asked_for(folder, dtype, torch_dtype, least):
+@pytest.mark.parametrize(("dtype", "torch_dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_networks_run_in_the_dtype_asked_for(folder, dtype, torch_dtype):
     made = tokenizer(folder, dtype=dtype)
     assert {value.dtype for name, value in made.encoder.named_parameters() if "quantize" not in name} == {torch_dtype}
     assert made.encoder.quantize.weight.dtype == torch.float32
-    equal = np.mean(np.concatenate(made.encode(pictures())) == CODES)
-    assert least < equal < 1
+    assert np.mean(np.concatenate(made.encode(pictures())) == CODES) > 0.9
 
 
 def test_a_query_sees_only_the_earlier_ones():
