@@ -15,7 +15,8 @@ from mio.plugins import speech
 from mio.plugins.digits.speech_judge import SpeechJudge
 from mio.plugins.digits.voices import DIGITS, clips
 from mio.plugins.speech import files
-from mio.plugins.speech.spectrum import PEAK, Spectrum, mono
+from mio.plugins.speech.samples import mono
+from mio.plugins.speech.spectrum import PEAK, Spectrum
 
 OPTIONS = {"tokenizer": "mel_rvq", "codebook_size": 64, "max_seconds": 1.0}
 
@@ -78,8 +79,6 @@ def test_default_is_mios_declaration():
     assert declared.view("understand") == (0,)
     assert declared.view("generate") == (0, 1, 2, 3)
     assert declared.frames.maximum == 15 * 50
-    assert speech.mio_tokenizer("speech", {}) is None
-    assert speech.mio_detokenizer("speech", {}) is None
 
 
 def test_options_reach_the_declaration():

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import Codes, DataError, Media, Record, UserError
-from mio.plugins.speech import FRAME_RATE
+from mio.plugins.speech.options import FRAME_RATE
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -25,11 +25,11 @@ def duration(path: Path) -> float:
         return float(file.frames / file.samplerate)
 
 
-def read(path: Path, max_seconds: float = 15.0) -> tuple[npt.NDArray[np.float32], int]:
+def read(path: Path, max_seconds: float = 15.0, truncate: bool = False) -> tuple[npt.NDArray[np.float32], int]:
     """Samples float32 `[T]` (mono) or `[T, C]` in [-1, 1], and the rate in hertz.
 
     Raises `DataError` for a file that is damaged, empty, no sound, has more than 8 channels, or lasts longer than
-    `max_seconds`, which the header tells before anything is decoded.
+    `max_seconds`, which the header tells before anything is decoded. With `truncate` no more than that is read.
     """
     import soundfile
 
@@ -37,18 +37,19 @@ def read(path: Path, max_seconds: float = 15.0) -> tuple[npt.NDArray[np.float32]
         if file.channels > MAX_CHANNELS:
             raise DataError(f"{path}: {file.channels} channels are too many (at most {MAX_CHANNELS})")
         longest = math.ceil(max_seconds * file.samplerate)
-        if file.frames > longest:
+        if file.frames > longest and not truncate:
             raise DataError(
                 f"{path}: lasts {file.frames / file.samplerate:.2f} s, longer than {max_seconds:g} s; "
-                "raise `max_seconds` of the plugin, or filter such records with `max_seconds`"
+                "raise `max_seconds` of the plugin, set `too_long: truncate`, or filter such records with `max_seconds`"
             )
         try:
             samples = file.read(longest, dtype="float32")
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise DataError(f"{path}: damaged sound file: {error}") from error
         # some decoders give what they could and report nothing
-        if len(samples) < file.frames:
-            raise DataError(f"{path}: damaged sound file: {len(samples)} of {file.frames} samples could be read")
+        due = min(longest, file.frames)
+        if len(samples) < due:
+            raise DataError(f"{path}: damaged sound file: {len(samples)} of {due} samples could be read")
         if not len(samples):
             raise DataError(f"{path}: holds no samples")
         if not np.isfinite(samples).all():

@@ -23,8 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import DataError, Media, UserError
-from mio.plugins.speech import MelOptions, files
-from mio.plugins.speech.spectrum import Floats, Spectrum, checked, mono, resampled_length
+from mio.plugins.speech import files
+from mio.plugins.speech.options import MelOptions
+from mio.plugins.speech.samples import Floats, fitted, frame_count, mono
+from mio.plugins.speech.spectrum import Spectrum
 
 NEIGHBOURS = 3
 """Frames on either side that the content of a frame is judged by."""
@@ -231,15 +233,9 @@ class MelTokenizer:
         self.fingerprint = self.codec.fingerprint
 
     def frames(self, media: Any) -> int:
-        """`ceil(T * 50 / rate)` after resampling. Raises `DataError` for no speech or more than `max_seconds`."""
-        samples, rate = checked(media)
-        count = self.codec.spectrum.frames(resampled_length(len(samples), rate, self.options.rate))
-        if count > self.options.frames.maximum:
-            raise DataError(
-                f"speech of {len(samples) / rate:.2f} s is longer than {self.options.max_seconds:g} s; "
-                "raise `max_seconds` of the plugin, or filter such records with `max_seconds`"
-            )
-        return count
+        """`ceil(T * 50 / rate)` after resampling. Raises `DataError` for no speech, or for more than may be."""
+        samples, rate = fitted(media, self.options, self.options.rate)
+        return frame_count(len(samples), rate, self.options.rate)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:
         return [self.codec.encode(self._log_mel(item)) for item in media]
@@ -276,8 +272,7 @@ class MelTokenizer:
         self.fingerprint = self.codec.fingerprint
 
     def _log_mel(self, media: Any) -> Floats:
-        self.frames(media)
-        return self.codec.spectrum.log_mel(mono(media, self.options.rate))
+        return self.codec.spectrum.log_mel(mono(fitted(media, self.options, self.options.rate), self.options.rate))
 
 
 class MelDetokenizer:

@@ -6,16 +6,14 @@ Shapes: T samples, F frames of 20 ms, M mel bands, N frames of the inverse, K fr
 from __future__ import annotations
 
 from functools import cache
-from math import ceil, gcd
+from math import ceil
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mio import DataError
-from mio.plugins.speech import FRAME_RATE
-
-Floats = npt.NDArray[np.float32]
+from mio.plugins.speech.options import FRAME_RATE
+from mio.plugins.speech.samples import Floats
 
 FLOOR = -60.0
 """Decibels below the loudest band of the item; anything quieter is silence."""
@@ -29,44 +27,6 @@ FINER = 4
 """Frames of the inverse per frame: at 20 ms neighbours overlap too little for their phases to be found."""
 ITERATIONS = 32
 MOMENTUM = 0.99
-
-
-def resampled_length(length: int, rate: int, target: int) -> int:
-    """Samples that `mono` makes of `length` samples: the same duration, rounded up."""
-    return -(-length * target // rate)
-
-
-def checked(media: Any) -> tuple[npt.NDArray[Any], int]:
-    """`media` as samples `[T]` or `[T, C]` and rate. Raises `DataError` for anything else, or for no samples."""
-    if not isinstance(media, (tuple, list)) or len(media) != 2:
-        raise DataError("speech must be a pair of samples and rate")
-    samples, rate = np.asarray(media[0]), media[1]
-    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi" or not samples.size:
-        raise DataError(f"speech must be float or integer samples [T] or [T, C], not {samples.dtype} {samples.shape}")
-    if int(rate) != rate or not 1000 <= rate <= 768_000:
-        raise DataError(f"the rate of speech must be 1000 to 768000 samples a second, not {rate}")
-    return samples, int(rate)
-
-
-def mono(media: Any, target: int) -> Floats:
-    """Samples float32 `[T]` at `target` hertz: channels averaged, integers scaled to [-1, 1], resampled.
-
-    Raises `DataError` as `checked` does, and for samples that are no finite numbers.
-    """
-    samples, rate = checked(media)
-    if samples.dtype.kind == "i":
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    samples = samples.astype(np.float32)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1)
-    if not np.isfinite(samples).all():
-        raise DataError("speech holds samples that are no finite numbers")
-    if rate != target:
-        from scipy.signal import resample_poly
-
-        common = gcd(rate, target)
-        samples = resample_poly(samples, target // common, rate // common)
-    return np.asarray(samples, np.float32)
 
 
 class Spectrum:

@@ -1,0 +1,171 @@
+"""Options of the speech tokenizers, each tokenizer's one dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mio import Frames, UserError
+
+FRAME_RATE = 50
+"""Frames per second of all tokenizers."""
+
+TOKENS = {
+    "mio": ("<spch>", "</spch>", "<spch{}>"),
+    # U+1F5E3 U+FE0F: the emoji with its variation selector
+    "anygpt": ("<sosp>", "<eosp>", "<\N{SPEAKING HEAD IN SILHOUETTE}\N{VARIATION SELECTOR-16}{}>"),
+}
+"""Begin, end and code tokens by convention: MIO's, and those of AnyGPT (arXiv 2402.12226)."""
+
+TOO_LONG = ("error", "truncate")
+CODES = 1024
+"""Codes of each level of SpeechTokenizer."""
+DTYPES = ("float32", "bf16", "fp16")
+
+WEIGHTS = ("SpeechTokenizer.pt", "ckpt.dev")
+CONFIG = "config.json"
+FOLDERS = ("SpeechTokenizer", "speechtokenizer", "speechtokenizer_hubert_avg")
+"""Folders of the checkpoint inside the model repositories of MIO, AnyGPT and SpeechTokenizer itself."""
+SOURCE = (
+    "`hf download fnlp/SpeechTokenizer --include 'speechtokenizer_hubert_avg/*' --local-dir DIR` gets the one of MIO, "
+    "`hf download fnlp/AnyGPT-speech-modules --include 'speechtokenizer/*' --local-dir DIR` that of AnyGPT"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechOptions:
+    """Options of every tokenizer."""
+
+    max_seconds: float = 15.0
+    """Longest speech."""
+    too_long: str = "error"
+    """What becomes of a longer item: `error` (the record is skipped and counted; the filter `max_seconds` drops it
+    beforehand, as MIO does) or `truncate` (its beginning is kept)."""
+    layout: str = "codebook_major"
+    """`codebook_major` (MIO), `frame_major` or `delayed`; with one codebook always `flat`."""
+    views: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Codebooks of speech that is read (`understand`, default the first) and written (`generate`, default all)."""
+    tokens: str = "mio"
+    """Strings of the tokens: `mio` (`<spch>`, `</spch>`, `<spch0>`) or `anygpt` (`<sosp>`, `<eosp>`)."""
+
+    def __post_init__(self) -> None:
+        if not FRAME_RATE * self.max_seconds >= 1:
+            raise UserError(f"plugins.speech: `max_seconds` is {self.max_seconds}, must be at least {1 / FRAME_RATE}")
+        self._one_of("too_long", TOO_LONG)
+        self._one_of("tokens", tuple(TOKENS))
+
+    @property
+    def frames(self) -> Frames:
+        """Frames that a span may have."""
+        # the tiny addition keeps 0.58 s, in binary a little less, at 29 frames
+        return Frames(minimum=1, maximum=int(FRAME_RATE * self.max_seconds + 1e-6))
+
+    def _one_of(self, name: str, known: Sequence[str]) -> None:
+        if getattr(self, name) not in known:
+            raise UserError(f"plugins.speech: `{name}` is {getattr(self, name)!r}, must be one of {', '.join(known)}")
+
+    def _whole(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"plugins.speech: `{name}` is {value!r}, must be a whole number of {least} or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedOptions(SpeechOptions):
+    """Options of the `speechtokenizer` tokenizer, whose weights are a file."""
+
+    checkpoint: str = ""
+    """Folder with `config.json` and `SpeechTokenizer.pt` (MIO) or `ckpt.dev` (AnyGPT), or a model folder that has them
+    in `SpeechTokenizer/`, `speechtokenizer/` or `speechtokenizer_hubert_avg/`."""
+    weights: str = ""
+    """File to take instead of the folder's weights."""
+    config: str = ""
+    """File to take instead of the `config.json` beside the weights."""
+    codebooks: int = 4
+    """Levels that are kept, of eight: 4 (MIO), 1 (AnyGPT, which leaves the others to a detokenizer of its own)."""
+    device: str = "cpu"
+    """As torch names it: `cpu`, `cuda`, `cuda:1`. Data workers can only use `cpu`."""
+    dtype: str = "float32"
+    """Of the networks: `float32`, `bf16` or `fp16`. Codebooks are searched in float32."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._whole("codebooks", 1)
+        self._one_of("dtype", DTYPES)
+
+    @property
+    def books(self) -> tuple[int, ...]:
+        """Size of each codebook."""
+        return (CODES,) * self.codebooks
+
+    def files(self) -> tuple[Path, Path]:
+        """Paths of configuration and weights. Raises `UserError` that says which is missing and where to get it."""
+        weights = self._weights()
+        config = Path(self.config).expanduser() if self.config else weights.with_name(CONFIG)
+        if not config.is_file():
+            option = "`config`" if self.config else f"`config` is not given, and beside {weights.name}"
+            raise UserError(f"plugins.speech: {option}: {config} is no file; {SOURCE}")
+        return config, weights
+
+    def _weights(self) -> Path:
+        if self.weights:
+            path = Path(self.weights).expanduser()
+            if path.is_file():
+                return path
+            raise UserError(f"plugins.speech: `weights`: {path} is no file; {SOURCE}")
+        if not self.checkpoint:
+            raise UserError(
+                f"plugins.speech: tokenizer `speechtokenizer` needs {' or '.join(WEIGHTS)}: set `checkpoint` to its "
+                f"folder; {SOURCE}"
+            )
+        folder = Path(self.checkpoint).expanduser()
+        for place in (folder, *(folder / name for name in FOLDERS)):
+            for name in WEIGHTS:
+                if (place / name).is_file():
+                    return place / name
+        inside = ", ".join(f"{name}/" for name in FOLDERS)
+        raise UserError(f"plugins.speech: no {' or '.join(WEIGHTS)} in {folder} or its {inside}; {SOURCE}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelOptions(SpeechOptions):
+    """Options of the `mel_rvq` tokenizer."""
+
+    rate: int = 8000
+    """Samples per second that all speech is resampled to and generated at."""
+    codebook_size: int = 128
+    codebooks: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._whole("rate", 4000)
+        self._whole("codebook_size", 2)
+        self._whole("codebooks", 1)
+        if self.rate % (4 * FRAME_RATE):
+            raise UserError(f"plugins.speech: `rate` is {self.rate}, must be a multiple of {4 * FRAME_RATE}")
+
+    @property
+    def books(self) -> tuple[int, ...]:
+        """Size of each codebook."""
+        return (self.codebook_size,) * self.codebooks
+
+
+TOKENIZERS: Mapping[str, type[PretrainedOptions | MelOptions]] = {
+    "speechtokenizer": PretrainedOptions,
+    "mel_rvq": MelOptions,
+}
+
+
+def parsed(options: Mapping[str, Any]) -> PretrainedOptions | MelOptions:
+    """The options of the tokenizer that they name. Raises `UserError` for an unknown tokenizer or option."""
+    given = dict(options)
+    name = given.pop("tokenizer", "speechtokenizer")
+    if name not in TOKENIZERS:
+        raise UserError(f"plugins.speech: unknown tokenizer `{name}`; known are {', '.join(TOKENIZERS)}")
+    known = [option.name for option in fields(TOKENIZERS[name])]
+    for option in given:
+        if option not in known:
+            raise UserError(f"plugins.speech: tokenizer `{name}` has no option `{option}`; it has {', '.join(known)}")
+    return TOKENIZERS[name](**given)
