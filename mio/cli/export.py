@@ -29,6 +29,6 @@ def export(
 
     made = export_run(trained, folder, shard_size=shard_size, dtype=dtype)
     typer.echo(
-        f"{made.folder}: {made.family}, {made.parameters / 1e6:.1f} M parameters, {made.size} ids, "
+        f"{made.folder}: {made.family}, {made.parameters:,} parameters, {made.size} ids, "
         f"{made.bytes / 1e6:.1f} MB in {made.files} file{'s' if made.files > 1 else ''}"
     )

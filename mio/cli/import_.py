@@ -58,7 +58,7 @@ def import_(
 def _lines(made: Imported) -> list[str]:
     blocks = made.vocabulary.blocks
     lines = [
-        f"{made.folder}: {made.parameters / 1e6:.1f} M parameters, {made.vocabulary.size} ids, {blocks[0].size} of text"
+        f"{made.folder}: {made.parameters:,} parameters, {made.vocabulary.size} ids, {blocks[0].size} of text"
         f"{' (restored)' if made.restored else ''}"
     ]
     if made.new:

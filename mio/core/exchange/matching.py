@@ -87,14 +87,19 @@ def text_size(tokens: FolderTokens, modalities: Sequence[Modality], renamed: Ren
         if string in tokens.ids
     }
     lowest = min(claimed, default=max(tokens.strings, default=-1) + 1)
+    if size > lowest and not claimed:
+        raise UserError(f"{tokens.folder}: --text-size {size}, but its tokenizer has {lowest} ids")
     if size > lowest:
         raise UserError(
-            f"{tokens.folder}: a text of {size} ids would take in `{claimed.get(lowest, '')}`, id {lowest}; "
+            f"{tokens.folder}: a text of {size} ids would take in `{claimed[lowest]}`, id {lowest}; "
             f"give `--text-size {lowest}`, or leave it out"
         )
+    own = max((index for string, index in tokens.ids.items() if string not in tokens.added), default=-1) + 1
+    if size and size < own:
+        raise UserError(f"{tokens.folder}: --text-size {size} cuts into the {own} ids of its text tokenizer")
     size = size or max((index for index in tokens.strings if index < lowest), default=-1) + 1
     if not size:
-        raise UserError(f"{tokens.folder}: the id 0 belongs to `{claimed.get(0, '')}`; text must come first")
+        raise UserError(f"{tokens.folder}: its tokenizer has no tokens of text, which must come first")
     lacking = [token for token in CHAT_TOKENS.values() if tokens.ids.get(token, size) >= size]
     return TextSize(size, tuple(lacking))
 

@@ -24,11 +24,12 @@ from mio.core.errors import RecipeError, UserError
 from mio.core.exchange.checkpoint import Checkpoint
 from mio.core.exchange.json_files import read_json, write_json
 from mio.core.exchange.matching import Match, Renamed, match, text_size
+from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.weights import KEEP, check_shapes, chosen_dtype, store
 from mio.core.exchange.writing import OWN, STAGE_FILES
-from mio.core.modality import TEXT, TextTokenizer, Trainable
-from mio.core.plugins import EnabledPlugins, PluginManager
+from mio.core.modality import TEXT
+from mio.core.plugins import PluginManager
 from mio.core.recipe import compose, load_resolved, lock, to_yaml, transformer_config
 from mio.core.rows import migrate_rows
 from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
@@ -141,7 +142,7 @@ def _import_foreign(
     plugins = manager.for_recipe(recipe)
     with _new_folder(recipe) as (partial, final):
         found.write_text(partial / TOKENIZERS / TEXT, size.size)
-        tokenizer = _text_tokenizer(plugins, partial / TOKENIZERS)
+        tokenizer = text_tokenizer(plugins, partial)
         vocabulary = Vocabulary.build(tokenizer, plugins.modalities())
         _check_text(folder, found, vocabulary, size.size)
         matched = match(vocabulary, found, renamed, rows)
@@ -211,7 +212,7 @@ def _restored_vocabulary(
     own are taken, and `recipe` says so."""
     try:
         plugins = manager.for_recipe(recipe)
-        tokenizer = _text_tokenizer(plugins, partial / TOKENIZERS)
+        tokenizer = text_tokenizer(plugins, partial)
     except UserError:
         owner = saved.blocks[0].owner
         chat = [block.name for block in saved.blocks if block.owner == owner and block.kind == "special"]
@@ -219,7 +220,7 @@ def _restored_vocabulary(
         plugins = manager.for_recipe(recipe)
         shutil.rmtree(partial / TOKENIZERS / TEXT, ignore_errors=True)
         FolderTokens.read(folder).write_text(partial / TOKENIZERS / TEXT, saved.blocks[0].size)
-        tokenizer = _text_tokenizer(plugins, partial / TOKENIZERS)
+        tokenizer = text_tokenizer(plugins, partial)
     vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), base=saved)
     if vocabulary.size != saved.size:
         grown = [block.name for block in vocabulary.blocks[len(saved.blocks) :]]
@@ -228,14 +229,6 @@ def _restored_vocabulary(
             "install the versions that mio/recipe.lock names"
         )
     return vocabulary
-
-
-def _text_tokenizer(plugins: EnabledPlugins, folder: Path) -> TextTokenizer:
-    tokenizer = plugins.tokenizer(TEXT)
-    if isinstance(tokenizer, Trainable):
-        tokenizer.load(folder / TEXT)
-    assert isinstance(tokenizer, TextTokenizer)
-    return tokenizer
 
 
 def _check_text(folder: Path, found: FolderTokens, vocabulary: Vocabulary, size: int) -> None:
@@ -289,6 +282,7 @@ def _summary(imported: Imported, folder: Path) -> dict[str, Any]:
     """The summary marks the run as finished; it says where the model came from."""
     return {
         "parameters": imported.parameters,
+        "vocabulary": {"size": imported.vocabulary.size},
         "imported": {
             "from": folder.resolve().name,
             "new": list(imported.new),

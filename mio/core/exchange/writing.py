@@ -21,6 +21,7 @@ from mio.core.errors import UserError
 from mio.core.exchange.checkpoint import Checkpoint
 from mio.core.exchange.json_files import write_json
 from mio.core.exchange.stream import Planned, write_shards
+from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokenizer_files import write_tokenizer
 from mio.core.exchange.weights import KEEP, export_plan, skeleton, theirs_of
 from mio.core.recipe import transformer_config
@@ -70,7 +71,9 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; give another folder, or delete it")
     config = transformer_config(run.recipe, run.manager)
-    vocabulary = run.vocabulary
+    text = text_tokenizer(run.plugins, run.folder)
+    saved = Vocabulary.load(run.folder / VOCABULARY)
+    vocabulary = Vocabulary.build(text, run.plugins.modalities(), base=saved)
     checkpoint = Checkpoint(run.folder)
     expected = skeleton(config, vocabulary.rows)
     for name, tensor in expected.items():
@@ -93,7 +96,7 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
     try:
         write_json(partial / "config.json", model | _ids(vocabulary, run.recipe))
         write_json(partial / "generation_config.json", _generation(vocabulary, run.recipe))
-        write_tokenizer(partial, run.codecs.text, vocabulary, run.recipe)
+        write_tokenizer(partial, text, vocabulary, run.recipe)
         _copy_own(run.folder, partial / OWN)
         renamed = [tensor._replace(name=names[tensor.name]) for tensor in plan]
         files = write_shards(partial, renamed, tensors(), limit)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import transformers
 import yaml
 from repositories import FAMILIES, make_model, write_bpe, write_json
 from safetensors.torch import load_file
@@ -17,8 +18,6 @@ from mio.core.exchange.writing import OWN, export_run, parse_size
 from mio.core.plugins import PluginManager
 from mio.core.run import Run
 from mio.core.transformer.cache import KVCache
-
-transformers = pytest.importorskip("transformers")
 
 SPARE = 13
 """Rows that the embedding has beyond the tokens, as Qwen's."""

@@ -1,0 +1,145 @@
+"""`mio export` and `mio import`: what they print, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from mio.cli import app
+from mio.core.transformer.config import TransformerConfig
+from mio.core.transformer.huggingface import config_to_huggingface, to_huggingface
+from mio.core.transformer.model import Transformer
+from mio.plugins.text.byte_tokenizer import ByteTokenizer
+
+SIZE = 261
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A text model of a byte tokenizer, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "Tiny Llama"
+    folder.mkdir()
+    config = TransformerConfig(width=16, layers=1, heads=2, ffn_width=32)
+    torch.manual_seed(0)
+    state = dict(to_huggingface(Transformer(config, SIZE + 3).state_dict().items()))
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config_to_huggingface(config, SIZE + 3, 512)))
+    (folder / "tokenizer.json").write_text(json.dumps(ByteTokenizer().definition()))
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    return folder
+
+
+def called(capsys, *arguments):
+    assert app.run([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def failing(capsys, *arguments):
+    assert app.run([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_in_and_out_and_in_again(model, capsys):
+    assert called(capsys, "import", model) == [
+        "runs/Tiny-Llama: 14,896 parameters, 261 ids, 261 of text",
+        "left out, without a token: 3 rows",
+        'to start from it: start_from=runs/Tiny-Llama plugins.text=\'{"tokenizer": "imported"}\'',
+    ]
+    recipe = yaml.safe_load((model.parent / "runs/Tiny-Llama/recipe.yaml").read_text())
+    assert recipe["data"]["packing"]["context"] == 512
+    answers = [called(capsys, "generate", "runs/Tiny-Llama", "hello", "--max-tokens", "8")]
+    assert called(capsys, "export", "runs/Tiny-Llama", "out", "--shard-size", "20KB") == [
+        "out: llama, 10,960 parameters, 261 ids, 0.0 MB in 3 files"
+    ]
+    assert called(capsys, "import", "out", "--name", "again")[0].endswith("261 of text (restored)")
+    answers.append(called(capsys, "generate", "runs/again", "hello", "--max-tokens", "8"))
+    assert answers[0] == answers[1] != []
+
+
+def test_a_recipe_gives_what_a_model_has_not(model, capsys):
+    (model.parent / "chat.yaml").write_text("plugins: {text: {}}\ndata: {form: chat}\nmodel: {width: 32}")
+    lines = called(capsys, "import", model, "chat.yaml", "seed=3", "--name", "chat", "--dtype", "bf16")
+    assert lines[2].startswith("taken from config.json, not from the recipe: model.width, model.layers")
+    recipe = yaml.safe_load((model.parent / "runs/chat/recipe.yaml").read_text())
+    assert (recipe["seed"], recipe["data"]["form"], recipe["model"]["width"]) == (3, "chat", 16)
+    called(capsys, "export", "runs/chat", "out")
+    assert json.loads((model.parent / "out/config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((model.parent / "out/generation_config.json").read_text())["eos_token_id"] == [260, 258]
+
+
+def test_a_stage_starts_from_an_import(model, tunes, capsys):
+    """Trained, exported, imported again: the vocabulary has grown by the blocks of a modality, and stays."""
+    called(capsys, "import", model, "--name", "backbone")
+    parent = yaml.safe_load((tunes / "runs/backbone/recipe.yaml").read_text())
+    (tunes / "shape.yaml").write_text(yaml.safe_dump({"model": {"_replace_": True, **parent["model"]}}))
+    options = ["start_from=runs/backbone", "plugins.text={_replace_: true, tokenizer: imported}", "train.steps=2"]
+    called(capsys, "fit", "tunes.yaml", "shape.yaml", *options)
+    summary = json.loads((tunes / "runs/tunes/summary.json").read_text())
+    assert summary["vocabulary"]["rows"] == {"kept": SIZE, "new": 10, "absent": 0}  # begin, end and eight notes
+    prompt = ["Please play do re mi:", "--output", "melody", "--json"]
+    called(capsys, "export", "runs/tunes", "out")
+    first = called(capsys, "generate", "runs/tunes", *prompt)
+    (tunes / "runs").rename(tunes / "elsewhere")
+    called(capsys, "import", "out")
+    assert called(capsys, "generate", "runs/tunes", *prompt) == first
+    kept = [json.loads((tunes / place / "tunes/summary.json").read_text()) for place in ("runs", "elsewhere")]
+    assert kept[0] == kept[1] == summary
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["import", "nowhere"], "nowhere: no such folder"),
+        (["import", "."], "holds no config.json"),
+        (["import", "MODEL", "seed=1"], "give at least one recipe before key=value"),
+        (["import", "MODEL", "nothing.yaml"], "no recipe nothing.yaml"),
+        (["import", "MODEL", "--name", "a/b"], "--name 'a/b' names a folder"),
+        (["import", "MODEL", "--dtype", "int8"], "--dtype 'int8' is none of keep, bf16, fp16, fp32"),
+        (["import", "MODEL", "--token", "<x>=<y>"], "`<x>` is no token of the recipe's plugins"),
+        (["import", "MODEL", "--token", "<|im_end|>=<y>"], "the text itself has that token already"),
+        (["import", "MODEL", "--text-size", "999"], "--text-size 999, but its tokenizer has 261 ids"),
+        (["import", "MODEL", "--text-size", "99"], "--text-size 99 cuts into the 256 ids of its text tokenizer"),
+        (["export", "nowhere", "out"], "nowhere: no such run folder"),
+        (["export", "runs/done", "out", "--shard-size", "big"], "--shard-size 'big' is no size"),
+        (["export", "runs/done", "MODEL"], "exists and is not empty"),
+        (["export", "runs/done"], "Missing argument"),
+        (["import", "MODEL", "--name", "done"], "runs/done exists already"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(model, capsys, arguments, told):
+    called(capsys, "import", model, "--name", "done")
+    assert told in failing(capsys, *(str(model) if a == "MODEL" else a for a in arguments))
+
+
+def test_damaged_repositories(model, capsys):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    assert "config.json: `model_type` 'gpt2' is not supported" in failing(capsys, "import", model)
+    (model / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    assert "the tensor `model.embed_tokens.weight` is [264, 16], by config.json it is [264, 32]" in failing(
+        capsys, "import", model
+    )
+    (model / "config.json").write_text("{")
+    assert "can not be read as JSON" in failing(capsys, "import", model)
+    (model / "config.json").unlink()
+    assert "holds no config.json" in failing(capsys, "import", model)
+
+
+def test_a_run_that_is_not_whole(model, capsys):
+    called(capsys, "import", model, "--name", "done")
+    weights = model.parent / "runs/done/model.safetensors"
+    save_file({"embedding.weight": torch.zeros(2, 2)}, weights)
+    assert "its weights do not fit its recipe and vocabulary" in failing(capsys, "export", "runs/done", "out")
+    assert not (model.parent / "out").exists()
+    weights.unlink()
+    assert "holds no finished run" in failing(capsys, "export", "runs/done", "out")
