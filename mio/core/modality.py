@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    CodeArray = npt.NDArray[np.int64]
+else:
+    CodeArray = Any  # plugins are declared without loading NumPy
 
 TEXT = "text"
 """Name of the modality whose tokens are the backbone's own text tokens."""
-
-CodeArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
