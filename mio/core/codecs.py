@@ -194,8 +194,10 @@ class Codecs:
             self._memory.popitem(last=False)
         return codes
 
-    def split(self, media: Media) -> list[Media]:
-        """Parts of a media item whose modality is made of another's spans."""
+    def split(self, media: Media) -> Sequence[Media | Codes]:
+        """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
+        if isinstance(media.data, tuple) and media.data and all(isinstance(part, Codes) for part in media.data):
+            return list(media.data)
         splitter: Splitter = self.tokenizer(media.modality)
         return splitter.split(self._opened(media))
 
@@ -207,12 +209,12 @@ class Codecs:
         """Media as they are, files read."""
         return [self._opened(item).data for item in items]
 
-    def round_trip(self, items: Iterable[Media]) -> list[Any]:
+    def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
         """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
         made = []
         for item in items:
             parts = self.modalities[item.modality].parts
-            if parts:
+            if parts and isinstance(item, Media):
                 made.append(self.decode(item.modality, self.round_trip(self.split(item))))
             else:
                 view = list(self.modalities[item.modality].view("generate"))

@@ -23,12 +23,13 @@ from safetensors.torch import save_file
 from mio.core.callbacks import Checkpoints, Figures, ProgressLines
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
+from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
 from mio.core.errors import Interrupted, UserError
 from mio.core.evaluation import evaluate, results_table
 from mio.core.metrics_csv import MetricsCSV
 from mio.core.module import MioModule
 from mio.core.optimizer import ROW_PARAMETERS
-from mio.core.plugins import EnabledPlugins, PluginManager
+from mio.core.plugins import PluginManager
 from mio.core.recipe import (
     chain,
     diff,
@@ -44,7 +45,7 @@ from mio.core.rendering import Renderer
 from mio.core.rows import migrate_rows
 from mio.core.run import CHECKPOINT, LOCK, METRICS, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, Run
 from mio.core.schema import Recipe
-from mio.core.tokenizer_fitting import fitting_items
+from mio.core.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.vocabulary import Vocabulary
 
 
@@ -106,13 +107,17 @@ def fit_stage(recipe: Recipe, folder: Path, manager: PluginManager, parent: Run 
     seed_everything(recipe.seed, verbose=False)
     plugins = manager.for_recipe(recipe)
     codecs = Codecs(plugins)
-    tokenizers = prepare_tokenizers(recipe, folder, plugins, codecs, parent, console)
+    inherited = parent.folder / TOKENIZERS if parent else None
+    starts = [shared_tokenizers(recipe, inherited), *([inherited] if inherited else [])]
+    tokenizers = prepare_tokenizers(recipe, folder / TOKENIZERS, starts, plugins, codecs, console)
     vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=parent.vocabulary if parent else None)
     vocabulary.save(folder / VOCABULARY)
     (folder / LOCK).write_text(lock(recipe, plugins, vocabulary, codecs.fingerprints()), encoding="utf-8")
 
     renderer = Renderer(vocabulary, codecs, recipe.train.loss)
-    data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad)
+    tokens = TokenStore(Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs))
+    data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad, tokens)
+    tell_tokens(data, tokens, console)
     checked = data.preflight()
     module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train, data.leaf_names)
     rows = start_weights(module, parent, recipe.seed)
@@ -161,28 +166,12 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
 
 
-def prepare_tokenizers(
-    recipe: Recipe, folder: Path, plugins: EnabledPlugins, codecs: Codecs, parent: Run | None, console: Console
-) -> dict[str, Any]:
-    """Loads the stage's tokenizers: its own, else its parent's. What neither has is trained on the recipe's data."""
-    weights = folder / TOKENIZERS
-    if parent is not None and not weights.exists():
-        partial = weights.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(parent.folder / TOKENIZERS, partial)
-        partial.rename(weights)
-    missing = [name for name in codecs.trainable() if not (weights / name).is_dir()]
-    if not missing:
-        codecs.load(weights)
-        return {}
-    start = time.perf_counter()
-    console.print(f"training tokenizers: {', '.join(missing)}")
-    figures = codecs.fit(missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed)
-    for name, reported in figures.items():
-        values = ", ".join(f"{key} {value:.4g}" for key, value in reported.items())
-        console.print(f"  {name}: {values}", highlight=False)
-    console.print(f"  {time.perf_counter() - start:.1f} s", highlight=False)
-    return {name: dict(reported) for name, reported in figures.items()}
+def tell_tokens(data: MioDataModule, tokens: TokenStore, console: Console) -> None:
+    """Says which sources are read from shards, and which could be if they were complete."""
+    if data.tokenised:
+        console.print(f"read from {tokens.root}: {', '.join(data.tokenised)}", highlight=False)
+    for folder in tokens.incomplete:
+        console.print(f"{folder} is incomplete and not read; `mio tokenize` goes on with it", highlight=False)
 
 
 def start_weights(module: MioModule, parent: Run | None, seed: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ gather, and nothing is written twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -37,7 +38,7 @@ class MediaCodecs(Protocol):
     def codes(self, media: Media | Codes) -> CodeArray:
         """Codes `[Q, F]` of all codebooks."""
 
-    def split(self, media: Media) -> list[Media]:
+    def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of media whose modality is made of parts."""
 
 

@@ -86,6 +86,8 @@ class RuntimeConfig:
 
     runs: str = "runs"
     """Folder of run folders."""
+    tokens: str = "tokens"
+    """Folder of tokenised sources, which are read in place of the sources themselves."""
     workers: int = 0
     """Data worker processes per device."""
     devices: int = 1

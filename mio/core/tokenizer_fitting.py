@@ -1,14 +1,23 @@
-"""What trainable tokenizers learn from: texts and media of the recipe's own training data."""
+"""Trainable tokenizers: where they come from, and what they learn from where they have to be trained."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import shutil
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from mio.core.codecs import Codecs
+from lightning import seed_everything
+from lightning.pytorch.utilities.seed import isolate_rng
+from rich.console import Console
+
+from mio.core.codecs import FINGERPRINTS, Codecs
 from mio.core.data.sources import OpenSource, open_sources, template_sets
 from mio.core.documents import Document
 from mio.core.errors import DataError
@@ -19,6 +28,60 @@ from mio.core.templates import CompiledTemplate, to_document
 
 RECORDS = 2000
 """Records of each source that are looked at."""
+
+
+def shared_tokenizers(recipe: Recipe, inherited: Path | None) -> Path:
+    """Where `mio tokenize` keeps the tokenizers of a recipe, for the runs that train on their codes.
+
+    The folder's name is a function of what they are trained on and, for those of an earlier stage, `inherited`.
+    """
+    record = inherited / FINGERPRINTS if inherited else None
+    told = {
+        "plugins": recipe.plugins,
+        "seed": recipe.seed,
+        "groups": {name: asdict(group) for name, group in recipe.data.groups.items()},
+        "templates": {name: [asdict(one) for one in own] for name, own in recipe.data.templates.items()},
+        "form": recipe.data.form,
+        "system": recipe.data.system,
+        "inherited": record.read_text(encoding="utf-8") if record and record.is_file() else "",
+    }
+    digest = hashlib.blake2b(json.dumps(told, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+    return Path(recipe.runtime.tokens) / "tokenizers" / digest
+
+
+def prepare_tokenizers(
+    recipe: Recipe,
+    weights: Path,
+    starts: Sequence[Path],
+    plugins: EnabledPlugins,
+    codecs: Codecs,
+    console: Console,
+) -> dict[str, Any]:
+    """Loads the tokenizers of the folder `weights`. What it lacks is trained on the recipe's data.
+
+    A folder that does not exist yet begins as a copy of the first of `starts` that does. Returns the figures of those
+    that were trained.
+    """
+    start = next((folder for folder in starts if folder.is_dir()), None)
+    if start is not None and not weights.exists():
+        partial = weights.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(start, partial, ignore=shutil.ignore_patterns("*.partial"))
+        partial.rename(weights)
+    missing = [name for name in codecs.trainable() if not (weights / name).is_dir()]
+    if not missing:
+        codecs.load(weights)
+        return {}
+    clock = time.perf_counter()
+    console.print(f"training tokenizers: {', '.join(missing)}")
+    with isolate_rng():  # whoever trains them, and whether they are trained or found, changes nothing else
+        seed_everything(recipe.seed, verbose=False)
+        figures = codecs.fit(missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed)
+    for name, reported in figures.items():
+        values = ", ".join(f"{key} {value:.4g}" for key, value in reported.items())
+        console.print(f"  {name}: {values}", highlight=False)
+    console.print(f"  {time.perf_counter() - clock:.1f} s", highlight=False)
+    return {name: dict(reported) for name, reported in figures.items()}
 
 
 def fitting_items(

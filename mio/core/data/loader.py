@@ -16,7 +16,7 @@ from mio.core.data.ledger import group_shares, ledger
 from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Plan
 from mio.core.data.preflight import preflight
-from mio.core.data.sources import DocumentRenderer, SourcePlugins, build_streams
+from mio.core.data.sources import DocumentRenderer, SourcePlugins, Tokens, build_streams
 from mio.core.data.steps import StepShape
 from mio.core.errors import DataError
 from mio.core.schema import Recipe
@@ -98,19 +98,27 @@ class MioDataModule(LightningDataModule):
 
     Whoever drives the training calls `commit` with every batch that was trained on, before a checkpoint is saved. What
     is saved is the position in the global sequence, so a run may go on with another number of ranks or workers. `pad`
-    fills what documents leave of a row; it belongs to no document and has no weight, so any id will do.
+    fills what documents leave of a row; it belongs to no document and has no weight, so any id will do. `tokens` says
+    where shards are found, which are read in place of the sources.
 
     Raises:
         RecipeError: unknown names, wrong options, or rows that do not divide among the devices.
         DataError: a source is empty or its file is missing.
     """
 
-    def __init__(self, recipe: Recipe, plugins: SourcePlugins, renderer: DocumentRenderer, pad: int = 0) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        plugins: SourcePlugins,
+        renderer: DocumentRenderer,
+        pad: int = 0,
+        tokens: Tokens | None = None,
+    ) -> None:
         super().__init__()
         self._recipe = recipe
         self._pad = pad
         self.leaves: list[Leaf]
-        self.leaves, self._streams, self._sources = build_streams(recipe, plugins, renderer)
+        self.leaves, self._streams, self._sources = build_streams(recipe, plugins, renderer, tokens)
         world_size = recipe.runtime.devices * recipe.runtime.nodes
         self.micro_batches_per_step = StepShape.of(recipe.train, world_size).micro_batches
         """Forward passes of each rank per optimizer step."""
@@ -120,6 +128,11 @@ class MioDataModule(LightningDataModule):
     def leaf_names(self) -> tuple[str, ...]:
         """Name of each leaf, by the index that `Batch.leaf` holds."""
         return tuple(leaf.name for leaf in self.leaves)
+
+    @property
+    def tokenised(self) -> list[str]:
+        """`group/source` of the sources that are read from shards."""
+        return [source.label for source in self._sources if source.tokenised]
 
     def _plan(self) -> Plan:
         return Plan(self.leaves, self._streams, self._recipe.mixture, self._recipe.data.packing)

@@ -25,8 +25,9 @@ def preflight(
 ) -> dict[str, Any]:
     """Checks every source in all of its directions. What was learnt about lengths spares the plan the same work.
 
-    Returns, by `group/source`: `records`, `checked`, `broken`, `skipped` (count by reason, filters included; a record
-    may count once per direction) and `problems` (the first hundred broken records with their error).
+    Returns, by `group/source`: `records`, `checked`, `tokenised` (read from shards), `broken`, `skipped` (count by
+    reason, filters included; a record may count once per direction) and `problems` (the first hundred broken records
+    with their error).
 
     Raises:
         DataError: the broken share of a source's records exceeds `max_skipped`, or none of them can be used.
@@ -65,6 +66,7 @@ def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: flo
     report = {
         "records": len(source.records),
         "checked": len(records),
+        "tokenised": source.tokenised,
         "broken": broken,
         "skipped": dict(skipped),
         "problems": problems,

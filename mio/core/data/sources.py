@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mio.core.data.checks import check_source
 from mio.core.data.config import SourceConfig
 from mio.core.data.mixture import Leaf, leaves, read_sources
 from mio.core.data.order import derive_seed
 from mio.core.data.readers import jsonl
+from mio.core.data.shards.reader import dropped
 from mio.core.data.streams import Memory, RecordStream, Rendered
 from mio.core.documents import Document
 from mio.core.errors import DataError, PluginError, RecipeError, UserError
@@ -37,10 +38,26 @@ class SourcePlugins(Protocol):
     def filters(self) -> dict[str, tuple[str, Filter]]: ...
 
 
+class Tokens(Protocol):
+    """Where shards are found (see `mio.core.data.shards.store.TokenStore`)."""
+
+    def find(self, label: str, config: SourceConfig, raw: Source | None) -> Source | None: ...
+
+
 class DocumentRenderer(Protocol):
     """Document to tokens (see `mio.core.rendering.Renderer`)."""
 
     def render(self, document: Document) -> Rendered: ...
+
+
+@runtime_checkable
+class StreamedSource(Protocol):
+    """Records that can only be read in their order, of a number that nobody knows: `mio tokenize` reads them."""
+
+    streamed: bool
+
+    def __iter__(self) -> Iterator[Callable[[], Record]]:
+        """Calls that read one record each."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,8 @@ class OpenSource:
     records: Source
     shipped: bool
     """Whether a plugin ships it, as opposed to a file of the user's."""
+    tokenised: bool = False
+    """Whether `records` are read from shards, filters applied."""
 
     @property
     def label(self) -> str:
@@ -60,8 +79,12 @@ class OpenSource:
         return f"{self.group}/{self.name}"
 
 
-def open_sources(recipe: Recipe, plugins: SourcePlugins) -> list[OpenSource]:
-    """Every source that the recipe's mixture reads, in its order.
+def open_sources(
+    recipe: Recipe, plugins: SourcePlugins, tokens: Tokens | None = None, streamed: bool = False
+) -> list[OpenSource]:
+    """Every source that the recipe's mixture reads, in its order, from shards where `tokens` has them.
+
+    `streamed` says that streams will do as well.
 
     Raises:
         RecipeError: unknown datasets or wrong options, all of them at once.
@@ -77,26 +100,38 @@ def open_sources(recipe: Recipe, plugins: SourcePlugins) -> list[OpenSource]:
         wrong = check_source(where, source, datasets, directions, filters)
         problems += wrong
         if not wrong:
+            raw: Source | None = None
+            missing: DataError | None = None
             try:
-                opened.append(OpenSource(group, name, source, *_open(source, shipped, modalities)))
+                raw = _open(source, shipped, modalities)
             except RecipeError as error:
                 problems += [f"`{where}`: {problem}" for problem in error.problems]
+                continue
+            except DataError as error:  # shards may be all that is at hand
+                missing = error
+            found = tokens.find(f"{group}/{name}", source, raw) if tokens else None
+            records = found or raw
+            if records is None:
+                assert missing is not None
+                raise missing
+            opened.append(OpenSource(group, name, source, records, source.dataset in shipped, found is not None))
     if problems:
         raise RecipeError(problems)
     for one in opened:
-        if not len(one.records):
+        if isinstance(one.records, StreamedSource):
+            if not streamed:
+                raise DataError(f"{one.label}: is a stream, which only `mio tokenize` reads; give it before training")
+        elif not len(one.records):
             raise DataError(f"{one.label}: dataset `{one.config.dataset}` has no records in split `{one.config.split}`")
     return opened
 
 
-def _open(
-    config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]], modalities: list[str]
-) -> tuple[Source, bool]:
+def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]], modalities: list[str]) -> Source:
     if config.dataset not in shipped:
-        return jsonl(config.options, modalities), False
+        return jsonl(config.options, modalities)
     owner, factory = shipped[config.dataset]
     try:
-        return factory(config.split, config.options), True
+        return factory(config.split, config.options)
     except PluginError:
         raise
     except UserError as error:
@@ -115,7 +150,7 @@ def template_sets(recipe: Recipe, plugins: SourcePlugins) -> dict[str, tuple[Tem
 
 
 def build_streams(
-    recipe: Recipe, plugins: SourcePlugins, renderer: DocumentRenderer
+    recipe: Recipe, plugins: SourcePlugins, renderer: DocumentRenderer, tokens: Tokens | None = None
 ) -> tuple[list[Leaf], list[RecordStream], list[OpenSource]]:
     """The leaves of the recipe's mixture, the stream of each, and the sources behind them.
 
@@ -125,9 +160,8 @@ def build_streams(
         RecipeError: unknown names or wrong options, all of them at once.
         DataError: a source is empty or its file is missing.
     """
-    sources = open_sources(recipe, plugins)
+    sources = open_sources(recipe, plugins, tokens)
     sets = template_sets(recipe, plugins)
-    filters = {name: function for name, (_, function) in plugins.filters().items()}
     compiled: dict[tuple[str, str], dict[str, list[CompiledTemplate]]] = {}
     for source in sources:
         by_direction = compiled[source.group, source.name] = {}
@@ -148,7 +182,7 @@ def build_streams(
                 name=leaf.name,
                 source=source.records,
                 render=_rendering(templates, form, recipe.data.system, renderer),
-                drop=_dropping([(name, filters[name], opts or {}) for name, opts in source.config.filters.items()]),
+                drop=dropped if source.tokenised else dropping(source.config, plugins),
                 seed=derive_seed(recipe.seed, *leaf[:3]),
                 context=recipe.data.packing.context,
                 identity=_identity(source, texts, form, recipe.data.system),
@@ -170,7 +204,13 @@ def _rendering(
     return render
 
 
-def _dropping(filters: list[tuple[str, Filter, Mapping[str, Any]]]) -> Callable[[Record], str]:
+def dropping(config: SourceConfig, plugins: SourcePlugins) -> Callable[[Record], str]:
+    """The filters of a source as one function: a reason to leave a record out, or the empty string."""
+    known = plugins.filters()
+    filters: list[tuple[str, Filter, Mapping[str, Any]]] = [
+        (name, known[name][1], options or {}) for name, options in config.filters.items()
+    ]
+
     def drop(record: Record) -> str:
         for name, function, options in filters:
             reason = function(record, options)

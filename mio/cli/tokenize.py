@@ -1,0 +1,34 @@
+"""`mio tokenize`: media to codes, ahead of training."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mio.cli.options import Plugin, Recipes, manager, split
+
+
+def tokenize(
+    recipes: Recipes,
+    engine: Annotated[
+        str, typer.Option(help="`local`: this process, or the ranks of torchrun or srun; `ray`: a Ray cluster.")
+    ] = "local",
+    shard_records: Annotated[int, typer.Option(min=1, help="Records of a shard.")] = 4096,
+    plugin: Plugin = [],
+) -> None:
+    """Tokenise the media of a recipe's sources into shards, which training then reads. Continues where it was stopped.
+
+    mio tokenize recipes/stage4.yaml
+
+    torchrun --nproc-per-node 8 -m mio tokenize recipes/stage4.yaml
+    """
+    from mio.core.recipe import chain
+
+    names, overrides = split(recipes)
+    plugins = manager(plugin)
+    chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
+
+    from mio.core.tokenize import tokenize as run
+
+    run(names, overrides, plugins, shard_records=shard_records, engine=engine, local_plugins=plugin)

@@ -1,0 +1,208 @@
+"""Records to shards: reads media, tokenises them in batches, and notes what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mio.core.codecs import Codecs
+from mio.core.data.shards.shapes import Failed
+from mio.core.data.shards.writer import ShardWriter
+from mio.core.errors import DataError, MioError
+from mio.core.modality import Codes, Media, Record
+
+BATCH = 64
+"""Items that are tokenised together."""
+BATCH_BYTES = 256 << 20
+"""Size of their media in memory at which a batch is closed before it is full."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """In place of media that are being tokenised."""
+
+    modality: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """In place of an item of parts."""
+
+    modality: str
+    items: tuple[_Item | Codes, ...]
+
+
+class ShardEncoder:
+    """Makes one shard of records. What it does depends on the shard alone, not on what was tokenised before it.
+
+    Args:
+        codecs: with the tokenizers' weights loaded.
+        fingerprints: of the tokenizers (see `mio.core.data.shards.store.tokenizer_fingerprints`).
+        drop: a reason to leave a record out, or the empty string.
+    """
+
+    def __init__(self, codecs: Codecs, fingerprints: Mapping[str, str], drop: Callable[[Record], str]) -> None:
+        self._codecs = codecs
+        self._fingerprints = fingerprints
+        self._drop = drop
+        self._done: dict[str, Any] = {}
+        self._waiting: dict[str, list[tuple[str, Any]]] = {}
+        self._samples: dict[str, Any] = {}
+        self._bytes = 0
+
+    def encode(
+        self, records: Iterable[Callable[[], Record]], first: int, where: Callable[[int], str], tick: Callable[[], None]
+    ) -> ShardWriter:
+        """The shard of `records`, each of which is read by a call.
+
+        Args:
+            first: index of the first record in its source.
+            where: names a record by its index, for what is noted about it.
+            tick: called after every record.
+
+        Raises what a mistake in the recipe or a plugin raises; what is wrong with a record is noted in its place.
+        """
+        self._done, self._waiting, self._samples, self._bytes = {}, {}, {}, 0
+        writer = ShardWriter(self._codecs.modalities, self._fingerprints, first)
+        read: list[dict[str, Any] | Failed | str] = []
+        for index, call in enumerate(records, first):
+            try:
+                record = call()
+                reason = self._drop(record)
+                read.append(reason or {name: self._field(value, where(index)) for name, value in record.items()})
+            except Exception as error:
+                read.append(_failed(error, where(index)))
+            tick()
+        for modality in self._waiting:
+            self._flush(modality)
+        for index, content in enumerate(read, first):
+            if isinstance(content, Failed):
+                writer.fail(content.reason)
+            elif isinstance(content, str):
+                writer.drop(content)
+            else:
+                writer.add({name: self._resolved(value, where(index)) for name, value in content.items()})
+        return writer
+
+    def sample(self) -> dict[str, Any]:
+        """The first item of each modality decoded and tokenised again: `kept`, the share of codes that stay the same.
+
+        Where the decoder gives an array of the item's own shape, `snr_db` compares the two. A modality that nothing
+        can decode has the reason instead.
+        """
+        return {name: self._reconstruction(name, data) for name, data in sorted(self._samples.items())}
+
+    def _reconstruction(self, modality: str, data: Any) -> dict[str, Any]:
+        tokenizer = self._codecs.tokenizer(modality)
+        view = list(self._codecs.modalities[modality].view("generate"))
+        try:
+            codes = np.asarray(tokenizer.encode([data])[0])
+            decoded = self._codecs.decode(modality, codes[view])
+            again = np.asarray(tokenizer.encode([decoded])[0])
+        except Exception as error:
+            return {"problem": f"{type(error).__name__}: {error}"}
+        frames = min(codes.shape[1], again.shape[1])
+        same = (codes[view, :frames] == again[view, :frames]).sum()
+        figures: dict[str, Any] = {"frames": codes.shape[1], "kept": round(float(same) / max(1, codes[view].size), 3)}
+        first, second = (np.asarray(media[0] if isinstance(media, tuple) else media) for media in (data, decoded))
+        if first.shape == second.shape and first.size:
+            noise = float(np.square(first.astype(np.float64) - second).mean())
+            power = float(np.square(first.astype(np.float64)).mean())
+            if noise > 0 and power > 0:
+                figures["snr_db"] = round(float(10 * np.log10(power / noise)), 1)
+        return figures
+
+    def _field(self, value: Any, where: str) -> Any:
+        try:
+            return self._scheduled(value)
+        except Exception as error:
+            return _failed(error, where)
+
+    def _scheduled(self, value: Any) -> Any:
+        """The value with items in the place of its media, which are read and wait to be tokenised."""
+        if isinstance(value, Media):
+            declared = self._codecs.modalities[value.modality]
+            if declared.parts:
+                return _Parts(value.modality, tuple(self._scheduled(part) for part in self._codecs.split(value)))
+            return self._item(value)
+        if isinstance(value, Mapping):
+            return {name: self._scheduled(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._scheduled(inner) for inner in value]
+        return value
+
+    def _item(self, media: Media) -> _Item:
+        item = _Item(media.modality, f"{media.modality}:{media.key}")
+        if item.name not in self._done:
+            data = self._codecs.originals([media])[0]
+            self._samples.setdefault(media.modality, data)
+            self._done[item.name] = None
+            waiting = self._waiting.setdefault(media.modality, [])
+            waiting.append((item.name, data))
+            self._bytes += _size(data)
+            if len(waiting) == BATCH:
+                self._flush(media.modality)
+            elif self._bytes > BATCH_BYTES:
+                for modality in self._waiting:
+                    self._flush(modality)
+        return item
+
+    def _flush(self, modality: str) -> None:
+        """Tokenises what waits; where the batch fails, each item by itself, so that one costs no other."""
+        waiting, self._waiting[modality] = self._waiting[modality], []
+        tokenizer = self._codecs.tokenizer(modality)
+        made: list[Any]
+        try:
+            made = list(tokenizer.encode([data for _, data in waiting])) if waiting else []
+        except Exception:
+            made = []
+            for _, data in waiting:
+                try:
+                    made += tokenizer.encode([data])
+                except Exception as error:
+                    made.append(_failed(error))
+        for (name, data), codes in zip(waiting, made, strict=True):
+            self._done[name] = codes
+            self._bytes -= _size(data)
+
+    def _resolved(self, value: Any, where: str) -> Any:
+        """The value with codes in place of its items; `Failed` where one of them has none."""
+        try:
+            return self._with_codes(value)
+        except DataError as error:
+            return _failed(error, where)
+
+    def _with_codes(self, value: Any) -> Any:
+        if isinstance(value, _Item):
+            codes = self._done[value.name]
+            if isinstance(codes, Failed):
+                raise DataError(codes.reason)
+            return Codes(value.modality, codes)
+        if isinstance(value, _Parts):
+            return Media(value.modality, tuple(self._with_codes(item) for item in value.items), key="tokenised")
+        if isinstance(value, dict):
+            return {name: self._with_codes(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._with_codes(inner) for inner in value]
+        return value
+
+
+def _failed(error: Exception, where: str = "") -> Failed:
+    """What is noted of an error. Raises it again if it is no record's fault."""
+    if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
+        raise error
+    text = f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}"
+    return Failed(text if where in text else f"{where}: {text}")
+
+
+def _size(media: Any) -> int:
+    """Bytes of the arrays that media consist of."""
+    if isinstance(media, np.ndarray):
+        return int(media.nbytes)
+    if isinstance(media, list | tuple):
+        return sum(_size(part) for part in media)
+    return 0

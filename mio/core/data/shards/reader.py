@@ -1,0 +1,157 @@
+"""Reads shards: any record in a few microseconds. Free of torch at import."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mio.core.data.shards.format import map_arrays, read_header, shard_name
+from mio.core.data.shards.shapes import Shape, StoredRecord
+from mio.core.data.shards.writer import HOLE
+from mio.core.errors import DataError
+from mio.core.modality import Codes, Record
+
+_PARSED = 4096
+"""Shapes kept parsed."""
+
+
+class Shard:
+    """One shard, mapped into memory. Its content is trusted once its header is: `verify` checks every byte."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `DataError` if the file is no whole shard."""
+        self.path = path
+        self.header, start = read_header(path)
+        self._arrays = arrays = map_arrays(path, self.header, start)
+        self.first: int = self.header["first"]
+        # memoryviews give Python's integers several times faster than arrays do
+        self._shape_of, self._text_at, self._item_at, self._items, self._text_ends = (
+            arrays[name].data for name in ("shape_of", "text_at", "item_at", "items", "text_ends")
+        )
+        self._text = arrays["text"].data
+        self._books = {name: len(found["codebooks"]) for name, found in self.header["modalities"].items()}
+        self._ends = {name: arrays[f"ends/{name}"].data for name in self._books}
+        self._codes = {name: arrays[f"codes/{name}"] for name in self._books}
+        self._shapes: OrderedDict[int, Shape] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._shape_of)
+
+    def __getitem__(self, place: int) -> Record:
+        """Record `first + place` of the source. Raises `DataError` with its reason for one that could not be read."""
+        number = self._shape_of[place]
+        if number == HOLE:
+            return self._hole(place)
+        shape = self._shapes.get(number) or self._parsed(number)
+        at, stop = self._text_at[place], self._text_at[place + 1]
+        ends = self._text_ends[at : stop + 1].tolist()
+        texts = [str(self._text[start:end], "utf-8") for start, end in pairwise(ends)]
+        kinds = shape.kinds
+        record = shape.put_together(iter(texts), map(self._item, kinds, self._refs(place)) if kinds else iter(()))
+        if self._failures and place in self._failures:
+            return StoredRecord(record, self._failures[place])
+        return record
+
+    def frames(self, place: int) -> list[tuple[str, int]]:
+        """(modality, frames) of each item of a record, in order, from the index alone; none for a hole."""
+        number = self._shape_of[place]
+        if number == HOLE:
+            return []
+        found = []
+        for name, item in zip((self._shapes.get(number) or self._parsed(number)).kinds, self._refs(place), strict=True):
+            ends = self._ends[name]
+            found.append((name, (ends[item + 1] - ends[item]) // self._books[name]))
+        return found
+
+    def _refs(self, place: int) -> list[int]:
+        return self._items[self._item_at[place] : self._item_at[place + 1]].tolist()
+
+    def _item(self, modality: str, number: int) -> Codes:
+        ends = self._ends[modality]
+        codes: npt.NDArray[np.int64] = self._codes[modality][ends[number] : ends[number + 1]]
+        return Codes(modality, codes.reshape(self._books[modality], -1))
+
+    def _parsed(self, number: int) -> Shape:
+        ends = self._arrays["shape_ends"]
+        text = self._arrays["shapes"][int(ends[number]) : int(ends[number + 1])].tobytes()
+        shape = self._shapes[number] = Shape(json.loads(text))
+        if len(self._shapes) > _PARSED:
+            self._shapes.popitem(last=False)
+        return shape
+
+    @cached_property
+    def _failures(self) -> dict[int, dict[str, str]]:
+        """Reason by field, by place."""
+        found: dict[int, dict[str, str]] = {}
+        for index, field, reason in self.header["failed"]:
+            found.setdefault(index - self.first, {})[field] = reason
+        return found
+
+    @cached_property
+    def _dropped(self) -> dict[int, str]:
+        return {index - self.first: reason for index, reason in self.header["dropped"]}
+
+    def _hole(self, place: int) -> Record:
+        if place in self._dropped:
+            return StoredRecord({}, {}, self._dropped[place])
+        raise DataError(self._failures[place][""])
+
+
+class TokenisedSource:
+    """The records of a tokenised source, by the folder of its shards. Shards are opened when they are first read."""
+
+    def __init__(self, folder: Path, records: int, shard_records: int, content: str, checksums: list[str]) -> None:
+        """
+        Args:
+            records: how many there are.
+            shard_records: how many each shard but the last holds.
+            content: fingerprint of the source that was tokenised, where it had one.
+            checksums: of each shard.
+        """
+        self.folder = folder
+        self.fingerprint = content
+        self.name_record: Callable[[int], str] = lambda index: f"{folder.name}: record {index}"
+        """Names a record for messages: the way of the source itself, where that is at hand."""
+        self._records = records
+        self._size = shard_records
+        self._checksums = checksums
+        self._shards: list[Shard | None] = [None] * len(checksums)
+
+    def __len__(self) -> int:
+        return self._records
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < self._records:
+            raise IndexError(f"record {index} of {self._records}")
+        number, place = divmod(index, self._size)
+        shard = self._shards[number] or self._open(number)
+        return shard[place]
+
+    def frames(self, index: int) -> list[tuple[str, int]]:
+        """(modality, frames) of each item of a record, in order, without reading its codes."""
+        number, place = divmod(index, self._size)
+        return (self._shards[number] or self._open(number)).frames(place)
+
+    def locate(self, index: int) -> str:
+        """Names a record for messages."""
+        return self.name_record(index)
+
+    def _open(self, number: int) -> Shard:
+        path = self.folder / shard_name(number)
+        shard = Shard(path)
+        if shard.header["checksum"] != self._checksums[number]:
+            raise DataError(f"{path}: is not the shard that the folder's index names; give `mio tokenize` again")
+        self._shards[number] = shard
+        return shard
+
+
+def dropped(record: Record) -> str:
+    """Why a filter left a record out when it was tokenised; the empty string if none did."""
+    return record.dropped if isinstance(record, StoredRecord) else ""

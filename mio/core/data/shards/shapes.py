@@ -1,0 +1,157 @@
+"""A record taken apart: its shape, its texts and its items of codes. Free of torch.
+
+The shape is what remains of a record without its content: names of fields, lists, turns. Records of one source have few
+distinct ones, so a shard keeps each once. It is written as JSON:
+
+| JSON | stands for |
+| --- | --- |
+| `0` | a text |
+| `"M"` | codes of modality M |
+| `["", "M", "P", n]` | an item of modality M that consists of n items of modality P |
+| any other `[...]` | a list |
+| `{"name": ...}` | a mapping, the record itself among them |
+| `{"": value}` | a constant: a role, a truth value, null |
+| `-1` | a field whose content could not be tokenised |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from mio.core.errors import DataError
+from mio.core.modality import Codes, Media
+
+TEXT_SLOT, FAILED_SLOT = 0, -1
+ROLE = "role"
+"""Of a turn: one of a few words, hence part of the shape."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """In place of a field's content: why there is none."""
+
+    reason: str
+
+
+class Unstorable(Exception):
+    """A value that no template could use either. The message names its type."""
+
+
+def take_apart(value: Any, texts: list[str], items: list[tuple[str, Any]]) -> Any:
+    """Shape of a value; its texts and codes are appended in the order in which they occur. Raises `Unstorable`."""
+    if isinstance(value, str):
+        texts.append(value)
+        return TEXT_SLOT
+    if isinstance(value, Codes):
+        items.append((value.modality, value.codes))
+        return value.modality
+    if isinstance(value, Failed):
+        return FAILED_SLOT
+    if value is None or isinstance(value, bool):
+        return {"": value}
+    if isinstance(value, Real):
+        texts.append(str(value))
+        return TEXT_SLOT
+    if isinstance(value, Media) and isinstance(value.data, tuple):
+        for part in value.data:
+            take_apart(part, texts, items)
+        return ["", value.modality, value.data[0].modality if value.data else "", len(value.data)]
+    if isinstance(value, list | tuple):
+        return [take_apart(item, texts, items) for item in value]
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) and name for name in value):
+            raise Unstorable(f"a mapping with the keys {list(value)}")
+        return {
+            name: {"": inner} if name == ROLE and isinstance(inner, str) else take_apart(inner, texts, items)
+            for name, inner in value.items()
+        }
+    raise Unstorable(type(value).__name__)
+
+
+class StoredRecord(dict[str, Any]):
+    """A record of a shard. Reading a field that could not be tokenised raises `DataError` with the reason."""
+
+    __slots__ = ("dropped", "failed")
+
+    def __init__(self, fields: Mapping[str, Any], failed: Mapping[str, str], dropped: str = "") -> None:
+        super().__init__(fields)
+        self.failed = failed
+        """Reason by field."""
+        self.dropped = dropped
+        """Why a filter of the recipe left the record out, when its media were still there to be looked at."""
+
+    def __missing__(self, name: str) -> Any:
+        if name in self.failed:
+            raise DataError(self.failed[name])
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.failed
+
+
+class Shape:
+    """A shape, ready to put records together."""
+
+    __slots__ = ("_fields", "kinds")
+
+    def __init__(self, shape: Mapping[str, Any]) -> None:
+        self._fields = tuple((name, inner) for name, inner in shape.items() if inner != FAILED_SLOT)
+        self.kinds: tuple[str, ...] = tuple(_kinds(list(shape.values())))
+        """Modality of each item, in order."""
+
+    def put_together(self, texts: Iterator[str], items: Iterator[Codes]) -> dict[str, Any]:
+        """The record of these texts and items, as many as the shape has."""
+        record: dict[str, Any] = {}
+        for name, inner in self._fields:
+            if inner == TEXT_SLOT:
+                record[name] = next(texts)
+            elif isinstance(inner, str):
+                record[name] = next(items)
+            else:
+                record[name] = _restored(inner, texts, items)
+        return record
+
+
+def _restored(shape: Any, texts: Iterator[str], items: Iterator[Codes]) -> Any:
+    if shape == TEXT_SLOT:
+        return next(texts)
+    if isinstance(shape, str):
+        return next(items)
+    if isinstance(shape, list):
+        if shape and shape[0] == "":
+            _, modality, _, count = shape
+            return Media(modality, tuple(next(items) for _ in range(count)), key="tokenised")
+        return [_restored(inner, texts, items) for inner in shape]
+    if "" in shape:
+        return shape[""]
+    return {name: _restored(inner, texts, items) for name, inner in shape.items()}
+
+
+def _kinds(shape: Any) -> Iterator[str]:
+    if isinstance(shape, str):
+        yield shape
+    elif isinstance(shape, list):
+        if shape and shape[0] == "":
+            yield from [shape[2]] * shape[3]
+        else:
+            for inner in shape:
+                yield from _kinds(inner)
+    elif isinstance(shape, dict) and "" not in shape:
+        for inner in shape.values():
+            yield from _kinds(inner)
+
+
+def parts_in(shape: Any) -> Iterator[str]:
+    """Modalities of parts that occur in a shape."""
+    if isinstance(shape, list):
+        if shape and shape[0] == "":
+            yield shape[1]
+        else:
+            for inner in shape:
+                yield from parts_in(inner)
+    elif isinstance(shape, dict) and "" not in shape:
+        for inner in shape.values():
+            yield from parts_in(inner)

@@ -1,0 +1,146 @@
+"""`mio tokenize`: media -> shards for every source of a recipe's chain, by one process or by ranks that share the work.
+
+A source is cut into shards of a fixed number of records. Rank r of W makes the shards r, r + W, ...; nobody asks who
+made which, and a shard's bytes depend on its records and tokenizers alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from mio.core.codecs import Codecs
+from mio.core.data.shards.store import TokenIndex
+from mio.core.data.shards.work import FAILED, Job, ShardWorker, claim, finish, make_job
+from mio.core.data.sources import open_sources
+from mio.core.errors import UserError
+from mio.core.plugins import EnabledPlugins, PluginManager
+from mio.core.progress import Progress
+from mio.core.ranks import Ranks
+from mio.core.recipe import chain, diff, load_resolved, starting_folder
+from mio.core.recipe_check import check
+from mio.core.run import RECIPE, TOKENIZERS
+from mio.core.schema import Recipe
+from mio.core.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
+
+ENGINES = ("local", "ray")
+SHARD_RECORDS = 4096
+
+
+def tokenize(
+    recipes: Sequence[str],
+    overrides: Sequence[str],
+    manager: PluginManager,
+    *,
+    shard_records: int = SHARD_RECORDS,
+    engine: str = "local",
+    local_plugins: Sequence[str] = (),
+    console: Console | None = None,
+) -> dict[Path, TokenIndex]:
+    """Tokenises what the recipe and the earlier stages of its chain read; returns the index of each folder of shards.
+
+    Tokenizers that have to be trained are trained first. Work that was done before is kept, whatever ended it.
+
+    Args:
+        shard_records: records of a shard.
+        engine: `local`: this process, or the ranks of `torchrun` or `srun`; `ray`: a Ray cluster.
+        local_plugins: plugins that are not installed, as they were given to the manager; Ray's workers find them so.
+
+    Raises:
+        UserError: a mistake in the recipes, or shards of other tokenizers where these would be written.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"engine `{engine}` is not one of {', '.join(ENGINES)}")
+    if shard_records < 1:
+        raise UserError(f"a shard has at least 1 record, not {shard_records}")
+    stages = chain(recipes, overrides, manager)
+    for recipe in stages:
+        check(recipe, manager.for_recipe(recipe))
+    ranks = Ranks.join()
+    console = (console or Console()) if ranks.rank == 0 else Console(quiet=True)
+    indices: dict[Path, TokenIndex] = {}
+    inherited = starting_folder(stages[0])
+    inherited = inherited / TOKENIZERS if inherited else None
+    for recipe in stages:
+        # more threads would round differently, and shards must not depend on who made them
+        torch.set_num_threads(recipe.runtime.threads or 1)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
+        plugins = manager.for_recipe(recipe)
+        codecs = Codecs(plugins)
+        if ranks.rank == 0:
+            inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
+            ranks.wait()
+        else:
+            ranks.wait()
+            inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
+        root = Path(recipe.runtime.tokens)
+        jobs: dict[Path, Job] = {}
+        for source in open_sources(recipe, plugins, streamed=True):
+            job = make_job(root, source, shard_records)
+            if job.folder not in indices:
+                jobs.setdefault(job.folder, job)
+        if ranks.rank == 0:
+            for note in filter(None, map(claim, jobs.values())):
+                console.print(note, highlight=False, soft_wrap=True)
+        ranks.wait()
+        if engine == "ray":
+            from mio.core.tokenize_ray import run_on_ray
+
+            run_on_ray(list(jobs.values()), recipe, inherited, local_plugins, console)
+        else:
+            _run(list(jobs.values()), ShardWorker(plugins, codecs), ranks, console)
+        ranks.wait()
+        for folder, job in jobs.items():
+            if ranks.rank == 0:
+                indices[folder] = finish(job)
+                console.print(told(job, indices[folder]), highlight=False, soft_wrap=True)
+            else:
+                indices[folder] = TokenIndex(0, 0, "", {}, 0, {}, [])
+    ranks.leave()
+    return indices
+
+
+def load_tokenizers(
+    recipe: Recipe, inherited: Path | None, plugins: EnabledPlugins, codecs: Codecs, console: Console
+) -> Path:
+    """Loads the tokenizers that a run of the recipe would use, training what is missing; returns their folder.
+
+    They are those of its run folder if there is one, else those of the stage before if it has all, else those of the
+    folder that runs find (see `shared_tokenizers`).
+    """
+    run = Path(recipe.runtime.runs) / recipe.name
+    wanted = codecs.trainable()
+    same = (run / RECIPE).is_file() and not diff(load_resolved(run / RECIPE), recipe)
+    for folder in ([run / TOKENIZERS] if same else []) + ([inherited] if inherited else []):
+        if folder.is_dir() and all((folder / name).is_dir() for name in wanted):
+            codecs.load(folder)
+            return folder
+    shared = shared_tokenizers(recipe, inherited)
+    prepare_tokenizers(recipe, shared, [inherited] if inherited else [], plugins, codecs, console)
+    return shared
+
+
+def _run(jobs: Sequence[Job], worker: ShardWorker, ranks: Ranks, console: Console) -> None:
+    for job in jobs:
+        total = job.records
+        if total is not None and ranks.size > 1:  # this rank's part of them
+            mine = range(ranks.rank, job.shards, ranks.size)
+            total = sum(min(job.shard_records, total - number * job.shard_records) for number in mine)
+        with Progress(console, job.source.label, total) as progress:
+            worker.run(job, ranks.rank, ranks.size, progress.tick, progress.skip)
+
+
+def told(job: Job, index: TokenIndex) -> str:
+    """What became of a source, in one line."""
+    size = sum(path.stat().st_size for path in job.folder.glob("*.shard"))
+    line = f"{job.source.label}: {index.records:,} records in {len(index.shards)} shards, {size / 1e6:.1f} MB"
+    if index.dropped:
+        line += "; dropped " + ", ".join(f"{count:,} ({reason})" for reason, count in index.dropped.items())
+    if index.failed:
+        line += f"; {index.failed:,} failed, listed in {job.folder / FAILED}"
+    return line + f" -> {job.folder}{os.sep}"

@@ -1,0 +1,274 @@
+"""`mio tokenize`: the same bytes whoever makes them and however often they are killed, and the batches of raw data."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from mio.cli import app
+from mio.core.codecs import Codecs
+from mio.core.data.loader import MioDataModule
+from mio.core.data.shards.reader import TokenisedSource
+from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.errors import DataError, UserError
+from mio.core.plugins import PluginManager
+from mio.core.recipe import chain
+from mio.core.rendering import Renderer
+from mio.core.tokenize import load_tokenizers, tokenize
+from mio.core.vocabulary import Vocabulary
+
+SMALL = """
+name: small
+plugins:
+  text: {tokenizer: bytes}
+  image: {tokenizer: patch_vq, size: 8, patch: 2, codebook_size: 16}
+  video: {min_frames: 3, max_frames: 5}
+data:
+  groups:
+    pairs:
+      sources:
+        captions:
+          {dataset: jsonl, options: {path: captions.jsonl}, templates: image_text, filters: {min_side: {pixels: 5}}}
+    more:
+      sources:
+        videos: {dataset: jsonl, options: {path: videos.jsonl}, templates: video_text}
+        stories: {dataset: jsonl, options: {path: stories.jsonl}}
+  packing: {context: 512}
+mixture: {ratios: {pairs: 1, more: 2}}
+model: {width: 32, layers: 1, heads: 1}
+train: {steps: 6, rows: 4}
+runtime: {threads: 1, accelerator: cpu}
+"""
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A recipe of pictures with captions, every tenth of them too small, of videos, and of stories with pictures."""
+    draw = np.random.default_rng(0)
+    pictures = []
+    for index in range(60):
+        side = 4 if index % 10 == 3 else 8
+        picture = Image.fromarray(draw.integers(0, 256, (side, side), np.uint8))
+        picture.save(tmp_path / f"{index}.png")
+        pictures.append(picture.resize((8, 8)))
+    for index in range(15):
+        frames = pictures[index : index + 4]
+        frames[0].save(tmp_path / f"{index}.gif", save_all=True, append_images=frames[1:])
+    rows = {
+        "captions": [{"image": f"{index}.png", "caption": f"picture {index}"} for index in range(60)],
+        "videos": [{"video": f"{index}.gif", "description": f"video {index}", "seconds": index} for index in range(15)],
+        "stories": [
+            {"parts": ["once ", {"type": "image", "image": f"{index}.png"}, f" upon {index}"]} for index in range(30)
+        ],
+    }
+    for name, records in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "small.yaml").write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*overrides, recipe="small.yaml", size=20):
+    """Tokenises in this process; returns what was printed."""
+    printed = io.StringIO()
+    tokenize([recipe], list(overrides), PluginManager.discover(), shard_records=size,
+             console=Console(file=printed, width=200))  # fmt: skip
+    return printed.getvalue()
+
+
+def content(folder):
+    """Digest of every file but those of trained tokenizers, which may hold when they were saved."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] != "tokenizers"
+    }
+
+
+def batches(*overrides, recipe="small.yaml"):
+    """All batches of the recipe, and which sources are read from shards."""
+    manager = PluginManager.discover()
+    [stage] = chain([recipe], list(overrides), manager)
+    plugins = manager.for_recipe(stage)
+    codecs = Codecs(plugins)
+    load_tokenizers(stage, None, plugins, codecs, Console(quiet=True))
+    vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
+    tokens = TokenStore(tokens_folder(stage), tokenizer_fingerprints(plugins, codecs))
+    renderer = Renderer(vocabulary, codecs, stage.train.loss)
+    data = MioDataModule(stage, plugins, renderer, vocabulary.specials.pad, tokens)
+    data.preflight()
+    made = list(data.train_dataloader())
+    data.commit(made[-1])
+    return made, data.tokenised, data.report()
+
+
+def captions(small):
+    """Folder of the captions' shards: the only one of its number of records."""
+    [folder] = [
+        path.parent
+        for path in (small / "tokens").glob("*/source.json")
+        if json.loads(path.read_text())["records"] == 60
+    ]
+    return folder
+
+
+def tokens_folder(stage):
+    from pathlib import Path
+
+    return Path(stage.runtime.tokens)
+
+
+def equal(first, second):
+    return len(first) == len(second) and all(
+        torch.equal(a.tokens, b.tokens) and torch.equal(a.weights, b.weights) and a.lengths == b.lengths
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_training_on_shards_sees_the_batches_of_the_sources_themselves(small):
+    printed = run()
+    assert "training tokenizers: image" in printed
+    assert "pairs/captions: 60 records in 3 shards, 0.0 MB; dropped 6 (min_side: side below 5 pixels)" in printed
+    from_shards, tokenised, report = batches()
+    assert tokenised == ["pairs/captions", "more/videos", "more/stories"]
+    for folder in (small / "tokens").glob("jsonl-*"):
+        folder.rename(small / f"away-{folder.name}")
+    raw, tokenised, raw_report = batches()
+    assert tokenised == []
+    assert equal(from_shards, raw)
+    assert report == raw_report
+    assert report["packing"]["skipped"]["min_side: side below 5 pixels"] > 0
+
+
+def test_failures_are_counted_alike(tunes):
+    lines = (tunes / "names.jsonl").read_text().splitlines()
+    lines[7], lines[20] = "no json", '{"text": {"a": 1}}'
+    (tunes / "names.jsonl").write_text("\n".join(lines))
+    overrides = ("data.max_skipped=0.1", "train.steps=30")
+    raw, _, raw_report = batches(*overrides, recipe="tunes.yaml")
+    printed = run(*overrides, recipe="tunes.yaml")
+    assert "names/lines: 40 records in 2 shards" in printed
+    assert "2 failed, listed in" in printed
+    [folder] = [path for path in (tunes / "tokens").iterdir() if path.name.startswith("jsonl")]
+    failed = [json.loads(line) for line in (folder / "failed.jsonl").read_text().splitlines()]
+    assert [found["record"] for found in failed] == [7, 20]
+    assert "names.jsonl:8: not valid JSON" in failed[0]["reason"]
+    shards, tokenised, report = batches(*overrides, recipe="tunes.yaml")
+    assert tokenised == ["melody/tunes", "names/lines"]
+    assert equal(raw, shards)
+    assert report == raw_report
+    assert report["packing"]["skipped"] == {"broken": report["packing"]["skipped"]["broken"]}
+
+
+def test_a_source_that_is_gone_is_read_from_its_shards_and_one_that_changed_is_refused(tunes):
+    run(recipe="tunes.yaml")
+    before, _, _ = batches(recipe="tunes.yaml")
+    (tunes / "names.jsonl").rename(tunes / "elsewhere.jsonl")
+    assert equal(batches(recipe="tunes.yaml")[0], before)
+    (tunes / "names.jsonl").write_text('{"text": "another"}')
+    with pytest.raises(DataError, match=r"names/lines: the source has changed since .*\(40 records then, 1 now\)"):
+        batches(recipe="tunes.yaml")
+    assert "names/lines: the source has changed and is tokenised anew" in run(recipe="tunes.yaml")
+    batches(recipe="tunes.yaml")
+
+
+def test_codes_of_another_tokenizer_are_refused(small, capsys):
+    run()
+    (small / "small.yaml").write_text(SMALL.replace("codebook_size: 16", "codebook_size: 32"))
+    message = r"pairs/captions: \S+: codes of `image` were made by the tokenizer \S+, this recipe's is \S+; give"
+    with pytest.raises(DataError, match=message):
+        batches()
+    with pytest.raises(DataError, match=message):
+        run()
+    assert app.run(["tokenize", "small.yaml", "--shard-records", "20"]) == 2
+    assert capsys.readouterr().err.startswith("error: pairs/captions")
+
+
+def test_incomplete_shards_are_not_read(small):
+    run()
+    folder = captions(small)
+    (folder / "index.json").unlink()
+    assert batches()[1] == ["more/videos", "more/stories"]
+
+
+@pytest.mark.usefixtures("small")
+def test_shards_of_another_size_are_not_mixed():
+    run()
+    with pytest.raises(UserError, match="give `--shard-records 20`"):
+        run(size=10)
+
+
+def test_a_header_tells_how_well_a_sample_is_reconstructed(small):
+    run()
+    folder = captions(small)
+    index = json.loads((folder / "index.json").read_text())
+    source = TokenisedSource(folder, index["records"], index["shard_records"], "", index["shards"])
+    source[0]
+    sample = source._shards[0].header["sample"]["image"]
+    assert sample["frames"] == 16
+    assert sample["kept"] > 0.9  # the codec is a projection on its codebook, but for 8-bit rounding
+    assert sample["snr_db"] > 3
+
+
+def test_what_is_whole_is_kept_and_what_is_damaged_is_made_again(small):
+    run()
+    before = content(small / "tokens")
+    folder = captions(small)
+    shard = folder / "000001.shard"
+    times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.shard")}
+    damaged = bytearray(shard.read_bytes())
+    damaged[-70] ^= 1
+    shard.write_bytes(damaged)
+    (folder / "000002.shard").unlink()
+    run()
+    assert content(small / "tokens") == before
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.shard")}
+    assert {name for name in after if after[name] != times[name]} == {"000001.shard", "000002.shard"}
+
+
+def test_killed_at_random_moments_the_shards_are_those_of_an_undisturbed_run(small):
+    run()
+    undisturbed = content(small / "tokens")
+    draw = random.Random(0)
+    killed = 0
+    while killed < 20:
+        for path in list((small / "tokens").glob("jsonl-*/*")):
+            if draw.random() < 0.7:
+                path.unlink()  # so that there is always something to be killed at
+        child = os.fork()
+        if not child:
+            try:
+                run()
+            finally:
+                os._exit(0)
+        time.sleep(draw.random() * 0.4)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        killed += os.WIFSIGNALED(status)
+    run()
+    assert content(small / "tokens") == undisturbed
+
+
+def test_ranks_of_torchrun_share_the_work(tunes):
+    run(recipe="tunes.yaml", size=10)
+    alone = content(tunes / "tokens")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d",
+               "--rdzv-endpoint=localhost:0", "-m", "mio", "tokenize", "tunes.yaml", "--shard-records", "10",
+               "runtime.tokens=shared"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert content(tunes / "shared") == alone
+    assert done.stdout.count("names/lines: 40 records in 4 shards") == 1
