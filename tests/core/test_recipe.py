@@ -108,17 +108,21 @@ def test_replace_drops_what_stood_there(write):
     assert made.mixture.ratios == {"g": 1, "h": 3}
 
 
-PLAIN = st.recursive(
-    st.integers(0, 9), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=10
+NUMBERS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 9), max_size=3)
+# as in a schema, a key holds numbers or mappings, never one here and the other there
+MAPPINGS = st.recursive(
+    NUMBERS,
+    lambda inner: st.builds(dict.__or__, NUMBERS, st.dictionaries(st.sampled_from("xyz"), inner, max_size=3)),
+    max_leaves=10,
 )
 
 
-@given(PLAIN, PLAIN, PLAIN)
+@given(MAPPINGS, MAPPINGS, MAPPINGS)
 def test_merging_is_associative_and_keeps_what_is_above(a, b, c):
-    assert merge(a, {}) == (a if isinstance(a, dict) else {})
+    assert merge(a, {}) == a
     assert merge({}, a) == a
-    if isinstance(b, dict):
-        assert merge(merge(a, b), c) == merge(a, merge(b, c))
+    assert merge(merge(a, b), c) == merge(a, merge(b, c))
+    assert all(merge(a, b)[key] == value for key, value in b.items() if not isinstance(value, dict))
 
 
 def test_stage_sections_apply_by_the_recipes_name_and_by_the_names_it_includes(write):

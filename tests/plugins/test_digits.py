@@ -113,7 +113,7 @@ def test_records_are_the_same_in_every_version():
     keys = {name: [media.key for media in media_in(SOURCES[name]("train", {})[0])] for name in SOURCES}
     assert keys["digits/captions"] == ["digit/400/v0"]
     assert keys["digits/speech"] == ["spoken/en-gb+klatt2/1/three/v2"]
-    assert keys["digits/videos"] == ["video/734/v5+137/v7+515/v1+125/v2"]
+    assert keys["digits/videos"] == ["video/734/v10+137/v15+515/v3+125/v4"]
     fact = SOURCES["digits/facts"]("train", {})[0]["text"]
     assert fact == "counting up from two to six: two three four five six"
 
@@ -187,7 +187,7 @@ def test_a_phrase_is_its_words_in_one_voice():
 def test_training_media_come_in_a_bounded_number():
     keys = {media.key for i in range(3000) for media in media_in(SOURCES["digits/pictures_aloud"]("train", {})[i])}
     pictures = {key for key in keys if key.startswith("digit/")}
-    assert {int(key.rsplit("v", 1)[1]) for key in pictures} == set(range(8))
+    assert {int(key.rsplit("v", 1)[1]) for key in pictures} == set(range(16))
     assert {int(key.rsplit("v", 1)[1]) for key in keys - pictures} == set(range(4))
 
 
