@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import call
 from PIL import Image
 from rich.console import Console
 
@@ -272,3 +273,13 @@ def test_ranks_of_torchrun_share_the_work(tunes):
     assert done.returncode == 0, done.stderr
     assert content(tunes / "shared") == alone
     assert done.stdout.count("names/lines: 40 records in 4 shards") == 1
+
+
+def test_a_ray_cluster_makes_the_same_bytes(tunes):
+    pytest.importorskip("ray")
+    run(recipe="tunes.yaml", size=10)
+    alone = content(tunes / "tokens")
+    code, out, err = call("tokenize", "tunes.yaml", "--shard-records", "10", "--engine", "ray", "runtime.tokens=ray")
+    assert code == 0, err
+    assert "names/lines: 40 records in 4 shards" in out
+    assert content(tunes / "ray") == alone
