@@ -52,9 +52,9 @@ data:
     speech: [{direction: read, prompt: "Please transcribe this speech.{speech}", response: "{transcription}"}]
     words: [{direction: repeat, prompt: "Please repeat {notes}:", response: " {notes}"}]
   packing: {context: 128}
-mixture: {ratios: {digits: 0.7, words: 0.3}}
+mixture: {ratios: {digits: 0.6, words: 0.4}}
 train:
-  steps: 700
+  steps: 800
   rows: 8
   loss: {prompt_text: 0, prompt_media: 0.1}
   optimizer: {kind: muon, lr: 3e-3, muon_lr: 0.02}
@@ -70,9 +70,10 @@ data: {groups: {melody: {sources: {tunes: {dataset: melody/tunes, templates: mel
 mixture: {ratios: {melody: 0.9, digits: 0.1, words: 0}}
 train:
   steps: 200
+  rows: 16
   optimizer:
-    lr: 0.01
-    muon_lr: 0.0025
+    lr: 0.008
+    muon_lr: 0.004
     rules:  # the new rows have a long way to go, everything else a short one
       - {pattern: "[eh]*.weight", rows: [<melody>, </melody>, "melody/*"]}
       - {pattern: "*norm*", lr_scale: 0.1}
