@@ -398,7 +398,7 @@ def test_backbones_and_recipes_come_from_all_plugins_that_work(tmp_path):
         manager(good=good, twin=plugin(mio_backbones=lambda: {"tiny": {}})).backbones()
 
 
-@pytest.mark.parametrize("name", ["digits", "image", "recipes", "speech", "text", "video"])
+@pytest.mark.parametrize("name", ["digits", "image", "music", "recipes", "speech", "text", "video"])
 def test_the_built_in_plugins_work(name):
     candidates = {candidate.name: candidate for candidate in discovery.installed()}
     assert not candidates[name].problem
