@@ -51,6 +51,8 @@ class Codecs:
         self._tokenizers: dict[str, Any] = {}
         self._detokenizers: dict[str, Detokenizer] = {}
         self._folder: Path | None = None
+        self._saved: dict[str, str] = {}
+        """Fingerprints that the folder remembers."""
         self._memory: OrderedDict[str, CodeArray] = OrderedDict()
         self._remembered = remembered
 
@@ -69,6 +71,8 @@ class Codecs:
             if tokenizer is None:
                 raise PluginError(f"no plugin supplies a tokenizer for `{modality}` with the recipe's options")
             self._tokenizers[modality] = tokenizer
+            if self._folder is not None:
+                self._restore(modality, self._folder)
         return self._tokenizers[modality]
 
     def detokenizer(self, modality: str) -> Detokenizer:
@@ -118,12 +122,31 @@ class Codecs:
 
         The folder remembers the fingerprint of every tokenizer that was ever used with it.
         """
+        self.attach(folder)
+        known = self._saved | self.fingerprints()
+        if known != self._saved:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FINGERPRINTS).write_text(json.dumps(known, indent=1), encoding="utf-8")
+            self._saved = known
+
+    def attach(self, folder: Path) -> None:
+        """Like `load`, but a tokenizer is made and checked when first needed: text alone needs no other's weights."""
+        record = folder / FINGERPRINTS
+        try:
+            self._saved = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{record}: is damaged ({error}); restore it from a copy") from error
         self._folder = folder
         self._detokenizers.clear()
         self._memory.clear()
-        for name in self.trainable():
+        for name in self._tokenizers:
+            self._restore(name, folder)
+
+    def _restore(self, name: str, folder: Path) -> None:
+        tokenizer = self._tokenizers[name]
+        if isinstance(tokenizer, Trainable):
             try:
-                self.tokenizer(name).load(folder / name)
+                tokenizer.load(folder / name)
             except UserError:
                 raise
             except Exception as error:
@@ -131,23 +154,11 @@ class Codecs:
                     f"{folder / name}: weights of the tokenizer of `{name}` cannot be read "
                     f"({type(error).__name__}: {error}); restore them from a copy"
                 ) from error
-        record = folder / FINGERPRINTS
-        saved: dict[str, str] = {}
-        if record.is_file():
-            try:
-                saved = json.loads(record.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{record}: is damaged ({error}); restore it from a copy") from error
-        current = self.fingerprints()
-        for name, fingerprint in current.items():
-            if saved.get(name, fingerprint) != fingerprint:
-                raise UserError(
-                    f"{folder}: tokenizer of `{name}` is {fingerprint}, but the run was made with {saved[name]}; "
-                    "give the plugin the options it had, or start a new run"
-                )
-        if saved | current != saved:
-            folder.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(saved | current, indent=1), encoding="utf-8")
+        if name in self._saved and self._saved[name] != tokenizer.fingerprint:
+            raise UserError(
+                f"{folder}: tokenizer of `{name}` is {tokenizer.fingerprint}, but the run was made with "
+                f"{self._saved[name]}; give the plugin the options it had, or start a new run"
+            )
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of every tokenizer that makes tokens."""

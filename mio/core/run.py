@@ -66,7 +66,7 @@ class Run:
     @cached_property
     def codecs(self) -> Codecs:
         codecs = Codecs(self.plugins)
-        codecs.load(self.folder / TOKENIZERS)
+        codecs.attach(self.folder / TOKENIZERS)
         return codecs
 
     @cached_property
