@@ -140,7 +140,7 @@ class TextTokenizer(Protocol):
 
 @runtime_checkable
 class PortableText(Protocol):
-    """What a text tokenizer offers beside `TextTokenizer` where other programs can do the same: `mio export` needs it."""
+    """What a text tokenizer offers beside `TextTokenizer` where other programs can do the same, for `mio export`."""
 
     def definition(self) -> dict[str, Any]:
         """Content of a `tokenizer.json` (library `tokenizers`) with the same ids, token strings and encoding."""
