@@ -1,4 +1,4 @@
-"""Draws docs/samples.png: what a trained run of the digits world answers to held-out prompts, first answers, none picked.
+"""Draws docs/samples.png: what a trained run of the digits world answers to held-out prompts, none picked.
 
 python docs/samples.py runs/stage4 docs/samples.png
 """
