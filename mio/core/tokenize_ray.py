@@ -87,7 +87,7 @@ def run_on_ray(
         gpus = int(ray.cluster_resources().get("GPU", 0))
         actors = min(len(work), gpus or max(1, int(ray.cluster_resources().get("CPU", 1))))
         rows = ray.data.from_items(work, override_num_blocks=len(work)).map(
-            ShardActor,
+            ShardActor,  # type: ignore[arg-type, unused-ignore]  # Ray takes classes too
             fn_constructor_args=(
                 Path.cwd(),
                 recipe,
