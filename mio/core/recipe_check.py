@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from mio.core.data.checks import check_data, check_source
+from mio.core.data.readers import READERS
 from mio.core.data.steps import StepShape
 from mio.core.declarations import VIEWS, template_problems
 from mio.core.errors import RecipeError
@@ -14,9 +15,6 @@ from mio.core.plugins import EnabledPlugins
 from mio.core.recipe import transformer_config
 from mio.core.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.suggest import nearest
-
-READERS = ("jsonl", "hub")
-"""Readers of the core, which a source names in place of a corpus."""
 
 
 def check(recipe: Recipe, plugins: EnabledPlugins) -> None:

@@ -6,24 +6,22 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 from mio.core.data.checks import check_source
 from mio.core.data.config import SourceConfig
 from mio.core.data.mixture import Leaf, leaves, read_sources
 from mio.core.data.order import derive_seed
-from mio.core.data.readers import jsonl
+from mio.core.data.readers import READERS, open_reader
+from mio.core.data.readers.records import Kinds
 from mio.core.data.shards.reader import dropped
 from mio.core.data.streams import Memory, RecordStream, Rendered
 from mio.core.documents import Document
 from mio.core.errors import DataError, PluginError, RecipeError, UserError
-from mio.core.modality import Filter, Modality, Record, Source, SourceFactory, Template
+from mio.core.modality import DataModule, Filter, Modality, Record, Source, SourceFactory, Template
 from mio.core.schema import Recipe
 from mio.core.templates import CompiledTemplate, to_document
-
-JSONL = "jsonl"
-READERS = (JSONL,)
-"""Readers of the core, which a recipe names like a corpus."""
 
 _SCATTER = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
@@ -36,6 +34,7 @@ class SourcePlugins(Protocol):
     def sources(self) -> dict[str, tuple[str, SourceFactory]]: ...
     def templates(self) -> dict[str, tuple[str, tuple[Template, ...]]]: ...
     def filters(self) -> dict[str, tuple[str, Filter]]: ...
+    def datamodule(self, modality: str) -> DataModule | None: ...
 
 
 class Tokens(Protocol):
@@ -91,7 +90,7 @@ def open_sources(
         DataError: a source is empty or its file is missing.
     """
     shipped = plugins.sources()
-    modalities = [declared.name for _, declared in plugins.modalities()]
+    kinds = known_kinds(plugins)
     directions = {name: [t.direction for t in templates] for name, templates in template_sets(recipe, plugins).items()}
     datasets, filters = [*shipped, *READERS], plugins.filters()
     opened, problems = [], []
@@ -103,7 +102,7 @@ def open_sources(
             raw: Source | None = None
             missing: DataError | None = None
             try:
-                raw = _open(source, shipped, modalities)
+                raw = _open(source, shipped, kinds)
             except RecipeError as error:
                 problems += [f"`{where}`: {problem}" for problem in error.problems]
                 continue
@@ -126,9 +125,10 @@ def open_sources(
     return opened
 
 
-def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]], modalities: list[str]) -> Source:
+def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]], kinds: Kinds) -> Source:
     if config.dataset not in shipped:
-        return jsonl(config.options, modalities)
+        source: Source = open_reader(config.dataset, config.split, config.options, kinds)
+        return source
     owner, factory = shipped[config.dataset]
     try:
         return factory(config.split, config.options)
@@ -139,6 +139,18 @@ def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]]
     except Exception as error:
         error.add_note(f"raised by dataset `{config.dataset}` of plugin `{owner}`")
         raise
+
+
+def known_kinds(plugins: SourcePlugins) -> Kinds:
+    """What readers know of the modalities of the enabled plugins."""
+    modalities = {declared.name: declared for _, declared in plugins.modalities()}
+
+    @cache
+    def suffixes() -> dict[str, tuple[str, ...]]:
+        modules = {name: plugins.datamodule(name) for name, declared in modalities.items() if not declared.text}
+        return {name: module.suffixes for name, module in modules.items() if module is not None}
+
+    return Kinds(modalities, suffixes)
 
 
 def template_sets(recipe: Recipe, plugins: SourcePlugins) -> dict[str, tuple[Template, ...]]:

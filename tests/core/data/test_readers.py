@@ -2,11 +2,21 @@ import json
 
 import pytest
 
-from mio.core.data.readers import JsonLines, jsonl
+from mio.core.data.readers import open_reader
+from mio.core.data.readers.records import Kinds
 from mio.core.errors import DataError, RecipeError
-from mio.core.modality import Media
+from mio.core.modality import Media, Modality
 
-MODALITIES = ("text", "sketch", "hum")
+KINDS = Kinds(
+    {
+        "text": Modality(name="text", text=True),
+        "sketch": Modality(name="sketch", codebooks=(8,), begin="<sk>", end="</sk>", code_token="<s{}>"),
+        "hum": Modality(
+            name="hum", codebooks=(4, 4), begin="<hum>", end="</hum>", code_token="<h{}>", layout="frame_major"
+        ),
+    },
+    lambda: {"sketch": (".skt",), "hum": (".hum", ".hm")},
+)
 
 
 @pytest.fixture
@@ -20,7 +30,7 @@ def folder(tmp_path):
 def opened(folder, *lines, **options):
     path = folder / "data.jsonl"
     path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines))
-    return JsonLines(path, MODALITIES, **options)
+    return open_reader("jsonl", "train", {"path": str(path), **options}, KINDS)
 
 
 def test_columns_named_like_a_modality_are_media_and_others_text(folder):
@@ -66,7 +76,7 @@ def test_key_changes_with_the_file_behind_it(folder):
 def test_blank_lines_and_line_endings(folder):
     path = folder / "data.jsonl"
     path.write_bytes(b'\n{"a": "1"}\r\n\r\n\n{"a": "2"}\r\n7\n{"a": "3"}')
-    reader = JsonLines(path, MODALITIES)
+    reader = open_reader("jsonl", "train", {"path": str(path)}, KINDS)
     assert len(reader) == 4
     assert [reader[i]["a"] for i in (0, 1, 3)] == ["1", "2", "3"]
     assert [reader.locate(i).rsplit(":", 1)[1] for i in range(4)] == ["2", "5", "6", "7"]
@@ -97,7 +107,7 @@ def test_a_broken_line_costs_one_record_and_says_where(folder, line, words):
 
 
 def test_long_files_are_indexed_across_chunks(folder, monkeypatch):
-    monkeypatch.setattr("mio.core.data.readers._CHUNK", 7)
+    monkeypatch.setattr("mio.core.data.readers.jsonl.CHUNK", 7)
     reader = opened(folder, *({"a": "x" * i} for i in range(30)))
     assert [len(reader[i]["a"]) for i in range(30)] == list(range(30))
 
@@ -110,13 +120,13 @@ def test_fingerprint_follows_the_content(folder):
 
 def test_what_is_wrong_with_the_file_or_its_options_is_said_at_once(folder):
     with pytest.raises(DataError, match=r"gone\.jsonl: no such file"):
-        jsonl({"path": str(folder / "gone.jsonl")}, MODALITIES)
+        open_reader("jsonl", "train", {"path": str(folder / "gone.jsonl")}, KINDS)
     (folder / "empty.jsonl").write_text("\n\n")
     with pytest.raises(DataError, match="holds no records"):
-        jsonl({"path": str(folder / "empty.jsonl")}, MODALITIES)
+        open_reader("jsonl", "train", {"path": str(folder / "empty.jsonl")}, KINDS)
     with pytest.raises(RecipeError) as caught:
-        jsonl({"pth": "x"}, MODALITIES)
+        open_reader("jsonl", "train", {"pth": "x"}, KINDS)
     assert len(caught.value.problems) == 2
     assert "no option `pth`; did you mean `path`?" in caught.value.problems[0]
-    with pytest.raises(DataError, match=r"`fields\.x` names an unknown modality `sktch`; did you mean `sketch`"):
+    with pytest.raises(RecipeError, match=r"`fields\.x` names an unknown modality `sktch`; did you mean `sketch`"):
         opened(folder, {"x": "y"}, fields={"x": "sktch"})

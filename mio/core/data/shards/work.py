@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Job:
         assert self.records is not None
         return math.ceil(self.records / self.shard_records)
 
-    @property
+    @cached_property
     def content(self) -> str:
         """Fingerprint of the source, where it has one."""
         return str(getattr(self.source.records, "fingerprint", ""))
@@ -72,7 +72,7 @@ class Job:
             "shard_records": self.shard_records,
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Fingerprint of what `source.json` says, which every shard carries."""
         text = json.dumps(self.described(), sort_keys=True, default=str)

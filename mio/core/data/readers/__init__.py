@@ -1,0 +1,51 @@
+"""Readers of files, which a recipe names like a corpus. Free of torch; formats are imported when they are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mio.core.data.readers.records import Kinds, option_problems
+from mio.core.errors import RecipeError
+
+OPTIONS: dict[str, dict[str, type]] = {
+    "jsonl": {"path": str},
+    "parquet": {"path": str},
+    "arrow": {"path": str},
+    "webdataset": {"path": str},
+    "folder": {"path": str},
+    "hub": {"name": str, "config": str, "revision": str, "streaming": bool},
+}
+"""Each reader's own options, beside those that all share (see `records.py`)."""
+
+READERS = tuple(OPTIONS)
+
+
+def open_reader(reader: str, split: str, options: Mapping[str, Any], kinds: Kinds) -> Any:
+    """Opens a source of files.
+
+    Raises:
+        RecipeError: options are missing, unknown or of the wrong type.
+        DataError: the files are missing, damaged or empty.
+    """
+    problems = option_problems(reader, options, OPTIONS[reader], kinds)
+    needed = next(iter(OPTIONS[reader]))
+    if needed not in options:
+        problems.append(f"reader `{reader}` needs the option `{needed}`")
+    if problems:
+        raise RecipeError(problems)
+    if reader == "jsonl":
+        from mio.core.data.readers.jsonl import open_jsonl
+
+        return open_jsonl(split, options, kinds)
+    if reader == "webdataset":
+        from mio.core.data.readers.webdataset import open_webdataset
+
+        return open_webdataset(split, options, kinds)
+    if reader == "folder":
+        from mio.core.data.readers.folder import open_folder
+
+        return open_folder(split, options, kinds)
+    from mio.core.data.readers.tables import open_arrow, open_hub, open_parquet
+
+    return {"parquet": open_parquet, "arrow": open_arrow, "hub": open_hub}[reader](split, options, kinds)

@@ -1,0 +1,60 @@
+"""Code tokens written out in text, as AnyGPT's published corpora have them, to codes.
+
+`<sosp><🗣️12><🗣️7><eosp>` is a span of the modality that declares these tokens; a run of its code tokens without the
+borders is one as well. Numbers run on through the codebooks, codes stand in the order of the modality's layout.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from mio.core.errors import DataError
+from mio.core.layouts import layout
+from mio.core.modality import Codes, Modality
+
+
+class CodedText:
+    """Finds the spans of some modalities in text."""
+
+    def __init__(self, modalities: Iterable[Modality]) -> None:
+        self._modalities = [declared for declared in modalities if declared.codebooks and declared.code_token]
+        self._numbers = {
+            declared.name: re.compile("([0-9]+)".join(map(re.escape, declared.code_token.split("{}"))))
+            for declared in self._modalities
+        }
+        spans = []
+        for place, declared in enumerate(self._modalities):
+            token = "[0-9]+".join(map(re.escape, declared.code_token.split("{}")))
+            run = f"(?:{token})(?:\\s?{token})*"
+            begin, end = re.escape(declared.begin), re.escape(declared.end)
+            spans.append(f"(?P<m{place}>{begin}\\s?{run}\\s?{end}|{run})")
+        self._spans = re.compile("|".join(spans)) if spans else None
+
+    def parse(self, text: str) -> str | Codes | list[str | Codes]:
+        """The text itself, one item of codes, or both in order. Raises `DataError` for codes that are no whole grid."""
+        found: list[str | Codes] = []
+        at = 0
+        for match in self._spans.finditer(text) if self._spans else ():
+            if match.start() > at:
+                found.append(text[at : match.start()])
+            assert match.lastgroup is not None
+            found.append(self._codes(self._modalities[int(match.lastgroup[1:])], match.group()))
+            at = match.end()
+        if not found:
+            return text
+        if at < len(text):
+            found.append(text[at:])
+        return found[0] if len(found) == 1 else found
+
+    def _codes(self, declared: Modality, span: str) -> Codes:
+        numbers = np.array([int(number) for number in self._numbers[declared.name].findall(span)], dtype=np.int64)
+        ends = np.cumsum(declared.codebooks)
+        if numbers.max() >= ends[-1]:
+            raise DataError(f"code token {numbers.max()} of `{declared.name}`, which has {ends[-1]} codes")
+        codebook = np.searchsorted(ends, numbers, side="right")
+        starts = ends - np.array(declared.codebooks)
+        grid = layout(declared.layout).parse(codebook, numbers - starts[codebook], len(declared.codebooks))
+        return Codes(declared.name, grid)

@@ -1,0 +1,84 @@
+"""JSON Lines: one record per line, found by an index of byte offsets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mio.core.data.readers.records import Kinds, RowReader, kind, path_option
+from mio.core.errors import DataError
+from mio.core.modality import Record
+
+CHUNK = 1 << 24
+"""Bytes that are indexed at a time."""
+
+
+class JsonLines:
+    """Records of a JSON Lines file: a broken line costs one record, not the file. Media are paths relative to it."""
+
+    def __init__(self, path: Path, options: Mapping[str, Any], kinds: Kinds) -> None:
+        """Raises `DataError` if the file is missing or empty."""
+        if not path.is_file():
+            raise DataError(f"{path}: no such file (relative paths start from {Path.cwd()}); correct the option `path`")
+        self.path = path
+        self._rows = RowReader(options, kinds, path.parent)
+        self._starts, self._stops, self._numbers = _index_lines(path)
+        if not len(self._starts):
+            raise DataError(f"{path}: holds no records; give a file with one JSON object per line")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when lines are added, removed or change their length."""
+        return hashlib.blake2b(self._stops.tobytes(), digest_size=8).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def locate(self, index: int) -> str:
+        """File and line of a record."""
+        return f"{self.path}:{self._numbers[index]}"
+
+    def __getitem__(self, index: int) -> Record:
+        """Raises `DataError` with file and line if the line is no record or names a file that is not there."""
+        start, stop = int(self._starts[index]), int(self._stops[index])
+        where = self.locate(index)
+        with self.path.open("rb") as file:
+            file.seek(start)
+            line = file.read(stop - start)
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not valid JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise DataError(f"{where}: a record is a JSON object, this is a {kind(content)}")
+        return self._rows.record(content, where)
+
+
+def open_jsonl(split: str, options: Mapping[str, Any], kinds: Kinds) -> JsonLines:  # noqa: ARG001
+    """Opens the file `path`, relative to the working directory; a file is one split."""
+    return JsonLines(Path(path_option("jsonl", options, "the JSON Lines file")), options, kinds)
+
+
+_Offsets = npt.NDArray[np.int64]
+
+
+def _index_lines(path: Path) -> tuple[_Offsets, _Offsets, _Offsets]:
+    """Byte offsets of the start and end of every line that is not blank, and its number from 1."""
+    breaks, returns, size = [], [], 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            content = np.frombuffer(chunk, dtype=np.uint8)
+            breaks.append(np.flatnonzero(content == ord("\n")) + size)
+            returns.append(np.flatnonzero(content == ord("\r")) + size)
+            size += len(chunk)
+    stops = np.concatenate([*breaks, [size]]).astype(np.int64)
+    starts = np.concatenate([[0], stops[:-1] + 1]).astype(np.int64)
+    blank = np.isin(starts, np.concatenate([*returns, []])) & (stops - starts == 1)  # a blank line that ends in \r\n
+    filled = np.flatnonzero((stops > starts) & ~blank)
+    return starts[filled], stops[filled], filled + 1
