@@ -13,7 +13,7 @@ from PIL import Image
 
 from mio import DataError, Media, UserError
 from mio.plugins import video
-from mio.plugins.video import files
+from mio.plugins.video import files, sampling
 
 
 def _frame(number: int, count: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def _lightness(frames) -> list[float]:
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_chosen_frames_are_even_and_in_order(count, chosen):
-    indices = files.evenly(count, chosen)
+    indices = sampling.evenly(count, chosen)
     assert len(indices) == min(count, chosen)
     assert indices == sorted(set(indices))
     assert all(0 <= index < count for index in indices)

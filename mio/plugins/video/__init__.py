@@ -32,6 +32,9 @@ TEMPLATES = {
 }
 
 
+FRAMES = ("uniform", "scenes")
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions:
     """Options of the plugin."""
@@ -40,6 +43,9 @@ class VideoOptions:
     """Fewest frames of a video."""
     max_frames: int = 8
     """Most frames of a video; of a longer one, so many are chosen at even distances. MIO's WebVid clips have 4 to 8."""
+    frames: str = "uniform"
+    """Which frames of files: `uniform`, at even distances in time, or `scenes`, the middle of each scene that
+    PySceneDetect finds (MIO's key frames; needs `mio[video]`), filled up to `min_frames` at even distances."""
     max_side: int = 512
     """Longer side in pixels that frames of files are shrunk to while they are read."""
     fps: float = 2.0
@@ -48,6 +54,8 @@ class VideoOptions:
     """Smallest side in pixels of files written; smaller frames are enlarged by a whole factor."""
 
     def __post_init__(self) -> None:
+        if self.frames not in FRAMES:
+            raise UserError(f"plugins.video: `frames` is `{self.frames}`, must be one of {', '.join(FRAMES)}")
         if not 1 <= self.min_frames <= self.max_frames:
             raise UserError(
                 f"plugins.video: needs 1 <= min_frames <= max_frames, has {self.min_frames} and {self.max_frames}"
@@ -96,7 +104,13 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
 
     video = _options(options)
     return DataModule(
-        read=partial(files.read, frames=video.max_frames, max_side=video.max_side),
+        read=partial(
+            files.read,
+            frames=video.max_frames,
+            fewest=video.min_frames,
+            max_side=video.max_side,
+            scenes=video.frames == "scenes",
+        ),
         suffixes=tuple(files.FORMATS),
         templates=TEMPLATES,
     )

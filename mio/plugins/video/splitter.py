@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mio import DataError, Media
 from mio.plugins.video import VideoOptions
-from mio.plugins.video.files import evenly
+from mio.plugins.video.sampling import evenly
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -1,0 +1,100 @@
+"""Which frames of a video are taken: by time and not by number, so that a variable frame rate changes nothing."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Picture = npt.NDArray[np.uint8]
+
+
+def evenly(count: int, chosen: int) -> list[int]:
+    """Indices of at most `chosen` of `count` items at even distances, ascending, first and last included."""
+    if count <= chosen:
+        return list(range(count))
+    if chosen == 1:
+        return [count // 2]
+    return [round(index * (count - 1) / (chosen - 1)) for index in range(chosen)]
+
+
+def nearest(times: Sequence[float], time: float) -> int:
+    """Index of the ascending `times` that is nearest to `time`; of two as near, the earlier."""
+    after = bisect_left(times, time)
+    if after == 0:
+        return 0
+    if after == len(times) or time - times[after - 1] <= times[after] - time:
+        return after - 1
+    return after
+
+
+def evenly_in_time(times: Sequence[float], chosen: int) -> list[int]:
+    """Indices of at most `chosen` of the ascending `times`, each near one of so many points at even distances.
+
+    All differ, and they ascend; first and last are included where more than one is chosen.
+    """
+    count = len(times)
+    if count <= chosen:
+        return list(range(count))
+    if chosen == 1:
+        return [nearest(times, (times[0] + times[-1]) / 2)]
+    indices: list[int] = []
+    for number in range(chosen):
+        wanted = nearest(times, times[0] + (times[-1] - times[0]) * number / (chosen - 1))
+        first = indices[-1] + 1 if indices else 0
+        indices.append(min(max(wanted, first), count - chosen + number))
+    return indices
+
+
+def fill(taken: Sequence[float], times: Sequence[float], wanted: int) -> list[int]:
+    """Indices of `times` that bring `taken` to `wanted`, each the one farthest from all that there are by then."""
+    there, added = list(taken), []
+    for _ in range(min(wanted - len(taken), len(times))):
+        distances = [min((abs(time - other) for other in there), default=1.0) for time in times]
+        farthest = max(range(len(times)), key=distances.__getitem__)
+        if not distances[farthest]:
+            break
+        added.append(farthest)
+        there.append(times[farthest])
+    return sorted(added)
+
+
+class Timeline:
+    """At most `capacity` pictures at about even distances of a stream that may be endless.
+
+    Pictures are kept when they come at least `gap` seconds after the one before. When there are too many, `gap` becomes
+    twice their mean distance and those that are too near leave.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.times: list[float] = []
+        self.pictures: list[Picture] = []
+        self._capacity = max(3, capacity)
+        self._gap = 0.0
+
+    def offer(self, time: float, picture: Callable[[], Picture], last: bool = False) -> None:
+        """Takes what `picture` makes, if it is wanted; the last one always is. `time` ascends from call to call."""
+        if self.times and (time <= self.times[-1] or (not last and time - self.times[-1] < self._gap)):
+            return
+        self.times.append(time)
+        self.pictures.append(picture())
+        if len(self.times) > self._capacity:
+            self._thin()
+
+    def _thin(self) -> None:
+        # a little less than twice, lest rounding lets go what is just far enough
+        self._gap = (2 - 1e-6) * (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+        kept: list[int] = []
+        for index, time in enumerate(self.times):
+            if not kept or time - self.times[kept[-1]] >= self._gap:
+                kept.append(index)
+        self.times = [self.times[index] for index in kept]
+        self.pictures = [self.pictures[index] for index in kept]
+
+    @property
+    def widest(self) -> float:
+        """Longest time between two neighbours in seconds."""
+        return max((b - a for a, b in pairwise(self.times)), default=0.0)
