@@ -58,6 +58,12 @@ def test_seed_is_declared_as_in_mio():
     assert (declared.begin, declared.end, declared.code_token) == ("<image>", "</image>", "<img{}>")
 
 
+def test_tokens_may_be_those_of_anygpt():
+    for tokenizer in ("seed", "janus", "patch_vq"):
+        (declared,) = image.mio_modalities({"tokenizer": tokenizer, "tokens": "anygpt"})
+        assert (declared.begin, declared.end, declared.code_token) == ("<soim>", "<eoim>", "<\U0001f440{}>")
+
+
 def test_patches_are_declared_as_they_are_encoded(tokenizer, pictures):
     (declared,) = image.mio_modalities({**OPTIONS, "size": 8, "patch": 2})
     (codes,) = tokenizer.encode([pictures[0].data])
@@ -69,7 +75,8 @@ def test_patches_are_declared_as_they_are_encoded(tokenizer, pictures):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokenizer": "vqgan"}, "vqgan"),
+        ({"tokenizer": "vqgan"}, "`vqgan`; known are seed, janus, patch_vq"),
+        ({"tokenizer": "seed", "tokens": "emu"}, "`tokens` is 'emu', must be one of mio, anygpt"),
         ({"tokenizer": "patch_vq", "pach": 2}, "pach"),
         ({"tokenizer": "seed", "size": 8}, "size"),
         ({"tokenizer": "patch_vq", "size": 9}, "multiple"),

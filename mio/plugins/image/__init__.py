@@ -1,9 +1,11 @@
-"""Images as spans of codes: MIO's SEED declaration, and a small patch codebook that trains in seconds.
+"""Images as spans of codes: SEED as in MIO and AnyGPT, Janus's VQGAN, and a small codebook that trains in seconds.
 
 Options under `plugins: {image: {...}}`:
 
     tokenizer: seed       # MIO: 32 codes per image out of 8192; needs weights, see `SeedOptions` in `seed/options.py`
+    tokenizer: janus      # 576 codes per image of 384 x 384 pixels out of 16,384; needs weights, see `JanusOptions`
     tokenizer: patch_vq   # (size / patch)^2 codes per image out of `codebook_size`; further options in `PatchOptions`
+    tokens: mio           # or `anygpt`: strings of the tokens
 
 Media data: uint8 arrays `[H, W]` (grey) or `[H, W, 3]` (RGB).
 """
@@ -11,16 +13,15 @@ Media data: uint8 arrays `[H, W]` (grey) or `[H, W, 3]` (RGB).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from mio import DataModule, Frames, Modality, Template, UserError, hookimpl
+from mio.plugins.image.options import TOKENS, JanusOptions, PatchOptions
 from mio.plugins.image.seed.options import SeedOptions
 
 if TYPE_CHECKING:
     from mio import Detokenizer, Tokenizer
-
-SEED_CODES, SEED_FRAMES = 8192, 32
 
 TEMPLATES = {
     # MIO, arXiv 2409.17692 v4, appendix B
@@ -44,43 +45,17 @@ TEMPLATES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class PatchOptions:
-    """Options of the `patch_vq` tokenizer."""
+AnyOptions = SeedOptions | JanusOptions | PatchOptions
 
-    size: int = 8
-    """Side in pixels that every image is resized to, its aspect ratio not kept."""
-    patch: int = 2
-    """Side in pixels of the square that one code stands for."""
-    codebook_size: int = 64
-    channels: int = 1
-    """1 (grey) or 3 (RGB)."""
-    save_side: int = 128
-    """Smallest side in pixels of files written; smaller images are enlarged by a whole factor."""
-
-    def __post_init__(self) -> None:
-        if self.patch < 1 or self.size < self.patch or self.size % self.patch:
-            raise UserError(f"plugins.image: `size` {self.size} must be a multiple of `patch` {self.patch}")
-        if self.codebook_size < 2:
-            raise UserError(f"plugins.image: `codebook_size` is {self.codebook_size}, must be at least 2")
-        if self.channels not in (1, 3):
-            raise UserError(f"plugins.image: `channels` is {self.channels}, must be 1 or 3")
-
-    @property
-    def frames(self) -> int:
-        """Codes of one image."""
-        return (self.size // self.patch) ** 2
+TOKENIZERS: Mapping[str, type[AnyOptions]] = {"seed": SeedOptions, "janus": JanusOptions, "patch_vq": PatchOptions}
 
 
-TOKENIZERS: dict[str, type[PatchOptions | SeedOptions]] = {"seed": SeedOptions, "patch_vq": PatchOptions}
-
-
-def _options_of(options: Mapping[str, Any]) -> PatchOptions | SeedOptions:
+def _options_of(options: Mapping[str, Any]) -> AnyOptions:
     """The chosen tokenizer's options. Raises `UserError` for an unknown tokenizer or option."""
     given = dict(options)
     name = given.pop("tokenizer", "seed")
     if name not in TOKENIZERS:
-        raise UserError(f"plugins.image: unknown tokenizer `{name}`; known are `seed` and `patch_vq`")
+        raise UserError(f"plugins.image: unknown tokenizer `{name}`; known are {', '.join(TOKENIZERS)}")
     known = [field.name for field in fields(TOKENIZERS[name])]
     for option in given:
         if option not in known:
@@ -94,16 +69,15 @@ def _options_of(options: Mapping[str, Any]) -> PatchOptions | SeedOptions:
 @hookimpl
 def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
     chosen = _options_of(options)
-    patch = chosen if isinstance(chosen, PatchOptions) else None
-    frames = patch.frames if patch else SEED_FRAMES
+    begin, end, code_token = TOKENS[chosen.tokens]
     return [
         Modality(
             name="image",
-            codebooks=(patch.codebook_size if patch else SEED_CODES,),
-            begin="<image>",
-            end="</image>",
-            code_token="<img{}>",
-            frames=Frames(minimum=frames, maximum=frames),
+            codebooks=(chosen.codebook_size,),
+            begin=begin,
+            end=end,
+            code_token=code_token,
+            frames=Frames(minimum=chosen.frames, maximum=chosen.frames),
         )
     ]
 
@@ -117,6 +91,10 @@ def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | None
         from mio.plugins.image.seed.tokenizer import SeedTokenizer
 
         return SeedTokenizer(chosen)
+    if isinstance(chosen, JanusOptions):
+        from mio.plugins.image.janus import JanusTokenizer
+
+        return JanusTokenizer(chosen)
     from mio.plugins.image.patch_vq import PatchTokenizer
 
     return PatchTokenizer(chosen)
@@ -131,6 +109,10 @@ def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | 
         from mio.plugins.image.seed.tokenizer import SeedDetokenizer
 
         return SeedDetokenizer(chosen)
+    if isinstance(chosen, JanusOptions):
+        from mio.plugins.image.janus import JanusDetokenizer
+
+        return JanusDetokenizer(chosen)
     from mio.plugins.image.patch_vq import PatchDetokenizer
 
     return PatchDetokenizer(chosen)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import DataError, Media, UserError
-from mio.plugins.image import PatchOptions
+from mio.plugins.image.options import PatchOptions
 
 EPOCHS = 20
 MAX_PATCHES = 65_536
@@ -64,7 +64,8 @@ class Codebook:
         self._half_norms = np.empty(0, np.float32)
 
     def _shape(self) -> dict[str, int]:
-        return {name: value for name, value in asdict(self.options).items() if name != "save_side"}
+        """The options that codes depend on."""
+        return {name: value for name, value in asdict(self.options).items() if name not in ("save_side", "tokens")}
 
     @property
     def fingerprint(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mio import UserError
+from mio.plugins.image.options import DTYPES, ImageOptions
 
 QUANTIZER = "seed_quantizer.pt"
 VISION = "eva_vit_g.pth"
@@ -14,7 +15,6 @@ UNCLIP = "stable-diffusion-2-1-unclip"
 FOLDER = "seed-tokenizer-2"
 """Folder of the tokenizer inside the model repositories of MIO."""
 
-DTYPES = ("float32", "bf16", "fp16")
 RESIZES = ("bicubic", "bilinear")
 
 SOURCES = {
@@ -28,7 +28,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedOptions:
+class SeedOptions(ImageOptions):
     """Options of the `seed` tokenizer."""
 
     checkpoint: str = ""
@@ -67,16 +67,26 @@ class SeedOptions:
     """Of the noise that unCLIP starts from: the same codes give the same image."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("ignore_keys", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, known in (("dtype", DTYPES), ("resize", RESIZES)):
-            if getattr(self, name) not in known:
-                raise _wrong(f"`{name}` is {getattr(self, name)!r}, must be one of {', '.join(known)}")
+        self._one_of("dtype", DTYPES)
+        self._one_of("resize", RESIZES)
         for name in ("batch_size", "steps"):
             if getattr(self, name) < 1:
                 raise _wrong(f"`{name}` is {getattr(self, name)}, must be at least 1")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise _wrong("`mean` and `std` must be three numbers each, those of `std` above 0")
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes to choose from."""
+        return 8192
+
+    @property
+    def frames(self) -> int:
+        """Codes of one image."""
+        return 32
 
     def quantizer_file(self) -> Path:
         """`seed_quantizer.pt`. Raises `UserError` that says where to get it."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ import torch
 from torch import Tensor
 
 from mio import DataError, UserError
+from mio.plugins.image.compute import TORCH_DTYPES, device_of, exact, picture
 from mio.plugins.image.seed.model import QUERIES, SIDE, Dimensions, SeedDecoder, SeedEncoder
 from mio.plugins.image.seed.options import SeedOptions
 from mio.plugins.image.seed.weights import Checkpoint
 
 Pixels = npt.NDArray[np.uint8]
-
-TORCH_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class SeedTokenizer:
@@ -35,7 +33,7 @@ class SeedTokenizer:
 
     def __init__(self, options: SeedOptions, dimensions: Dimensions = Dimensions()) -> None:  # noqa: B008  frozen
         self.options, self.dimensions = options, dimensions
-        self.device = _device(options.device)
+        self.device = device_of(options.device)
         settings = json.dumps([options.dtype, options.resize, options.mean, options.std])
         weights = Checkpoint.open(options, dimensions).fingerprint()
         self.fingerprint = f"seed-{hashlib.sha256(f'{weights} {settings}'.encode()).hexdigest()[:16]}"
@@ -56,7 +54,7 @@ class SeedTokenizer:
             for index, image in enumerate(images):
                 batch[index] = prepared(image, self.options)
             encoder = self.encoder
-            with _exact(self.device):
+            with exact(self.device):
                 found = encoder(batch.to(self.device, dtype)).cpu().numpy()
             codes += [row[None] for row in found[: len(images)]]
         return codes
@@ -73,7 +71,7 @@ class SeedDetokenizer:
 
     def __init__(self, options: SeedOptions, dimensions: Dimensions = Dimensions()) -> None:  # noqa: B008  frozen
         self.options, self.dimensions = options, dimensions
-        self.device = _device(options.device)
+        self.device = device_of(options.device)
         options.quantizer_file()
         self.folder = options.unclip_folder()
         if importlib.util.find_spec("diffusers") is None:
@@ -107,7 +105,7 @@ class SeedDetokenizer:
     def decode(self, codes: npt.NDArray[np.int64]) -> Pixels:
         """The same image for the same codes. Raises `DataError` unless there are 32 codes, each in the codebook."""
         options, decoder, pipeline = self.options, self.decoder, self.pipeline
-        with _exact(self.device):
+        with exact(self.device):
             image = pipeline(
                 image_embeds=embedding(decoder, codes).to(TORCH_DTYPES[options.dtype]),
                 num_inference_steps=options.steps,
@@ -131,12 +129,8 @@ def prepared(image: Pixels, options: SeedOptions) -> Tensor:
     """uint8 `[H, W]` or `[H, W, 3]` -> float32 `[3, 224, 224]`, normalised. Raises `DataError` for anything else."""
     from PIL import Image
 
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-        raise DataError(f"an image must be uint8 [H, W] or [H, W, 3], this is {image.dtype} {list(image.shape)}")
-    picture = Image.fromarray(image).convert("RGB")
-    picture = picture.resize((SIDE, SIDE), Image.Resampling[options.resize.upper()])
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    resized = picture(image).resize((SIDE, SIDE), Image.Resampling[options.resize.upper()])
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor([options.mean, options.std])[..., None, None]
     normalised: Tensor = (pixels - mean) / std
     return normalised
@@ -152,33 +146,3 @@ def embedding(decoder: SeedDecoder, codes: npt.NDArray[np.int64]) -> Tensor:
         raise DataError(f"image codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
     made: Tensor = decoder(torch.from_numpy(codes.astype(np.int64)).to(decoder.quantize.weight.device))
     return made
-
-
-@contextlib.contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """No gradients, and the arithmetic that was asked for whatever the surrounding training run has switched on."""
-    precision = torch.get_float32_matmul_precision()
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, enabled=False),
-        torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
-        ),
-    ):
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"plugins.image: `device` is {name!r}, which torch does not know") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"plugins.image: `device` is {name}, but torch sees no GPU")
-    return device

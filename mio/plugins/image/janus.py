@@ -1,0 +1,240 @@
+"""The image tokenizer of Janus (arXiv 2410.13848): 16,384 codes, one for every 16 x 16 pixels, both ways.
+
+The networks are `JanusVQVAE` of transformers; the model is the VQGAN of LlamaGen (arXiv 2406.06525, section 2.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.utils.data import get_worker_info
+
+from mio import DataError, UserError
+from mio.plugins.image.compute import TORCH_DTYPES, device_of, exact, picture
+from mio.plugins.image.options import JANUS_CONFIG, JANUS_INDEX, JANUS_PATCH, JANUS_WEIGHTS, JanusOptions
+
+Pixels = npt.NDArray[np.uint8]
+
+VERSION = 1
+"""Of what is done to images before the network; part of the fingerprint."""
+
+PREFIXES = ("model.vqmodel.", "vqmodel.", "")
+"""How the names of the tokenizer's weights begin: in a whole Janus, saved by newer and older versions, and alone."""
+CODEBOOK = "quantize.embedding.weight"
+
+EXPECTED = {"num_embeddings": 16_384, "in_channels": 3, "out_channels": 3, "double_latent": False}
+"""What the plugin's codes are made with: properties of the published configuration. Widths and depths may differ."""
+
+
+class JanusTokenizer:
+    """Tokenizer (`Tokenizer`): uint8 images -> codes int64 `[1, (size / 16)^2]` in reading order.
+
+    The weights are read at once, which gives the fingerprint: of weights, size and dtype.
+    """
+
+    def __init__(self, options: JanusOptions) -> None:
+        self.options = options
+        self._device = device_of(options.device)
+        self._model = _loaded(options)
+        # codes do not depend on it
+        del self._model.decoder, self._model.post_quant_conv
+        digest = hashlib.sha256(json.dumps([VERSION, options.size, options.dtype]).encode())
+        for name, value in sorted(self._model.state_dict().items()):
+            digest.update(f"\n{name} {list(value.shape)}\n".encode() + value.numpy().tobytes())
+        self.fingerprint = f"janus-{digest.hexdigest()[:16]}"
+
+    @cached_property
+    def _network(self) -> Any:
+        return _ready(self._model, self._device, self.options)
+
+    def encode(self, media: Sequence[Pixels]) -> list[npt.NDArray[np.int64]]:
+        """One image at a time: a kernel for several may round differently. Raises `DataError` for what is no image."""
+        codes = []
+        for image in media:
+            pixels = prepared(image, self.options.size)
+            network = self._network
+            with exact(self._device):
+                batch = pixels[None].to(self._device, TORCH_DTYPES[self.options.dtype])
+                features = network.quant_conv(network.encoder(batch))[0].flatten(1).T
+                codes.append(nearest(features, network.quantize.embedding.weight)[None].cpu().numpy())
+        return codes
+
+    def frames(self, media: Any) -> int:  # noqa: ARG002  every image has as many
+        return self.options.frames
+
+
+class JanusDetokenizer:
+    """Detokenizer: codes `[1, (size / 16)^2]` -> uint8 `[size, size, 3]`, and PNG files."""
+
+    def __init__(self, options: JanusOptions) -> None:
+        self.options = options
+        self._device = device_of(options.device)
+        self._model = _loaded(options)
+        del self._model.encoder, self._model.quant_conv
+
+    @cached_property
+    def _network(self) -> Any:
+        return _ready(self._model, self._device, self.options)
+
+    def decode(self, codes: npt.NDArray[np.int64]) -> Pixels:
+        """Raises `DataError` unless there are as many codes as an image has, each in the codebook."""
+        codes, size = np.asarray(codes), self.options.codebook_size
+        if codes.shape != (1, self.options.frames):
+            raise DataError(f"an image has codes [1, {self.options.frames}], these are {list(codes.shape)}")
+        if codes.min() < 0 or codes.max() >= size:
+            raise DataError(f"image codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
+        network = self._network
+        with exact(self._device):
+            entries = network.quantize.get_codebook_entry(torch.from_numpy(codes.astype(np.int64)).to(self._device))
+            made = network.decoder(network.post_quant_conv(entries.to(TORCH_DTYPES[self.options.dtype])))
+            values: Tensor = ((made[0].float() + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 0)
+        return np.asarray(values.cpu().numpy(), np.uint8)
+
+    def save(self, media: Pixels, stem: Path) -> Path:
+        from PIL import Image
+
+        path = stem.with_name(stem.name + ".png")
+        Image.fromarray(media).save(path)
+        return path
+
+
+def prepared(image: Pixels, size: int) -> Tensor:
+    """uint8 `[H, W]` or `[H, W, 3]` -> float32 `[3, size, size]` in [-1, 1]: the largest square in the middle, bicubic.
+
+    Raises `DataError` for anything else.
+    """
+    from PIL import Image, ImageOps
+
+    square = ImageOps.fit(picture(image), (size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def nearest(points: Tensor, entries: Tensor) -> Tensor:
+    """Index of the entry `[K, D]` that has the smallest angle to each point `[F, D]`.
+
+    Janus compares both at unit length (`codebook_l2_norm` of github.com/deepseek-ai/Janus, `janus/models/vq_model.py`).
+    `JanusVQVAE.decode` of transformers 5 does so too, its `encode` does not: the codes are the same only for entries
+    that are of one length.
+    """
+    return (normalize(points.float(), dim=-1) @ normalize(entries.float(), dim=-1).T).argmax(-1)
+
+
+def _loaded(options: JanusOptions) -> Any:
+    """The model on the CPU in float32, its weights read from the disk once and nothing initialised.
+
+    Raises `UserError` without transformers, for files that are missing or damaged, for another configuration, and, by
+    name, for weights that are missing, of another shape, or surplus.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise UserError('plugins.image: the tokenizer `janus` needs transformers: pip install "mio[janus]"')
+    from transformers import JanusVQVAE
+
+    folder = options.folder()
+    config = _config(folder / JANUS_CONFIG, options.size // JANUS_PATCH)
+    found = _tensors(folder)
+    with torch.device("meta"):
+        model = JanusVQVAE(config)
+    needed = {name: value.shape for name, value in model.state_dict().items()}
+    problems = {
+        "missing": [name for name in needed if name not in found],
+        "surplus": [name for name in found if name not in needed],
+        "of another shape": [
+            f"{name} {list(found[name].shape)} instead of {list(shape)}"
+            for name, shape in needed.items()
+            if name in found and found[name].shape != shape
+        ],
+    }
+    listed = [f"{what}: {_some(names)}" for what, names in problems.items() if names]
+    if listed:
+        raise UserError(f"{folder}: the image tokenizer does not fit {JANUS_CONFIG}: {'; '.join(listed)}")
+    model.load_state_dict({name: value.float() for name, value in found.items()}, assign=True)
+    return model
+
+
+def _config(path: Path, patches: int) -> Any:
+    """The configuration of the tokenizer, that of a whole Janus included, for images of `patches` x `patches` codes."""
+    from transformers import JanusVQVAEConfig
+
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        kind = written.get("model_type")
+        if kind == "janus":
+            written = written["vq_config"]
+        config = JanusVQVAEConfig(**{**written, "num_patches": patches})
+        found = {name: getattr(config, name) for name in EXPECTED} | {"halvings": len(config.channel_multiplier) - 1}
+    # whatever transformers makes of somebody's values
+    except Exception as error:
+        raise UserError(f"{path}: not a configuration of Janus: {_line(error)}") from error
+    if kind not in ("janus", JanusVQVAEConfig.model_type):
+        raise UserError(f"{path}: `model_type` is {kind!r}; the tokenizer `janus` reads `janus` and `janus_vqgan`")
+    if 2 ** found.pop("halvings") != JANUS_PATCH:
+        raise UserError(f"{path}: `channel_multiplier` must have 5 items, so that a code is {JANUS_PATCH} pixels wide")
+    wrong = [f"`{name}` is {found[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if found[name] != due]
+    if wrong:
+        raise UserError(f"{path}: {', '.join(wrong)}; the plugin's codes are those of the published Janus")
+    return config
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """The tokenizer's weights by their names in `JanusVQVAE`; nothing else of a whole Janus is read."""
+    from safetensors import safe_open
+
+    path = folder / JANUS_WEIGHTS
+    try:
+        if path.is_file():
+            with safe_open(path, "pt") as file:
+                places = dict.fromkeys(file.keys(), JANUS_WEIGHTS)
+        else:
+            path = folder / JANUS_INDEX
+            places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        prefix = next((prefix for prefix in PREFIXES if prefix + CODEBOOK in places), None)
+        if prefix is None:
+            raise UserError(
+                f"{path}: holds no image tokenizer of Janus ({PREFIXES[0]}{CODEBOOK}); the layout must be that of "
+                "transformers, as in deepseek-community/Janus-Pro-1B"
+            )
+        wanted = [name for name in places if name.startswith(prefix)]
+        tensors: dict[str, Tensor] = {}
+        for shard in sorted({places[name] for name in wanted}):
+            path = folder / Path(shard).name
+            with safe_open(path, "pt") as file:
+                tensors |= {n.removeprefix(prefix): file.get_tensor(n) for n in wanted if places[n] == shard}
+    except UserError:
+        raise
+    # safetensors and JSON have several errors of their own
+    except Exception as error:
+        raise UserError(f"{path}: not a file of weights that can be read: {_line(error)}") from error
+    return tensors
+
+
+def _ready(model: Any, device: torch.device, options: JanusOptions) -> Any:
+    """The model to run and not to train, its codebook in float32."""
+    if device.type != "cpu" and get_worker_info() is not None:
+        raise UserError(
+            f"plugins.image: `device: {options.device}` is a GPU, which data workers cannot use; set `device: cpu`, or "
+            "`runtime.workers` to 0"
+        )
+    for name, part in model.named_children():
+        part.to(device, torch.float32 if name == "quantize" else TORCH_DTYPES[options.dtype])
+    return model.eval().requires_grad_(False)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _some(names: Iterable[str], shown: int = 5) -> str:
+    listed = list(names)
+    rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + rest

@@ -1,0 +1,111 @@
+"""Options of the image tokenizers but for `seed`, whose are in `seed/options.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mio import UserError
+
+TOKENS = {
+    "mio": ("<image>", "</image>", "<img{}>"),
+    "anygpt": ("<soim>", "<eoim>", "<\N{EYES}{}>"),
+}
+"""Begin, end and code tokens by convention: MIO's, and those of AnyGPT (arXiv 2402.12226)."""
+
+DTYPES = ("float32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Options of every tokenizer."""
+
+    tokens: str = "mio"
+    """Strings of the tokens: `mio` (`<image>`, `</image>`, `<img0>`) or `anygpt` (`<soim>`, `<eoim>`, `<👀0>`)."""
+
+    def __post_init__(self) -> None:
+        self._one_of("tokens", tuple(TOKENS))
+
+    def _one_of(self, name: str, known: Sequence[str]) -> None:
+        if getattr(self, name) not in known:
+            raise UserError(f"plugins.image: `{name}` is {getattr(self, name)!r}, must be one of {', '.join(known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchOptions(ImageOptions):
+    """Options of the `patch_vq` tokenizer."""
+
+    size: int = 8
+    """Side in pixels that every image is resized to, its aspect ratio not kept."""
+    patch: int = 2
+    """Side in pixels of the square that one code stands for."""
+    codebook_size: int = 64
+    channels: int = 1
+    """1 (grey) or 3 (RGB)."""
+    save_side: int = 128
+    """Smallest side in pixels of files written; smaller images are enlarged by a whole factor."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patch < 1 or self.size < self.patch or self.size % self.patch:
+            raise UserError(f"plugins.image: `size` {self.size} must be a multiple of `patch` {self.patch}")
+        if self.codebook_size < 2:
+            raise UserError(f"plugins.image: `codebook_size` is {self.codebook_size}, must be at least 2")
+        if self.channels not in (1, 3):
+            raise UserError(f"plugins.image: `channels` is {self.channels}, must be 1 or 3")
+
+    @property
+    def frames(self) -> int:
+        """Codes of one image."""
+        return (self.size // self.patch) ** 2
+
+
+JANUS_CONFIG, JANUS_WEIGHTS = "config.json", "model.safetensors"
+JANUS_INDEX = f"{JANUS_WEIGHTS}.index.json"
+JANUS_SOURCE = "deepseek-community/Janus-Pro-1B"
+JANUS_PATCH = 16
+"""Side in pixels of the square that one code of Janus stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JanusOptions(ImageOptions):
+    """Options of the `janus` tokenizer."""
+
+    checkpoint: str = ""
+    """Folder of deepseek-community/Janus-Pro-1B or another Janus in the layout of transformers, of which only the
+    image tokenizer is read, or of a `JanusVQVAE` alone: `config.json` and safetensors, whole or in shards."""
+    size: int = 384
+    """Side in pixels of the square that is cut from the middle of every image: `(size / 16)^2` codes. Janus's."""
+    device: str = "auto"
+    """`auto`: the GPU if there is one; otherwise as torch names it: `cpu`, `cuda:1`. Data workers only use `cpu`."""
+    dtype: str = "float32"
+    """Of the networks: `float32`, `bf16` or `fp16`. The codebook is always searched in float32."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.size, int) or self.size < JANUS_PATCH or self.size % JANUS_PATCH:
+            raise UserError(f"plugins.image: `size` is {self.size!r}, must be a multiple of {JANUS_PATCH}")
+        self._one_of("dtype", DTYPES)
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes to choose from."""
+        return 16_384
+
+    @property
+    def frames(self) -> int:
+        """Codes of one image."""
+        return (self.size // JANUS_PATCH) ** 2
+
+    def folder(self) -> Path:
+        """The folder of the files. Raises `UserError` that says what is missing and where to get it."""
+        get = f"`hf download {JANUS_SOURCE} --include config.json '*.safetensors*' --local-dir DIR` gets it"
+        if not self.checkpoint:
+            raise UserError(f"plugins.image: tokenizer `janus` needs a model: set `checkpoint` to its folder; {get}")
+        folder = Path(self.checkpoint).expanduser()
+        if not (folder / JANUS_CONFIG).is_file():
+            raise UserError(f"plugins.image: `checkpoint`: no {JANUS_CONFIG} in {folder}; {get}")
+        if not any((folder / name).is_file() for name in (JANUS_WEIGHTS, JANUS_INDEX)):
+            raise UserError(f"plugins.image: `checkpoint`: no {JANUS_WEIGHTS} or {JANUS_INDEX} in {folder}; {get}")
+        return folder
