@@ -263,23 +263,71 @@ def test_killed_at_random_moments_the_shards_are_those_of_an_undisturbed_run(sma
     assert content(small / "tokens") == undisturbed
 
 
-def test_ranks_of_torchrun_share_the_work(tunes):
-    run(recipe="tunes.yaml", size=10)
-    alone = content(tunes / "tokens")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d",
-               "--rdzv-endpoint=localhost:0", "-m", "mio", "tokenize", "tunes.yaml", "--shard-records", "10",
-               "runtime.tokens=shared"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+def test_ranks_of_torchrun_share_the_work(small):
+    run(size=10)
+    alone = content(small / "tokens")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", "-m", "mio", "tokenize", "small.yaml", "--shard-records", "10"]
+    done = subprocess.run([*command, "runtime.tokens=shared"], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
-    assert content(tunes / "shared") == alone
-    assert done.stdout.count("names/lines: 40 records in 4 shards") == 1
+    assert content(small / "shared") == alone
+    assert done.stdout.count("pairs/captions: 60 records in 6 shards") == 1
+    assert done.stdout.count("training tokenizers: image") == 1
 
 
-def test_a_ray_cluster_makes_the_same_bytes(tunes):
+def test_a_ray_cluster_makes_the_same_bytes(small):
     pytest.importorskip("ray")
-    run(recipe="tunes.yaml", size=10)
-    alone = content(tunes / "tokens")
-    code, out, err = call("tokenize", "tunes.yaml", "--shard-records", "10", "--engine", "ray", "runtime.tokens=ray")
+    run(size=10)
+    alone = content(small / "tokens")
+    code, out, err = call("tokenize", "small.yaml", "--shard-records", "10", "--engine", "ray", "runtime.tokens=ray")
     assert code == 0, err
-    assert "names/lines: 40 records in 4 shards" in out
-    assert content(tunes / "ray") == alone
+    assert "pairs/captions: 60 records in 6 shards" in out
+    assert content(small / "ray") == alone
+
+
+def test_a_stream_is_tokenised_like_a_file_and_trained_on_afterwards(small, monkeypatch):
+    """Rows of `facts` as a Parquet folder, read as the Hub is: at random, and as a stream."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", small / "cache")
+    (small / "facts").mkdir()
+    pictures = [{"bytes": (small / f"{index}.png").read_bytes(), "path": None} for index in range(25)]
+    made = {"picture": pictures, "caption": [f"picture {index}" for index in range(25)]}
+    datasets.Dataset.from_dict(made).to_parquet(small / "facts/train.parquet")
+    options = "{name: facts, columns: {picture: image, caption: caption}, streaming: %s}"
+    source = "data.groups.pairs.sources.captions={_replace_: true, dataset: hub, templates: image_text, options: %s}"
+    stream, table = (source % (options % streaming) for streaming in ("true", "false"))
+    with pytest.raises(DataError, match="captions: is a stream, which only `mio tokenize` reads"):
+        batches(stream)
+    assert "pairs/captions: 25 records in 3 shards" in run(stream, size=10)
+    before = content(small / "tokens")
+    run(stream, size=10)
+    assert content(small / "tokens") == before
+    from_stream, tokenised, _ = batches(stream)
+    assert "pairs/captions" in tokenised
+    assert equal(from_stream, batches(table)[0])
+
+
+def test_damaged_media_cost_their_record_and_nothing_else(small):
+    """Truncated, empty, zeroed and flipped files, and files of another kind."""
+    draw = random.Random(1)
+    damages = {
+        "cut": lambda content: content[: draw.randrange(1, len(content))],
+        "empty": lambda _: b"",
+        "zeros": lambda content: bytes(len(content)),
+        "flipped": lambda content: bytes(byte ^ (draw.random() < 0.2) for byte in content),
+        "other": lambda _: (small / "captions.jsonl").read_bytes(),
+    }
+    for index, (_, damage) in zip(range(10, 50), list(damages.items()) * 8, strict=True):
+        path = small / f"{index}.png"
+        path.write_bytes(damage(path.read_bytes()))
+    printed = run("data.max_skipped=1")
+    [line] = [line for line in printed.splitlines() if line.startswith("pairs/captions")]
+    assert "60 records in 3 shards" in line
+    failed = [json.loads(found) for found in (captions(small) / "failed.jsonl").read_text().splitlines()]
+    assert 30 <= len({found["record"] for found in failed}) <= 40  # some flips leave a picture
+    assert all(found["reason"] and 10 <= found["record"] < 50 for found in failed)
+    raw = batches("data.max_skipped=1", "runtime.tokens=none")
+    shards = batches("data.max_skipped=1")
+    assert equal(raw[0], shards[0])
+    assert raw[2]["packing"]["skipped"] == shards[2]["packing"]["skipped"]

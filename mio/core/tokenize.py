@@ -101,7 +101,7 @@ def tokenize(
                 console.print(told(job, indices[folder]), highlight=False, soft_wrap=True)
             else:
                 indices[folder] = TokenIndex(0, 0, "", {}, 0, {}, [])
-    ranks.leave()
+    ranks.wait()  # whoever keeps the connection leaves last
     return indices
 
 

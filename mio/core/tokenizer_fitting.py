@@ -7,8 +7,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 
 from mio.core.codecs import FINGERPRINTS, Codecs
-from mio.core.data.sources import OpenSource, open_sources, template_sets
+from mio.core.data.sources import OpenSource, StreamedSource, open_sources, template_sets
 from mio.core.documents import Document
 from mio.core.errors import DataError
-from mio.core.modality import TEXT, Media
+from mio.core.modality import TEXT, Media, Record, Source
 from mio.core.plugins import EnabledPlugins
 from mio.core.schema import Recipe
 from mio.core.templates import CompiledTemplate, to_document
@@ -97,7 +98,7 @@ def fitting_items(
     texts: list[str] = []
     media: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
     sets = template_sets(recipe, plugins)
-    for source in open_sources(every, plugins):
+    for source in open_sources(every, plugins, streamed=True):
         templates = [
             CompiledTemplate(template, source.config.templates) for template in sets.get(source.config.templates, ())
         ]
@@ -115,14 +116,20 @@ def fitting_items(
 
 def _documents(recipe: Recipe, source: OpenSource, templates: Sequence[CompiledTemplate]) -> Iterator[Document]:
     form = source.config.form or recipe.data.form
-    count = len(source.records)
-    # evenly spaced, so that sorted corpora are seen whole
-    for place, index in enumerate(islice(range(0, count, max(1, count // RECORDS)), RECORDS)):
+    for place, read in enumerate(_looked_at(source.records)):
         try:
-            record = source.records[index]
+            record = read()
             if templates:
                 yield to_document(record, templates[place % len(templates)], form, recipe.data.system)
             else:
                 yield to_document(record, None, "chat" if "messages" in record else "plain", recipe.data.system)
         except (DataError, OSError, ValueError):
             continue
+
+
+def _looked_at(records: Source) -> Iterator[Callable[[], Record]]:
+    """Calls that read one record each: evenly spaced, so that sorted corpora are seen whole; a stream's first ones."""
+    if isinstance(records, StreamedSource):
+        return islice(records, RECORDS)
+    count = len(records)
+    return (partial(records.__getitem__, index) for index in islice(range(0, count, max(1, count // RECORDS)), RECORDS))
