@@ -272,7 +272,7 @@ def test_chains_that_return_or_share_a_folder_are_errors(write):
 # resolved recipes
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.text("${}:\\é\n '\"#-x", max_size=12), st.floats(0, 1e6), st.integers(0, 99))
 def test_a_resolved_recipe_is_read_back_as_it_was(tmp_path_factory, text, number, whole):
     made = Recipe(name="r", seed=whole, plugins={"x": {"text": text, "list": [number, None, True], "m": {}}})
