@@ -39,15 +39,18 @@ def read(path: Path) -> npt.NDArray[np.uint8]:
             image.load()
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise DataError(f"{path}: damaged image: {error}") from error
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            return (np.asarray(upright) >> 8).astype(np.uint8)
-        if upright.mode in ("1", "L"):
-            return np.asarray(upright.convert("L"))
-        if "A" in upright.getbands() or "transparency" in upright.info:
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright.convert("RGBA"))
-        return np.asarray(upright.convert("RGB"))
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16"):
+            return (np.asarray(image) >> 8).astype(np.uint8)
+        # no copy of what is as it should be: a picture of the largest size takes 200 MB
+        if image.mode in ("1", "L"):
+            return np.asarray(image if image.mode == "L" else image.convert("L"))
+        if "A" in image.getbands() or "transparency" in image.info:
+            transparent = image.convert("RGBA")
+            white = Image.new("RGB", transparent.size, "white")
+            white.paste(transparent, mask=transparent)
+            return np.asarray(white)
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _opened(path: Path) -> Any:

@@ -19,6 +19,10 @@ MAX_CHANNELS = 8
 """Most channels that are decoded: with the duration it bounds the memory that a file may ask for."""
 
 
+MAX_RATE = 768_000
+"""Most samples per second that are decoded, for the same reason."""
+
+
 def duration(path: Path) -> float:
     """Seconds by the file's header. Raises `DataError`."""
     with _opened(path) as file:
@@ -36,6 +40,8 @@ def read(path: Path, max_seconds: float = 15.0, truncate: bool = False) -> tuple
     with _opened(path) as file:
         if file.channels > MAX_CHANNELS:
             raise DataError(f"{path}: {file.channels} channels are too many (at most {MAX_CHANNELS})")
+        if file.samplerate > MAX_RATE:
+            raise DataError(f"{path}: {file.samplerate} samples per second are too many (at most {MAX_RATE})")
         longest = math.ceil(max_seconds * file.samplerate)
         if file.frames > longest and not truncate:
             raise DataError(

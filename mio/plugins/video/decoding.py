@@ -76,6 +76,8 @@ class Decoding:
         if not streams:
             raise DataError(f"{self.path}: holds no video stream")
         stream = streams[0]
+        if stream.codec_context is None:
+            raise DataError(f"{self.path}: its video stream is of an unknown codec")
         self._check(stream.width, stream.height)
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         step = float(1 / (stream.average_rate or 25))
