@@ -188,7 +188,11 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Splitter(Protocol):
-    """Tokenizer of a modality of `parts`: media to media of the other modality, in order."""
+    """Tokenizer of a modality of `parts`: media to media of the other modality, in order.
+
+    It may have a `fingerprint` that changes whenever the parts of any media could; otherwise its plugin's options are
+    taken for one.
+    """
 
     def split(self, media: Media) -> list[Media]: ...
 
