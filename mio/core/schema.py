@@ -57,6 +57,21 @@ class OptimizerConfig:
 
 
 @dataclass
+class GuardConfig:
+    """What happens to steps that would do harm."""
+
+    max_skipped: int = 10
+    """Steps skipped one after the other before the run stops. A step whose gradient is not finite is always skipped."""
+    spike: float = 0.0
+    """A step is a spike if its loss exceeds the mean of the steps before it by this many standard deviations; 0: none
+    is."""
+    spike_window: int = 100
+    """Steps that mean and standard deviation are taken over. There are no spikes before as many were trained on."""
+    on_spike: str = "skip"
+    """`skip` leaves the weights as they are, `warn` only counts and reports, `stop` ends the run before the update."""
+
+
+@dataclass
 class TrainConfig:
     steps: int = 1000
     """Optimizer steps of the stage."""
@@ -68,6 +83,7 @@ class TrainConfig:
     """`bf16`: autocast with float32 weights; `fp32`."""
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    guards: GuardConfig = field(default_factory=GuardConfig)
 
 
 @dataclass
@@ -91,14 +107,36 @@ class RuntimeConfig:
     workers: int = 0
     """Data worker processes per device."""
     devices: int = 1
+    """Processes per node, one device each. Under `torchrun` and `srun` theirs count."""
     nodes: int = 1
     accelerator: str = "auto"
+    sharding: str = "full"
+    """Parameters, gradients and optimizer state: `full` splits them over all devices, `hybrid` over those of a node,
+    with a copy per node, `none` copies them to every device."""
+    reshard: bool = True
+    """Whether a layer's gathered parameters are given up between its forward and its backward pass."""
+    tensor_parallel: int = 1
+    """Devices that share each matrix and the vocabulary, neighbours of one node."""
+    activation_checkpointing: str = "none"
+    """Activations: `none` keeps all, `selective` those that are dear to compute, `full` one per layer."""
+    compile: str = "auto"
+    """`blocks` compiles each layer, `none` does not, `auto` does on GPUs."""
     threads: int = 0
     """CPU threads; 0 leaves torch's own choice."""
     log_every: int = 10
     """Steps between logged figures."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
+    keep_last: int = 2
+    """Newest checkpoints that are kept."""
+    keep_best: int = 0
+    """Further checkpoints that are kept: those with the lowest training loss since the one before."""
+    restarts: int = 3
+    """How often processes that `mio fit` started itself are started again after one of them died."""
+    stalled_after: float = 600.0
+    """Seconds without a step after which every rank's place in the program is reported; 0 turns the watchdog off."""
+    abort_after: float = 3600.0
+    """Seconds without a step after which the run ends with an error, for its launcher to start it again; 0: never."""
 
 
 @dataclass
