@@ -14,6 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 
 from mio.core.data.batch import Batch
+from mio.core.data.journal import Journal, JournalEntry
 from mio.core.module import MioModule
 from mio.core.throughput import flops_per_token, peak_flops
 
@@ -30,7 +31,7 @@ class Figures(Callback):
         self.seconds = 0.0
         """Wall seconds of training, over all parts of an interrupted run."""
         self.tokens = 0
-        """Document tokens trained on by this rank."""
+        """Document tokens trained on, by all ranks."""
         self.positions = 0
         self.latest: dict[str, float] = {}
         """The figures logged last."""
@@ -48,27 +49,34 @@ class Figures(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        if not batch.ends_step:
+            return
+        assert isinstance(pl_module, MioModule)
+        assert pl_module.totals is not None
         now = time.perf_counter()
         self.seconds += now - self._clock
         self._clock = now
-        self.tokens += sum(sum(row) for row in batch.lengths)
-        self.positions += batch.tokens.numel()
-        self._documents += sum(len(row) for row in batch.lengths)
-        if batch.ends_step and trainer.global_step % self.every == 0:
+        self.tokens += pl_module.totals.tokens
+        self.positions += pl_module.totals.positions
+        self._documents += pl_module.totals.documents
+        if trainer.global_step % self.every == 0:
             self._log(trainer, pl_module)
 
     def _log(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, MioModule)
+        module.meter.gather()
         figures = module.meter.read()
         seconds, tokens = self.seconds - self._since[0], self.tokens - self._since[1]
         self._since = (self.seconds, self.tokens)
         speed = tokens / max(seconds, 1e-9)
         mean_length = self.tokens / max(1, self._documents)
         work = flops_per_token(module.model_config, module.vocabulary.rows, mean_length)
-        figures["tokens_per_second"] = speed * trainer.world_size
-        figures["mfu"] = speed * work / self._peak if self._peak else 0.0
+        figures["tokens_per_second"] = speed
+        figures["mfu"] = speed * work / (self._peak * trainer.world_size) if self._peak else 0.0
         figures["packing/fill"] = self.tokens / max(1, self.positions)
         figures["grad_norm"] = module.grad_norm
+        for name, count in module.guard.report().items():
+            figures[f"guard/{name}"] = count
         figures["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
         for group, (target, achieved) in self.shares().items():
             figures[f"mixture/{group}/target"] = target
@@ -121,43 +129,55 @@ class ProgressLines(Callback):
 
 
 class Checkpoints(Callback):
-    """Commits the data cursor of every finished step; saves `path` every `every` steps, at the end and at interruption.
+    """Commits the data cursor of every finished step and writes it into the journal; saves a checkpoint every `every`
+    steps, at the end, and when a rank is told to stop.
 
-    The file is written beside its place and renamed, so the last whole checkpoint survives a crash while saving.
+    What is written goes on in the background (see `mio.core.checkpoints`); leaving `catching_signals` waits for it.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, every: int, journal: Journal | None) -> None:
         self.path = path
         self.every = every
+        self.journal = journal
+        """Of rank 0 alone."""
         self.interrupted = ""
         """Name of the signal that stopped the run, if one did."""
+        self._received = ""
+        self._losses: list[float] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         if not batch.ends_step:
             return
+        assert isinstance(pl_module, MioModule)
+        totals = pl_module.totals
+        assert totals is not None
         trainer.datamodule.commit(batch)  # type: ignore[attr-defined]
+        if self.journal is not None:
+            self.journal.add(
+                JournalEntry(trainer.global_step, totals.rows, totals.documents, totals.tokens, totals.digest)
+            )
+        self._losses.append(totals.loss)
+        if totals.stop:
+            self.interrupted = self._received or "a signal to another rank"
+        pl_module.tally.stop = bool(self._received)
         due = trainer.global_step % self.every == 0 or trainer.global_step >= trainer.max_steps
         if due or self.interrupted:
-            self._save(trainer)
+            trainer.strategy.loss = sum(self._losses) / len(self._losses)  # type: ignore[attr-defined]
+            self._losses.clear()
+            trainer.save_checkpoint(self.path, weights_only=False)
         if self.interrupted:
             trainer.should_stop = True
 
-    def _save(self, trainer: Trainer) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial, weights_only=False)
-        if trainer.is_global_zero:
-            partial.replace(self.path)
-
     @contextlib.contextmanager
     def catching_signals(self) -> Iterator[None]:
-        """Turns the first SIGINT or SIGTERM into a checkpoint after the current step; a second one acts at once."""
+        """Turns the first SIGINT or SIGTERM of any rank into a checkpoint on all ranks after the next step, and a second
+        one into an end at once."""
         before: dict[signal.Signals, Any] = {}
 
         def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-            self.interrupted = signal.Signals(number).name
+            self._received = signal.Signals(number).name
             for name, handler in before.items():
                 signal.signal(name, handler)
 
@@ -168,3 +188,5 @@ class Checkpoints(Callback):
         finally:
             for name, handler in before.items():
                 signal.signal(name, handler)
+            if self.journal is not None:
+                self.journal.close()

@@ -21,28 +21,46 @@ class LossMeter:
         self.leaves = tuple(leaves)
         self.blocks = tuple(block.name if block.kind == "codes" else block.kind for block in vocabulary.blocks)
         self._codebooks = [block for block in vocabulary.blocks if block.kind == "codes" and not block.absent]
-        self._block_of = torch.as_tensor(vocabulary.block_of, dtype=torch.int64)
+        self._block_of = torch.as_tensor(vocabulary.block_of, dtype=torch.int64, device="cpu")
         self._rows = vocabulary.rows
-        self._seen = torch.zeros(self._rows, dtype=torch.int64)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._leaf = torch.zeros(2, len(self.leaves), dtype=torch.float64)
-        self._block = torch.zeros(2, len(self.blocks), dtype=torch.float64)
+        self.counts = True
+        """Whether this rank speaks for its rows: of the ranks of one tensor-parallel group, one does."""
+        self._seen = torch.zeros(self._rows, dtype=torch.int64, device="cpu")
+        self._leaf = torch.zeros(2, len(self.leaves), dtype=torch.float64, device="cpu")
+        self._block = torch.zeros(2, len(self.blocks), dtype=torch.float64, device="cpu")
 
     @torch.no_grad()
     def update(self, batch: Batch, nll: Tensor) -> None:
         """Adds a batch; `nll` is float32 `[B, L]`."""
-        chosen = batch.weights > 0
-        loss = nll[chosen].double().cpu()
-        targets = batch.targets[chosen].cpu()
-        for sums, index in ((self._leaf, batch.leaf[chosen].long().cpu()), (self._block, self._block_of[targets])):
+        if not self.counts:
+            return
+        if self._seen.device != nll.device:
+            self._seen, self._leaf, self._block, self._block_of = (
+                tensor.to(nll.device) for tensor in (self._seen, self._leaf, self._block, self._block_of)
+            )
+        # every position is added, with 0 where it does not count: choosing some would make a GPU wait
+        counted = (batch.weights > 0).flatten()
+        ones = counted.double()
+        loss = torch.where(counted, nll.flatten(), 0).double()
+        targets = batch.targets.flatten()
+        leaf = batch.leaf.flatten().clamp(min=0)
+        for sums, index in ((self._leaf, leaf), (self._block, self._block_of[targets].clamp(min=0))):
             sums[0].index_add_(0, index, loss)
-            sums[1].index_add_(0, index, torch.ones_like(loss))
-        self._seen += torch.bincount(targets, minlength=self._rows)
+            sums[1].index_add_(0, index, ones)
+        self._seen.index_add_(0, targets, counted.long())
+
+    def gather(self) -> None:
+        """Brings what the ranks have counted to rank 0. A collective call where there are several."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        for counted in (self._seen, self._leaf, self._block):
+            torch.distributed.all_reduce(counted)
+            if torch.distributed.get_rank():
+                counted.zero_()
 
     def read(self) -> dict[str, float]:
-        """Mean losses since the last reading: `loss`, `loss/GROUP`, `loss/BLOCK`; then starts anew."""
+        """Mean losses since the last reading: `loss`, `loss/GROUP`, `loss/BLOCK`; then starts anew. Of this rank, hence
+        of all of them on rank 0 after `gather`."""
         figures: dict[str, float] = {}
         total, count = self._leaf.sum(dim=1).tolist()
         if count:
@@ -55,7 +73,8 @@ class LossMeter:
             entry[0] += loss
             entry[1] += tokens
         figures.update({f"loss/{name}": loss / tokens for name, (loss, tokens) in sums.items() if tokens})
-        self._reset()
+        self._leaf.zero_()
+        self._block.zero_()
         return figures
 
     def codebook_usage(self) -> dict[str, dict[str, float]]:
@@ -74,8 +93,6 @@ class LossMeter:
                 }
         return report
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"seen": self._seen}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._seen = state["seen"].clone()
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is counted, to be saved and filled in place."""
+        return {"seen": self._seen, "leaf": self._leaf, "block": self._block}

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from mio.core.errors import RecipeError
+from mio.core.gradients import RowMask
 from mio.core.schema import OptimizerConfig, RuleConfig
 from mio.core.vocabulary import Vocabulary
 
@@ -91,19 +92,28 @@ def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPla
     )
 
 
+def freeze(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> None:
+    """Marks the parameters that the rules leave out as not trainable: they get no gradient and no optimizer state."""
+    parameters = dict(module.named_parameters())
+    for plan in plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary):
+        parameters[plan.name].requires_grad_(plan.trainable)
+
+
+def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> list[RowMask]:
+    """Masks of the parameters of which the rules train some rows only."""
+    parameters = dict(module.named_parameters())
+    plans = plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary)
+    return [RowMask(parameters[p.name], p.rows, vocabulary) for p in plans if p.trainable and p.rows]
+
+
 def build_optimizer(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> Optimizer:
-    """Freezes, masks and groups the parameters of `module` by the recipe's rules and builds its optimizer."""
+    """Groups the trainable parameters of `module` by the recipe's rules and builds their optimizer."""
     parameters = dict(module.named_parameters())
     plans = plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary)
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for plan in plans:
-        parameter = parameters[plan.name]
-        parameter.requires_grad_(plan.trainable)
-        if not plan.trainable:
-            continue
-        if plan.rows:
-            _train_rows_only(parameter, plan.rows, vocabulary)
-        groups.setdefault((plan.muon, plan.lr_scale, plan.weight_decay), []).append(parameter)
+        if plan.trainable:
+            groups.setdefault((plan.muon, plan.lr_scale, plan.weight_decay), []).append(parameters[plan.name])
     if not groups:
         raise RecipeError(["train.optimizer.rules: every parameter is frozen; there is nothing to train"])
     adamw: list[dict[str, Any]] = []
@@ -118,14 +128,6 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig, vocabulary: Voca
         betas = cast("tuple[float, float]", tuple(config.betas))
         members.append(AdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))
     return members[0] if len(members) == 1 else Together(*members)
-
-
-def _train_rows_only(parameter: Tensor, patterns: Sequence[str], vocabulary: Vocabulary) -> None:
-    mask = torch.zeros(parameter.shape[0], 1)
-    for block in vocabulary.blocks:
-        if any(fnmatch.fnmatchcase(block.name, pattern) for pattern in patterns):
-            mask[block.start : block.start + block.size] = 1.0
-    parameter.register_hook(lambda grad: grad * mask.to(grad.device, grad.dtype))
 
 
 class Together(Optimizer):
@@ -170,10 +172,3 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     return config.final + (1.0 - config.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def scale_gradients(parameters: Iterable[nn.Parameter], factor: float | Tensor) -> None:
-    """Multiplies every gradient in place."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if gradients:
-        torch._foreach_mul_(gradients, factor)

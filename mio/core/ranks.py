@@ -1,23 +1,58 @@
-"""Which of several processes this one is, under `torchrun`, `srun`, or alone."""
+"""The processes that share a run's work, under `torchrun`, `srun`, `mio fit` itself, or one alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+from mio.core.errors import MioError, UserError
+
+T = TypeVar("T")
 
 _PATIENCE = timedelta(days=7)
 """Ranks may wait for each other for as long as the work of the slowest takes; a rank that dies is noticed at once."""
 
 
-@dataclass(frozen=True)
+class PeerFailed(MioError):
+    """Another rank has told what went wrong; this one ends without a word. `code` is its exit code."""
+
+    def __init__(self, code: int = 2) -> None:
+        self.code = code
+        super().__init__("another rank failed")
+
+
+def launched() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def world_size() -> int:
+    """Processes that the launcher has started; 1 without one. Free of torch."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("SLURM_NTASKS", "1"))
+
+
+@dataclass
 class Ranks:
     """This process among those that share the work."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    nodes: int = 1
+    attempt: str = ""
+    """Names this start of the processes; the same on all of them, another after a restart."""
+    _store: Any = None
     _group: Any = None
+    _turns: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def join(cls) -> Ranks:
@@ -33,19 +68,117 @@ class Ranks:
             if kind.detect():
                 place = kind()
                 rank, size = place.global_rank(), place.world_size()
-                group = _group(f"tcp://{place.main_address}:{place.main_port}", rank, size) if size > 1 else None
-                return cls(rank, size, place.local_rank(), group)
-        return cls()
+                if size == 1:
+                    break
+                store, group = _meet(f"tcp://{place.main_address}:{place.main_port}", rank, size)
+                ranks = cls(rank, size, place.local_rank(), _nodes(size), "", store, group)
+                ranks.attempt = ranks.share(uuid.uuid4().hex[:12])
+                return ranks
+        return cls(attempt=uuid.uuid4().hex[:12])
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def local_size(self) -> int:
+        """Processes on this node."""
+        return self.size // self.nodes
 
     def wait(self) -> None:
         """Returns when every rank has come here. Raises `RuntimeError` when one is gone."""
         if self._group is not None:
             self._group.barrier().wait()
 
+    def share(self, value: T) -> T:
+        """Rank 0's `value`, which JSON can hold, on every rank."""
+        if self._store is None:
+            return value
+        key = self._key("share")
+        if self.first:
+            self._store.set(key, json.dumps(value))
+            return value
+        shared: T = json.loads(self._store.get(key))
+        return shared
 
-def _group(address: str, rank: int, size: int) -> Any:
-    from torch.distributed import ProcessGroupGloo
+    def once(self, work: Callable[[], T]) -> T | None:
+        """Does `work` on rank 0 while the others wait. Its result there, None elsewhere; see `together` for failures."""
+        return self.together(work if self.first else lambda: None)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Does `work` on every rank; returns when all have done it.
+
+        Where it raises a `UserError` on any rank, rank 0 raises one that tells them all, and the other ranks raise
+        `PeerFailed`.
+        """
+        if self._store is None:
+            return work()
+        key = self._key("together")
+        problem = ""
+        try:
+            result = work()
+        except UserError as error:
+            problem = str(error)
+            self._store.set(f"{key}/{self.rank}", json.dumps([socket.gethostname(), problem]))
+        self._store.add(f"{key}/failed", int(bool(problem)))
+        self.wait()
+        failed = self._store.add(f"{key}/failed", 0)
+        if not failed:
+            return result
+        if not self.first:
+            raise PeerFailed
+        told: dict[str, str] = {}
+        for rank in range(self.size):
+            if self._store.check([f"{key}/{rank}"]):
+                host, text = json.loads(self._store.get(f"{key}/{rank}"))
+                told.setdefault(text, f"rank {rank} on {host}")
+        if failed == self.size and len(told) == 1:
+            raise UserError(*told)
+        raise UserError("; ".join(f"{where}: {text}" for text, where in told.items()))
+
+    @contextlib.contextmanager
+    def training(self, name: str, device_type: str) -> Iterator[None]:
+        """`torch.distributed` as the engine knows it, for the time of one training called `name`.
+
+        Collectives on tensors of the CPU go through gloo, on a GPU through NCCL.
+        """
+        import torch
+        from torch.distributed import PrefixStore
+
+        store = self._store
+        if store is None:
+            if device_type != "cuda":
+                yield
+                return
+            store = torch.distributed.HashStore()
+        backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+        torch.distributed.init_process_group(
+            backend, store=PrefixStore(self._key(f"training/{name}"), store), rank=self.rank, world_size=self.size
+        )
+        try:
+            yield
+        finally:
+            torch.distributed.destroy_process_group()
+
+    def _key(self, kind: str) -> str:
+        """A name that was not used before; ranks come here in the same order."""
+        turn = self._turns[kind] = self._turns.get(kind, 0) + 1
+        return f"{kind}/{turn}"
+
+
+def _nodes(size: int) -> int:
+    """Nodes of `size` processes, of which as many run on each."""
+    local = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None
+    if local is not None:
+        return max(1, size // int(local))
+    return int(os.environ.get("SLURM_NNODES", os.environ.get("SLURM_JOB_NUM_NODES", "1")))
+
+
+def _meet(address: str, rank: int, size: int) -> tuple[Any, Any]:
+    from torch.distributed import PrefixStore, ProcessGroupGloo
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous(address, rank, size))
-    return ProcessGroupGloo(store, rank, size, _PATIENCE)
+    store.set_timeout(_PATIENCE)
+    store = PrefixStore("mio", store)
+    return store, ProcessGroupGloo(PrefixStore("prepare", store), rank, size, _PATIENCE)

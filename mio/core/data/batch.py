@@ -6,7 +6,7 @@ Shapes: B rows, L positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import Any, Protocol
 
@@ -44,6 +44,12 @@ class Batch:
     """Index of the stream that the position is from, int64 `[B, L]`; -1 for padding."""
     lengths: list[list[int]]
     """Positions of each document, row by row."""
+    weight: float
+    """Sum of the weights, float64, known without waiting for a device."""
+    documents: list[list[tuple[int, int]]] = field(default_factory=list)
+    """(stream index, number in the stream) of each document, row by row."""
+    digests: list[int] = field(default_factory=list)
+    """Fingerprint of each row (see `mio.core.data.journal.row_digest`)."""
     step: int = 0
     """Index of the optimizer step that the batch belongs to."""
     cursor: dict[str, Any] | None = None
@@ -86,4 +92,4 @@ def assemble(rows: Sequence[Sequence[tuple[int, RenderedDocument]]], context: in
         for index, (start, stop) in enumerate(pairwise(borders)):
             grid[index, : stop - start] = values[start:stop]
         tensors[name] = torch.from_numpy(grid)
-    return Batch(lengths=lengths, **tensors)
+    return Batch(lengths=lengths, weight=float(tensors["weights"].double().sum()), **tensors)

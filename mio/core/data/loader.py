@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mio.core.data.batch import Batch, RenderedDocument, assemble
+from mio.core.data.journal import JournalEntry, planned, row_digest
 from mio.core.data.ledger import group_shares, ledger
 from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Plan
@@ -74,18 +75,22 @@ class StepBatches(IterableDataset[Batch]):
         shape = self._shape
         count = 0
         for step in range(first, self._steps):
+            before = plan.rows
             rows = [plan.next_row() for _ in range(shape.rows)]
-            mine = rows[self._rank * shape.share : (self._rank + 1) * shape.share]
+            mine = list(enumerate(rows, before))[self._rank * shape.share : (self._rank + 1) * shape.share]
             for start in range(0, shape.share, shape.micro_rows):
                 if count % turns == turn:
+                    chosen = mine[start : start + shape.micro_rows]
                     batch = assemble(
                         [
                             [(entry.leaf, self._streams[entry.leaf].document(entry.n)) for entry in row]
-                            for row in mine[start : start + shape.micro_rows]
+                            for _, row in chosen
                         ],
                         plan.packing.context,
                         self._pad,
                     )
+                    batch.documents = [[(entry.leaf, entry.n) for entry in row] for _, row in chosen]
+                    batch.digests = [row_digest(index, row) for index, row in chosen]
                     batch.step = step
                     if start + shape.micro_rows == shape.share:
                         batch.cursor = {"step": step + 1, "plan": plan.state()}
@@ -99,7 +104,8 @@ class MioDataModule(LightningDataModule):
     Whoever drives the training calls `commit` with every batch that was trained on, before a checkpoint is saved. What
     is saved is the position in the global sequence, so a run may go on with another number of ranks or workers. `pad`
     fills what documents leave of a row; it belongs to no document and has no weight, so any id will do. `tokens` says
-    where shards are found, which are read in place of the sources.
+    where shards are found, which are read in place of the sources. `devices` are those of all nodes, where they are not
+    the recipe's.
 
     Raises:
         RecipeError: unknown names, wrong options, or rows that do not divide among the devices.
@@ -113,15 +119,16 @@ class MioDataModule(LightningDataModule):
         renderer: DocumentRenderer,
         pad: int = 0,
         tokens: Tokens | None = None,
+        devices: int | None = None,
     ) -> None:
         super().__init__()
         self._recipe = recipe
         self._pad = pad
         self.leaves: list[Leaf]
         self.leaves, self._streams, self._sources = build_streams(recipe, plugins, renderer, tokens)
-        world_size = recipe.runtime.devices * recipe.runtime.nodes
-        self.micro_batches_per_step = StepShape.of(recipe.train, world_size).micro_batches
-        """Forward passes of each rank per optimizer step."""
+        devices = devices or recipe.runtime.devices * recipe.runtime.nodes
+        self.shape = StepShape.of(recipe.train, devices // recipe.runtime.tensor_parallel)
+        """How the rows of a step are shared out."""
         self._cursor: dict[str, Any] = {"step": 0, "plan": self._plan().state()}
 
     @property
@@ -143,12 +150,13 @@ class MioDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """This rank's micro batches from the committed cursor on."""
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         workers = self._recipe.runtime.workers
+        # neighbours of one tensor-parallel group see the same rows
+        rank = self.trainer.global_rank // self._recipe.runtime.tensor_parallel if self.trainer else 0
         batches = StepBatches(
             plan=self._plan,
             streams=self._streams,
-            shape=StepShape.of(self._recipe.train, world_size),
+            shape=self.shape,
             steps=self._recipe.train.steps,
             pad=self._pad,
             rank=rank,
@@ -166,6 +174,14 @@ class MioDataModule(LightningDataModule):
         """Notes that `batch` was trained on. Only the last batch of a step moves the cursor."""
         if batch.cursor is not None:
             self._cursor = batch.cursor
+
+    def describe(self, leaf: int, n: int) -> str:
+        """Names the record behind the n-th document of a leaf, for messages."""
+        return f"{self.leaves[leaf].name}: {self._streams[leaf].describe(n)}"
+
+    def journal(self) -> Iterator[JournalEntry]:
+        """What each step of the run has to consist of, by the plan alone, from the first step on."""
+        return planned(self._plan(), self.shape.rows, self._recipe.train.steps)
 
     def report(self) -> dict[str, Any]:
         """What the committed steps were trained on (see `mio.core.data.ledger`)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from mio.core.transformer.attend import Documents
 from mio.core.transformer.cache import KVCache
 from mio.core.transformer.config import TransformerConfig
 from mio.core.transformer.experts import balance_loss
+from mio.core.transformer.initial import initialise
 from mio.core.transformer.layers import Block, RMSNorm, Shared, compute_dtype
 from mio.core.transformer.rope import frequencies, tables
 
@@ -48,16 +48,9 @@ class Transformer(nn.Module):
         self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
         self.reset_parameters()
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Normal of `init_std`; projections into the residual stream by 1 / sqrt(2 layers) of it (GPT-2)."""
-        residual = self.config.init_std / math.sqrt(2 * self.config.layers)
-        for name, parameter in self.named_parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            else:
-                into_residual = name.endswith(("attention.output.weight", "down.weight"))
-                parameter.normal_(0.0, residual if into_residual else self.config.init_std)
+    def reset_parameters(self, seed: int = 0) -> None:
+        """Initial weights of a seed (see `mio.core.transformer.initial`)."""
+        initialise(self, self.config.layers, self.config.init_std, seed)
 
     @property
     def head_weight(self) -> Tensor:
