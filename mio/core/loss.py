@@ -2,7 +2,8 @@
 
 With a joint vocabulary of 10^4 to 10^5 ids the logits are by far the largest tensor of a training step. Here they exist
 for a few tokens at a time, and gradients are computed in the same pass as the loss, as in Liger Kernel (Hsu et al.,
-2024, arXiv:2410.10989); compare Cut Cross-Entropy (Wijmans et al., 2024, arXiv:2411.09009).
+2024, arXiv:2410.10989); compare Cut Cross-Entropy (Wijmans et al., 2024, arXiv:2411.09009). The head's rows may be
+sharded over a process group, as in Megatron-LM (Shoeybi et al., 2019, arXiv:1909.08053, section 3).
 
 T tokens, D width, V vocabulary rows.
 """
@@ -12,17 +13,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-_LOGITS = 12 * 1024 * 1024
-"""Logits alive at once (48 MiB of float32)."""
+_CPU_LOGITS, _GPU_LOGITS = 48 * 2**20, 2**30
+"""Bytes of logits alive at once. Every chunk of tokens adds to the whole gradient of the head, so few are better."""
+_PIECE = 2**18
+"""Logits whose softmax is taken at once on a CPU: their float32 copy stays in its cache."""
 _SLICE = 4096
 """Vocabulary rows whose low-precision gradient is added to the float32 sum at once."""
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, size: int | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    size: int | None = None,
+    group: dist.ProcessGroup | None = None,
+    offset: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy of `softmax(hidden @ weight.T)` against `targets`.
 
@@ -31,22 +41,36 @@ def linear_cross_entropy(
     from forward to backward, so one result can be differentiated once; scaling `weights` instead of the result saves
     a pass over them.
 
+    With a `group`, each of its ranks holds some rows of the head and calls this with the same `hidden`, `targets` and
+    `weights`. All get the same result and the same gradient of `hidden`, summed over the group, and each the gradient
+    of its own rows. What crosses the wire is three numbers per token, and that gradient.
+
     Args:
         hidden: [T, D].
-        weight: [V, D], of any floating dtype.
+        weight: [V, D], of any floating dtype; with a `group`, this rank's rows.
         targets: int64 [T], below `size`.
         weights: float32 [T].
-        size: ids that can be predicted; rows of `weight` beyond it are padding. None: all of them.
+        size: ids that can be predicted; rows of the whole head beyond it are padding. None: all of them, which a
+            `group` does not know and must be told.
+        group: ranks that share the head.
+        offset: id of the first row of `weight`.
 
     Returns:
         The sum of `weights * nll`, a scalar that is differentiable in `hidden` and `weight`, and the negative
         log-likelihoods float32 [T], detached, 0 where the weight is 0.
+
+    Raises:
+        ValueError: a `group` without `size`.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    size = weight.shape[0] if size is None else size
+    if size is None:
+        if group is not None:
+            raise ValueError("a head that is sharded over a group needs `size`, the number of ids")
+        size = weight.shape[0]
+    options = (size, dtype, torch.is_grad_enabled(), group, offset)
     with torch.autocast(device, enabled=False):
-        return _LinearCrossEntropy.apply(hidden, weight, targets, weights, size, dtype, torch.is_grad_enabled())
+        return _LinearCrossEntropy.apply(hidden, weight, targets, weights, *options)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -54,26 +78,30 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, *options: Any
     ) -> tuple[Tensor, Tensor]:
-        size, dtype, grad_enabled = options
+        size, dtype, grad_enabled, group, offset = options
         by_hidden, by_weight = (grad_enabled and needed for needed in ctx.needs_input_grad[:2])
         full = torch.promote_types(dtype, torch.float32)
         kept = weights.nonzero().squeeze(1)
-        head = weight[:size].to(dtype)
+        head = weight[: max(0, size - offset)].to(dtype)
         nll = hidden.new_zeros(len(targets), dtype=full)
         grad_hidden = torch.zeros_like(hidden) if by_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=full) if by_weight else None
-        for tokens in kept.split(max(1, _LOGITS // size)):
-            h, target = hidden[tokens].to(dtype), targets[tokens].unsqueeze(1)
-            nll[tokens], probabilities = _predict(h, head, target, full)
-            if by_hidden or by_weight:
-                w = weights[tokens].unsqueeze(1).to(full)
-                by_logits = probabilities.mul_(w).scatter_add_(1, target, -w).to(dtype)
+        for tokens in kept.split(_chunk(size, dtype, hidden.device, group)):
+            h, target, w = hidden[tokens].to(dtype), targets[tokens] - offset, weights[tokens].to(full)
+            logits = F.linear(h, head)
+            if group is None:
+                nll[tokens] = _predict(logits, target, w)
+            else:
+                nll[tokens] = _predict_shard(logits, target, w, group)
+            by_logits = logits
             if grad_hidden is not None:
                 grad_hidden[tokens] = (by_logits @ head).to(hidden.dtype)
             if grad_weight is not None:
                 _accumulate(grad_weight, by_logits, h)
             # Frees the memory before the next tokens' logits take as much.
-            probabilities = by_logits = h
+            logits = by_logits = h
+        if grad_hidden is not None and group is not None:
+            dist.all_reduce(grad_hidden, group=group)
         ctx.grads = (grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(nll)
         return nll @ weights.to(full), nll
@@ -88,17 +116,48 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for grad in (by_hidden, by_weight):
                 if grad is not None:
                     grad.mul_(scale)
-        return by_hidden, by_weight, None, None, None, None, None
+        return by_hidden, by_weight, *(None for _ in range(7))
 
 
-def _predict(h: Tensor, head: Tensor, target: Tensor, full: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihoods [T] and probabilities [T, V]."""
-    logits = F.linear(h, head).to(full)
-    highest, of_target = logits.amax(-1, keepdim=True), logits.gather(1, target)
-    probabilities = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
-    # The softmax of the highest logit is never tiny, so its logarithm recovers the normaliser exactly.
-    normaliser = highest - probabilities.amax(-1, keepdim=True).log()
-    return (normaliser - of_target).squeeze(1), probabilities
+def _chunk(size: int, dtype: torch.dtype, device: torch.device, group: dist.ProcessGroup | None) -> int:
+    """Tokens whose logits exist at once; the same on every rank of a group, which work through them in step."""
+    columns = size if group is None else -(-size // group.size())
+    return max(1, (_CPU_LOGITS if device.type == "cpu" else _GPU_LOGITS) // (columns * dtype.itemsize))
+
+
+def _predict(logits: Tensor, target: Tensor, w: Tensor) -> Tensor:
+    """Negative log-likelihoods float32 [T]; turns the logits [T, V] into the gradient of `w @ nll` in place."""
+    full = torch.promote_types(logits.dtype, torch.float32)
+    on_cpu = logits.device.type == "cpu"
+    count = max(1, _PIECE // logits.shape[1]) if on_cpu else len(logits)
+    nll = []
+    for part, index, weight in zip(
+        logits.split(count), target.unsqueeze(1).split(count), w.unsqueeze(1).split(count), strict=True
+    ):
+        scores = part.to(full)
+        highest, of_target = scores.amax(-1, keepdim=True), scores.gather(1, index)
+        probabilities = torch.softmax(scores, -1, out=scores if on_cpu else None)
+        # The softmax of the highest logit is never tiny, so its logarithm recovers the normaliser exactly.
+        nll.append(highest - probabilities.amax(-1, keepdim=True).log() - of_target)
+        part.copy_(probabilities.mul_(weight).scatter_add_(1, index, -weight))
+    return torch.cat(nll).squeeze(1)
+
+
+def _predict_shard(logits: Tensor, target: Tensor, w: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """`_predict` where every rank has some columns of the logits, maybe none; `target` counts from this rank's first."""
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    columns = scores.shape[1]
+    here = ((target >= 0) & (target < columns)).nonzero().squeeze(1)
+    highest = scores.amax(-1) if columns else scores.new_full((len(scores),), -torch.inf)
+    dist.all_reduce(highest, dist.ReduceOp.MAX, group)
+    sums = scores.new_zeros(2, len(scores))  # of exponentials, and the target's score
+    sums[1, here] = scores[here, target[here]] - highest[here]
+    sums[0] = scores.sub_(highest.unsqueeze(1)).exp_().sum(-1)
+    dist.all_reduce(sums, group=group)
+    scores.mul_((w / sums[0]).unsqueeze(1))
+    scores[here, target[here]] -= w[here]
+    logits.copy_(scores)
+    return sums[0].log() - sums[1]
 
 
 def _accumulate(total: Tensor, by_logits: Tensor, h: Tensor) -> None:

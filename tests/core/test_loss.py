@@ -3,19 +3,24 @@
 import subprocess
 import sys
 import textwrap
+from itertools import product
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from mio.core import loss as loss_module
 from mio.core.loss import linear_cross_entropy
 
+DTYPES = (torch.float64, torch.float32, torch.bfloat16)
+
 
 @pytest.fixture(params=[1, 40, 10**6])
 def chunk(request, monkeypatch):
-    """Logits alive at once: one token, a few tokens, all tokens."""
-    monkeypatch.setattr(loss_module, "_LOGITS", request.param)
+    """Logits alive at once, and of them in one softmax: one token, a few tokens, all tokens."""
+    monkeypatch.setattr(loss_module, "_CPU_LOGITS", 16 * request.param)
+    monkeypatch.setattr(loss_module, "_PIECE", request.param)
 
 
 def inputs(dtype=torch.float64, *, size=17, scale=1.0):
@@ -109,6 +114,51 @@ def test_second_backward_is_refused():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="one backward pass"):
         loss.backward()
+
+
+SHARDS = {"even": (17, 9), "padding in the last": (12, 9), "padding alone": (9, 9), "uneven": (17, 13), "one": (7, 17)}
+"""Ids that can be predicted, and rows of the first of two ranks' shards, of 17."""
+
+
+def on_rank(rank, folder):
+    """Loss and gradients of this rank's rows of the head, for every case and dtype."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    loss_module._CPU_LOGITS = 300  # a few tokens at a time
+    results = {}
+    for (name, (size, first)), dtype in product(SHARDS.items(), DTYPES):
+        hidden, weight, targets, weights = inputs(dtype, size=size)
+        offset = first if rank else 0
+        rows = (weight[first:] if rank else weight[:first]).detach().requires_grad_()
+        total, nll = linear_cross_entropy(
+            hidden, rows, targets, weights, size=size, group=dist.group.WORLD, offset=offset
+        )
+        (total * 2.5).backward()
+        results[name, dtype] = total.detach(), nll, hidden.grad, rows.grad
+    torch.save(results, f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+def test_sharded_head_equals_whole(tmp_path):
+    torch.multiprocessing.spawn(on_rank, (str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / str(rank)) for rank in (0, 1)]
+    for (name, dtype), (total, nll, by_hidden, by_rows) in ranks[0].items():
+        other = ranks[1][name, dtype]
+        assert torch.equal(total, other[0])
+        assert torch.equal(nll, other[1])
+        assert torch.equal(by_hidden, other[2])
+        size, _ = SHARDS[name]
+        arguments = inputs(dtype, size=size)
+        want = linear_cross_entropy(*arguments, size=size)
+        grads = torch.autograd.grad(want[0] * 2.5, arguments[:2])
+        tolerance = {"atol": 0.05, "rtol": 0.05} if dtype == torch.bfloat16 else {}
+        got = (total, nll, by_hidden, torch.cat([by_rows, other[3]]))
+        for mine, theirs in zip(got, (want[0].detach(), want[1], *grads), strict=True):
+            torch.testing.assert_close(mine, theirs, **tolerance)
+
+
+def test_a_shard_needs_the_size():
+    with pytest.raises(ValueError, match="`size`"):
+        linear_cross_entropy(*inputs(), group=object())
 
 
 def test_peak_memory_at_full_size():
