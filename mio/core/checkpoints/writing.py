@@ -1,0 +1,231 @@
+"""Writes checkpoints in the background. Ranks come together through the shared file system alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate
+
+from mio.core.checkpoints.format import (
+    INDEX,
+    STATE,
+    VERSION,
+    checksum,
+    rank_file,
+    rank_part,
+    step_name,
+    sync,
+    write_synced,
+)
+from mio.core.checkpoints.reading import listed, read_json
+from mio.core.errors import UserError
+from mio.core.exchange.stream import Planned, in_file_order, write_file
+from mio.core.transformer.initial import local_region
+
+_POLL = 0.02
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one run, one writer per rank.
+
+    Args:
+        folder: of all checkpoints, the same on every rank and seen by all.
+        attempt: names this start of the ranks; the same on all of them, another after a restart, so that what an
+            earlier start left half written is never taken for this one's.
+        keep_last: newest checkpoints that are kept.
+        keep_best: further ones that are kept, those of lowest loss.
+        patience: seconds that ranks wait for each other's parts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        attempt: str = "",
+        keep_last: int = 2,
+        keep_best: int = 0,
+        patience: float = 1800.0,
+    ) -> None:
+        self.folder = folder
+        self.rank = rank
+        self.world_size = world_size
+        self.attempt = attempt
+        self.keep_last = max(1, keep_last)
+        self.keep_best = keep_best
+        self.patience = patience
+        self.stall_seconds = 0.0
+        """Seconds that training was held up by all saves."""
+        self._thread: threading.Thread | None = None
+        self._problem: UserError | None = None
+        if rank == 0:
+            self._clean()
+
+    def save(
+        self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, loss: float | None = None
+    ) -> None:
+        """Copies what this rank holds to CPU memory and writes it in the background.
+
+        A part of a `DTensor` that several ranks hold is written by the first of them, a plain tensor by rank 0. An
+        earlier save is waited for.
+
+        Raises:
+            UserError: the earlier save failed; what was saved before it is whole.
+        """
+        began = time.perf_counter()
+        self.wait()
+        chunks = {name: chunk for name, tensor in tensors.items() if (chunk := self._chunk(tensor)) is not None}
+        shapes = {name: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
+        content = json.dumps(state)
+        self.stall_seconds += time.perf_counter() - began
+        self._thread = threading.Thread(
+            target=self._run, args=(step, chunks, shapes, content, loss), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when the last save is whole, on every rank. Raises `UserError` if it failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            raise problem
+
+    def _chunk(self, tensor: Tensor) -> tuple[Tensor, tuple[int, ...]] | None:
+        """A copy of this rank's part of a tensor and its place; None if another rank writes it, or it is empty."""
+        part = tensor.detach()
+        if isinstance(part, DTensor):
+            coordinate = part.device_mesh.get_coordinate()
+            assert coordinate is not None
+            copies = (at for at, placement in zip(coordinate, part.placements, strict=True) if placement == Replicate())
+            if any(copies):
+                return None
+            shape, offset = local_region(part)
+            part = part.to_local()
+            assert tuple(part.shape) == shape, f"a part of shape {tuple(part.shape)} is no box of {shape}"
+        else:
+            if self.rank:
+                return None
+            offset = (0,) * part.dim()
+        if not math.prod(part.shape):
+            return None
+        return part.to("cpu", copy=True).contiguous(), offset
+
+    def _run(self, step: int, *arguments: Any) -> None:
+        partial = self.folder / f"{step_name(step)}.partial-{self.attempt}"
+        try:
+            self._write(partial, step, *arguments)
+        except OSError as error:
+            self._problem = UserError(
+                f"{partial}: the checkpoint of step {step} could not be written: {error.strerror or error}; make room "
+                "or mend the folder, and give the same command again: earlier checkpoints are whole"
+            )
+        except UserError as error:
+            self._problem = error
+        if self._problem is not None and self.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write(
+        self,
+        partial: Path,
+        step: int,
+        chunks: Mapping[str, tuple[Tensor, tuple[int, ...]]],
+        shapes: Mapping[str, Any],
+        state: str,
+        loss: float | None,
+    ) -> None:
+        final = self.folder / step_name(step)
+        before = _identity(final)
+        partial.mkdir(parents=True, exist_ok=True)
+        entries, files = {}, {}
+        if chunks:
+            path = partial / rank_file(self.rank)
+            planned = in_file_order(Planned(name, part.dtype, tuple(part.shape)) for name, (part, _) in chunks.items())
+            write_file(path, planned, ((tensor.name, chunks[tensor.name][0]) for tensor in planned))
+            sync(path)
+            files[path.name] = {"bytes": path.stat().st_size, "checksum": checksum(path)}
+            entries = {
+                name: {"file": path.name, "offset": list(offset), "shape": list(part.shape)}
+                for name, (part, offset) in chunks.items()
+            }
+        write_synced(partial / rank_part(self.rank), json.dumps({"chunks": entries, "files": files}))
+        if self.rank:
+            self._wait_for(lambda: _identity(final) != before, f"{final}: rank 0 has not completed it")
+            return
+        parts = [partial / rank_part(rank) for rank in range(self.world_size)]
+        self._wait_for(
+            lambda: all(part.exists() for part in parts),
+            f"{partial}: ranks have not written their parts; all of them need to see this folder",
+        )
+        write_synced(partial / STATE, state)
+        files[STATE] = {"bytes": len(state.encode()), "checksum": checksum(partial / STATE)}
+        tensors: dict[str, Any] = {
+            name: {"shape": shape, "dtype": dtype, "chunks": []} for name, (shape, dtype) in shapes.items()
+        }
+        for part in parts:
+            found = read_json(part)
+            files |= found["files"]
+            for name, chunk in found["chunks"].items():
+                tensors[name]["chunks"].append(chunk)
+            part.unlink()
+        index = {"version": VERSION, "step": step, "loss": loss, "files": files, "tensors": tensors}
+        write_synced(partial / INDEX, json.dumps(index))
+        sync(partial)
+        if final.exists():  # an earlier start of the run came this far
+            _remove(final)
+        partial.rename(final)
+        sync(self.folder)
+        self._forget()
+
+    def _wait_for(self, ready: Any, problem: str) -> None:
+        deadline = time.monotonic() + self.patience
+        while not ready():
+            if time.monotonic() > deadline:
+                raise UserError(f"{problem} after {self.patience:.0f} s; earlier checkpoints are whole")
+            time.sleep(_POLL)
+
+    def _forget(self) -> None:
+        """Deletes what is neither among the newest nor among the best."""
+        found = listed(self.folder)
+        losses = {path: read_json(path / INDEX)["loss"] for path in found}
+        known = [path for path in found if losses[path] is not None and math.isfinite(losses[path])]
+        kept = {*found[-self.keep_last :], *sorted(known, key=lambda path: losses[path])[: self.keep_best]}
+        for path in found:
+            if path not in kept:
+                _remove(path)
+
+    def _clean(self) -> None:
+        for path in _leftovers(self.folder):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _leftovers(folder: Path) -> Iterable[Path]:
+    return [*folder.glob("step-*.partial-*"), *folder.glob("step-*.deleting")]
+
+
+def _remove(path: Path) -> None:
+    """Deletes a checkpoint: it stops being one first, so that none is ever found half deleted."""
+    doomed = path.with_name(f"{path.name}.deleting")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a folder from another that takes its place; None if there is none."""
+    try:
+        status = (path / INDEX).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
