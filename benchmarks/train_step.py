@@ -255,7 +255,8 @@ def compare(shape: str, rounds: int) -> dict[str, Any]:
         }
         print(
             f"{shape}  {side:12} {told(BEST[shape][side]):40} {result[side]['tokens_per_second']:8} tokens/s  "
-            f"mio is {ratio:5.2f}x  {last['growth_mib']:6.0f} MiB (peak {last['peak_mib']:.0f})  loss {last['loss']:.3f}",
+            f"mio is {ratio:5.2f}x  {last['growth_mib']:6.0f} MiB (peak {last['peak_mib']:.0f})  "
+            f"loss {last['loss']:.3f}",
             flush=True,
         )
     return result

@@ -13,7 +13,7 @@ import typer
 
 import mio
 from mio.cli import evaluate, export, fit, generate, import_, plugins, recipe, tokenize
-from mio.core.errors import Interrupted, UserError
+from mio.core.errors import Interrupted, PeerFailed, UserError
 
 INTERRUPTED = 130
 GO_ON = "give the same command again to go on"
@@ -63,6 +63,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
     except UserError as error:
         return _fail(str(error), 2)
+    except PeerFailed as error:
+        return error.code
     except Interrupted as error:
         return _fail(str(error), INTERRUPTED, "interrupted")
     except (KeyboardInterrupt, typer.Abort):

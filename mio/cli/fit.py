@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import typer
+
 from mio.cli.options import Plugin, Recipes, manager, split
+from mio.core.errors import UserError
 
 
 def fit(recipes: Recipes, plugin: Plugin = []) -> None:
@@ -11,12 +14,28 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
     mio fit recipes/stage4.yaml
 
     mio fit recipes/stage4.yaml train.steps=200 runtime.runs=short
+
+    torchrun --nnodes 2 --nproc-per-node 8 ... -m mio fit recipes/stage4.yaml
     """
     from mio.core.recipe import chain
 
     names, overrides = split(recipes)
     plugins = manager(plugin)
-    chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
+    runtime = chain(names, overrides, plugins)[-1].runtime  # mistakes are told before the seconds that torch takes
+
+    from mio.core.ranks import launched
+
+    if not launched() and runtime.nodes > 1:
+        raise UserError(
+            f"`runtime.nodes` is {runtime.nodes}: start this command on every node with a launcher, as in "
+            f"`torchrun --nnodes {runtime.nodes} --nproc-per-node {runtime.devices} --rdzv-backend c10d "
+            "--rdzv-endpoint HOST:PORT -m mio fit ...`, or with `srun`; or give `runtime.nodes=1`"
+        )
+    if not launched() and runtime.devices > 1:
+        from mio.core.launch import launch
+
+        options = [word for name in plugin for word in ("--plugin", name)]
+        raise typer.Exit(launch(["fit", *recipes, *options], runtime.devices, runtime.restarts))
 
     from mio.core.fit import fit_chain
 

@@ -172,8 +172,8 @@ class Checkpoints(Callback):
 
     @contextlib.contextmanager
     def catching_signals(self) -> Iterator[None]:
-        """Turns the first SIGINT or SIGTERM of any rank into a checkpoint on all ranks after the next step, and a second
-        one into an end at once."""
+        """Turns the first SIGINT or SIGTERM of any rank into a checkpoint of all ranks after the next step; a second
+        one acts at once."""
         before: dict[signal.Signals, Any] = {}
 
         def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

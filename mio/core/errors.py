@@ -39,3 +39,11 @@ class DataError(UserError):
 
 class Interrupted(MioError):
     """A run was stopped by a signal after it saved its state. The message says how to go on."""
+
+
+class PeerFailed(MioError):
+    """Another rank has told what went wrong; this one ends without a word. `code` is its exit code."""
+
+    def __init__(self, code: int = 2) -> None:
+        self.code = code
+        super().__init__("another rank failed")

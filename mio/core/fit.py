@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
-import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer, seed_everything
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning import seed_everything
 from rich.console import Console
-from safetensors.torch import save_file
 
-from mio.core.callbacks import Checkpoints, Figures, ProgressLines
+from mio.core.checkpoints import listed
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
-from mio.core.errors import Interrupted, UserError
+from mio.core.errors import UserError
 from mio.core.evaluation import evaluate, results_table
-from mio.core.metrics_csv import MetricsCSV
-from mio.core.module import MioModule
-from mio.core.optimizer import ROW_PARAMETERS
 from mio.core.plugins import PluginManager
-from mio.core.recipe import (
-    chain,
-    diff,
-    fingerprint,
-    load_resolved,
-    lock,
-    starting_folder,
-    to_yaml,
-    transformer_config,
-)
+from mio.core.ranks import Ranks
+from mio.core.recipe import chain, diff, fingerprint, load_resolved, lock, starting_folder, to_yaml
 from mio.core.recipe_check import check
 from mio.core.rendering import Renderer
-from mio.core.rows import migrate_rows
-from mio.core.run import CHECKPOINT, LOCK, METRICS, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, Run
+from mio.core.run import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, Run
 from mio.core.schema import Recipe
 from mio.core.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
+from mio.core.training import train
 from mio.core.vocabulary import Vocabulary
+from mio.core.weights import WEIGHTS
 
 
 def fit_chain(
@@ -55,22 +38,26 @@ def fit_chain(
     """Trains the stage that `recipes` describe, missing earlier stages of its chain first; returns its run folder.
 
     A finished stage is kept, an interrupted one goes on. Raises `UserError` for a mistake in the recipes or a run
-    folder that another recipe made, `Interrupted` after a signal.
+    folder that another recipe made, `Interrupted` after a signal. Under a launcher every process calls this; what is
+    not training is done by the first of them.
     """
-    console = console or Console()
+    ranks = Ranks.join()
+    console = (console or Console()) if ranks.first else Console(quiet=True)
     stages = chain(recipes, overrides, manager)
     last = stages[-1]
     for recipe in stages:
-        check(recipe, manager.for_recipe(recipe))
+        check(recipe, manager.for_recipe(recipe), ranks.size if ranks.size > 1 else None)
     for recipe in stages:
-        folder = claim_folder(recipe)
-        if not (folder / SUMMARY).is_file():
+        folder = Path(recipe.runtime.runs) / recipe.name
+        ranks.once(lambda recipe=recipe: claim_folder(recipe))  # type: ignore[misc]
+        if not ranks.share((folder / SUMMARY).is_file()):
             if recipe is not last:
                 console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
             start = starting_folder(recipe)
-            fit_stage(recipe, folder, manager, Run.open(start, manager) if start else None, console)
+            fit_stage(recipe, folder, manager, Run.open(start, manager) if start else None, console, ranks)
         elif recipe is last:
             console.print(f"{folder} is finished; nothing to do (give another `name=` to train it again)")
+    ranks.wait()  # whoever keeps the connection leaves last
     return folder
 
 
@@ -85,7 +72,7 @@ def claim_folder(recipe: Recipe) -> Path:
         changes = diff(load_resolved(folder / RECIPE), recipe)
         if not changes:
             return folder
-        if (folder / CHECKPOINT).is_file() or (folder / WEIGHTS).is_file():
+        if listed(folder / CHECKPOINTS) or (folder / WEIGHTS).is_file():
             raise UserError(
                 f"{folder} was made by another recipe: {'; '.join(changes[:3])}"
                 f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. "
@@ -97,11 +84,12 @@ def claim_folder(recipe: Recipe) -> Path:
     return folder
 
 
-def fit_stage(recipe: Recipe, folder: Path, manager: PluginManager, parent: Run | None, console: Console) -> None:
+def fit_stage(
+    recipe: Recipe, folder: Path, manager: PluginManager, parent: Run | None, console: Console, ranks: Ranks
+) -> None:
     """Trains one stage into `folder`: tokenizers, checks, training, evaluation, summary."""
     start = time.perf_counter()
     console.rule(f"[bold]{recipe.name}")
-    quieten_lightning()
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
     seed_everything(recipe.seed, verbose=False)
@@ -109,36 +97,47 @@ def fit_stage(recipe: Recipe, folder: Path, manager: PluginManager, parent: Run 
     codecs = Codecs(plugins)
     inherited = parent.folder / TOKENIZERS if parent else None
     starts = [shared_tokenizers(recipe, inherited), *([inherited] if inherited else [])]
-    tokenizers = prepare_tokenizers(recipe, folder / TOKENIZERS, starts, plugins, codecs, console)
+
+    def prepare() -> dict[str, Any]:
+        return prepare_tokenizers(recipe, folder / TOKENIZERS, starts, plugins, codecs, console)
+
+    tokenizers = ranks.once(prepare)
+    if not ranks.first:
+        prepare()  # finds them
     vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=parent.vocabulary if parent else None)
-    vocabulary.save(folder / VOCABULARY)
-    (folder / LOCK).write_text(lock(recipe, plugins, vocabulary, codecs.fingerprints()), encoding="utf-8")
+    if ranks.first:
+        vocabulary.save(folder / VOCABULARY)
+        (folder / LOCK).write_text(lock(recipe, plugins, vocabulary, codecs.fingerprints()), encoding="utf-8")
 
     renderer = Renderer(vocabulary, codecs, recipe.train.loss)
     tokens = TokenStore(Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs))
-    data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad, tokens)
+
+    def open_data() -> tuple[MioDataModule, dict[str, Any]]:
+        devices = ranks.size if ranks.size > 1 else None
+        data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad, tokens, devices)
+        return data, data.preflight()
+
+    data, checked = ranks.together(open_data)
     tell_tokens(data, tokens, console)
-    checked = data.preflight()
-    module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train, data.leaf_names)
-    rows = start_weights(module, parent, recipe.seed)
-    parameters = sum(p.numel() for p in module.parameters())
-    console.print(
-        f"{parameters / 1e6:.2f} M parameters, {vocabulary.size} ids, {recipe.train.steps} steps of "
-        f"{recipe.train.rows} rows x {recipe.data.packing.context} tokens"
-    )
-    figures = train(recipe, folder, module, data, console)
-    save_weights(module, folder)
+    trained = train(recipe, folder, manager, vocabulary, data, parent, ranks, console)
     summary = {
         "recipe": fingerprint(recipe),
         "steps": recipe.train.steps,
-        "parameters": parameters,
-        **figures,
+        "parameters": trained.parameters,
+        **trained.figures,
         **data.report(),
-        "codebooks": module.meter.codebook_usage(),
+        "codebooks": trained.codebooks,
         "data": checked,
         "tokenizers": tokenizers,
-        "vocabulary": {"size": vocabulary.size, "rows": rows},
+        "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
     }
+    ranks.once(lambda: finish(recipe, folder, manager, summary, start, console))
+
+
+def finish(
+    recipe: Recipe, folder: Path, manager: PluginManager, summary: dict[str, Any], start: float, console: Console
+) -> None:
+    """Evaluates a trained stage and writes its summary, which marks the run as finished."""
     if recipe.evaluate.tasks:
         console.print(f"evaluating on held-out data: {', '.join(recipe.evaluate.tasks)}")
         run = Run(folder, manager)
@@ -149,21 +148,7 @@ def fit_stage(recipe: Recipe, folder: Path, manager: PluginManager, parent: Run 
     summary["wall_seconds"] = round(time.perf_counter() - start, 1)
     partial = folder / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    partial.replace(folder / SUMMARY)  # the summary marks the run as finished
-
-
-def quieten_lightning() -> None:
-    """Silences what Lightning says about things that mio decides: devices, data sets and how they are resumed."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        "Your `IterableDataset` has `__len__`",
-        "The '.*dataloader' does not have many workers",
-        "The number of training batches .* is smaller than the logging interval",
-    ):
-        warnings.filterwarnings("ignore", message)
-    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+    partial.replace(folder / SUMMARY)
 
 
 def tell_tokens(data: MioDataModule, tokens: TokenStore, console: Console) -> None:
@@ -172,76 +157,3 @@ def tell_tokens(data: MioDataModule, tokens: TokenStore, console: Console) -> No
         console.print(f"read from {tokens.root}: {', '.join(data.tokenised)}", highlight=False)
     for folder in tokens.incomplete:
         console.print(f"{folder} is incomplete and not read; `mio tokenize` goes on with it", highlight=False)
-
-
-def start_weights(module: MioModule, parent: Run | None, seed: int) -> dict[str, Any]:
-    """Loads the parent's weights, embedding and head rows by name. Returns how many rows were kept, new and absent."""
-    if parent is None:
-        return {}
-    state = parent.weights()
-    report: dict[str, Any] = {}
-    for name in [name for name in ROW_PARAMETERS if name in state]:
-        state[name], rows = migrate_rows(state[name], parent.vocabulary, module.vocabulary, seed)
-        report = {"kept": rows.kept, "new": rows.new, "absent": rows.absent}
-    expected = module.transformer.state_dict()
-    wrong = [name for name in expected if name not in state or state[name].shape != expected[name].shape]
-    if wrong:
-        raise UserError(
-            f"{parent.folder}: its model has another shape than the recipe's: {', '.join(wrong[:3])}; "
-            "give `model:` the values of the run that this stage starts from"
-        )
-    module.transformer.load_state_dict(state)
-    return report
-
-
-def train(recipe: Recipe, folder: Path, module: MioModule, data: MioDataModule, console: Console) -> dict[str, Any]:
-    """Runs the optimizer steps that are left. Returns wall seconds and speed; raises `Interrupted` after a signal."""
-    runtime = recipe.runtime
-    checkpoint = folder / CHECKPOINT
-    checkpoints = Checkpoints(checkpoint, runtime.checkpoint_every)
-    figures = Figures(runtime.log_every, data.shares)
-    progress = RichProgressBar() if console.is_terminal else ProgressLines(console, figures)
-    try:
-        trainer = Trainer(
-            default_root_dir=folder,
-            accelerator=runtime.accelerator,
-            devices=runtime.devices,
-            num_nodes=runtime.nodes,
-            precision="bf16-mixed" if recipe.train.precision == "bf16" else "32-true",
-            max_steps=recipe.train.steps,
-            max_epochs=-1,
-            accumulate_grad_batches=data.micro_batches_per_step,
-            callbacks=[figures, checkpoints, progress],
-            logger=[MetricsCSV(folder / METRICS), TensorBoardLogger(folder, name="", version="")],
-            log_every_n_steps=runtime.log_every,
-            enable_checkpointing=False,
-            enable_progress_bar=console.is_terminal,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise UserError(f"`runtime` does not fit this machine: {error}") from error
-    resumed = checkpoint if checkpoint.is_file() else None
-    if resumed is not None:
-        if not zipfile.is_zipfile(checkpoint):
-            raise UserError(f"{checkpoint}: is damaged; delete it and the run starts anew")
-        console.print(f"going on from {checkpoint}")
-    with checkpoints.catching_signals():
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    if checkpoints.interrupted and trainer.global_step < recipe.train.steps:
-        raise Interrupted(
-            f"stopped by {checkpoints.interrupted} after step {trainer.global_step} of {recipe.train.steps}; "
-            "the same command goes on from there"
-        )
-    return {
-        "train_seconds": round(figures.seconds, 2),
-        "tokens_per_second": round(figures.tokens / max(figures.seconds, 1e-9), 1),
-    }
-
-
-def save_weights(module: MioModule, folder: Path) -> None:
-    """Writes the transformer's weights as safetensors, whole or not at all."""
-    state = {name: tensor.detach().contiguous() for name, tensor in module.transformer.state_dict().items()}
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file(state, partial)
-    partial.replace(folder / WEIGHTS)

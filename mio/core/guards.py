@@ -10,7 +10,7 @@ from mio.core.schema import GuardConfig
 
 TRAIN, SKIP, STOP = "train", "skip", "stop"
 _LEAST = 1e-3
-"""Least standard deviation, relative to the mean: a loss that hardly moves is no reason to call a small step a spike."""
+"""Least standard deviation, relative to the mean: where the loss hardly moves, a small step up is no spike."""
 
 
 class Guard:

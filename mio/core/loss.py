@@ -144,7 +144,7 @@ def _predict(logits: Tensor, target: Tensor, w: Tensor) -> Tensor:
 
 
 def _predict_shard(logits: Tensor, target: Tensor, w: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """`_predict` where every rank has some columns of the logits, maybe none; `target` counts from this rank's first."""
+    """`_predict` where every rank has some columns of the logits, maybe none; `target` counts from the first."""
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     columns = scores.shape[1]
     here = ((target >= 0) & (target < columns)).nonzero().squeeze(1)

@@ -62,7 +62,7 @@ class MioModule(LightningModule):
         """The last step over all ranks."""
         self.grad_norm = 0.0
         """Gradient norm of the last step, before clipping."""
-        self.on_bad_step: Callable[[str, list[tuple[Batch, Tensor]]], None] = lambda verdict, passes: None
+        self.on_bad_step: Callable[[str, list[tuple[Batch, Tensor]]], None] = _ignore
         """Called on every rank with the verdict on a step that was no ordinary one, and its forward passes."""
         self._spread = spread
         self._elements = 1
@@ -98,6 +98,8 @@ class MioModule(LightningModule):
             batch.targets.flatten(),
             weights.flatten(),
             size=self.vocabulary.size,  # padding rows are never predicted
+            group=group,
+            offset=first,
         )
         # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside
         return total + output.auxiliary * weights.sum(), nll.view_as(batch.targets)
@@ -162,8 +164,12 @@ class MioModule(LightningModule):
         self.guard.load_state_dict(checkpoint["guard"])
 
 
+def _ignore(verdict: str, passes: list[tuple[Batch, Tensor]]) -> None:
+    """Nobody has asked to be told."""
+
+
 def head_part(transformer: Transformer) -> tuple[Tensor, Any, int]:
-    """The head's rows on this device, the group that shares the others (None: there are none), and the first row's id."""
+    """The head's rows on this device, the group that has the others (None: there are none), and the first row's id."""
     head = transformer.head_weight
     if not isinstance(head, DTensor):
         return head, None, 0

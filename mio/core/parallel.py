@@ -23,7 +23,6 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from mio.core.errors import RecipeError
 from mio.core.schema import RuntimeConfig
-from mio.core.transformer.config import TransformerConfig
 from mio.core.transformer.layers import Attention, RMSNorm
 from mio.core.transformer.model import Transformer
 
@@ -47,16 +46,6 @@ def mesh_shape(runtime: RuntimeConfig, world_size: int, devices_per_node: int) -
         within = max(1, devices_per_node // tensor)
         return data // within, within, tensor
     return 1, data, tensor
-
-
-def tensor_parallel_problems(config: TransformerConfig, tensor: int) -> list[str]:
-    """What keeps a transformer from being split over `tensor` devices, each one sentence."""
-    sizes = {"heads": config.heads, "kv_heads": config.kv_heads or config.heads, "ffn_width": config.ffn_size}
-    return [
-        f"`runtime.tensor_parallel` is {tensor}, which does not divide `model.{name}` {size}"
-        for name, size in sizes.items()
-        if size % tensor
-    ]
 
 
 def device_mesh(runtime: RuntimeConfig, world_size: int, devices_per_node: int, device_type: str) -> DeviceMesh:

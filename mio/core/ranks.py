@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from mio.core.errors import MioError, UserError
+from mio.core.errors import PeerFailed, UserError
 
 T = TypeVar("T")
 
@@ -20,24 +20,9 @@ _PATIENCE = timedelta(days=7)
 """Ranks may wait for each other for as long as the work of the slowest takes; a rank that dies is noticed at once."""
 
 
-class PeerFailed(MioError):
-    """Another rank has told what went wrong; this one ends without a word. `code` is its exit code."""
-
-    def __init__(self, code: int = 2) -> None:
-        self.code = code
-        super().__init__("another rank failed")
-
-
 def launched() -> bool:
     """Whether a launcher has started this process as one of several."""
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-
-
-def world_size() -> int:
-    """Processes that the launcher has started; 1 without one. Free of torch."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return int(os.environ.get("WORLD_SIZE", "1"))
-    return int(os.environ.get("SLURM_NTASKS", "1"))
 
 
 @dataclass
@@ -102,7 +87,7 @@ class Ranks:
         return shared
 
     def once(self, work: Callable[[], T]) -> T | None:
-        """Does `work` on rank 0 while the others wait. Its result there, None elsewhere; see `together` for failures."""
+        """Does `work` on rank 0 while the others wait: its result there, None elsewhere. Failures as in `together`."""
         return self.together(work if self.first else lambda: None)
 
     def together(self, work: Callable[[], T]) -> T:
@@ -143,14 +128,14 @@ class Ranks:
         Collectives on tensors of the CPU go through gloo, on a GPU through NCCL.
         """
         import torch
-        from torch.distributed import PrefixStore
+        from torch._C._distributed_c10d import HashStore, PrefixStore
 
         store = self._store
         if store is None:
             if device_type != "cuda":
                 yield
                 return
-            store = torch.distributed.HashStore()
+            store = HashStore()
         backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
         torch.distributed.init_process_group(
             backend, store=PrefixStore(self._key(f"training/{name}"), store), rank=self.rank, world_size=self.size
@@ -175,7 +160,8 @@ def _nodes(size: int) -> int:
 
 
 def _meet(address: str, rank: int, size: int) -> tuple[Any, Any]:
-    from torch.distributed import PrefixStore, ProcessGroupGloo
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed import ProcessGroupGloo
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous(address, rank, size))

@@ -13,12 +13,16 @@ from mio.core.errors import RecipeError
 from mio.core.modality import Template
 from mio.core.plugins import EnabledPlugins
 from mio.core.recipe import transformer_config
-from mio.core.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
+from mio.core.schema import EvaluateConfig, GuardConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.suggest import nearest
+from mio.core.transformer.config import TransformerConfig
 
 
-def check(recipe: Recipe, plugins: EnabledPlugins) -> None:
-    """Raises `RecipeError` with everything that is wrong with a recipe, and `PluginError` for what a plugin returns."""
+def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -> None:
+    """Raises `RecipeError` with everything that is wrong with a recipe, and `PluginError` for what a plugin returns.
+
+    `devices` are those of all nodes, where a launcher decides and not the recipe.
+    """
     problems = [
         *check_data(recipe.data, recipe.mixture),
         *_names(recipe, plugins),
@@ -26,11 +30,13 @@ def check(recipe: Recipe, plugins: EnabledPlugins) -> None:
         *_system(recipe, plugins),
         *_train(recipe.train),
         *_optimizer(recipe.train.optimizer),
-        *_rows(recipe.train, recipe.runtime),
+        *_rows(recipe.train, recipe.runtime, devices),
+        *_runtime(recipe.runtime),
+        *_guards(recipe.train.guards),
         *_evaluate(recipe.evaluate, plugins),
     ]
     try:
-        transformer_config(recipe, plugins)
+        problems += _split(transformer_config(recipe, plugins), recipe.runtime.tensor_parallel)
     except RecipeError as error:
         problems += error.problems
     if problems:
@@ -109,14 +115,39 @@ def _train(train: TrainConfig) -> Iterator[str]:
         yield "`train.loss` has no weight above 0; nothing would be learnt"
 
 
-def _rows(train: TrainConfig, runtime: RuntimeConfig) -> Iterator[str]:
+def _runtime(runtime: RuntimeConfig) -> Iterator[str]:
+    yield from _one_of("runtime.sharding", runtime.sharding, ("full", "hybrid", "none"))
+    kinds = ("none", "selective", "full")
+    yield from _one_of("runtime.activation_checkpointing", runtime.activation_checkpointing, kinds)
+    yield from _one_of("runtime.compile", runtime.compile, ("auto", "blocks", "none"))
+    yield from _at_least("runtime", runtime, keep_last=1, keep_best=0, restarts=0, stalled_after=0, abort_after=0)
+
+
+def _guards(guards: GuardConfig) -> Iterator[str]:
+    yield from _at_least("train.guards", guards, max_skipped=1, spike=0, spike_window=2)
+    yield from _one_of("train.guards.on_spike", guards.on_spike, ("skip", "warn", "stop"))
+
+
+def _split(config: TransformerConfig, devices: int) -> Iterator[str]:
+    """Tensor parallelism splits heads and hidden units evenly."""
+    sizes = {"heads": config.heads, "kv_heads": config.kv_heads or config.heads, "ffn_width": config.ffn_size}
+    for name, size in sizes.items():
+        if devices > 0 and size % devices:
+            yield f"`runtime.tensor_parallel` is {devices}, which does not divide `model.{name}` {size}"
+
+
+def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> Iterator[str]:
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
-    least = ("devices", "nodes", "log_every", "checkpoint_every")
+    least = ("devices", "nodes", "tensor_parallel", "log_every", "checkpoint_every")
     problems = list(_at_least("runtime", runtime, workers=0, threads=0, **dict.fromkeys(least, 1)))
     yield from problems
     if not problems and train.rows >= 1 and train.micro_rows >= 0:
+        devices = devices or runtime.devices * runtime.nodes
+        if devices % runtime.tensor_parallel:
+            yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
+            return
         try:
-            StepShape.of(train, runtime.devices * runtime.nodes)
+            StepShape.of(train, devices // runtime.tensor_parallel)
         except RecipeError as error:
             yield from error.problems
 

@@ -19,15 +19,18 @@ from mio.core.schema import Recipe
 from mio.core.templates import CHAT
 from mio.core.transformer.model import Transformer
 from mio.core.vocabulary import Vocabulary
+from mio.core.weights import WEIGHTS, SavedWeights
 
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock"
 VOCABULARY = "vocabulary.json"
 TOKENIZERS = "tokenizers"
-WEIGHTS = "model.safetensors"
 SUMMARY = "summary.json"
 METRICS = "metrics.csv"
-CHECKPOINT = "checkpoints/last.ckpt"
+JOURNAL = "journal.csv"
+CHECKPOINTS = "checkpoints"
+SKIPPED = "skipped_steps.jsonl"
+PLACES = "places"
 SAMPLES = "samples"
 
 
@@ -89,6 +92,11 @@ class Run:
         state = {name: tensor.float() for name, tensor in self.weights().items()}
         transformer.load_state_dict(state, assign=True)
         return transformer.eval()
+
+    @property
+    def saved(self) -> SavedWeights:
+        """The trained weights, to be read part by part."""
+        return SavedWeights(self.folder / WEIGHTS)
 
     def weights(self) -> dict[str, Any]:
         """State dict of the transformer. Raises `UserError` if the file is damaged."""

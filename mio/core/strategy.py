@@ -1,8 +1,7 @@
 """Lightning strategies: one device, or many with a sharded model; both with mio's own checkpoints.
 
-A checkpoint holds tensors by name, each saved by the rank that holds it, and everything else as JSON: Lightning's loops,
-callbacks, schedule, the data cursor. Optimizer state goes by the name of its parameter, so it can be read on any number
-of ranks.
+A checkpoint holds tensors by name, each saved by the rank that holds it, and everything else as JSON: loops, callbacks,
+schedule, the data cursor. Optimizer state goes by the name of its parameter, so it can be read on any number of ranks.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ class OneDevice(_WithCheckpoints, SingleDeviceStrategy):
 class ManyDevices(_WithCheckpoints, ModelParallelStrategy):
     """FSDP2 and tensor parallelism over all processes that a launcher started, and over one GPU alone.
 
-    The processes have met before, so Lightning's own mesh has one dimension only; the engine's is made by `parallel.py`.
+    The processes have met before, so Lightning's own mesh has one dimension only; `parallel.py` makes the engine's.
     """
 
     def __init__(self, world_size: int) -> None:

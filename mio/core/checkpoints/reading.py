@@ -94,8 +94,7 @@ class Checkpoint:
         for chunk in self._tensors[name]["chunks"]:
             starts = [max(a, b) for a, b in zip(offset, chunk["offset"], strict=True)]
             stops = [
-                min(a + n, b + m)
-                for a, n, b, m in zip(offset, shape, chunk["offset"], chunk["shape"], strict=True)
+                min(a + n, b + m) for a, n, b, m in zip(offset, shape, chunk["offset"], chunk["shape"], strict=True)
             ]
             if any(start >= stop for start, stop in zip(starts, stops, strict=True)):
                 continue

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
@@ -67,7 +67,7 @@ class CheckpointWriter:
         self.stall_seconds = 0.0
         """Seconds that training was held up by all saves."""
         self._thread: threading.Thread | None = None
-        self._problem: UserError | None = None
+        self._problem: Exception | None = None
         if rank == 0:
             self._clean()
 
@@ -85,7 +85,9 @@ class CheckpointWriter:
         began = time.perf_counter()
         self.wait()
         chunks = {name: chunk for name, tensor in tensors.items() if (chunk := self._chunk(tensor)) is not None}
-        shapes = {name: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
+        shapes = {
+            name: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()
+        }
         content = json.dumps(state)
         self.stall_seconds += time.perf_counter() - began
         self._thread = threading.Thread(
@@ -131,10 +133,13 @@ class CheckpointWriter:
                 f"{partial}: the checkpoint of step {step} could not be written: {error.strerror or error}; make room "
                 "or mend the folder, and give the same command again: earlier checkpoints are whole"
             )
-        except UserError as error:
+        except Exception as error:  # told by `wait`: a thread's own exceptions reach nobody
             self._problem = error
-        if self._problem is not None and self.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
+        if self._problem is not None:
+            with contextlib.suppress(OSError):  # nobody has to wait for this rank
+                (partial / f"{rank_part(self.rank)}.failed").touch()
+            if self.rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)
 
     def _write(
         self,
@@ -161,12 +166,13 @@ class CheckpointWriter:
             }
         write_synced(partial / rank_part(self.rank), json.dumps({"chunks": entries, "files": files}))
         if self.rank:
-            self._wait_for(lambda: _identity(final) != before, f"{final}: rank 0 has not completed it")
+            self._wait_for(lambda: _identity(final) not in (None, before), partial, f"{final}: not completed by rank 0")
             return
         parts = [partial / rank_part(rank) for rank in range(self.world_size)]
         self._wait_for(
             lambda: all(part.exists() for part in parts),
-            f"{partial}: ranks have not written their parts; all of them need to see this folder",
+            partial,
+            f"{partial}: not all ranks have written their parts, which all of them write into this folder",
         )
         write_synced(partial / STATE, state)
         files[STATE] = {"bytes": len(state.encode()), "checksum": checksum(partial / STATE)}
@@ -188,11 +194,13 @@ class CheckpointWriter:
         sync(self.folder)
         self._forget()
 
-    def _wait_for(self, ready: Any, problem: str) -> None:
+    def _wait_for(self, ready: Callable[[], bool], partial: Path, problem: str) -> None:
         deadline = time.monotonic() + self.patience
         while not ready():
-            if time.monotonic() > deadline:
-                raise UserError(f"{problem} after {self.patience:.0f} s; earlier checkpoints are whole")
+            failed = any(partial.glob("*.failed")) or (not partial.exists() and not ready())
+            if failed or time.monotonic() > deadline:
+                why = "another rank failed" if failed else f"{self.patience:.0f} s are over"
+                raise UserError(f"{problem} ({why}); earlier checkpoints are whole")
             time.sleep(_POLL)
 
     def _forget(self) -> None:

@@ -32,11 +32,12 @@ from mio.core.modality import TEXT
 from mio.core.plugins import PluginManager
 from mio.core.recipe import compose, load_resolved, lock, to_yaml, transformer_config
 from mio.core.rows import migrate_rows
-from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
 from mio.core.schema import Recipe
 from mio.core.transformer.config import TransformerConfig
 from mio.core.transformer.huggingface import config_from_huggingface, config_to_huggingface
 from mio.core.vocabulary import Vocabulary
+from mio.core.weights import WEIGHTS
 
 IMPORTED = "imported"
 """Value of the option `tokenizer` that tells a text plugin to load the tokenizer's files from the run folder."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from mio.core.exchange.checkpoint import DTYPES, SAFETENSORS
 from mio.core.exchange.json_files import write_json
 
-_TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
+_TAGS = {dtype: tag for tag, dtype in DTYPES.items()} | {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
 
 
 class Planned(NamedTuple):

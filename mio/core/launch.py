@@ -1,0 +1,94 @@
+"""Starts a run's processes on one machine, as `torchrun` would, and starts them again when one dies. Free of torch.
+
+Unlike `torchrun` it knows what an exit code of mio's means: a mistake of the user's is not tried again, and a run that
+was told to stop is given the time to save its state.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+MISTAKE, INTERRUPTED = 2, 130
+_POLL = 0.1
+_GRACE = 30.0
+"""Seconds that the others are given to end after one process died."""
+
+
+def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
+    """Runs `mio ARGUMENTS` in so many processes, again up to `restarts` times if one dies. Returns the exit code."""
+    stopping: list[int] = []
+    running: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stopping.append(number)
+        for process in running:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for attempt in range(restarts + 1):
+            running[:] = _start(arguments, processes, attempt)
+            code = _watch(running, stopping)
+            if code in (0, MISTAKE, INTERRUPTED) or stopping:
+                return code
+            if attempt < restarts:
+                left = restarts - attempt
+                print(f"a process ended with {code}: starting again from the last checkpoint ({left} left)", flush=True)
+        return code
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(arguments: Sequence[str], processes: int, attempt: int) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "mio",
+        "TORCHELASTIC_RESTART_COUNT": str(attempt),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "mio", *arguments],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            start_new_session=True,  # signals reach them once, through this process
+        )
+        for rank in range(processes)
+    ]
+
+
+def _watch(running: Sequence[subprocess.Popen[bytes]], stopping: Sequence[int]) -> int:
+    """Waits for all processes; ends those that are left a while after one failed. The first failure's exit code."""
+    failed, deadline, killed = 0, 0.0, False
+    while any(process.poll() is None for process in running):
+        for process in running:
+            code = process.poll()
+            if code and not failed:
+                failed, deadline = code, time.monotonic() + _GRACE
+                if code not in (MISTAKE, INTERRUPTED) and not stopping:
+                    for other in running:
+                        other.terminate()
+        if failed and time.monotonic() > deadline and not killed:
+            killed = True
+            for process in running:
+                process.kill()
+        time.sleep(_POLL)
+    codes = [process.returncode for process in running]
+    return failed or next((code for code in codes if code), 0)

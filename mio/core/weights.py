@@ -1,0 +1,111 @@
+"""Weights of a transformer, in and out of run folders, whole or split over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from mio.core.errors import UserError
+from mio.core.exchange.stream import Planned, in_file_order, write_file
+from mio.core.optimizer import ROW_PARAMETERS
+from mio.core.parallel import local
+from mio.core.rows import migrate_rows
+from mio.core.transformer.initial import local_region
+from mio.core.transformer.model import Transformer
+from mio.core.vocabulary import Vocabulary
+
+WEIGHTS = "model.safetensors"
+
+
+class SavedWeights:
+    """A file of weights, read part by part. Raises `UserError` if it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file: Any = safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: is damaged ({error}); restore it from a copy") from error
+        self._names = set(self._file.keys())
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """None if there is no such parameter."""
+        return tuple(self._file.get_slice(name).get_shape()) if name in self._names else None
+
+    def part(self, name: str, shape: tuple[int, ...], offset: tuple[int, ...]) -> Tensor:
+        """The box of a parameter of this shape and place."""
+        box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
+        return self._file.get_slice(name)[box]
+
+
+class Parent(Protocol):
+    """What a stage starts from (see `mio.core.run.Run`)."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def saved(self) -> SavedWeights: ...
+
+
+@torch.no_grad()
+def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Parent, seed: int) -> dict[str, Any]:
+    """Loads the parent's weights, embedding and head rows by name; of a split parameter, this device's part.
+
+    Returns how many rows were kept, new and absent. Raises `UserError` if the parent's model has another shape.
+    """
+    saved = parent.saved
+    parameters = dict(transformer.named_parameters())
+    wrong = []
+    for name, parameter in parameters.items():
+        there = saved.shape(name)
+        expected = tuple(parameter.shape)[1:] if name in ROW_PARAMETERS else tuple(parameter.shape)
+        if there is None or (there[1:] if name in ROW_PARAMETERS else there) != expected:
+            wrong.append(name)
+    if wrong:
+        raise UserError(
+            f"{parent.folder}: its model has another shape than the recipe's: {', '.join(wrong[:3])}; "
+            "give `model:` the values of the run that this stage starts from"
+        )
+    report: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        shape, offset = local_region(parameter)
+        if name in ROW_PARAMETERS:
+            whole = saved.shape(name)
+            assert whole is not None
+            rows, counts = migrate_rows(saved.part(name, whole, (0,) * len(whole)), parent.vocabulary, vocabulary, seed)
+            report = {"kept": counts.kept, "new": counts.new, "absent": counts.absent}
+            box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
+            part = rows[box]
+        else:
+            part = saved.part(name, shape, offset)
+        local(parameter).copy_(part)
+    return report
+
+
+def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> None:
+    """Writes the weights as safetensors, whole or not at all, gathering one parameter at a time.
+
+    A collective call where they are split; `write` says whether this rank writes the file.
+    """
+    parameters = dict(transformer.named_parameters())
+    planned = in_file_order(Planned(name, p.dtype, tuple(p.shape)) for name, p in parameters.items())
+
+    def whole() -> Iterator[tuple[str, Tensor]]:
+        for tensor in planned:
+            value = parameters[tensor.name].detach()
+            yield tensor.name, (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
+
+    if not write:
+        for _ in whole():
+            pass
+        return
+    partial = folder / f"{WEIGHTS}.partial"
+    write_file(partial, planned, whole())
+    partial.replace(folder / WEIGHTS)
