@@ -43,10 +43,15 @@ def fit_chain(
     """
     ranks = Ranks.join()
     console = (console or Console()) if ranks.first else Console(quiet=True)
-    stages = chain(recipes, overrides, manager)
+
+    def resolve() -> list[Recipe]:
+        stages = chain(recipes, overrides, manager)
+        for recipe in stages:
+            check(recipe, manager.for_recipe(recipe), ranks.size if ranks.size > 1 else None)
+        return stages
+
+    stages = ranks.together(resolve)
     last = stages[-1]
-    for recipe in stages:
-        check(recipe, manager.for_recipe(recipe), ranks.size if ranks.size > 1 else None)
     for recipe in stages:
         folder = Path(recipe.runtime.runs) / recipe.name
         ranks.once(lambda recipe=recipe: claim_folder(recipe))  # type: ignore[misc]

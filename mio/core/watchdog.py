@@ -1,8 +1,8 @@
 """Notices a training that stands still, and says which rank is stuck and where in the program.
 
 Each rank watches itself from a thread. One that has made no progress for a while writes its place in the program to the
-run folder, where rank 0 collects them: collectives make every rank wait, so the one to blame is furthest behind, or is not in a
-collective at all.
+run folder, where rank 0 collects them: collectives make every rank wait, so the one to blame is furthest behind, or is
+not in a collective at all.
 """
 
 from __future__ import annotations
