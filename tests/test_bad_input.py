@@ -164,9 +164,10 @@ def test_a_damaged_run_folder(run, capsys, file, content):
 
 def test_a_damaged_checkpoint(run, capsys):
     (run / "summary.json").unlink()
-    (run / "checkpoints/last.ckpt").write_bytes((run / "checkpoints/last.ckpt").read_bytes()[:1000])
+    tensors = run / "checkpoints/step-00000004/rank-00000.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:1000])
     line = failing(capsys, "fit", "tunes.yaml", *TINY)
-    assert "last.ckpt" in line
+    assert "step-00000004/rank-00000.safetensors: is damaged" in line
 
 
 # prompts and tasks

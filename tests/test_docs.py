@@ -219,7 +219,9 @@ def test_the_run_folder_is_listed_as_it_is_written():
         run.TOKENIZERS,
         run.WEIGHTS,
         run.SUMMARY,
-        run.CHECKPOINT,
+        run.CHECKPOINTS,
+        run.JOURNAL,
+        run.SKIPPED,
         run.SAMPLES,
     )
     assert not [name for name in names if f"`{name}" not in listed]

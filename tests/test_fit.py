@@ -18,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from mio.cli import app
+from mio.core.checkpoints import Checkpoint
 from mio.core.evaluation import evaluate
 from mio.core.fit import fit_chain
 from mio.core.plugins import PluginManager
@@ -125,12 +126,13 @@ def test_the_same_figures_are_in_the_tensorboard_events(trained_chain):
 
 def test_checkpoint_and_weights_hold_no_code_and_agree(trained_chain):
     folder = trained_chain.folder(4)
-    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    weights = load_file(folder / "model.safetensors")
-    assert checkpoint["global_step"] == STEPS
-    saved = {name.removeprefix("transformer."): value for name, value in checkpoint["state_dict"].items()}
-    assert saved.keys() == weights.keys()
-    assert all(torch.equal(saved[name], weights[name]) for name in weights)
+    path = folder / f"checkpoints/step-{STEPS:08d}"
+    assert {file.suffix for file in path.iterdir()} == {".json", ".safetensors"}
+    weights, checkpoint = load_file(folder / "model.safetensors"), Checkpoint(path)
+    assert checkpoint.state["global_step"] == STEPS
+    saved = {name.removeprefix("model.") for name in checkpoint.names if name.startswith("model.")}
+    assert saved == weights.keys()
+    assert all(torch.equal(checkpoint.read(f"model.{name}"), weights[name]) for name in weights)
 
 
 def test_a_stage_starts_from_the_weights_of_the_one_before(trained_chain):

@@ -13,6 +13,7 @@ import pytest
 from conftest import call, start
 from rich.console import Console
 
+from mio.core.checkpoints import latest
 from mio.core.fit import fit_chain
 from mio.core.plugins import PluginManager
 
@@ -39,9 +40,8 @@ def steps_logged(runs):
 
 def stop_after_a_checkpoint(process, runs, number):
     """Sends a signal to the process and its data workers, as the terminal does, once a checkpoint is there."""
-    checkpoint = runs / "tunes/checkpoints/last.ckpt"
     deadline = time.monotonic() + 120
-    while not checkpoint.exists():
+    while latest(runs / "tunes/checkpoints") is None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -106,9 +106,12 @@ def test_a_run_that_died_between_training_and_summary_only_writes_the_summary(un
 def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(undisturbed):
     folder = undisturbed / "tunes"
     (folder / "summary.json").unlink()
-    (folder / "checkpoints/last.partial").write_bytes(b"half")
+    half = folder / "checkpoints/step-00000070.partial-earlier"
+    half.mkdir()
+    (half / "rank-00000.safetensors").write_bytes(b"half")
     fit(undisturbed)
     assert (folder / "summary.json").is_file()
+    assert not half.exists()
 
 
 def test_a_run_folder_is_not_continued_with_other_data(tunes):

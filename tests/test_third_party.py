@@ -18,7 +18,7 @@ from conftest import MELODY, ROOT, call
 from rich.console import Console
 
 from mio.core.evaluation import answer_records
-from mio.core.fit import fit_chain, start_weights
+from mio.core.fit import fit_chain
 from mio.core.module import MioModule
 from mio.core.plugins import PluginManager
 from mio.core.recipe import transformer_config
@@ -27,6 +27,7 @@ from mio.core.run import Run
 from mio.core.schema import TrainConfig
 from mio.core.templates import CompiledTemplate, to_document
 from mio.core.vocabulary import Vocabulary
+from mio.core.weights import start_weights
 
 BASE = """
 name: base
@@ -172,7 +173,7 @@ def test_growth_keeps_every_row_and_every_logit(base):
     assert vocabulary.size == old + 2 + 8
     assert vocabulary.blocks[: len(base.vocabulary.blocks)] == base.vocabulary.blocks
     module = MioModule(transformer_config(base.recipe, manager), vocabulary, TrainConfig())
-    report = start_weights(module, base, seed=0)
+    report = start_weights(module.transformer, module.vocabulary, base, seed=0)
     assert (report["kept"], report["new"]) == (old, 10)
     before, after = base.transformer, module.transformer.eval()
     assert torch.equal(after.embedding.weight[:old], before.embedding.weight[:old])

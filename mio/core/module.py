@@ -53,6 +53,7 @@ class MioModule(LightningModule):
         self.train_config = train
         self.vocabulary = vocabulary
         self.transformer = Transformer(model, vocabulary.rows)
+        freeze(self.transformer, train.optimizer, vocabulary)
         self.meter = LossMeter(vocabulary, leaves)
         self.guard = Guard(train.guards)
         self.tally = StepTally()
@@ -71,7 +72,6 @@ class MioModule(LightningModule):
 
     def configure_model(self) -> None:
         """Puts the transformer onto its devices; Lightning calls this more than once."""
-        freeze(self.transformer, self.train_config.optimizer, self.vocabulary)
         if self._spread is not None:
             self._spread(self.transformer)
             self._spread = None

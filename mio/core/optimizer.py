@@ -14,10 +14,11 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from mio.core.errors import RecipeError
 from mio.core.gradients import RowMask
+from mio.core.muon import SplitMuon
 from mio.core.schema import OptimizerConfig, RuleConfig
 from mio.core.vocabulary import Vocabulary
 
@@ -123,7 +124,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig, vocabulary: Voca
         (muon if is_muon else adamw).append({"params": chosen, "lr": lr, "weight_decay": decay})
     members: list[Optimizer] = []
     if muon:  # its `match_rms_adamw` would tie the rate to AdamW's; published rates belong to the original rule
-        members.append(Muon(muon, lr=config.muon_lr, momentum=0.95))
+        members.append(SplitMuon(muon, lr=config.muon_lr, momentum=0.95))
     if adamw:
         betas = cast("tuple[float, float]", tuple(config.betas))
         members.append(AdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 from mio.core.errors import RecipeError
-from mio.core.optimizer import Together, build_optimizer, learning_rate, plan_parameters
+from mio.core.gradients import RowMask
+from mio.core.optimizer import Together, build_optimizer, learning_rate, plan_parameters, row_masks
 from mio.core.schema import OptimizerConfig, RuleConfig
 
 
@@ -44,10 +46,12 @@ def shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: p.shape for name, p in model.named_parameters()}
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, masks: Sequence[RowMask] = ()) -> None:
     for step in range(steps):
         optimizer.zero_grad()
         (model(torch.tensor([step % 8, 5])) + model(torch.tensor([2, 7])).sin()).backward()
+        for mask in masks:
+            mask.apply()
         optimizer.step()
 
 
@@ -83,7 +87,9 @@ def test_rows_rule_moves_those_rows_and_no_others() -> None:
     model = Model()
     before = model.embedding.weight.detach().clone()
     rules = [RuleConfig(pattern="embedding.weight", rows=["shape/*"])]
-    train(model, build_optimizer(model, OptimizerConfig(lr=0.1, rules=rules), FakeVocabulary()), 8)
+    config = OptimizerConfig(lr=0.1, rules=rules)
+    masks = row_masks(model, config, FakeVocabulary())
+    train(model, build_optimizer(model, config, FakeVocabulary()), 8, masks)
     assert torch.equal(model.embedding.weight[:4], before[:4])
     assert not torch.equal(model.embedding.weight[5], before[5])
 

@@ -58,10 +58,10 @@ def source(family, tmp_path, monkeypatch):
 def media_run(tmp_path_factory, manager):
     """A run with media blocks as training would leave it, random weights; one block belongs to an absent plugin."""
     from mio.core.codecs import Codecs
-    from mio.core.fit import save_weights
     from mio.core.module import MioModule
     from mio.core.recipe import compose, to_yaml, transformer_config
     from mio.core.vocabulary import Vocabulary
+    from mio.core.weights import save_weights
 
     folder = tmp_path_factory.mktemp("runs") / "media"
     folder.mkdir()
@@ -77,7 +77,7 @@ def media_run(tmp_path_factory, manager):
     module = MioModule(transformer_config(recipe, manager), grown, recipe.train)
     with torch.no_grad():
         module.transformer.embedding.weight.mul_(10)
-    save_weights(module, folder)
+    save_weights(module.transformer, folder)
     run = Run(folder, manager)
     run.__dict__["codecs"] = Codecs(run.plugins)  # the patch tokenizer is not trained, and not needed here
     return run
@@ -279,10 +279,10 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     """A plain backbone without ChatML: text, two new tokens; then a stage adds the blocks of a modality."""
     from repositories import llama_pieces, write_sentencepiece
 
-    from mio.core.fit import start_weights
     from mio.core.module import MioModule
     from mio.core.recipe import compose, transformer_config
     from mio.core.vocabulary import Vocabulary
+    from mio.core.weights import start_weights
 
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "source"
@@ -310,7 +310,7 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     recipe = compose(["child.yaml"], [], manager)
     vocabulary = Vocabulary.build(parent.codecs.text, manager.for_recipe(recipe).modalities(), base=parent.vocabulary)
     module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train)
-    report = start_weights(module, parent, seed=0)
+    report = start_weights(module.transformer, module.vocabulary, parent, seed=0)
     assert report == {"kept": len(pieces) + 2, "new": 66, "absent": 0}
     assert torch.equal(module.transformer.embedding.weight[: len(pieces)].detach(), theirs)
 
