@@ -38,8 +38,8 @@ class RowMask:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
     """2-norm of all gradients together. A collective call where parameters are split; the same on every rank then.
 
-    Squares are added up in float64, so the norm does not depend on how the parameters are split beyond float32's own
-    rounding of each tensor's norm.
+    Squares are added up in float64, so that rounding does not show how the parameters are split: runs on other numbers
+    of ranks clip by the same factor.
     """
     kinds: dict[tuple[object, tuple[int, ...]], list[Tensor]] = {}
     for parameter in parameters:
@@ -53,8 +53,8 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
         kinds.setdefault((getattr(gradient, "device_mesh", None), split), []).append(gradient)
     total = 0.0
     for (mesh, split), gradients in kinds.items():
-        norms = torch._foreach_norm([local(gradient) for gradient in gradients])
-        squares = torch.stack(norms).double().square().sum()
+        norms = torch._foreach_norm([local(gradient) for gradient in gradients], 2, dtype=torch.float64)
+        squares = torch.stack(norms).square().sum()
         for dimension in split:
             torch.distributed.all_reduce(squares, group=mesh.get_group(dimension))  # type: ignore[attr-defined]
         total += float(squares)

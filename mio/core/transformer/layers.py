@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial
 
 from mio.core.transformer.attend import Documents, attend
 from mio.core.transformer.cache import CacheStep
@@ -66,9 +67,12 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width] in the dtype that the projections after it compute in."""
+        weight: Tensor = self.weight
+        if isinstance(weight, DTensor):  # on this device's heads: its gradient is a part of the sum over all
+            weight = weight.to_local(grad_placements=[Partial()])
         if x.device.type == "cpu" and x.dtype != torch.float64:
-            return _CpuRMSNorm.apply(x, self.weight, self.eps, compute_dtype(x))
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps).to(compute_dtype(x))
+            return _CpuRMSNorm.apply(x, weight, self.eps, compute_dtype(x))
+        return F.rms_norm(x, weight.shape, weight.to(x.dtype), self.eps).to(compute_dtype(x))
 
 
 class Attention(nn.Module):
