@@ -8,7 +8,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,10 @@ class CheckpointWriter:
             found = read_json(part)
             files |= found["files"]
             for name, chunk in found["chunks"].items():
-                tensors[name]["chunks"].append(chunk)
+                known = tensors[name]["chunks"]
+                # what tensor parallelism does not split has one mesh per neighbour, each of which writes it
+                if all(chunk["offset"] != other["offset"] for other in known):
+                    known.append(chunk)
             part.unlink()
         index = {"version": VERSION, "step": step, "loss": loss, "files": files, "tensors": tensors}
         write_synced(partial / INDEX, json.dumps(index))
@@ -214,12 +217,9 @@ class CheckpointWriter:
                 _remove(path)
 
     def _clean(self) -> None:
-        for path in _leftovers(self.folder):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _leftovers(folder: Path) -> Iterable[Path]:
-    return [*folder.glob("step-*.partial-*"), *folder.glob("step-*.deleting")]
+        for path in [*self.folder.glob("step-*.partial-*"), *self.folder.glob("step-*.deleting")]:
+            if not path.name.endswith(f".partial-{self.attempt}"):  # other ranks may be writing already
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:
