@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.cli.options import Plugin, Recipes, manager, split
+from mio.cli.options import Plugin, Recipes, RunFolder, manager, split
 
 if TYPE_CHECKING:
     from mio.core.plugins import PluginManager
@@ -81,6 +81,15 @@ def lock(
     content, note = lock_unfitted(stage, plugins.for_recipe(stage))
     out.write_text(content, encoding="utf-8")
     typer.echo(f"{out}{f' ({note})' if note else ''}")
+
+
+@app.command()
+def verify(run: RunFolder, plugin: Plugin = []) -> None:
+    """Compare the journal of a run with the plan of its recipe: whether it saw exactly the rows that it should have."""
+    from mio.core.verifying import verify as verify_run
+
+    found = verify_run(run, manager(plugin))
+    typer.echo(f"{run}: {found.steps} steps, each trained on exactly the rows that the recipe plans")
 
 
 def _stages(arguments: list[str], plugins: PluginManager) -> list[Recipe]:

@@ -38,8 +38,8 @@ class RowMask:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
     """2-norm of all gradients together. A collective call where parameters are split; the same on every rank then.
 
-    Squares are added up in float64, so that rounding does not show how the parameters are split: runs on other numbers
-    of ranks clip by the same factor.
+    Squares are added up in float64 and the result is rounded to float32, so that it does not show how the parameters
+    are split: runs on other numbers of ranks clip by the same factor.
     """
     kinds: dict[tuple[object, tuple[int, ...]], list[Tensor]] = {}
     for parameter in parameters:
@@ -58,7 +58,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
         for dimension in split:
             torch.distributed.all_reduce(squares, group=mesh.get_group(dimension))  # type: ignore[attr-defined]
         total += float(squares)
-    return total**0.5
+    return torch.tensor(total**0.5, dtype=torch.float32).item()
 
 
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:

@@ -67,7 +67,13 @@ class _WithCheckpoints(Strategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
         self._opened = Checkpoint(Path(checkpoint_path))
-        return {**self._opened.state, "state_dict": {}, "optimizer_states": [{}]}
+        state = self._opened.state
+        # Lightning counts forward passes, of which a step may have had another number on other ranks
+        passes = state["global_step"] * self._module.trainer.accumulate_grad_batches
+        progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, passes))
+        return {**state, "state_dict": {}, "optimizer_states": [{}]}
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:  # noqa: ARG002
         assert self._opened is not None

@@ -167,6 +167,9 @@ def _train(
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"`runtime` does not fit this machine: {error}") from error
+    # Lightning would answer SIGTERM with a collective from inside the handler, wherever the program is: ranks then wait
+    # for each other for ever. `Checkpoints` has the signals.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     resumed = latest(folder / CHECKPOINTS)
     if resumed is not None:
         console.print(f"going on from {resumed}", highlight=False)

@@ -17,6 +17,7 @@ from mio.core.errors import VocabularyError
 from mio.core.module import MioModule
 from mio.core.rendering import Rendered
 from mio.core.schema import OptimizerConfig, TrainConfig
+from mio.core.training import blamed
 from mio.core.transformer.config import TransformerConfig
 from mio.core.vocabulary import Vocabulary
 
@@ -178,3 +179,41 @@ def test_a_checkpoint_of_another_vocabulary_is_refused():
     checkpoint["vocabulary"] = bigger.to_json()
     with pytest.raises(VocabularyError, match="made with another vocabulary"):
         made_module().on_load_checkpoint(checkpoint)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_step_that_is_not_finite_changes_neither_weights_nor_optimizer(kind):
+    """A second step with an infinite loss weight leaves everything as it was after the first."""
+
+    def trained(batches):
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        module = made_module("experts", steps=3, optimizer=OptimizerConfig(kind=kind, warmup=0))
+        told = []
+        module.on_bad_step = lambda verdict, passes: told.append((verdict, module.guard.reason, len(passes)))
+        trainer = Trainer(max_steps=len(batches), accelerator="cpu", logger=False, barebones=True)
+        trainer.fit(module, DataLoader(batches, batch_size=None))
+        state = {name: value.clone() for name, value in module.transformer.state_dict().items()}
+        moments = [value.clone() for entry in trainer.optimizers[0].state.values() for value in entry.values()]
+        return state, moments, told, module.guard
+
+    good, bad = made_batch(made_rows(2)), made_batch(made_rows(2, seed=1))
+    bad.weights[0, 3] = torch.inf
+    state, moments, told, _ = trained([good])
+    again, moments_again, told_again, guard = trained([good, bad])
+    assert (told, guard.not_finite) == ([], 1)
+    assert [(verdict, passes) for verdict, _, passes in told_again] == [("skip", 1)]
+    assert all(torch.equal(state[name], again[name]) for name in state)
+    assert len(moments) == len(moments_again)
+    assert all(torch.equal(one, other) for one, other in zip(moments, moments_again, strict=True))
+
+
+def test_records_to_blame_are_those_whose_loss_is_not_finite():
+    batch = made_batch(made_rows(2))
+    batch.documents = [[(row, index) for index in range(len(lengths))] for row, lengths in enumerate(batch.lengths)]
+    nll = torch.ones(batch.tokens.shape)
+    start = batch.lengths[1][0]
+    nll[1, start] = torch.nan
+    assert blamed(lambda leaf, n: f"{leaf}/{n}", [(batch, nll)]) == ["1/1"]
+    nll[1, start] = 5.0
+    assert blamed(lambda leaf, n: f"{leaf}/{n}", [(batch, nll)])[0] == "1/1"

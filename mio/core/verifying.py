@@ -1,0 +1,46 @@
+"""A run's journal beside its plan: whether it was trained on exactly the rows that its recipe means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mio.core.data.journal import Comparison, compare, read
+from mio.core.data.loader import MioDataModule
+from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.errors import DataError, UserError
+from mio.core.plugins import PluginManager
+from mio.core.run import JOURNAL, RECIPE, Run
+
+
+def verify(folder: Path, manager: PluginManager) -> Comparison:
+    """Follows the plan of a run, finished or not, as far as its journal goes. Reads lengths of documents, no weights.
+
+    Raises:
+        UserError: there is no such run folder, or it has no journal.
+        DataError: the run was trained on other rows than planned; the message names the first steps.
+    """
+    if not (folder / RECIPE).is_file():
+        raise UserError(f"{folder}: is no run folder ({RECIPE} is missing)")
+    journal = read(folder / JOURNAL)
+    run = Run(folder, manager)
+    tokens = TokenStore(Path(run.recipe.runtime.tokens), tokenizer_fingerprints(run.plugins, run.codecs))
+    data = MioDataModule(run.recipe, run.plugins, run.renderer, run.vocabulary.specials.pad, tokens)
+    data.preflight()  # as `mio fit` does: it says what is broken
+    found = compare(journal, data.journal())
+    if not found.exact:
+        problems = [
+            f"{len(steps)} steps {what} ({_first(steps)})"
+            for steps, what in (
+                (found.lost, "are missing"),
+                (found.repeated, "occur more than once"),
+                (found.different, "were trained on other rows than planned"),
+            )
+            if steps
+        ]
+        raise DataError(f"{folder / JOURNAL}: {'; '.join(problems)}")
+    return found
+
+
+def _first(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps[:5])) + (", ..." if len(steps) > 5 else "")

@@ -1,0 +1,173 @@
+"""Runs of several processes: the same rows, the same weights, whatever the ranks and whatever dies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import call, start
+from safetensors.torch import load_file
+
+from mio.core.checkpoints import Checkpoint, latest
+
+EXACT = ("train.precision=fp32", "runtime.log_every=1")
+
+
+def fit(runs, *overrides):
+    code, out, err = call("fit", "tunes.yaml", f"runtime.runs={runs}", *overrides)
+    assert code == 0, err
+    return out
+
+
+def journal(runs):
+    return (runs / "tunes/journal.csv").read_text()
+
+
+def losses(runs):
+    with (runs / "tunes/metrics.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def processes(parent):
+    """Ranks that a `mio fit` has started."""
+    found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False).stdout
+    return [int(line) for line in found.split()]
+
+
+def wait_for_checkpoint(process, runs, after=0):
+    deadline = time.monotonic() + 120
+    while (path := latest(runs / "tunes/checkpoints")) is None or Checkpoint(path).step <= after:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return Checkpoint(path).step
+
+
+@pytest.fixture
+def alone(tunes):
+    """The same recipe in one process, cut into the forward passes that two ranks make."""
+    fit(tunes / "alone", *EXACT)
+    return tunes / "alone"
+
+
+def test_two_ranks_end_with_the_weights_of_one_process_bit_by_bit(tunes, alone):
+    fit(tunes / "two", *EXACT, "runtime.devices=2")
+    assert losses(tunes / "two") == losses(alone)
+    assert journal(tunes / "two") == journal(alone)
+    assert (tunes / "two/tunes/model.safetensors").read_bytes() == (alone / "tunes/model.safetensors").read_bytes()
+    code, out, err = call("recipe", "verify", tunes / "two/tunes")
+    assert code == 0, err
+    assert "60 steps, each trained on exactly the rows that the recipe plans" in out
+
+
+@pytest.mark.parametrize(
+    "how", ["tensor_parallel=2", "sharding=none", "activation_checkpointing=full", "activation_checkpointing=selective"]
+)
+def test_other_ways_to_spread_the_model_train_the_same(tunes, how):
+    short = (*EXACT, "train.steps=10", "train.optimizer.kind=adamw")
+    fit(tunes / "alone", *short)
+    fit(tunes / "two", *short, "runtime.devices=2", f"runtime.{how}")
+    assert journal(tunes / "two") == journal(tunes / "alone")
+    assert losses(tunes / "two") == pytest.approx(losses(tunes / "alone"), abs=1e-6)
+    one, two = (load_file(tunes / runs / "tunes/model.safetensors") for runs in ("alone", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
+
+
+def test_a_rank_that_dies_is_started_again_and_nothing_is_lost(tunes, alone):
+    process = start("fit", "tunes.yaml", f"runtime.runs={tunes / 'two'}", *EXACT, "runtime.devices=2")
+    wait_for_checkpoint(process, tunes / "two")
+    os.kill(processes(process.pid)[1], signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "a process ended with -9: starting again from the last checkpoint" in out
+    assert "going on from" in out
+    assert journal(tunes / "two") == journal(alone)
+    assert (tunes / "two/tunes/model.safetensors").read_bytes() == (alone / "tunes/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_killed_run_goes_on_with_another_number_of_ranks(tunes, alone, before, after):
+    runs = tunes / "killed"
+    arguments = ("fit", "tunes.yaml", f"runtime.runs={runs}", *EXACT)
+    process = start(*arguments, f"runtime.devices={before}", "runtime.restarts=0", start_new_session=True)
+    wait_for_checkpoint(process, runs)
+    for number in [*processes(process.pid), process.pid]:
+        os.kill(number, signal.SIGKILL)
+    process.communicate()
+    assert not (runs / "tunes/summary.json").exists()
+    out = fit(runs, *EXACT, f"runtime.devices={after}", "runtime.workers=1")
+    assert "going on from" in out
+    assert journal(runs) == journal(alone)
+    assert losses(runs) == losses(alone)
+    assert (runs / "tunes/model.safetensors").read_bytes() == (alone / "tunes/model.safetensors").read_bytes()
+
+
+def test_a_signal_makes_all_ranks_save_and_stop_at_the_same_step(tunes, alone):
+    runs = tunes / "stopped"
+    arguments = ("fit", "tunes.yaml", f"runtime.runs={runs}", *EXACT, "runtime.devices=2")
+    process = start(*arguments)
+    wait_for_checkpoint(process, runs)
+    os.kill(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    step = Checkpoint(latest(runs / "tunes/checkpoints")).step
+    assert f"interrupted: stopped by SIGTERM after step {step} of 60; the same command goes on" in err
+    fit(runs, *EXACT, "runtime.devices=2")
+    assert journal(runs) == journal(alone)
+
+
+def test_torchrun_starts_it_unchanged(tunes, alone):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "mio",
+        "fit",
+    ]
+    done = subprocess.run(
+        [*command, "tunes.yaml", f"runtime.runs={tunes / 'two'}", *EXACT], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert journal(tunes / "two") == journal(alone)
+    assert losses(tunes / "two") == losses(alone)
+
+
+@pytest.mark.usefixtures("tunes")
+def test_mistakes_are_told_once_and_not_tried_again():
+    for mistake, message in (
+        ("train.rows=3", "which 2 devices cannot share equally"),
+        ("data.groups.names.sources.lines.options.path=gone.jsonl", "gone.jsonl"),
+        ("runtime.tensor_parallel=3", "does not divide"),
+    ):
+        code, out, err = call("fit", "tunes.yaml", "runtime.devices=2", mistake)
+        assert code == 2, (out, err)
+        assert message in err
+        assert len(err.strip().splitlines()) == 1, err
+        assert "starting again" not in out
+    code, _, err = call("fit", "tunes.yaml", "runtime.nodes=2")
+    assert code == 2
+    assert "torchrun --nnodes 2" in err
+
+
+def test_frozen_parameters_have_no_optimizer_state(tunes):
+    rules = {"train": {"optimizer": {"kind": "adamw", "rules": [{"pattern": "layers.0.*", "trainable": False}]}}}
+    (tunes / "frozen.yaml").write_text(json.dumps(rules))
+    code, _, err = call("fit", "tunes.yaml", "frozen.yaml", "train.steps=2", "runtime.devices=2")
+    assert code == 0, err
+    checkpoint = Checkpoint(latest(tunes / "runs/tunes/checkpoints"))
+    with_state = {name.split(".", 1)[1].rsplit(".", 1)[0] for name in checkpoint.names if name.startswith("optimizer.")}
+    models = {name.split(".", 1)[1] for name in checkpoint.names if name.startswith("model.")}
+    assert with_state == {name for name in models if not name.startswith("layers.0.")}
