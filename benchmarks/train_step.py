@@ -79,7 +79,6 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
 
     from mio.core.data.batch import Batch
     from mio.core.module import MioModule
-    from mio.core.optimizer import scale_gradients
     from mio.core.schema import OptimizerConfig, TrainConfig
     from mio.core.transformer.config import TransformerConfig
     from mio.core.vocabulary import Block, Specials, Vocabulary
@@ -108,13 +107,17 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
         positions=torch.arange(LENGTH).repeat(ROWS, 1),
         leaf=torch.zeros(ROWS, LENGTH, dtype=torch.int64),
         lengths=[[LENGTH]] * ROWS,
+        weight=float(ROWS * LENGTH),
     )
+    scale = 1 / batch.weights.numel()
+    module._elements = batch.weights.numel()
 
     def step() -> float:
         with torch.autocast("cpu", torch.bfloat16):
-            total, _ = module.loss_sum(batch, 1 / batch.weights.numel())
+            total, _ = module.loss_sum(batch, scale)
         torch.autograd.backward(total)
-        scale_gradients(module.parameters(), batch.weights.numel() / batch.weights.sum())
+        module.tally.add(batch, total.detach() / scale)
+        module.on_before_optimizer_step(optimizer)
         module.configure_gradient_clipping(optimizer)
         optimizer.step()
         optimizer.zero_grad()
