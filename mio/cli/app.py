@@ -5,15 +5,19 @@ Exit codes: 0 done; 2 a mistake in what was given, told in one line; 130 interru
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
 import mio
 from mio.cli import evaluate, export, fit, generate, import_, plugins, recipe, tokenize
 from mio.core.errors import Interrupted, PeerFailed, UserError
+from mio.core.ranks import launched
 
 INTERRUPTED = 130
 GO_ON = "give the same command again to go on"
@@ -51,7 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits. `arguments` default to those of the process."""
     # NumPy's products here are small: its thread pool would only take the cores from torch's
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if launched():
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends one of several ranks. A thread of gloo that wakes up while the interpreter is taken down aborts the process,
+    and a launcher would take a finished run for a failed one: the interpreter is not taken down."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
