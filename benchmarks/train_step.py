@@ -78,12 +78,14 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
     import torch
 
     from mio.core.data.batch import Batch
+    from mio.core.heap import keep_freed_memory
     from mio.core.module import MioModule
     from mio.core.schema import OptimizerConfig, TrainConfig
     from mio.core.transformer.config import TransformerConfig
     from mio.core.vocabulary import Block, Specials, Vocabulary
 
     start_of_growth()
+    keep_freed_memory()
     torch.manual_seed(0)
     text = Block(name="text", owner="text", kind="text", start=0, size=spec["vocabulary"])
     vocabulary = Vocabulary([text], "benchmark", Specials(0, 1, 2, 3, 4))

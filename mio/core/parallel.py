@@ -126,8 +126,8 @@ def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
 def recompute(transformer: Transformer, what: str) -> None:
     """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block, in place.
 
-    `full` keeps a block's input alone. `selective` also keeps every second result of a matrix product and all of
-    attention, which are dear to compute, and recomputes the rest.
+    `full` keeps a block's input alone. `selective` also keeps every second result of a matrix product and what a GPU's
+    attention kernel gives, which are dear to compute, and recomputes the rest.
     """
     if what == "none":
         return
@@ -160,12 +160,9 @@ def _selective_contexts() -> Any:
 
 _PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
 _ATTENTION = {
-    torch.ops.aten.bmm.default,
-    torch.ops.aten.baddbmm.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.higher_order.flex_attention,
 }
 

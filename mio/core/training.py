@@ -25,6 +25,7 @@ from mio.core.data.journal import Journal
 from mio.core.data.loader import MioDataModule
 from mio.core.errors import Interrupted, UserError
 from mio.core.guards import STOP
+from mio.core.heap import keep_freed_memory
 from mio.core.metrics_csv import MetricsCSV
 from mio.core.module import MioModule
 from mio.core.parallel import data_parallel, device_mesh, parallelise, recompute
@@ -67,6 +68,8 @@ def train(
     quieten_lightning()
     kind = device_type(recipe.runtime.accelerator)
     many = ranks.size > 1 or kind == "cuda"
+    if kind == "cpu":
+        keep_freed_memory()
     with ranks.training(recipe.name, kind):
         return _train(recipe, folder, plugins, vocabulary, data, parent, ranks, console, kind, many)
 

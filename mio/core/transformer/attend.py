@@ -10,7 +10,7 @@ B batch rows, L positions of a row, H query heads, K key/value heads, E head wid
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mio.core.errors import DataError
+from mio.core.transformer.causal import causal_attention, causal_bias
 
 _BUCKET_STEP = 16
-# Below this width, products that materialise the scores beat torch's CPU flash kernel: 4x in bfloat16, even in float32.
-_MATERIALISED = 512
 
 
 class Documents:
@@ -120,7 +119,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None, window:
     """
     if q.device.type == "cuda":
         if documents is None and (not window or window >= q.shape[1]):
-            return _attend_causal(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), window).transpose(1, 2)
+            heads = (x.transpose(1, 2) for x in (q, k, v))
+            grouped = q.shape[2] != k.shape[2]
+            return F.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=grouped).transpose(1, 2)
         return _attend_flex(q, k, v, documents or _whole_rows(*q.shape[:2], q.device), window)
     return _attend_buckets(q, k, v, documents or _whole_rows(*q.shape[:2], q.device), window)
 
@@ -140,44 +141,15 @@ def _attend_buckets(q: Tensor, k: Tensor, v: Tensor, documents: Documents, windo
     qs = select(q.reshape(-1, E), to_q).split([size * H for size in sizes])
     ks = select(k.reshape(-1, E), to_kv).split([size * K for size in sizes])
     vs = select(v.reshape(-1, E), to_kv).split([size * K for size in sizes])
+    longest = max(bucket.width for bucket in buckets)
+    span = min(longest, window) if window else longest
+    bias = documents.derive(("bias", window, q.dtype), lambda: causal_bias(span, window, q.dtype, q.device))
     outs = []
     for bucket, q_b, k_b, v_b in zip(buckets, qs, ks, vs, strict=True):
-        n, m = len(bucket), bucket.width
-        if m <= _MATERIALISED:
-            key = ("bias", m, H // K, window, q.dtype)
-            bias = documents.derive(key, partial(causal_bias, m, H // K, window, q.dtype, q.device))
-            q_g, k_g, v_g = q_b.view(n * K, H // K * m, E), k_b.view(n * K, m, E), v_b.view(n * K, m, E)
-            out = attend_biased(q_g, k_g, v_g, bias)
-        else:
-            out = _attend_causal(q_b.view(n, H, m, E), k_b.view(n, K, m, E), v_b.view(n, K, m, E), window)
-        outs.append(out.reshape(-1, E))
+        N, M = len(bucket) * K, bucket.width
+        out = causal_attention(q_b.view(N, H // K, M, E), k_b.view(N, M, E), v_b.view(N, M, E), bias, window)
+        outs.append(out.view(-1, E))
     return select(torch.cat(outs), to_q.reversed()).view(B, L, H, E)
-
-
-def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attention with the scores materialised: q [N, M, E], k and v [N, S, E], bias broadcast to [N, M, S]."""
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-    return torch.bmm(scores.softmax(-1), v)
-
-
-def causal_bias(length: int, groups: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[groups * length, length]: 0 where a query may look, -inf elsewhere, once for each query head of a group."""
-    bias = torch.zeros(length, length, dtype=dtype, device=device)
-    return bias.masked_fill_(~_causal_mask(length, window, device), -torch.inf).repeat(groups, 1)
-
-
-def _attend_causal(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """q [N, H, M, E], k and v [N, K, M, E] -> [N, H, M, E]."""
-    grouped = q.shape[1] != k.shape[1]
-    if window and window < q.shape[2]:
-        mask = _causal_mask(q.shape[2], window, q.device)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-
-
-def _causal_mask(length: int, window: int, device: torch.device) -> Tensor:
-    mask = torch.ones(length, length, dtype=torch.bool, device=device).tril_()
-    return mask.triu_(1 - window) if window else mask
 
 
 class _Bucket(NamedTuple):

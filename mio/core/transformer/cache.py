@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mio.core.transformer.attend import attend_biased
 from mio.core.transformer.config import TransformerConfig
 
 _MATERIALISED = 512 * 512
@@ -104,7 +103,8 @@ class CacheStep(NamedTuple):
         queries = q.transpose(1, 2).to(keys.dtype)
         if self.bias is not None:
             grouped = queries.reshape(B * K, H // K * L, E)
-            out = attend_biased(grouped, keys.flatten(0, 1), values.flatten(0, 1), self.bias).view(B, H, L, E)
+            scores = torch.baddbmm(self.bias, grouped, keys.flatten(0, 1).transpose(1, 2), alpha=E**-0.5)
+            out = torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(B, H, L, E)
         else:
             out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=self.visible, enable_gqa=H != K)
         return out.transpose(1, 2).to(q.dtype)
