@@ -15,7 +15,8 @@ import torch
 from conftest import call, start
 from safetensors.torch import load_file
 
-from mio.core.checkpoints import Checkpoint, latest
+from mio.core.checkpoints.reading import Checkpoint, latest
+from mio.core.vocabulary import Vocabulary
 
 EXACT = ("train.precision=fp32", "runtime.log_every=1")
 
@@ -171,3 +172,36 @@ def test_frozen_parameters_have_no_optimizer_state(tunes):
     with_state = {name.split(".", 1)[1].rsplit(".", 1)[0] for name in checkpoint.names if name.startswith("optimizer.")}
     models = {name.split(".", 1)[1] for name in checkpoint.names if name.startswith("model.")}
     assert with_state == {name for name in models if not name.startswith("layers.0.")}
+
+
+PLAIN = """
+name: plain
+plugins: {text: {tokenizer: bytes}}
+model: {width: 64, layers: 2, heads: 2, qk_norm: true, tied_embeddings: true}
+data:
+  groups: {names: {sources: {lines: {dataset: jsonl, options: {path: names.jsonl}, templates: text}}}}
+  packing: {context: 96}
+mixture: {ratios: {names: 1}}
+train: {steps: 20, rows: 4}
+runtime: {threads: 1, accelerator: cpu, checkpoint_every: 10, keep_last: 5}
+"""
+
+
+def test_a_stage_grows_from_a_checkpoint_that_other_ranks_wrote(tunes):
+    """At a learning rate of 0, what three ranks end with is what they started with: the rows that two ranks had saved
+    before their run was over, found by name in a vocabulary that has more."""
+    (tunes / "plain.yaml").write_text(PLAIN)
+    code, _, err = call("fit", "plain.yaml", "runtime.devices=2")
+    assert code == 0, err
+    (tunes / "runs/plain/model.safetensors").unlink()
+    checkpoint = tunes / "runs/plain/checkpoints/step-00000010"
+    frozen = ("train.optimizer.lr=0", "train.optimizer.muon_lr=0", "train.steps=2", "train.micro_rows=1")
+    fit(tunes / "runs", f"start_from={checkpoint}", *frozen, "train.rows=3", "runtime.devices=3")
+    was, now = Checkpoint(checkpoint), load_file(tunes / "runs/tunes/model.safetensors")
+    old, new = (Vocabulary.load(tunes / f"runs/{name}/vocabulary.json") for name in ("plain", "tunes"))
+    assert new.size > old.size
+    assert new.blocks[: len(old.blocks)] == old.blocks
+    for name, tensor in now.items():
+        saved = was.read(f"model.{name}")
+        rows = old.size if name == "embedding.weight" else len(saved)
+        assert torch.equal(tensor[:rows], saved[:rows]), name

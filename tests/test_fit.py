@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from mio.cli import app
-from mio.core.checkpoints import Checkpoint
+from mio.core.checkpoints.reading import Checkpoint
 from mio.core.evaluation import evaluate
 from mio.core.fit import fit_chain
 from mio.core.plugins import PluginManager

@@ -13,7 +13,7 @@ import torch
 from lightning import seed_everything
 from rich.console import Console
 
-from mio.core.checkpoints import listed
+from mio.core.checkpoints.reading import listed
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints

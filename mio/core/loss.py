@@ -93,13 +93,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 nll[tokens] = _predict(logits, target, w)
             else:
                 nll[tokens] = _predict_shard(logits, target, w, group)
-            by_logits = logits
+            # From here on `logits` holds the loss's gradient by them.
             if grad_hidden is not None:
-                grad_hidden[tokens] = (by_logits @ head).to(hidden.dtype)
+                grad_hidden[tokens] = (logits @ head).to(hidden.dtype)
             if grad_weight is not None:
-                _accumulate(grad_weight, by_logits, h)
-            # Frees the memory before the next tokens' logits take as much.
-            logits = by_logits = h
+                _accumulate(grad_weight, logits, h)
+            del logits  # before the next tokens' logits take as much
         if grad_hidden is not None and group is not None:
             dist.all_reduce(grad_hidden, group=group)
         ctx.grads = (grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))

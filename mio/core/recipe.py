@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import mio
+from mio.core.checkpoints.format import INDEX, STEP_FOLDER
 from mio.core.errors import RecipeError, UserError
 from mio.core.plugins import EnabledPlugins, PluginManager
 from mio.core.recipe_files import REPLACE, Key, Layer, SchemaChecker, override_layer, read_layer
@@ -84,7 +85,7 @@ def chain(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManag
 
 
 def starting_folder(recipe: Recipe) -> Path | None:
-    """The run folder that a recipe of `chain` starts from, or None."""
+    """The folder of the run or checkpoint that a recipe of `chain` starts from, or None."""
     if not recipe.start_from:
         return None
     return Path(os.path.normpath(Path(recipe.runtime.runs) / recipe.name / recipe.start_from))
@@ -192,14 +193,14 @@ def _structured(content: Mapping[str, Any], origin: str) -> Recipe:
 
 
 def _resolve_start(composed: _Composed, manager: PluginManager) -> tuple[Path | None, Path | None]:
-    """(recipe, run folder) that the stage starts from; at most one of them is given."""
+    """(recipe, folder of a run or of a checkpoint) that the stage starts from; at most one of them is given."""
     start = composed.recipe.start_from
     if not start:
         return None, None
     for path in (composed.start_folder / start, Path(start)):
         if path.is_file():
             return path, None
-        if (path / RUN_RECIPE).is_file():
+        if (path / RUN_RECIPE).is_file() or run_of_checkpoint(path) is not None:
             return None, path
     shipped = manager.recipes()
     if start in shipped:
@@ -208,16 +209,27 @@ def _resolve_start(composed: _Composed, manager: PluginManager) -> tuple[Path | 
     raise RecipeError(
         [
             f"{composed.path}: `start_from: {start}` is no recipe beside {composed.start_folder}, no run folder with a "
-            f"{RUN_RECIPE}, and no recipe that a plugin ships{nearest(start, [*beside, *shipped])}"
+            f"{RUN_RECIPE}, no checkpoint in one, and no recipe that a plugin ships"
+            f"{nearest(start, [*beside, *shipped])}"
         ]
     )
 
 
 def _run_reference(folder: Path, recipe: Recipe) -> str:
-    """How a resolved recipe names a run folder: relative to its own where they lie side by side."""
-    if folder.resolve().parent == Path(recipe.runtime.runs).resolve():
-        return f"../{folder.resolve().name}"
-    return str(folder.resolve())
+    """How a resolved recipe names what it starts from: relative to its own folder where the runs lie side by side."""
+    folder = folder.resolve()
+    of_run = run_of_checkpoint(folder) or folder
+    if of_run.parent == Path(recipe.runtime.runs).resolve():
+        return f"../{folder.relative_to(of_run.parent)}"
+    return str(folder)
+
+
+def run_of_checkpoint(path: Path) -> Path | None:
+    """The run folder of a folder that is a checkpoint, else None."""
+    if not (path / INDEX).is_file():
+        return None
+    of_run = path.resolve().parents[1]
+    return of_run if (of_run / RUN_RECIPE).is_file() else None
 
 
 def load_resolved(path: Path) -> Recipe:
@@ -250,7 +262,8 @@ def fingerprint(recipe: Recipe) -> str:
     """SHA-256 (hexadecimal) of everything except `runtime`. Where the folder of `start_from` lies does not matter."""
     content = asdict(recipe)
     del content["runtime"]
-    content["start_from"] = PurePath(recipe.start_from).name
+    start = PurePath(recipe.start_from)
+    content["start_from"] = f"{start.parents[1].name}/{start.name}" if STEP_FOLDER.fullmatch(start.name) else start.name
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))  # order counts: it is the vocabulary's
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 
+from mio.core.checkpoints.reading import latest
 from mio.core.codecs import Codecs
 from mio.core.errors import UserError
 from mio.core.generation.grammar import Grammar
 from mio.core.plugins import EnabledPlugins, PluginManager
-from mio.core.recipe import load_resolved, transformer_config
+from mio.core.recipe import load_resolved, run_of_checkpoint, transformer_config
 from mio.core.rendering import Renderer
 from mio.core.schema import Recipe
 from mio.core.templates import CHAT
 from mio.core.transformer.model import Transformer
 from mio.core.vocabulary import Vocabulary
-from mio.core.weights import WEIGHTS, SavedWeights
+from mio.core.weights import WEIGHTS, CheckpointWeights, SavedWeights
 
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock"
@@ -35,22 +36,29 @@ SAMPLES = "samples"
 
 
 class Run:
-    """A run folder whose training is finished. Parts are loaded when first used."""
+    """What a training made: the result in its run folder, or one of the checkpoints there. Parts are loaded when first
+    used."""
 
-    def __init__(self, folder: Path, manager: PluginManager) -> None:
+    def __init__(self, folder: Path, manager: PluginManager, checkpoint: Path | None = None) -> None:
         self.folder = folder
         self.manager = manager
+        self._checkpoint = checkpoint
 
     @classmethod
     def open(cls, folder: str | Path, manager: PluginManager) -> Run:
-        """Raises `UserError` if the folder holds no finished run."""
+        """`folder` is that of a finished run, or of a checkpoint (`runs/stage1/checkpoints/step-00000200`) of one that
+        need not be finished. Raises `UserError` if it is neither."""
         path = Path(folder)
+        if (of_run := run_of_checkpoint(path)) is not None:
+            return cls(of_run, manager, path)
         if not path.is_dir():
             known = sorted(p.parent.name for p in path.parent.glob(f"*/{WEIGHTS}")) if path.parent.is_dir() else []
             hint = f"; finished runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
             raise UserError(f"{path}: no such run folder{hint}")
         if not (path / WEIGHTS).is_file():
-            raise UserError(f"{path}: holds no finished run ({WEIGHTS} is missing); `mio fit` goes on with it")
+            saved = latest(path / CHECKPOINTS)
+            hint = f", and {saved} is its last checkpoint" if saved else ""
+            raise UserError(f"{path}: holds no finished run ({WEIGHTS} is missing); `mio fit` goes on with it{hint}")
         return cls(path, manager)
 
     @cached_property
@@ -94,12 +102,16 @@ class Run:
         return transformer.eval()
 
     @property
-    def saved(self) -> SavedWeights:
+    def saved(self) -> SavedWeights | CheckpointWeights:
         """The trained weights, to be read part by part."""
+        if self._checkpoint is not None:
+            return CheckpointWeights(self._checkpoint)
         return SavedWeights(self.folder / WEIGHTS)
 
     def weights(self) -> dict[str, Any]:
-        """State dict of the transformer. Raises `UserError` if the file is damaged."""
+        """State dict of the transformer. Raises `UserError` if a file is damaged."""
+        if self._checkpoint is not None:
+            return CheckpointWeights(self._checkpoint).whole()
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

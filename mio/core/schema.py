@@ -144,7 +144,7 @@ class Recipe:
     name: str = ""
     """Name of the stage and of its run folder."""
     start_from: str = ""
-    """Recipe whose result this stage starts from, or a run folder; empty starts from nothing."""
+    """Recipe whose result this stage starts from, or the folder of a run or of a checkpoint; empty: from nothing."""
     seed: int = 0
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Plugins in use, in vocabulary order, with the options of each."""

@@ -15,7 +15,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStra
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mio.core.checkpoints import Checkpoint, CheckpointWriter
+from mio.core.checkpoints.reading import Checkpoint
+from mio.core.checkpoints.writing import CheckpointWriter
 from mio.core.errors import UserError
 from mio.core.module import MioModule
 

@@ -19,7 +19,8 @@ from rich.console import Console
 from torch import Tensor
 
 from mio.core.callbacks import Checkpoints, Figures, ProgressLines
-from mio.core.checkpoints import CheckpointWriter, latest
+from mio.core.checkpoints.reading import latest
+from mio.core.checkpoints.writing import CheckpointWriter
 from mio.core.data.batch import Batch
 from mio.core.data.journal import Journal
 from mio.core.data.loader import MioDataModule

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mio.core.checkpoints.reading import Checkpoint
 from mio.core.errors import UserError
 from mio.core.exchange.stream import Planned, in_file_order, write_file
 from mio.core.optimizer import ROW_PARAMETERS
@@ -43,6 +44,29 @@ class SavedWeights:
         return self._file.get_slice(name)[box]
 
 
+class CheckpointWeights:
+    """The weights in a checkpoint, read part by part. Raises `UserError` if it is damaged."""
+
+    _PREFIX = "model."
+
+    def __init__(self, path: Path) -> None:
+        self._checkpoint = Checkpoint(path)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """None if there is no such parameter."""
+        info = self._checkpoint.names.get(self._PREFIX + name)
+        return info.shape if info is not None else None
+
+    def part(self, name: str, shape: tuple[int, ...], offset: tuple[int, ...]) -> Tensor:
+        """The box of a parameter of this shape and place."""
+        return self._checkpoint.part(self._PREFIX + name, shape, offset)
+
+    def whole(self) -> dict[str, Tensor]:
+        """All of them."""
+        names = (name for name in self._checkpoint.names if name.startswith(self._PREFIX))
+        return {name.removeprefix(self._PREFIX): self._checkpoint.read(name) for name in names}
+
+
 class Parent(Protocol):
     """What a stage starts from (see `mio.core.run.Run`)."""
 
@@ -51,7 +75,7 @@ class Parent(Protocol):
     @property
     def vocabulary(self) -> Vocabulary: ...
     @property
-    def saved(self) -> SavedWeights: ...
+    def saved(self) -> SavedWeights | CheckpointWeights: ...
 
 
 @torch.no_grad()

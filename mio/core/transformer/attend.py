@@ -119,9 +119,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None, window:
     """
     if q.device.type == "cuda":
         if documents is None and (not window or window >= q.shape[1]):
-            heads = (x.transpose(1, 2) for x in (q, k, v))
-            grouped = q.shape[2] != k.shape[2]
-            return F.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=grouped).transpose(1, 2)
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            grouped = q.shape[1] != k.shape[1]
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
         return _attend_flex(q, k, v, documents or _whole_rows(*q.shape[:2], q.device), window)
     return _attend_buckets(q, k, v, documents or _whole_rows(*q.shape[:2], q.device), window)
 

@@ -19,7 +19,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from mio.core.checkpoints import Checkpoint, CheckpointWriter, latest, listed, writing
+from mio.core.checkpoints import writing
+from mio.core.checkpoints.reading import Checkpoint, latest, listed
+from mio.core.checkpoints.writing import CheckpointWriter
 from mio.core.errors import UserError
 
 TENSORS = {
@@ -150,7 +152,7 @@ def test_a_rank_that_never_writes_is_not_waited_for_for_ever(tmp_path):
 KILLED = """
 import sys, torch
 from pathlib import Path
-from mio.core.checkpoints import CheckpointWriter
+from mio.core.checkpoints.writing import CheckpointWriter
 writer = CheckpointWriter(Path(sys.argv[1]), attempt=sys.argv[2], keep_last=1)
 print("ready", flush=True)
 for step in range(int(sys.argv[2]) * 1000, 10**6):
