@@ -23,8 +23,8 @@ from mio.core.optimizer import build_optimizer, freeze, learning_rate, row_masks
 from mio.core.parallel import synchronise
 from mio.core.schema import TrainConfig
 from mio.core.tally import StepTally, StepTotals
-from mio.core.transformer.attend import Documents
 from mio.core.transformer.config import TransformerConfig
+from mio.core.transformer.documents import Documents
 from mio.core.transformer.model import Transformer
 from mio.core.vocabulary import Vocabulary
 
@@ -104,6 +104,10 @@ class MioModule(LightningModule):
         # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside
         return total + output.auxiliary * weights.sum(), nll.view_as(batch.targets)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Copies from pinned memory do not wait for the work that is queued on the GPU; Lightning's would."""
+        return batch.to(device, non_blocking=device.type == "cuda")
+
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002
         self._elements = batch.weights.numel()
         synchronise(self.transformer, batch.ends_step)
@@ -117,12 +121,10 @@ class MioModule(LightningModule):
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
-        """Sums the step up over the ranks, and turns summed gradients into those of the mean over all its tokens."""
+        """Sums the step up over the ranks."""
         self.totals = self.tally.totals()
         for mask in self._masks:
             mask.apply()
-        # data parallelism averages gradients over the ranks: undo that together with the constant divisor
-        scale_gradients(self.parameters(), self._elements * self.replicas / max(self.totals.weight, 1e-8))
 
     def configure_gradient_clipping(
         self,
@@ -130,9 +132,12 @@ class MioModule(LightningModule):
         gradient_clip_val: float | None = None,  # noqa: ARG002
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Clips by the recipe's norm and keeps the norm for the log; takes the gradients of a harmful step away."""
+        """Turns summed gradients into those of the mean over all tokens of a step, clips them by the recipe's norm and
+        keeps the norm for the log; takes the gradients of a harmful step away."""
         assert self.totals is not None
-        self.grad_norm = gradient_norm(self.parameters())
+        # data parallelism averages gradients over the ranks: undo that together with the constant divisor
+        factor = self._elements * self.replicas / max(self.totals.weight, 1e-8)
+        self.grad_norm = factor * gradient_norm(self.parameters())
         verdict = self.guard.judge(self.totals.loss, self.grad_norm)
         if self.guard.reason:
             self.on_bad_step(verdict, self._passes)
@@ -142,7 +147,8 @@ class MioModule(LightningModule):
             return
         clip = self.train_config.optimizer.clip
         if clip and self.grad_norm > clip:
-            scale_gradients(self.parameters(), clip / self.grad_norm)
+            factor *= clip / self.grad_norm
+        scale_gradients(self.parameters(), factor)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint but the optimizer's, by name."""

@@ -73,7 +73,7 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
         split_matrices(transformer, mesh["tensor"])
     recompute(transformer, runtime.activation_checkpointing)
     if compiles(runtime, mesh.device_type):
-        compile_blocks(transformer)
+        compile_blocks(transformer, mesh.device_type)
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None,
         reduce_dtype=torch.float32,
@@ -94,10 +94,15 @@ def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
     return runtime.compile == "blocks" or (runtime.compile == "auto" and device_type == "cuda")
 
 
-def compile_blocks(transformer: Transformer) -> None:
-    """Compiles each block by itself, in place: they are alike, so one compilation serves all of them."""
+def compile_blocks(transformer: Transformer, device_type: str) -> None:
+    """Compiles each block by itself, in place: they are alike, so one compilation serves all of them.
+
+    On a GPU a dense block is one graph of constant shapes; on a CPU the shapes of attention follow the documents, and
+    those of experts the tokens.
+    """
+    constant = device_type == "cuda" and not transformer.config.experts
     for block in transformer.layers:
-        block.compile()
+        block.compile(fullgraph=constant, dynamic=False if constant else None)
 
 
 def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:

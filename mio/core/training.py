@@ -29,7 +29,7 @@ from mio.core.guards import STOP
 from mio.core.heap import keep_freed_memory
 from mio.core.metrics_csv import MetricsCSV
 from mio.core.module import MioModule
-from mio.core.parallel import data_parallel, device_mesh, parallelise, recompute
+from mio.core.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.ranks import Ranks
 from mio.core.recipe import transformer_config
 from mio.core.run import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED, Run
@@ -110,6 +110,8 @@ def _train(
             parallelise(transformer, mesh, runtime, recipe.train.precision)
         else:
             recompute(transformer, runtime.activation_checkpointing)
+            if compiles(runtime, kind):
+                compile_blocks(transformer, kind)
         transformer.to_empty(device=device)
         if parent is not None:
             rows.update(start_weights(transformer, vocabulary, parent, recipe.seed))

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
 
 from mio.core.errors import DataError
-from mio.core.transformer.attend import Documents, attend, document_mask
+from mio.core.transformer.attend import attend
+from mio.core.transformer.documents import Documents
+from mio.core.transformer.flex import block_mask, document_mask
 
 
 def visible(rows, context, window):
@@ -119,6 +121,29 @@ def test_block_kernel_equals_buckets(window):
     swapped = (x.transpose(1, 2) for x in (q, k, v))
     out = flex_attention(*swapped, block_mask=block_mask, enable_gqa=True).transpose(1, 2)
     torch.testing.assert_close(out, attend(q, k, v, documents, window), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 1, 64, 128, 129, 257])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1] * 300],
+        [[128, 128, 44], [127, 1, 128]],
+        [[200, 60], [300], [5]],
+        [[3, 290], [], [100, 100, 100]],
+    ],
+)
+def test_block_mask_is_the_one_that_torch_makes(rows, window):
+    documents = Documents.from_lengths(rows, 300)
+    got = block_mask(documents, window)
+    want = create_block_mask(document_mask(documents.ids, window), len(rows), None, 300, 300, device="cpu")
+    assert got.seq_lengths == want.seq_lengths
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        mine, theirs = (getattr(mask, f"{kind}_num_blocks") for mask in (got, want))
+        assert torch.equal(mine, theirs), kind
+        mine, theirs, count = (*(getattr(mask, f"{kind}_indices") for mask in (got, want)), theirs)
+        chosen = torch.arange(mine.shape[-1]) < count[..., None]
+        assert torch.equal(mine[chosen], theirs[chosen]), kind
 
 
 def test_documents_survive_pickling_and_moving():

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from mio.core.errors import UserError
-from mio.core.transformer.attend import Documents
 from mio.core.transformer.cache import KVCache
 from mio.core.transformer.config import RopeScaling, TransformerConfig
+from mio.core.transformer.documents import Documents
 from mio.core.transformer.experts import SparseExperts, SwiGLU
 from mio.core.transformer.model import Transformer
 

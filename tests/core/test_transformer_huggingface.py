@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mio.core.errors import UserError
-from mio.core.transformer.attend import Documents
 from mio.core.transformer.config import TransformerConfig
+from mio.core.transformer.documents import Documents
 from mio.core.transformer.huggingface import (
     config_from_huggingface,
     config_to_huggingface,

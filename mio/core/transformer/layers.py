@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial
 
-from mio.core.transformer.attend import Documents, attend
+from mio.core.transformer.attend import attend
 from mio.core.transformer.cache import CacheStep
 from mio.core.transformer.config import TransformerConfig
+from mio.core.transformer.documents import Documents
 from mio.core.transformer.experts import SparseExperts, SwiGLU
 from mio.core.transformer.rope import rotate
 

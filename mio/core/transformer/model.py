@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mio.core.transformer.attend import Documents
+from mio.core.transformer.attend import prepare
 from mio.core.transformer.cache import KVCache
 from mio.core.transformer.config import TransformerConfig
+from mio.core.transformer.documents import Documents
 from mio.core.transformer.experts import balance_loss
 from mio.core.transformer.initial import initialise
 from mio.core.transformer.layers import Block, RMSNorm, Shared, compute_dtype
@@ -79,6 +80,12 @@ class Transformer(nn.Module):
         if cache is not None and documents is not None:
             raise ValueError("a cache holds one document per sequence: give `documents` or `cache`, not both")
         x = self.embedding(tokens) if embeddings is None else embeddings
+        if documents is not None:
+            config = self.config
+            prepare(documents, config.heads, config.kv_heads or config.heads, config.sliding_window)
+        if self._frequencies.device != tokens.device:  # moved once: a copy would wait for the work that is queued
+            with torch.inference_mode(False):
+                self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
         step = None if cache is None else cache.step(positions, self.config.heads, self.config.sliding_window)
         shared = Shared(cos, sin, documents, step)

@@ -31,7 +31,7 @@ def frequencies(head_width: int, theta: float, scaling: RopeScaling) -> Tensor:
 
 def tables(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines for `rotate`: [B, L, 1, head width] in `dtype`, of positions int64 [B, L]."""
-    angles = positions[..., None, None].float() * frequencies.to(positions.device)
+    angles = positions[..., None, None].float() * frequencies
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
     return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
