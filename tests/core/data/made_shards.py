@@ -128,7 +128,7 @@ def sources(folder: Path) -> dict[str, dict[str, SourceConfig]]:
 def write(folder: Path) -> None:
     """Writes shards of all but the articles and the chats, which stay text in JSON Lines."""
     config = {name: one for group in sources(folder).values() for name, one in group.items()}
-    modalities = {name: declared for name, declared in DECLARED}
+    modalities = dict(DECLARED)
     for name, (made, records) in TOKENISED.items():
         place = source_folder(folder / "tokens", config[name])
         place.mkdir(parents=True)
