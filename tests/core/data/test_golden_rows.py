@@ -20,11 +20,11 @@ from mio.core.rendering import Renderer
 from mio.core.vocabulary import Vocabulary
 
 GOLDEN = {
-    ("all", "tokens", 384, 32): "9d18286f380e74d6",
-    ("all", "rows", 384, 200): "f94331cbbe8a7f3d",
-    ("pretraining", "rows", 256, 1000): "71f0ad10094f2b6d",
-    ("text", "tokens", 300, 1): "1a8ded510d778eb7",
-    ("speech", "tokens", 512, 64): "75fda7aa9cbee1ce",
+    ("all", "tokens", 384, 32): "5aa9e7d05e32574e",
+    ("all", "rows", 384, 200): "e47006c09aab4063",
+    ("pretraining", "rows", 256, 1000): "3ad41aa358f47884",
+    ("text", "tokens", 300, 1): "f422428723beb061",
+    ("speech", "tokens", 512, 64): "117bafd58f85bd64",
 }
 RATIOS = {
     "all": {"image_text": 3, "text": 1, "interleaved": 2, "speech_text": 2, "sft": 1},
@@ -53,7 +53,7 @@ def digest(module):
     for name, stream in state["plan"]["identity"]["streams"].items():
         assert stream.pop("content"), name  # a fingerprint of the files, whose paths are this test's
     state["plan"]["examples"] = []
-    seen.update(json.dumps(state).encode())
+    seen.update(json.dumps(state, sort_keys=True).encode())
     return seen.hexdigest()[:16]
 
 
@@ -72,7 +72,7 @@ def test_rows_are_those_of_the_first_version(corpora, ratios, unit, context, win
     assert digest(module) == GOLDEN[ratios, unit, context, window]
 
 
-@pytest.mark.parametrize(("window", "expected"), [(16, "278973742e9cd9f2"), (2000, "432b3fe5dea71b7e")])
+@pytest.mark.parametrize(("window", "expected"), [(16, "d0a1e429662c4d11"), (2000, "d38785f56fd83575")])
 def test_rows_of_a_recipe_on_raw_media(tunes, window, expected):  # noqa: ARG001
     """The recipe that the other tests train: a modality of somebody else's package, bytes as tokens."""
     manager = PluginManager.discover()
