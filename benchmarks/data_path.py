@@ -8,8 +8,8 @@ what `mio fit` runs, `MioDataModule.train_dataloader()` with one worker process:
 process that receives its batches and commits them, over the tokens of documents in these batches. Texts are passages
 of the documentation that comes with Python, in a byte-level BPE trained on it.
 
-Resuming starts with a data module on its own files that has not seen a record; its state is one of that run, moved on to
-a later step: counters by whole epochs, the documents that wait taken from there.
+Resuming starts with a new data module, which has not seen a record; its state is one of that run, moved on to a later
+step: counters by whole epochs, the documents that wait taken from there.
 
 The last line is one JSON object: `tokens_per_cpu_second` is the median over the rounds of the slowest stage,
 `resume_seconds` the longest over stages and steps.
@@ -56,7 +56,11 @@ data:
     image_text:
       sources:
         captions: {dataset: jsonl, options: {path: captions.jsonl}, templates: image_text}
-        pictures: {dataset: jsonl, options: {path: pictures.jsonl}, templates: image_text, directions: {text_to_image: 1}}
+        pictures:
+          dataset: jsonl
+          options: {path: pictures.jsonl}
+          templates: image_text
+          directions: {text_to_image: 1}
     text: {sources: {articles: {dataset: jsonl, options: {path: articles.jsonl}, templates: text}}}
     interleaved: {sources: {pages: {dataset: jsonl, options: {path: pages.jsonl}}}}
     speech_text: {sources: {readings: {dataset: jsonl, options: {path: readings.jsonl}, templates: speech_text}}}
