@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import platform
 import random
 import shutil
@@ -30,14 +32,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
 from mio.core.data.shards.store import INDEX, TokenStore, source_folder, write_json
+from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.modality import Codes
+from mio.core.modality import Codes, TextTokenizer
 from mio.core.plugins import PluginManager
 from mio.core.recipe import compose
 from mio.core.rendering import Renderer
@@ -117,7 +119,7 @@ class Corpus:
         return {"text": self.passage(draw, 500, 2700)}
 
 
-def write(folder: Path, recipe: Recipe, modalities: dict[str, Any]) -> None:
+def write(folder: Path, recipe: Recipe, modalities: dict[str, Any], tokenizer: TextTokenizer) -> None:
     """Shards of everything but the articles, which are JSON Lines."""
     corpus = Corpus()
     for group in recipe.data.groups.values():
@@ -134,6 +136,7 @@ def write(folder: Path, recipe: Recipe, modalities: dict[str, Any]) -> None:
                 for _, record in zip(range(min(SHARD_RECORDS, RECORDS[name] - first)), records, strict=False):
                     writer.add(record)
                 checksums.append(writer.write(place / shard_name(number), {})["checksum"])
+                write_text_tokens(place / shard_name(number), tokenizer)
             index = {"records": RECORDS[name], "shard_records": SHARD_RECORDS, "content": "", "failed": 0}
             write_json(place / INDEX, {**index, "tokenizers": FINGERPRINTS, "dropped": {}, "shards": checksums})
 
@@ -150,20 +153,23 @@ class World:
         self.codecs = Codecs(self.plugins)
         self.codecs.text.fit(Corpus().paragraphs, 0)  # type: ignore[attr-defined]
         self.vocabulary = Vocabulary.build(self.codecs.text, self.plugins.modalities())
-        write(folder, self.recipe, {declared.name: declared for _, declared in self.plugins.modalities()})
+        write(folder, self.recipe, self.codecs.modalities, self.codecs.text)
 
     def open(self, stage: int) -> MioDataModule:
         """The data of a stage, as `mio fit` opens them."""
         self.recipe.mixture.ratios = dict(zip(GROUPS, map(float, STAGES[stage]), strict=True))
         renderer = Renderer(self.vocabulary, self.codecs, self.recipe.train.loss)
-        store = TokenStore(self.folder / "tokens", FINGERPRINTS)
+        store = TokenStore(self.folder / "tokens", FINGERPRINTS, self.codecs.text.fingerprint)
         return MioDataModule(self.recipe, self.plugins, renderer, self.vocabulary.specials.pad, store)
 
 
 def cpu_seconds() -> float:
     """Of this process and the data workers that it has."""
-    used = [process.cpu_times() for process in psutil.Process().children()]
-    return time.process_time() + sum(times.user + times.system for times in used)
+    ticks = 0
+    for worker in multiprocessing.active_children():
+        after_name = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(after_name[11]) + int(after_name[12])  # user and system time, see proc(5)
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def speed(module: MioDataModule, rounds: int, rows: int) -> tuple[list[float], float, float]:

@@ -107,12 +107,13 @@ def batches(*overrides, recipe="small.yaml"):
     codecs = Codecs(plugins)
     load_tokenizers(stage, None, plugins, codecs, Console(quiet=True))
     vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
-    tokens = TokenStore(tokens_folder(stage), tokenizer_fingerprints(plugins, codecs))
+    tokens = TokenStore(tokens_folder(stage), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint)
     renderer = Renderer(vocabulary, codecs, stage.train.loss)
     data = MioDataModule(stage, plugins, renderer, vocabulary.specials.pad, tokens)
     data.preflight()
     made = list(data.train_dataloader())
-    data.commit(made[-1])
+    for batch in made:
+        data.commit(batch)
     return made, data.tokenised, data.report()
 
 

@@ -85,6 +85,27 @@ class Codes:
     codes: CodeArray
 
 
+class TokenisedText(str):
+    """A text that brings its tokens. What is made of it is plain text, but for `spaced`."""
+
+    __slots__ = ("_after_space", "tokens")
+
+    tokens: npt.NDArray[Any]
+    """Its ids in the text tokenizer at hand, `[n]`, of any integer type."""
+    _after_space: npt.NDArray[Any] | None
+
+    def __new__(cls, text: str, tokens: npt.NDArray[Any], after_space: npt.NDArray[Any] | None = None) -> TokenisedText:
+        """`after_space` are the ids of the text with a space before it."""
+        made = super().__new__(cls, text)
+        made.tokens = tokens
+        made._after_space = after_space
+        return made
+
+    def spaced(self) -> str:
+        """The text with a space before it, with its tokens where they are known."""
+        return f" {self}" if self._after_space is None else TokenisedText(f" {self}", self._after_space)
+
+
 Value = str | Media | Codes
 """A piece of content: text, media, or codes."""
 

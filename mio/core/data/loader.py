@@ -17,8 +17,9 @@ from mio.core.data.ledger import group_shares, ledger
 from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Changes, Plan
 from mio.core.data.preflight import preflight
-from mio.core.data.sources import DocumentRenderer, SourcePlugins, Tokens, build_streams
+from mio.core.data.sources import SourcePlugins, Tokens, build_streams
 from mio.core.data.steps import StepShape
+from mio.core.data.streams import DocumentRenderer
 from mio.core.errors import DataError
 from mio.core.schema import Recipe
 
@@ -174,6 +175,7 @@ class MioDataModule(LightningDataModule):
     def commit(self, batch: Batch) -> None:
         """Notes that `batch` was trained on. Only the last batch of a step moves the cursor."""
         if batch.changes is not None:
+            assert batch.step == self._step, "steps are committed one after the other"
             self._committed.follow(batch.changes)
             self._step = batch.step + 1
 
