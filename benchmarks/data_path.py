@@ -119,32 +119,35 @@ class Corpus:
         return {"text": self.passage(draw, 500, 2700)}
 
 
-def write(folder: Path, recipe: Recipe, modalities: dict[str, Any], tokenizer: TextTokenizer) -> None:
-    """Shards of everything but the articles, which are JSON Lines."""
+def write(
+    folder: Path, recipe: Recipe, modalities: dict[str, Any], tokenizer: TextTokenizer, sizes: dict[str, int]
+) -> None:
+    """Shards of everything but the articles, which are JSON Lines; `sizes` are their numbers of records."""
     corpus = Corpus()
     for group in recipe.data.groups.values():
         for name, source in group.sources.items():
-            records = (corpus.record(name, index) for index in range(RECORDS[name]))
+            size = sizes[name]
+            records = (corpus.record(name, index) for index in range(size))
             if name == "articles":
                 Path(source.options["path"]).write_text("\n".join(map(json.dumps, records)))
                 continue
             place = source_folder(folder / "tokens", source)
             place.mkdir(parents=True)
             checksums = []
-            for number, first in enumerate(range(0, RECORDS[name], SHARD_RECORDS)):
+            for number, first in enumerate(range(0, size, SHARD_RECORDS)):
                 writer = ShardWriter(modalities, FINGERPRINTS, first)
-                for _, record in zip(range(min(SHARD_RECORDS, RECORDS[name] - first)), records, strict=False):
+                for _, record in zip(range(min(SHARD_RECORDS, size - first)), records, strict=False):
                     writer.add(record)
                 checksums.append(writer.write(place / shard_name(number), {})["checksum"])
                 write_text_tokens(place / shard_name(number), tokenizer)
-            index = {"records": RECORDS[name], "shard_records": SHARD_RECORDS, "content": "", "failed": 0}
+            index = {"records": size, "shard_records": SHARD_RECORDS, "content": "", "failed": 0}
             write_json(place / INDEX, {**index, "tokenizers": FINGERPRINTS, "dropped": {}, "shards": checksums})
 
 
 class World:
     """The corpora in a folder, and what a run needs beside them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sizes: dict[str, int] | None = None) -> None:
         (folder / "recipe.yaml").write_text(RECIPE.replace("path: ", f"path: {folder}/"))
         self.folder = folder
         manager = PluginManager.discover()
@@ -153,7 +156,7 @@ class World:
         self.codecs = Codecs(self.plugins)
         self.codecs.text.fit(Corpus().paragraphs, 0)  # type: ignore[attr-defined]
         self.vocabulary = Vocabulary.build(self.codecs.text, self.plugins.modalities())
-        write(folder, self.recipe, self.codecs.modalities, self.codecs.text)
+        write(folder, self.recipe, self.codecs.modalities, self.codecs.text, sizes or RECORDS)
 
     def open(self, stage: int) -> MioDataModule:
         """The data of a stage, as `mio fit` opens them."""
