@@ -219,8 +219,8 @@ def draw(folder: Path, stage: int, rows: int, group: int) -> dict[str, Any]:
     full = sum(map(useful_of, batches)) / sum(batch.tokens.numel() for batch in batches)
     np.savez(folder / "documents.npz", tokens=np.concatenate(documents), lengths=lengths)
     print(
-        f"{len(documents)} documents of {statistics.mean(lengths):.0f} tokens, median {statistics.median(lengths):.0f}, "
-        f"largest {max(lengths)}; vocabulary {world.vocabulary.size}; mio's rows are {full:.4f} full",
+        f"{len(documents)} documents of {statistics.mean(lengths):.0f} tokens, "
+        f"median {statistics.median(lengths):.0f}, largest {max(lengths)}; vocabulary {world.vocabulary.size}; mio's rows are {full:.4f} full",
         flush=True,
     )
     return {

@@ -76,6 +76,11 @@ class Media:
     key: str
     label: str = ""
 
+    @property
+    def tokenised(self) -> bool:
+        """Whether `data` are the codes of its parts, as shards hold them."""
+        return isinstance(self.data, tuple) and bool(self.data) and all(isinstance(part, Codes) for part in self.data)
+
 
 @dataclass(frozen=True)
 class Codes:

@@ -150,10 +150,10 @@ class Renderer:
             elif isinstance(content, Special):
                 length += 1
             else:
+                if isinstance(content, Media) and not content.tokenised:
+                    return None
                 parts = self._vocabulary.modality(content.modality).parts
                 for item in self._parts(content) if parts else (content,):
-                    if not isinstance(item, Codes):
-                        return None
                     plan = self._plan(item.modality, view)
                     length += 2 + len(plan.codebooks) * self._checked(item, plan).shape[1]
         return length

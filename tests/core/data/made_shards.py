@@ -16,6 +16,7 @@ from mio.core.data.config import DataConfig, GroupConfig, MixtureConfig, Packing
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
 from mio.core.data.shards.store import INDEX, TokenStore, source_folder, write_json
+from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.modality import Codes, Media
 from mio.core.rendering import Renderer
@@ -125,8 +126,8 @@ def sources(folder: Path) -> dict[str, dict[str, SourceConfig]]:
     }
 
 
-def write(folder: Path) -> None:
-    """Writes shards of all but the articles and the chats, which stay text in JSON Lines."""
+def write(folder: Path, texts: bool = False) -> None:
+    """Writes shards of all but articles and chats, which stay JSON Lines; `texts` says whether with tokens of texts."""
     config = {name: one for group in sources(folder).values() for name, one in group.items()}
     modalities = dict(DECLARED)
     for name, (made, records) in TOKENISED.items():
@@ -142,6 +143,8 @@ def write(folder: Path) -> None:
                 else:
                     writer.add(record)
             checksums.append(writer.write(place / shard_name(number), {})["checksum"])
+            if texts:
+                write_text_tokens(place / shard_name(number), FakeText())
         index = {"records": records, "shard_records": SHARD_RECORDS, "content": "c", "tokenizers": FINGERPRINTS}
         write_json(place / INDEX, {**index, "failed": 0, "dropped": {}, "shards": checksums})
     articles = [{"text": words(i, 20 + i * 17 % 90)} if i % 23 != 5 else {"txt": "no text"} for i in range(60)]
@@ -171,4 +174,6 @@ def data_module(folder: Path, *, ratios, unit="tokens", context=384, window=32, 
     )
     loss = LossConfig(prompt_text=0.25, prompt_media=0.5, response_text=2.0, response_media=3.0)
     renderer = Renderer(Vocabulary.build(FakeText(), DECLARED), FakeCodecs(), loss)
-    return MioDataModule(recipe, Plugins(), renderer, 0, TokenStore(folder / "tokens", FINGERPRINTS))
+    return MioDataModule(
+        recipe, Plugins(), renderer, 0, TokenStore(folder / "tokens", FINGERPRINTS, FakeText().fingerprint)
+    )

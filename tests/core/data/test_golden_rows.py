@@ -34,10 +34,10 @@ RATIOS = {
 }
 
 
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["texts", "tokens of texts"])
+def corpora(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpora")
-    write(folder)
+    write(folder, request.param)
     return folder
 
 
