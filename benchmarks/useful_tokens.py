@@ -219,8 +219,8 @@ def draw(folder: Path, stage: int, rows: int, group: int) -> dict[str, Any]:
     full = sum(map(useful_of, batches)) / sum(batch.tokens.numel() for batch in batches)
     np.savez(folder / "documents.npz", tokens=np.concatenate(documents), lengths=lengths)
     print(
-        f"{len(documents)} documents of {statistics.mean(lengths):.0f} tokens, "
-        f"median {statistics.median(lengths):.0f}, largest {max(lengths)}; vocabulary {world.vocabulary.size}; mio's rows are {full:.4f} full",
+        f"{len(documents)} documents, of {statistics.mean(lengths):.0f} tokens in the mean, at most {max(lengths)}; "
+        f"vocabulary {world.vocabulary.size}; {full:.2%} of mio's rows used",
         flush=True,
     )
     return {
