@@ -314,10 +314,12 @@ def main() -> None:
         speeds: dict[str, list[float]] = {side: [] for side in workers}
         for count in range(given.rounds + 1):
             for side, worker in workers.items():
-                seconds = worker.run(2)["seconds"]
-                tokens = [next(useful[side]) for _ in seconds]
+                [seconds] = worker.run(1)["seconds"]
+                tokens = next(useful[side])
                 if count:  # the first round allocates and loads kernels
-                    speeds[side].append(sum(tokens) / sum(seconds))
+                    speeds[side].append(tokens / seconds)
+            told = ", ".join(f"{side} {found[-1]:.0f}" for side, found in speeds.items() if found)
+            print(f"round {count}: {told or 'not counted'}", flush=True)
         for worker in workers.values():
             worker.close()
     finally:

@@ -9,6 +9,7 @@ read: the tokens are the same.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.data.shards.format import Array, code_dtype, map_arrays, read_header, write_shard
+from mio.core.data.shards.format import Array, code_dtype, map_arrays, read_header, verify, write_shard
 from mio.core.errors import DataError
 from mio.core.modality import TextTokenizer, TokenisedText
 
@@ -58,10 +59,13 @@ def open_text_tokens(shard: Path, checksum: str, fingerprint: str) -> TextTokens
 
 
 def write_text_tokens(shard: Path, tokenizer: TextTokenizer) -> None:
-    """Tokenises the texts of a shard, unless that was done before."""
+    """Tokenises the texts of a shard, unless that was done before and every byte is as it was written."""
     header, start = read_header(shard)
-    if open_text_tokens(shard, header["checksum"], tokenizer.fingerprint) is not None:
-        return
+    path = tokens_path(shard, tokenizer.fingerprint)
+    about = {"shard": header["checksum"], "tokenizer": tokenizer.fingerprint}
+    with contextlib.suppress(DataError):
+        if path.is_file() and about.items() <= verify(path).items():
+            return
     arrays = map_arrays(shard, header, start)
     content = arrays["text"].data
     texts = [str(content[begin:end], "utf-8") for begin, end in pairwise(arrays["text_ends"].tolist())]
@@ -70,5 +74,4 @@ def write_text_tokens(shard: Path, tokenizer: TextTokenizer) -> None:
     ids: npt.NDArray[Any] = np.empty(int(ends[-1]), code_dtype((tokenizer.size,)))
     for (begin, end), piece in zip(pairwise(ends.tolist()), pieces, strict=True):
         ids[begin:end] = piece
-    about = {"shard": header["checksum"], "tokenizer": tokenizer.fingerprint}
-    write_shard(tokens_path(shard, tokenizer.fingerprint), about, {"ids": ids, "ends": ends})
+    write_shard(path, about, {"ids": ids, "ends": ends})

@@ -67,8 +67,10 @@ def test_damaged_tokens_are_not_used_and_made_again(tmp_path):
     whole = beside.read_bytes()
     beside.write_bytes(whole[:-100])
     assert not isinstance(Shard(path, tokenizer.fingerprint)[1]["a"], TokenisedText)
-    write_text_tokens(path, tokenizer)
-    assert beside.read_bytes() == whole
+    for damaged in (whole[:-100], whole[:-70] + bytes([whole[-70] ^ 1]) + whole[-69:], whole[:40] + b"x" + whole[41:]):
+        beside.write_bytes(damaged)
+        write_text_tokens(path, tokenizer)
+        assert beside.read_bytes() == whole
 
 
 def test_texts_that_are_there_are_not_tokenised_again(tmp_path):
