@@ -211,14 +211,10 @@ class Plan:
         )
 
     def _skip(self, leaf: int, n: int, reason: str) -> None:
-        described = (
-            f"{self.leaves[leaf].name}: {self.streams[leaf].describe(n)}: {reason}" if self._may_describe else ""
-        )
+        described = ""
+        if len(self.examples) < _EXAMPLES:
+            described = f"{self.leaves[leaf].name}: {self.streams[leaf].describe(n)}: {reason}"
         self._count_skipped(leaf, reason, described)
-
-    @property
-    def _may_describe(self) -> bool:
-        return len(self.examples) < _EXAMPLES
 
     def _count_skipped(self, leaf: int, reason: str, described: str) -> None:
         skipped = self.counts[leaf].skipped
