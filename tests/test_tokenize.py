@@ -107,12 +107,13 @@ def batches(*overrides, recipe="small.yaml"):
     codecs = Codecs(plugins)
     load_tokenizers(stage, None, plugins, codecs, Console(quiet=True))
     vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
-    tokens = TokenStore(tokens_folder(stage), tokenizer_fingerprints(plugins, codecs))
+    tokens = TokenStore(tokens_folder(stage), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint)
     renderer = Renderer(vocabulary, codecs, stage.train.loss)
     data = MioDataModule(stage, plugins, renderer, vocabulary.specials.pad, tokens)
     data.preflight()
     made = list(data.train_dataloader())
-    data.commit(made[-1])
+    for batch in made:
+        data.commit(batch)
     return made, data.tokenised, data.report()
 
 
@@ -145,6 +146,7 @@ def test_training_on_shards_sees_the_batches_of_the_sources_themselves(small):
     assert "pairs/captions: 60 records in 3 shards, 0.0 MB; dropped 6 (min_side: side below 5 pixels)" in printed
     from_shards, tokenised, report = batches()
     assert tokenised == ["pairs/captions", "more/videos", "more/stories"]
+    assert len(list(small.glob("tokens/*/*.ids"))) == len(list(small.glob("tokens/*/*.shard"))) > 0
     for folder in (small / "tokens").glob("jsonl-*"):
         folder.rename(small / f"away-{folder.name}")
     raw, tokenised, raw_report = batches()

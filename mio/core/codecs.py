@@ -207,7 +207,7 @@ class Codecs:
 
     def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
-        if isinstance(media.data, tuple) and media.data and all(isinstance(part, Codes) for part in media.data):
+        if media.tokenised:
             return list(media.data)
         splitter: Splitter = self.tokenizer(media.modality)
         return splitter.split(self._opened(media))

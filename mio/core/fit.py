@@ -115,7 +115,7 @@ def fit_stage(
         (folder / LOCK).write_text(lock(recipe, plugins, vocabulary, codecs.fingerprints()), encoding="utf-8")
 
     renderer = Renderer(vocabulary, codecs, recipe.train.loss)
-    tokens = TokenStore(Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs))
+    tokens = TokenStore(Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint)
 
     def open_data() -> tuple[MioDataModule, dict[str, Any]]:
         devices = ranks.size if ranks.size > 1 else None

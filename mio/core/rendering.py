@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from mio.core.documents import PROMPT, RESPONSE, SYSTEM, Document, Segment, Special
 from mio.core.errors import DataError
-from mio.core.layouts import layout
-from mio.core.modality import CodeArray, Codes, Media, TextTokenizer
+from mio.core.layouts import Layout, layout
+from mio.core.modality import CodeArray, Codes, Media, TextTokenizer, TokenisedText
 from mio.core.schema import LossConfig
 from mio.core.vocabulary import Vocabulary
 
@@ -76,6 +76,7 @@ class _SpanPlan(NamedTuple):
     """Id of each codebook's code 0, `[len(codebooks)]`."""
     sizes: npt.NDArray[np.uint64]
     """Size of every codebook of the modality, `[Q, 1]`."""
+    layout: Layout
 
 
 class Renderer:
@@ -120,7 +121,7 @@ class Renderer:
                     spans.append((length, length + len(piece)))
                 length += len(piece)
         return Rendered(
-            np.concatenate(pieces),
+            np.concatenate(pieces, dtype=np.int32),
             np.repeat(np.array(weights, dtype=np.float32), [len(piece) for piece in pieces]),
             np.array(spans, dtype=np.int32).reshape(-1, 2),
         )
@@ -130,11 +131,39 @@ class Renderer:
         pieces: list[TokenArray] = []
         for segment in document.segments[: document.answer]:
             self._pieces(segment, pieces)
-        return np.concatenate(pieces)
+        return np.concatenate(pieces, dtype=np.int32)
+
+    def measure(self, document: Document) -> int | None:
+        """Tokens of a document, without making them. None where that is as much work as `render`: the document holds
+        long texts that do not bring their tokens, or media.
+
+        Raises DataError as `render` does.
+        """
+        length = 0
+        for content, _, _, view in document.segments:
+            if isinstance(content, TokenisedText):
+                length += len(content.tokens)
+            elif isinstance(content, str):
+                if len(content) > _CACHED_LENGTH:
+                    return None
+                length += len(self._short_text(content))
+            elif isinstance(content, Special):
+                length += 1
+            else:
+                if isinstance(content, Media) and not content.tokenised:
+                    return None
+                parts = self._vocabulary.modality(content.modality).parts
+                for item in self._parts(content) if parts else (content,):
+                    plan = self._plan(item.modality, view)
+                    length += 2 + len(plan.codebooks) * self._checked(item, plan).shape[1]
+        return length
 
     def _pieces(self, segment: Segment, pieces: list[TokenArray]) -> bool:
         """Appends the segment's tokens, one array per span; returns whether they are media."""
         content = segment.content
+        if isinstance(content, TokenisedText):
+            pieces.append(content.tokens)
+            return False
         if isinstance(content, str):
             pieces.append(self._short_text(content) if len(content) <= _CACHED_LENGTH else self._encode(content))
             return False
@@ -145,12 +174,17 @@ class Renderer:
         if not modality.parts:
             pieces.append(self._span(content, segment.view))
             return True
+        pieces.extend(self._span(part, segment.view) for part in self._parts(content))
+        return True
+
+    def _parts(self, content: Media | Codes) -> Sequence[Media | Codes]:
+        """Parts of an item of a modality of parts."""
+        modality = self._vocabulary.modality(content.modality)
         if isinstance(content, Codes):
             raise DataError(f"`{modality.name}` has no codes of its own: give those of each `{modality.parts}` in it")
         parts = self._codecs.split(content)
         _check_frames(modality.name, _name(content), len(parts), modality.frames.minimum, modality.frames.maximum)
-        pieces.extend(self._span(part, segment.view) for part in parts)
-        return True
+        return parts
 
     def _encode(self, text: str) -> TokenArray:
         tokens = np.array(self._codecs.text.encode(text), dtype=np.int32)
@@ -169,12 +203,24 @@ class Renderer:
             np.array(codebooks),
             np.array([vocabulary.code_ids(name, codebook).start for codebook in codebooks]),
             np.array(modality.codebooks, dtype=np.uint64)[:, None],
+            layout(modality.layout),
         )
 
     def _span(self, content: Media | Codes, view: str) -> TokenArray:
         """`<begin> codes <end>` of one item."""
-        modality = self._vocabulary.modality(content.modality)
         plan = self._plan(content.modality, view)
+        codes = self._checked(content, plan)
+        cells, codebook_of = plan.layout.order(len(plan.codebooks), codes.shape[1])
+        carried = codes if len(plan.codebooks) == len(codes) else codes[plan.codebooks]
+        span = np.empty(len(cells) + 2, dtype=np.int32)
+        span[0] = plan.begin
+        span[-1] = plan.end
+        np.add(carried.ravel()[cells], plan.offsets[codebook_of], out=span[1:-1], casting="unsafe")
+        return span
+
+    def _checked(self, content: Media | Codes, plan: _SpanPlan) -> CodeArray:
+        """Codes `[Q, F]` of one item, all of which are in their codebooks."""
+        modality = self._vocabulary.modality(content.modality)
         codes = np.asarray(self._codecs.codes(content))
         if codes.ndim != 2 or len(codes) != len(plan.sizes) or codes.dtype.kind not in "iu":
             raise DataError(
@@ -190,13 +236,7 @@ class Renderer:
                 f"`{modality.name}` {_name(content)}: code {codes[codebook, frame]} at frame {frame} is outside "
                 f"codebook {codebook} of {modality.codebooks[codebook]} codes"
             )
-        cells, codebook_of = layout(modality.layout).order(len(plan.codebooks), frames)
-        carried = codes if len(plan.codebooks) == len(codes) else codes[plan.codebooks]
-        span = np.empty(len(cells) + 2, dtype=np.int32)
-        span[0] = plan.begin
-        span[-1] = plan.end
-        span[1:-1] = carried.ravel()[cells] + plan.offsets[codebook_of]
-        return span
+        return codes
 
 
 def _check_frames(modality: str, name: str, frames: int, minimum: int, maximum: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from mio.core.chat import Message, chat_document
 from mio.core.documents import Document, interleaved_document, plain_document
 from mio.core.errors import DataError, RecipeError
-from mio.core.modality import Codes, Media, Record, Template, Value
+from mio.core.modality import Codes, Media, Record, Template, TokenisedText, Value
 
 PLAIN, CHAT = "plain", "chat"
 
@@ -60,7 +60,8 @@ class CompiledTemplate:
                 values = (value,) if isinstance(value, str) else self._contents(value, field)
             if values and isinstance(values[0], str) and literal.endswith(" "):
                 filled.append(literal[:-1])
-                filled.append(" " + values[0])
+                first = values[0]
+                filled.append(first.spaced() if isinstance(first, TokenisedText) else " " + first)
                 values = values[1:]
             else:
                 filled.append(literal)

@@ -24,7 +24,11 @@ def verify(folder: Path, manager: PluginManager) -> Comparison:
         raise UserError(f"{folder}: is no run folder ({RECIPE} is missing)")
     journal = read(folder / JOURNAL)
     run = Run(folder, manager)
-    tokens = TokenStore(Path(run.recipe.runtime.tokens), tokenizer_fingerprints(run.plugins, run.codecs))
+    tokens = TokenStore(
+        Path(run.recipe.runtime.tokens),
+        tokenizer_fingerprints(run.plugins, run.codecs),
+        run.codecs.text.fingerprint,
+    )
     data = MioDataModule(run.recipe, run.plugins, run.renderer, run.vocabulary.specials.pad, tokens)
     data.preflight()  # as `mio fit` does: it says what is broken
     found = compare(journal, data.journal())

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from mio import Frames, Modality
 from mio.core.data.batch import assemble
+from mio.core.data.plan import Changes
 from mio.core.errors import VocabularyError
 from mio.core.module import MioModule
 from mio.core.rendering import Rendered
@@ -59,7 +60,7 @@ def made_rows(count, seed=0):
 
 def made_batch(rows, last=True):
     batch = assemble(rows, CONTEXT, pad=0)
-    batch.cursor = {} if last else None
+    batch.changes = Changes() if last else None
     return batch
 
 

@@ -9,6 +9,7 @@ from mio_world import DECLARED, MUSIC, SPEECH, FakeCodecs, FakeText, image_codes
 
 from mio import Codes, DataError, Media, Template
 from mio.core.documents import Document, Segment, interleaved_document, plain_document
+from mio.core.modality import TokenisedText
 from mio.core.rendering import Renderer
 from mio.core.schema import LossConfig
 from mio.core.templates import CompiledTemplate, to_document
@@ -109,6 +110,36 @@ def test_truncation_never_cuts_a_span():
         assert all(end <= expected for _, end in cut.spans)
     assert rendered.truncate(len(tokens)) is rendered
     assert len(rendered.truncate(40).spans) == 1
+
+
+def test_a_document_is_measured_as_it_is_rendered():
+    codecs = FakeCodecs()
+    renderer = Renderer(VOCABULARY, codecs, LOSS)
+    long = "word " * 100
+    known = TokenisedText(long, np.arange(7, dtype=np.uint16), np.arange(9, dtype=np.uint16))
+    picture, voice = Codes("image", image_codes()), Codes("speech", VOICE.data)
+    clip = Media("video", (picture, picture), "tokenised")
+    for contents in (["ab", picture, known], [known.spaced(), voice, ""], [clip], [voice]):
+        document = plain_document(contents, contents)
+        assert renderer.measure(document) == len(renderer.render(document))
+    assert long not in codecs.text.encoded
+    assert len(renderer.render(plain_document([known.spaced()], []))) == 9 + 2
+    for content in (long, f" {known}", PICTURE, Media("video", [PICTURE] * 2, "raw")):
+        assert renderer.measure(plain_document([content], [])) is None
+    wide, short = Codes("image", image_codes() + 8192), Codes("image", image_codes()[:, :31])
+    for wrong in (
+        wide,
+        short,
+        Codes("video", image_codes()),
+        Media("video", (picture,), "one"),
+        Codes("text", VOICE.data),
+    ):
+        document = plain_document([wrong], [])
+        with pytest.raises(DataError) as measured:
+            renderer.measure(document)
+        with pytest.raises(DataError) as rendered:
+            renderer.render(document)
+        assert str(measured.value) == str(rendered.value)
 
 
 def test_weight_is_nothing_where_not_supervised():

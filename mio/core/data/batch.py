@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mio.core.data.plan import Changes
+
 
 class RenderedDocument(Protocol):
     """A document as numbers."""
@@ -52,13 +54,13 @@ class Batch:
     """Fingerprint of each row (see `mio.core.data.journal.row_digest`)."""
     step: int = 0
     """Index of the optimizer step that the batch belongs to."""
-    cursor: dict[str, Any] | None = None
-    """On the last batch of a step, the state from which the run goes on after the step. The same on every rank."""
+    changes: Changes | None = None
+    """On the last batch of a step, what the step changed about the plan of the run. The same on every rank."""
 
     @property
     def ends_step(self) -> bool:
         """Whether the optimizer steps after this batch."""
-        return self.cursor is not None
+        return self.changes is not None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its tensors on `device`."""

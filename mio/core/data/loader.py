@@ -15,10 +15,11 @@ from mio.core.data.batch import Batch, RenderedDocument, assemble
 from mio.core.data.journal import JournalEntry, planned, row_digest
 from mio.core.data.ledger import group_shares, ledger
 from mio.core.data.mixture import Leaf
-from mio.core.data.plan import Plan
+from mio.core.data.plan import Changes, Plan
 from mio.core.data.preflight import preflight
-from mio.core.data.sources import DocumentRenderer, SourcePlugins, Tokens, build_streams
+from mio.core.data.sources import SourcePlugins, Tokens, build_streams
 from mio.core.data.steps import StepShape
+from mio.core.data.streams import DocumentRenderer
 from mio.core.errors import DataError
 from mio.core.schema import Recipe
 
@@ -36,7 +37,7 @@ class StepBatches(IterableDataset[Batch]):
     """The micro batches of one rank, from a cursor to the end of the run.
 
     Worker j of w builds micro batches j, j + w, ... so that the round robin of `DataLoader` restores their order. All
-    workers follow the whole plan; a batch that ends a step carries the plan's state after the step.
+    workers follow the whole plan; a batch that ends a step carries what the step changed about it.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class StepBatches(IterableDataset[Batch]):
         shape = self._shape
         count = 0
         for step in range(first, self._steps):
-            before = plan.rows
+            before, plan.changes = plan.rows, Changes()
             rows = [plan.next_row() for _ in range(shape.rows)]
             mine = list(enumerate(rows, before))[self._rank * shape.share : (self._rank + 1) * shape.share]
             for start in range(0, shape.share, shape.micro_rows):
@@ -93,7 +94,7 @@ class StepBatches(IterableDataset[Batch]):
                     batch.digests = [row_digest(index, row) for index, row in chosen]
                     batch.step = step
                     if start + shape.micro_rows == shape.share:
-                        batch.cursor = {"step": step + 1, "plan": plan.state()}
+                        batch.changes = plan.changes
                     yield batch
                 count += 1
 
@@ -129,7 +130,8 @@ class MioDataModule(LightningDataModule):
         devices = devices or recipe.runtime.devices * recipe.runtime.nodes
         self.shape = StepShape.of(recipe.train, devices // recipe.runtime.tensor_parallel)
         """How the rows of a step are shared out."""
-        self._cursor: dict[str, Any] = {"step": 0, "plan": self._plan().state()}
+        self._step = 0
+        self._committed = self._plan()
 
     @property
     def leaf_names(self) -> tuple[str, ...]:
@@ -160,7 +162,7 @@ class MioDataModule(LightningDataModule):
             steps=self._recipe.train.steps,
             pad=self._pad,
             rank=rank,
-            cursor=self._cursor,
+            cursor=self._cursor(),
         )
         return DataLoader(
             batches,
@@ -172,8 +174,10 @@ class MioDataModule(LightningDataModule):
 
     def commit(self, batch: Batch) -> None:
         """Notes that `batch` was trained on. Only the last batch of a step moves the cursor."""
-        if batch.cursor is not None:
-            self._cursor = batch.cursor
+        if batch.changes is not None:
+            assert batch.step == self._step, "steps are committed one after the other"
+            self._committed.follow(batch.changes)
+            self._step = batch.step + 1
 
     def describe(self, leaf: int, n: int) -> str:
         """Names the record behind the n-th document of a leaf, for messages."""
@@ -185,28 +189,32 @@ class MioDataModule(LightningDataModule):
 
     def report(self) -> dict[str, Any]:
         """What the committed steps were trained on (see `mio.core.data.ledger`)."""
-        return ledger(self._cursor["plan"])
+        return ledger(self._committed.counters())
 
     def shares(self) -> dict[str, tuple[float, float]]:
         """(target, achieved) share of each group over the committed steps, in the mixture's unit."""
-        return group_shares(self._cursor["plan"])
+        return group_shares(self._committed.counters())
+
+    def _cursor(self) -> dict[str, Any]:
+        return {"step": self._step, "plan": self._committed.state()}
 
     def state_dict(self) -> dict[str, Any]:
         """The committed cursor. Raises `DataError` if the ranks' plans have come apart."""
+        cursor = self._cursor()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            position = {**self._cursor["plan"], "examples": []}  # error messages may differ between machines
+            position = {**cursor["plan"], "examples": []}  # error messages may differ between machines
             digest = hashlib.sha256(json.dumps(position).encode()).hexdigest()
             digests: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(digests, digest)
             if len(set(digests)) > 1:
                 raise DataError(
-                    f"the ranks disagree about the data after step {self._cursor['step']}: some of them read records "
+                    f"the ranks disagree about the data after step {self._step}: some of them read records "
                     "that others could not. Check that every machine sees the same files, and go on from the last "
                     "checkpoint"
                 )
-        return self._cursor
+        return cursor
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from a saved cursor. Raises `DataError` if it belongs to other data, shares or packing."""
-        self._plan().restore(state_dict["plan"])
-        self._cursor = state_dict
+        self._committed.restore(state_dict["plan"])
+        self._step = state_dict["step"]

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 _ROUNDS = 6
 _BLOCK = 1024
+_BLOCKS = 16
+"""Blocks that are remembered: a document is asked for when it is drawn, and again when its row is due."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _Words = npt.NDArray[np.uint64]
 
@@ -54,16 +56,17 @@ class Order:
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
         self.seed = seed
-        self._block = -1
-        self._records: list[int] = []
+        self._blocks: dict[int, list[int]] = {}
 
     def __call__(self, n: int) -> int:
         """Index of the record, below `size`."""
         block, offset = divmod(n, _BLOCK)
-        if block != self._block:
+        records = self._blocks.get(block)
+        if records is None:
             steps = np.arange(block * _BLOCK, (block + 1) * _BLOCK, dtype=np.uint64)
             epoch, index = np.divmod(steps, np.uint64(self.size))
             keys = _mix(_mix(epoch * _GOLDEN) + np.uint64(self.seed))
-            self._records = permute(index, self.size, keys).tolist()
-            self._block = block
-        return self._records[offset]
+            records = self._blocks[block] = permute(index, self.size, keys).tolist()
+            if len(self._blocks) > _BLOCKS:
+                del self._blocks[next(iter(self._blocks))]
+        return records[offset]

@@ -26,9 +26,8 @@ class Pool:
     def __init__(self, leaves: int) -> None:
         self.waiting = [0] * leaves
         """Documents of each leaf in the pool."""
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, int], Entry] = OrderedDict()
         self._by_leaf: list[OrderedDict[int, Entry]] = [OrderedDict() for _ in range(leaves)]
-        self._serial = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -39,8 +38,7 @@ class Pool:
 
     def add(self, entry: Entry) -> None:
         """Takes a document in as the youngest."""
-        self._entries[self._serial] = self._by_leaf[entry.leaf][self._serial] = entry
-        self._serial += 1
+        self._entries[entry.leaf, entry.n] = self._by_leaf[entry.leaf][entry.n] = entry
         self.waiting[entry.leaf] += 1
 
     def peek(self, leaf: int) -> Entry:
@@ -49,7 +47,7 @@ class Pool:
 
     def oldest(self, leaf: int) -> Entry:
         """Removes and returns the oldest document of a leaf."""
-        return self._remove(next(iter(self._by_leaf[leaf])))
+        return self.remove(leaf, next(iter(self._by_leaf[leaf])))
 
     def fill(self, space: int) -> list[Entry]:
         """Removes and returns documents that fill `space` positions as far as any of those in the pool can.
@@ -59,25 +57,25 @@ class Pool:
         the space exactly, and a younger one is taken only if the older ones need it: nothing waits for long.
         """
         sums, mask, goal = 1, (1 << space + 1) - 1, 1 << space
-        steps: list[tuple[int, int, int]] = []
-        for serial, entry in self._entries.items():
+        steps: list[tuple[Entry, int]] = []
+        for entry in self._entries.values():
             if entry.length <= space:
                 more = (sums | sums << entry.length) & mask
                 if more != sums:
-                    steps.append((serial, entry.length, sums))
+                    steps.append((entry, sums))
                     sums = more
                     if sums & goal:
                         break
         left = sums.bit_length() - 1
         taken = []
-        for serial, length, before in reversed(steps):
+        for entry, before in reversed(steps):
             if not before >> left & 1:
-                left -= length
-                taken.append(serial)
-        return [self._remove(serial) for serial in reversed(taken)]
+                left -= entry.length
+                taken.append(entry)
+        return [self.remove(entry.leaf, entry.n) for entry in reversed(taken)]
 
-    def _remove(self, serial: int) -> Entry:
-        entry = self._entries.pop(serial)
-        del self._by_leaf[entry.leaf][serial]
-        self.waiting[entry.leaf] -= 1
-        return entry
+    def remove(self, leaf: int, n: int) -> Entry:
+        """Removes and returns a document."""
+        del self._by_leaf[leaf][n]
+        self.waiting[leaf] -= 1
+        return self._entries.pop((leaf, n))

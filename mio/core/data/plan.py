@@ -2,7 +2,7 @@
 
 Every rank and every data worker follows the same plan and builds only its own rows of it. The plan decides which
 documents there are and where they go; it looks at nothing but their lengths. Its state is small and explicit, and is
-restored directly, never replayed.
+restored directly, never replayed. A plan that is told the `Changes` of another follows it without looking at documents.
 
 A document of n tokens takes n - 1 positions, each of which predicts the token after it. Lengths, shares and counters
 are all in positions.
@@ -74,6 +74,18 @@ class Counts:
     """Rows that hold at least one of them."""
 
 
+@dataclass
+class Changes:
+    """What happened to a plan in some rows: little, where the state of all that waits would be much."""
+
+    drawn: list[tuple[int, Entry]] = field(default_factory=list)
+    """(pool, document) of the documents drawn."""
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    """(leaf, reason, description) of those passed over; the first few are described."""
+    rows: list[tuple[int, Row]] = field(default_factory=list)
+    """(pool, row) of the rows emitted."""
+
+
 class Plan:
     """Produces the rows one after the other.
 
@@ -97,6 +109,8 @@ class Plan:
         self.counts = [Counts() for _ in leaves]
         self.examples: list[str] = []
         """The first records that were skipped, described."""
+        self.changes: Changes | None = None
+        """Where what happens is noted, if anywhere."""
         self._drawn = Mixture(leaves)
         self._emitted = Mixture(leaves)
         self.groups = [leaves[node.start].group for node in self._drawn.groups]
@@ -134,7 +148,7 @@ class Plan:
         )
         pool, context = self._pools[kind], self.packing.context
         while len(pool) < self.packing.window:
-            pool.add(self._draw(self._drawn.pick(drawn)))
+            self._take_in(kind, self._draw(self._drawn.pick(drawn)))
         row: Row = []
         space = context
         while len(pool):
@@ -148,10 +162,23 @@ class Plan:
         for entry in pool.fill(space):
             row.append(entry)
             self._emitted.give(entry.leaf, entry.length)
-        self._count(row)
-        if self.schedule:
-            self.schedule.counts[kind] += 1
+        self._count(kind, row)
         return row
+
+    def follow(self, changes: Changes) -> None:
+        """Comes to where the plan is that noted `changes`, which began where this one stands.
+
+        The plan is then good for its `state`: the shares by which rows are made are taken up by `restore` alone.
+        """
+        for kind, entry in changes.drawn:
+            self.counts[entry.leaf].next += 1
+            self._take_in(kind, entry)
+        for leaf, reason, description in changes.skipped:
+            self.counts[leaf].next += 1
+            self._count_skipped(leaf, reason, description)
+        for kind, row in changes.rows:
+            pool = self._pools[kind]
+            self._count(kind, [pool.remove(leaf, n) for leaf, n, _, _ in row])
 
     def _draw(self, leaf: int) -> Entry:
         """The next document of a leaf that can be used."""
@@ -175,7 +202,6 @@ class Plan:
                 if not length:
                     self._skip(leaf, n, TOO_LONG)
                     continue
-            counts.drawn += length
             self._drawn.give(leaf, length)
             return Entry(leaf, n, length, too_long)
         reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.skipped.items())
@@ -185,13 +211,29 @@ class Plan:
         )
 
     def _skip(self, leaf: int, n: int, reason: str) -> None:
+        described = ""
+        if len(self.examples) < _EXAMPLES:
+            described = f"{self.leaves[leaf].name}: {self.streams[leaf].describe(n)}: {reason}"
+        self._count_skipped(leaf, reason, described)
+
+    def _count_skipped(self, leaf: int, reason: str, described: str) -> None:
         skipped = self.counts[leaf].skipped
         skipped[reason] = skipped.get(reason, 0) + 1
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(f"{self.leaves[leaf].name}: {self.streams[leaf].describe(n)}: {reason}")
+        if described:
+            self.examples.append(described)
+        if self.changes is not None:
+            self.changes.skipped.append((leaf, reason, described))
 
-    def _count(self, row: Row) -> None:
+    def _take_in(self, kind: int, entry: Entry) -> None:
+        self._pools[kind].add(entry)
+        self.counts[entry.leaf].drawn += entry.length
+        if self.changes is not None:
+            self.changes.drawn.append((kind, entry))
+
+    def _count(self, kind: int, row: Row) -> None:
         self.rows += 1
+        if self.schedule:
+            self.schedule.counts[kind] += 1
         for leaf, _, length, truncated in row:
             counts = self.counts[leaf]
             counts.documents += 1
@@ -199,9 +241,11 @@ class Plan:
             counts.truncated += truncated
         for leaf in {entry.leaf for entry in row}:
             self.counts[leaf].rows += 1
+        if self.changes is not None:
+            self.changes.rows.append((kind, row))
 
-    def state(self) -> dict[str, Any]:
-        """All that the rest of the sequence depends on, and the counters: values of JSON alone, nothing shared."""
+    def counters(self) -> dict[str, Any]:
+        """The state without the documents that wait, which are many: what reports are made of."""
         return {
             "version": VERSION,
             "identity": self.identity,
@@ -211,9 +255,12 @@ class Plan:
                 leaf.name: {**vars(counts), "skipped": dict(counts.skipped)}
                 for leaf, counts in zip(self.leaves, self.counts, strict=True)
             },
-            "pools": [list(map(list, pool)) for pool in self._pools],
             "examples": list(self.examples),
         }
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the sequence depends on, and the counters: values of JSON alone, nothing shared."""
+        return {**self.counters(), "pools": [list(map(list, pool)) for pool in self._pools]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues exactly after the row at which `state` was taken.

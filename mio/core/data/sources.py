@@ -16,7 +16,7 @@ from mio.core.data.order import derive_seed
 from mio.core.data.readers import READERS, open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.data.shards.reader import dropped
-from mio.core.data.streams import Memory, RecordStream, Rendered
+from mio.core.data.streams import DocumentRenderer, Memory, RecordStream
 from mio.core.documents import Document
 from mio.core.errors import DataError, PluginError, RecipeError, UserError
 from mio.core.modality import DataModule, Filter, Modality, Record, Source, SourceFactory, Template
@@ -41,12 +41,6 @@ class Tokens(Protocol):
     """Where shards are found (see `mio.core.data.shards.store.TokenStore`)."""
 
     def find(self, label: str, config: SourceConfig, raw: Source | None) -> Source | None: ...
-
-
-class DocumentRenderer(Protocol):
-    """Document to tokens (see `mio.core.rendering.Renderer`)."""
-
-    def render(self, document: Document) -> Rendered: ...
 
 
 @runtime_checkable
@@ -193,7 +187,8 @@ def build_streams(
             RecordStream(
                 name=leaf.name,
                 source=source.records,
-                render=_rendering(templates, form, recipe.data.system, renderer),
+                document=_documents(templates, form, recipe.data.system),
+                renderer=renderer,
                 drop=dropped if source.tokenised else dropping(source.config, plugins),
                 seed=derive_seed(recipe.seed, *leaf[:3]),
                 context=recipe.data.packing.context,
@@ -204,16 +199,16 @@ def build_streams(
     return found, streams, sources
 
 
-def _rendering(
-    templates: list[CompiledTemplate], form: str, system: Mapping[str, str], renderer: DocumentRenderer
-) -> Callable[[Record, int], Rendered]:
-    def render(record: Record, index: int) -> Rendered:
+def _documents(
+    templates: list[CompiledTemplate], form: str, system: Mapping[str, str]
+) -> Callable[[Record, int], Document]:
+    def document(record: Record, index: int) -> Document:
         # scattered over the records, so that no order among them decides who takes which template
         scattered = (index * _SCATTER & _WORD) >> 32
         template = templates[scattered % len(templates)] if templates else None
-        return renderer.render(to_document(record, template, form, system))
+        return to_document(record, template, form, system)
 
-    return render
+    return document
 
 
 def dropping(config: SourceConfig, plugins: SourcePlugins) -> Callable[[Record], str]:

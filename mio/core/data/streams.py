@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.data.order import Order
+from mio.core.documents import Document
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.modality import Record, Source
 
@@ -33,8 +34,18 @@ class Rendered(Protocol):
     def truncate(self, size: int) -> Rendered: ...
 
 
+class DocumentRenderer(Protocol):
+    """Document to tokens (see `mio.core.rendering.Renderer`)."""
+
+    def render(self, document: Document) -> Rendered: ...
+
+    def measure(self, document: Document) -> int | None:
+        """Tokens that `render` gives; None where finding out takes as long."""
+
+
 class Memory:
-    """Rendered documents, the least recently used leaving first. `tokens` bounds what is kept, 8 bytes each."""
+    """Documents that had to be rendered to be measured, the least recently used leaving first. `tokens` bounds what is
+    kept, 8 bytes each."""
 
     def __init__(self, tokens: int = 8_000_000) -> None:
         self._room = tokens
@@ -62,7 +73,8 @@ class RecordStream:
     Args:
         name: the leaf's name.
         source: its records.
-        render: a record, and its index, to its document.
+        document: a record, and its index, to its document.
+        renderer: documents to tokens.
         drop: a reason to leave a record out, one of a few phrases, or the empty string.
         seed: of the order.
         context: positions of a row; longer documents are truncated to it by `document`.
@@ -75,7 +87,8 @@ class RecordStream:
         *,
         name: str,
         source: Source,
-        render: Callable[[Record, int], Rendered],
+        document: Callable[[Record, int], Document],
+        renderer: DocumentRenderer,
         drop: Callable[[Record], str],
         seed: int,
         context: int,
@@ -86,7 +99,8 @@ class RecordStream:
         self.source = source
         self.order = Order(len(source), seed)
         self.identity = f"{identity}-{seed:016x}"
-        self._render = render
+        self._document = document
+        self._renderer = renderer
         self._drop = drop
         self._context = context
         self._memory = memory
@@ -116,7 +130,6 @@ class RecordStream:
         rendered = self._memory.get((self.name, record))
         if rendered is None:
             rendered = self._read(record)
-            self._memory.put((self.name, record), rendered)
         return rendered.truncate(self._context + 1)
 
     def describe(self, n: int) -> str:
@@ -155,17 +168,19 @@ class RecordStream:
             reason = self._drop(content)
             if reason:
                 return self._number(reason)
-            rendered = self._render(content, record)
+            document = self._document(content, record)
+            tokens = self._renderer.measure(document)
+            if tokens is None:
+                rendered = self._renderer.render(document)
+                tokens = len(rendered.tokens)
+                self._memory.put((self.name, record), rendered)
         except MemoryError:
             raise
         except Exception as error:
             if isinstance(error, MioError) and not isinstance(error, DataError):
                 raise  # a mistake in the recipe or a plugin, not in this record
             return self._number(BROKEN)
-        if len(rendered.tokens) < 2:
-            return self._number(EMPTY)
-        self._memory.put((self.name, record), rendered)
-        return len(rendered.tokens) - 1
+        return tokens - 1 if tokens > 1 else self._number(EMPTY)
 
     def _content(self, record: int) -> Record:
         try:
@@ -176,7 +191,7 @@ class RecordStream:
             ) from error
 
     def _read(self, record: int) -> Rendered:
-        return self._render(self._content(record), record)
+        return self._renderer.render(self._document(self._content(record), record))
 
     def _number(self, reason: str) -> int:
         """Below 0: how a reason is noted among the lengths."""

@@ -89,6 +89,9 @@ class Characters:
             np.zeros((0, 2), dtype=np.int32),
         )
 
+    def measure(self, document):  # noqa: ARG002
+        return None
+
 
 def made_recipe(*, unit="tokens", steps=12, rows=4, micro_rows=0, **sources):
     """A recipe of two groups; keyword arguments replace fields of the first source."""

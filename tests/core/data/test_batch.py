@@ -7,6 +7,7 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from made_streams import Numbers
 
 from mio.core.data.batch import assemble
+from mio.core.data.plan import Changes
 
 
 def document(*tokens, weights=None):
@@ -51,13 +52,13 @@ def test_random_rows_agree_with_a_loop_over_tokens():
         assert batch.weights[index, place:].sum() == 0
 
 
-def test_a_batch_travels_to_a_device_and_through_pickle_with_its_cursor():
+def test_a_batch_travels_to_a_device_and_through_pickle_with_its_changes():
     batch = assemble([[(0, document(1, 2))]], context=4, pad=0)
     assert not batch.ends_step
-    batch.cursor = {"step": 3}
+    batch.changes = Changes(skipped=[(0, "broken", "")])
     moved = move_data_to_device(batch, torch.device("meta"))
     assert moved.tokens.device.type == moved.leaf.device.type == "meta"
-    assert (moved.cursor, moved.lengths, moved.ends_step) == ({"step": 3}, [[1]], True)
+    assert (moved.changes, moved.lengths, moved.ends_step) == (batch.changes, [[1]], True)
     assert torch.equal(pickle.loads(pickle.dumps(batch)).targets, batch.targets)
     assert batch.tokens.device.type == "cpu"
 

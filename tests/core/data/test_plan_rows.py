@@ -1,4 +1,5 @@
 import json
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from made_streams import made_plan
 
 from mio.core.data.ledger import group_shares, ledger
+from mio.core.data.plan import Changes
 from mio.core.errors import DataError
 
 rng = np.random.default_rng(0)
@@ -217,3 +219,27 @@ def test_ledger_counts_rows_emitted_and_nothing_else():
     assert groups["a"]["achieved"] == pytest.approx(by_leaf[0] / sum(by_leaf.values()), abs=1e-6)
     assert groups["a"]["target"] == 0.5
     assert report["packing"]["skipped"]["broken"] == groups["a"]["skipped"] > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(stops=st.lists(st.integers(0, 40), max_size=5), unit=st.sampled_from(["tokens", "rows"]))
+def test_a_plan_that_is_told_the_changes_of_another_has_its_state(stops, unit):
+    def fresh():
+        return made_plan(
+            {"a": (3, {"s:x": (1, PAIRS), "s:y": (2, [40, 0, 300, 900])}), "b": (1, {"t": (1, UTTERANCES)})},
+            unit=unit,
+            context=512,
+            window=30,
+            too_long="skip",
+        )[0]
+
+    leading, following = fresh(), fresh()
+    for rows in stops:
+        leading.changes = Changes()
+        for _ in range(rows):
+            leading.next_row()
+        following.follow(pickle.loads(pickle.dumps(leading.changes)))
+        assert following.state() == leading.state()
+    restored = fresh()
+    restored.restore(following.state())
+    assert restored.next_row() == leading.next_row()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mio.core.data.shards.format import map_arrays, read_header, shard_name
 from mio.core.data.shards.shapes import Shape, StoredRecord
+from mio.core.data.shards.texts import open_text_tokens
 from mio.core.data.shards.writer import HOLE
 from mio.core.errors import DataError
 from mio.core.modality import Codes, Record
@@ -23,9 +24,12 @@ _PARSED = 4096
 
 
 class Shard:
-    """One shard, mapped into memory. Its content is trusted once its header is: `verify` checks every byte."""
+    """One shard, mapped into memory. Its content is trusted once its header is: `verify` checks every byte.
 
-    def __init__(self, path: Path) -> None:
+    Texts bring their tokens where those of the tokenizer with the fingerprint `text` are beside the shard.
+    """
+
+    def __init__(self, path: Path, text: str = "") -> None:
         """Raises `DataError` if the file is no whole shard."""
         self.path = path
         self.header, start = read_header(path)
@@ -36,6 +40,7 @@ class Shard:
             arrays[name].data for name in ("shape_of", "text_at", "item_at", "items", "text_ends")
         )
         self._text = arrays["text"].data
+        self._tokens = open_text_tokens(path, self.header["checksum"], text) if text else None
         self._books = {name: len(found["codebooks"]) for name, found in self.header["modalities"].items()}
         self._ends = {name: arrays[f"ends/{name}"].data for name in self._books}
         self._codes = {name: arrays[f"codes/{name}"] for name in self._books}
@@ -53,6 +58,8 @@ class Shard:
         at, stop = self._text_at[place], self._text_at[place + 1]
         ends = self._text_ends[at : stop + 1].tolist()
         texts = [str(self._text[start:end], "utf-8") for start, end in pairwise(ends)]
+        if self._tokens is not None:
+            texts = list(map(self._tokens.text, range(at, stop), texts))
         kinds = shape.kinds
         record = shape.put_together(iter(texts), map(self._item, kinds, self._refs(place)) if kinds else iter(()))
         if self._failures and place in self._failures:
@@ -119,6 +126,8 @@ class TokenisedSource:
         self.fingerprint = content
         self.name_record: Callable[[int], str] = lambda index: f"{folder.name}: record {index}"
         """Names a record for messages: the way of the source itself, where that is at hand."""
+        self.text = ""
+        """Fingerprint of the text tokenizer whose tokens texts are to bring."""
         self._records = records
         self._size = shard_records
         self._checksums = checksums
@@ -145,7 +154,7 @@ class TokenisedSource:
 
     def _open(self, number: int) -> Shard:
         path = self.folder / shard_name(number)
-        shard = Shard(path)
+        shard = Shard(path, self.text)
         if shard.header["checksum"] != self._checksums[number]:
             raise DataError(f"{path}: is not the shard that the folder's index names; give `mio tokenize` again")
         self._shards[number] = shard

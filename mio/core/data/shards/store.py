@@ -108,11 +108,13 @@ class TokenStore:
     Args:
         root: the folder of all tokenised sources.
         fingerprints: of the tokenizers at hand (see `tokenizer_fingerprints`).
+        text: fingerprint of the text tokenizer.
     """
 
-    def __init__(self, root: Path, fingerprints: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, fingerprints: Mapping[str, str], text: str = "") -> None:
         self.root = root
         self._fingerprints = fingerprints
+        self._text = text
         self.incomplete: list[str] = []
         """Folders that hold some of a source's shards, but not all."""
 
@@ -137,5 +139,6 @@ class TokenStore:
                 f"{label}: the source has changed since it was tokenised ({index.records} records then, {len(raw)} "
                 f"now); give `mio tokenize` again, or delete {folder}"
             )
+        source.text = self._text
         source.name_record = getattr(raw, "locate", source.name_record)
         return source

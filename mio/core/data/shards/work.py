@@ -26,9 +26,11 @@ from mio.core.data.shards.store import (
     tokenizer_fingerprints,
     write_json,
 )
+from mio.core.data.shards.texts import SUFFIX as TEXTS
+from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.sources import OpenSource, StreamedSource, dropping
 from mio.core.errors import DataError, PluginError, UserError
-from mio.core.modality import Record, Source
+from mio.core.modality import TEXT, Record, Source
 from mio.core.plugins import EnabledPlugins
 
 FAILED = "failed.jsonl"
@@ -101,7 +103,7 @@ def claim(job: Job) -> str:
                 f"`--shard-records {before['shard_records']}`, or delete the folder"
             )
         note = f"{job.source.label}: the source has changed and is tokenised anew"
-        for path in (job.folder / INDEX, *job.folder.glob(f"*{SUFFIX}")):
+        for path in (job.folder / INDEX, *job.folder.glob(f"*{SUFFIX}"), *job.folder.glob(f"*{TEXTS}")):
             path.unlink(missing_ok=True)
     write_json(job.folder / SOURCE, job.described())
     return note
@@ -136,6 +138,7 @@ class ShardWorker:
                 count += sum(1 for _ in shard)
             elif kept := self.finished(job, number):
                 count += sum(1 for _ in shard)
+                self._tokenise_texts(job, number)
                 skip(kept["records"])
             else:
                 count += self._write(job, number, shard, tick)
@@ -145,6 +148,7 @@ class ShardWorker:
         """Makes one shard of a source that is no stream, unless it is whole already."""
         assert job.records is not None
         if kept := self.finished(job, number):
+            self._tokenise_texts(job, number)
             skip(kept["records"])
             return
         first = number * job.shard_records
@@ -175,7 +179,12 @@ class ShardWorker:
         if writer.records:
             header = {"source": job.digest, "number": number, "sample": encoder.sample()}
             writer.write(job.folder / shard_name(number), header)
+            self._tokenise_texts(job, number)
         return writer.records
+
+    def _tokenise_texts(self, job: Job, number: int) -> None:
+        if TEXT in self._codecs.modalities:
+            write_text_tokens(job.folder / shard_name(number), self._codecs.text)
 
 
 def _read(source: Source, index: int) -> Record:

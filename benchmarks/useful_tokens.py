@@ -1,0 +1,344 @@
+"""Useful tokens per second of a training step on documents of mixed lengths: mio's packed rows, a padded batch in
+transformers, and documents one after the other in rows of litgpt; bf16 on a CPU.
+
+    python benchmarks/useful_tokens.py [--rounds 8] [--stage 2] [--rows 2] [--documents 8] [--folder DIR]
+
+Documents are those of `data_path.py` in the ratios of a stage of MIO, by tokens, drawn by mio's own data module with
+its packing (context 2,800, window 4,096). The model is the 13 M one of `train_step.py` with the vocabulary of these
+documents; the peers have the configurations that are best there.
+
+- mio trains on `--rows` packed rows a step. Useful are the positions of documents, not the padding.
+- transformers is given the same documents in the same order, `--documents` a step, padded to the longest of them, with
+  an attention mask and without loss on padding. Useful are the positions of documents.
+- litgpt is given rows of 2,800 tokens cut out of the same documents joined, as its data loader makes them: attention
+  goes across documents, and a document that a row's end cuts loses its context. All of its positions count as useful,
+  those that predict the first token of a document from the last of another included.
+
+Each side is a process of its own and does its steps while the others wait. Ratios are medians over the rounds.
+`loss_difference` is between mio's packed rows in float32 and the same documents one by one, each without padding: the
+largest over the documents' mean losses and the whole batch's. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from train_step import BEST, CLIP, OPTIMIZER, SHAPES
+from workers import LITGPT, Worker, environment, serve
+
+SHAPE = {name: value for name, value in SHAPES["13m"].items() if name != "vocabulary"}
+CONTEXT = 2800
+STEPS = 12
+"""Different steps that are made; after them the first one comes again."""
+SIZES = {"captions": 4000, "pictures": 2000, "readings": 3000, "pages": 2000, "articles": 1000}
+Documents = list[np.ndarray]
+
+
+def build(spec: dict[str, Any]) -> Callable[[], float]:
+    """One training step of `spec["side"]`, a function that returns the loss."""
+    return {"mio": build_mio, "litgpt": build_litgpt, "transformers": build_transformers}[spec["side"]](spec)
+
+
+def documents_of(spec: dict[str, Any]) -> Documents:
+    stored = np.load(spec["documents"])
+    return np.split(stored["tokens"], np.cumsum(stored["lengths"])[:-1])
+
+
+def batches_of(spec: dict[str, Any]) -> list[Any]:
+    """The batches of mio's data module, as they were drawn."""
+    import torch
+
+    from mio.core.data.batch import Batch
+
+    return [Batch(**made) for made in torch.load(spec["batches"], weights_only=True)]
+
+
+def mio_module(spec: dict[str, Any]) -> Any:
+    import torch
+
+    from mio.core.module import MioModule
+    from mio.core.schema import OptimizerConfig, TrainConfig
+    from mio.core.transformer.config import TransformerConfig
+    from mio.core.vocabulary import Block, Specials, Vocabulary
+
+    torch.manual_seed(0)
+    text = Block(name="text", owner="text", kind="text", start=0, size=spec["vocabulary"])
+    config = TransformerConfig(
+        width=SHAPE["width"],
+        layers=SHAPE["layers"],
+        heads=SHAPE["heads"],
+        kv_heads=SHAPE["kv_heads"],
+        ffn_width=SHAPE["ffn"],
+    )
+    recipe = OptimizerConfig(
+        lr=OPTIMIZER["lr"], betas=list(OPTIMIZER["betas"]), weight_decay=OPTIMIZER["weight_decay"], clip=CLIP
+    )
+    return MioModule(config, Vocabulary([text], "benchmark", Specials(0, 1, 2, 3, 4)), TrainConfig(optimizer=recipe))
+
+
+def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
+    """What `mio fit` does in a step: float32 weights, bf16 products."""
+    import torch
+
+    module = mio_module(spec)
+    optimizer = module.configure_optimizers()["optimizer"]
+    batches = cycle(batches_of(spec))
+
+    def step() -> float:
+        batch = next(batches)
+        module._elements = batch.weights.numel()
+        scale = 1 / module._elements
+        with torch.autocast("cpu", torch.bfloat16):
+            total, _ = module.loss_sum(batch, scale)
+        torch.autograd.backward(total)
+        module.tally.add(batch, total.detach() / scale)
+        module.on_before_optimizer_step(optimizer)
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(total.detach() / scale / batch.weight)
+
+    return step
+
+
+def build_litgpt(spec: dict[str, Any]) -> Callable[[], float]:
+    """litgpt's own model and losses under Fabric, as in its `pretrain.py`, on rows of `TokensLoader`'s kind."""
+    import torch
+    from lightning.fabric import Fabric
+    from litgpt import GPT, Config
+    from litgpt.utils import chunked_cross_entropy
+
+    torch.manual_seed(0)
+    config = Config(
+        name="benchmark",
+        block_size=CONTEXT,
+        vocab_size=spec["vocabulary"],
+        padded_vocab_size=spec["vocabulary"],
+        n_layer=SHAPE["layers"],
+        n_head=SHAPE["heads"],
+        n_query_groups=SHAPE["kv_heads"],
+        n_embd=SHAPE["width"],
+        intermediate_size=SHAPE["ffn"],
+        norm_class_name="RMSNorm",
+        mlp_class_name="LLaMAMLP",
+        bias=False,
+        parallel_residual=False,
+        rotary_percentage=1.0,
+    )
+    fabric = Fabric(accelerator="cpu", devices=1, precision=spec["precision"])
+    with fabric.init_module():
+        model: Any = GPT(config)
+    model = fabric.setup(model)
+    optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), **OPTIMIZER, fused=True))
+    stream = torch.from_numpy(np.concatenate(documents_of(spec)).astype(np.int64))
+    rows = stream[: len(stream) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
+    steps = cycle(rows[: len(rows) // spec["rows"] * spec["rows"]].split(spec["rows"]))
+    loss_chunk = 0 if spec["loss"] == "whole" else 128
+
+    def step() -> float:
+        tokens = next(steps)
+        logits = model(tokens[:, :-1].contiguous(), lm_head_chunk_size=128 if spec["loss"] == "chunked head" else 0)
+        loss = chunked_cross_entropy(logits, tokens[:, 1:].contiguous(), chunk_size=loss_chunk)
+        fabric.backward(loss)
+        fabric.clip_gradients(model, optimizer, max_norm=CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def build_transformers(spec: dict[str, Any]) -> Callable[[], float]:
+    """`LlamaForCausalLM` with its own loss on padded batches."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=spec["vocabulary"],
+        hidden_size=SHAPE["width"],
+        intermediate_size=SHAPE["ffn"],
+        num_hidden_layers=SHAPE["layers"],
+        num_attention_heads=SHAPE["heads"],
+        num_key_value_heads=SHAPE["kv_heads"],
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=False,
+        use_cache=False,
+        attn_implementation=spec["attention"],
+    )
+    mixed = spec["precision"] == "bf16-mixed"
+    model = LlamaForCausalLM(config).to(torch.float32 if mixed else torch.bfloat16).train()
+    optimizer = torch.optim.AdamW(model.parameters(), **OPTIMIZER, fused=True)
+    groups = cycle(padded_groups(documents_of(spec), spec["group"]))
+
+    def step() -> float:
+        group = [torch.from_numpy(document.astype(np.int64)) for document in next(groups)]
+        inputs = torch.nn.utils.rnn.pad_sequence([tokens[:-1] for tokens in group], batch_first=True)
+        targets = torch.nn.utils.rnn.pad_sequence([tokens[1:] for tokens in group], True, padding_value=-100)
+        mask = (targets != -100).long()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = model(input_ids=inputs, attention_mask=mask, shift_labels=targets, labels=targets).loss
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def padded_groups(documents: Documents, size: int) -> list[Documents]:
+    return [documents[at : at + size] for at in range(0, len(documents) - size + 1, size)]
+
+
+def draw(folder: Path, stage: int, rows: int, group: int) -> dict[str, Any]:
+    """Writes what the workers read: mio's batches, and their documents. Returns the part of a spec that they share."""
+    import torch
+    from data_path import World
+
+    world = World(folder, SIZES)
+    world.recipe.mixture.unit = "tokens"
+    world.recipe.train.rows = world.recipe.train.micro_rows = rows
+    world.recipe.runtime.workers = 0
+    loader = iter(world.open(stage).train_dataloader())
+    batches = [next(loader) for _ in range(STEPS)]
+    names = ("tokens", "targets", "weights", "positions", "leaf", "lengths", "weight")
+    torch.save([{name: getattr(batch, name) for name in names} for batch in batches], folder / "batches.pt")
+    documents = [document for batch in batches for document in taken_apart(batch)]
+    lengths = [len(document) for document in documents]
+    full = sum(map(useful_of, batches)) / sum(batch.tokens.numel() for batch in batches)
+    np.savez(folder / "documents.npz", tokens=np.concatenate(documents), lengths=lengths)
+    print(
+        f"{len(documents)} documents, of {statistics.mean(lengths):.0f} tokens in the mean, at most {max(lengths)}; "
+        f"vocabulary {world.vocabulary.size}; {full:.2%} of mio's rows used",
+        flush=True,
+    )
+    return {
+        "vocabulary": world.vocabulary.size,
+        "batches": str(folder / "batches.pt"),
+        "documents": str(folder / "documents.npz"),
+        "rows": rows,
+        "group": group,
+    }
+
+
+def useful_of(batch: Any) -> int:
+    return sum(map(sum, batch.lengths))
+
+
+def taken_apart(batch: Any) -> Documents:
+    """The documents of a batch, whole."""
+    found = []
+    for row, lengths in enumerate(batch.lengths):
+        start = 0
+        for length in lengths:
+            stop = start + length
+            found.append(np.append(batch.tokens[row, start:stop], batch.targets[row, stop - 1]).astype(np.int32))
+            start = stop
+    return found
+
+
+def loss_difference(spec: dict[str, Any]) -> float:
+    """Between the float32 losses of packed rows and those of their documents one by one."""
+    import torch
+
+    from mio.core.data.batch import Batch
+
+    module = mio_module(spec)
+    batch = batches_of(spec)[0]
+    differences = []
+    total = alone = 0.0
+    with torch.no_grad():
+        nll = module.loss_sum(batch)[1]
+        for row, lengths in enumerate(batch.lengths):
+            start = 0
+            for length in lengths:
+                place = (slice(row, row + 1), slice(start, start + length))
+                start += length
+                single = Batch(
+                    tokens=batch.tokens[place].contiguous(),
+                    targets=batch.targets[place].contiguous(),
+                    weights=torch.ones(1, length),
+                    positions=torch.arange(length)[None],
+                    leaf=batch.leaf[place],
+                    lengths=[[length]],
+                    weight=float(length),
+                )
+                ours, theirs = nll[place].double().sum(), module.loss_sum(single)[1].double().sum()
+                differences.append(float((ours - theirs).abs()) / length)
+                total, alone = total + float(ours), alone + float(theirs)
+    return max(*differences, abs(total - alone) / useful_of(batch))
+
+
+def useful_per_step(spec: dict[str, Any], side: str) -> list[int]:
+    """Useful tokens of each of the steps that a side repeats."""
+    if side == "mio":
+        return [useful_of(batch) for batch in batches_of(spec)]
+    if side == "litgpt":
+        return [spec["rows"] * CONTEXT]
+    groups = padded_groups(documents_of(spec), spec["group"])
+    return [sum(len(document) - 1 for document in group) for group in groups]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--stage", type=int, choices=(1, 2, 3), default=2)
+    parser.add_argument("--rows", type=int, default=2, help="rows of a step of mio and litgpt")
+    parser.add_argument("--documents", type=int, default=8, help="documents of a step of transformers")
+    parser.add_argument("--folder", type=Path, help="where files are written; default: a temporary folder")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        serve(build)
+        return
+    folder = Path(tempfile.mkdtemp(dir=given.folder))
+    try:
+        spec = draw(folder, given.stage, given.rows, given.documents)
+        difference = loss_difference(spec)
+        workers, useful = {}, {}
+        for side, configuration in BEST["13m"].items():
+            python = environment("litgpt", LITGPT) if side == "litgpt" else sys.executable
+            workers[side] = Worker(python, __file__, {"side": side, **spec, **configuration})
+            useful[side] = cycle(useful_per_step(spec, side))
+        speeds: dict[str, list[float]] = {side: [] for side in workers}
+        for count in range(given.rounds + 1):
+            for side, worker in workers.items():
+                [seconds] = worker.run(1)["seconds"]
+                tokens = next(useful[side])
+                if count:  # the first round allocates and loads kernels
+                    speeds[side].append(tokens / seconds)
+            told = ", ".join(f"{side} {found[-1]:.0f}" for side, found in speeds.items() if found)
+            print(f"round {count}: {told or 'not counted'}", flush=True)
+        for worker in workers.values():
+            worker.close()
+    finally:
+        shutil.rmtree(folder)
+    ratios = {
+        side: statistics.median(ours / theirs for ours, theirs in zip(speeds["mio"], speeds[side], strict=True))
+        for side in speeds
+    }
+    for side, found in speeds.items():
+        print(f"{side:12} {statistics.median(found):8.0f} useful tokens/s  mio is {ratios[side]:5.2f}x", flush=True)
+    figures = {
+        "ratio_vs_padded": round(ratios["transformers"], 2),
+        "ratio_vs_concatenated": round(ratios["litgpt"], 3),
+        "loss_difference": difference,
+        "stage": given.stage,
+        "useful_tokens_per_second": {side: round(statistics.median(found)) for side, found in speeds.items()},
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

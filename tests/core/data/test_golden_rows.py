@@ -1,0 +1,83 @@
+"""The rows of a run are a function of recipe and lock: these must be the same in every version of mio.
+
+The digests are those of the rows that mio made before its data path was optimised; a change of
+one of them breaks the continuation of every interrupted run and the repetition of every finished one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from made_shards import data_module, write
+
+from mio.core.codecs import Codecs
+from mio.core.data.loader import MioDataModule
+from mio.core.plugins import PluginManager
+from mio.core.recipe import compose
+from mio.core.rendering import Renderer
+from mio.core.vocabulary import Vocabulary
+
+GOLDEN = {
+    ("all", "tokens", 384, 32): "5aa9e7d05e32574e",
+    ("all", "rows", 384, 200): "e47006c09aab4063",
+    ("pretraining", "rows", 256, 1000): "3ad41aa358f47884",
+    ("text", "tokens", 300, 1): "f422428723beb061",
+    ("speech", "tokens", 512, 64): "117bafd58f85bd64",
+}
+RATIOS = {
+    "all": {"image_text": 3, "text": 1, "interleaved": 2, "speech_text": 2, "sft": 1},
+    "pretraining": {"image_text": 12, "text": 2, "interleaved": 0, "speech_text": 2},
+    "text": {"text": 1},
+    "speech": {"image_text": 2, "text": 1, "interleaved": 1, "speech_text": 12},
+}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["texts", "tokens of texts"])
+def corpora(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpora")
+    write(folder, request.param)
+    return folder
+
+
+def digest(module):
+    """Of everything that the batches of a run hold, and of the data cursor after its last step."""
+    seen = hashlib.sha256()
+    for batch in module.train_dataloader():
+        for tensor in (batch.tokens, batch.targets, batch.weights, batch.positions, batch.leaf):
+            seen.update(tensor.numpy().tobytes())
+        seen.update(json.dumps([batch.lengths, batch.documents, batch.digests, batch.step]).encode())
+        module.commit(batch)
+    state = module.state_dict()
+    for name, stream in state["plan"]["identity"]["streams"].items():
+        assert stream.pop("content"), name  # a fingerprint of the files, whose paths are this test's
+    state["plan"]["examples"] = []
+    seen.update(json.dumps(state, sort_keys=True).encode())
+    return seen.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "unit", "context", "window"),
+    [
+        ("all", "tokens", 384, 32),
+        ("all", "rows", 384, 200),
+        ("pretraining", "rows", 256, 1000),  # more than an epoch waits
+        ("text", "tokens", 300, 1),
+        ("speech", "tokens", 512, 64),
+    ],
+)
+def test_rows_are_those_of_the_first_version(corpora, ratios, unit, context, window):
+    module = data_module(corpora, ratios=RATIOS[ratios], unit=unit, context=context, window=window)
+    assert digest(module) == GOLDEN[ratios, unit, context, window]
+
+
+@pytest.mark.parametrize(("window", "expected"), [(16, "d0a1e429662c4d11"), (2000, "d38785f56fd83575")])
+def test_rows_of_a_recipe_on_raw_media(tunes, window, expected):  # noqa: ARG001
+    """The recipe that the other tests train: a modality of somebody else's package, bytes as tokens."""
+    manager = PluginManager.discover()
+    recipe = compose(["tunes.yaml"], [f"data.packing.window={window}"], manager)
+    plugins = manager.for_recipe(recipe)
+    codecs = Codecs(plugins)
+    renderer = Renderer(Vocabulary.build(codecs.text, plugins.modalities()), codecs, recipe.train.loss)
+    assert digest(MioDataModule(recipe, plugins, renderer)) == expected
