@@ -4,14 +4,14 @@
     python benchmarks/gpu.py --smoke       # the same code on a CPU with tiny shapes: its figures mean nothing
 
 The step is that of `mio fit` under Lightning: FSDP2, float32 weights with bfloat16 compute, compiled blocks, packed
-documents of mixed lengths (`mixed_rows.py`), loss over 76,294 ids, clipping, fused AdamW, guards and meters. Weights are
-random. The larger shape is MIO's backbone. Where all of it does not fit the card, two depths are measured and the step
-of the whole depth is their linear continuation: a step is made of like layers and a rest. This is said in the output.
+documents of mixed lengths (`mixed_rows.py`), loss over 76,294 ids, clipping, fused AdamW, guards and meters. Weights
+are random. The larger shape is MIO's backbone. Where all of it does not fit the card, two depths are measured and the
+step of the whole depth is their linear continuation: a step is made of like layers and a rest. The output says so.
 
-litgpt and torchtitan train their own models of the same shapes on the same number of rows, each in an environment of its
-own that the first run makes: litgpt as its `pretrain.py` does, weights in bfloat16 without a float32 copy; torchtitan
-0.2.2, the last release that runs with torch 2.11, with its blocks compiled and sharded. Both fill rows by concatenation
-and let every token see all before it in its row. All sides run one after the other, as they do not fit a card together.
+litgpt and torchtitan train their own models of the same shapes on the same number of rows, each in an environment of
+its own that the first run makes: litgpt as its `pretrain.py` does, weights in bfloat16 without a float32 copy;
+torchtitan 0.2.2, which runs with torch 2.11, with its blocks compiled and sharded. Both fill rows by concatenation and
+let every token see all before it in its row. All sides run one after the other, as a card does not hold them together.
 MFU counts the attention that the side's masking needs (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
 
 The last line is one JSON object; what could not be measured is null there, with the reason printed above.
@@ -67,8 +67,10 @@ class Case:
 class Bench:
     """Measures cases within a time, and keeps the reasons for what could not be measured."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, pythons: dict[str, str]) -> None:
         self.end = time.monotonic() + seconds
+        self.pythons = pythons
+        """The Python of each side."""
         self.found: dict[Case, dict[str, Any]] = {}
 
     def measure(self, case: Case) -> dict[str, Any] | None:
@@ -87,17 +89,15 @@ class Bench:
             print(f"{name}: not measured, the time is over (--seconds)", flush=True)
             return None
         try:
-            python = {"litgpt": LITGPT, "torchtitan": TORCHTITAN}.get(case.side)
-            executable = environment(case.side, python) if python else sys.executable
             done = subprocess.run(
-                [executable, __file__, "--measure", json.dumps(case.spec)],
+                [self.pythons[case.side], __file__, "--measure", json.dumps(case.spec)],
                 capture_output=True,
                 text=True,
-                timeout=max(20, self.end - time.monotonic()),
+                timeout=left,
                 check=False,
             )
-        except (subprocess.SubprocessError, SystemExit) as error:
-            print(f"{name}: not measured: {error}", flush=True)
+        except subprocess.TimeoutExpired:
+            print(f"{name}: not measured, it took more than the {left:.0f} s that were left (--seconds)", flush=True)
             return None
         if done.returncode:
             reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
@@ -163,7 +163,7 @@ def whole(shape: str, parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]
     return found
 
 
-def run(bench: Bench, shapes: list[str], contexts: list[int], memory: float, base: dict[str, Any], peers: bool) -> Any:
+def run(bench: Bench, shapes: list[str], contexts: list[int], memory: float, base: dict[str, Any]) -> dict[str, Any]:
     """All cases, the most important first."""
     results: dict[str, Any] = {}
     deepest: dict[tuple[str, int], Case] = {}
@@ -193,7 +193,7 @@ def run(bench: Bench, shapes: list[str], contexts: list[int], memory: float, bas
     for side, shape in [(side, shape) for shape in shapes for side in ("torchtitan", "litgpt")]:
         ours = deepest.get((shape, context))
         theirs = None
-        if peers and ours is not None:
+        if side in bench.pythons and ours is not None:
             for micro_rows in dict.fromkeys((ours.micro_rows, 1)):
                 case = Case(side, shape, ours.layers, context, micro_rows, **base)
                 theirs = bench.measure(case)
@@ -207,9 +207,20 @@ def run(bench: Bench, shapes: list[str], contexts: list[int], memory: float, bas
     return results
 
 
+def peers() -> dict[str, str]:
+    """The Pythons of the peers that can be installed."""
+    found = {}
+    for side, requirements in (("torchtitan", TORCHTITAN), ("litgpt", LITGPT)):
+        try:
+            found[side] = environment(side, requirements)
+        except (subprocess.CalledProcessError, SystemExit) as error:
+            print(f"{side}: not measured, it cannot be installed: {error}", flush=True)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=570, help="what no longer fits is left out")
+    parser.add_argument("--seconds", type=float, default=570, help="once the peers are installed; the rest is left out")
     parser.add_argument("--skip-peers", action="store_true")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes on a CPU")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -223,21 +234,21 @@ def main() -> int:
 
     from mio.core.throughput import peak_flops
 
-    bench = Bench(options.seconds)
+    if not (options.smoke or torch.cuda.is_available()):
+        print("no GPU here: this measures one; `--smoke` runs the code on a CPU", file=sys.stderr)
+        return 2
+    bench = Bench(options.seconds, {"mio": sys.executable, **({} if options.skip_peers else peers())})
     if options.smoke:
         base: dict[str, Any] = {"device": "cpu", "compiled": False, "rows": 4, "vocabulary": 512}
         base["peak_flops"] = peak_flops(torch.device("cpu"), "bf16")
         # a card without memory: two depths are measured
-        results = run(bench, ["smoke"], [96, 128], 0, base, not options.skip_peers)
+        results = run(bench, ["smoke"], [128], 0, base)
         print(json.dumps({"device": "cpu", **results}))
         return 0
-    if not torch.cuda.is_available():
-        print("no GPU here: this measures one; `--smoke` runs the code on a CPU", file=sys.stderr)
-        return 2
     properties = torch.cuda.get_device_properties(0)
     print(f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, torch {torch.__version__}", flush=True)
     base = {"device": "cuda", "peak_flops": peak_flops(torch.device("cuda", 0), "bf16")}
-    results = run(bench, ["1b", "7b"], list(CONTEXTS), properties.total_memory, base, not options.skip_peers)
+    results = run(bench, ["1b", "7b"], list(CONTEXTS), properties.total_memory, base)
     print(json.dumps({"device": properties.name, "torch": torch.__version__, **results}))
     return 0
 

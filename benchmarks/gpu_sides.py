@@ -1,8 +1,8 @@
 """The training steps that `gpu.py` compares, each for a process of its own. Free of what one side's environment lacks.
 
 Every side gets a specification (`gpu.Case.spec`) and returns `step_seconds`, `tokens` and `loss` of a step,
-`parameters`, `flops_per_token` (that its masking needs), `peak_flops` of the device and `memory_bytes`, the most that was
-allocated at once (0 on a CPU).
+`parameters`, `flops_per_token` (that its masking needs), `peak_flops` of the device and `memory_bytes`, the most that
+was allocated at once (0 on a CPU).
 """
 
 from __future__ import annotations

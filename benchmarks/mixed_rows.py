@@ -1,9 +1,9 @@
 """Batches of packed documents with lengths like those of MIO's stage II, random tokens in them, for benchmarks.
 
-Lengths follow the published description (arXiv 2409.17692 v4, section 2.1, tables 9 and 10): an image is 32 codes between
-two tokens, speech 50 codes a second where it is read and 200 where it is written, groups share rows as 2:2:6:6. What it
-leaves open is assumed: captions of 8 to 60 tokens, web text around a median of 500, 2 to 8 images in an interleaved
-document, 3 to 12 s of speech.
+Lengths follow the published description (arXiv 2409.17692 v4, section 2.1, tables 9 and 10): an image is 32 codes
+between two tokens, speech 50 codes a second where it is read and 200 where it is written, groups share rows as 2:2:6:6.
+What it leaves open is assumed: captions of 8 to 60 tokens, web text around a median of 500, 2 to 8 images in an
+interleaved document, 3 to 12 s of speech.
 """
 
 from __future__ import annotations

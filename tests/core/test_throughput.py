@@ -65,5 +65,5 @@ def test_the_peak_of_this_machine_is_measured_and_plausible():
     ],
 )
 def test_the_peak_of_a_gpu_is_its_data_sheets_for_dense_products(monkeypatch, name, peak):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
     assert peak_flops(torch.device("cuda"), "bf16") == pytest.approx(peak, rel=0.01)
