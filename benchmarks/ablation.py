@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py [--rounds 3] [--only NAME ...]
 
-A decoder of 12.8 M parameters trains on packed documents of mixed lengths (`mixed_rows.py`), 4 rows of 1,024 tokens a
+A decoder of 12.8 M parameters trains on packed documents of mixed lengths (`mixed_rows.py`), 2 rows of 1,024 tokens a
 step, four different steps in turn. The first rows of the table take away what mio does by itself: mio has no switch for
 these slow ways, so they are replaced here, where the step calls them. Every row is a process of its own; in every
 round each does its four steps while the others wait. Tokens/s count tokens of documents, never padding. Memory is the
@@ -23,7 +23,7 @@ from mixed_rows import batches, packed_lengths
 from workers import Worker, serve, start_of_growth
 
 SHAPE = {"vocabulary": 16384, "width": 256, "layers": 6, "heads": 8, "kv_heads": 4, "ffn": 704}
-ROWS, CONTEXT, STEPS = 4, 1024, 4
+ROWS, CONTEXT, STEPS = 2, 1024, 4
 
 ADDED: list[tuple[str, dict[str, Any]]] = [
     ("one document per row, padded to the longest", {}),
@@ -36,7 +36,6 @@ ADDED: list[tuple[str, dict[str, Any]]] = [
 BESIDE: list[tuple[str, dict[str, Any]]] = [
     ("with `runtime.activation_checkpointing: selective`", {"recompute": "selective"}),
     ("with `runtime.activation_checkpointing: full`", {"recompute": "full"}),
-    ("with `runtime.compile: blocks`", {"compile": True}),
 ]
 PLAIN = {
     "packing": False,
@@ -45,7 +44,6 @@ PLAIN = {
     "precision": "fp32",
     "fused": False,
     "recompute": "none",
-    "compile": False,
 }
 
 
@@ -66,7 +64,7 @@ def build(spec: dict[str, Any]) -> Callable[[], float]:
     import mio.core.module
     import mio.core.transformer.layers
     from mio.core.module import MioModule
-    from mio.core.parallel import compile_blocks, recompute
+    from mio.core.parallel import recompute
     from mio.core.schema import OptimizerConfig, TrainConfig
     from mio.core.transformer.config import TransformerConfig
     from mio.core.vocabulary import Block, Specials, Vocabulary
@@ -85,8 +83,6 @@ def build(spec: dict[str, Any]) -> Callable[[], float]:
     torch.manual_seed(0)
     module = MioModule(config, vocabulary, TrainConfig(optimizer=OptimizerConfig(lr=3e-4)), ("benchmark/rows/text",))
     recompute(module.transformer, spec["recompute"])
-    if spec["compile"]:
-        compile_blocks(module.transformer)
     if not spec["attention"]:
         mio.core.transformer.layers.attend = densely_masked
     if not spec["loss"]:
