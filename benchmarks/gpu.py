@@ -25,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gpu_sides import SIDES
@@ -103,7 +103,9 @@ class Bench:
             reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
             print(f"{name}: not measured: {reason[:300]}", flush=True)
             return None
-        found = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if case.side == "plan":
+            return found
         found["seconds"] = statistics.median(found["step_seconds"])
         found["tokens_per_second"] = found["tokens"] / found["seconds"]
         print(
@@ -163,6 +165,22 @@ def whole(shape: str, parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]
     return found
 
 
+def memory_error(bench: Bench, cases: list[Case]) -> float | None:
+    """The largest relative error of the planner's memory over the cases, which were measured."""
+    errors = []
+    for case in cases:
+        planned = bench.measure(replace(case, side="plan"))
+        measured = bench.found[case]["memory_bytes"]
+        if planned is not None and measured:
+            errors.append(planned["memory_bytes"] / measured - 1)
+            print(
+                f"  memory of {case.shape}, {case.layers} layers, context {case.context}: "
+                f"planned {planned['memory_bytes'] / 2**30:.2f} GiB, {errors[-1]:+.1%}",
+                flush=True,
+            )
+    return round(max(map(abs, errors)), 4) if errors else None
+
+
 def run(bench: Bench, shapes: list[str], contexts: list[int], memory: float, base: dict[str, Any]) -> dict[str, Any]:
     """All cases, the most important first."""
     results: dict[str, Any] = {}
@@ -187,8 +205,7 @@ def run(bench: Bench, shapes: list[str], contexts: list[int], memory: float, bas
     for shape in shapes:
         measured = [results[f"mfu_{shape}_{context}"] for context in contexts]
         results[f"mfu_{shape}"] = min((m for m in measured if m is not None), default=None)
-    results["memory_error"] = None
-    print("memory plan: not compared, `mio.core.planning` is not there", flush=True)
+    results["memory_error"] = memory_error(bench, list(deepest.values()))
     context = contexts[-1]
     for side, shape in [(side, shape) for shape in shapes for side in ("torchtitan", "litgpt")]:
         ours = deepest.get((shape, context))
@@ -237,7 +254,9 @@ def main() -> int:
     if not (options.smoke or torch.cuda.is_available()):
         print("no GPU here: this measures one; `--smoke` runs the code on a CPU", file=sys.stderr)
         return 2
-    bench = Bench(options.seconds, {"mio": sys.executable, **({} if options.skip_peers else peers())})
+    bench = Bench(
+        options.seconds, {"mio": sys.executable, "plan": sys.executable, **({} if options.skip_peers else peers())}
+    )
     if options.smoke:
         base: dict[str, Any] = {"device": "cpu", "compiled": False, "rows": 4, "vocabulary": 512}
         base["peak_flops"] = peak_flops(torch.device("cpu"), "bf16")

@@ -1,6 +1,6 @@
 """The training steps that `gpu.py` compares, each for a process of its own. Free of what one side's environment lacks.
 
-Every side gets a specification (`gpu.Case.spec`) and returns `step_seconds`, `tokens` and `loss` of a step,
+Every side but `plan` gets a specification (`gpu.Case.spec`) and returns `step_seconds`, `tokens` and `loss` of a step,
 `parameters`, `flops_per_token` (that its masking needs), `peak_flops` of the device and `memory_bytes`, the most that
 was allocated at once (0 on a CPU).
 """
@@ -15,6 +15,42 @@ ADAMW = {"lr": 3e-5, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 CLIP = 1.0
 
 
+def settings(spec: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """mio's transformer, vocabulary, and sections `train` and `runtime` of the recipe."""
+    from mio.core.schema import OptimizerConfig, RuntimeConfig, TrainConfig
+    from mio.core.transformer.config import TransformerConfig
+    from mio.core.vocabulary import Block, Specials, Vocabulary
+
+    config = TransformerConfig(
+        width=spec["width"],
+        layers=spec["layers"],
+        heads=spec["heads"],
+        kv_heads=spec["kv_heads"],
+        ffn_width=spec["ffn"],
+    )
+    text = Block(name="text", owner="text", kind="text", start=0, size=spec["vocabulary"])
+    train = TrainConfig(steps=spec["warm_up"] + spec["steps"], rows=spec["rows"], micro_rows=spec["micro_rows"])
+    train.optimizer = OptimizerConfig(
+        lr=ADAMW["lr"], betas=list(ADAMW["betas"]), weight_decay=ADAMW["weight_decay"], clip=CLIP
+    )
+    runtime = RuntimeConfig(
+        accelerator=spec["device"],
+        activation_checkpointing=spec["checkpointing"],
+        compile="auto" if spec["compiled"] else "none",
+    )
+    return config, Vocabulary([text], "benchmark", Specials(0, 1, 2, 3, 4)), train, runtime
+
+
+def plan(spec: dict[str, Any]) -> dict[str, Any]:
+    """`memory_bytes` of the step that `mio` measures, from the planner."""
+    from mio.core.planning.simulate import Layout, simulate
+
+    passes = spec["rows"] // spec["micro_rows"]
+    device = "gpu" if spec["device"] == "cuda" else "cpu"
+    layout = Layout(1, 1, spec["context"], spec["micro_rows"], passes, device=device)
+    return {"memory_bytes": simulate(*settings(spec), layout).peak}
+
+
 def mio(spec: dict[str, Any]) -> dict[str, Any]:
     """The step as `mio.core.training` builds it, driven by Lightning."""
     import torch
@@ -25,35 +61,15 @@ def mio(spec: dict[str, Any]) -> dict[str, Any]:
     from mio.core.callbacks import Figures
     from mio.core.module import MioModule
     from mio.core.parallel import data_parallel, device_mesh, local, parallelise
-    from mio.core.schema import OptimizerConfig, RuntimeConfig, TrainConfig
     from mio.core.strategy import ManyDevices
     from mio.core.throughput import flops_per_token
     from mio.core.training import quieten_lightning
-    from mio.core.transformer.config import TransformerConfig
     from mio.core.transformer.model import Transformer
-    from mio.core.vocabulary import Block, Specials, Vocabulary
 
     quieten_lightning()
     device = _start(spec)
-    steps = spec["warm_up"] + spec["steps"]
-    train = TrainConfig(steps=steps, rows=spec["rows"], micro_rows=spec["micro_rows"])
-    train.optimizer = OptimizerConfig(
-        lr=ADAMW["lr"], betas=list(ADAMW["betas"]), weight_decay=ADAMW["weight_decay"], clip=CLIP
-    )
-    runtime = RuntimeConfig(
-        accelerator=spec["device"],
-        activation_checkpointing=spec["checkpointing"],
-        compile="auto" if spec["compiled"] else "none",
-    )
-    config = TransformerConfig(
-        width=spec["width"],
-        layers=spec["layers"],
-        heads=spec["heads"],
-        kv_heads=spec["kv_heads"],
-        ffn_width=spec["ffn"],
-    )
-    text = Block(name="text", owner="text", kind="text", start=0, size=spec["vocabulary"])
-    vocabulary = Vocabulary([text], "benchmark", Specials(0, 1, 2, 3, 4))
+    config, vocabulary, train, runtime = settings(spec)
+    steps = train.steps
     mesh = device_mesh(runtime, 1, 1, spec["device"])
 
     def spread(transformer: Transformer) -> None:
@@ -213,7 +229,12 @@ def torchtitan(spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-SIDES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"mio": mio, "litgpt": litgpt, "torchtitan": torchtitan}
+SIDES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "mio": mio,
+    "plan": plan,
+    "litgpt": litgpt,
+    "torchtitan": torchtitan,
+}
 
 
 def _start(spec: dict[str, Any]) -> Any:
