@@ -1,11 +1,11 @@
 """What each optimisation of the training step is worth: useful tokens/s and memory, added one after the other.
 
-    python benchmarks/ablation.py [--rounds 5] [--only NAME ...]
+    python benchmarks/ablation.py [--rounds 4] [--only NAME ...]
 
 A decoder of 12.8 M parameters trains on packed documents of mixed lengths (`mixed_rows.py`), 2 rows of 512 tokens a
-step, eight different steps in turn. The first rows of the table take away what mio does by itself: mio has no switch
+step, four different steps in turn. The first rows of the table take away what mio does by itself: mio has no switch
 for these slow ways, so they are replaced here, where the step calls them. Every row is a process of its own; in every
-round each does its eight steps while the others wait. Tokens/s count tokens of documents, never padding. Memory is the
+round each does its four steps while the others wait. Tokens/s count tokens of documents, never padding. Memory is the
 growth of the peak resident set over that before the model is built. The last line is one JSON object.
 """
 
@@ -23,7 +23,7 @@ from mixed_rows import batches, packed_lengths
 from workers import Worker, serve, start_of_growth
 
 SHAPE = {"vocabulary": 16384, "width": 256, "layers": 6, "heads": 8, "kv_heads": 4, "ffn": 704}
-ROWS, CONTEXT, STEPS = 2, 512, 8
+ROWS, CONTEXT, STEPS = 2, 512, 4
 
 ADDED: list[tuple[str, dict[str, Any]]] = [
     ("one document per row, padded to the longest", {}),
@@ -148,7 +148,7 @@ def whole_logits(hidden: Any, head: Any, targets: Any, weights: Any, size: int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--only", nargs="+", help="rows whose names contain one of these")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
