@@ -72,6 +72,8 @@ class Bench:
         self.pythons = pythons
         """The Python of each side."""
         self.found: dict[Case, dict[str, Any]] = {}
+        self.too_large: set[Case] = set()
+        """Cases that ran out of the card's memory."""
 
     def measure(self, case: Case) -> dict[str, Any] | None:
         """Figures of a case: `seconds` of its step, `tokens` and so on (`gpu_sides.py`); None if there are none."""
@@ -102,6 +104,8 @@ class Bench:
         if done.returncode:
             reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
             print(f"{name}: not measured: {reason[:300]}", flush=True)
+            if "OutOfMemoryError" in done.stderr:
+                self.too_large.add(case)
             return None
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         if case.side == "plan":
@@ -188,16 +192,14 @@ def run(bench: Bench, shapes: list[str], contexts: list[int], memory: float, bas
     # the target is stated for the larger shape; the longer context last, as it needs the most memory
     for shape, context in [(shape, context) for context in contexts for shape in reversed(shapes)]:
         depths, micro_rows = fitting(shape, context, memory)
-        parts = []
-        for depth in depths:
-            for checkpointing in ("none", "selective", "full"):
-                case = Case("mio", shape, depth, context, micro_rows, checkpointing=checkpointing, **base)
-                found = bench.measure(case)
-                if found is not None or bench.end - time.monotonic() < 60:
-                    break
-            if found is not None:
-                parts.append((depth, found))
+        for checkpointing in ("none", "selective", "full"):
+            case = Case("mio", shape, depths[-1], context, micro_rows, checkpointing=checkpointing, **base)
+            if bench.measure(case) is not None:
                 deepest[shape, context] = case
+            if case not in bench.too_large:
+                break
+        cases = [replace(case, layers=depth) for depth in depths] if (shape, context) in deepest else []
+        parts = [(at.layers, found) for at in cases if (found := bench.measure(at)) is not None]
         figures = whole(shape, parts) if len(parts) == len(depths) else None
         results[f"mfu_{shape}_{context}"] = figures and round(mfu(figures), 4)
         results[f"tokens_per_second_{shape}_{context}"] = figures and round(figures["tokens_per_second"])
@@ -214,7 +216,7 @@ def run(bench: Bench, shapes: list[str], contexts: list[int], memory: float, bas
             for micro_rows in dict.fromkeys((ours.micro_rows, 1)):
                 case = Case(side, shape, ours.layers, context, micro_rows, **base)
                 theirs = bench.measure(case)
-                if theirs is not None:
+                if case not in bench.too_large:
                     break
         ratio = theirs and bench.found[ours]["tokens_per_second"] / theirs["tokens_per_second"]
         results[f"tokens_per_second_{side}_{shape}"] = theirs and round(theirs["tokens_per_second"])
