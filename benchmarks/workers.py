@@ -20,6 +20,7 @@ from typing import Any
 
 ENVIRONMENTS = Path(__file__).parent / ".environments"
 LITGPT = ("litgpt==0.5.13", "torch==2.11.*")
+TORCHTITAN = ("torchtitan==0.2.2", "torch==2.11.*")
 
 
 def environment(name: str, requirements: Sequence[str]) -> str:

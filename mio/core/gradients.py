@@ -51,14 +51,15 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
             assert not any(isinstance(placement, Partial) for placement in gradient.placements)
             split = tuple(d for d, placement in enumerate(gradient.placements) if not isinstance(placement, Replicate))
         kinds.setdefault((getattr(gradient, "device_mesh", None), split), []).append(gradient)
-    total = 0.0
+    sums: list[Tensor] = []
     for (mesh, split), gradients in kinds.items():
         norms = torch._foreach_norm([local(gradient) for gradient in gradients], 2, dtype=torch.float64)
         squares = torch.stack(norms).square().sum()
         for dimension in split:
             torch.distributed.all_reduce(squares, group=mesh.get_group(dimension))  # type: ignore[attr-defined]
-        total += float(squares)
-    return torch.tensor(total**0.5, dtype=torch.float32).item()
+        sums.append(squares)
+    # one wait for a GPU, however many kinds there are
+    return torch.stack(sums).sum().sqrt().float().item() if sums else 0.0
 
 
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:

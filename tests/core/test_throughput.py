@@ -51,3 +51,19 @@ def test_experts_count_as_those_that_a_token_uses_and_windows_bound_what_it_sees
 
 def test_the_peak_of_this_machine_is_measured_and_plausible():
     assert 1e8 < peak_flops(torch.device("cpu"), "fp32") < 1e14
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989.4e12),
+        ("NVIDIA GH200 480GB", 989.4e12),
+        ("NVIDIA A800-SXM4-80GB", 312e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+    ],
+)
+def test_the_peak_of_a_gpu_is_its_data_sheets_for_dense_products(monkeypatch, name, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert peak_flops(torch.device("cuda"), "bf16") == pytest.approx(peak, rel=0.01)
