@@ -62,6 +62,7 @@ def batches(lengths: list[list[int]], context: int, micro_rows: int, vocabulary:
     from dataclasses import dataclass
 
     from mio.core.data.batch import assemble
+    from mio.core.data.plan import Changes
 
     @dataclass
     class Document:
@@ -81,5 +82,5 @@ def batches(lengths: list[list[int]], context: int, micro_rows: int, vocabulary:
         batch = assemble(rows, context, pad=0)
         batch.digests = [0] * len(rows)
         step.append(batch)
-    step[-1].cursor = {}
+    step[-1].changes = Changes()
     return step

@@ -104,10 +104,6 @@ class MioModule(LightningModule):
         # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside
         return total + output.auxiliary * weights.sum(), nll.view_as(batch.targets)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """Copies from pinned memory do not wait for the work that is queued on the GPU; Lightning's would."""
-        return batch.to(device, non_blocking=device.type == "cuda")
-
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002
         self._elements = batch.weights.numel()
         synchronise(self.transformer, batch.ends_step)
