@@ -19,6 +19,7 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
+from mio_side import made_module, train_on
 from mixed_rows import batches, packed_lengths
 from workers import Worker, serve, start_of_growth
 
@@ -61,32 +62,16 @@ def settings() -> dict[str, dict[str, Any]]:
 
 def build(spec: dict[str, Any]) -> Callable[[], float]:
     """A function that does the next training step and returns its loss."""
-    import torch
-
     import mio.core.module
     import mio.core.transformer.layers
     from mio.core.heap import keep_freed_memory
-    from mio.core.module import MioModule
     from mio.core.parallel import recompute
-    from mio.core.schema import OptimizerConfig, TrainConfig
-    from mio.core.transformer.config import TransformerConfig
-    from mio.core.vocabulary import Block, Specials, Vocabulary
 
     made = [step_batch(seed, spec["packing"]) for seed in range(STEPS)]
-    text = Block(name="text", owner="text", kind="text", start=0, size=SHAPE["vocabulary"])
-    vocabulary = Vocabulary([text], "benchmark", Specials(0, 1, 2, 3, 4))
-    config = TransformerConfig(
-        width=SHAPE["width"],
-        layers=SHAPE["layers"],
-        heads=SHAPE["heads"],
-        kv_heads=SHAPE["kv_heads"],
-        ffn_width=SHAPE["ffn"],
-    )
     start_of_growth()
     if spec["heap"]:
         keep_freed_memory()
-    torch.manual_seed(0)
-    module = MioModule(config, vocabulary, TrainConfig(optimizer=OptimizerConfig(lr=3e-4)), ("benchmark/rows/text",))
+    module = made_module(SHAPE)
     recompute(module.transformer, spec["recompute"])
     if not spec["attention"]:
         mio.core.transformer.layers.attend = densely_masked
@@ -98,22 +83,7 @@ def build(spec: dict[str, Any]) -> Callable[[], float]:
             group.update(fused=False, foreach=False)
     turns = cycle(made)
 
-    def step() -> float:
-        batch = next(turns)
-        module._elements = batch.weights.numel()
-        scale = 1 / module._elements
-        with torch.autocast("cpu", torch.bfloat16, enabled=spec["precision"] == "bf16"):
-            total, nll = module.loss_sum(batch, scale)
-        torch.autograd.backward(total)
-        module.tally.add(batch, total.detach() / scale)
-        module.meter.update(batch, nll)
-        module.on_before_optimizer_step(optimizer)
-        module.configure_gradient_clipping(optimizer)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(total.detach()) / scale / batch.weight
-
-    return step
+    return lambda: train_on(module, optimizer, next(turns), spec["precision"])
 
 
 def step_batch(seed: int, packing: bool) -> Any:

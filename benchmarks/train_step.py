@@ -19,6 +19,7 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+from mio_side import CLIP, OPTIMIZER, made_module, train_on
 from workers import LITGPT, Worker, environment, serve, start_of_growth
 
 ROWS, LENGTH = 8, 512
@@ -29,8 +30,6 @@ SHAPES = {
 """12.8 M and 60.1 M parameters."""
 STEPS = {"13m": 3, "60m": 1}
 """Steps per round."""
-OPTIMIZER = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
-CLIP = 1.0
 
 SEARCH = {
     # weights in bf16 without a float32 copy, or float32 weights under autocast; chunks of the loss (`pretrain.py` has
@@ -79,27 +78,10 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
 
     from mio.core.data.batch import Batch
     from mio.core.heap import keep_freed_memory
-    from mio.core.module import MioModule
-    from mio.core.schema import OptimizerConfig, TrainConfig
-    from mio.core.transformer.config import TransformerConfig
-    from mio.core.vocabulary import Block, Specials, Vocabulary
 
     start_of_growth()
     keep_freed_memory()
-    torch.manual_seed(0)
-    text = Block(name="text", owner="text", kind="text", start=0, size=spec["vocabulary"])
-    vocabulary = Vocabulary([text], "benchmark", Specials(0, 1, 2, 3, 4))
-    config = TransformerConfig(
-        width=spec["width"],
-        layers=spec["layers"],
-        heads=spec["heads"],
-        kv_heads=spec["kv_heads"],
-        ffn_width=spec["ffn"],
-    )
-    recipe = OptimizerConfig(
-        lr=OPTIMIZER["lr"], betas=list(OPTIMIZER["betas"]), weight_decay=OPTIMIZER["weight_decay"], clip=CLIP
-    )
-    module = MioModule(config, vocabulary, TrainConfig(optimizer=recipe))
+    module = made_module(spec)
     optimizer = module.configure_optimizers()["optimizer"]
     tokens = tokens_of(spec)
     batch = Batch(
@@ -111,21 +93,7 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
         lengths=[[LENGTH]] * ROWS,
         weight=float(ROWS * LENGTH),
     )
-    scale = 1 / batch.weights.numel()
-    module._elements = batch.weights.numel()
-
-    def step() -> float:
-        with torch.autocast("cpu", torch.bfloat16):
-            total, _ = module.loss_sum(batch, scale)
-        torch.autograd.backward(total)
-        module.tally.add(batch, total.detach() / scale)
-        module.on_before_optimizer_step(optimizer)
-        module.configure_gradient_clipping(optimizer)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(total.detach())
-
-    return step
+    return lambda: train_on(module, optimizer, batch)
 
 
 def build_litgpt(spec: dict[str, Any]) -> Callable[[], float]:

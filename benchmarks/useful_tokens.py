@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from train_step import BEST, CLIP, OPTIMIZER, SHAPES
+from mio_side import CLIP, OPTIMIZER, made_module, train_on
+from train_step import BEST, SHAPES
 from workers import LITGPT, Worker, environment, serve
 
 SHAPE = {name: value for name, value in SHAPES["13m"].items() if name != "vocabulary"}
@@ -63,52 +64,15 @@ def batches_of(spec: dict[str, Any]) -> list[Any]:
     return [Batch(**made) for made in torch.load(spec["batches"], weights_only=True)]
 
 
-def mio_module(spec: dict[str, Any]) -> Any:
-    import torch
-
-    from mio.core.module import MioModule
-    from mio.core.schema import OptimizerConfig, TrainConfig
-    from mio.core.transformer.config import TransformerConfig
-    from mio.core.vocabulary import Block, Specials, Vocabulary
-
-    torch.manual_seed(0)
-    text = Block(name="text", owner="text", kind="text", start=0, size=spec["vocabulary"])
-    config = TransformerConfig(
-        width=SHAPE["width"],
-        layers=SHAPE["layers"],
-        heads=SHAPE["heads"],
-        kv_heads=SHAPE["kv_heads"],
-        ffn_width=SHAPE["ffn"],
-    )
-    recipe = OptimizerConfig(
-        lr=OPTIMIZER["lr"], betas=list(OPTIMIZER["betas"]), weight_decay=OPTIMIZER["weight_decay"], clip=CLIP
-    )
-    return MioModule(config, Vocabulary([text], "benchmark", Specials(0, 1, 2, 3, 4)), TrainConfig(optimizer=recipe))
-
-
 def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
     """What `mio fit` does in a step: float32 weights, bf16 products."""
-    import torch
+    from mio.core.heap import keep_freed_memory
 
-    module = mio_module(spec)
+    keep_freed_memory()
+    module = made_module({**SHAPE, "vocabulary": spec["vocabulary"]})
     optimizer = module.configure_optimizers()["optimizer"]
     batches = cycle(batches_of(spec))
-
-    def step() -> float:
-        batch = next(batches)
-        module._elements = batch.weights.numel()
-        scale = 1 / module._elements
-        with torch.autocast("cpu", torch.bfloat16):
-            total, _ = module.loss_sum(batch, scale)
-        torch.autograd.backward(total)
-        module.tally.add(batch, total.detach() / scale)
-        module.on_before_optimizer_step(optimizer)
-        module.configure_gradient_clipping(optimizer)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(total.detach() / scale / batch.weight)
-
-    return step
+    return lambda: train_on(module, optimizer, next(batches))
 
 
 def build_litgpt(spec: dict[str, Any]) -> Callable[[], float]:
@@ -254,7 +218,7 @@ def loss_difference(spec: dict[str, Any]) -> float:
 
     from mio.core.data.batch import Batch
 
-    module = mio_module(spec)
+    module = made_module({**SHAPE, "vocabulary": spec["vocabulary"]})
     batch = batches_of(spec)[0]
     differences = []
     total = alone = 0.0
