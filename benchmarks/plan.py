@@ -2,12 +2,13 @@
 
     python benchmarks/plan.py [--steps 3]
 
-Times `mio plan recipes/scale/mio-7b.yaml world=512` as a whole command. Then runs `mio fit` on CPUs in several settings,
-with one process and with two that share the model by FSDP2 over gloo, and compares the highest number of bytes that
-torch's CPU allocator had handed out at once on rank 0, from the start of the program to the first checkpoint, with the
-peak of the plan's simulation of the same program. The measured figure is the allocator's own count of every request and
-release, kernels' temporary memory included (torch.profiler, `profile_memory`); the plan has no part in it. The growth of
-the resident set is printed beside it: it also holds what libraries allocate by themselves.
+Times `mio plan recipes/scale/mio-7b.yaml world=512` as a whole command. Then trains on CPUs in several settings, with
+one process and with two that share the model by FSDP2 over gloo, through what `mio fit` calls. The highest number of
+bytes that torch's CPU allocator had handed out at once on rank 0, from the start of the program to the first
+checkpoint, is compared with the peak of the plan's simulation of the same program. The measured figure is the
+allocator's own count of every request and release, kernels' temporary memory included (torch.profiler,
+`profile_memory`); the plan has no part in it. The growth of the resident set is printed beside it: it also holds what
+libraries allocate by themselves.
 
 The last line is one JSON object; `memory_error` is the largest relative error over the settings.
 """
@@ -32,16 +33,16 @@ CONTEXT = 512
 RECIPE = f"""
 name: measured
 plugins: {{text: {{tokenizer: bytes}}}}
-model: {{width: 384, layers: 6, heads: 6, kv_heads: 2}}
+model: {{width: 256, layers: 8, heads: 4, kv_heads: 2}}
 data:
   groups: {{lines: {{sources: {{lines: {{dataset: jsonl, options: {{path: lines.jsonl}}, templates: text}}}}}}}}
   packing: {{context: {CONTEXT}}}
 mixture: {{ratios: {{lines: 1}}}}
-train: {{steps: 3, rows: 8, precision: bf16, optimizer: {{lr: 1e-4}}}}
+train: {{steps: 3, rows: 16, precision: bf16, optimizer: {{lr: 1e-4}}}}
 runtime: {{threads: 1, accelerator: cpu, log_every: 1}}
 """
 
-WIDE = '''
+WIDE = """
 import mio
 import numpy as np
 
@@ -57,7 +58,7 @@ def mio_modalities(options):
 @mio.hookimpl
 def mio_tokenizer(modality, options):
     return Codes() if modality == "wide" else None
-'''
+"""
 """A plugin whose modality has a large codebook, of which nothing is read."""
 
 
@@ -80,7 +81,7 @@ SETTINGS = (
     Setting("two processes, bf16", 2),
     Setting("two processes, fp32, selective", 2, ("train.precision=fp32", f"{CHECKPOINTING}=selective")),
     Setting("two processes, bf16, full, wide vocabulary", 2, (f"{CHECKPOINTING}=full", "plugins.wide={}")),
-    Setting("two processes, bf16, accumulation, Muon", 2, ("train.micro_rows=2", "train.optimizer.kind=muon")),
+    Setting("two processes, bf16, accumulation, Muon", 2, ("train.micro_rows=4", "train.optimizer.kind=muon")),
     Setting("two processes, bf16, tensor parallel", 2, ("runtime.tensor_parallel=2",)),
 )
 
@@ -197,8 +198,9 @@ def main() -> None:
             error = expected / found["allocated"] - 1
             errors[setting.name] = error
             print(
-                f"{setting.name:50} planned {expected / 2**20:7.1f} MiB, measured {found['allocated'] / 2**20:7.1f} MiB "
-                f"({error:+.1%}), resident set grew {found['resident'] / 2**20:7.1f} MiB",
+                f"{setting.name:50} planned {expected / 2**20:7.1f} MiB, "
+                f"measured {found['allocated'] / 2**20:7.1f} MiB ({error:+.1%}), "
+                f"resident set grew {found['resident'] / 2**20:7.1f} MiB",
                 flush=True,
             )
     print(

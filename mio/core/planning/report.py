@@ -11,7 +11,6 @@ from rich.text import Text
 
 from mio.core.planning.hardware import GIB
 from mio.core.planning.plan import Alternative, Plan
-from mio.core.planning.trace import GRADIENTS, OPTIMIZER, PARAMETERS
 
 
 def as_values(plan: Plan) -> dict[str, Any]:
@@ -48,9 +47,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
             "held_gib": {kind: _gib(size) for kind, size in plan.simulated.held.items()},
             "phases_gib": {phase: _gib(size) for phase, size in plan.simulated.peaks.items()},
         },
-        "traffic_bytes": {
-            f"{kind}, {where}": round(size) for (kind, where), size in sorted(plan.traffic.items())
-        },
+        "traffic_bytes": {f"{kind}, {where}": round(size) for (kind, where), size in sorted(plan.traffic.items())},
         "flops": {"model": plan.model_flops, "per_device": plan.device_flops},
         "time": {
             "step_seconds": round(time.total, 4),
@@ -96,10 +93,12 @@ def as_tables(plan: Plan) -> RenderableType:
 def _head(plan: Plan) -> Table:
     replicate, shard, tensor = plan.simulated.mesh
     gpu, _ = plan.request.hardware
-    step = plan.layout
+    step, train = plan.layout, plan.recipe.train
     spread = [f"parameters over {shard}"] if shard > 1 else []
     spread += [f"{replicate} copies"] if replicate > 1 else []
     spread += [f"matrices over {tensor}"] if tensor > 1 else []
+    whole, trained = plan.simulated.parameters, plan.simulated.trainable
+    again = {"none": "nothing", "selective": "what is cheap", "full": "all"}
     table = _pairs(plan.recipe.name)
     _add(
         table,
@@ -107,15 +106,14 @@ def _head(plan: Plan) -> Table:
         ("spread", ", ".join(spread) or "whole model on one device"),
         (
             "parameters",
-            f"{plan.simulated.parameters / 1e9:.3f} G"
-            + (f", {plan.simulated.trainable / 1e9:.3f} G trained" if plan.simulated.trainable < plan.simulated.parameters else "")
-            + f"; {plan.vocabulary.size:,} ids in {plan.vocabulary.rows:,} rows",
+            f"{whole / 1e9:.3f} G{f', {trained / 1e9:.3f} G trained' if trained < whole else ''}; "
+            f"{plan.vocabulary.size:,} ids in {plan.vocabulary.rows:,} rows",
         ),
         (
             "step",
-            f"{plan.recipe.train.rows:,} rows x {step.context:,} = {plan.tokens:,} tokens; a device takes "
-            f"{step.micro_batches} x {step.micro_rows} rows, {plan.recipe.train.precision}, recomputes "
-            f"{ {'none': 'nothing', 'selective': 'what is cheap', 'full': 'all'}[plan.recipe.runtime.activation_checkpointing]}",
+            f"{train.rows:,} rows x {step.context:,} = {plan.tokens:,} tokens; a device takes {step.micro_batches} x "
+            f"{step.micro_rows} rows, {train.precision}, recomputes "
+            f"{again[plan.recipe.runtime.activation_checkpointing]}",
         ),
     )
     return table
@@ -144,11 +142,12 @@ def _verdict(plan: Plan) -> Text:
     share = memory.total / memory.capacity
     if memory.fits:
         return Text(f"fits: {share:.0%} of the {gpu.memory:g} GiB of a {gpu.label}", style="green")
-    kept = sum(plan.simulated.held.get(kind, 0) for kind in (PARAMETERS, GRADIENTS, OPTIMIZER))
+    kept = sum(plan.simulated.held.values())
+    rest = {kind: size for kind, size in memory.at_peak.items() if kind not in plan.simulated.held}
+    largest = max(rest, key=lambda kind: rest[kind], default="")
     text = (
-        f"does not fit: {memory.total / GIB:.1f} GiB, and a {gpu.label} has {gpu.memory:g}. Parameters, gradients and "
-        f"optimizer state take {kept / GIB:.1f} GiB, the largest of the rest is "
-        f"{max((kind for kind in memory.at_peak if kind not in (PARAMETERS, GRADIENTS, OPTIMIZER)), key=lambda kind: memory.at_peak[kind], default='small')}"
+        f"does not fit: {memory.total / GIB:.1f} GiB, and a {gpu.label} has {gpu.memory:g}. What stays from step to "
+        f"step takes {kept / GIB:.1f} GiB" + (f", {largest} {rest[largest] / GIB:.1f}" if largest else "")
     )
     if not plan.alternatives:
         text += ". Nothing that was tried fits: take another GPU or a smaller model"

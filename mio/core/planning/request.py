@@ -34,7 +34,7 @@ class Request:
     @classmethod
     def split(cls, overrides: Sequence[str]) -> tuple[Request, list[str]]:
         """The request in `key=value` arguments, and the arguments that are the recipe's. Raises `UserError`."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
+        kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
         given: dict[str, Any] = {}
         rest = []
         for argument in overrides:
@@ -59,7 +59,9 @@ class Request:
         world = self.world or runtime.devices * runtime.nodes
         per_node = self.gpus_per_node or min(8, world)
         if world % per_node:
-            nearest = " or ".join(f"world={n}" for n in (world // per_node * per_node, -(-world // per_node) * per_node) if n)
+            nearest = " or ".join(
+                f"world={n}" for n in (world // per_node * per_node, -(-world // per_node) * per_node) if n
+            )
             raise UserError(f"`world={world}` is no multiple of the {per_node} GPUs of a node; give {nearest}")
         efficiency = self.efficiency or gpu.efficiency
         if efficiency > 1:

@@ -74,6 +74,8 @@ class Simulated:
     parameters: int
     """Of the whole model."""
     trainable: int
+    activations: int
+    """Bytes that the forward pass of the transformer leaves for its backward pass."""
     held: dict[str, int]
     """Bytes that stay from step to step, by kind."""
     peak: int
@@ -128,6 +130,7 @@ def simulate(
         module.replicas,
         parameters,
         trainable,
+        trace.activations,
         {kind: held[kind] for kind in (PARAMETERS, GRADIENTS, OPTIMIZER)},
         trace.peak,
         trace.peak_phase,
@@ -155,6 +158,7 @@ def _run(module: MioModule, trace: Trace, layout: Layout) -> dict[str, int]:
 
     def forward_is_over(*_: Any) -> None:
         trace.keep_working(ACTIVATIONS)
+        trace.activations = trace.held()[ACTIVATIONS]
         trace.phase = "loss"
 
     transformer.register_forward_hook(forward_is_over)

@@ -8,14 +8,14 @@ that do nothing, parameters that stay there, the fused optimizer, autocast (off:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-import torch.distributed._tools.fake_collectives  # noqa: F401  (gives the collectives kernels for the meta device)
+import torch.distributed._tools.fake_collectives
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.fsdp._fully_shard import _fsdp_collectives, _fsdp_init, _fsdp_param_group, _fsdp_state
@@ -63,13 +63,14 @@ def pretended_gpu() -> Iterator[None]:
         stack.enter_context(patch.object(torch, "is_autocast_enabled", _autocast_enabled(torch.is_autocast_enabled)))
         stack.enter_context(patch.object(torch, "autocast", _autocast(torch.autocast)))
         stack.enter_context(patch.object(layers, "attend", fused_attention))
+        stack.enter_context(patch.object(torch.nn.functional, "rms_norm", _fused_norm))
         stack.enter_context(patch.object(SparseExperts, "forward", _even_experts))
         yield
 
 
 @contextlib.contextmanager
 def pretended_cpu(made: Callable[[Tensor], None]) -> Iterator[None]:
-    """Tensors on CPUs without numbers in them, but for those that say which documents there are: `made` hears of these."""
+    """Tensors on CPUs without numbers in them, but for those that say which documents there are: `made` gets these."""
 
     def known(build: Callable[[], Any]) -> Any:
         with unset_fake_temporarily():
@@ -94,6 +95,29 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None
     q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
     out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention.default(q, k, v, 0.0, True)[0]
     return out.transpose(1, 2)
+
+
+class _FusedNorm(torch.autograd.Function):
+    """`rms_norm` as GPUs have it: one kernel, which keeps its input and one float32 per position.
+
+    Elsewhere torch makes it of several operations that keep more. Sizes are right here, and numbers would not be.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale.to(x.dtype)).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight, scale = ctx.saved_tensors
+        return (grads[0] * scale.to(x.dtype)).add_(x), grads[0].flatten(0, -2).sum(0).to(weight.dtype)
+
+
+def _fused_norm(x: Tensor, shape: Sequence[int], weight: Tensor, eps: float) -> Tensor:  # noqa: ARG001
+    out: Tensor = _FusedNorm.apply(x, weight)
+    return out
 
 
 def _even_experts(self: SparseExperts, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG001

@@ -90,6 +90,8 @@ class Trace:
     section: str = ""
     peaks: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Highest number of bytes at once, by phase."""
+    activations: int = 0
+    """Bytes that were alive at the end of the last forward pass because of it."""
     current: int = 0
     peak: int = 0
     peak_phase: str = ""
@@ -279,8 +281,9 @@ def _collective(func: Any, args: Any, purpose: str) -> Collective | None:
     if func not in _COLLECTIVES:
         return None
     kind, tensors, group, factor = _COLLECTIVES[func]
-    told = args[group]
-    process_group = _resolve_process_group(told) if isinstance(told, str) else dist.ProcessGroup.unbox(told)
+    told: Any = args[group]
+    named = isinstance(told, str)
+    process_group = _resolve_process_group(told) if named else dist.ProcessGroup.unbox(told)
     ranks = tuple(dist.get_process_group_ranks(process_group))
     size = sum(tensor.nbytes for tensor in tree_leaves(args[tensors]))
     return Collective(kind, size * (len(ranks) if factor else 1), ranks, purpose)
@@ -299,5 +302,5 @@ _COLLECTIVES: dict[Any, tuple[str, int, int, bool]] = {
     _functional.all_reduce_.default: ("all-reduce", 0, 2, False),
     _functional.all_to_all_single.default: ("all-to-all", 0, 3, False),
 }
-"""Operation -> kind, positions of the tensors and of the group among its arguments, and whether the tensor is one rank's
-part of the whole."""
+"""Operation -> kind, positions of the tensors and of the group among its arguments, and whether the tensor is one
+rank's part of the whole."""

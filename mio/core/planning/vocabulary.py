@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mio.core.errors import UserError
-from mio.core.modality import TEXT
+from mio.core.modality import TEXT, TextTokenizer
 from mio.core.plugins import EnabledPlugins, PluginManager
 from mio.core.recipe import starting_folder
 from mio.core.run import VOCABULARY
@@ -19,7 +19,7 @@ class SizedText:
     def __init__(self, size: int, fingerprint: str = "") -> None:
         self.size = size
         self.fingerprint = fingerprint
-        self.specials = {name: index for index, name in enumerate(Specials.__dataclass_fields__)}
+        self.specials: Mapping[str, int] = {name: index for index, name in enumerate(Specials.__dataclass_fields__)}
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError
@@ -58,9 +58,8 @@ def _text_size(recipe: Recipe, plugins: EnabledPlugins) -> int:
     if isinstance(asked, int) and asked > 0:
         return asked
     try:
-        size: int = plugins.tokenizer(TEXT).size
+        tokenizer = plugins.tokenizer(TEXT)
     except UserError as error:
         raise UserError(f"{error}. Without its files, tell its number of tokens: `text_tokens=64000`") from error
-    return size
-
-
+    assert isinstance(tokenizer, TextTokenizer)
+    return tokenizer.size
