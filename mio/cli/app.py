@@ -15,7 +15,7 @@ from typing import NoReturn
 import typer
 
 import mio
-from mio.cli import evaluate, export, fit, generate, import_, plugins, recipe, tokenize
+from mio.cli import evaluate, export, fit, generate, import_, plan, plugins, recipe, tokenize
 from mio.core.errors import Interrupted, PeerFailed, UserError
 from mio.core.ranks import launched
 
@@ -36,6 +36,7 @@ app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
+app.command("plan")(plan.plan)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipe.app, name="recipe")
 

@@ -23,24 +23,39 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
 
     `devices` are those of all nodes, where a launcher decides and not the recipe.
     """
-    problems = [
-        *check_data(recipe.data, recipe.mixture),
-        *_names(recipe, plugins),
-        *_spans(recipe, plugins),
-        *_system(recipe, plugins),
-        *_train(recipe.train),
-        *_optimizer(recipe.train.optimizer),
-        *_rows(recipe.train, recipe.runtime, devices),
-        *_runtime(recipe.runtime),
-        *_guards(recipe.train.guards),
-        *_evaluate(recipe.evaluate, plugins),
-    ]
-    try:
-        problems += _split(transformer_config(recipe, plugins), recipe.runtime.tensor_parallel)
-    except RecipeError as error:
-        problems += error.problems
+    _refuse(
+        recipe,
+        [
+            *check_data(recipe.data, recipe.mixture),
+            *_names(recipe, plugins),
+            *_spans(recipe, plugins),
+            *_system(recipe, plugins),
+            *_training(recipe, plugins, devices),
+            *_evaluate(recipe.evaluate, plugins),
+        ],
+    )
+
+
+def check_training(recipe: Recipe, plugins: EnabledPlugins, devices: int) -> None:
+    """`check` of what concerns the model and its training, for a recipe that needs no data. Raises `RecipeError`."""
+    _refuse(recipe, list(_training(recipe, plugins, devices)))
+
+
+def _refuse(recipe: Recipe, problems: list[str]) -> None:
     if problems:
         raise RecipeError([f"recipe `{recipe.name}`: {problem}" for problem in problems])
+
+
+def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
+    yield from _train(recipe.train)
+    yield from _optimizer(recipe.train.optimizer)
+    yield from _rows(recipe.train, recipe.runtime, devices)
+    yield from _runtime(recipe.runtime)
+    yield from _guards(recipe.train.guards)
+    try:
+        yield from split_problems(transformer_config(recipe, plugins), recipe.runtime.tensor_parallel)
+    except RecipeError as error:
+        yield from error.problems
 
 
 def _names(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
@@ -128,7 +143,7 @@ def _guards(guards: GuardConfig) -> Iterator[str]:
     yield from _one_of("train.guards.on_spike", guards.on_spike, ("skip", "warn", "stop"))
 
 
-def _split(config: TransformerConfig, devices: int) -> Iterator[str]:
+def split_problems(config: TransformerConfig, devices: int) -> Iterator[str]:
     """Tensor parallelism splits heads and hidden units evenly."""
     sizes = {"heads": config.heads, "kv_heads": config.kv_heads or config.heads, "ffn_width": config.ffn_size}
     for name, size in sizes.items():

@@ -54,7 +54,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] 0"
-    for command in ("fit", "generate", "evaluate", "plugins", "recipe"):
+    for command in ("fit", "generate", "evaluate", "plan", "plugins", "recipe"):
         assert re.search(rf"\b{command}\b", done.stdout)
 
 
@@ -83,6 +83,18 @@ def test_the_package_runs_as_a_module():
         (["fit", "tyni.yaml"], "no recipe tyni.yaml; did you mean `tiny.yaml`?"),
         (["fit"], "Missing argument"),
         (["recpie"], "No such command"),
+        (["plan", "tyni.yaml"], "no recipe tyni.yaml; did you mean `tiny.yaml`?"),
+        (["plan", "tiny.yaml", "gpu=h10"], "`gpu=h10` is not known; did you mean `h100`?"),
+        (["plan", "tiny.yaml", "network=carrier"], "`network=carrier` is not known"),
+        (
+            ["plan", "tiny.yaml", "world=12"],
+            "`world=12` is no multiple of the 8 GPUs of a node; give world=8 or world=16",
+        ),
+        (["plan", "tiny.yaml", "world=many"], "`world=many`: `world` must be a whole number"),
+        (["plan", "tiny.yaml", "price=-1"], "`price=-1`: `price` must be above 0"),
+        (["plan", "tiny.yaml", "efficiency=55"], "`efficiency=55` is a share of the GPU's peak, at most 1"),
+        (["plan", "tiny.yaml", "world=16"], "`train.rows` is 8, which 16 devices cannot share equally; set it to 16"),
+        (["plan", "tiny.yaml", "worlds=16"], "unknown key `worlds`"),
         (["generate", "nowhere", "hello"], "nowhere: no such run folder"),
         (["evaluate", "nowhere"], "nowhere: no such run folder"),
         (["plugins", "check", "txet"], "plugin `txet` fails 1 of 1 checks: loads"),

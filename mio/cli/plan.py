@@ -1,0 +1,46 @@
+"""`mio plan`: what a recipe takes on hardware that is not here."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from mio.cli.options import Plugin, Recipes, manager, split
+
+
+def plan(
+    recipes: Recipes,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plugin: Plugin = [],
+) -> None:
+    """Tell memory, traffic, time and cost of a recipe's training on given hardware, without the hardware.
+
+    mio plan recipes/mio/stage1.yaml world=512
+
+    mio plan recipes/mio/stage1.yaml world=64 gpu=a100 network=efa-400 train.micro_rows=2
+
+    Keys of the plan: world, gpus_per_node, gpu, network, price, efficiency, document, text_tokens. All others are the
+    recipe's.
+    """
+    from mio.core.planning.request import Request
+    from mio.core.recipe import chain
+
+    names, overrides = split(recipes)
+    request, overrides = Request.split(overrides)
+    plugins = manager(plugin)
+    stages = chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
+    request.resolve(stages[-1].runtime)
+
+    from mio.core.planning.plan import plan as make
+    from mio.core.planning.report import as_tables, as_values
+
+    made = make(stages, plugins, request)
+    if as_json:
+        typer.echo(json.dumps(as_values(made), indent=1))
+        return
+
+    from rich.console import Console
+
+    Console().print(as_tables(made), highlight=False)

@@ -1,0 +1,52 @@
+"""Blocks as `torch.compile` leaves them: the same operations, and fewer results kept for the backward pass.
+
+No kernel is made. What a compiled block keeps is decided before that, by AOTAutograd's min-cut partitioner, which runs
+here on the block's real graph. Inside a block every operation's result is still counted, where fused kernels have
+fewer: the working memory of the one block at work is an upper bound.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from functorch.compile import min_cut_rematerialization_partition, nop
+from torch import Tensor, nn
+from torch._functorch.aot_autograd import aot_function
+from torch.func import functional_call
+from torch.utils._python_dispatch import _disable_current_modes
+
+from mio.core.transformer.layers import Block, Shared
+from mio.core.transformer.model import Transformer
+
+
+def partition_blocks(transformer: Transformer) -> None:
+    """Gives each block the partitioned form of its forward pass, in place; blocks that are alike share one graph.
+
+    For dense blocks whose parameters are whole while they are used.
+    """
+    with torch.device("meta"):
+        template = Block(transformer.config, 0)
+    names = [name for name, _ in template.named_parameters()]
+    graphs: dict[Any, Any] = {}
+
+    def plain(parameters: list[Tensor], x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        shared = Shared(cos, sin, None, None)
+        out: Tensor = functional_call(template, dict(zip(names, parameters, strict=True)), (x, shared))[0]
+        return out
+
+    def forward(block: nn.Module, x: Tensor, shared: Shared) -> tuple[Tensor, None]:
+        inputs = [*block.parameters(), x, shared.cos, shared.sin]
+        key = tuple((tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in inputs)
+        if key not in graphs:
+            graphs[key] = aot_function(plain, nop, nop, min_cut_rematerialization_partition)
+            with _disable_current_modes():  # making the graph is no part of what it does
+                like = [
+                    torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad) for tensor in inputs
+                ]
+                graphs[key](like[:-3], *like[-3:])
+        return graphs[key](inputs[:-3], *inputs[-3:]), None
+
+    for block in transformer.layers:
+        block.forward = partial(forward, block)

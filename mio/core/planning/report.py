@@ -1,0 +1,234 @@
+"""A plan for people, as tables, and for programs, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mio.core.planning.hardware import GIB
+from mio.core.planning.plan import Alternative, Plan
+
+
+def as_values(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON holds it."""
+    request, memory, time = plan.request, plan.memory, plan.time
+    gpu, network = request.hardware
+    replicate, shard, tensor = plan.simulated.mesh
+    return {
+        "recipe": plan.recipe.name,
+        "world": request.world,
+        "gpus_per_node": request.gpus_per_node,
+        "gpu": request.gpu,
+        "network": request.network,
+        "mesh": {"replicate": replicate, "shard": shard, "tensor": tensor},
+        "parameters": plan.simulated.parameters,
+        "trainable": plan.simulated.trainable,
+        "vocabulary": {"size": plan.vocabulary.size, "rows": plan.vocabulary.rows},
+        "step": {
+            "rows": plan.recipe.train.rows,
+            "context": plan.layout.context,
+            "tokens": plan.tokens,
+            "micro_rows": plan.layout.micro_rows,
+            "micro_batches": plan.layout.micro_batches,
+        },
+        "memory": {
+            "fits": memory.fits,
+            "capacity_gib": _gib(memory.capacity),
+            "total_gib": _gib(memory.total),
+            "peak_gib": _gib(memory.peak),
+            "peak_in": memory.phase,
+            "reserve_gib": _gib(memory.reserve),
+            "context_gib": _gib(memory.context),
+            "at_peak_gib": {kind: _gib(size) for kind, size in memory.at_peak.items()},
+            "held_gib": {kind: _gib(size) for kind, size in plan.simulated.held.items()},
+            "phases_gib": {phase: _gib(size) for phase, size in plan.simulated.peaks.items()},
+        },
+        "traffic_bytes": {f"{kind}, {where}": round(size) for (kind, where), size in sorted(plan.traffic.items())},
+        "flops": {"model": plan.model_flops, "per_device": plan.device_flops},
+        "time": {
+            "step_seconds": round(time.total, 4),
+            "compute_seconds": round(time.compute, 4),
+            "exposed_seconds": round(time.exposed, 4),
+            "fastest_seconds": round(time.fastest, 4),
+            "slowest_seconds": round(time.slowest, 4),
+            "tokens_per_second": round(plan.tokens_per_second),
+            "mfu": round(plan.mfu, 4),
+        },
+        "stage": {
+            "steps": plan.recipe.train.steps,
+            "tokens": plan.recipe.train.steps * plan.tokens,
+            "days": round(plan.days, 3),
+            "gpu_hours": round(plan.days * 24 * request.world, 1),
+            "cost_usd": round(plan.cost),
+        },
+        "assumed": {
+            "efficiency": request.efficiency,
+            "price_usd": request.price,
+            "document": request.document or plan.layout.context,
+            "gpu": gpu.label,
+            "network": network.label,
+        },
+        "alternatives": [
+            {"changes": list(one.changes), "total_gib": _gib(one.memory), "step_seconds": round(one.seconds, 4)}
+            for one in plan.alternatives
+        ],
+    }
+
+
+def as_tables(plan: Plan) -> RenderableType:
+    """The plan to print."""
+    parts: list[RenderableType] = [_head(plan), _memory(plan), _verdict(plan)]
+    if plan.alternatives:
+        parts.append(_alternatives(plan.alternatives))
+    if plan.traffic:
+        parts.append(_traffic(plan))
+    parts += [_time(plan), _assumed(plan)]
+    return Group(*(Group(part, Text()) for part in parts[:-1]), parts[-1])
+
+
+def _head(plan: Plan) -> Table:
+    replicate, shard, tensor = plan.simulated.mesh
+    gpu, _ = plan.request.hardware
+    step, train = plan.layout, plan.recipe.train
+    spread = [f"parameters over {shard}"] if shard > 1 else []
+    spread += [f"{replicate} copies"] if replicate > 1 else []
+    spread += [f"matrices over {tensor}"] if tensor > 1 else []
+    whole, trained = plan.simulated.parameters, plan.simulated.trainable
+    again = {"none": "nothing", "selective": "what is cheap", "full": "all"}
+    table = _pairs(plan.recipe.name)
+    _add(
+        table,
+        ("devices", f"{plan.request.world} x {gpu.label}, {plan.request.gpus_per_node} per node"),
+        ("spread", ", ".join(spread) or "whole model on one device"),
+        (
+            "parameters",
+            f"{whole / 1e9:.3f} G{f', {trained / 1e9:.3f} G trained' if trained < whole else ''}; "
+            f"{plan.vocabulary.size:,} ids in {plan.vocabulary.rows:,} rows",
+        ),
+        (
+            "step",
+            f"{train.rows:,} rows x {step.context:,} = {plan.tokens:,} tokens; a device takes {step.micro_batches} x "
+            f"{step.micro_rows} rows, {train.precision}, recomputes "
+            f"{again[plan.recipe.runtime.activation_checkpointing]}",
+        ),
+    )
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    table = Table("memory of a device, GiB", box=None, pad_edge=False)
+    table.add_column("at the peak", justify="right")
+    table.add_column("from step to step", justify="right")
+    for kind, size in plan.memory.at_peak.items():
+        held = plan.simulated.held.get(kind)
+        table.add_row(kind, f"{size / GIB:.2f}", f"{held / GIB:.2f}" if held is not None else "")
+    rows = (
+        (f"tensors, highest in the {_phase(plan.memory.phase)}", plan.memory.peak),
+        ("allocator's reserve (assumed)", plan.memory.reserve),
+        ("context and libraries (assumed)", plan.memory.context),
+        ("total", plan.memory.total),
+    )
+    for label, size in rows:
+        table.add_row(label, f"{size / GIB:.2f}", "", style="bold" if label == "total" else "")
+    return table
+
+
+def _verdict(plan: Plan) -> Text:
+    memory, gpu = plan.memory, plan.request.hardware[0]
+    share = memory.total / memory.capacity
+    if memory.fits:
+        return Text(f"fits: {share:.0%} of the {gpu.memory:g} GiB of a {gpu.label}", style="green")
+    kept = sum(plan.simulated.held.values())
+    rest = {kind: size for kind, size in memory.at_peak.items() if kind not in plan.simulated.held}
+    largest = max(rest, key=lambda kind: rest[kind], default="")
+    text = (
+        f"does not fit: {memory.total / GIB:.1f} GiB, and a {gpu.label} has {gpu.memory:g}. What stays from step to "
+        f"step takes {kept / GIB:.1f} GiB" + (f", {largest} {rest[largest] / GIB:.1f}" if largest else "")
+    )
+    if not plan.alternatives:
+        text += ". Nothing that was tried fits: take another GPU or a smaller model"
+    return Text(text, style="red")
+
+
+def _alternatives(found: Iterable[Alternative]) -> Table:
+    table = Table("what fits", box=None, pad_edge=False)
+    table.add_column("GiB", justify="right")
+    table.add_column("seconds a step", justify="right")
+    for one in sorted(found, key=lambda one: one.seconds):
+        table.add_row(" ".join(one.changes), f"{one.memory / GIB:.1f}", f"{one.seconds:.2f}")
+    return table
+
+
+def _traffic(plan: Plan) -> Table:
+    table = Table("sent by a device in a step, GB", box=None, pad_edge=False)
+    for where in ("within a node", "between nodes"):
+        table.add_column(where, justify="right")
+    for kind in dict.fromkeys(kind for kind, _ in plan.traffic):
+        sizes = [plan.traffic.get((kind, where), 0.0) for where in ("within", "between")]
+        if sum(sizes) >= 1e6:
+            table.add_row(kind, *(f"{size / 1e9:.2f}" for size in sizes))
+    totals = [sum(size for (_, at), size in plan.traffic.items() if at == where) for where in ("within", "between")]
+    table.add_row("all devices", *(f"{size * plan.request.world / 1e9:,.0f}" for size in totals), style="bold")
+    return table
+
+
+def _time(plan: Plan) -> Table:
+    time, request = plan.time, plan.request
+    steps = plan.recipe.train.steps
+    table = _pairs("time and cost")
+    _add(
+        table,
+        ("FLOPs of a step", f"{plan.model_flops:.3g} by the model, {plan.device_flops * request.world:.3g} computed"),
+        (
+            "step",
+            f"{time.total:.3g} s: {time.compute:.3g} s of computation, {time.exposed:.2g} s of waiting for others "
+            f"(between {time.fastest:.3g} s, all traffic hidden, and {time.slowest:.3g} s, none)",
+        ),
+        ("speed", f"{plan.tokens_per_second:,.0f} tokens/s, MFU {plan.mfu:.1%}"),
+        (
+            "stage",
+            f"{steps:,} steps, {steps * plan.tokens / 1e9:,.1f} G tokens: {plan.days:,.2f} days, "
+            f"{plan.days * 24 * request.world:,.0f} GPU hours, {plan.cost:,.0f} US dollars",
+        ),
+    )
+    return table
+
+
+def _assumed(plan: Plan) -> Text:
+    gpu, network = plan.request.hardware
+    peak = gpu.bf16 if plan.recipe.train.precision == "bf16" else gpu.fp32
+    joined = f"nodes joined by {network.label}; " if plan.request.world > plan.request.gpus_per_node else ""
+    return Text(
+        f"assumed: computation at {plan.request.efficiency:.0%} of {peak / 1e12:,.0f} TFLOP/s; {joined}documents of "
+        f"{plan.request.document or plan.layout.context:,} positions; {plan.request.price:g} US dollars per GPU and "
+        "hour. Not counted: waiting for data, checkpoints, evaluation, failures",
+        style="dim",
+    )
+
+
+def _phase(phase: str) -> str:
+    return {
+        "forward": "forward pass",
+        "loss": "loss",
+        "backward": "backward pass",
+        "optimizer": "optimizer step",
+    }[phase]
+
+
+def _pairs(title: str) -> Table:
+    table = Table(title, "", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    return table
+
+
+def _add(table: Table, *rows: tuple[str, str]) -> None:
+    for row in rows:
+        table.add_row(*row)
+
+
+def _gib(size: float) -> float:
+    return round(size / GIB, 4)

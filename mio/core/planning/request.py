@@ -1,0 +1,81 @@
+"""What is asked of a plan beside the recipe: how many devices of which kind, and what they cost. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from mio.core.errors import UserError
+from mio.core.planning.hardware import Gpu, Network, find_gpu, find_network
+from mio.core.schema import RuntimeConfig
+
+
+@dataclass(frozen=True)
+class Request:
+    """Values of `key=value` that are the plan's own. 0 and the empty string leave a choice to the recipe or the GPU."""
+
+    world: int = 0
+    """Devices in all; 0: the recipe's `runtime.devices` times `runtime.nodes`."""
+    gpus_per_node: int = 0
+    """Devices of a node; 0: 8, or all of them where there are fewer."""
+    gpu: str = "h100"
+    network: str = ""
+    """What joins the nodes; empty: what clusters of the GPU usually have."""
+    price: float = 0.0
+    """US dollars per GPU and hour; 0: the catalogue's round figure."""
+    efficiency: float = 0.0
+    """Share of the GPU's peak that computation reaches while nothing waits for a network; 0: the catalogue's."""
+    document: int = 0
+    """Positions of a document, which decides what attention costs; 0: rows are one document each, the most it can."""
+    text_tokens: int = 0
+    """Tokens of the text tokenizer; 0: found out."""
+
+    @classmethod
+    def split(cls, overrides: Sequence[str]) -> tuple[Request, list[str]]:
+        """The request in `key=value` arguments, and the arguments that are the recipe's. Raises `UserError`."""
+        kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
+        given: dict[str, Any] = {}
+        rest = []
+        for argument in overrides:
+            key, _, value = argument.partition("=")
+            if key not in kinds:
+                rest.append(argument)
+                continue
+            try:
+                given[key] = kinds[key](value)
+            except ValueError:
+                what = "a whole number" if kinds[key] is int else "a number"
+                raise UserError(f"`{argument}`: `{key}` must be {what}") from None
+            if kinds[key] is not str and not 0 < given[key] < float("inf"):
+                raise UserError(f"`{argument}`: `{key}` must be above 0")
+        return cls(**given), rest
+
+    def resolve(self, runtime: RuntimeConfig) -> Request:
+        """The request with every value given. Raises `UserError` for what does not exist or does not divide."""
+        gpu = find_gpu(self.gpu)
+        network = self.network or gpu.network
+        find_network(network)
+        world = self.world or runtime.devices * runtime.nodes
+        per_node = self.gpus_per_node or min(8, world)
+        if world % per_node:
+            nearest = " or ".join(
+                f"world={n}" for n in (world // per_node * per_node, -(-world // per_node) * per_node) if n
+            )
+            raise UserError(f"`world={world}` is no multiple of the {per_node} GPUs of a node; give {nearest}")
+        efficiency = self.efficiency or gpu.efficiency
+        if efficiency > 1:
+            raise UserError(f"`efficiency={efficiency:g}` is a share of the GPU's peak, at most 1")
+        return replace(
+            self,
+            world=world,
+            gpus_per_node=per_node,
+            network=network,
+            price=self.price or gpu.price,
+            efficiency=efficiency,
+        )
+
+    @property
+    def hardware(self) -> tuple[Gpu, Network]:
+        """Of a resolved request."""
+        return find_gpu(self.gpu), find_network(self.network)

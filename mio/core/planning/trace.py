@@ -1,0 +1,306 @@
+"""Watches every operation of a simulated step: which tensors are alive, what is sent to whom, what is computed.
+
+A tensor counts from the operation that makes it until its storage is freed, as under torch's allocators. Memory that a
+kernel takes and gives back inside one operation is not seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import _resolve_process_group
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+PARAMETERS = "parameters"
+GRADIENTS = "gradients"
+OPTIMIZER = "optimizer state"
+ACTIVATIONS = "activations"
+GATHERED = "gathered parameters"
+REDUCTION = "gradients being reduced"
+LOSS = "loss"
+WORKING = "working memory"
+KINDS = (PARAMETERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, GATHERED, REDUCTION, LOSS, WORKING)
+"""What memory is for."""
+
+
+@dataclass(eq=False)
+class Allocation:
+    """Memory of one storage."""
+
+    size: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Collective:
+    """A collective operation, as one rank takes part in it."""
+
+    kind: str
+    """`all-gather`, `reduce-scatter`, `all-reduce`, `all-to-all` or `broadcast`."""
+    size: int
+    """Bytes of the whole tensor: of the result of an all-gather, of the input of the others."""
+    ranks: tuple[int, ...]
+    purpose: str
+    """`gather` and `reduce` of parameters and gradients run beside the computation; for all else it waits."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Work of the device between two collectives."""
+
+    flops: float = 0.0
+    copied: float = 0.0
+    """Bytes read and written by what is bound by memory: copies around collectives, and the optimizer."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The computation needs the parameters gathered last."""
+
+
+Event = Collective | Compute | Wait
+
+
+@dataclass
+class Trace:
+    """What was seen."""
+
+    rounding: int = 1
+    """Sizes of tensors are rounded up to a multiple of this."""
+    pairs: float = 0.0
+    """Pairs of a query and a key that see each other, in one forward pass and for one head."""
+    phase: str = "build"
+    events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    """By section of the step, in the order in which they were issued."""
+    section: str = ""
+    peaks: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Highest number of bytes at once, by phase."""
+    activations: int = 0
+    """Bytes that were alive at the end of the last forward pass because of it."""
+    current: int = 0
+    peak: int = 0
+    peak_phase: str = ""
+    _peak_at: int = 0
+    _log: list[tuple[int, Allocation]] = field(default_factory=list)
+    _alive: dict[int, tuple[Any, Allocation]] = field(default_factory=dict)
+
+    def watch(self) -> contextlib.AbstractContextManager[None]:
+        """Sees all operations of the block."""
+        return _watching(self)
+
+    def forget_peak(self) -> None:
+        """Peaks and events count from here."""
+        self.peaks.clear()
+        self.events.clear()
+        self.peak = 0
+
+    def label(self, tensors: Iterable[Tensor], kind: str) -> None:
+        """Says what the memory of tensors is for, from their birth on."""
+        for tensor in tensors:
+            part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            found = self._alive.get(id(part.untyped_storage()))
+            if found is not None:
+                found[1].kind = kind
+
+    def keep_working(self, kind: str) -> None:
+        """What is still alive of the working memory was made to be kept: it is of `kind`."""
+        for _, allocation in self._alive.values():
+            if allocation.kind == WORKING:
+                allocation.kind = kind
+
+    def at_peak(self) -> dict[str, int]:
+        """Bytes by kind at the moment of the peak."""
+        held: dict[str, int] = dict.fromkeys(KINDS, 0)
+        for change, allocation in self._log[: self._peak_at]:
+            held[allocation.kind] += change
+        return held
+
+    def held(self) -> dict[str, int]:
+        """Bytes by kind now."""
+        held = dict.fromkeys(KINDS, 0)
+        for _, allocation in self._alive.values():
+            held[allocation.kind] += allocation.size
+        return held
+
+    def note(self, event: Event) -> None:
+        """Adds an event; work that follows work is added up."""
+        events = self.events[self.section]
+        if isinstance(event, Compute) and events and isinstance(events[-1], Compute):
+            events[-1] = Compute(events[-1].flops + event.flops, events[-1].copied + event.copied)
+        else:
+            events.append(event)
+
+    def born(self, tensor: Tensor, kind: str = WORKING) -> None:
+        """Counts a tensor's memory until it is freed, unless it is counted already."""
+        storage = tensor.untyped_storage()
+        if id(storage) in self._alive:
+            return
+        key = id(storage)
+        allocation = Allocation(0, kind)
+        self._alive[key] = (weakref.ref(storage, lambda _: self._died(key)), allocation)
+        self._resize(allocation, storage.nbytes())
+
+    def resized(self, storage: torch.UntypedStorage) -> None:
+        found = self._alive.get(id(storage))
+        if found is not None:
+            self._resize(found[1], storage.nbytes())
+
+    def _died(self, key: int) -> None:
+        _, allocation = self._alive.pop(key)
+        self._resize(allocation, 0)
+
+    def _resize(self, allocation: Allocation, size: int) -> None:
+        size = -(-size // self.rounding) * self.rounding
+        change, allocation.size = size - allocation.size, size
+        self.current += change
+        self._log.append((change, allocation))
+        self.peaks[self.phase] = max(self.peaks[self.phase], self.current)
+        if self.current > self.peak:
+            self.peak, self.peak_phase, self._peak_at = self.current, self.phase, len(self._log)
+
+
+class _Watch(TorchDispatchMode):
+    """Sees operations on plain tensors; those on `DTensor`s arrive as the local ones that they are made of."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self.trace = trace
+        self.purpose = ""
+        self.blind = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if self.blind:
+            return func(*args, **kwargs)
+        if func in _ANSWERS and (args[0].is_meta or isinstance(args[0], FakeTensor)):
+            result = _ANSWERS[func](*args)
+        else:
+            result = func(*args, **kwargs)
+        collective = _collective(func, args, self.purpose or "exchange")
+        if collective is not None:
+            self.trace.note(collective)
+        elif func is torch.ops.fsdp.split_with_sizes_copy.default:
+            self.trace.note(Wait())
+        else:
+            self._work(func, args, kwargs, result)
+        kind = {"gather": GATHERED, "reduce": REDUCTION}.get(self.purpose, WORKING)
+        for leaf in tree_leaves(result):
+            # other tensors are real: numbers that the host keeps for itself
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().device.type == "meta":
+                self.trace.born(leaf, kind)
+        return result
+
+    def _work(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        packet = func._overloadpacket
+        if packet in _ATTENTION:
+            q = args[_ATTENTION[packet][1]]
+            self.trace.note(Compute(flops=_ATTENTION[packet][0] * 2 * q.shape[1] * q.shape[3] * self.trace.pairs))
+        elif packet in flop_registry:
+            self.trace.note(Compute(flops=float(flop_registry[packet](*args, **kwargs, out_val=result))))
+        elif (self.purpose or self.trace.phase == "optimizer") and not func.is_view and "empty" not in packet.__name__:
+            moved = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+            self.trace.note(Compute(copied=float(sum(tensor.nbytes for tensor in moved))))
+
+
+@contextlib.contextmanager
+def _watching(trace: Trace) -> Iterator[None]:
+    watch = _Watch(trace)
+    resize = torch.UntypedStorage.resize_
+
+    def resized(storage: torch.UntypedStorage, size: int) -> Any:
+        result = resize(storage, size)
+        trace.resized(storage)
+        return result
+
+    def meant(method: Callable[..., Any], purpose: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before, watch.purpose = watch.purpose, purpose
+            try:
+                return method(*args, **kwargs)
+            finally:
+                watch.purpose = before
+
+        return call
+
+    propagate = ShardingPropagator.propagate_op_sharding_non_cached
+
+    def unseen(*args: Any, **kwargs: Any) -> Any:
+        watch.blind = True  # `DTensor` asks what the shape of a result would be: nothing is computed
+        try:
+            return propagate(*args, **kwargs)
+        finally:
+            watch.blind = False
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(ShardingPropagator, "propagate_op_sharding_non_cached", unseen))
+        stack.enter_context(patch.object(torch.UntypedStorage, "resize_", resized))
+        for name, purpose in (("unshard", "gather"), ("wait_for_unshard", "gather"), ("post_backward", "reduce")):
+            method = getattr(FSDPParamGroup, name)
+            stack.enter_context(patch.object(FSDPParamGroup, name, meant(method, purpose)))
+        stack.enter_context(watch)
+        yield
+
+
+def _every_element(x: Tensor) -> Tensor:
+    """`nonzero` where nothing is zero, which is as large as its answer can be."""
+    return torch.empty(x.numel(), x.dim(), dtype=torch.int64, device=x.device)
+
+
+_ANSWERS: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.nonzero.default: _every_element,
+    torch.ops.aten._local_scalar_dense.default: lambda x: 1.0 if x.dtype.is_floating_point else 1,
+}
+"""What depends on values that are not there."""
+
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention: (2, 0),
+    # the scores are computed again: five products in place of two
+    torch.ops.aten._scaled_dot_product_flash_attention_backward: (5, 1),
+}
+"""Matrix products of a fused attention, and the position of the query among its arguments."""
+
+
+def _collective(func: Any, args: Any, purpose: str) -> Collective | None:
+    if func not in _COLLECTIVES:
+        return None
+    kind, tensors, group, factor = _COLLECTIVES[func]
+    told: Any = args[group]
+    named = isinstance(told, str)
+    process_group = _resolve_process_group(told) if named else dist.ProcessGroup.unbox(told)
+    ranks = tuple(dist.get_process_group_ranks(process_group))
+    size = sum(tensor.nbytes for tensor in tree_leaves(args[tensors]))
+    return Collective(kind, size * (len(ranks) if factor else 1), ranks, purpose)
+
+
+_c10d, _functional = torch.ops.c10d, torch.ops._c10d_functional
+_COLLECTIVES: dict[Any, tuple[str, int, int, bool]] = {
+    _c10d._allgather_base_.default: ("all-gather", 0, 2, False),
+    _c10d._reduce_scatter_base_.default: ("reduce-scatter", 1, 2, False),
+    _c10d.allreduce_.default: ("all-reduce", 0, 1, False),
+    _c10d.broadcast_.default: ("broadcast", 0, 1, False),
+    _c10d.allgather_.default: ("all-gather", 1, 2, True),
+    _functional.all_gather_into_tensor.default: ("all-gather", 0, 2, True),
+    _functional.reduce_scatter_tensor.default: ("reduce-scatter", 0, 3, False),
+    _functional.all_reduce.default: ("all-reduce", 0, 2, False),
+    _functional.all_reduce_.default: ("all-reduce", 0, 2, False),
+    _functional.all_to_all_single.default: ("all-to-all", 0, 3, False),
+}
+"""Operation -> kind, positions of the tensors and of the group among its arguments, and whether the tensor is one
+rank's part of the whole."""

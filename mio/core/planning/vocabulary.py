@@ -1,0 +1,65 @@
+"""The vocabulary that a recipe will have, from declarations alone: no tokenizer's files are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mio.core.errors import UserError
+from mio.core.modality import TEXT, TextTokenizer
+from mio.core.plugins import EnabledPlugins, PluginManager
+from mio.core.recipe import starting_folder
+from mio.core.run import VOCABULARY
+from mio.core.schema import Recipe
+from mio.core.vocabulary import Specials, Vocabulary
+
+
+class SizedText:
+    """`mio.TextTokenizer` of which only the number of tokens is known."""
+
+    def __init__(self, size: int, fingerprint: str = "") -> None:
+        self.size = size
+        self.fingerprint = fingerprint
+        self.specials: Mapping[str, int] = {name: index for index, name in enumerate(Specials.__dataclass_fields__)}
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def decode(self, ids: Sequence[int]) -> str:
+        raise NotImplementedError
+
+    def token(self, index: int) -> str:
+        return f"<text {index}>"
+
+
+def expected_vocabulary(stages: Sequence[Recipe], manager: PluginManager, text_tokens: int = 0) -> Vocabulary:
+    """Vocabulary of the last of a chain's `stages`, which grows from stage to stage.
+
+    The text tokenizer's size is `text_tokens`, or that of the tokenizer where it is at hand, or what the recipe's
+    option `size` asks for. Raises `UserError` where none of these is known.
+    """
+    start = starting_folder(stages[0])
+    base = Vocabulary.load(start / VOCABULARY) if start is not None else None
+    for recipe in stages:
+        plugins = manager.for_recipe(recipe)
+        if base is not None:
+            text = SizedText(base.blocks[0].size, base.text_fingerprint)
+        else:
+            text = SizedText(text_tokens or _text_size(recipe, plugins))
+        base = Vocabulary.build(text, plugins.modalities(), base=base)
+    assert base is not None
+    return base
+
+
+def _text_size(recipe: Recipe, plugins: EnabledPlugins) -> int:
+    owner = next((owner for owner, declared in plugins.modalities() if declared.text), "")
+    if not owner:
+        raise UserError(f"no plugin under `plugins:` declares `{TEXT}`; add the plugin `{TEXT}`")
+    asked = recipe.plugins.get(owner, {}).get("size", 0)
+    if isinstance(asked, int) and asked > 0:
+        return asked
+    try:
+        tokenizer = plugins.tokenizer(TEXT)
+    except UserError as error:
+        raise UserError(f"{error}. Without its files, tell its number of tokens: `text_tokens=64000`") from error
+    assert isinstance(tokenizer, TextTokenizer)
+    return tokenizer.size
