@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mio.core.data.batch import Batch
+from mio.core.data.plan import Changes
 from mio.core.module import MioModule
 from mio.core.parallel import compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.planning.compiled import partition_blocks
@@ -210,7 +211,7 @@ def _batch(layout: Layout, place: torch.device, last: bool) -> Batch:
         lengths,
         float(layout.micro_rows * layout.context),
         [[(0, 0)] * len(row) for row in lengths],
-        cursor={} if last else None,
+        changes=Changes() if last else None,
     )
 
 
