@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py [--rounds 4] [--only NAME ...]
 
-A decoder of 12.8 M parameters trains on packed documents of mixed lengths (`mixed_rows.py`), 4 rows of 512 tokens a
+A decoder of 12.8 M parameters trains on packed documents of mixed lengths (`mixed_rows.py`), 2 rows of 512 tokens a
 step, four different steps in turn. The first rows of the table take away what mio does by itself: mio has no switch
 for these slow ways, so they are replaced here, where the step calls them. Every row is a process of its own; in every
 round each does its four steps while the others wait. Tokens/s count tokens of documents, never padding. Memory is the
@@ -24,7 +24,7 @@ from mixed_rows import batches, packed_lengths
 from workers import Worker, serve, start_of_growth
 
 SHAPE = {"vocabulary": 16384, "width": 256, "layers": 6, "heads": 8, "kv_heads": 4, "ffn": 704}
-ROWS, CONTEXT, STEPS = 4, 512, 4
+ROWS, CONTEXT, STEPS = 2, 512, 4
 
 ADDED: list[tuple[str, dict[str, Any]]] = [
     ("one document per row, padded to the longest", {}),

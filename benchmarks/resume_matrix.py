@@ -1,6 +1,6 @@
 """Runs that are killed again and again: whether every one saw exactly the batches that its recipe plans.
 
-    python benchmarks/resume_matrix.py [--kills 20] [--seed 0]
+    python benchmarks/resume_matrix.py [--kills 20] [--seed 0] [--workers 0 2]
 
 For data workers 0 and 2, and for 1 rank, 2 ranks, and ranks that change at every start (from 2 to 1 and back, from 1 to
 2 and back), one run is killed with SIGKILL at so many random steps, one after the other, and then stopped with SIGTERM,
@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     options = parser.parse_args()
     draw = random.Random(options.seed)
     cases = inexact = lost = repeated = 0
@@ -39,7 +40,7 @@ def main() -> None:
         log = folder / "log"
         finish(folder, mio("fit", "lines.yaml", "runtime.runs=undisturbed"), log)
         truth = folder / "undisturbed/lines"
-        for workers in (0, 2):
+        for workers in options.workers:
             for label, ranks in RANKS.items():
                 run = f"w{workers}-{label.replace(' -> ', 'to')}"
                 journal = folder / run / "lines/journal.csv"

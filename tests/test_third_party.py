@@ -71,7 +71,7 @@ data: {groups: {melody: {sources: {tunes: {dataset: melody/tunes, templates: mel
 mixture: {ratios: {melody: 0.9, digits: 0.1, words: 0}}
 train:
   steps: 200
-  rows: 16
+  rows: 32
   optimizer:
     lr: 0.008
     muon_lr: 0.006

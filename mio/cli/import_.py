@@ -71,6 +71,6 @@ def _lines(made: Imported) -> list[str]:
     if made.overruled:
         lines.append(f"taken from config.json, not from the recipe: {', '.join(f'model.{n}' for n in made.overruled)}")
     if made.text_options is not None:
-        options = json.dumps(made.text_options, ensure_ascii=False)
+        options = json.dumps({"_replace_": True, **made.text_options}, ensure_ascii=False)
         lines.append(f"to start from it: start_from={made.folder} plugins.{blocks[0].owner}='{options}'")
     return lines

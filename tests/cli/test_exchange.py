@@ -53,7 +53,7 @@ def test_in_and_out_and_in_again(model, capsys):
     assert called(capsys, "import", model) == [
         "runs/Tiny-Llama: 14,896 parameters, 261 ids, 261 of text",
         "left out, without a token: 3 rows",
-        'to start from it: start_from=runs/Tiny-Llama plugins.text=\'{"tokenizer": "imported"}\'',
+        'to start from it: start_from=runs/Tiny-Llama plugins.text=\'{"_replace_": true, "tokenizer": "imported"}\'',
     ]
     recipe = yaml.safe_load((model.parent / "runs/Tiny-Llama/recipe.yaml").read_text())
     assert recipe["data"]["packing"]["context"] == 512
