@@ -8,8 +8,8 @@ OPTIMIZER = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 CLIP = 1.0
 
 
-def made_module(shape: dict[str, Any]) -> Any:
-    """A `MioModule` of a shape: `vocabulary`, `width`, `layers`, `heads`, `kv_heads` and `ffn`."""
+def made_module(shape: dict[str, Any], leaves: int = 1) -> Any:
+    """A `MioModule` of a shape (`vocabulary`, `width`, `layers`, `heads`, `kv_heads`, `ffn`), for so many streams."""
     import torch
 
     from mio.core.module import MioModule
@@ -30,7 +30,8 @@ def made_module(shape: dict[str, Any]) -> Any:
     optimizer = OptimizerConfig(
         lr=OPTIMIZER["lr"], betas=list(OPTIMIZER["betas"]), weight_decay=OPTIMIZER["weight_decay"], clip=CLIP
     )
-    return MioModule(config, vocabulary, TrainConfig(optimizer=optimizer), ("benchmark/rows/text",))
+    names = tuple(f"benchmark/{index}/text" for index in range(leaves))
+    return MioModule(config, vocabulary, TrainConfig(optimizer=optimizer), names)
 
 
 def train_on(module: Any, optimizer: Any, batch: Any, precision: str = "bf16") -> float:

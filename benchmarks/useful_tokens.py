@@ -69,9 +69,11 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
     from mio.core.heap import keep_freed_memory
 
     keep_freed_memory()
-    module = made_module({**SHAPE, "vocabulary": spec["vocabulary"]})
+    made = batches_of(spec)
+    leaves = 1 + max(int(batch.leaf.max()) for batch in made)
+    module = made_module({**SHAPE, "vocabulary": spec["vocabulary"]}, leaves)
     optimizer = module.configure_optimizers()["optimizer"]
-    batches = cycle(batches_of(spec))
+    batches = cycle(made)
     return lambda: train_on(module, optimizer, next(batches))
 
 
