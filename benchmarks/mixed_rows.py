@@ -42,11 +42,13 @@ def packed_lengths(rows: int, context: int, seed: int = 0) -> list[list[int]]:
     order = [group for group, share in SHARES.items() for _ in range(share)]
     generator.shuffle(order)
     found = []
+    number = 0
     for index in range(rows):
         group = order[index % len(order)]
         pool = pools[group]
         while len(pool) < _WINDOW:
-            pool.add(Entry(0, 0, max(2, min(context, length(group, generator))), False))
+            pool.add(Entry(0, number, max(2, min(context, length(group, generator))), False))
+            number += 1
         found.append([entry.length for entry in pool.fill(context)])
     return found
 
