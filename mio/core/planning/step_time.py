@@ -46,13 +46,17 @@ def sent(collective: Collective, per_node: int) -> Sent:
     """Bytes on the wire of a ring, the algorithm of large messages (Patarasuk and Yuan 2009).
 
     Of n ranks each sends (n - 1) / n of the tensor, twice for an all-reduce. A ring goes through the GPUs of a node one
-    after the other before it leaves it, so of g GPUs of a node one sends to another node.
+    after the other before it leaves it, so of g GPUs of a node one sends to another node. An all-to-all has no ring:
+    what is for the ranks of other nodes goes there.
     """
     n = len(collective.ranks)
     nodes = len({rank // per_node for rank in collective.ranks})
     passes = 2 if collective.kind == "all-reduce" else 1
     total = passes * (n - 1) / n * collective.size
-    between = total * nodes / n if nodes > 1 else 0.0
+    if collective.kind == "all-to-all":
+        between = collective.size * (nodes - 1) / nodes
+    else:
+        between = total * nodes / n if nodes > 1 else 0.0
     return Sent(total - between, between)
 
 
@@ -65,7 +69,10 @@ def seconds(collective: Collective, speed: Speed) -> float:
     nodes = len({rank // speed.per_node for rank in collective.ranks})
     passes = 2 if collective.kind == "all-reduce" else 1
     crossings = nodes if nodes > 1 else 0
-    latency = passes * (max(0, n - 1 - crossings) * NVLINK_LATENCY + crossings * speed.network.latency)
+    if collective.kind == "all-to-all":
+        latency = speed.network.latency if nodes > 1 else NVLINK_LATENCY
+    else:
+        latency = passes * (max(0, n - 1 - crossings) * NVLINK_LATENCY + crossings * speed.network.latency)
     wire = max(
         bytes_.within / (speed.gpu.nvlink * NVLINK_ACHIEVED),
         bytes_.between / (speed.network.bandwidth * speed.network.achieved),

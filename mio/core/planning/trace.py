@@ -296,6 +296,7 @@ _COLLECTIVES: dict[Any, tuple[str, int, int, bool]] = {
     _c10d.allreduce_.default: ("all-reduce", 0, 1, False),
     _c10d.broadcast_.default: ("broadcast", 0, 1, False),
     _c10d.allgather_.default: ("all-gather", 1, 2, True),
+    _c10d.alltoall_base_.default: ("all-to-all", 1, 2, False),
     _functional.all_gather_into_tensor.default: ("all-gather", 0, 2, True),
     _functional.reduce_scatter_tensor.default: ("reduce-scatter", 0, 3, False),
     _functional.all_reduce.default: ("all-reduce", 0, 2, False),

@@ -11,8 +11,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.distributed.tensor import DTensor, Placement, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
 
 _ROWS = 64
 
@@ -21,8 +21,29 @@ def local_region(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shape of this device's part of a tensor, and its place in the whole."""
     if not isinstance(tensor, DTensor):
         return tuple(tensor.shape), (0,) * tensor.dim()
-    shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-    return tuple(shape), tuple(offset)
+    mesh = tensor.device_mesh
+    coordinate = mesh.get_coordinate()
+    assert coordinate is not None
+    return region(tuple(tensor.shape), tuple(mesh.shape), tuple(coordinate), tuple(tensor.placements))
+
+
+def region(
+    shape: tuple[int, ...], mesh: tuple[int, ...], coordinate: tuple[int, ...], placements: tuple[Placement, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape of the part that the device at `coordinate` of a mesh has of a tensor, and its place in the whole.
+
+    A dimension is cut into parts of ceil(size / devices) rows, of which the last ones may be short or empty. Where two
+    dimensions of the mesh cut the same one, tensor parallelism cuts first and FSDP2 (`_StridedShard`) cuts its parts.
+    """
+    sizes, offsets = list(shape), [0] * len(shape)
+    cuts = [(dim, cut) for dim, cut in enumerate(placements) if isinstance(cut, Shard | _StridedShard)]
+    for dim, placement in sorted(cuts, key=lambda item: isinstance(item[1], _StridedShard)):
+        size = sizes[placement.dim]
+        step = -(-size // mesh[dim])
+        start = min(size, coordinate[dim] * step)
+        offsets[placement.dim] += start
+        sizes[placement.dim] = min(size, start + step) - start
+    return tuple(sizes), tuple(offsets)
 
 
 @torch.no_grad()

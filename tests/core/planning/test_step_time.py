@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mio.core.planning.hardware import GPUS, LAUNCH, MEMORY_ACHIEVED, NETWORKS, NVLINK_ACHIEVED, NVLINK_LATENCY
-from mio.core.planning.step_time import Speed, seconds, sent, step_time
+from mio.core.planning.step_time import Sent, Speed, seconds, sent, step_time
 from mio.core.planning.trace import Collective, Compute, Wait
 
 GPU, NETWORK = GPUS["h100"], NETWORKS["infiniband-400"]
@@ -25,6 +25,14 @@ def test_a_ring_sends_n_minus_1_of_n_and_one_gpu_of_a_node_sends_to_another(kind
     across = sent(Collective(kind, 1000, ACROSS, "gather"), 8)
     assert (across.within, across.between) == (0, factor * 500)
     assert sent(Collective(kind, 1000, (3,), "gather"), 8).within == 0
+
+
+def test_of_an_all_to_all_what_is_for_other_nodes_goes_there():
+    across = Collective("all-to-all", 16000, ALL, "exchange")
+    assert sent(across, 8) == Sent(7000, 8000)
+    wire = 8000e9 / 1000 / (NETWORK.bandwidth * NETWORK.achieved)
+    large = Collective("all-to-all", 16 * 10**9, ALL, "exchange")
+    assert seconds(large, SPEED) == pytest.approx(LAUNCH + NETWORK.latency + wire)
 
 
 def test_large_collectives_take_the_time_of_their_bytes():
