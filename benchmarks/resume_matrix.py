@@ -58,7 +58,7 @@ def main() -> None:
                     process = start(folder, begin(), log)
                     starts += 1
                     if not wait_for_step(process, journal, place):
-                        raise SystemExit(f"{run} ended before step {place}:\n{log.read_text()[-2000:]}")
+                        raise SystemExit(f"{run} ended before step {place}:\n{log.read_text()[-20000:]}")
                     for number in reversed(descendants(process.pid)):
                         os.kill(number, signal.SIGKILL)
                     process.wait()

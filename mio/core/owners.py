@@ -1,18 +1,19 @@
 """Shares out work on whole matrices among the ranks that hold their parts.
 
-Each matrix has an owner. In a round every rank is sent the parts of the matrix that it owns, and sends what it made of
-them back to all that hold a part. With n matrices on N ranks a rank thus works on n / N of them, where gathering each
-one everywhere would make every rank work on all.
+Each matrix has an owner. In a round every rank is sent the parts of the matrix that it owns, and sends back what it
+made of them. With n matrices on N ranks a rank thus works on n / N of them, where gathering each one everywhere would
+make every rank work on all. Where there are copies of the parameters (hybrid sharding), an owner deals with the ranks
+of its own copy, and these pass their parts on to the other copies.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -20,9 +21,6 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Placement, Replicate
 
 from mio.core.transformer.initial import region
-
-_PIECE = 2**27
-"""Elements of other ranks' matrices that a rank sends or is sent at once."""
 
 Box = tuple[slice, ...]
 
@@ -36,32 +34,39 @@ class Place:
     shape: tuple[int, ...]
     owner: int
     parts: Mapping[int, Box]
-    """By rank; where there are copies, several ranks have the same part."""
+    """By rank, of the copy that the owner belongs to."""
     sources: tuple[int, ...]
-    """The ranks whose parts make up the copy that the owner belongs to."""
+    """Ranks of that copy whose parts make up the matrix."""
+    part: Box
+    """This rank's, of whichever copy."""
+    copies: Any
+    """Process group of the ranks that have the same part, one of each copy; None without copies."""
+    root: int
+    """The one among them that belongs to the owner's copy."""
+
+
+_Entry = tuple[int, Place, Box]
+"""The rank at the other end, a matrix, and the part of it that is sent."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Leg:
-    """What this rank sends and is sent at once: parts by the rank at the other end, in ascending order of ranks."""
+    """What this rank sends and is sent at once, by ascending rank of the other end."""
 
-    outgoing: list[tuple[int, Place, Box]]
-    incoming: list[tuple[int, Place, Box]]
+    outgoing: list[_Entry]
+    incoming: list[_Entry]
 
-    def carry(self, take: Callable[[Place, Box], Tensor], device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
-        """Sends the part that `take` finds for each outgoing entry; gives those that came in, flat. A collective."""
+    def carry(
+        self, take: Callable[[Place, Box], Tensor], device: torch.device, dtype: torch.dtype
+    ) -> dict[Any, Tensor]:
+        """Sends what `take` finds for each outgoing entry; what came in, flat, by (rank, index). A collective call."""
         sent = [take(place, box).reshape(-1).to(dtype) for _, place, box in self.outgoing]
         buffer = torch.cat(sent) if sent else torch.empty(0, dtype=dtype, device=device)
         sizes = [_elements(box) for _, _, box in self.incoming]
         received = torch.empty(sum(sizes), dtype=dtype, device=device)
-        dist.all_to_all_single(received, buffer, self._counts(self.incoming), self._counts(self.outgoing))
-        return iter(received.split(sizes))
-
-    def _counts(self, entries: Sequence[tuple[int, Place, Box]]) -> list[int]:
-        counts = [0] * dist.get_world_size()
-        for rank, _, box in entries:
-            counts[rank] += _elements(box)
-        return counts
+        dist.all_to_all_single(received, buffer, _counts(self.incoming), _counts(self.outgoing))
+        keys = [(rank, place.index) for rank, place, _ in self.incoming]
+        return dict(zip(keys, received.split(sizes), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +74,8 @@ class Round:
     """Matrices that are worked on at the same time, about one on each rank."""
 
     places: list[Place]
-    to_owners: list[_Leg]
-    from_owners: list[_Leg]
+    to_owners: _Leg
+    from_owners: _Leg
 
     def gather(self, parts: Mapping[int, Tensor], device: torch.device, dtype: torch.dtype) -> dict[int, Tensor]:
         """The matrices that this rank owns, whole, by index. A collective call.
@@ -80,13 +85,13 @@ class Round:
             device: where everything is.
             dtype: what they travel in and arrive in.
         """
-        mine = [place for place in self.places if place.owner == dist.get_rank()]
-        wholes = {place.index: torch.empty(place.shape, dtype=dtype, device=device) for place in mine}
-        for leg in self.to_owners:
-            flat = leg.carry(lambda place, _: parts[place.index], device, dtype)
-            for (_, place, box), values in zip(leg.incoming, flat, strict=True):
-                part = wholes[place.index][box]
-                part.copy_(values.view(part.shape))
+        arrived = self.to_owners.carry(lambda place, _: parts[place.index], device, dtype)
+        wholes: dict[int, Tensor] = {}
+        for rank, place, box in self.to_owners.incoming:
+            if place.index not in wholes:
+                wholes[place.index] = torch.empty(place.shape, dtype=dtype, device=device)
+            part = wholes[place.index][box]
+            part.copy_(arrived[rank, place.index].view(part.shape))
         return wholes
 
     def hand_back(
@@ -99,10 +104,14 @@ class Round:
             device: where everything is.
             dtype: what they travel in and arrive in.
         """
-        for leg in self.from_owners:
-            flat = leg.carry(lambda place, box: wholes[place.index][box], device, dtype)
-            for (_, place, box), values in zip(leg.incoming, flat, strict=True):
-                yield place.index, values.view([side.stop - side.start for side in box])
+        arrived = self.from_owners.carry(lambda place, box: wholes[place.index][box], device, dtype)
+        for place in self.places:
+            part = arrived.get((place.owner, place.index))
+            if part is None:
+                part = torch.empty(_elements(place.part), dtype=dtype, device=device)
+            if place.copies is not None and len(part):
+                dist.broadcast(part, place.root, group=place.copies)
+            yield place.index, part.view([side.stop - side.start for side in place.part])
 
 
 def share_out(matrices: Sequence[Tensor]) -> list[Round]:
@@ -116,38 +125,39 @@ def share_out(matrices: Sequence[Tensor]) -> list[Round]:
     turns: list[list[Place]] = []
     for index in sorted(range(len(matrices)), key=lambda i: -_work(matrices[i])):
         matrix = cast("DTensor", matrices[index])
-        mesh = matrix.device_mesh
+        size = matrix.device_mesh.size()
         # Tensor parallelism splits some matrices over all ranks and others over those of one of several submeshes,
         # which see no more than their own: loads are kept for each size of mesh, by place in it.
-        load = loads.setdefault(mesh.size(), [(0.0, 0)] * mesh.size())
-        chosen = min(range(len(load)), key=load.__getitem__)
+        load = loads.setdefault(size, [(0.0, 0)] * size)
+        chosen = min(range(size), key=load.__getitem__)
         work, turn = load[chosen]
         load[chosen] = work + _work(matrix), turn + 1
         if turn == len(turns):
             turns.append([])
-        turns[turn].append(_place(index, matrix, chosen))
-    return [
-        Round(
-            places,
-            [_to_owners(piece, rank) for piece in _pieces(places)],
-            [_from_owners(piece, rank) for piece in _pieces(places)],
-        )
-        for places in turns
-    ]
+        turns[turn].append(_place(index, matrix, chosen, rank))
+    return [Round(places, _to_owners(places, rank), _from_owners(places, rank)) for places in turns]
 
 
-def _place(index: int, matrix: DTensor, owner: int) -> Place:
+def _place(index: int, matrix: DTensor, owner: int, rank: int) -> Place:
     """`owner` is a place in the matrix's mesh, counted row by row."""
-    mesh = matrix.device_mesh
-    ranks, placements = mesh.mesh.flatten().tolist(), tuple(matrix.placements)
-    coordinates, boxes = _layout(tuple(matrix.shape), tuple(mesh.shape), placements)
+    mesh, shape, placements = matrix.device_mesh, tuple(matrix.shape), tuple(matrix.placements)
+    ranks = mesh.mesh.flatten().tolist()
+    coordinates, boxes = _layout(shape, tuple(mesh.shape), placements)
+    at, mine = coordinates[owner], coordinates[ranks.index(rank)]
     copied = [dim for dim, placement in enumerate(placements) if isinstance(placement, Replicate)]
-    sources = tuple(
-        rank
-        for rank, coordinate in zip(ranks, coordinates, strict=True)
-        if all(coordinate[dim] == coordinates[owner][dim] for dim in copied)
+    copy = next((dim for dim in copied if mesh.shape[dim] > 1), None)
+    members = [place for place, coordinate in enumerate(coordinates) if copy is None or coordinate[copy] == at[copy]]
+    root = mine if copy is None else (*mine[:copy], at[copy], *mine[copy + 1 :])
+    return Place(
+        index,
+        shape,
+        ranks[owner],
+        {ranks[place]: boxes[place] for place in members},
+        tuple(ranks[place] for place in members if all(coordinates[place][dim] == at[dim] for dim in copied)),
+        boxes[ranks.index(rank)],
+        None if copy is None else mesh.get_group(copy),
+        ranks[coordinates.index(root)],
     )
-    return Place(index, tuple(matrix.shape), ranks[owner], dict(zip(ranks, boxes, strict=True)), sources)
 
 
 @lru_cache(maxsize=256)
@@ -158,38 +168,35 @@ def _layout(
     coordinates = list(product(*map(range, mesh)))
     parts = [region(shape, mesh, coordinate, placements) for coordinate in coordinates]
     return coordinates, [
-        tuple(slice(at, at + size) for at, size in zip(offset, part, strict=True)) for part, offset in parts
+        tuple(slice(start, start + size) for start, size in zip(offset, part, strict=True)) for part, offset in parts
     ]
 
 
-def _pieces(places: Sequence[Place]) -> Iterator[list[Place]]:
-    """The matrices of a round, a few at a time where much of each goes to every rank. The same on every rank."""
-    piece: list[Place] = []
-    held = 0
-    for place in places:
-        largest = max(map(_elements, place.parts.values()))
-        if piece and held + largest > _PIECE:
-            yield piece
-            piece, held = [], 0
-        piece.append(place)
-        held += largest
-    yield piece
+def _to_owners(places: Iterable[Place], rank: int) -> _Leg:
+    outgoing = [(place.owner, place, place.part) for place in places if rank in place.sources]
+    incoming = [(source, place, place.parts[source]) for place in _owned(places, rank) for source in place.sources]
+    return _Leg(sorted(outgoing, key=_rank), sorted(incoming, key=_rank))
 
 
-def _to_owners(places: Sequence[Place], rank: int) -> _Leg:
-    outgoing = [(place.owner, place, place.parts[rank]) for place in places if rank in place.sources]
-    incoming = [(r, place, place.parts[r]) for place in places if place.owner == rank for r in place.sources]
-    return _Leg(sorted(outgoing, key=_peer), sorted(incoming, key=_peer))
+def _from_owners(places: Iterable[Place], rank: int) -> _Leg:
+    outgoing = [(member, place, box) for place in _owned(places, rank) for member, box in place.parts.items()]
+    incoming = [(place.owner, place, place.part) for place in places if rank in place.parts]
+    return _Leg(sorted(outgoing, key=_rank), sorted(incoming, key=_rank))
 
 
-def _from_owners(places: Sequence[Place], rank: int) -> _Leg:
-    outgoing = [(r, place, box) for place in places if place.owner == rank for r, box in place.parts.items()]
-    incoming = [(place.owner, place, place.parts[rank]) for place in places]
-    return _Leg(sorted(outgoing, key=_peer), sorted(incoming, key=_peer))
+def _owned(places: Iterable[Place], rank: int) -> list[Place]:
+    return [place for place in places if place.owner == rank]
 
 
-def _peer(entry: tuple[int, Place, Box]) -> int:
+def _rank(entry: _Entry) -> int:
     return entry[0]
+
+
+def _counts(entries: Sequence[_Entry]) -> list[int]:
+    counts = [0] * dist.get_world_size()
+    for rank, _, box in entries:
+        counts[rank] += _elements(box)
+    return counts
 
 
 def _elements(box: Box) -> int:

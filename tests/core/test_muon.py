@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from mio.core import muon, owners
+from mio.core import muon
 from mio.core.muon import SplitMuon
 from mio.core.transformer.initial import region
 
@@ -79,11 +79,10 @@ def on_rank(rank, size, folder):
 
     muon._orthogonal = counted
     found = {}
-    for layout, piece in product(LAYOUTS, (owners._PIECE, 100)):  # all of a round at once, and little by little
-        owners._PIECE = piece
+    for layout in LAYOUTS:
         turned.clear()
         model = spread(layout, size)
-        found[layout, piece] = trained(model, SplitMuon(model.parameters(), **RATES)), list(turned)
+        found[layout] = trained(model, SplitMuon(model.parameters(), **RATES)), list(turned)
     torch.save(found, f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
     os._exit(0)  # a thread of gloo that wakes up while the interpreter is taken down would abort the process
@@ -96,11 +95,11 @@ def test_split_matrices_move_as_whole_ones_and_each_is_orthogonalised_where_it_i
     model = made()
     expected = trained(model, torch.optim.Muon(model.parameters(), **RATES))
     ranks = [torch.load(tmp_path / str(rank)) for rank in range(size)]
-    for layout, piece in ranks[0]:
-        for weights, _ in (rank[layout, piece] for rank in ranks):
+    for layout in LAYOUTS:
+        for weights, _ in (rank[layout] for rank in ranks):
             for name, weight in expected.items():
-                assert torch.equal(weights[name], weight), (layout, piece, name)
-        worked = [turned for _, turned in (rank[layout, piece] for rank in ranks)]
+                assert torch.equal(weights[name], weight), (layout, name)
+        worked = [turned for _, turned in (rank[layout] for rank in ranks)]
         # what tensor parallelism leaves whole is worked on once by each of its two sides
         copies = {name: 2 if layout == "tensor" and name not in ("up", "down") else 1 for name in SIZES}
         times = 3 * sum(copies.values())
