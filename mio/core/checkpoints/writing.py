@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import shutil
 import threading
 import time
@@ -200,7 +201,8 @@ class CheckpointWriter:
     def _wait_for(self, ready: Callable[[], bool], partial: Path, problem: str) -> None:
         deadline = time.monotonic() + self.patience
         while not ready():
-            failed = any(partial.glob("*.failed")) or (not partial.exists() and not ready())
+            names = _names(partial)
+            failed = any(name.endswith(".failed") for name in names) if names is not None else not ready()
             if failed or time.monotonic() > deadline:
                 why = "another rank failed" if failed else f"{self.patience:.0f} s are over"
                 raise UserError(f"{problem} ({why}); earlier checkpoints are whole")
@@ -228,6 +230,14 @@ def _remove(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _names(folder: Path) -> list[str] | None:
+    """What is in a folder; None if there is none. It may be renamed at any moment, which `Path.glob` does not bear."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

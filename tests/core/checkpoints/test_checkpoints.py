@@ -178,6 +178,27 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         assert all(bool((checkpoint.read(f"t{i}") == checkpoint.state["step"]).all()) for i in range(8))
 
 
+def test_a_rank_that_looks_just_when_the_checkpoint_is_put_in_place_takes_it(tmp_path, monkeypatch):
+    """The folder that it waits in gets its final name between two system calls of its look."""
+    partial, final = tmp_path / "step-00000001.partial-a", tmp_path / "step-00000001"
+    partial.mkdir()
+    (partial / writing.INDEX).write_text("{}")
+
+    def renaming(look):
+        def renamed(folder):
+            if Path(folder) == partial and partial.exists():
+                partial.rename(final)
+            return look(folder)
+
+        return renamed
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, renaming(getattr(os, name)))
+    waiting = CheckpointWriter(tmp_path, rank=1, world_size=2, attempt="a", patience=5)
+    waiting._wait_for(lambda: (final / writing.INDEX).exists(), partial, "not completed")
+    assert final.exists()
+
+
 class Pair(nn.Module):
     """Two matrices, one with a number of rows that four ranks cannot share evenly."""
 
