@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import shutil
 import threading
 import time
@@ -235,7 +234,7 @@ def _remove(path: Path) -> None:
 def _names(folder: Path) -> list[str] | None:
     """What is in a folder; None if there is none. It may be renamed at any moment, which `Path.glob` does not bear."""
     try:
-        return os.listdir(folder)
+        return [path.name for path in folder.iterdir()]
     except FileNotFoundError:
         return None
 

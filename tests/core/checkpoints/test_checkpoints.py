@@ -195,7 +195,7 @@ def test_a_rank_that_looks_just_when_the_checkpoint_is_put_in_place_takes_it(tmp
     for name in ("listdir", "scandir"):
         monkeypatch.setattr(os, name, renaming(getattr(os, name)))
     waiting = CheckpointWriter(tmp_path, rank=1, world_size=2, attempt="a", patience=5)
-    waiting._wait_for(lambda: (final / writing.INDEX).exists(), partial, "not completed")
+    waiting._wait_for((final / writing.INDEX).exists, partial, "not completed")
     assert final.exists()
 
 
