@@ -94,7 +94,7 @@ def measure(arguments: list[str], answer: Path) -> None:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from mio.core.checkpoints import CheckpointWriter
+    from mio.core.checkpoints.writing import CheckpointWriter
     from mio.core.fit import fit_chain
     from mio.core.plugins import PluginManager
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.util
 import inspect
 import re
 import shlex
@@ -225,3 +226,13 @@ def test_the_run_folder_is_listed_as_it_is_written():
         run.SAMPLES,
     )
     assert not [name for name in names if f"`{name}" not in listed]
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda path: path.name)
+def test_what_a_benchmark_imports_of_mio_is_there(script):
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mio":
+            module = importlib.import_module(node.module)
+            missing = [name.name for name in node.names if not hasattr(module, name.name)]
+            submodules = [name for name in missing if importlib.util.find_spec(f"{node.module}.{name}")]
+            assert missing == submodules, f"{script.name}:{node.lineno}: {node.module}"

@@ -24,6 +24,7 @@ from torch.optim import optimizer as optimizer_module
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
+from mio.core.owners import share_out
 from mio.core.transformer import layers, model
 from mio.core.transformer.documents import Documents
 from mio.core.transformer.experts import SparseExperts
@@ -71,7 +72,8 @@ def pretended_gpu() -> Iterator[None]:
 
 @contextlib.contextmanager
 def pretended_cpu(made: Callable[[Tensor], None]) -> Iterator[None]:
-    """Tensors on CPUs without numbers in them, but for those that say which documents there are: `made` gets these."""
+    """Tensors on CPUs without numbers in them, but for those that say which documents and ranks there are: `made` gets
+    these."""
 
     def known(build: Callable[[], Any]) -> Any:
         with unset_fake_temporarily():
@@ -85,6 +87,7 @@ def pretended_cpu(made: Callable[[Tensor], None]) -> Iterator[None]:
     with (
         patch.object(Documents, "from_lengths", classmethod(lambda *given: known(lambda: from_lengths(*given)))),
         patch.object(Documents, "derive", lambda self, key, build: derive(self, key, lambda: known(build))),
+        patch("mio.core.muon.share_out", lambda matrices: known(lambda: share_out(matrices))),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield

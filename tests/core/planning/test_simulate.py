@@ -99,7 +99,11 @@ def test_muon_keeps_one_momentum_of_the_matrices_inside_the_layers():
     matrices = 4 * 3 * (BLOCK - 512) // 16
     assert run().held[OPTIMIZER] - muon.held[OPTIMIZER] == pytest.approx(matrices, abs=60 * 512)
     parts, owned = 3 * (BLOCK - 512) // 16, 256 * 704  # of every matrix a sixteenth; of 21 one is this rank's
-    assert collectives(muon, "exchange")["all-to-all", 16] == 2 * (parts + owned)  # there and back in bfloat16
+    exchanged = 2 * (parts + owned)  # there and back in bfloat16
+    assert collectives(muon, "exchange")["all-to-all", 16] == exchanged
+    cpu = replace(LAYOUT, device="cpu")
+    muon = run(train=TrainConfig(optimizer=OptimizerConfig(kind="muon")), layout=cpu)
+    assert collectives(muon, "exchange")["all-to-all", 16] == exchanged
 
 
 # --- activations
