@@ -140,28 +140,13 @@ def litgpt(spec: dict[str, Any]) -> dict[str, Any]:
     """litgpt's model and loss as its `pretrain.py` uses them: bfloat16 throughout, the whole model compiled."""
     import torch
     from lightning.fabric import Fabric
-    from litgpt import GPT, Config
+    from litgpt import GPT
     from litgpt.utils import chunked_cross_entropy
+    from peer_sides import litgpt_config
 
-    config = Config(
-        name="benchmark",
-        block_size=spec["context"],
-        vocab_size=spec["vocabulary"],
-        padded_vocab_size=-(-spec["vocabulary"] // 64) * 64,
-        n_layer=spec["layers"],
-        n_head=spec["heads"],
-        n_query_groups=spec["kv_heads"],
-        n_embd=spec["width"],
-        intermediate_size=spec["ffn"],
-        norm_class_name="RMSNorm",
-        mlp_class_name="LLaMAMLP",
-        bias=False,
-        parallel_residual=False,
-        rotary_percentage=1.0,
-    )
     fabric = Fabric(accelerator=spec["device"], devices=1, precision="bf16-true")
     with fabric.init_module(empty_init=False):
-        model: Any = GPT(config)
+        model: Any = GPT(litgpt_config(spec, spec["context"], -(-spec["vocabulary"] // 64) * 64))
     if spec["compiled"]:
         model = torch.compile(model)
     model = fabric.setup(model)

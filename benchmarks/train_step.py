@@ -16,10 +16,11 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
-from itertools import product
+from itertools import product, repeat
 from typing import Any
 
-from mio_side import CLIP, OPTIMIZER, made_module, train_on
+from mio_side import made_module, train_on
+from peer_sides import litgpt_step, transformers_step
 from workers import LITGPT, Worker, environment, serve, start_of_growth
 
 ROWS, LENGTH = 8, 512
@@ -97,89 +98,16 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
 
 
 def build_litgpt(spec: dict[str, Any]) -> Callable[[], float]:
-    """litgpt's own model and losses under Fabric, as in its `pretrain.py`; AdamW fused, which it has on CUDA only."""
-    import torch
-    from lightning.fabric import Fabric
-    from litgpt import GPT, Config
-    from litgpt.utils import chunked_cross_entropy
-
     start_of_growth()
-    torch.manual_seed(0)
-    config = Config(
-        name="benchmark",
-        block_size=LENGTH,
-        vocab_size=spec["vocabulary"],
-        padded_vocab_size=spec["vocabulary"],
-        n_layer=spec["layers"],
-        n_head=spec["heads"],
-        n_query_groups=spec["kv_heads"],
-        n_embd=spec["width"],
-        intermediate_size=spec["ffn"],
-        norm_class_name="RMSNorm",
-        mlp_class_name="LLaMAMLP",
-        bias=False,
-        parallel_residual=False,
-        rotary_percentage=1.0,
-    )
-    fabric = Fabric(accelerator="cpu", devices=1, precision=spec["precision"])
-    with fabric.init_module():
-        model: Any = GPT(config)
-    if spec["compile"]:
-        model = torch.compile(model)
-    model = fabric.setup(model)
-    optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), **OPTIMIZER, fused=True))
-    tokens = tokens_of(spec)
-    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    head_chunk = 128 if spec["loss"] == "chunked head" else 0
-    loss_chunk = 0 if spec["loss"] == "whole" else 128
-
-    def step() -> float:
-        loss = chunked_cross_entropy(model(inputs, lm_head_chunk_size=head_chunk), targets, chunk_size=loss_chunk)
-        fabric.backward(loss)
-        fabric.clip_gradients(model, optimizer, max_norm=CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach())
-
-    return step
+    return litgpt_step(spec, LENGTH, repeat(tokens_of(spec)))
 
 
 def build_transformers(spec: dict[str, Any]) -> Callable[[], float]:
-    """`LlamaForCausalLM` with its own loss."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     start_of_growth()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=spec["vocabulary"],
-        hidden_size=spec["width"],
-        intermediate_size=spec["ffn"],
-        num_hidden_layers=spec["layers"],
-        num_attention_heads=spec["heads"],
-        num_key_value_heads=spec["kv_heads"],
-        max_position_embeddings=LENGTH,
-        tie_word_embeddings=False,
-        use_cache=False,
-        attn_implementation=spec["attention"],
-    )
-    mixed = spec["precision"] == "bf16-mixed"
-    model = LlamaForCausalLM(config).to(torch.float32 if mixed else torch.bfloat16).train()
-    optimizer = torch.optim.AdamW(model.parameters(), **OPTIMIZER, fused=True)
-    called: Any = torch.compile(model) if spec["compile"] else model
     tokens = tokens_of(spec)
-    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-
-    def step() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = called(input_ids=inputs, shift_labels=targets, labels=targets).loss
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach())
-
-    return step
+    targets = tokens[:, 1:].contiguous()
+    batch = {"input_ids": tokens[:, :-1].contiguous(), "shift_labels": targets, "labels": targets}
+    return transformers_step(spec, LENGTH, repeat(batch))
 
 
 def start(side: str, shape: str, configuration: dict[str, Any]) -> Worker:

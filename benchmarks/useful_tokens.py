@@ -27,13 +27,14 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mio_side import CLIP, OPTIMIZER, made_module, train_on
+from mio_side import made_module, train_on
+from peer_sides import litgpt_step, transformers_step
 from train_step import BEST, SHAPES
 from workers import LITGPT, Worker, environment, serve
 
@@ -78,89 +79,29 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
 
 
 def build_litgpt(spec: dict[str, Any]) -> Callable[[], float]:
-    """litgpt's own model and losses under Fabric, as in its `pretrain.py`, on rows of `TokensLoader`'s kind."""
+    """litgpt on rows of `TokensLoader`'s kind."""
     import torch
-    from lightning.fabric import Fabric
-    from litgpt import GPT, Config
-    from litgpt.utils import chunked_cross_entropy
 
-    torch.manual_seed(0)
-    config = Config(
-        name="benchmark",
-        block_size=CONTEXT,
-        vocab_size=spec["vocabulary"],
-        padded_vocab_size=spec["vocabulary"],
-        n_layer=SHAPE["layers"],
-        n_head=SHAPE["heads"],
-        n_query_groups=SHAPE["kv_heads"],
-        n_embd=SHAPE["width"],
-        intermediate_size=SHAPE["ffn"],
-        norm_class_name="RMSNorm",
-        mlp_class_name="LLaMAMLP",
-        bias=False,
-        parallel_residual=False,
-        rotary_percentage=1.0,
-    )
-    fabric = Fabric(accelerator="cpu", devices=1, precision=spec["precision"])
-    with fabric.init_module():
-        model: Any = GPT(config)
-    model = fabric.setup(model)
-    optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), **OPTIMIZER, fused=True))
     stream = torch.from_numpy(np.concatenate(documents_of(spec)).astype(np.int64))
     rows = stream[: len(stream) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
     steps = cycle(rows[: len(rows) // spec["rows"] * spec["rows"]].split(spec["rows"]))
-    loss_chunk = 0 if spec["loss"] == "whole" else 128
-
-    def step() -> float:
-        tokens = next(steps)
-        logits = model(tokens[:, :-1].contiguous(), lm_head_chunk_size=128 if spec["loss"] == "chunked head" else 0)
-        loss = chunked_cross_entropy(logits, tokens[:, 1:].contiguous(), chunk_size=loss_chunk)
-        fabric.backward(loss)
-        fabric.clip_gradients(model, optimizer, max_norm=CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach())
-
-    return step
+    return litgpt_step({**SHAPE, **spec}, CONTEXT, steps)
 
 
 def build_transformers(spec: dict[str, Any]) -> Callable[[], float]:
-    """`LlamaForCausalLM` with its own loss on padded batches."""
+    """transformers on padded batches."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from torch.nn.utils.rnn import pad_sequence
 
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=spec["vocabulary"],
-        hidden_size=SHAPE["width"],
-        intermediate_size=SHAPE["ffn"],
-        num_hidden_layers=SHAPE["layers"],
-        num_attention_heads=SHAPE["heads"],
-        num_key_value_heads=SHAPE["kv_heads"],
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=False,
-        use_cache=False,
-        attn_implementation=spec["attention"],
-    )
-    mixed = spec["precision"] == "bf16-mixed"
-    model = LlamaForCausalLM(config).to(torch.float32 if mixed else torch.bfloat16).train()
-    optimizer = torch.optim.AdamW(model.parameters(), **OPTIMIZER, fused=True)
-    groups = cycle(padded_groups(documents_of(spec), spec["group"]))
+    def batches() -> Iterator[dict[str, Any]]:
+        for documents in cycle(padded_groups(documents_of(spec), spec["group"])):
+            group = [torch.from_numpy(document.astype(np.int64)) for document in documents]
+            inputs = pad_sequence([tokens[:-1] for tokens in group], batch_first=True)
+            targets = pad_sequence([tokens[1:] for tokens in group], batch_first=True, padding_value=-100)
+            mask = (targets != -100).long()
+            yield {"input_ids": inputs, "attention_mask": mask, "shift_labels": targets, "labels": targets}
 
-    def step() -> float:
-        group = [torch.from_numpy(document.astype(np.int64)) for document in next(groups)]
-        inputs = torch.nn.utils.rnn.pad_sequence([tokens[:-1] for tokens in group], batch_first=True)
-        targets = torch.nn.utils.rnn.pad_sequence([tokens[1:] for tokens in group], True, padding_value=-100)
-        mask = (targets != -100).long()
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = model(input_ids=inputs, attention_mask=mask, shift_labels=targets, labels=targets).loss
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach())
-
-    return step
+    return transformers_step({**SHAPE, **spec}, CONTEXT, batches())
 
 
 def padded_groups(documents: Documents, size: int) -> list[Documents]:
