@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mio_side import CLIP, OPTIMIZER
+from workers import start_of_growth
 
 
 def litgpt_config(spec: dict[str, Any], context: int, rows: int) -> Any:
@@ -44,6 +45,7 @@ def litgpt_step(spec: dict[str, Any], context: int, batches: Iterator[Any]) -> C
     from litgpt import GPT
     from litgpt.utils import chunked_cross_entropy
 
+    start_of_growth()
     torch.manual_seed(0)
     fabric = Fabric(accelerator="cpu", devices=1, precision=spec["precision"])
     with fabric.init_module():
@@ -57,8 +59,9 @@ def litgpt_step(spec: dict[str, Any], context: int, batches: Iterator[Any]) -> C
 
     def step() -> float:
         tokens = next(batches)
-        logits = model(tokens[:, :-1].contiguous(), lm_head_chunk_size=head_chunk)
-        loss = chunked_cross_entropy(logits, tokens[:, 1:].contiguous(), chunk_size=loss_chunk)
+        inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        # the logits get no name here, which would keep them through the backward pass
+        loss = chunked_cross_entropy(model(inputs, lm_head_chunk_size=head_chunk), targets, chunk_size=loss_chunk)
         fabric.backward(loss)
         fabric.clip_gradients(model, optimizer, max_norm=CLIP)
         optimizer.step()
@@ -76,6 +79,7 @@ def transformers_step(spec: dict[str, Any], context: int, batches: Iterator[dict
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    start_of_growth()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=spec["vocabulary"],

@@ -50,13 +50,13 @@ SEARCH = {
 BEST: dict[str, dict[str, dict[str, Any]]] = {
     "13m": {
         "mio": {},
-        "litgpt": {"precision": "bf16-true", "loss": "chunked loss", "compile": False},
-        "transformers": {"precision": "bf16-true", "attention": "sdpa", "compile": False},
+        "litgpt": {"precision": "bf16-true", "loss": "chunked loss", "compile": True},
+        "transformers": {"precision": "bf16-true", "attention": "sdpa", "compile": True},
     },
     "60m": {
         "mio": {},
         "litgpt": {"precision": "bf16-true", "loss": "chunked loss", "compile": False},
-        "transformers": {"precision": "bf16-true", "attention": "sdpa", "compile": False},
+        "transformers": {"precision": "bf16-true", "attention": "sdpa", "compile": True},
     },
 }
 
@@ -98,12 +98,10 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
 
 
 def build_litgpt(spec: dict[str, Any]) -> Callable[[], float]:
-    start_of_growth()
     return litgpt_step(spec, LENGTH, repeat(tokens_of(spec)))
 
 
 def build_transformers(spec: dict[str, Any]) -> Callable[[], float]:
-    start_of_growth()
     tokens = tokens_of(spec)
     targets = tokens[:, 1:].contiguous()
     batch = {"input_ids": tokens[:, :-1].contiguous(), "shift_labels": targets, "labels": targets}

@@ -5,7 +5,7 @@ transformers, and documents one after the other in rows of litgpt; bf16 on a CPU
 
 Documents are those of `data_path.py` in the ratios of a stage of MIO, by tokens, drawn by mio's own data module with
 its packing (context 2,800, window 4,096). The model is the 13 M one of `train_step.py` with the vocabulary of these
-documents; the peers have the configurations that are best there.
+documents; the peers have the configurations that are best there, without compilation.
 
 - mio trains on `--rows` packed rows a step. Useful are the positions of documents, not the padding.
 - transformers is given the same documents in the same order, `--documents` a step, padded to the longest of them, with
@@ -216,7 +216,7 @@ def main() -> None:
         workers, useful = {}, {}
         for side, configuration in BEST["13m"].items():
             python = environment("litgpt", LITGPT) if side == "litgpt" else sys.executable
-            workers[side] = Worker(python, __file__, {"side": side, **spec, **configuration})
+            workers[side] = Worker(python, __file__, {"side": side, **spec, **configuration, "compile": False})
             useful[side] = cycle(useful_per_step(spec, side))
         speeds: dict[str, list[float]] = {side: [] for side in workers}
         for count in range(given.rounds + 1):
