@@ -1,0 +1,108 @@
+"""Files that are whole or not there: atomic writing, JSON that is read with care, locks of folders. Free of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mio.core.errors import DataError, UserError
+
+PARTIAL = ".partial"
+"""Ending of a file that is still being written. One that is older than its writer can be deleted."""
+_LARGEST_JSON = 256 << 20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: beside its place, then renamed. An error leaves what was there before."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_text`, for bytes."""
+    number, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=PARTIAL, dir=path.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())  # mkstemp makes files that nobody else can read
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Writes JSON whole or not at all. Raises `ValueError` for numbers that JSON does not have (NaN, infinities)."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=default) + "\n")
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Args:
+        advice: what to do about a damaged file, for the message.
+
+    Raises:
+        DataError: the file is not there, cannot be read, is no JSON, holds no object, or a key occurs twice.
+    """
+    try:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; {advice}")
+        if path.stat().st_size > _LARGEST_JSON:
+            raise DataError(f"{path}: is damaged (over {_LARGEST_JSON >> 20} MiB); {advice}")
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise DataError(f"{path}: is damaged ({error}); {advice}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is damaged (not a JSON object); {advice}")
+    return content
+
+
+@contextlib.contextmanager
+def locked(folder: Path, busy: str, name: str = ".lock") -> Iterator[None]:
+    """Holds the lock of a folder, which the system gives back when the process ends, however it ends.
+
+    A file system without locks is not locked.
+
+    Args:
+        busy: message of the `UserError` that is raised if another process holds the lock.
+    """
+    with (folder / name).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key `{twice}` occurs twice")
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now
