@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mio.core.data.readers import metadata
 from mio.core.data.readers.records import Kinds, RowReader, path_option
 from mio.core.errors import DataError
-from mio.core.modality import Record
+from mio.core.modality import TEXT, Record
 
-TABLES = ("metadata.jsonl", "metadata.csv")
-_FILE = "file_name"
+_SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 
 
 class MediaFolder:
     """The media files below a folder, sorted by path.
 
-    Which modality a file is of is told by its ending. A `metadata.jsonl` or `metadata.csv` gives the records instead:
-    its column `file_name` becomes the field of the file's modality, `X_file_name` the field X, and the other columns
-    are fields as they are. Without one, each file is a record with the field of its modality, `name` (the file's,
-    without its ending) and, where it lies in a folder of its own, `label` (that folder's name).
+    Which modality a file is of is told by its ending. Tables (`metadata.jsonl`, `metadata.csv`, `metadata.parquet`) in
+    the folder or below it give the records instead, each line one: the column `file_name` becomes the field of the
+    file's modality, `X_file_name` the field X, `file_names` and `X_file_names` are lists of files, and other columns
+    are fields as they are. Paths start at the table's folder. Of tables that tell of one file, the nearest counts.
+
+    Without a table, each file is a record with the field of its modality, `name` (the file's, without its ending) and,
+    where it lies in a folder of its own, `label` (that folder's name). Hidden files and folders, and folders that begin
+    with `__`, hold no records.
     """
 
-    def __init__(self, folder: Path, options: Mapping[str, Any], kinds: Kinds) -> None:
-        """Raises `DataError` if there is no such folder, or no media in it."""
+    def __init__(self, folder: Path, split: str, options: Mapping[str, Any], kinds: Kinds) -> None:
+        """Reads `folder`, or its subfolder named like the split, of which a table in `folder` itself may tell too.
+
+        Raises `DataError` if there is no such folder, or no media in it.
+        """
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; correct the option `path`")
         self._folder = folder
+        self._inside, self.notes = _part(folder, split)
         self._modalities = {suffix: name for name, known in kinds.suffixes().items() for suffix in known}
+        self._elsewhere = bool(options.get("folder"))
+        self._columns: Mapping[str, str] | None = options.get("columns")
         self._rows: list[dict[str, Any]] = []
-        self._fields: dict[str, str] = {}
+        self._fields: dict[str, str] = dict(options.get("fields") or {})
         self._places: list[str] = []
-        tables = [folder / name for name in TABLES if (folder / name).is_file()]
+        self._problems: dict[int, str] = {}
+        try:
+            files = list(_files(self._inside))
+        except OSError as error:
+            raise DataError(f"{self._inside}: cannot be read: {error}") from error
+        tables = [path for path in files if path.name in metadata.TABLES]
+        if self._inside != folder:
+            tables += [folder / name for name in metadata.TABLES if (folder / name).is_file()]
+        media = [path for path in files if path.suffix.lower() in self._modalities]
         if tables:
-            self._read_table(tables[0])
+            self._read_tables(tables, media)
         else:
-            self._find(folder)
+            self._list(media)
         if not self._rows:
             known = ", ".join(sorted(self._modalities)) or "none"
-            raise DataError(f"{folder}: holds no media files; endings that can be read: {known}")
-        given = {**options, "fields": self._fields | dict(options.get("fields") or {})}
-        self._reader = RowReader(given, kinds, folder)
+            raise DataError(f"{self._inside}: holds no media files; endings that can be read: {known}")
+        self._reader = RowReader({**options, "fields": self._fields}, kinds, folder)
 
     @property
     def fingerprint(self) -> str:
@@ -60,50 +77,141 @@ class MediaFolder:
         return self._places[index]
 
     def __getitem__(self, index: int) -> Record:
+        if index in self._problems:
+            raise DataError(f"{self.locate(index)}: {self._problems[index]}")
         return self._reader.record(self._rows[index], self.locate(index))
 
-    def _find(self, folder: Path) -> None:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            modality = self._modalities.get(path.suffix.lower())
-            if modality:
-                inside = path.relative_to(folder)
-                row = {modality: str(inside), "name": path.stem}
-                self._rows.append(row | ({"label": inside.parent.name} if inside.parent.name else {}))
-                self._places.append(str(path))
+    def _list(self, media: list[Path]) -> None:
+        for path in media:
+            inside = path.relative_to(self._inside)
+            row = {self._modalities[path.suffix.lower()]: str(path.relative_to(self._folder)), "name": path.stem}
+            self._rows.append(row | ({"label": inside.parent.name} if inside.parent.name else {}))
+            self._places.append(str(path))
 
-    def _read_table(self, table: Path) -> None:
-        for number, row in enumerate(_table_rows(table), 1):
-            where = f"{table}:{number}"
-            made: dict[str, Any] = {}
-            for column, value in row.items():
-                if column == _FILE or column.endswith(f"_{_FILE}"):
-                    modality = self._modalities.get(Path(str(value)).suffix.lower(), "")
-                    field = column.removesuffix(f"_{_FILE}") if column != _FILE else modality
-                    if not modality:
-                        raise DataError(f"{where}: nothing reads files like {value!r}")
-                    self._fields[field] = modality
-                    made[field] = value
-                else:
-                    made[column] = value
-            self._rows.append(made)
-            self._places.append(where)
+    def _read_tables(self, tables: list[Path], media: list[Path]) -> None:
+        folders = [table.parent for table in tables]
+        for table in tables:
+            if folders.count(table.parent) > 1:
+                names = ", ".join(other.name for other in tables if other.parent == table.parent)
+                raise DataError(f"{table.parent}: holds several tables ({names}); keep one of them")
+        read = [(table.parent, line) for table in tables for line in metadata.lines(table)]
+        told = [[] if self._elsewhere else _files_of(folder, line.row) for folder, line in read]
+        depth: dict[str, int] = {}
+        for (folder, _), names in zip(read, told, strict=True):
+            for name in names:
+                depth[name] = max(depth.get(name, 0), len(folder.parts))
+        others = nearer = 0
+        start = os.path.join(os.path.normpath(self._inside), "")  # noqa: PTH118  a Path loses the last slash
+        for (folder, line), names in zip(read, told, strict=True):
+            if names and folder != self._inside and not any(name.startswith(start) for name in names):
+                others += 1  # of another split
+            elif names and all(depth[name] > len(folder.parts) for name in names):
+                nearer += 1
+            else:
+                self._take(folder, line)
+        if not self._rows and others:
+            raise DataError(
+                f"{tables[-1]}: none of its {others:,} lines names a file in {self._inside}; the paths of "
+                f"`{metadata.FILE}` start at the table's folder"
+            )
+        if nearer:
+            self.notes.append(f"{nearer:,} lines of tables of which a table nearer to the file tells as well, left out")
+        untold = [path for path in media if os.path.normpath(path) not in depth]
+        if untold and not self._elsewhere:
+            self.notes.append(f"{len(untold):,} media files without a line in a table, left out, as {untold[0]}")
+
+    def _take(self, folder: Path, line: metadata.Line) -> None:
+        row: dict[str, Any] = {}
+        problem = line.problem
+        try:
+            for column, value in line.row.items():
+                if not metadata.is_file_column(column):
+                    _add(row, column, value)
+                elif value not in (None, "", []):
+                    self._add_files(row, folder, column, value)
+                elif column == metadata.FILE:
+                    raise DataError(f"`{column}` is empty")
+            if not problem and not any(map(metadata.is_file_column, line.row)):
+                raise DataError(f"has no `{metadata.FILE}`")
+        except DataError as error:
+            row, problem = {}, str(error)
+        if problem:
+            self._problems[len(self._rows)] = problem
+        self._rows.append(row)
+        self._places.append(line.where)
+
+    def _add_files(self, row: dict[str, Any], folder: Path, column: str, value: Any) -> None:
+        field = column.removesuffix(metadata.FILE).removesuffix(metadata.FILES).removesuffix("_")
+        if field and self._columns is not None and field not in self._columns:
+            return
+        several = column.endswith(metadata.FILES)
+        names = value if several else [value]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"`{column}` must be {'a list of files' if several else 'the name of a file'}")
+        if self._fields.get(field) == TEXT:
+            _add(row, field, value)
+            return
+        found = {name: self._modalities.get(Path(name).suffix.lower(), "") for name in names}
+        unknown = [name for name, modality in found.items() if not modality]
+        if unknown and (not field or field not in self._fields):
+            raise DataError(f"`{column}`: nothing reads files like {unknown[0]!r}")
+        modality = found[names[0]]
+        if field:
+            modality = self._fields.setdefault(field, modality)
+        wrong = [name for name, other in found.items() if other and other != modality]
+        if wrong:
+            raise DataError(f"`{column}`: {wrong[0]!r} is no {modality} file like the others")
+        start = Path() if self._elsewhere else folder.relative_to(self._folder)
+        paths = [str(start / name) for name in names]
+        _add(row, field or modality, paths if several else paths[0])
 
 
-def _table_rows(table: Path) -> list[dict[str, Any]]:
-    try:
-        if table.suffix == ".csv":
-            with table.open(newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
-        rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (ValueError, OSError) as error:
-        raise DataError(f"{table}: cannot be read: {error}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{table}: every line must be a JSON object")
-    return rows
+def _part(folder: Path, split: str) -> tuple[Path, list[str]]:
+    """The folder of a split, and what lies beside it. Raises `DataError` where there are other splits only."""
+    beside = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    inside = folder / split
+    if inside.is_dir() and inside != folder:
+        others = [name for name in beside if name != split and name not in _SPLITS]
+        return inside, [f"folders beside `{split}`, not read: {', '.join(others)}"] if others else []
+    splits = [name for name in beside if name in _SPLITS]
+    if splits:
+        raise DataError(f"{folder}: has no split `{split}`; it has {', '.join(splits)}; correct `split`")
+    return folder, []
+
+
+def _add(row: dict[str, Any], field: str, value: Any) -> None:
+    if field in row:
+        raise DataError(f"two columns are the field `{field}`; rename one of them")
+    row[field] = value
+
+
+def _files_of(folder: Path, row: Mapping[str, Any]) -> list[str]:
+    """Normal forms of the paths that a line names."""
+    found: list[str] = []
+    for column, value in row.items():
+        if metadata.is_file_column(column):
+            names = value if isinstance(value, list) else [value]
+            found += [os.path.normpath(folder / name) for name in names if isinstance(name, str) and name]
+    return found
+
+
+def _files(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """Everything below a folder that is no folder, in the order of paths. Links are followed, but not in a circle."""
+    told = folder.stat()
+    here = told.st_dev, told.st_ino
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            yield folder / entry.name
+        elif not entry.name.startswith("__"):
+            yield from _files(folder / entry.name, (*above, here))
 
 
 def open_folder(split: str, options: Mapping[str, Any], kinds: Kinds) -> MediaFolder:
     """Opens the folder `path`, or its subfolder of the split's name where there is one."""
-    folder = Path(path_option("folder", options, "a folder of media files"))
-    inside = folder / split
-    return MediaFolder(inside if inside.is_dir() else folder, options, kinds)
+    return MediaFolder(Path(path_option("folder", options, "a folder of media files")), split, options, kinds)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -258,6 +259,8 @@ def media_file(modality: str, path: Path, where: str) -> Media:
         found = path.stat()
     except (OSError, ValueError):
         raise DataError(f"{where}: {path}: no such file") from None
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+        raise DataError(f"{where}: {path}: is a folder, pipe or device, not a file")
     # the same key means the same codes, so a file that is replaced gets another key
     return Media(modality, path, key=f"{path}#{found.st_size}-{found.st_mtime_ns}")
 

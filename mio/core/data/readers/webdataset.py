@@ -7,35 +7,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
+from mio.core.data.readers import tar
 from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError
 from mio.core.modality import TEXT, Record
 
 _TEXT = ("txt", "text", "caption", "transcript", "cls")
+_OTHERS_WORK = ("__MACOSX", ".ipynb_checkpoints")
+"""Folders that programs leave behind, whose files look like members of samples."""
 
 
 class WebDataset:
-    """Samples of tar archives. The columns of a sample are its files' endings; `json` files give a column per key.
+    """Samples of tar archives: files of one folder whose names are the same up to their first dot.
 
-    A column is named by its ending and, where the ending is one that a modality reads, also like this modality.
+    The columns of a sample are its files' endings, what follows this dot; `json` files give a column per key. A file
+    that a modality reads is also named like the modality: where a sample has several, the one whose ending holds no
+    further dot. Two files for one column cost the sample, as does a link that leads out of the archive. Archives that
+    were concatenated are read one after the other.
     """
 
     def __init__(self, paths: list[Path], options: Mapping[str, Any], kinds: Kinds) -> None:
         """Raises `DataError` if an archive is damaged or there is no sample."""
         self._paths = paths
         self._rows = RowReader(options, kinds, paths[0].parent)
-        self._named: set[str] = set(options.get("columns") or ()) | set(options.get("fields") or ())
+        self._columns: Mapping[str, str] | None = options.get("columns")
+        self._named: set[str] = set(self._columns or ()) | set(options.get("fields") or ())
         self._modalities = {suffix: name for name, known in kinds.suffixes().items() for suffix in known}
-        self._samples: list[tuple[int, str, dict[str, tuple[int, int]]]] = []
+        self._samples: list[tuple[int, str, dict[str, list[tar.Member]]]] = []
+        left: Counter[str] = Counter()
         for number, path in enumerate(paths):
-            self._index(number, path)
+            left += self._index(number, path)
         if not self._samples:
             raise DataError(f"{paths[0]}: holds no samples; a sample is files of one name and several endings")
+        self.notes = _notes(left)
+        """What of the archives belongs to no record, for the report."""
 
     @property
     def fingerprint(self) -> str:
@@ -51,57 +61,149 @@ class WebDataset:
     def locate(self, index: int) -> str:
         """Archive and sample."""
         number, key, _ = self._samples[index]
-        return f"{self._paths[number]}: {key}"
+        return f"{self._paths[number]}: {printable(key)}"
 
     def __getitem__(self, index: int) -> Record:
         number, _, members = self._samples[index]
         where = self.locate(index)
+        columns = self._columns_of(members, where)
         row: dict[str, Any] = {}
         with self._paths[number].open("rb") as file:
-            for ending, (offset, size) in members.items():
-                file.seek(offset)
-                content = file.read(size)
-                if len(content) < size:
-                    raise DataError(f"{where}.{ending}: the archive is cut short")
-                self._add(row, ending, content, f"{where}.{ending}")
+            for column, (ending, member) in columns.items():
+                if self._columns is None or column in self._columns:
+                    row[column] = self._read(file, ending, member, f"{where}.{printable(ending)}")
+            for ending, [member] in members.items():
+                if _last(ending) == "json" and ending not in columns:
+                    self._add_json(row, columns, file, ending, member, where)
         return self._rows.record(row, where)
 
-    def _add(self, row: dict[str, Any], ending: str, content: bytes, where: str) -> None:
-        last = ending.rsplit(".", 1)[-1]
-        if last == "json":
-            try:
-                found = json.loads(content)
-            except ValueError as error:
-                raise DataError(f"{where}: not valid JSON: {error}") from None
-            row |= found if isinstance(found, dict) else {ending: found}
-        elif last in _TEXT:
-            try:
-                row[ending] = content.decode()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: is no text: {error}") from None
-        else:
+    def _columns_of(self, members: Mapping[str, list[tar.Member]], where: str) -> dict[str, tuple[str, tar.Member]]:
+        """Column -> the file that it is of, with its ending; `json` files, which have their own columns, left out."""
+        columns = {}
+        media: dict[str, list[str]] = {}
+        for ending, [member, *more] in members.items():
+            if more:
+                names = ", ".join(printable(one.name) for one in (member, *more))
+                raise DataError(f"{where}: has `{printable(ending)}` more than once: {names}; keep one of them")
+            last = _last(ending)
             modality = self._modalities.get(f".{last}", TEXT)
-            if ending in self._named:
-                row[ending] = {"bytes": content, "path": where}
+            if last in _TEXT or (ending in self._named and last != "json"):
+                columns[ending] = ending, member
             elif modality != TEXT:
-                row[modality] = {"bytes": content, "path": where}
+                media.setdefault(modality, []).append(ending)
+        for modality, endings in media.items():
+            if modality in columns or (self._columns is not None and modality not in self._columns):
+                continue
+            plain = _plain(endings)
+            if len(plain) != 1:
+                raise DataError(
+                    f"{where}: has several {modality} files, with the endings "
+                    f"{', '.join(map(printable, endings))} (what follows the first dot of a name). Say which it is by "
+                    f"the option `columns`, as `columns: {{{printable(endings[0])}: {modality}}}`, or give each "
+                    "sample a name without dots"
+                )
+            [member] = members[plain[0]]
+            columns[modality] = plain[0], member
+        return columns
 
-    def _index(self, number: int, path: Path) -> None:
+    def _read(self, file: BinaryIO, ending: str, member: tar.Member, where: str) -> Any:
+        content = tar.content(file, member, where)
+        if _last(ending) not in _TEXT:
+            return {"bytes": content, "path": where}
         try:
-            with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    if not member.isreg():
-                        continue
-                    name = PurePosixPath(member.name)
-                    stem, dot, ending = name.name.partition(".")
-                    if not dot or not stem:
-                        continue
-                    key = str(name.parent / stem)
-                    if not self._samples or self._samples[-1][:2] != (number, key):
-                        self._samples.append((number, key, {}))
-                    self._samples[-1][2][ending.lower()] = (member.offset_data, member.size)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise DataError(f"{path}: is no whole tar archive: {error}; compressed ones are to be unpacked") from error
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: is no text: {error}") from None
+
+    def _add_json(
+        self,
+        row: dict[str, Any],
+        files: Mapping[str, tuple[str, tar.Member]],
+        file: BinaryIO,
+        ending: str,
+        member: tar.Member,
+        where: str,
+    ) -> None:
+        place = f"{where}.{printable(ending)}"
+        try:
+            found = json.loads(tar.content(file, member, place))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{place}: not valid JSON: {error}") from None
+        for key, value in (found if isinstance(found, dict) else {ending: found}).items():
+            wanted = self._columns is None or key in self._columns
+            if key in files and isinstance(value, str) and _file_name(value) == _file_name(files[key][1].name):
+                continue  # it names the file
+            if wanted and (key in row or key in files):
+                other = f"the file `{files[key][0]}`" if key in files else "another json file"
+                raise DataError(
+                    f"{place}: `{key}` is a column of {other} too; rename it, or leave it out with `columns`"
+                )
+            row[key] = value
+
+    def _index(self, number: int, path: Path) -> Counter[str]:
+        """Adds the samples of an archive. Returns how many files of which ending belong to no column."""
+        left: Counter[str] = Counter()
+        samples: dict[tuple[int, str], dict[str, list[tar.Member]]] = {}
+        for member in tar.resolved(tar.members(path)):
+            name = PurePosixPath(member.name)
+            stem, dot, ending = name.name.partition(".")
+            if not stem or any(part in _OTHERS_WORK for part in name.parts):
+                continue  # hidden files, `._1.jpg` among them
+            if not dot:
+                left["without an ending"] += 1
+                continue
+            key = member.section, str(name.parent / stem)
+            if key not in samples:
+                samples[key] = {}
+                self._samples.append((number, key[1], samples[key]))
+            samples[key].setdefault(ending.lower(), []).append(member)
+        for members in samples.values():
+            left.update(f".{ending}" for ending in self._unread(list(members)))
+        return left
+
+    def _unread(self, endings: list[str]) -> list[str]:
+        """Endings of a sample that neither are columns nor make it ambiguous."""
+        unread = []
+        media: dict[str, list[str]] = {}
+        for ending in endings:
+            last = _last(ending)
+            modality = self._modalities.get(f".{last}", TEXT)
+            if last in _TEXT or last == "json" or ending in self._named:
+                continue
+            if modality == TEXT:
+                unread.append(ending)
+            else:
+                media.setdefault(modality, []).append(ending)
+        for found in media.values():
+            plain = _plain(found)
+            unread += [ending for ending in found if len(plain) == 1 and ending not in plain]
+        return unread
+
+
+def printable(name: str) -> str:
+    """A name from an archive as a message shows it: in one line, without control characters."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
+def _last(ending: str) -> str:
+    return ending.rsplit(".", 1)[-1]
+
+
+def _plain(endings: list[str]) -> list[str]:
+    """Of several files of one modality, those whose ending is a file format alone."""
+    return [ending for ending in endings if "." not in ending] if len(endings) > 1 else endings
+
+
+def _file_name(path: str) -> str:
+    return PurePosixPath(path).name
+
+
+def _notes(left: Counter[str]) -> list[str]:
+    counts = [f"{kind} ({count:,})" for kind, count in left.most_common() if count]
+    if not counts:
+        return []
+    shown = ", ".join(counts[:10]) + (", ..." if len(counts) > 10 else "")
+    return [f"files of the archives that are not read, as `columns` does not name them: {shown}"]
 
 
 def open_webdataset(split: str, options: Mapping[str, Any], kinds: Kinds) -> WebDataset:  # noqa: ARG001
