@@ -260,19 +260,101 @@ def test_reading_undoes_rotation_transparency_palettes_and_depth(tmp_path):
     np.testing.assert_array_equal(files.read(tmp_path / "deep.png"), deep // 256)
 
 
-def _png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+def _png(width: int, height: int, depth: int, colour: int, rows: bytes = b"", before: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    data = _chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + before + data + _chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_the_clear_grey_of_a_png_is_white(tmp_path, depth):
+    """Samples 0, 1 and the greatest, packed by hand as PNG says (section 7.2); the second is clear."""
+    most = (1 << depth) - 1
+    bits = "".join(format(value, f"0{depth}b") for value in (0, 1, most)).ljust(48, "0")
+    row = b"\0" + int(bits, 2).to_bytes(6, "big")[: -(-3 * depth // 8)]
+    path = tmp_path / "grey.png"
+    path.write_bytes(_png(3, 1, depth, 0, row))
+    plain = [0, 255 // most if depth < 16 else 0, 255]
+    np.testing.assert_array_equal(files.read(path), [plain])
+    path.write_bytes(_png(3, 1, depth, 0, row, _chunk(b"tRNS", struct.pack(">H", 1))))
+    np.testing.assert_array_equal(files.read(path), [[0, 255, 255]])
+
+
+def test_the_clear_colour_of_a_png_is_compared_in_its_full_depth(tmp_path):
+    pixels = np.array([[[0x1234, 0x5678, 0x9ABC], [0x1235, 0x5678, 0x9ABC]]], ">u2")
+    clear = _chunk(b"tRNS", pixels[0, 0].tobytes())
+    (tmp_path / "deep.png").write_bytes(_png(2, 1, 16, 2, b"\0" + pixels.tobytes(), clear))
+    np.testing.assert_array_equal(files.read(tmp_path / "deep.png"), [[[255, 255, 255], [0x12, 0x56, 0x9A]]])
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_what_is_half_transparent_is_half_white(tmp_path, mode):
+    picture = Image.new("RGBA", (2, 1), (100, 100, 100, 51))
+    picture.convert(mode).save(tmp_path / "half.png")
+    assert np.unique(files.read(tmp_path / "half.png")).tolist() == [224]  # 255 - 0.2 * 155
+
+
+def test_floats_go_from_0_to_1_and_pixels_without_a_known_range_are_refused(tmp_path):
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    path = tmp_path / "deep.tif"
+    Image.fromarray(values).save(path)
+    np.testing.assert_array_equal(files.read(path), np.rint(values * 255))
+    for wrong in (values * 255, values - 1, values * np.float32("nan"), (values * 65535).astype(np.int32)):
+        Image.fromarray(wrong).save(path)
+        with pytest.raises(DataError, match=r"deep\.tif: .*does not say what is white"):
+            files.read(path)
+
+
+def test_a_deep_tiff_may_call_0_white(tmp_path):
+    values = (np.arange(12, dtype=np.uint16) * 5000).reshape(3, 4)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    content, tag = (tmp_path / "a.tif").read_bytes(), struct.pack("<HHIH", 262, 3, 1, 1)
+    assert content.count(tag) == 1
+    (tmp_path / "b.tif").write_bytes(content.replace(tag, struct.pack("<HHIH", 262, 3, 1, 0)))
+    np.testing.assert_array_equal(files.read(tmp_path / "b.tif"), 255 - files.read(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "tif"])
+@pytest.mark.parametrize(("orientation", "turned"), [(3, lambda p: p[::-1, ::-1]), (8, np.rot90)])
+def test_every_format_is_turned_upright(tmp_path, suffix, orientation, turned):
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(tmp_path / f"a.{suffix}", exif=exif, quality=95)
+    found = files.read(tmp_path / f"a.{suffix}")
+    assert found.shape == turned(picture).shape
+    assert np.abs(found.astype(int) - turned(picture)).mean() < 3
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_long_texts_in_a_png_cost_nothing(tmp_path, kind, place):
+    beginning = b"key\0\1\0\0\0" if kind == b"iTXt" else b"key\0\0"
+    text = _chunk(kind, beginning + zlib.compress(bytes(2_000_000)))
+    content = _png(2, 1, 8, 0, b"\0\x10\x20")
+    at = 33 if place == "before" else -12
+    (tmp_path / "a.png").write_bytes(content[:at] + text + content[at:])
+    assert files.read(tmp_path / "a.png").tolist() == [[16, 32]]
+
+
+def test_nothing_waits_for_a_pipe(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "a.png")
+    for reads in (files.read, files.size):
+        with pytest.raises(DataError, match=r"a\.png: .*pipe"):
+            reads(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("side", [8_100, 12_000, 100_000])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_enormous_images_are_refused_by_their_header(tmp_path, side):
     path = tmp_path / "bomb.png"
-    path.write_bytes(_png_header(side, side))
+    path.write_bytes(_png(side, side, 8, 2))
     with pytest.raises(DataError, match=r"too (many|large)"):
         files.read(path)
 
@@ -314,3 +396,6 @@ def test_filters_look_at_every_image_of_a_record(tmp_path):
     assert files.min_side({"image": Codes("image", np.zeros((1, 16), np.int64))}, {}) == ""
     with pytest.raises(UserError, match="max"):
         files.aspect_ratio({"image": square}, {"max": 2})
+    for wrong in (float("nan"), float("inf"), 0, "200", True, None):
+        with pytest.raises(UserError, match="`pixels` must be a number above 0"):
+            files.min_side({"image": square}, {"pixels": wrong})

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import math
+import stat
+import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +16,25 @@ import numpy.typing as npt
 
 from mio import DataError, Media, Record, UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
+"""Files of other endings are read if they are of one of `FORMATS`; `.gif` is a video where nothing says what it is."""
 
 # Named one by one: Pillow's other formats include some that call external programs.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 
 MAX_PIXELS = 64_000_000
 """Largest width times height that is decoded; the header tells it before any pixel is."""
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_WHITE_IS_ZERO = 0
+_BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF 6.0
+_SEPARATE = 2
+_SIGNED = 2
+
 
 def size(path: Path) -> tuple[int, int]:
-    """Width and height by the file's header. Raises `DataError`."""
+    """Width and height by the file's header, as the pixels are stored. Raises `DataError`."""
     with _opened(path) as image:
         width, height = image.size
         return width, height
@@ -30,48 +43,208 @@ def size(path: Path) -> tuple[int, int]:
 def read(path: Path) -> npt.NDArray[np.uint8]:
     """First picture of an image file, upright: uint8 `[H, W]` for a grey file, `[H, W, 3]` otherwise.
 
-    Transparent parts become white. Raises `DataError` for a file that is damaged, too large, or no image.
-    """
-    from PIL import Image, ImageOps
+    Transparent parts become white, of what is half transparent half. Of 16 bits the upper 8 are taken; floats go from 0
+    (black) to 1. Colours are taken as sRGB, whatever profile the file holds.
 
-    with _opened(path) as image:
+    Raises `DataError` for a file that is damaged, too large, or no image, and for integers of 32 bits or with a sign,
+    of which no file says what is white.
+    """
+    image = _opened(path)
+    stored = _stored(image)
+    with image:
         try:
             image.load()
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: damaged image: {error}") from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            if not isinstance(error, ValueError) or image.format != "PNG":
+                raise DataError(f"{path}: damaged image: {error}") from error
+            image = _loaded_without_text(path)
+    with image:
+        _turn(image)
+        if isinstance(image.info.get("transparency"), str):
+            del image.info["transparency"]  # a text of this name
+        try:
+            return _pixels(image, stored, path)
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path}: images of mode {image.mode} cannot be read: {error}") from error
+
+
+def _pixels(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep(image, stored, path)
+    if _tag(image, _SAMPLE_FORMAT) == _SIGNED:
+        raise _unknown_range(path)
+    # no copy of what is as it should be: a picture of the largest size takes 200 MB
+    if image.mode in ("1", "L"):
+        pixels = np.asarray(image if image.mode == "L" else image.convert("L"))
+        key = image.info.get("transparency")
+        return pixels if key is None else np.where(pixels == _grey(key, stored), np.uint8(255), pixels)
+    if image.mode == "RGB" and isinstance(image.info.get("transparency"), tuple):
+        return _keyed(image, stored, path)
+    if image.has_transparency_data:
+        grey = image.mode in ("LA", "La") or stored[1] == "LA;16B"
+        transparent = image.convert("RGBA")
+        white = Image.new("RGB", transparent.size, "white")
+        white.paste(transparent, mask=transparent)
+        return np.asarray(white)[..., 0] if grey else np.asarray(white)
+    if image.mode == "LAB":
+        from PIL import ImageCms
+
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return np.asarray(ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _deep(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
+    """Grey pixels of more than 8 bits."""
+    pixels = np.asarray(image)
+    inverted = _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO
+    if image.mode == "I":
+        raise _unknown_range(path)
+    if image.mode == "F":
+        if stored == ("libtiff", "F;32BF"):
+            pixels = pixels.byteswap()  # libtiff has put them into this machine's order already
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise DataError(
+                f"{path}: its floats go from {pixels.min():g} to {pixels.max():g}, which does not say what is white; "
+                "scale them to 0 ... 1, or convert the file to 8 or 16 bits"
+            )
+        found = np.rint(pixels * 255).astype(np.uint8)
+    else:
+        found = (pixels >> (int(_tag(image, _BITS) or 16) - 8)).astype(np.uint8)
+    if inverted:
+        found = 255 - found
+    key = image.info.get("transparency")
+    return found if key is None else np.where(pixels == key, np.uint8(255), found)
+
+
+def _keyed(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
+    """An RGB picture, one colour of which is transparent."""
+    pixels = np.asarray(image)
+    key = np.asarray(image.info["transparency"], np.uint16)
+    if stored[1] == "RGB;16B":  # of which Pillow keeps the upper bytes
+        with _opened(path) as lower:
+            lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+            lower.load()
+            _turn(lower)
+            clear = (np.asarray(lower) == (key & 255)).all(-1) & (pixels == key >> 8).all(-1)
+    else:
+        clear = (pixels == (key & 255)).all(-1)
+    return np.where(clear[..., None], np.uint8(255), pixels)
+
+
+def _grey(key: int, stored: tuple[str, str]) -> int:
+    """The transparent value of a grey PNG of up to 8 bits, as its pixels are given: spread over 0 ... 255."""
+    bits = {"L;2": 2, "L;4": 4}.get(stored[1], 8)
+    most: int = (1 << bits) - 1
+    return (key & most) * 255 // most
+
+
+def _tag(image: Any, number: int) -> Any:
+    """First value of a TIFF's tag; None where there is none."""
+    value = getattr(image, "tag_v2", {}).get(number)
+    return value[0] if isinstance(value, tuple) and value else value
+
+
+def _unknown_range(path: Path) -> DataError:
+    return DataError(
+        f"{path}: its pixels are integers with a sign or of 32 bits, which does not say what is white; convert the "
+        "file to 8 or 16 bits"
+    )
+
+
+def _turn(image: Any) -> None:
+    """Turns a picture upright, as the file says."""
+    from PIL import ImageOps
+
+    try:
         ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I;16"):
-            return (np.asarray(image) >> 8).astype(np.uint8)
-        # no copy of what is as it should be: a picture of the largest size takes 200 MB
-        if image.mode in ("1", "L"):
-            return np.asarray(image if image.mode == "L" else image.convert("L"))
-        if "A" in image.getbands() or "transparency" in image.info:
-            transparent = image.convert("RGBA")
-            white = Image.new("RGB", transparent.size, "white")
-            white.paste(transparent, mask=transparent)
-            return np.asarray(white)
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception:  # notes of the camera that cannot be read turn nothing, as in any viewer
+        return
 
 
 def _opened(path: Path) -> Any:
+    """An image whose header was read."""
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no such file") from error
+    if not stat.S_ISREG(kind):  # opening a pipe would wait for ever
+        raise DataError(f"{path}: not an image that can be read: a folder, pipe or device")
+    try:
+        return _checked(path, path)
+    except ValueError:
+        return _checked(path, _without_text(path))
+
+
+def _loaded_without_text(path: Path) -> Any:
+    image = _checked(path, _without_text(path))
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: damaged image: {error}") from error
+    return image
+
+
+def _checked(path: Path, content: Path | io.BytesIO) -> Any:
+    """Opens what lies at `path`. Raises `ValueError` for a PNG with text that Pillow finds too long."""
     from PIL import Image
 
     try:
-        image = Image.open(path, formats=FORMATS)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `MAX_PIXELS` is less
+            image = Image.open(content, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too large: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = (
-            "the file is empty" if path.is_file() and path.stat().st_size == 0 else f"not one of {', '.join(FORMATS)}"
-        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and isinstance(content, Path):
+            raise
+        empty = path.stat().st_size == 0
+        reason = "the file is empty" if empty else f"not one of {', '.join(FORMATS)}, or damaged"
         raise DataError(f"{path}: not an image that can be read: {reason}") from error
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if not 0 < width * height <= MAX_PIXELS:
         image.close()
-        raise DataError(f"{path}: {width} x {height} pixels are too many (at most {MAX_PIXELS:,})")
+        what = "too many" if width * height > 0 else "none"
+        raise DataError(f"{path}: {width} x {height} pixels are {what} (at most {MAX_PIXELS:,})")
+    if _tag(image, _PLANES) == _SEPARATE and _stored(image)[0] == "raw":
+        bits = _tag(image, _BITS)
+        if bits != 8 or _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow takes the bytes for samples
+            image.close()
+            raise DataError(
+                f"{path}: a TIFF of separate planes of {bits} bits is not read; save it with interleaved pixels"
+            )
     return image
+
+
+def _stored(image: Any) -> tuple[str, str]:
+    """Codec and raw mode of an image that is not loaded yet, in Pillow's terms."""
+    if not image.tile:
+        return "", ""
+    tile = image.tile[0]
+    arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    return tile.codec_name, str(arguments[0]) if arguments else ""
+
+
+def _without_text(path: Path) -> io.BytesIO:
+    """A PNG without its texts and colour profile, which Pillow refuses to read beyond 1 MiB; another file as it is."""
+    content = path.read_bytes()
+    if not content.startswith(_PNG):
+        return io.BytesIO(content)
+    kept, begin = [_PNG], len(_PNG)
+    while begin + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, begin)
+        if kind not in _PNG_TEXT:
+            kept.append(content[begin : begin + 12 + length])
+        begin += 12 + length
+    return io.BytesIO(b"".join(kept))
 
 
 def _sizes(value: Any) -> Iterator[tuple[int, int]]:
@@ -94,7 +267,10 @@ def _option(filter_name: str, options: Mapping[str, Any], name: str, default: fl
     unknown = set(options) - {name}
     if unknown:
         raise UserError(f"filter `{filter_name}` has no option `{min(unknown)}`; it has `{name}`")
-    return float(options.get(name, default))
+    value = options.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise UserError(f"filter `{filter_name}`: `{name}` must be a number above 0, not {value!r}")
+    return float(value)
 
 
 def aspect_ratio(record: Record, options: Mapping[str, Any]) -> str:
