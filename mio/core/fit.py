@@ -124,6 +124,9 @@ def fit_stage(
 
     data, checked = ranks.together(open_data)
     tell_tokens(data, tokens, console)
+    for label, told in checked.items():
+        for note in told.get("notes", ()):
+            console.print(f"{label}: {note}", highlight=False, markup=False)
     trained = train(recipe, folder, manager, vocabulary, data, parent, ranks, console)
     summary = {
         "recipe": fingerprint(recipe),

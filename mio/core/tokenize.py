@@ -143,4 +143,6 @@ def told(job: Job, index: TokenIndex) -> str:
         line += "; dropped " + ", ".join(f"{count:,} ({reason})" for reason, count in index.dropped.items())
     if index.failed:
         line += f"; {index.failed:,} failed, listed in {job.folder / FAILED}"
+    for note in getattr(job.source.records, "notes", ()):
+        line += f"; {note}"
     return line + f" -> {job.folder}{os.sep}"

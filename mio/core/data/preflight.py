@@ -71,6 +71,8 @@ def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: flo
         "skipped": dict(skipped),
         "problems": problems,
     }
+    if notes := list(getattr(source.records, "notes", ())):  # what of the files belongs to no record
+        report["notes"] = notes
     first = "; ".join(problems[:3])
     if broken > max_skipped * len(records):
         raise DataError(

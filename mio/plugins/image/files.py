@@ -66,7 +66,9 @@ def read(path: Path) -> npt.NDArray[np.uint8]:
             del image.info["transparency"]  # a text of this name
         try:
             return _pixels(image, stored, path)
-        except (ValueError, OSError) as error:
+        except (MemoryError, DataError):
+            raise
+        except Exception as error:
             raise DataError(f"{path}: images of mode {image.mode} cannot be read: {error}") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.data.readers import metadata
+from mio.core.data.readers.endings import Endings
 from mio.core.data.readers.records import Kinds, RowReader, path_option
 from mio.core.errors import DataError
 from mio.core.modality import TEXT, Record
@@ -39,11 +40,12 @@ class MediaFolder:
             raise DataError(f"{folder}: no such folder; correct the option `path`")
         self._folder = folder
         self._inside, self.notes = _part(folder, split)
-        self._modalities = {suffix: name for name, known in kinds.suffixes().items() for suffix in known}
+        self._endings = Endings(kinds, (options.get("fields") or {}).values())
         self._elsewhere = bool(options.get("folder"))
         self._columns: Mapping[str, str] | None = options.get("columns")
         self._rows: list[dict[str, Any]] = []
-        self._fields: dict[str, str] = dict(options.get("fields") or {})
+        self._told: Mapping[str, str] = options.get("fields") or {}
+        self._fields = dict(self._told)
         self._places: list[str] = []
         self._problems: dict[int, str] = {}
         try:
@@ -53,14 +55,15 @@ class MediaFolder:
         tables = [path for path in files if path.name in metadata.TABLES]
         if self._inside != folder:
             tables += [folder / name for name in metadata.TABLES if (folder / name).is_file()]
-        media = [path for path in files if path.suffix.lower() in self._modalities]
+        media = [path for path in files if path.name in self._endings]
         if tables:
             self._read_tables(tables, media)
         else:
             self._list(media)
         if not self._rows:
-            known = ", ".join(sorted(self._modalities)) or "none"
-            raise DataError(f"{self._inside}: holds no media files; endings that can be read: {known}")
+            if tables:
+                raise DataError(f"{tables[0]}: holds no records")
+            raise DataError(f"{self._inside}: holds no media files; endings that can be read: {self._endings}")
         self._reader = RowReader({**options, "fields": self._fields}, kinds, folder)
 
     @property
@@ -84,7 +87,7 @@ class MediaFolder:
     def _list(self, media: list[Path]) -> None:
         for path in media:
             inside = path.relative_to(self._inside)
-            row = {self._modalities[path.suffix.lower()]: str(path.relative_to(self._folder)), "name": path.stem}
+            row = {self._endings.modality(path.name): str(path.relative_to(self._folder)), "name": path.stem}
             self._rows.append(row | ({"label": inside.parent.name} if inside.parent.name else {}))
             self._places.append(str(path))
 
@@ -103,7 +106,8 @@ class MediaFolder:
         others = nearer = 0
         start = os.path.join(os.path.normpath(self._inside), "")  # noqa: PTH118  a Path loses the last slash
         for (folder, line), names in zip(read, told, strict=True):
-            if names and folder != self._inside and not any(name.startswith(start) for name in names):
+            above = folder == self._folder != self._inside
+            if names and above and not any(name.startswith(start) for name in names):
                 others += 1  # of another split
             elif names and all(depth[name] > len(folder.parts) for name in names):
                 nearer += 1
@@ -151,16 +155,15 @@ class MediaFolder:
         if self._fields.get(field) == TEXT:
             _add(row, field, value)
             return
-        found = {name: self._modalities.get(Path(name).suffix.lower(), "") for name in names}
-        unknown = [name for name, modality in found.items() if not modality]
-        if unknown and (not field or field not in self._fields):
+        unknown = [name for name in names if name not in self._endings]
+        if unknown and field not in self._told:
             raise DataError(f"`{column}`: nothing reads files like {unknown[0]!r}")
-        modality = found[names[0]]
-        if field:
-            modality = self._fields.setdefault(field, modality)
-        wrong = [name for name, other in found.items() if other and other != modality]
+        modality = self._fields.get(field) or self._endings.modality(names[0])
+        wrong = [name for name in names if name in self._endings and modality not in self._endings.readers(name)]
         if wrong:
             raise DataError(f"`{column}`: {wrong[0]!r} is no {modality} file like the others")
+        if field:
+            self._fields[field] = modality
         start = Path() if self._elsewhere else folder.relative_to(self._folder)
         paths = [str(start / name) for name in names]
         _add(row, field or modality, paths if several else paths[0])

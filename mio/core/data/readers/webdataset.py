@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from mio.core.data.readers import tar
+from mio.core.data.readers.endings import Endings
 from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError
-from mio.core.modality import TEXT, Record
+from mio.core.modality import Record
 
 _TEXT = ("txt", "text", "caption", "transcript", "cls")
 _OTHERS_WORK = ("__MACOSX", ".ipynb_checkpoints")
@@ -37,7 +38,7 @@ class WebDataset:
         self._rows = RowReader(options, kinds, paths[0].parent)
         self._columns: Mapping[str, str] | None = options.get("columns")
         self._named: set[str] = set(self._columns or ()) | set(options.get("fields") or ())
-        self._modalities = {suffix: name for name, known in kinds.suffixes().items() for suffix in known}
+        self._endings = Endings(kinds, (options.get("fields") or {}).values())
         self._samples: list[tuple[int, str, dict[str, list[tar.Member]]]] = []
         left: Counter[str] = Counter()
         for number, path in enumerate(paths):
@@ -86,11 +87,13 @@ class WebDataset:
                 names = ", ".join(printable(one.name) for one in (member, *more))
                 raise DataError(f"{where}: has `{printable(ending)}` more than once: {names}; keep one of them")
             last = _last(ending)
-            modality = self._modalities.get(f".{last}", TEXT)
             if last in _TEXT or (ending in self._named and last != "json"):
                 columns[ending] = ending, member
-            elif modality != TEXT:
-                media.setdefault(modality, []).append(ending)
+            elif last != "json" and self._endings.readers(f"1.{last}"):
+                try:
+                    media.setdefault(self._endings.modality(f"1.{last}"), []).append(ending)
+                except DataError as error:
+                    raise DataError(f"{where}: {error}") from None
         for modality, endings in media.items():
             if modality in columns or (self._columns is not None and modality not in self._columns):
                 continue
@@ -167,13 +170,13 @@ class WebDataset:
         media: dict[str, list[str]] = {}
         for ending in endings:
             last = _last(ending)
-            modality = self._modalities.get(f".{last}", TEXT)
             if last in _TEXT or last == "json" or ending in self._named:
                 continue
-            if modality == TEXT:
+            readers = self._endings.readers(f"1.{last}")
+            if len(readers) == 1:
+                media.setdefault(readers[0], []).append(ending)
+            elif not readers:
                 unread.append(ending)
-            else:
-                media.setdefault(modality, []).append(ending)
         for found in media.values():
             plain = _plain(found)
             unread += [ending for ending in found if len(plain) == 1 and ending not in plain]
