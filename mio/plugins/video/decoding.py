@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mio import DataError, media
-from mio.plugins.video.display import Display
+from mio.plugins.video.display import Display, tag_of
 
 FORMATS = (
     *("mov", "matroska", "avi", "gif", "apng", "mpegts", "flv", "asf", "mpeg", "mpegvideo", "ogg", "mxf", "dv", "ivf"),
@@ -83,6 +83,8 @@ class Decoding:
         if stream.codec_context is None:
             raise DataError(f"{self.path}: its video stream is of an unknown codec")
         self._check(stream.width, stream.height)
+        # with more threads FFmpeg loses which frames were damaged; data workers are many as it is
+        stream.thread_type = "NONE"
         decoder = _decoder(stream)
         decoder.options = {"max_pixels": str(MAX_PIXELS)}
         self.display = Display.of(stream)
@@ -163,7 +165,7 @@ def _chosen(streams: Sequence[Any]) -> Any:
 def _decoder(stream: Any) -> Any:
     """What decodes a stream. Of VP8 and VP9, libvpx alone decodes transparency, which lies beside the frames."""
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name, "")
-    if name and stream.metadata.get("alpha_mode") == "1":
+    if name and tag_of(stream, "alpha_mode") == "1":
         from av.codec import CodecContext
 
         decoder = CodecContext.create(name, "r")

@@ -14,6 +14,9 @@ Picture = npt.NDArray[np.uint8]
 WIDEST = 16
 """Largest ratio of a pixel's sides; more is damage."""
 
+_ROWS = 256
+"""Of a picture that are put on white at a time."""
+
 _STRAIGHT = 0.02
 """Sine of the largest angle, about a degree, by which a turn may differ from quarters of a full one."""
 
@@ -33,7 +36,7 @@ class Display:
         ratio = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
         if not 1 / WIDEST <= ratio <= WIDEST:
             raise ValueError(f"its pixels are said to be {ratio:g} times as wide as high")
-        tag = next((value for name, value in stream.metadata.items() if name.lower() == "rotate"), "0")
+        tag = tag_of(stream, "rotate") or "0"
         try:
             turn = float(tag)
         except ValueError:
@@ -68,6 +71,11 @@ class Display:
         return picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
 
 
+def tag_of(stream: Any, name: str) -> str:
+    """A stream's tag, which some containers write in capitals; empty if it has none of this name."""
+    return next((value for key, value in stream.metadata.items() if key.lower() == name), "")
+
+
 def _tilted(degrees: float) -> str:
     return f"it is to be turned by {degrees:g} degrees, and only quarters of a full turn are known; encode it upright"
 
@@ -87,10 +95,15 @@ def _converted(frame: Any, width: int, height: int) -> Picture:
         return np.asarray(frame.to_ndarray(width=width, height=height, format="rgb24"), np.uint8)
     from av import VideoFrame
 
+    pixels = frame.to_ndarray(format="rgba")
+    if (pixels[..., 3] == 255).all():
+        return np.asarray(frame.to_ndarray(width=width, height=height, format="rgb24"), np.uint8)
     # onto white before it is made smaller, lest colours that nobody is to see bleed into others
-    pixels = frame.to_ndarray(format="rgba").astype(np.uint16)
-    opaque = pixels[..., 3:]
-    white = ((pixels[..., :3] * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
+    white = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for row in range(0, len(pixels), _ROWS):
+        some = pixels[row : row + _ROWS].astype(np.uint16)
+        opaque = some[..., 3:]
+        white[row : row + _ROWS] = (some[..., :3] * opaque + 255 * (255 - opaque) + 127) // 255
     if white.shape[:2] == (height, width):
         return white
     flat = VideoFrame.from_ndarray(white, format="rgb24")
