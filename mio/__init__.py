@@ -4,6 +4,7 @@ A plugin needs no more than this module: the hook marker, the values of the cont
 Importing it does not import torch.
 """
 
+from mio import media
 from mio.core.errors import DataError, MioError, PluginError, UserError
 from mio.core.hookspecs import hookimpl
 from mio.core.modality import (
@@ -55,4 +56,5 @@ __all__ = [
     "Trainable",
     "UserError",
     "hookimpl",
+    "media",
 ]

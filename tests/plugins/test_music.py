@@ -285,7 +285,7 @@ def test_filter_by_duration(tmp_path):
 # --- files
 
 
-@pytest.mark.parametrize("suffix", music.mio_datamodule("music", {}).suffixes)
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
 def test_sound_files(suffix, tmp_path):
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)
     path = tmp_path / f"tone{suffix}"

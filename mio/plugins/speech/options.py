@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mio import Frames, UserError
+from mio import Frames, UserError, media
 
 FRAME_RATE = 50
 """Frames per second of all tokenizers."""
@@ -61,6 +61,17 @@ class SpeechOptions:
         """Frames that a span may have."""
         # the tiny addition keeps 0.58 s, in binary a little less, at 29 frames
         return Frames(minimum=1, maximum=int(FRAME_RATE * self.max_seconds + 1e-6))
+
+    @property
+    def sounds(self) -> media.SoundRules:
+        """How speech is read, and brought to what tokenizers take."""
+        return media.SoundRules(
+            name="speech",
+            frame_rate=FRAME_RATE,
+            max_seconds=self.max_seconds,
+            truncate=self.too_long == "truncate",
+            filter_name="max_seconds",
+        )
 
     def _one_of(self, name: str, known: Sequence[str]) -> None:
         if getattr(self, name) not in known:

@@ -111,6 +111,6 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
             max_side=video.max_side,
             scenes=video.frames == "scenes",
         ),
-        suffixes=tuple(files.FORMATS),
+        suffixes=files.SUFFIXES,
         templates=TEMPLATES,
     )
