@@ -384,5 +384,9 @@ def _size_problems(config: TransformerConfig) -> Iterator[str]:
         yield f"`model.heads` {config.heads} must be a multiple of `model.kv_heads` {config.kv_heads}"
     if config.experts and not 1 <= config.experts_per_token <= config.experts:
         yield f"`model.experts_per_token` {config.experts_per_token} must be from 1 to `model.experts` {config.experts}"
+    if beyond := [layer for layer in config.full_attention_layers if not 0 <= layer < config.layers]:
+        yield f"`model.full_attention_layers` names layer {beyond[0]}; there are 0 to {config.layers - 1}"
+    if config.full_attention_layers and not config.sliding_window:
+        yield "`model.full_attention_layers` are exceptions from `model.sliding_window`, which is not set"
     if config.rope_scaling.kind not in ("none", "linear", "llama3"):
         yield f"`model.rope_scaling.kind` is `{config.rope_scaling.kind}`; it is none, linear or llama3"

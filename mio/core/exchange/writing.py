@@ -28,7 +28,7 @@ from mio.core.recipe import transformer_config
 from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, Run
 from mio.core.schema import Recipe
 from mio.core.templates import CHAT
-from mio.core.transformer.huggingface import config_to_huggingface
+from mio.core.transformer.huggingface_config import config_to_huggingface
 from mio.core.vocabulary import Vocabulary
 
 OWN = "mio"

@@ -27,7 +27,7 @@ class RopeScaling:
 
 @dataclass
 class TransformerConfig:
-    """Decoder of the Llama family (Llama, Yi, Mistral, Qwen2, Qwen3, Mixtral)."""
+    """Decoder of the Llama family (Llama, Yi, Mistral, Ministral, Qwen2, Qwen3, Mixtral)."""
 
     width: int = 128
     """Size D of the residual stream."""
@@ -51,6 +51,8 @@ class TransformerConfig:
     """Output head shares the embedding's matrix."""
     sliding_window: int = 0
     """Positions that a query sees back, itself included; 0 means all (Mistral)."""
+    full_attention_layers: list[int] = field(default_factory=list)
+    """Layers, counted from 0, that see all positions in spite of `sliding_window` (Qwen2, Qwen3, Ministral)."""
     experts: int = 0
     """Experts of the sparse mixture; 0 means a dense SwiGLU (Mixtral)."""
     experts_per_token: int = 2
@@ -68,6 +70,15 @@ class TransformerConfig:
         """Hidden size of the SwiGLU, resolved."""
         return self.ffn_width or -(-8 * self.width // 3 // 32) * 32
 
+    def window(self, layer: int) -> int:
+        """Positions that a query of this layer sees back, itself included; 0 means all."""
+        return 0 if layer in self.full_attention_layers else self.sliding_window
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """`window` of every layer."""
+        return tuple(self.window(layer) for layer in range(self.layers))
+
     def check(self) -> None:
         """Raises:
         UserError: fields contradict each other; the message lists all that do.
@@ -81,6 +92,10 @@ class TransformerConfig:
             problems.append(f"`heads` {self.heads} is no multiple of `kv_heads` {self.kv_heads}")
         if self.experts and not 1 <= self.experts_per_token <= self.experts:
             problems.append(f"`experts_per_token` {self.experts_per_token} is not between 1 and {self.experts}")
+        if beyond := [layer for layer in self.full_attention_layers if not 0 <= layer < self.layers]:
+            problems.append(f"`full_attention_layers` names layer {beyond[0]}; there are 0 to {self.layers - 1}")
+        if self.full_attention_layers and not self.sliding_window:
+            problems.append("`full_attention_layers` are exceptions from `sliding_window`, which is not set")
         if self.rope_scaling.kind not in ROPE_SCALINGS:
             kinds = ", ".join(f"`{kind}`" for kind in ROPE_SCALINGS)
             problems.append(f"unknown `rope_scaling.kind` {self.rope_scaling.kind!r}; choose one of {kinds}")
