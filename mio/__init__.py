@@ -27,6 +27,8 @@ from mio.core.modality import (
     Tokenizer,
     Trainable,
 )
+from mio.core.options import read_options
+from mio.core.ranges import number, one_of
 
 __version__ = "0.1.0"
 
@@ -55,4 +57,7 @@ __all__ = [
     "Trainable",
     "UserError",
     "hookimpl",
+    "number",
+    "one_of",
+    "read_options",
 ]

@@ -6,6 +6,7 @@ Shapes: T samples, C channels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import ceil, gcd
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio import Codes, DataError, Media, Record, UserError
+from mio import Codes, DataError, Media, Record, number, read_options
 from mio.plugins.music import FRAME_RATE, MusicOptions
 
 Floats = npt.NDArray[np.float32]
@@ -142,10 +143,15 @@ def _seconds(value: Any) -> Iterator[float]:
             yield from _seconds(inner)
 
 
+@dataclass(frozen=True)
+class MaxSecondsOptions:
+    """Options of the filter `music_max_seconds`."""
+
+    seconds: float = number(5.0, 0, 1e9)
+
+
 def max_seconds(record: Record, options: Mapping[str, Any], default: float) -> str:
     """Drops records with a clip longer than `seconds` (default: the plugin's `max_seconds`)."""
-    unknown = set(options) - {"seconds"}
-    if unknown:
-        raise UserError(f"filter `music_max_seconds` has no option `{min(unknown)}`; it has `seconds`")
-    longest = float(options.get("seconds", default))
+    given = {"seconds": default, **options}
+    longest = read_options(MaxSecondsOptions, given, "filter `music_max_seconds`").seconds
     return f"music longer than {longest:g} s" if any(length > longest for length in _seconds(record)) else ""

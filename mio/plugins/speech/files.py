@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mio import Codes, DataError, Media, Record, UserError
+from mio import Codes, DataError, Media, Record, number, read_options
 from mio.plugins.speech.options import FRAME_RATE
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -106,10 +107,14 @@ def _seconds(value: Any) -> Iterator[float]:
             yield from _seconds(inner)
 
 
+@dataclass(frozen=True)
+class MaxSecondsOptions:
+    """Options of the filter `max_seconds`."""
+
+    seconds: float = number(15.0, 0, 1e9)
+
+
 def max_seconds(record: Record, options: Mapping[str, Any], default: float = 15.0) -> str:
     """Drops records with speech longer than `seconds` (default: the plugin's `max_seconds`)."""
-    unknown = set(options) - {"seconds"}
-    if unknown:
-        raise UserError(f"filter `max_seconds` has no option `{min(unknown)}`; it has `seconds`")
-    longest = float(options.get("seconds", default))
+    longest = read_options(MaxSecondsOptions, {"seconds": default, **options}, "filter `max_seconds`").seconds
     return f"speech longer than {longest:g} s" if any(length > longest for length in _seconds(record)) else ""
