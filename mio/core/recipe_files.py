@@ -66,7 +66,10 @@ def override_layer(text: str) -> Layer:
         raise RecipeError([f"{origin}: the key before `=` is empty or has an empty part"])
     if len(names) >= DEEPEST or any(len(name) > LONGEST_KEY or plain(name) != name for name in names):
         raise RecipeError([f"{origin}: the key before `=` is too long, or holds characters that no key has"])
-    data, _ = parse_yaml(f"value: {value}" if "\n" not in value else f"value:\n{value}", origin)
+    try:
+        data, _ = parse_yaml(f"value: {value}" if "\n" not in value else f"value:\n{value}", origin)
+    except RecipeError as error:
+        raise RecipeError([problem.replace(f"{origin}:1: ", f"{origin}: ", 1) for problem in error.problems]) from None
     if not isinstance(data, dict) or set(data) != {"value"}:
         raise RecipeError([f"{origin}: the value after `=` goes on with further keys; give each key by itself"])
     content: Any = data["value"]
