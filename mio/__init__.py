@@ -28,6 +28,8 @@ from mio.core.modality import (
     Tokenizer,
     Trainable,
 )
+from mio.core.options import read_options
+from mio.core.ranges import number, one_of
 
 __version__ = "0.1.0"
 
@@ -57,4 +59,7 @@ __all__ = [
     "UserError",
     "hookimpl",
     "media",
+    "number",
+    "one_of",
+    "read_options",
 ]

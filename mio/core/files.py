@@ -27,7 +27,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """As `write_text`, for bytes."""
-    number, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=PARTIAL, dir=path.parent)
+    try:
+        number, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=PARTIAL, dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     partial = Path(name)
     try:
         with os.fdopen(number, "wb") as file:
@@ -36,9 +40,11 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         partial.chmod(0o666 & ~_umask())  # mkstemp makes files that nobody else can read
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from mio.core import terminal
 from mio.core.codecs import Codecs
 from mio.core.data.shards.store import TokenIndex
 from mio.core.data.shards.work import FAILED, Job, ShardWorker, claim, finish, make_job
@@ -61,7 +62,7 @@ def tokenize(
     for recipe in stages:
         check(recipe, manager.for_recipe(recipe))
     ranks = Ranks.join()
-    console = (console or Console()) if ranks.rank == 0 else Console(quiet=True)
+    console = (console or terminal.console()) if ranks.rank == 0 else terminal.console(quiet=True)
     indices: dict[Path, TokenIndex] = {}
     inherited = starting_folder(stages[0])
     inherited = inherited / TOKENIZERS if inherited else None

@@ -14,11 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.errors import DataError, UserError
+from mio.core.errors import DataError
 from mio.core.modality import Codes, Media, Record
+from mio.core.options import read_options
+from mio.core.ranges import number
 from mio.media.sound import LOUDEST, MAX_RATE, Floats, read_sound, sound_seconds, too_loud
 
 _LEAST_RATE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterOptions:
+    """Options of the filter of records."""
+
+    seconds: float = number(15.0, 0, 86_400, above=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +100,9 @@ class SoundRules:
 
     def filter(self, record: Record, options: Mapping[str, Any]) -> str:
         """Drops records with an item longer than `seconds` (default `max_seconds`), by what is decoded of its file."""
-        unknown = set(options) - {"seconds"}
-        if unknown:
-            raise UserError(f"filter `{self.filter_name}` has no option `{min(unknown)}`; it has `seconds`")
-        longest = options.get("seconds", self.max_seconds)
-        if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest > 0:
-            raise UserError(f"filter `{self.filter_name}`: `seconds` must be a number above 0, not {longest!r}")
-        if any(seconds > longest for seconds in self._seconds(record, float(longest))):
+        given = {"seconds": self.max_seconds, **options}
+        longest = read_options(FilterOptions, given, f"filter `{self.filter_name}`").seconds
+        if any(seconds > longest for seconds in self._seconds(record, longest)):
             return f"{self.name} longer than {longest:g} s"
         return ""
 

@@ -119,7 +119,7 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
 
 def parse_size(text: str) -> int:
     """Bytes of `5GB`, `500MB` and the like. Raises `UserError` for anything else."""
-    found = _SIZE.fullmatch(text.strip())
+    found = _SIZE.fullmatch(text.strip()) if len(text) < 40 else None
     size = int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0
     if not size:
         raise UserError(f"--shard-size {text!r} is no size; write it like `5GB` or `500MB`")

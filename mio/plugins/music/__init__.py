@@ -9,11 +9,11 @@ Media data: tuples `(samples, rate)`, samples float `[T]` or `[T, C]` in [-1, 1]
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, media
+from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, media, number, read_options
 
 if TYPE_CHECKING:
     from mio import Detokenizer, Tokenizer
@@ -55,7 +55,7 @@ class MusicOptions:
 
     checkpoint: str = ""
     """Folder of facebook/encodec_32khz: `config.json` and `model.safetensors`."""
-    max_seconds: float = 5.0
+    max_seconds: float = number(5.0, 1 / FRAME_RATE, 86_400)
     """Longest clip; AnyGPT's."""
     too_long: str = "error"
     """What becomes of a longer clip: `error` (the record is skipped and counted) or `truncate` (its beginning is kept).
@@ -111,12 +111,8 @@ class MusicOptions:
 
 
 def parsed(options: Mapping[str, Any]) -> MusicOptions:
-    """Raises `UserError` for an unknown option."""
-    known = [option.name for option in fields(MusicOptions)]
-    for option in options:
-        if option not in known:
-            raise UserError(f"plugins.music: there is no option `{option}`; there are {', '.join(known)}")
-    return MusicOptions(**options)
+    """Raises `UserError` for options that are unknown or wrong."""
+    return read_options(MusicOptions, options, "plugins.music")
 
 
 @hookimpl
