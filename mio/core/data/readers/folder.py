@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers.records import Kinds, RowReader, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
@@ -35,9 +35,9 @@ class MediaFolder:
         self._rows: list[dict[str, Any]] = []
         self._fields: dict[str, str] = {}
         self._places: list[str] = []
-        tables = [folder / name for name in TABLES if (folder / name).is_file()]
-        if tables:
-            self._read_table(tables[0])
+        self._tables = [folder / name for name in TABLES if (folder / name).is_file()][:1]
+        if self._tables:
+            self._read_table(self._tables[0])
         else:
             self._find(folder)
         if not self._rows:
@@ -48,9 +48,23 @@ class MediaFolder:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the names of files and the table's content."""
-        text = json.dumps(self._rows, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        """Changes with the names of files, any byte of them, and the table's content."""
+        return fingerprint_of(self)
+
+    @property
+    def files(self) -> list[Path]:
+        """The table, where there is one."""
+        return self._tables
+
+    @property
+    def reading(self) -> str:
+        """See `mio.core.data.contents.FileSource`."""
+        return self._reader.reading
+
+    def raw(self, start: int, stop: int) -> Iterator[bytes]:
+        """The rows from `start` to `stop`."""
+        for row in self._rows[start:stop]:
+            yield json.dumps(row, sort_keys=True, default=str).encode() + b"\n"
 
     def __len__(self) -> int:
         return len(self._rows)
