@@ -18,6 +18,7 @@ from mio.core import terminal
 from mio.core.checkpoints.reading import listed
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
+from mio.core.data.provenance import check_sources
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
 from mio.core.errors import UserError
 from mio.core.evaluation import evaluate, results_table
@@ -119,7 +120,11 @@ def fit_stage(
         (folder / LOCK).write_text(lock(recipe, plugins, vocabulary, codecs.fingerprints()), encoding="utf-8")
 
     renderer = Renderer(vocabulary, codecs, recipe.train.loss)
-    tokens = TokenStore(Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint)
+    tokens = TokenStore(
+        Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint, console.print
+    )
+    begun = bool(listed(folder / CHECKPOINTS))
+    tokens.known |= ranks.share(ranks.once(lambda: check_sources(recipe, plugins, tokens, folder, begun))) or {}
 
     def open_data() -> tuple[MioDataModule, dict[str, Any]]:
         devices = ranks.size if ranks.size > 1 else None
