@@ -192,6 +192,7 @@ def build_streams(
                 drop=dropped if source.tokenised else dropping(source.config, plugins),
                 seed=derive_seed(recipe.seed, *leaf[:3]),
                 context=recipe.data.packing.context,
+                truncates=recipe.data.packing.too_long == "truncate",
                 identity=_identity(source, texts, form, recipe.data.system),
                 memory=memory,
             )

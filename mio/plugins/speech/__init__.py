@@ -119,6 +119,7 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
     return DataModule(
         read=partial(files.read, max_seconds=chosen.max_seconds, truncate=chosen.too_long == "truncate"),
         suffixes=files.SUFFIXES,
+        names=("audio",),
         templates=TEMPLATES,
         filters={"max_seconds": partial(files.max_seconds, default=chosen.max_seconds)},
     )

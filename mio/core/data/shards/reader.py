@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.data.partial import Failed, Notes, PartialRecord, notes_of
 from mio.core.data.shards.format import map_arrays, read_header, shard_name
-from mio.core.data.shards.shapes import Shape, StoredRecord
+from mio.core.data.shards.shapes import Shape
 from mio.core.data.shards.texts import open_text_tokens
 from mio.core.data.shards.writer import HOLE
 from mio.core.errors import DataError
@@ -62,8 +63,8 @@ class Shard:
             texts = list(map(self._tokens.text, range(at, stop), texts))
         kinds = shape.kinds
         record = shape.put_together(iter(texts), map(self._item, kinds, self._refs(place)) if kinds else iter(()))
-        if self._failures and place in self._failures:
-            return StoredRecord(record, self._failures[place])
+        if shape.unusable or (self._failures and place in self._failures):
+            return PartialRecord(record, Notes(shape.unusable | self._failures.get(place, {})))
         return record
 
     def frames(self, place: int) -> list[tuple[str, int]]:
@@ -94,11 +95,11 @@ class Shard:
         return shape
 
     @cached_property
-    def _failures(self) -> dict[int, dict[str, str]]:
-        """Reason by field, by place."""
-        found: dict[int, dict[str, str]] = {}
+    def _failures(self) -> dict[int, dict[str, Failed]]:
+        """Fields that could not be tokenised, by place."""
+        found: dict[int, dict[str, Failed]] = {}
         for index, field, reason in self.header["failed"]:
-            found.setdefault(index - self.first, {})[field] = reason
+            found.setdefault(index - self.first, {})[field] = Failed(reason)
         return found
 
     @cached_property
@@ -107,8 +108,8 @@ class Shard:
 
     def _hole(self, place: int) -> Record:
         if place in self._dropped:
-            return StoredRecord({}, {}, self._dropped[place])
-        raise DataError(self._failures[place][""])
+            return PartialRecord({}, Notes(dropped=self._dropped[place]))
+        raise DataError(self._failures[place][""].reason)
 
 
 class TokenisedSource:
@@ -163,4 +164,4 @@ class TokenisedSource:
 
 def dropped(record: Record) -> str:
     """Why a filter left a record out when it was tokenised; the empty string if none did."""
-    return record.dropped if isinstance(record, StoredRecord) else ""
+    return notes_of(record).dropped
