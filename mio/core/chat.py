@@ -54,9 +54,8 @@ def role_of(name: str) -> str:
     role = name.strip().lower()
     role = ROLE_NAMES.get(role, role)
     if role not in _ROLES:
-        raise DataError(
-            f"a message has the role `{name}`; the roles are {', '.join(_ROLES)}, also called {', '.join(ROLE_NAMES)}"
-        )
+        known = f"{', '.join(_ROLES)}, also called {', '.join(ROLE_NAMES)}"
+        raise DataError(f"a message has the role `{name:.40}`; the roles are {known}")
     return role
 
 
@@ -65,20 +64,21 @@ def turn_weight(turn: Message) -> float:
 
     Raises `DataError` for a weight that is no such number, and for a switch that is neither true nor false.
     """
-    weight = turn.get(WEIGHT)
-    if weight is None:
-        weight = 1.0
+    told: Any = turn.get(WEIGHT)
     least, most = _WEIGHTS
-    if not isinstance(weight, Real) or not (weight == 0 or least <= weight <= most):
-        raise DataError(f"`{WEIGHT}` of a turn is {weight!r:.40}; it must be 0, or from {least:g} to {most:g}")
+    if told is None:
+        told = 1.0
+    elif not isinstance(told, Real) or not (told == 0 or least <= told <= most):  # type: ignore[operator]
+        raise DataError(f"`{WEIGHT}` of a turn is {told!r:.40}; it must be 0, or from {least:g} to {most:g}")
+    weight = float(told)
     for name in SWITCHES:
         switch = turn.get(name)
         if switch is None:
             continue
-        if not isinstance(switch, bool) and not (isinstance(switch, Real) and switch in (0, 1)):
+        if not isinstance(switch, bool | Real) or switch not in (0, 1):
             raise DataError(f"`{name}` of a turn is {switch!r:.40}; it must be `true` or `false`")
-        weight *= switch
-    return float(weight)
+        weight *= bool(switch)
+    return weight
 
 
 def chat_document(messages: Sequence[Message], system: Mapping[str, str], output: str | None = None) -> Document:

@@ -74,6 +74,10 @@ def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: flo
             if len(problems) < _LISTED:
                 failing = next(stream for stream in streams if stream.reason_of(record) == BROKEN)
                 problems.append(failing.describe_record(record))
+    unknown: dict[str, int] = {}
+    for stream in streams:
+        for key, count in stream.unknown.items():  # each direction counts the same records
+            unknown[key] = max(count, unknown.get(key, 0))
     report = {
         "records": len(source.records),
         "checked": len(records),
@@ -81,7 +85,7 @@ def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: flo
         "broken": broken,
         "skipped": dict(skipped),
         "problems": problems,
-        "unknown": dict(max((stream.unknown for stream in streams), key=Counter.total, default=Counter())),
+        "unknown": unknown,
     }
     first = "; ".join(problems[:3])
     if broken > max_skipped * len(records):

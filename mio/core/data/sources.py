@@ -140,11 +140,15 @@ def known_kinds(plugins: SourcePlugins) -> Kinds:
     modalities = {declared.name: declared for _, declared in plugins.modalities()}
 
     @cache
-    def suffixes() -> dict[str, tuple[str, ...]]:
-        modules = {name: plugins.datamodule(name) for name, declared in modalities.items() if not declared.text}
-        return {name: module.suffixes for name, module in modules.items() if module is not None}
+    def modules() -> dict[str, DataModule]:
+        found = {name: plugins.datamodule(name) for name, declared in modalities.items() if not declared.text}
+        return {name: module for name, module in found.items() if module is not None}
 
-    return Kinds(modalities, suffixes)
+    return Kinds(
+        modalities,
+        lambda: {name: module.suffixes for name, module in modules().items()},
+        lambda: {name: module.names for name, module in modules().items()},
+    )
 
 
 def template_sets(recipe: Recipe, plugins: SourcePlugins) -> dict[str, tuple[Template, ...]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mio.core.data.readers.records import Kinds, option_problems
+from mio.core.data.readers.options import option_problems, split_problems
+from mio.core.data.readers.records import Kinds
 from mio.core.errors import RecipeError
 
 OPTIONS: dict[str, dict[str, type]] = {
@@ -16,7 +17,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "folder": {"path": str},
     "hub": {"name": str, "config": str, "revision": str, "streaming": bool},
 }
-"""Each reader's own options, beside those that all share (see `records.py`)."""
+"""Each reader's own options, beside those that all share (see `options.py`)."""
 
 READERS = tuple(OPTIONS)
 
@@ -28,10 +29,11 @@ def open_reader(reader: str, split: str, options: Mapping[str, Any], kinds: Kind
         RecipeError: options are missing, unknown or of the wrong type.
         DataError: the files are missing, damaged or empty.
     """
-    problems = option_problems(reader, options, OPTIONS[reader], kinds)
+    problems = option_problems(reader, options, OPTIONS[reader], kinds.media)
     needed = next(iter(OPTIONS[reader]))
     if needed not in options:
         problems.append(f"reader `{reader}` needs the option `{needed}`")
+    problems += split_problems(reader, split)
     if problems:
         raise RecipeError(problems)
     if reader == "jsonl":

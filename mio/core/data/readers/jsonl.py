@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.data.readers.records import Kinds, RowReader, kind, path_option
+from mio.core.data.readers.json_values import kind, parse_json
+from mio.core.data.readers.records import Kinds, RowReader, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
 
@@ -51,10 +51,7 @@ class JsonLines:
         with self.path.open("rb") as file:
             file.seek(start)
             line = file.read(stop - start)
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not valid JSON: {error}") from None
+        content = parse_json(line, where)
         if not isinstance(content, dict):
             raise DataError(f"{where}: a record is a JSON object, this is a {kind(content)}")
         return self._rows.record(content, where)

@@ -78,7 +78,7 @@ class ShardEncoder:
                 else:
                     notes = notes_of(record)
                     fields = {name: self._field(value, where(index)) for name, value in record.items()}
-                    read.append(fields | notes.failed)
+                    read.append({**fields, **notes.failed})
                     for key in notes.unknown:
                         writer.note(key)
             except Exception as error:
