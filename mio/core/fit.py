@@ -124,6 +124,10 @@ def fit_stage(
 
     data, checked = ranks.together(open_data)
     tell_tokens(data, tokens, console)
+    for label, found in checked.items():
+        if found["unknown"]:
+            listed = ", ".join(f"{what} ({count:,} records)" for what, count in found["unknown"].items())
+            console.print(f"{label}: not used: {listed}", highlight=False, markup=False)
     trained = train(recipe, folder, manager, vocabulary, data, parent, ranks, console)
     summary = {
         "recipe": fingerprint(recipe),

@@ -33,7 +33,7 @@ def preflight(
 
     Returns, by `group/source`: `records`, `checked`, `tokenised` (read from shards), `broken`, `skipped` (count by
     reason, filters included; a record may count once per direction), `problems` (the first hundred broken records
-    with their error) and `unknown` (records by the keys in them that nothing reads).
+    with their error) and `unknown` (records by what they hold that nothing reads, as far as it was looked at).
 
     Raises:
         DataError: the broken share of a source's records exceeds `max_skipped`, or none of them can be used in one of
@@ -74,7 +74,7 @@ def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: flo
             if len(problems) < _LISTED:
                 failing = next(stream for stream in streams if stream.reason_of(record) == BROKEN)
                 problems.append(failing.describe_record(record))
-    unknown: dict[str, int] = {}
+    unknown: dict[str, int] = dict(getattr(source.records, "unused", {}))
     for stream in streams:
         for key, count in stream.unknown.items():  # each direction counts the same records
             unknown[key] = max(count, unknown.get(key, 0))

@@ -217,11 +217,26 @@ def _documents(
 
 
 def dropping(config: SourceConfig, plugins: SourcePlugins) -> Callable[[Record], str]:
-    """The filters of a source as one function: a reason to leave a record out, or the empty string."""
+    """The filters of a source as one function: a reason to leave a record out, or the empty string.
+
+    Raises `RecipeError` for options that a filter refuses.
+    """
     known = plugins.filters()
     filters: list[tuple[str, Filter, Mapping[str, Any]]] = [
         (name, known[name][1], options or {}) for name, options in config.filters.items()
     ]
+
+    problems = []
+    for _, function, options in filters:
+        try:  # options are looked at whatever the record holds
+            function({}, options)
+        except UserError as error:
+            if not isinstance(error, DataError):
+                problems.append(f"{error}")
+        except Exception:
+            continue  # it needs fields that an empty record lacks
+    if problems:
+        raise RecipeError(problems)
 
     def drop(record: Record) -> str:
         for name, function, options in filters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mio.core.data.readers.options import option_problems, split_problems
@@ -33,7 +34,8 @@ def open_reader(reader: str, split: str, options: Mapping[str, Any], kinds: Kind
     needed = next(iter(OPTIONS[reader]))
     if needed not in options:
         problems.append(f"reader `{reader}` needs the option `{needed}`")
-    problems += split_problems(reader, split)
+    if not problems:
+        problems = split_problems(reader, split, Path(str(options.get("path", ""))))
     if problems:
         raise RecipeError(problems)
     if reader == "jsonl":

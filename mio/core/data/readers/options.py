@@ -16,8 +16,8 @@ Options that all readers share:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mio.core.modality import TEXT
@@ -30,7 +30,6 @@ _MAPPINGS = ("columns", "fields", "turns", "placeholders", "aligned", "inserted"
 SHARED: dict[str, type] = {"coded": bool, "folder": str, **dict.fromkeys(_MAPPINGS, Mapping)}
 """Options of every reader, with their types."""
 _WORDS = {Mapping: "a mapping", bool: "`true` or `false`", str: "text"}
-_ONE_SPLIT = ("jsonl", "parquet", "webdataset")
 
 
 def option_problems(
@@ -55,26 +54,15 @@ def option_problems(
     return problems
 
 
-def split_problems(reader: str, split: str) -> list[str]:
-    """What is wrong with the split that is asked of a reader whose files are one split."""
-    if reader not in _ONE_SPLIT or split == "train":
+def split_problems(reader: str, split: str, path: Path) -> list[str]:
+    """What is wrong with the split that is asked of a reader whose files are one split, as those at `path` are."""
+    divided = {"folder": (path / split).is_dir(), "arrow": path.is_dir(), "hub": True}.get(reader, False)
+    if divided or split == "train":
         return []
     return [
         f"`split` is `{split}`, but what reader `{reader}` reads has no splits: leave it out, and give the `path` of "
         "the split's files"
     ]
-
-
-def not_finite(where: str, value: Any) -> Iterator[str]:
-    """Problems of the numbers anywhere inside options: each must be finite."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield f"`{where}` is {value}; it must be a finite number"
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from not_finite(f"{where}.{name}", inner)
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            yield from not_finite(f"{where}[{index}]", inner)
 
 
 def _inner_problems(options: Mapping[str, Any], known: list[str]) -> Iterator[str]:

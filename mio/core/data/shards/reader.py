@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
@@ -148,6 +148,15 @@ class TokenisedSource:
         """(modality, frames) of each item of a record, in order, without reading its codes."""
         number, place = divmod(index, self._size)
         return (self._shards[number] or self._open(number)).frames(place)
+
+    @property
+    def unused(self) -> Counter[str]:
+        """What the records of the shards opened so far hold that no template could use, with their number."""
+        found: Counter[str] = Counter()
+        for shard in self._shards:
+            if shard is not None:
+                found.update(shard.header["unstorable"])
+        return found
 
     def locate(self, index: int) -> str:
         """Names a record for messages."""
