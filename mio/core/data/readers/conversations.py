@@ -155,7 +155,7 @@ class Conversations:
         filled = {name: inner for name, inner in part.items() if name != "type" and not empty(inner)}
         written = part.get("type")
         if written is None:  # Qwen's form: {"image": ...}, {"text": ...}
-            written = next((name for name in part if self._modality(name)), None)
+            written = next((name for name in (*filled, *part) if self._modality(name)), None)
         if not isinstance(written, str):
             raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
         name = self._modality(written)
@@ -166,10 +166,10 @@ class Conversations:
             places = [place for place in (written, TEXT, "content") if place in part]
             if not places:
                 raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
-            self._note(filled, {places[0], "index"}, written, unknown)
+            self._note(filled, {places[0], "index"}, written, where, unknown)
             return text_of("" if part[places[0]] is None else part[places[0]], where)
         places = [place for place in filled if self._modality(place) == name or place in PLACES]
-        self._note(filled, {*places, "index"}, written, unknown)
+        self._note(filled, {*places, "index"}, written, where, unknown)
         if not places:
             index = part.get("index")
             if index is not None and (isinstance(index, bool) or not isinstance(index, int) or index < 0):
@@ -191,10 +191,14 @@ class Conversations:
                 return found[0]
         return self._cells.media(modality, value, where)
 
-    @staticmethod
-    def _note(filled: Mapping[str, Any], used: set[str], written: str, unknown: dict[str, None]) -> None:
+    def _note(
+        self, filled: Mapping[str, Any], used: set[str], written: str, where: str, unknown: dict[str, None]
+    ) -> None:
+        """Notes what nothing reads of a part. Raises `DataError` if that is content."""
         for name in filled:
             if name not in used:
+                if self._modality(name):
+                    raise DataError(f"{where}: a part of `{printable(written)}` holds `{name}` as well; make two of it")
                 unknown[f"key `{printable(name)}` of a part `{written}`"] = None
 
     def _modality(self, written: str) -> str:

@@ -97,7 +97,7 @@ def _index_list(path: Path) -> tuple[_Offsets, _Offsets, _Offsets]:
             raise ValueError("the list does not end the file")
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else f"{error}"
-        place = f"record {len(starts)} (byte {at})"
+        place = f"record {max(1, len(starts) - 1)} (byte {at})"
         raise DataError(f"{path}: is a JSON list that is broken in or after {place}: {reason}") from None
     return np.array(starts[1:], np.int64), np.array(stops[1:], np.int64), np.arange(1, len(starts))
 
