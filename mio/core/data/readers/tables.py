@@ -16,7 +16,8 @@ import xxhash
 
 from mio.core.data.contents import fingerprint_of
 from mio.core.data.hashing import State
-from mio.core.data.readers.records import Kinds, RowReader, files_named, files_of, path_option
+from mio.core.data.readers.cells import files_named
+from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError, RecipeError
 from mio.core.modality import Record
 
