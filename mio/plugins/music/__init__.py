@@ -72,7 +72,7 @@ class MusicOptions:
     def __post_init__(self) -> None:
         seconds = self.max_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= FRAME_RATE * seconds <= 2e9:
-            raise UserError(f"plugins.music: `max_seconds` is {seconds!r}, must be at least {1 / FRAME_RATE} and at most 4e7")
+            raise UserError(f"plugins.music: `max_seconds` is {seconds!r}, must be {1 / FRAME_RATE} to 4e7")
         for name, known in (
             ("too_long", ("error", "truncate")),
             ("tokens", tuple(TOKENS)),

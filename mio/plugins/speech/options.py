@@ -53,7 +53,7 @@ class SpeechOptions:
     def __post_init__(self) -> None:
         seconds = self.max_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= FRAME_RATE * seconds <= 2e9:
-            raise UserError(f"plugins.speech: `max_seconds` is {seconds!r}, must be at least {1 / FRAME_RATE} and at most 4e7")
+            raise UserError(f"plugins.speech: `max_seconds` is {seconds!r}, must be {1 / FRAME_RATE} to 4e7")
         self._one_of("too_long", TOO_LONG)
         self._one_of("tokens", tuple(TOKENS))
 
