@@ -40,6 +40,8 @@ class CompiledTemplate:
         named = tuple(dict.fromkeys(field for _, field in self._prompt + self._response if field))
         self.fields = tuple(dict.fromkeys(field.removesuffix(OPTIONAL) for field in named))
         """Names of the fields, in order of first use."""
+        self.asks = bool(self._prompt)
+        """Whether there is a prompt at all."""
         self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
 
     def prompt(self, record: Record) -> list[Value]:
@@ -120,6 +122,8 @@ def to_document(
         prompt, response = template.prompt(record), template.response(record)
         if blank(response):
             raise DataError(f"template `{template.name}`: its response is empty: there is nothing to learn")
+        if template.asks and blank(prompt):
+            raise DataError(f"template `{template.name}`: its prompt is empty: the response would answer nothing")
         if form == PLAIN:
             return plain_document(prompt, response)
         turns: list[Message] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]

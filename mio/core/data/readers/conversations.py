@@ -1,9 +1,9 @@
 """Conversations as data sets write them: turns of text, typed parts, and placeholders bound to media in order.
 
-    {"messages": [{"role": "user", "content": "<image>What?"}, ...], "images": ["a.png"]}
-    {"conversations": [{"from": "human", "value": "<image>What?"}, ...], "image": "a.png"}
-    {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}, ...], ...}
-    {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:..."}}, ...]}, ...]}
+    {"messages": [{"role": "user", "content": "<sketch>What?"}, ...], "sketchs": ["a.png"]}
+    {"conversations": [{"from": "human", "value": "<sketch>What?"}, ...], "sketch": "a.png"}
+    {"messages": [{"role": "user", "content": [{"type": "sketch"}, {"type": "text", "text": "What?"}]}, ...], ...}
+    {"messages": [{"role": "user", "content": [{"type": "sketch_url", "sketch_url": {"url": "data:..."}}, ...]}, ...]}
 
 These are the forms of LLaVA, ms-swift, LLaMA-Factory, TRL and OpenAI's interface. Nothing here names a modality: which
 words stand for one is declared by its plugin (`DataModule.names`) or told by the reader's options.
@@ -154,7 +154,7 @@ class Conversations:
             raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
         filled = {name: inner for name, inner in part.items() if name != "type" and not empty(inner)}
         written = part.get("type")
-        if written is None:  # Qwen's form: {"image": ...}, {"text": ...}
+        if written is None:  # Qwen's form: {"sketch": ...}, {"text": ...}
             written = next((name for name in (*filled, *part) if self._modality(name)), None)
         if not isinstance(written, str):
             raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
@@ -202,7 +202,7 @@ class Conversations:
                 unknown[f"key `{printable(name)}` of a part `{written}`"] = None
 
     def _modality(self, written: str) -> str:
-        """Modality that a part's type or key means: `image`, `image_url`, `input_audio`; empty if none."""
+        """Modality that a part's type or key means: `sketch`, `sketch_url`, `input_sketch`; empty if none."""
         name = _PREFIX.sub("", written)
         for suffix in _SUFFIXES:
             name = name.removesuffix(suffix)

@@ -87,11 +87,8 @@ class RowReader:
         """Modality by each name that data may give it, in a conversation and of columns beside it."""
         called = dict(self._kinds.called)
         for column, modality in self._told.items():
-            name = next((name for name in (column, column.removesuffix("s")) if name in called), column)
-            if modality == TEXT:
-                called.pop(name, None)
-            else:
-                called[name] = modality
+            if modality != TEXT:
+                called |= {name: modality for name in (column, column.removesuffix("s")) if name}
         return called
 
     def record(self, row: Mapping[str, Any], where: str) -> Record:
