@@ -77,8 +77,7 @@ def fit_chain(
     for recipe in stages:
         folder = Path(recipe.runtime.runs) / recipe.name
         with contextlib.ExitStack() as holding:
-            claim = partial(claim_folder, recipe, holding, tell)
-            found = ranks.share(ranks.once(claim))
+            found = ranks.share(ranks.once(partial(claim_folder, recipe, holding, tell, recipe is last)))
             if found != FINISHED:
                 if recipe is not last:
                     console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
@@ -99,12 +98,18 @@ def open_parent(recipe: Recipe, manager: PluginManager, tell: Callable[[str], No
     return ranks.together(lambda: Run.open(start, manager, quiet, weights=ranks.first))
 
 
-def claim_folder(recipe: Recipe, holding: contextlib.ExitStack, tell: Callable[[str], None]) -> str:
+def claim_folder(recipe: Recipe, holding: contextlib.ExitStack, tell: Callable[[str], None], whole: bool = True) -> str:
     """Takes the run folder of a recipe for this process, unless it is finished; returns what is there: nothing
     (`NEW`), a run that goes on (`UNFINISHED`) or one that is `FINISHED`.
 
     A folder in which no step was saved is given to the recipe as it now is: a first attempt that a mistake in the data
-    ended stands in nobody's way. Nothing is written into any other. `holding` keeps the folder.
+    ended stands in nobody's way. Nothing is written into any other.
+
+    Args:
+        holding: keeps the folder.
+        tell: given a line about damage that changes no result.
+        whole: whether the weights of a finished run are compared with its lock: those of a run that another starts
+            from are when it does.
 
     Raises:
         UserError: another recipe was trained in the folder, another process trains in it, or it is not what its run
@@ -115,7 +120,7 @@ def claim_folder(recipe: Recipe, holding: contextlib.ExitStack, tell: Callable[[
         holding.enter_context(held(folder))
     finished = (folder / SUMMARY).is_file()
     if finished or latest(folder / CHECKPOINTS) is not None or (folder / WEIGHTS).is_file():
-        check_run(folder, weights=finished, tell=tell)
+        check_run(folder, weights=finished and whole, tell=tell if whole else lambda line: None)  # noqa: ARG005
         if changes := diff(load_resolved(folder / RECIPE), recipe):
             raise UserError(
                 f"{folder} was made by another recipe: {'; '.join(changes[:3])}"

@@ -6,6 +6,7 @@ not what the run wrote is refused by name if it would change a result, and told 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import platform
 import sys
@@ -20,6 +21,7 @@ import mio
 from mio.core.codecs import FINGERPRINTS, Codecs, check_tokenizers, save_record, tokenizer_record
 from mio.core.discovery import Candidate
 from mio.core.errors import DataError, UserError
+from mio.core.files import locked
 from mio.core.modality import TEXT, TextTokenizer, Trainable
 from mio.core.plugins import EnabledPlugins, PluginManager
 from mio.core.recipe import RUN_RECIPE, fingerprint, load_resolved, stored_fingerprint
@@ -164,6 +166,15 @@ def records(folder: Path) -> list[str]:
     """Files of a run folder that tell what was, and that nothing is computed from."""
     samples = (f"{SAMPLES}/{path.name}" for path in sorted((folder / SAMPLES).glob("*")) if path.suffix != ".partial")
     return [name for name in (SUMMARY, METRICS, JOURNAL, SKIPPED, *samples) if (folder / name).is_file()]
+
+
+def seal_samples(folder: Path) -> None:
+    """Notes the samples of a finished run as they now are. One that is trained, which seals its own, is left alone."""
+    with contextlib.suppress(UserError), locked(folder, "trained"):
+        lock = Lock.read(folder)
+        if SUMMARY in lock.files:
+            names = [name for name in records(folder) if name.startswith(f"{SAMPLES}/")]
+            lock.sealed(folder, names).save(folder / LOCK)
 
 
 def versions(manager: PluginManager, plugins: Iterable[str]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from mio.core.data.batch import Batch
 from mio.core.data.journal import Journal
 from mio.core.data.loader import MioDataModule
 from mio.core.errors import Interrupted, UserError
+from mio.core.events import Events
 from mio.core.guards import STOP
 from mio.core.heap import keep_freed_memory
 from mio.core.metrics_csv import MetricsCSV
@@ -172,7 +172,7 @@ def _train(
             max_epochs=-1,
             accumulate_grad_batches=data.shape.micro_batches,
             callbacks=[figures, checkpoints, watchdog, *([progress] if ranks.first else [])],
-            logger=[metrics, LazyEvents(folder, name="", version="")],
+            logger=[metrics, Events(folder)],
             log_every_n_steps=runtime.log_every,
             enable_checkpointing=False,
             enable_progress_bar=ranks.first and console.is_terminal,
@@ -210,21 +210,6 @@ def _train(
         "skipped_steps": module.guard.report(),
     }
     return Trained(parameters, rows, told, module.meter.codebook_usage())
-
-
-class LazyEvents(TensorBoardLogger):
-    """TensorBoard events that begin with the first figures: a run that cannot go on leaves none."""
-
-    def log_graph(self, model: Any, input_array: Any = None) -> None:
-        """The recipe says what the model is."""
-
-    def save(self) -> None:
-        if self._experiment is not None:
-            super().save()
-
-    def finalize(self, status: str) -> None:
-        if self._experiment is not None:
-            super().finalize(status)
 
 
 def check_records(checkpoint: Path, records: Records | None, console: Console) -> None:

@@ -28,12 +28,12 @@ from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.weights import KEEP, check_shapes, chosen_dtype, store
 from mio.core.exchange.writing import OWN, STAGE_FILES
-from mio.core.locking import lock_run
+from mio.core.locking import check_run, lock_run
 from mio.core.modality import TEXT
 from mio.core.plugins import PluginManager
 from mio.core.recipe import compose, load_resolved, to_yaml, transformer_config
 from mio.core.rows import migrate_rows
-from mio.core.run import RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.schema import Recipe
 from mio.core.transformer.config import TransformerConfig
 from mio.core.transformer.huggingface import config_from_huggingface, config_to_huggingface
@@ -175,6 +175,8 @@ def _restore(folder: Path, config: TransformerConfig, manager: PluginManager, na
     absent = [file for file in (RECIPE, VOCABULARY) if not (own / file).is_file()]
     if absent:
         raise UserError(f"{own}: {absent[0]} is missing; export the run again")
+    if (own / LOCK).is_file():
+        check_run(own, weights=False, tell=lambda line: None)  # noqa: ARG005 - records are not all part of an export
     recipe = load_resolved(own / RECIPE)
     recipe.name = name or recipe.name
     saved = Vocabulary.load(own / VOCABULARY)
