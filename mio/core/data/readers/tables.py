@@ -6,11 +6,20 @@ reads the modality.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mio.core.data.readers.arrow_files import (
+    broken_parquet,
+    check_parquet,
+    check_streams,
+    one_line,
+    open_arrow_files,
+    row_of,
+)
 from mio.core.data.readers.records import Kinds, RowReader, files_of, fingerprint_of_files, path_option
 from mio.core.errors import DataError, RecipeError
 from mio.core.modality import Record
@@ -18,6 +27,9 @@ from mio.core.modality import Record
 
 class Table:
     """Records of a `datasets.Dataset`, at random."""
+
+    notes: Sequence[str] = ()
+    """What of the files belongs to no record, for the report."""
 
     def __init__(self, dataset: Any, rows: RowReader, name: str, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -35,9 +47,9 @@ class Table:
     def __getitem__(self, index: int) -> Record:
         where = self.locate(index)
         try:
-            [row] = self._dataset[index].to_pylist()
+            row = row_of(self._dataset[index])
         except Exception as error:
-            raise DataError(f"{where}: cannot be read: {error}") from error
+            raise DataError(f"{where}: cannot be read: {one_line(error)}") from error
         return self._rows.record(row, where)
 
 
@@ -57,12 +69,19 @@ class Stream:
         return f"{self._name}: row {index}"
 
     def __iter__(self) -> Iterator[Callable[[], Record]]:
-        for index, table in enumerate(self._dataset):
+        tables, index = iter(self._dataset), 0
+        while True:
+            try:
+                table = next(tables)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise DataError(f"{self.locate(index)}: the stream breaks off: {one_line(error)}") from error
             yield partial(self._record, table, index)
+            index += 1
 
     def _record(self, table: Any, index: int) -> Record:
-        [row] = table.to_pylist()
-        return self._rows.record(row, self.locate(index))
+        return self._rows.record(row_of(table), self.locate(index))
 
 
 def open_parquet(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:  # noqa: ARG001
@@ -70,8 +89,15 @@ def open_parquet(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
     datasets = _datasets()
     paths = files_of(path_option("parquet", options, "a file or pattern"), "Parquet file")
     names = [str(path) for path in paths]
-    dataset = _opened(lambda: datasets.load_dataset("parquet", data_files=names, split="train"), names[0])
-    return Table(dataset, RowReader(options, kinds, paths[0].parent), names[0], fingerprint_of_files(paths))
+    found = check_parquet(paths, _needed(options))
+    arguments = {"data_files": names, "split": "train", **found.arguments}
+    try:
+        dataset = _opened(lambda: datasets.load_dataset("parquet", **arguments), names[0])
+    except DataError as error:
+        raise DataError(broken_parquet(paths) or str(error)) from error
+    table = Table(dataset, RowReader(options, kinds, paths[0].parent), names[0], fingerprint_of_files(paths))
+    table.notes = found.notes
+    return table
 
 
 def open_arrow(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
@@ -85,12 +111,12 @@ def open_arrow(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
             if split not in dataset:
                 raise DataError(f"{given}: has no split `{split}`; it has {', '.join(dataset)}")
             dataset, folder = dataset[split], folder / split
+        check_streams(Path(found["filename"]) for found in dataset.cache_files)
         paths = sorted(folder.glob("*.arrow"))
     else:
         paths = files_of(given, "Arrow file")
         folder = paths[0].parent
-        made = _opened(lambda: [datasets.Dataset.from_file(str(path)) for path in paths], given)
-        dataset = datasets.concatenate_datasets(made)
+        dataset = open_arrow_files(paths)
     return Table(dataset, RowReader(options, kinds, folder), given, fingerprint_of_files(paths))
 
 
@@ -111,10 +137,19 @@ def open_hub(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table | St
     return Table(dataset, rows, label, f"{dataset.info.version or ''}/{revision or ''}/{len(dataset)}")
 
 
+def _needed(options: Mapping[str, Any]) -> Set[str] | None:
+    """Columns that the options name, where they leave others out."""
+    if options.get("columns") is None:
+        return None
+    inserted = options.get("inserted") or {}
+    return {*options["columns"], *(options.get("aligned") or ()), inserted.get("texts"), inserted.get("items")}
+
+
 def _datasets() -> Any:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # it logs at length what it raises as well
     return datasets
 
 
@@ -124,4 +159,4 @@ def _opened(call: Callable[[], Any], name: str) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        raise DataError(f"{name}: `datasets` cannot open it: {type(error).__name__}: {error}") from error
+        raise DataError(f"{name}: `datasets` cannot open it: {one_line(error)}") from error
