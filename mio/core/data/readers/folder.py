@@ -95,8 +95,8 @@ class MediaFolder:
         folders = [table.parent for table in tables]
         for table in tables:
             if folders.count(table.parent) > 1:
-                names = ", ".join(other.name for other in tables if other.parent == table.parent)
-                raise DataError(f"{table.parent}: holds several tables ({names}); keep one of them")
+                several = ", ".join(other.name for other in tables if other.parent == table.parent)
+                raise DataError(f"{table.parent}: holds several tables ({several}); keep one of them")
         read = [(table.parent, line) for table in tables for line in metadata.lines(table)]
         told = [[] if self._elsewhere else _files_of(folder, line.row) for folder, line in read]
         depth: dict[str, int] = {}
