@@ -18,7 +18,7 @@ from mio.core.data.readers.arrow_files import (
     check_streams,
     one_line,
     open_arrow_files,
-    row_of,
+    rows_of,
 )
 from mio.core.data.readers.records import Kinds, RowReader, files_of, fingerprint_of_files, path_option
 from mio.core.errors import DataError, RecipeError
@@ -47,7 +47,7 @@ class Table:
     def __getitem__(self, index: int) -> Record:
         where = self.locate(index)
         try:
-            row = row_of(self._dataset[index])
+            [row] = rows_of(self._dataset[index])
         except Exception as error:
             raise DataError(f"{where}: cannot be read: {one_line(error)}") from error
         return self._rows.record(row, where)
@@ -81,7 +81,8 @@ class Stream:
             index += 1
 
     def _record(self, table: Any, index: int) -> Record:
-        return self._rows.record(row_of(table), self.locate(index))
+        [row] = rows_of(table)
+        return self._rows.record(row, self.locate(index))
 
 
 def open_parquet(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:  # noqa: ARG001
