@@ -7,7 +7,8 @@ reads the modality.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ import xxhash
 
 from mio.core.data.contents import fingerprint_of
 from mio.core.data.hashing import State
+from mio.core.data.readers.arrow_files import (
+    broken_parquet,
+    check_parquet,
+    check_streams,
+    one_line,
+    open_arrow_files,
+    rows_of,
+)
 from mio.core.data.readers.cells import files_named
 from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError, RecipeError
@@ -27,6 +36,9 @@ _BATCH = 256
 
 class Table:
     """Records of a `datasets.Dataset`, at random."""
+
+    notes: Sequence[str] = ()
+    """What of the files belongs to no record, for the report."""
 
     def __init__(self, dataset: Any, rows: RowReader, name: str, files: Sequence[Path]) -> None:
         """`files` are those that the rows come from."""
@@ -72,9 +84,9 @@ class Table:
     def __getitem__(self, index: int) -> Record:
         where = self.locate(index)
         try:
-            [row] = self._dataset[index].to_pylist()
+            [row] = rows_of(self._dataset[index])
         except Exception as error:
-            raise DataError(f"{where}: cannot be read: {error}") from error
+            raise DataError(f"{where}: cannot be read: {one_line(error)}") from error
         return self._rows.record(row, where)
 
 
@@ -100,8 +112,16 @@ class Stream:
         return f"{self._name}: row {index}"
 
     def __iter__(self) -> Iterator[Callable[[], Record]]:
-        for index, table in enumerate(self._dataset):
+        tables, index = iter(self._dataset), 0
+        while True:
+            try:
+                table = next(tables)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise DataError(f"{self.locate(index)}: the stream breaks off: {one_line(error)}") from error
             yield StreamedRow(table, self._rows, self.locate(index))
+            index += 1
 
 
 class StreamedRow:
@@ -113,7 +133,7 @@ class StreamedRow:
         self._where = where
 
     def __call__(self) -> Record:
-        [row] = self._table.to_pylist()
+        [row] = rows_of(self._table)
         return self._rows.record(row, self._where)
 
     def raw(self) -> bytes:
@@ -126,11 +146,15 @@ def open_parquet(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
     datasets = _datasets()
     paths = files_of(path_option("parquet", options, "a file or pattern"), "Parquet file")
     names = [str(path) for path in paths]
-    cache = _cache_of(paths)
-    dataset = _opened(
-        lambda: datasets.load_dataset("parquet", data_files=names, split="train", cache_dir=cache), names[0]
-    )
-    return Table(dataset, RowReader(options, kinds, paths[0].parent), names[0], paths)
+    found = check_parquet(paths, _needed(options))
+    arguments = {"data_files": names, "split": "train", "cache_dir": _cache_of(paths), **found.arguments}
+    try:
+        dataset = _opened(lambda: datasets.load_dataset("parquet", **arguments), names[0])
+    except DataError as error:
+        raise DataError(broken_parquet(paths) or str(error)) from error
+    table = Table(dataset, RowReader(options, kinds, paths[0].parent), names[0], paths)
+    table.notes = found.notes
+    return table
 
 
 def open_arrow(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
@@ -144,13 +168,13 @@ def open_arrow(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
             if split not in dataset:
                 raise DataError(f"{given}: has no split `{split}`; it has {', '.join(dataset)}")
             dataset, folder = dataset[split], folder / split
+        check_streams(Path(found["filename"]) for found in dataset.cache_files)
         # `state.json` says which Arrow files there are; what `datasets` keeps of later work there is not read
         paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("cache-"))
     else:
         paths = files_of(given, "Arrow file")
         folder = paths[0].parent
-        made = _opened(lambda: [datasets.Dataset.from_file(str(path)) for path in paths], given)
-        dataset = datasets.concatenate_datasets(made)
+        dataset = open_arrow_files(paths)
     return Table(dataset, RowReader(options, kinds, folder), given, paths)
 
 
@@ -224,10 +248,19 @@ def _emptied(array: Any) -> Any:
     return array
 
 
+def _needed(options: Mapping[str, Any]) -> Set[str] | None:
+    """Columns that the options name, where they leave others out."""
+    if options.get("columns") is None:
+        return None
+    inserted = options.get("inserted") or {}
+    return {*options["columns"], *(options.get("aligned") or ()), inserted.get("texts"), inserted.get("items")}
+
+
 def _datasets() -> Any:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # it logs at length what it raises as well
     return datasets
 
 
@@ -237,4 +270,4 @@ def _opened(call: Callable[[], Any], name: str) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        raise DataError(f"{name}: `datasets` cannot open it: {type(error).__name__}: {error}") from error
+        raise DataError(f"{name}: `datasets` cannot open it: {one_line(error)}") from error
