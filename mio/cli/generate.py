@@ -17,14 +17,17 @@ def generate(
     output: Annotated[str, typer.Option(metavar="MODALITY", help="Modality that the answer is to have.")] = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the answer's media.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer's parts as JSON.")] = False,
-    temperature: Annotated[float, typer.Option(min=0, help="Temperature of text; 0 is greedy.")] = 0.0,
-    media_temperature: Annotated[float, typer.Option(min=0, help="Temperature of codes.")] = 0.7,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Nucleus that codes and text are drawn from.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="Temperature of text; 0 is greedy.")] = 0.0,
+    media_temperature: Annotated[float, typer.Option(help="Temperature of codes.")] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Nucleus that codes and text are drawn from.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    beyond_context: Annotated[
+        bool, typer.Option("--beyond-context", help="Prompt and answer may be longer than what the model has seen.")
+    ] = False,
     plugin: Plugin = [],
 ) -> None:
-    """Answer a prompt of text and media; the answer's media land as files.
+    """Answer a prompt of text and media; the answer's media land as files, beside those that are there.
 
     mio generate runs/stage4 "Please generate an image according to the given description. seven" --output image
     """
@@ -35,7 +38,9 @@ def generate(
     decoding = Decoding(
         temperature=temperature, media_temperature=media_temperature, top_p=top_p, max_tokens=max_tokens
     )
-    made = answer_prompt(Run.open(run, manager(plugin)), prompt, output, out, decoding, seed)
+    made = answer_prompt(Run.open(run, manager(plugin)), prompt, output, out, decoding, seed, beyond_context)
+    if made.told:
+        typer.echo(made.told, err=True)
     content = made.to_json()
     if as_json:
         typer.echo(json.dumps(content, ensure_ascii=False))
