@@ -20,6 +20,7 @@ from mio.core.files import write_json
 from mio.core.generation.answer import decode_answer
 from mio.core.generation.engine import answer_room, generate_tokens
 from mio.core.generation.grammar import need_of
+from mio.core.generation.sampling import SEEDS
 from mio.core.judging import ceilings, owned, task_records, verdicts
 from mio.core.modality import TEXT, Answer, CodeArray, Media, Record, Task
 from mio.core.parsing import parse_tokens
@@ -144,7 +145,7 @@ def answer_records(
         batch = [prompts[place] for place in chosen]
         try:
             made = generate_tokens(
-                run.transformer, run.grammar, batch, task.decoding, need, run.recipe.seed + start, context
+                run.transformer, run.grammar, batch, task.decoding, need, (run.recipe.seed + start) % SEEDS, context
             )
         except UserError as error:
             raise UserError(f"task `{task.name}`: {error}") from error

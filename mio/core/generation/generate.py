@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def generate(
 
 
 def _save_beside(detokenizer: Detokenizer, content: Any, folder: Path, name: str, number: int) -> Path:
-    """Writes media to `NAME-NUMBER` plus the format's suffix, with the next number for which there is no file yet."""
+    """Writes media to `NAME-NUMBER` plus the format's suffix, with the next number for which there is no file yet, or
+    one that is the same byte by byte."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mio-", dir=folder) as made:
         saved = detokenizer.save(content, Path(made) / name)
@@ -106,6 +108,8 @@ def _save_beside(detokenizer: Detokenizer, content: Any, folder: Path, name: str
             try:
                 target = path.open("xb")
             except FileExistsError:
+                if path.is_file() and filecmp.cmp(saved, path, shallow=False):
+                    return path
                 number += 1
                 continue
             try:

@@ -11,13 +11,13 @@ from mio.core.modality import Decoding
 
 HOTTEST = 1e6
 """Temperatures above it change nothing, all that is allowed is equally likely; much larger ones are no float32."""
-_SEEDS = 1 << 63
+SEEDS = 1 << 63
 
 
 def check_decoding(decoding: Decoding, seed: int = 0) -> None:
     """Raises `UserError`, which names every option that has no meaning."""
     problems = decoding_problems(decoding)
-    if not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+    if not isinstance(seed, int) or not 0 <= seed < SEEDS:
         problems.append(f"`seed`: {seed!r} is no integer from 0 to 2^63 - 1")
     if problems:
         raise UserError(f"sampling: {'; '.join(problems)}")

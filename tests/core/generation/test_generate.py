@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import pytest
@@ -24,13 +25,26 @@ def run(finished, tmp_path, monkeypatch):
     return Run.open(folder, PluginManager.discover([f"melody={MELODY / 'mio_melody.py'}"]))
 
 
+def saved(media, path):
+    path.write_text(f"media {media}")
+    return path
+
+
 def test_media_land_beside_what_is_there(run, tmp_path):
     taken = {tmp_path / f"melody-{number}.txt": f"mine {number}" for number in (0, 1, 3)}
     for path, content in taken.items():
         path.write_text(content)
-    made = [file for seed in range(3) for file in generate(run, "play", "melody", seed=seed).files]
-    assert [file.name for file in made] == ["melody-2.txt", "melody-4.txt", "melody-5.txt"]
+    different = itertools.count()
+    run.codecs.decode = lambda *_: next(different)
+    run.codecs.detokenizer("melody").save = lambda media, stem: saved(media, stem.with_suffix(".txt"))
+    made = [file for _ in range(3) for file in generate(run, "play", "melody").files]
+    numbers = [int(file.stem.removeprefix("melody-")) for file in made]
+    assert sorted(numbers) == numbers
+    assert not {0, 1, 3} & {*numbers}
+    assert [file.read_text() for file in made] == ["media 0", "media 1", "media 2"]
     assert all(path.read_text() == content for path, content in taken.items())
+    run.codecs.decode = lambda *_: 1  # the same media again are the file that is there
+    assert generate(run, "play", "melody").files == (made[1],)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
