@@ -363,7 +363,8 @@ def _same(first: Any, second: Any) -> bool:
         names = (first.modality, first.key, first.label) == (second.modality, second.key, second.label)
         return names and _same(first.data, second.data)
     if isinstance(first, Codes) and isinstance(second, Codes):
-        return first.modality == second.modality and np.array_equal(first.codes, second.codes)
+        names = (first.modality, first.codebooks) == (second.modality, second.codebooks)
+        return names and np.array_equal(first.codes, second.codes)
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):

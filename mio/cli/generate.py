@@ -27,9 +27,12 @@ def generate(
     ] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most tokens of the answer.")] = 256,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0,
+    beyond_context: Annotated[
+        bool, typer.Option("--beyond-context", help="Prompt and answer may be longer than what the model has seen.")
+    ] = False,
     plugin: Plugin = [],
 ) -> None:
-    """Answer a prompt of text and media; the answer's media land as files.
+    """Answer a prompt of text and media; the answer's media land as files, beside those that are there.
 
     mio generate runs/stage4 "Please generate an image according to the given description. seven" --output image
     """
@@ -43,7 +46,9 @@ def generate(
     decoding = Decoding(
         temperature=temperature, media_temperature=media_temperature, top_p=top_p, max_tokens=max_tokens
     )
-    made = answer_prompt(trained, prompt, output, out, decoding, seed)
+    made = answer_prompt(trained, prompt, output, out, decoding, seed, beyond_context)
+    if made.told:
+        typer.echo(made.told, err=True)
     content = made.to_json()
     if as_json:
         typer.echo(json_text(content))

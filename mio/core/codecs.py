@@ -203,7 +203,8 @@ class Codecs:
         return Media(media.modality, data, media.key, media.label)
 
     def codes(self, value: Media | Codes) -> CodeArray:
-        """Codes `[Q, F]` of one item. Raises `DataError` when its file cannot be read."""
+        """Codes `[Q, F]` of one item, of given codes those that they hold. Raises `DataError` when its file cannot be
+        read."""
         if isinstance(value, Codes):
             return value.codes
         name = f"{value.modality}:{value.key}"
@@ -217,6 +218,11 @@ class Codecs:
         if len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
         return codes
+
+    def written(self, item: Media | Codes) -> CodeArray:
+        """Codes of one item as an answer writes them: of the codebooks of the view `generate`."""
+        whole = item if isinstance(item, Codes) else Codes(item.modality, self.codes(item))
+        return whole.of(self.modalities[item.modality].view("generate"))
 
     def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
@@ -241,8 +247,7 @@ class Codecs:
             if parts and isinstance(item, Media):
                 made.append(self.decode(item.modality, self.round_trip(self.split(item))))
             else:
-                view = list(self.modalities[item.modality].view("generate"))
-                made.append(self.decode(item.modality, self.codes(item)[view]))
+                made.append(self.decode(item.modality, self.written(item)))
         return made
 
     def items(self, value: Any) -> list[Media | Codes]:

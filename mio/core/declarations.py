@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,11 +10,13 @@ from dataclasses import fields
 from inspect import getattr_static
 from typing import Any
 
-from mio.core.modality import OPTIONAL, TEXT, DataModule, Frames, Modality, Task, Template, Trainable
+from mio.core.modality import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Task, Template, Trainable
 from mio.core.suggest import nearest
 
 LAYOUTS = ("flat", "codebook_major", "frame_major", "delayed")
 VIEWS = ("understand", "generate")
+MOST_TOKENS = 1 << 20
+"""Most tokens that an answer may be allowed."""
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 PATH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*")
 
@@ -195,12 +198,36 @@ def task_problems(task: Any, modalities: Iterable[str]) -> list[str]:
     found += [f"`{name}`: must be a function" for name in ("records", "judge") if not callable(getattr(task, name))]
     if task.ceiling is not None and not callable(task.ceiling):
         found.append("`ceiling`: must be a function or None")
+    if not isinstance(task.decoding, Decoding):
+        found.append(f"`decoding`: {kind(task.decoding)}, not a `mio.Decoding`")
+    else:
+        found += [f"`decoding`: {problem}" for problem in decoding_problems(task.decoding)]
     known = list(modalities)
     if task.output not in known:
         found.append(
             f"`output`: {task.output!r} is no modality of the plugins in use{nearest(str(task.output), known)}"
         )
     return found
+
+
+def decoding_problems(decoding: Decoding) -> list[str]:
+    """Everything wrong with the options of sampling."""
+    found = []
+    for name in ("temperature", "media_temperature"):
+        if not _is_finite(getattr(decoding, name)) or getattr(decoding, name) < 0:
+            found.append(f"`{name}`: {getattr(decoding, name)!r} is no finite number from 0 on")
+    if not _is_finite(decoding.top_p) or not 0 <= decoding.top_p <= 1:
+        found.append(f"`top_p`: {decoding.top_p!r} is no number from 0 to 1")
+    if not _is_int(decoding.max_tokens) or not 1 <= decoding.max_tokens <= MOST_TOKENS:
+        found.append(f"`max_tokens`: {decoding.max_tokens!r} is no integer from 1 to {MOST_TOKENS}")
+    return found
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond what floats reach
+        return False
 
 
 _METHODS = {"text": ("encode", "decode", "token"), "codes": ("encode", "frames"), "parts": ("split",)}

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from torchmetrics import MeanMetric
 
+from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
 from mio.core.data.sources import open_sources
-from mio.core.errors import UserError
-from mio.core.files import write_text
+from mio.core.errors import DataError, MioError, PluginError, UserError
+from mio.core.files import write_json
 from mio.core.generation.answer import decode_answer
-from mio.core.generation.engine import generate_tokens
+from mio.core.generation.engine import answer_room, generate_tokens
 from mio.core.generation.grammar import need_of
+from mio.core.generation.sampling import SEEDS
+from mio.core.judging import ceilings, owned, task_records, verdicts
 from mio.core.locking import seal_samples
-from mio.core.modality import TEXT, Answer, Codes, Media, Record, Task
+from mio.core.modality import TEXT, Answer, CodeArray, Media, Record, Task
 from mio.core.parsing import parse_tokens
 from mio.core.run import SAMPLES, Run
 from mio.core.suggest import nearest
@@ -26,8 +31,11 @@ from mio.core.templates import CompiledTemplate, to_document
 
 RECORDS = 20_000
 """Records of each source that are looked through for copied items."""
+_TOLD = 20
+"""Failures of a task that are described."""
 
-Report = dict[str, dict[str, float]]
+Report = dict[str, dict[str, Any]]
+"""By task: figures, and under `failures` what could not be measured, if anything."""
 
 
 def select_tasks(available: Mapping[str, Task], names: Sequence[str]) -> list[Task]:
@@ -48,50 +56,116 @@ def evaluate(
     """Figures of a finished run on held-out items, by task.
 
     `accuracy` over `n` items; where the task has them, `ceiling` (what the judge says of the right answers after the
-    codec), `judge` (what it says of them as they are) and `copied` (spans equal to a training item's, code by code).
+    codec), `judge` (what it says of them as they are) and `copied` (spans equal to a training item's, code by code). An
+    item that cannot be asked, decoded or judged counts as wrong: `failed` says how many there are, and `failures` what
+    was wrong with the first of them, and with figures that are missing.
 
     `items` and `tasks` default to the recipe's. The first `samples` media of each task are written to the run folder.
+
+    Raises:
+        PluginError: a task's records, judge or ceiling are none; the message names task and plugin.
+        UserError: no such task, or the model's scores are not finite.
     """
     config = run.recipe.evaluate
     report: Report = {}
     known_codes: dict[str, set[bytes]] = {}
-    available = {name: task for name, (_, task) in run.plugins.tasks().items()}
-    for task in select_tasks(available, tasks or config.tasks):
-        start = time.perf_counter()
-        records = task.records(items or config.items)
-        answers = answer_records(run, task, records)
-        right = MeanMetric()
-        right.update(torch.tensor([float(value) for value in task.judge(answers, records)]))
-        figures = {"accuracy": round(float(right.compute()), 4), "n": len(records)}
-        if task.ceiling is not None:
-            figures["ceiling"] = round(task.ceiling(records, run.codecs.round_trip), 4)
-            figures["judge"] = round(task.ceiling(records, run.codecs.originals), 4)
-        if task.copies:
-            figures["copied"] = round(copy_rate(run, answers, known_codes), 4)
-        figures["seconds"] = round(time.perf_counter() - start, 2)
-        report[task.name] = figures
-        save_samples(run, task, records[:samples], answers[:samples])
-        progress(f"{task.name}: {figures['accuracy']:.3f} of {len(records)}")
+    available = run.plugins.tasks()
+    chosen = select_tasks({name: task for name, (_, task) in available.items()}, tasks or config.tasks)
+    for task in chosen:
+        plugin = available[task.name][0]
+        report[task.name] = _measure(run, plugin, task, items or config.items, known_codes, progress, samples)
     seal_samples(run.folder)
     return report
 
 
-def answer_records(run: Run, task: Task, records: Sequence[Record]) -> list[Answer]:
-    """The model's answers to a task's prompts, in order."""
+def _measure(
+    run: Run,
+    plugin: str,
+    task: Task,
+    items: int,
+    known_codes: dict[str, set[bytes]],
+    progress: Callable[[str], None],
+    samples: int,
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    records = task_records(plugin, task, items)
+    failed: dict[int, str] = {}
+    answers = answer_records(run, task, records, failed)
+    answered = {place: answer for place, answer in enumerate(answers) if place not in failed}
+    right = verdicts(plugin, task, answered, records, failed) if answered else {}
+    accuracy = MeanMetric()
+    accuracy.update(torch.tensor([right.get(place, 0.0) for place in range(len(records))]))
+    figures: dict[str, Any] = {"accuracy": round(float(accuracy.compute()), 4), "n": len(records)}
+    failures = [f"{owned(plugin, task)}, item {place}: {failed[place]}" for place in sorted(failed)[:_TOLD]]
+    if failed:
+        figures["failed"] = len(failed)
+    if task.ceiling is not None:
+        try:
+            figures |= {name: round(value, 4) for name, value in ceilings(plugin, task, records, run.codecs).items()}
+        except DataError as error:
+            failures.append(f"{owned(plugin, task)}, no `ceiling`: {error}")
+    if task.copies:
+        try:
+            figures["copied"] = round(copy_rate(run, [*answered.values()], known_codes), 4)
+        except DataError as error:
+            failures.append(f"{owned(plugin, task)}, no `copied`: {error}")
+    figures["seconds"] = round(time.perf_counter() - start, 2)
+    shown = [place for place in range(min(samples, len(records))) if place not in failed]
+    failures += save_samples(run, plugin, task, [records[i] for i in shown], [answers[i] for i in shown])
+    progress(f"{task.name}: {figures['accuracy']:.3f} of {len(records)}{f', {len(failed)} failed' if failed else ''}")
+    for failure in failures[:3]:
+        progress(f"  {failure}")
+    return figures | ({"failures": failures} if failures else {})
+
+
+def answer_records(
+    run: Run, task: Task, records: Sequence[Record], failed: dict[int, str] | None = None
+) -> list[Answer]:
+    """The model's answers to a task's prompts, in order.
+
+    Args:
+        failed: where the reason is put, by place, for which there is no answer to a record, but an empty one; without
+            it the first one is raised, a `DataError`.
+    """
     data = run.recipe.data
     template = CompiledTemplate(task.template, task.name)
-    prompts = [run.renderer.prompt(to_document(record, template, data.form, data.system)) for record in records]
     need = need_of(task.output, run.codecs.modalities, only=False)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # like lengths together waste no padding
-    answers: dict[int, Answer] = {}
+    context = data.packing.context
+    prompts: dict[int, Any] = {}
+    reasons: dict[int, str] = {}
+    for place, record in enumerate(records):
+        try:
+            prompt = run.renderer.prompt(to_document(record, template, data.form, data.system))
+            answer_room(len(prompt), context, run.grammar.least(need))
+            prompts[place] = prompt
+        except DataError as error:
+            reasons[place] = str(error)
+    answers = {place: Answer(()) for place in range(len(records))}
+    order = sorted(prompts, key=lambda place: len(prompts[place]))  # like lengths together waste no padding
     for start in range(0, len(order), run.recipe.evaluate.batch):
         chosen = order[start : start + run.recipe.evaluate.batch]
-        batch = [prompts[i] for i in chosen]
-        made = generate_tokens(run.transformer, run.grammar, batch, task.decoding, need, run.recipe.seed + start)
-        for index, tokens in zip(chosen, made, strict=True):
+        batch = [prompts[place] for place in chosen]
+        try:
+            made = generate_tokens(
+                run.transformer, run.grammar, batch, task.decoding, need, (run.recipe.seed + start) % SEEDS, context
+            )
+        except UserError as error:
+            raise UserError(f"task `{task.name}`: {error}") from error
+        for place, tokens in zip(chosen, made, strict=True):
             parsed = parse_tokens(tokens, run.vocabulary, run.codecs.text)
-            answers[index] = decode_answer(run.codecs, parsed.parts, task.output)
-    return [answers[index] for index in range(len(records))]
+            try:
+                answers[place] = decode_answer(run.codecs, parsed.parts, task.output)
+            except Exception as error:  # whatever its codes are, one answer does not end the evaluation
+                if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
+                    raise
+                said = f"{error}" if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+                reasons[place] = f"the answer cannot be decoded: {said}"
+    if failed is None and reasons:
+        first = min(reasons)
+        raise DataError(f"task `{task.name}`, item {first}: {reasons[first]}")
+    if failed is not None:
+        failed |= reasons
+    return [answers[place] for place in range(len(records))]
 
 
 def copy_rate(run: Run, answers: Sequence[Answer], known: dict[str, set[bytes]]) -> float:
@@ -99,51 +173,76 @@ def copy_rate(run: Run, answers: Sequence[Answer], known: dict[str, set[bytes]])
     spans = [codes for answer in answers for codes in answer.codes]
     for name in {codes.modality for codes in spans} - known.keys():
         known[name] = training_codes(run, name)
-    copied = [codes.codes.tobytes() in known[codes.modality] for codes in spans]
+    copied = [_values(run.codecs.written(codes)) in known[codes.modality] for codes in spans]
     return sum(copied) / max(1, len(copied))
 
 
 def training_codes(run: Run, modality: str) -> set[bytes]:
-    """Codes of every item of a modality that the run's training data show."""
+    """Codes of every item of a modality that the run's training data show, from shards where training read these.
+    Items that cannot be read are left out, as they were not trained on."""
     every = replace(run.recipe, mixture=replace(run.recipe.mixture, ratios=dict.fromkeys(run.recipe.data.groups, 1.0)))
-    items: dict[str, Media | Codes] = {}
-    for source in open_sources(every, run.plugins):
+    tokens = TokenStore(
+        Path(run.recipe.runtime.tokens), tokenizer_fingerprints(run.plugins, run.codecs), run.codecs.text.fingerprint
+    )
+    found: set[bytes] = set()
+    seen: set[str] = set()
+    for source in open_sources(every, run.plugins, tokens):
         for index in range(min(len(source.records), RECORDS)):
-            for item in run.codecs.items(source.records[index]):
-                if item.modality == modality:
-                    items[item.key if isinstance(item, Media) else f"{source.label}:{index}"] = item
-    view = list(run.codecs.modalities[modality].view("generate"))
-    return {run.codecs.codes(item)[view].tobytes() for item in items.values()}
+            try:
+                for item in run.codecs.items(source.records[index]):
+                    if item.modality == modality and not (isinstance(item, Media) and item.key in seen):
+                        found.add(_values(run.codecs.written(item)))
+                        if isinstance(item, Media):
+                            seen.add(item.key)
+            except PluginError:
+                raise
+            except Exception:  # counted when the run was trained
+                continue
+    return found
 
 
-def save_samples(run: Run, task: Task, records: Sequence[Record], answers: Sequence[Answer]) -> None:
-    """Writes some answers to the run's folder of samples: media as files, and `TASK.json` with prompts and texts."""
-    folder = run.folder / SAMPLES
-    folder.mkdir(exist_ok=True)
+def _values(codes: CodeArray) -> bytes:
+    """The same bytes for the same codes, whatever integers and order in memory a tokenizer gives them in."""
+    return np.ascontiguousarray(codes, dtype="<i8").tobytes()
+
+
+def save_samples(run: Run, plugin: str, task: Task, records: Sequence[Record], answers: Sequence[Answer]) -> list[str]:
+    """Writes some answers to the run's folder of samples: media as files, and `TASK.json` with prompts and texts.
+    Returns what could not be written, by reason."""
+    folder = run.folder / SAMPLES / Path(task.name).parent  # names may have slashes
+    folder.mkdir(parents=True, exist_ok=True)
+    name = Path(task.name).name
     template = CompiledTemplate(task.template, task.name)
-    samples = []
+    samples, failures = [], []
     for index, (record, answer) in enumerate(zip(records, answers, strict=True)):
-        parts = []
-        for place, (name, content) in enumerate(answer.parts):
-            if name == TEXT:
-                parts.append({"type": name, "text": content})
-            else:
-                path = run.codecs.detokenizer(name).save(content, folder / f"{task.name}-{index}-{place}")
-                parts.append({"type": name, "path": path.name})
-        prompt = [
-            value if isinstance(value, str) else f"{{{value.modality}:{getattr(value, 'key', 'codes')}}}"
-            for value in template.prompt(record)
-        ]
-        samples.append({"prompt": "".join(prompt), "answer": parts})
-    write_text(folder / f"{task.name}.json", json.dumps(samples, indent=1, ensure_ascii=False))
+        try:
+            parts = []
+            for place, (modality, content) in enumerate(answer.parts):
+                if modality == TEXT:
+                    parts.append({"type": modality, "text": content})
+                else:
+                    path = run.codecs.detokenizer(modality).save(content, folder / f"{name}-{index}-{place}")
+                    parts.append({"type": modality, "path": path.name})
+            prompt = [
+                value if isinstance(value, str) else f"{{{value.modality}:{getattr(value, 'key', 'codes')}}}"
+                for value in template.prompt(record)
+            ]
+            samples.append({"prompt": "".join(prompt), "answer": parts})
+        except DataError as error:
+            failures.append(f"{owned(plugin, task)}, sample {index}: {error}")
+    write_json(folder / f"{name}.json", samples)
+    return failures
 
 
 def results_table(report: Report) -> Table:
     """The figures as a table to print, one row per task."""
-    columns = list(dict.fromkeys(name for figures in report.values() for name in figures))
+    numbers = {
+        task: {name: value for name, value in figures.items() if name != "failures"} for task, figures in report.items()
+    }
+    columns = list(dict.fromkeys(name for figures in numbers.values() for name in figures))
     table = Table("task", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right")
-    for task, figures in report.items():
+    for task, figures in numbers.items():
         table.add_row(task, *(f"{figures[name]:g}" if name in figures else "" for name in columns))
     return table

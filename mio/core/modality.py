@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from mio.core.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,10 +90,33 @@ class Media:
 
 @dataclass(frozen=True)
 class Codes:
-    """One item of a modality after tokenisation: `codes` is `[Q, F]`."""
+    """One item of a modality after tokenisation.
+
+    `codes` is `[Q, F]`. Where `codebooks` names some of the modality's codebooks, in ascending order, `codes` has the
+    rows of these alone, as a span of a view does that carries no others. Raises `DataError` for codebooks in another
+    order.
+    """
 
     modality: str
     codes: CodeArray
+    codebooks: tuple[int, ...] = ()
+    """Empty: all."""
+
+    def __post_init__(self) -> None:
+        if self.codebooks and any(second <= first for first, second in pairwise((-1, *self.codebooks))):
+            raise DataError(f"codes of `{self.modality}`: codebooks {list(self.codebooks)} are not in ascending order")
+
+    def of(self, codebooks: Sequence[int]) -> CodeArray:
+        """Codes of these codebooks, `[len(codebooks), F]`. Raises `DataError` if they do not hold one of them."""
+        if not self.codebooks:
+            return self.codes if len(codebooks) == len(self.codes) else self.codes[list(codebooks)]
+        missing = set(codebooks) - set(self.codebooks)
+        if missing:
+            raise DataError(
+                f"codes of `{self.modality}` hold the codebooks {list(self.codebooks)} alone, "
+                f"codebook {min(missing)} is needed as well"
+            )
+        return self.codes[[self.codebooks.index(codebook) for codebook in codebooks]]
 
 
 class TokenisedText(str):
@@ -268,7 +294,7 @@ class Answer:
     parts: tuple[tuple[str, Any], ...]
     """Pairs of modality name and content: a string for text, decoded media otherwise."""
     codes: tuple[Codes, ...] = ()
-    """Codes of the spans, in order."""
+    """Codes of the spans, in order. They can be given to the model again, in a further turn."""
 
     @property
     def text(self) -> str:
@@ -295,8 +321,8 @@ class Task:
     """`records(n)`: n held-out records, the same at every call; fewer if there are no more."""
     output: str
     """Modality of the answer that is judged; generation must produce at least one of it."""
-    judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[bool]]
-    """Whether each answer is right."""
+    judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[float]]
+    """How right each answer is, from 0 to 1; a truth value will do. `DataError` for an answer that it cannot judge."""
     ceiling: Callable[[Sequence[Record], RoundTrip], float] | None = None
     """Accuracy that the judge gives to the right answers themselves once they went through the codec."""
     decoding: Decoding = Decoding()

@@ -17,7 +17,7 @@ class Parsed(NamedTuple):
     """Content of a sequence of tokens."""
 
     parts: tuple[str | Codes, ...]
-    """Text and complete spans, in order. Codes are `[codebooks of the view, F]`."""
+    """Text and complete spans, in order. Codes have the codebooks that their span carries, and say which."""
     unfinished: str
     """Modality of the span that the sequence breaks off in; empty where it does not."""
     problems: tuple[str, ...]
@@ -61,7 +61,7 @@ def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer
                 problems.append(f"span of `{name}` at {start} is broken off at {position}")
                 continue
             try:
-                parts.append(Codes(name, _grid(vocabulary, name, codebooks, codes)))
+                parts.append(_content(vocabulary, name, codebooks, codes))
             except DataError as error:
                 problems.append(f"span of `{name}` at {start}: {error}")
         elif block.kind == "codes":
@@ -83,8 +83,8 @@ def _read_codes(tokens: Sequence[int], start: int, vocabulary: Vocabulary, name:
     return codebooks, codes
 
 
-def _grid(vocabulary: Vocabulary, name: str, codebooks: list[int], codes: list[int]) -> np.ndarray:
-    """Codes `[codebooks of the view, F]` of a span, which carries the codebooks of one of the views."""
+def _content(vocabulary: Vocabulary, name: str, codebooks: list[int], codes: list[int]) -> Codes:
+    """What a span holds, which carries the codebooks of one of the views."""
     modality = vocabulary.modality(name)
     views = [modality.view("generate"), modality.view("understand")]
     present = set(codebooks)
@@ -100,4 +100,4 @@ def _grid(vocabulary: Vocabulary, name: str, codebooks: list[int], codes: list[i
     frames = grid.shape[1]
     if not modality.frames.minimum <= frames <= modality.frames.maximum:
         raise DataError(f"{frames} frames, a span has {modality.frames.minimum} to {modality.frames.maximum}")
-    return grid
+    return Codes(name, grid, view if len(view) < len(modality.codebooks) else ())

@@ -162,7 +162,7 @@ class Renderer:
                 parts = self._vocabulary.modality(content.modality).parts
                 for item in self._parts(content) if parts else (content,):
                     plan = self._plan(item.modality, view)
-                    length += 2 + len(plan.codebooks) * self._checked(item, plan).shape[1]
+                    length += 2 + self._carried(item, plan).size
         return length
 
     def _pieces(self, segment: Segment, pieces: list[TokenArray]) -> bool:
@@ -216,34 +216,40 @@ class Renderer:
     def _span(self, content: Media | Codes, view: str) -> TokenArray:
         """`<begin> codes <end>` of one item."""
         plan = self._plan(content.modality, view)
-        codes = self._checked(content, plan)
-        cells, codebook_of = plan.layout.order(len(plan.codebooks), codes.shape[1])
-        carried = codes if len(plan.codebooks) == len(codes) else codes[plan.codebooks]
+        carried = self._carried(content, plan)
+        cells, codebook_of = plan.layout.order(*carried.shape)
         span = np.empty(len(cells) + 2, dtype=np.int32)
         span[0] = plan.begin
         span[-1] = plan.end
         np.add(carried.ravel()[cells], plan.offsets[codebook_of], out=span[1:-1], casting="unsafe")
         return span
 
-    def _checked(self, content: Media | Codes, plan: _SpanPlan) -> CodeArray:
-        """Codes `[Q, F]` of one item, all of which are in their codebooks."""
+    def _carried(self, content: Media | Codes, plan: _SpanPlan) -> CodeArray:
+        """Codes `[codebooks of the span, F]` of one item. All that it holds are in their codebooks."""
         modality = self._vocabulary.modality(content.modality)
         codes = np.asarray(self._codecs.codes(content))
-        if codes.ndim != 2 or len(codes) != len(plan.sizes) or codes.dtype.kind not in "iu":
+        books: Sequence[int] = content.codebooks if isinstance(content, Codes) else ()
+        if books and books[-1] >= len(plan.sizes):
+            raise DataError(f"`{modality.name}` {_name(content)}: there is no codebook {books[-1]}")
+        sizes = plan.sizes[list(books)] if books else plan.sizes
+        if codes.ndim != 2 or len(codes) != len(sizes) or codes.dtype.kind not in "iu":
             raise DataError(
                 f"`{modality.name}` {_name(content)}: codes are {codes.dtype} {list(codes.shape)}, "
-                f"they must be integers of shape [{len(plan.sizes)}, frames]"
+                f"they must be integers of shape [{len(sizes)}, frames]"
             )
         frames = codes.shape[1]
         _check_frames(modality.name, _name(content), frames, modality.frames.minimum, modality.frames.maximum)
-        wrong = codes.astype(np.uint64) >= plan.sizes  # a negative code becomes a huge one
+        wrong = codes.astype(np.uint64) >= sizes  # a negative code becomes a huge one
         if wrong.any():
-            codebook, frame = np.argwhere(wrong)[0]
+            row, frame = np.argwhere(wrong)[0]
+            codebook = books[row] if books else row
             raise DataError(
-                f"`{modality.name}` {_name(content)}: code {codes[codebook, frame]} at frame {frame} is outside "
+                f"`{modality.name}` {_name(content)}: code {codes[row, frame]} at frame {frame} is outside "
                 f"codebook {codebook} of {modality.codebooks[codebook]} codes"
             )
-        return codes
+        if books:
+            return Codes(modality.name, codes, tuple(books)).of(plan.codebooks.tolist())
+        return codes if len(plan.codebooks) == len(codes) else codes[plan.codebooks]
 
 
 def _check_frames(modality: str, name: str, frames: int, minimum: int, maximum: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -10,9 +11,16 @@ import pytest
 import torch
 from conftest import MELODY
 
-from mio import Answer, Codes, Task, Template, UserError
+from mio import Answer, Codes, DataError, Task, Template, UserError
 from mio.core import evaluation
-from mio.core.evaluation import answer_records, copy_rate, evaluate, select_tasks, training_codes
+from mio.core.evaluation import (
+    answer_records,
+    copy_rate,
+    evaluate,
+    results_table,
+    select_tasks,
+    training_codes,
+)
 from mio.core.plugins import PluginManager
 from mio.core.run import Run
 
@@ -111,3 +119,104 @@ def test_the_template_of_a_task_is_filled_from_its_records(run, play):
     prompt, whole = run.renderer.prompt(document), run.renderer.render(document).tokens
     assert whole[: len(prompt)].tolist() == prompt.tolist()
     assert whole[len(prompt)] == run.vocabulary.begin("melody")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, ">i4", np.uint16, np.int64])
+def test_copies_do_not_depend_on_the_integers_that_a_tokenizer_gives(run, dtype):
+    module = run.plugins.sources()["melody/tunes"][1]("train", {})
+    given = type(run.codecs.tokenizer("melody")).encode
+    run.codecs.tokenizer("melody").encode = lambda media: [
+        np.asfortranarray(codes).astype(dtype) for codes in given(None, media)
+    ]
+    spans = [Codes("melody", np.array([module[index]["melody"].data])) for index in (0, 5)]
+    assert copy_rate(run, [Answer((), tuple(spans))], {}) == 1.0
+
+
+def test_every_item_of_a_record_of_codes_is_looked_at(run, monkeypatch):
+    tunes = [[[1, 2, 3]], [[4, 4]], [[7, 0, 7, 0]]]
+    records = [{"melody": [Codes("melody", np.array(tune)) for tune in tunes], "notes": "any"}]
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: records)})
+    assert len(training_codes(run, "melody")) == 3
+    answers = [Answer((), (Codes("melody", np.array(tune, dtype=np.int32)),)) for tune in (*tunes, [[1, 2, 4]])]
+    assert copy_rate(run, answers, {}) == 0.75
+
+
+def test_a_training_record_that_cannot_be_read_does_not_end_the_evaluation(run, monkeypatch):
+    class Broken(list):
+        def __getitem__(self, index):
+            if index == 1:
+                raise DataError("a.png: is damaged")
+            return super().__getitem__(index)
+
+    records = Broken([{"melody": Codes("melody", np.array([[note]])), "notes": "any"} for note in range(3)])
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: records)})
+    assert len(training_codes(run, "melody")) == 2
+
+
+def one_task(run, monkeypatch, task):
+    monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {task.name: ("melody", task)})
+    lines: list[str] = []
+    return evaluate(run, items=6, progress=lines.append)[task.name], lines
+
+
+def test_items_that_cannot_be_asked_decoded_or_judged_are_wrong_and_named(run, play, monkeypatch):
+    """One of six each; the judge would have called all of them right."""
+    records = [*play.records(6)]
+    records[1] = {**records[1], "notes": "do " * 60}  # longer than the context of 96 bytes
+    codec = run.codecs.detokenizer("melody")
+    decode, decoded = codec.decode, []
+
+    def broken(codes):
+        decoded.append(codes)
+        if len(decoded) == 1:
+            raise ValueError("no such note")
+        return decode(codes)
+
+    codec.decode = broken
+
+    def judge(answers, records):
+        if any(record is kept for record in records):
+            raise DataError("too quiet")
+        return [True] * len(answers)
+
+    kept = records[5]
+    figures, lines = one_task(run, monkeypatch, replace(play, judge=judge, records=lambda _: records))
+    assert figures.items() >= {"accuracy": 0.5, "n": 6, "failed": 3}.items()
+    assert len(figures["failures"]) == 3
+    assert all(line.startswith("task `play` of plugin `melody`, item ") for line in figures["failures"])
+    assert "item 1: the prompt has " in figures["failures"][0] or "item 1: the prompt has " in figures["failures"][1]
+    assert any("the answer cannot be decoded: ValueError: no such note" in line for line in figures["failures"])
+    assert figures["failures"][-1].endswith("item 5: the judge cannot tell: too quiet")
+    assert lines[0] == "play: 0.500 of 6, 3 failed"
+    json.dumps({"tasks": figures}, allow_nan=False)
+    results_table({"play": figures})
+
+
+def test_an_evaluation_of_nothing_but_failures_has_a_figure(run, play, monkeypatch):
+    def decode(_):
+        raise DataError("no weights")
+
+    run.codecs.detokenizer("melody").decode = decode
+    figures, _ = one_task(run, monkeypatch, replace(play, ceiling=lambda records, through: len(through(records[:0]))))
+    assert figures.items() >= {"accuracy": 0.0, "n": 6, "failed": 6}.items()
+
+
+def test_a_ceiling_that_cannot_be_told_is_left_out_and_said(run, play, monkeypatch):
+    def ceiling(*_):
+        raise DataError("item 3 is gone")
+
+    figures, _ = one_task(run, monkeypatch, replace(play, ceiling=ceiling))
+    assert "ceiling" not in figures
+    assert figures["failures"] == ["task `play` of plugin `melody`, no `ceiling`: item 3 is gone"]
+
+
+def test_a_task_with_a_slash_in_its_name_has_samples(run, play, monkeypatch):
+    one_task(run, monkeypatch, replace(play, name="more/play"))
+    assert len(json.loads((run.folder / "samples" / "more" / "play.json").read_text())) == 2
+
+
+def test_weights_that_are_not_finite_are_told(run):
+    with torch.no_grad():
+        run.transformer.layers[0].attention.output.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="task `play`: the model's scores for the next token are not finite"):
+        evaluate(run, ["play"], items=2)

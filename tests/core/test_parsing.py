@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mio_world import DECLARED, FakeCodecs, FakeText, image_codes, speech_codes
 
-from mio import Codes, DataError
+from mio import Codes, DataError, Frames, Modality
 from mio.core.documents import interleaved_document, plain_document
 from mio.core.parsing import parse_tokens
 from mio.core.rendering import Renderer
@@ -116,3 +116,71 @@ def test_anything_can_be_read(tokens):
 def test_an_id_outside_is_an_error(token):
     with pytest.raises(DataError, match="outside the vocabulary of 76294 ids"):
         parse([token])
+
+
+def grids(modality):
+    return st.integers(modality.frames.minimum, modality.frames.maximum).flatmap(
+        lambda frames: st.lists(
+            st.lists(st.integers(0, 4), min_size=frames, max_size=frames),
+            min_size=len(modality.codebooks),
+            max_size=len(modality.codebooks),
+        ).map(np.array)
+    )
+
+
+def declarations(layouts):
+    books = st.integers(1, 4) if layouts != ("flat",) else st.just(1)
+    views = books.flatmap(
+        lambda count: st.tuples(
+            st.just(count),
+            *[st.sets(st.integers(0, count - 1), min_size=1).map(lambda view: tuple(sorted(view)))] * 2,
+        )
+    )
+    return st.builds(
+        lambda layout, chosen: Modality(
+            name="tones", codebooks=(5,) * chosen[0], begin="<t>", end="</t>", code_token="<t{}>", layout=layout,
+            views={"understand": chosen[1], "generate": chosen[2]}, frames=Frames(minimum=1, maximum=4),
+        ),
+        st.sampled_from(layouts),
+        views,
+    )  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(declarations(("flat",)), declarations(("codebook_major", "frame_major", "delayed"))), st.data())
+def test_what_was_read_is_rendered_again_to_the_same_tokens(modality, data):
+    """Whatever the layout, in either view: an answer can be given back in the next turn."""
+    text = FakeText(size=356)
+    vocabulary = Vocabulary.build(text, [("text", DECLARED[0][1]), ("made", modality)])
+    renderer = Renderer(vocabulary, FakeCodecs(), LossConfig())
+    codes = data.draw(grids(modality))
+    for document in (plain_document, lambda given, written: plain_document(written, given)):
+        tokens = renderer.render(document(["ab", Codes("tones", codes)], [])).tokens.tolist()
+        parsed = parse_tokens(tokens, vocabulary, text)
+        assert not parsed.problems
+        assert renderer.render(document(parsed.parts, [])).tokens.tolist() == tokens
+        carried = modality.view("understand" if document is plain_document else "generate")
+        assert np.array_equal(parsed.parts[1].of(carried), codes[list(carried)])
+
+
+def test_a_view_that_needs_codebooks_which_an_answer_lacks_is_an_error():
+    (part,) = parse(RENDERER.render(plain_document([VOICE], [])).tokens).parts
+    assert (part.codebooks, part.codes.shape) == ((0,), (1, 5))
+    assert parse(tokens_of(VOICE)).parts[0].codebooks == ()  # all of them
+    with pytest.raises(DataError, match=r"codes of `speech` hold the codebooks \[0\] alone, codebook 1 is needed"):
+        RENDERER.render(plain_document([], [part]))
+
+
+@pytest.mark.parametrize("codebooks", [(1, 0), (0, 0), (-1, 0)])
+def test_codebooks_are_given_in_order(codebooks):
+    with pytest.raises(DataError, match="not in ascending order"):
+        Codes("speech", speech_codes(3)[:2], codebooks)
+
+
+def test_codes_of_some_codebooks_are_checked_like_all():
+    with pytest.raises(DataError, match="there is no codebook 4"):
+        RENDERER.render(plain_document([Codes("speech", speech_codes(3)[:1], (4,))], []))
+    with pytest.raises(DataError, match=r"integers of shape \[2, frames\]"):
+        RENDERER.render(plain_document([Codes("speech", speech_codes(3)[:1], (0, 1))], []))
+    with pytest.raises(DataError, match="code 1024 at frame 0 is outside codebook 2 of 1024"):
+        RENDERER.render(plain_document([Codes("speech", np.array([[1], [1024]]), (0, 2))], []))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mio import Answer, Media, Template, UserError
+from mio import Answer, DataError, Media, Template, UserError
 from mio.core.data.config import DataConfig
 from mio.core.recipe_files import Checker
 from mio.core.templates import CompiledTemplate, to_document
@@ -433,3 +433,20 @@ def test_ceilings_leave_room_for_the_bars(name, round_trip):
     # a codec that loses everything has a ceiling near chance
     blank = {"image": np.zeros((8, 8), np.uint8), "speech": (np.zeros(3200, np.float32), 8000)}
     assert TASKS[name].ceiling(records[:40], lambda items: [blank[item.modality] for item in items]) < 0.4
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [np.zeros((8, 8)), np.zeros((0, 0), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros(64, np.uint8),
+     np.zeros((0, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.uint8)],
+    ids=lambda picture: f"{picture.dtype} {list(picture.shape)}",
+)  # fmt: skip
+def test_the_picture_judge_says_no_digit_of_what_is_no_picture(picture):
+    with pytest.raises(DataError, match="the picture judge takes uint8"):
+        judges.see([picture])
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.full(400, np.nan), np.array([0, np.inf]), np.zeros((2, 3, 4))])
+def test_the_speech_judge_says_no_digit_of_what_is_no_sound(samples):
+    with pytest.raises(DataError, match="the speech judge takes samples"):
+        judges.hear([(samples, 16000)])

@@ -9,6 +9,7 @@ is never off by a whole row.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
@@ -170,11 +171,10 @@ class Mixture:
             if min(behind) <= -bound:
                 return False
             shares = [child.share for child in below.children]
+            still = _still_ahead(behind, shares)
             for share, own in zip(shares, behind, strict=True):
-                for length, weight in ((0, share), (bound, 1.0)):
-                    time = (length - own) / share
-                    if weight * sum(max(0.0, -d - s * time) for d, s in zip(behind, shares, strict=True)) > bound:
-                        return False
+                if share * still(-own / share) > bound or still((bound - own) / share) > bound:
+                    return False
         return True
 
     def shortfall(self, leaf: int, top: Node) -> float:
@@ -207,6 +207,23 @@ class Mixture:
         for leaf, count in enumerate(counts):
             self._leaves[leaf].count = 0
             self.give(leaf, count)
+
+
+def _still_ahead(behind: Sequence[float], shares: Sequence[float]) -> Callable[[float], float]:
+    """Function of a time, in what their parent is given: by how much the children that are still ahead then are so in
+    total, if none of them is given anything."""
+    even = sorted((-d / s, -d, s) for d, s in zip(behind, shares, strict=True))  # when each is at its share
+    times = [time for time, _, _ in even]
+    ahead, share = [0.0], [0.0]
+    for _, own, part in reversed(even):
+        ahead.append(ahead[-1] + own)
+        share.append(share[-1] + part)
+
+    def still(time: float) -> float:
+        count = len(times) - bisect_right(times, time)
+        return ahead[count] - time * share[count]
+
+    return still
 
 
 class RowSchedule:

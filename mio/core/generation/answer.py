@@ -20,7 +20,7 @@ def decode_answer(codecs: Codecs, parts: Sequence[str | Codes], output: str = ""
         if isinstance(part, str):
             made.append((TEXT, part))
             continue
-        content = codecs.decode(part.modality, part.codes)
+        content = codecs.decode(part.modality, part.of(codecs.modalities[part.modality].view("generate")))
         if part.modality != joined:
             made.append((part.modality, content))
         elif made and made[-1][0] == output:

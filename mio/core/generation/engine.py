@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mio.core.errors import DataError, UserError
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
-from mio.core.generation.sampling import sample
+from mio.core.generation.sampling import HOTTEST, check_decoding, sample
 from mio.core.modality import Decoding
 from mio.core.rendering import TokenArray
 from mio.core.transformer.cache import KVCache
@@ -24,6 +25,18 @@ class _Sequence:
     tokens: list[int]
 
 
+def answer_room(prompt: int, context: int, least: int = 1) -> int:
+    """Tokens that an answer to a prompt of so many may have, its stop token included, for both to fit `context`
+    positions. Raises `DataError` if these are fewer than `least`."""
+    room = context + 1 - prompt
+    if room < least:
+        raise DataError(
+            f"the prompt has {prompt} tokens and the shortest answer {least}; they do not fit the {context} positions "
+            "that the model was trained on; shorten the prompt"
+        )
+    return room
+
+
 @torch.inference_mode()
 def generate_tokens(
     transformer: Transformer,
@@ -32,20 +45,40 @@ def generate_tokens(
     decoding: Decoding,
     need: Need,
     seed: int = 0,
+    context: int = 0,
 ) -> list[list[int]]:
     """Answers to `prompts` (token ids), stop token left out. The answers are the same whenever prompts, order and seed
-    are. Raises `UserError` when the token budget cannot hold what is needed.
+    are.
+
+    Args:
+        context: positions that a prompt and its answer may take together; 0: as many as they like.
+
+    Raises:
+        UserError: the token budget or the context cannot hold what is needed, options of `decoding` have no meaning, or
+            the model's scores are not finite.
     """
+    check_decoding(decoding, seed)
     device = transformer.head_weight.device
     generator = torch.Generator(device=device).manual_seed(seed)
-    active = [_Sequence(AnswerGrammar(grammar, need, decoding.max_tokens), []) for _ in prompts]
+    budgets = [decoding.max_tokens] * len(prompts)
+    if context:
+        least = grammar.least(need)
+        budgets = [min(decoding.max_tokens, answer_room(len(prompt), context, least)) for prompt in prompts]
+    active = [_Sequence(AnswerGrammar(grammar, need, budget), []) for budget in budgets]
     answers = [sequence.tokens for sequence in active]
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     longest = int(lengths.max())
     tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=device)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = torch.as_tensor(prompt, device=device)
-    cache = KVCache(transformer.config, len(prompts), longest + decoding.max_tokens, device=device)
+    capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
+    try:
+        cache = KVCache(transformer.config, len(prompts), capacity, device=device)
+    except RuntimeError as error:  # as torch says that there is not enough memory
+        raise UserError(
+            f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit the memory; allow them "
+            "fewer tokens"
+        ) from error
     hidden = transformer(tokens, cache.positions(longest), cache=cache).hidden
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     cache.advance(lengths)
@@ -77,6 +110,7 @@ def _choose(
     rows = [sequence.grammar.row() for sequence in active]
     allowed = grammar.table(hidden.device)[torch.tensor(rows, device=hidden.device)]
     in_span = torch.tensor([sequence.grammar.in_span for sequence in active], device=hidden.device)
-    temperature = torch.where(in_span, decoding.media_temperature, decoding.temperature)
+    media, text = (float(min(value, HOTTEST)) for value in (decoding.media_temperature, decoding.temperature))
+    temperature = torch.where(in_span, media, text)
     size = grammar.vocabulary.size
     return sample(transformer.logits(hidden, size), allowed[:, :size], temperature, decoding.top_p, generator)

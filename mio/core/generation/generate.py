@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import filecmp
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mio.core.chat import chat_document
 from mio.core.documents import Document, plain_document
+from mio.core.errors import DataError, PluginError, UserError
 from mio.core.generation.answer import decode_answer
-from mio.core.generation.engine import generate_tokens
+from mio.core.generation.engine import answer_room, generate_tokens
 from mio.core.generation.grammar import need_of
 from mio.core.generation.prompt import parse_prompt
-from mio.core.modality import TEXT, Answer, Decoding, Value
+from mio.core.generation.sampling import check_decoding
+from mio.core.modality import TEXT, Answer, Decoding, Detokenizer, Value
 from mio.core.parsing import parse_tokens
 from mio.core.run import Run
 from mio.core.templates import CHAT
@@ -25,6 +30,8 @@ class Generated:
     answer: Answer
     files: tuple[Path, ...]
     """One per media part, in order."""
+    told: str = ""
+    """What a person should know about the answer: that it was cut off, say."""
 
     def to_json(self) -> dict[str, Any]:
         """`parts`, in order: `{"type": "text", "text": ...}` or `{"type": MODALITY, "path": ...}`."""
@@ -44,24 +51,74 @@ def generate(
     out: Path | None = None,
     decoding: Decoding | None = None,
     seed: int = 0,
+    beyond_context: bool = False,
 ) -> Generated:
-    """Answers `prompt` (see `parse_prompt`) and writes the answer's media into `out`, by default the current folder.
+    """Answers `prompt` (see `parse_prompt`) and writes the answer's media into `out`, by default the current folder,
+    beside what is there.
 
-    With `output` the answer holds that modality and no media of another. Raises `UserError` for a prompt that names
-    unknown modalities or missing or damaged files.
+    With `output` the answer holds that modality and no media of another. Prompt and answer keep to the positions that
+    the model was trained on, unless they may go `beyond_context`.
+
+    Raises:
+        UserError: the prompt names unknown modalities or missing or damaged files, or does not fit the context; options
+            of `decoding` have no meaning; `out` is no folder; the model's scores are not finite.
     """
+    decoding = decoding or Decoding()
+    check_decoding(decoding, seed)
+    folder = out or Path()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, media go into a folder")
     values = parse_prompt(prompt, run.codecs.modalities)
     need = need_of(output, run.codecs.modalities, only=True)
     tokens = run.renderer.prompt(prompt_document(run, values, output))
-    [made] = generate_tokens(run.transformer, run.grammar, [tokens], decoding or Decoding(), need, seed)
+    context = 0 if beyond_context else run.recipe.data.packing.context
+    room = decoding.max_tokens
+    if context:
+        try:
+            room = answer_room(len(tokens), context, run.grammar.least(need))
+        except DataError as error:
+            raise DataError(
+                f"{error}, or give --beyond-context: answers get worse there, and take much memory"
+            ) from None
+    [made] = generate_tokens(run.transformer, run.grammar, [tokens], decoding, need, seed, context)
+    told = ""
+    if room < decoding.max_tokens and len(made) + 1 >= room:
+        told = (
+            f"the answer ends after {len(made)} tokens, with the {context} positions that the model was trained on; "
+            "--beyond-context lets it go on"
+        )
     answer = decode_answer(run.codecs, parse_tokens(made, run.vocabulary, run.codecs.text).parts, output)
-    folder = out or Path()
     files = []
     for index, (name, content) in enumerate(answer.parts):
         if name != TEXT:
-            folder.mkdir(parents=True, exist_ok=True)
-            files.append(run.codecs.detokenizer(name).save(content, folder / f"{name}-{index}"))
-    return Generated(answer, tuple(files))
+            files.append(_save_beside(run.codecs.detokenizer(name), content, folder, name, index))
+    return Generated(answer, tuple(files), told)
+
+
+def _save_beside(detokenizer: Detokenizer, content: Any, folder: Path, name: str, number: int) -> Path:
+    """Writes media to `NAME-NUMBER` plus the format's suffix, with the next number for which there is no file yet, or
+    one that is the same byte by byte."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mio-", dir=folder) as made:
+        saved = detokenizer.save(content, Path(made) / name)
+        if not saved.is_file():
+            raise PluginError(f"the detokenizer of `{name}` says that it saved {saved.name}, where there is no file")
+        while True:
+            path = folder / f"{name}-{number}{saved.name.removeprefix(name)}"
+            try:
+                target = path.open("xb")
+            except FileExistsError:
+                if path.is_file() and filecmp.cmp(saved, path, shallow=False):
+                    return path
+                number += 1
+                continue
+            try:
+                with target, saved.open("rb") as source:
+                    shutil.copyfileobj(source, target)
+            except BaseException:
+                path.unlink()
+                raise
+            return path
 
 
 def prompt_document(run: Run, values: list[Value], output: str) -> Document:

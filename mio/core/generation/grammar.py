@@ -72,6 +72,10 @@ class Grammar:
         declared = self.spans[name]
         return layout(declared.layout).grammar(len(declared.view("generate")), declared.frames)
 
+    def least(self, need: Need) -> int:
+        """Fewest tokens of an answer that has what is needed, the stop token included."""
+        return need.least * self.shortest.get(need.modality, 0) + 1
+
     def index_in_view(self, name: str, token: int) -> int:
         """Place of a code's codebook among those that a span of modality `name` is written with."""
         return self._places[name][int(self.vocabulary.block_of[token])]
@@ -116,7 +120,7 @@ class AnswerGrammar:
     """State of one answer. `budget` is the most tokens that it may have, the stop token included."""
 
     def __init__(self, grammar: Grammar, need: Need, budget: int) -> None:
-        least = need.least * grammar.shortest.get(need.modality, 0) + 1
+        least = grammar.least(need)
         if budget < least:
             raise UserError(
                 f"{budget} tokens are too few for the answer: {need.least} span(s) of `{need.modality}` take "

@@ -5,13 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mio.core.declarations import decoding_problems
+from mio.core.errors import UserError
+from mio.core.modality import Decoding
+
+HOTTEST = 1e6
+"""Temperatures above it change nothing, all that is allowed is equally likely; much larger ones are no float32."""
+SEEDS = 1 << 63
+
+
+def check_decoding(decoding: Decoding, seed: int = 0) -> None:
+    """Raises `UserError`, which names every option that has no meaning."""
+    problems = decoding_problems(decoding)
+    if not isinstance(seed, int) or not 0 <= seed < SEEDS:
+        problems.append(f"`seed`: {seed!r} is no integer from 0 to 2^63 - 1")
+    if problems:
+        raise UserError(f"sampling: {'; '.join(problems)}")
+
 
 def sample(logits: Tensor, allowed: Tensor, temperature: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
     """One token per sequence.
 
     `logits` float32 `[N, V]`, `allowed` bool `[N, V]`, `temperature` float32 `[N]` where 0 is greedy; `top_p` keeps the
     smallest set of tokens whose probability reaches it (Holtzman et al. 2020, arXiv 1904.09751). Returns int64 `[N]`.
+
+    Raises:
+        UserError: a logit of an allowed token is not finite.
     """
+    if not bool((logits.isfinite() | ~allowed).all()):
+        raise UserError(
+            "the model's scores for the next token are not finite: its weights hold NaN or infinities, or have grown "
+            "beyond all measure; take an earlier checkpoint, or train again with a lower learning rate"
+        )
     logits = logits.masked_fill(~allowed, float("-inf"))
     greedy = logits.argmax(dim=-1)
     drawn = temperature > 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mio import Answer, Media, Record
+from mio import Answer, DataError, Media, Record
 from mio.plugins.digits import scans, voices
 from mio.plugins.digits.voices import DIGITS
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def see(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[int]:
-    """Digit that each picture (uint8 `[H, W]` or `[H, W, 3]`, any size) shows."""
+    """Digit that each picture (uint8 `[H, W]` or `[H, W, 3]`, any size) shows. Raises `DataError` for other arrays."""
     if not pictures:
         return []
     return [int(digit) for digit in _picture_judge().predict(np.stack([_features(picture) for picture in pictures]))]
 
 
 def hear(recordings: Sequence[tuple[npt.NDArray[np.float32], int]]) -> list[int]:
-    """Digit that each recording (samples float32 `[T]`, rate) says."""
+    """Digit that each recording (samples float32 `[T]`, rate) says. Raises `DataError` for what is no sound."""
     return _speech_judge().classify(list(recordings)) if recordings else []
 
 
@@ -55,6 +55,9 @@ def judges_report() -> dict[str, float]:
 
 
 def _features(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    grid = picture.shape[:2] if picture.ndim == 2 or picture.shape[2:] == (3,) else (0, 0)
+    if picture.dtype != np.uint8 or not all(grid):
+        raise DataError(f"the picture judge takes uint8 [H, W] or [H, W, 3], not {picture.dtype} {list(picture.shape)}")
     if picture.shape != (scans.SIDE, scans.SIDE):
         from PIL import Image
 

@@ -68,6 +68,8 @@ def _features(samples: np.ndarray, rate: int) -> torch.Tensor:
         samples = samples.mean(1)
     if samples.ndim != 1 or not samples.size:
         raise DataError(f"the speech judge takes samples of shape [T] or [T, C], not {list(samples.shape)}")
+    if not np.isfinite(samples).all():
+        raise DataError("the speech judge takes samples that are finite numbers")
     if rate != RATE:
         samples = resample_poly(samples, RATE, rate).astype(np.float32)
     window, bank = _front_end()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from mio_world import TEXT, FakeText
 
-from mio import Codes, Decoding, Frames, Modality
+from mio import Codes, DataError, Decoding, Frames, Modality, UserError
 from mio.core.generation.answer import decode_answer
 from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need, need_of
@@ -97,3 +98,42 @@ def test_neighbouring_spans_become_one_item_of_the_modality_that_is_made_of_them
     assert plain.parts == (("text", "so: "), ("tones", "4"), ("tones", "6"), ("text", " and "), ("tones", "4"))
     assert plain.codes == (one, two, one)
     assert plain.text == "so:  and "
+
+
+def test_prompt_and_answer_keep_to_the_context(transformer):
+    """A row of 13 positions has 14 tokens: four of prompt leave ten, the stop token included."""
+    decoding = replace(GREEDY, max_tokens=1000)
+    free = generate_tokens(transformer, GRAMMAR, PROMPTS[:1], replace(GREEDY, max_tokens=10), Need())
+    for context in (13, 40):
+        [made] = generate_tokens(transformer, GRAMMAR, [PROMPTS[0]], decoding, Need(), context=context)
+        assert len(PROMPTS[0]) + len(made) <= context
+    assert generate_tokens(transformer, GRAMMAR, PROMPTS[:1], decoding, Need(), context=13) == free
+    need = need_of("tones", MODALITIES, only=True)
+    assert generate_tokens(transformer, GRAMMAR, [[1] * 9], decoding, need, context=15)  # 7 tokens, the shortest answer
+    with pytest.raises(DataError, match="the prompt has 10 tokens and the shortest answer 7; they do not fit the 15"):
+        generate_tokens(transformer, GRAMMAR, [[1] * 10], decoding, need, context=15)
+
+
+def test_answers_of_a_batch_have_the_room_that_their_prompts_leave(transformer):
+    decoding = replace(GREEDY, max_tokens=1000)
+    together = generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, Need(), context=30)
+    alone = [generate_tokens(transformer, GRAMMAR, [prompt], decoding, Need(), context=30)[0] for prompt in PROMPTS]
+    assert together == alone
+    assert all(len(prompt) + len(made) <= 30 for prompt, made in zip(PROMPTS, together, strict=True))
+
+
+def test_weights_that_are_not_finite_are_told(transformer):
+    broken = copy.deepcopy(transformer)
+    broken.head_weight.data[120] = float("nan")
+    with pytest.raises(UserError, match="not finite"):
+        generate_tokens(broken, GRAMMAR, PROMPTS, GREEDY, Need())
+
+
+def test_any_temperature_that_is_a_number_draws_what_is_allowed(transformer):
+    for temperature in (0, 1, 1e-300, 1e300, 10**30):
+        decoding = replace(GREEDY, temperature=temperature, media_temperature=temperature, top_p=0.999)
+        need = need_of("tones", MODALITIES, only=True)
+        made = generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, need)
+        if temperature < 1e-6:
+            assert made == generate_tokens(transformer, GRAMMAR, PROMPTS, GREEDY, need)
+        assert not any(parse_tokens(tokens, VOCABULARY, TEXTS).problems for tokens in made)

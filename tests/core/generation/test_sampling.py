@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mio.core.generation.sampling import sample
+from mio import Decoding, UserError
+from mio.core.generation.sampling import check_decoding, sample
 
 DRAWS = 40_000
 
@@ -73,3 +74,41 @@ def test_the_same_generator_state_draws_the_same():
     )
     assert torch.equal(one, other)
     assert not torch.equal(one, third)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_not_finite_are_an_error_where_they_could_be_drawn(wrong):
+    logits, allowed = torch.tensor([[0.0, 1.0], [wrong, 1.0]]), torch.tensor([[True, True], [False, True]])
+    generator = torch.Generator().manual_seed(0)
+    assert sample(logits, allowed, torch.ones(2), 1.0, generator)[1] == 1
+    for temperature in (0.0, 1.0):
+        with pytest.raises(UserError, match="scores for the next token are not finite"):
+            sample(logits, torch.ones(2, 2, dtype=torch.bool), torch.full((2,), temperature), 1.0, generator)
+
+
+@pytest.mark.parametrize(
+    ("options", "seed", "message"),
+    [
+        ({"temperature": float("inf")}, 0, "`temperature`: inf"),
+        ({"temperature": float("nan")}, 0, "`temperature`: nan"),
+        ({"media_temperature": -0.5}, 0, "`media_temperature`: -0.5"),
+        ({"temperature": 10**400}, 0, "`temperature`: 1000"),
+        ({"temperature": "1"}, 0, "`temperature`: '1'"),
+        ({"temperature": True}, 0, "`temperature`: True"),
+        ({"top_p": float("nan")}, 0, "`top_p`: nan"),
+        ({"top_p": 1.5}, 0, "`top_p`: 1.5"),
+        ({"max_tokens": 0}, 0, "`max_tokens`: 0"),
+        ({"max_tokens": 10**11}, 0, "`max_tokens`: 100000000000 is no integer from 1 to 1048576"),
+        ({"max_tokens": 5.0}, 0, "`max_tokens`: 5.0"),
+        ({}, 2**64, "`seed`: 18446744073709551616"),
+        ({}, 2**63, "`seed`: "),
+        ({}, -1, "`seed`: -1"),
+    ],
+)
+def test_options_without_a_meaning_are_named(options, seed, message):
+    with pytest.raises(UserError, match=f"^sampling: {message}"):
+        check_decoding(Decoding(**options), seed)
+
+
+def test_options_with_a_meaning():
+    check_decoding(Decoding(temperature=0, media_temperature=5, top_p=0, max_tokens=1), 2**63 - 1)

@@ -40,6 +40,8 @@ def take_apart(value: Any, texts: list[str], items: list[tuple[str, Any]]) -> An
         texts.append(value)
         return TEXT_SLOT
     if isinstance(value, Codes):
+        if value.codebooks:
+            raise DataError(f"codes of `{value.modality}` hold the codebooks {list(value.codebooks)} alone")
         items.append((value.modality, value.codes))
         return value.modality
     if isinstance(value, Failed):

@@ -1,0 +1,108 @@
+"""One answer to a prompt: media land beside what is there, and prompts keep to the trained context."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+import pytest
+from conftest import MELODY
+from safetensors.torch import load_file, save_file
+
+from mio import Decoding, PluginError, UserError
+from mio.cli import app
+from mio.core.generation import engine
+from mio.core.generation.generate import generate
+from mio.core.plugins import PluginManager
+from mio.core.run import Run
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(tmp_path)
+    return Run.open(folder, PluginManager.discover([f"melody={MELODY / 'mio_melody.py'}"]))
+
+
+def saved(media, path):
+    path.write_text(f"media {media}")
+    return path
+
+
+def test_media_land_beside_what_is_there(run, tmp_path):
+    taken = {tmp_path / f"melody-{number}.txt": f"mine {number}" for number in (0, 1, 3)}
+    for path, content in taken.items():
+        path.write_text(content)
+    different = itertools.count()
+    run.codecs.decode = lambda *_: next(different)
+    run.codecs.detokenizer("melody").save = lambda media, stem: saved(media, stem.with_suffix(".txt"))
+    made = [file for _ in range(3) for file in generate(run, "play", "melody").files]
+    numbers = [int(file.stem.removeprefix("melody-")) for file in made]
+    assert sorted(numbers) == numbers
+    assert not {0, 1, 3} & {*numbers}
+    assert [file.read_text() for file in made] == ["media 0", "media 1", "media 2"]
+    assert all(path.read_text() == content for path, content in taken.items())
+    run.codecs.decode = lambda *_: 1  # the same media again are the file that is there
+    assert generate(run, "play", "melody").files == (made[1],)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_media_go_into_the_folder_that_is_named(run, tmp_path):
+    made = generate(run, "play", "melody", tmp_path / "new" / "folder")
+    assert [file.parent for file in made.files] == [tmp_path / "new" / "folder"]
+    assert not list(tmp_path.glob("*.txt"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file: is a file, media go into a folder"):
+        generate(run, "play", "melody", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_detokenizer_that_saves_nothing_is_named(run):
+    run.codecs.detokenizer("melody").save = lambda _, stem: stem.with_suffix(".txt")
+    with pytest.raises(PluginError, match=r"detokenizer of `melody` says that it saved melody\.txt"):
+        generate(run, "play", "melody")
+
+
+def test_a_prompt_beyond_the_trained_context_is_refused_unless_it_is_asked_for(run):
+    context = run.recipe.data.packing.context
+    with pytest.raises(UserError, match=r"the prompt has \d+ tokens and .* the 96 positions .* give --beyond-context"):
+        generate(run, "x" * context)
+    made = generate(run, "x" * context, decoding=Decoding(max_tokens=3), beyond_context=True)
+    assert made.told == ""
+
+
+def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
+    def talkative(_, allowed, *__):  # stops only when nothing else is allowed
+        allowed = allowed.clone()
+        allowed[:, run.grammar.stop] &= allowed.sum(dim=-1) == 1
+        return allowed.int().argmax(dim=-1)
+
+    monkeypatch.setattr(engine, "sample", talkative)
+    made = generate(run, "x" * 80, decoding=Decoding(max_tokens=200))
+    assert made.told.startswith("the answer ends after 15 tokens, with the 96 positions that the model was trained on")
+    assert generate(run, "x" * 80, decoding=Decoding(max_tokens=15)).told == ""
+    assert generate(run, "x" * 80, decoding=Decoding(max_tokens=40), beyond_context=True).told == ""
+
+
+def test_weights_that_are_not_finite_are_one_line(run, capsys):
+    weights = run.folder / "model.safetensors"
+    state = load_file(weights)
+    save_file({name: tensor * float("nan") for name, tensor in state.items()}, weights)
+    assert app.run(["generate", str(run.folder), "hello", "--plugin", f"melody={MELODY / 'mio_melody.py'}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "not finite" in err
+
+
+@pytest.mark.parametrize(
+    "options", [("--temperature", "inf"), ("--temperature", "nan"), ("--top-p", "nan"), ("--seed", str(2**64)),
+                ("--max-tokens", str(10**11)), ("--media-temperature", "-1"), ("--seed", "-1")],
+)  # fmt: skip
+def test_options_without_a_meaning_are_refused_before_anything_is_loaded(run, capsys, options):
+    (run.folder / "model.safetensors").write_bytes(b"")
+    plugin = ("--plugin", f"melody={MELODY / 'mio_melody.py'}")
+    assert app.run(["generate", str(run.folder), "hello", *options, *plugin]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "sampling: `" in err
