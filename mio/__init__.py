@@ -4,6 +4,7 @@ A plugin needs no more than this module: the hook marker, the values of the cont
 Importing it does not import torch.
 """
 
+from mio import media
 from mio.core.errors import DataError, MioError, PluginError, UserError
 from mio.core.hookspecs import hookimpl
 from mio.core.modality import (
@@ -27,6 +28,8 @@ from mio.core.modality import (
     Tokenizer,
     Trainable,
 )
+from mio.core.options import read_options
+from mio.core.ranges import number, one_of
 
 __version__ = "0.1.0"
 
@@ -55,4 +58,8 @@ __all__ = [
     "Trainable",
     "UserError",
     "hookimpl",
+    "media",
+    "number",
+    "one_of",
+    "read_options",
 ]

@@ -122,5 +122,5 @@ def test_a_run_folder_is_not_continued_with_other_data(tunes):
     (tunes / "runs/tunes/summary.json").unlink()
     with (tunes / "names.jsonl").open("a") as file:
         file.write('\n{"text": "one more"}')
-    with pytest.raises(DataError, match=r"the run cannot go on, its data changed: `names/lines/\w+` has another"):
+    with pytest.raises(DataError, match=r"the run's data have changed since it began: names/lines: names\.jsonl"):
         fit(tunes / "runs")

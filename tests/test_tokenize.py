@@ -91,11 +91,12 @@ def run(*overrides, recipe="small.yaml", size=20):
 
 
 def content(folder):
-    """Digest of every file but those of trained tokenizers, which may hold when they were saved."""
+    """Digest of every file but those of trained tokenizers, which may hold when they were saved, and remembered hashes,
+    which hold when files were changed."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "tokenizers"
+        if path.is_file() and path.relative_to(folder).parts[0] not in ("tokenizers", "hashes.sqlite")
     }
 
 

@@ -1,12 +1,14 @@
 """The command `mio`: its subcommands, and how mistakes, interruptions and defects end it.
 
-Exit codes: 0 done; 2 a mistake in what was given, told in one line; 130 interrupted; 1 a defect, with a traceback.
+Exit codes: 0 done; 2 a mistake in what was given, or what the system refuses, told in one line; 130 interrupted; 1 a
+defect, with a traceback.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,8 +18,10 @@ import typer
 
 import mio
 from mio.cli import evaluate, export, fit, generate, import_, plan, plugins, recipe, tokenize
+from mio.cli.failures import explained, passes
 from mio.core.errors import Interrupted, PeerFailed, UserError
 from mio.core.ranks import launched
+from mio.core.terminal import plain
 
 INTERRUPTED = 130
 GO_ON = "give the same command again to go on"
@@ -56,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits. `arguments` default to those of the process."""
     # NumPy's products here are small: its thread pool would only take the cores from torch's
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character ends nothing
     code = run(sys.argv[1:] if arguments is None else arguments)
     if launched():
         _leave(code)
@@ -90,11 +97,16 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of the output has left, as `head` does
         sys.stderr.close()
         return 0
+    except Exception as error:
+        message = explained(error)
+        if not message:
+            raise
+        return _fail(message, 1 if launched() and passes(error) else 2)
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
         return _fail(GO_ON, INTERRUPTED, "interrupted")
     return code if isinstance(code, int) else 0
 
 
 def _fail(message: str, code: int, word: str = "error") -> int:
-    print(f"{word}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{word}: {plain(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -8,28 +8,26 @@ from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, RunFolder, manager
+from mio.cli.options import Plugin, RunFolder, open_run, writable_file
 
 
 def evaluate(
     run: RunFolder,
     tasks: Annotated[list[str], typer.Argument(metavar="[TASK]...", help="Tasks; default: the recipe's.")] = [],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
-    items: Annotated[int, typer.Option(min=0, help="Held-out items per task; 0: the recipe's.")] = 0,
+    items: Annotated[int, typer.Option(min=0, max=10_000_000, help="Held-out items per task; 0: the recipe's.")] = 0,
     plugin: Plugin = [],
 ) -> None:
     """Measure a trained model on held-out data, task by task."""
-    from rich.console import Console
-
-    from mio.core.run import Run
-
-    trained = Run.open(run, manager(plugin))  # a wrong folder is told before the metrics are loaded
+    writable_file("--json", json_file)
+    trained = open_run(run, plugin)
 
     from mio.core.evaluation import evaluate as measure
     from mio.core.evaluation import results_table
+    from mio.core.terminal import console
 
-    status = Console(stderr=True)
+    status = console(stderr=True)
     report = measure(trained, tasks, items, progress=lambda line: status.print(line, highlight=False))
     if json_file is not None:
         json_file.write_text(json.dumps({"tasks": report}, indent=1) + "\n", encoding="utf-8")
-    Console().print(results_table(report))
+    console().print(results_table(report))

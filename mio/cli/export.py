@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, RunFolder, manager
+from mio.cli.options import Plugin, RunFolder, open_run, writable_folder
 
 
 def export(
@@ -21,9 +21,8 @@ def export(
 
     mio export runs/stage4 exported/stage4 --dtype bf16
     """
-    from mio.core.run import Run
-
-    trained = Run.open(run, manager(plugin))
+    trained = open_run(run, plugin)
+    writable_folder("DIR", folder)
 
     from mio.core.exchange.writing import export_run
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
-from mio.cli.options import Plugin, Recipes, manager, split
+from mio.cli.options import Plugin, Recipes, check_stages, manager, split, writable_folder
 from mio.core.errors import UserError
 
 
@@ -17,13 +19,15 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
 
     torchrun --nnodes 2 --nproc-per-node 8 ... -m mio fit recipes/stage4.yaml
     """
+    from mio.core.ranks import launched
     from mio.core.recipe import chain
 
     names, overrides = split(recipes)
     plugins = manager(plugin)
-    runtime = chain(names, overrides, plugins)[-1].runtime  # mistakes are told before the seconds that torch takes
-
-    from mio.core.ranks import launched
+    runtime = chain(names, overrides, plugins)[-1].runtime
+    if not launched():  # else the launcher decides about the devices
+        check_stages(names, overrides, plugins)
+        writable_folder("runtime.runs", Path(runtime.runs))
 
     if not launched() and runtime.nodes > 1:
         raise UserError(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, RunFolder, manager
+from mio.cli.options import Plugin, RunFolder, finite, open_run, writable_folder
 
 
 def generate(
@@ -17,28 +16,37 @@ def generate(
     output: Annotated[str, typer.Option(metavar="MODALITY", help="Modality that the answer is to have.")] = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the answer's media.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer's parts as JSON.")] = False,
-    temperature: Annotated[float, typer.Option(min=0, help="Temperature of text; 0 is greedy.")] = 0.0,
-    media_temperature: Annotated[float, typer.Option(min=0, help="Temperature of codes.")] = 0.7,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Nucleus that codes and text are drawn from.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 256,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=100, callback=finite, help="Temperature of text; 0 is greedy.")
+    ] = 0.0,
+    media_temperature: Annotated[
+        float, typer.Option(min=0, max=100, callback=finite, help="Temperature of codes.")
+    ] = 0.7,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, help="Nucleus that codes and text are drawn from.")
+    ] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most tokens of the answer.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0,
     plugin: Plugin = [],
 ) -> None:
     """Answer a prompt of text and media; the answer's media land as files.
 
     mio generate runs/stage4 "Please generate an image according to the given description. seven" --output image
     """
+    writable_folder("--out", out)
+    trained = open_run(run, plugin)
+
     from mio.core.generation.generate import generate as answer_prompt
     from mio.core.modality import TEXT, Decoding
-    from mio.core.run import Run
+    from mio.core.terminal import json_text, plain
 
     decoding = Decoding(
         temperature=temperature, media_temperature=media_temperature, top_p=top_p, max_tokens=max_tokens
     )
-    made = answer_prompt(Run.open(run, manager(plugin)), prompt, output, out, decoding, seed)
+    made = answer_prompt(trained, prompt, output, out, decoding, seed)
     content = made.to_json()
     if as_json:
-        typer.echo(json.dumps(content, ensure_ascii=False))
+        typer.echo(json_text(content))
         return
     for part in content["parts"]:
-        typer.echo(part["text"] if part["type"] == TEXT else part["path"])
+        typer.echo(plain(part["text"] if part["type"] == TEXT else part["path"]))

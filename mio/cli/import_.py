@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mio.cli.options import Plugin, manager, split
+from mio.core.errors import UserError
 
 if TYPE_CHECKING:
     from mio.core.exchange.reading import Imported
@@ -34,7 +35,7 @@ def import_(
         ),
     ] = [],
     text_size: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Ids that are text; 0: all below the first other token.")
+        int, typer.Option(min=0, max=2**31, metavar="N", help="Ids that are text; 0: all below the first other token.")
     ] = 0,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="keep, bf16, fp16 or fp32.")] = "keep",
     plugin: Plugin = [],
@@ -45,14 +46,17 @@ def import_(
 
     mio import m-a-p/MIO-7B-Instruct stage4 scale/mio-7b data/mio --name mio
     """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give that of a model in the Hugging Face layout")
     names, overrides = split(recipes) if recipes else ([], [])
     plugins = manager(plugin)
 
     from mio.core.exchange.reading import import_folder
+    from mio.core.terminal import plain
 
     made = import_folder(folder, names, overrides, plugins, name=name, tokens=token, text=text_size, dtype=dtype)
     for line in _lines(made):
-        typer.echo(line)
+        typer.echo(plain(line))
 
 
 def _lines(made: Imported) -> list[str]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mio.core.errors import UserError
+
 if TYPE_CHECKING:
     from mio.core.plugins import PluginManager
+    from mio.core.run import Run
+    from mio.core.schema import Recipe
 
 Recipes = Annotated[
     list[str],
@@ -44,3 +50,60 @@ def manager(local: Sequence[str]) -> PluginManager:
     from mio.core.plugins import PluginManager
 
     return PluginManager.discover(local)
+
+
+def open_run(folder: Path, local: Sequence[str]) -> Run:
+    """The run in a folder. What is no run at all is told before the seconds that torch takes to load."""
+    from mio.core.recipe import RUN_RECIPE, is_file, run_of_checkpoint
+
+    if not is_file(folder / RUN_RECIPE) and run_of_checkpoint(folder) is None:
+        try:
+            known = sorted(found.parent.name for found in folder.parent.glob(f"*/{RUN_RECIPE}"))[:20]
+        except (OSError, ValueError):
+            known = []
+        hint = f"; runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
+        if os.path.isdir(folder):  # noqa: PTH112 - a path that cannot be is no folder
+            raise UserError(f"{folder}: holds no finished run ({RUN_RECIPE} is missing){hint}")
+        raise UserError(f"{folder}: no such run folder{hint}")
+    from mio.core.run import Run
+
+    return Run.open(folder, manager(local))
+
+
+def finite(value: float) -> float:
+    """An option's number. Raises `typer.BadParameter` for infinities and NaN, which pass typer's own bounds."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def writable_file(option: str, path: Path | None) -> None:
+    """Raises `UserError` if a file cannot be written there: told before the work that leads to it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; give the name of a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {path.parent}; make it, or give another")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"{option} {path}: cannot be written; give another place, or change its permissions")
+
+
+def writable_folder(option: str, path: Path) -> None:
+    """As `writable_file`, for a folder that is made where it is missing."""
+    there = next(place for place in (path, *path.parents, Path()) if place.exists() or place == Path())
+    if not there.is_dir():
+        raise UserError(f"{option} {path}: {there} is a file, not a folder; give another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: {there} cannot be written; give another, or change its permissions")
+
+
+def check_stages(recipes: Sequence[str], overrides: Sequence[str], plugins: PluginManager) -> list[Recipe]:
+    """The stages of a chain. Everything that `mio recipe check` finds is told, in the second that it takes."""
+    from mio.core.recipe import chain
+    from mio.core.recipe_check import check
+
+    stages = chain(recipes, overrides, plugins)
+    for recipe in stages:
+        check(recipe, plugins.for_recipe(recipe))
+    return stages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -26,21 +25,21 @@ def plan(
     """
     from mio.core.planning.request import Request
     from mio.core.recipe import chain
+    from mio.core.recipe_check import check_training
+    from mio.core.terminal import console, json_text
 
     names, overrides = split(recipes)
     request, overrides = Request.split(overrides)
     plugins = manager(plugin)
     stages = chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
-    request.resolve(stages[-1].runtime)
+    asked = request.resolve(stages[-1].runtime)
+    check_training(stages[-1], plugins.for_recipe(stages[-1]), asked.world)
 
     from mio.core.planning.plan import plan as make
     from mio.core.planning.report import as_tables, as_values
 
     made = make(stages, plugins, request)
     if as_json:
-        typer.echo(json.dumps(as_values(made), indent=1))
+        typer.echo(json_text(as_values(made), indent=1))
         return
-
-    from rich.console import Console
-
-    Console().print(as_tables(made), highlight=False)
+    console().print(as_tables(made), highlight=False)

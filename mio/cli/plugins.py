@@ -18,14 +18,15 @@ app = typer.Typer(help="What is installed; conformance checks; a scaffold.", no_
 @app.command("list")
 def list_plugins(plugin: Plugin = []) -> None:
     """Every plugin that was found, what it supplies, and why it does not work if it does not."""
-    from rich.console import Console
     from rich.table import Table
+
+    from mio.core.terminal import console
 
     table = Table("plugin", "package", "supplies", box=None, pad_edge=False)
     for candidate in manager(plugin).candidates.values():
         supplies = f"broken: {candidate.problem}" if candidate.problem else _hooks(candidate)
         table.add_row(candidate.name, candidate.origin, supplies)
-    Console().print(table, soft_wrap=True)
+    console().print(table, soft_wrap=True)
 
 
 def _hooks(candidate: Candidate) -> str:
@@ -47,6 +48,7 @@ def check(
     from mio.core.errors import PluginError
     from mio.core.recipe import merge
     from mio.core.recipe_files import override_layer
+    from mio.core.terminal import plain
     from mio.testing import conformance
 
     given: dict[str, object] = {}
@@ -54,7 +56,7 @@ def check(
         given = merge(given, override_layer(option).content)
     results = conformance(name, given, beside=beside, manager=manager(plugin))
     for result in results:
-        typer.echo(f"{result.outcome:8}{result.check}{f': {result.detail}' if result.detail else ''}")
+        typer.echo(plain(f"{result.outcome:8}{result.check}{f': {result.detail}' if result.detail else ''}"))
     failed = [result.check for result in results if result.outcome == "failed"]
     if failed:
         raise PluginError(f"plugin `{name}` fails {len(failed)} of {len(results)} checks: {', '.join(failed)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.cli.options import Plugin, Recipes, RunFolder, manager, split
+from mio.cli.options import Plugin, Recipes, RunFolder, manager, split, writable_file
 
 if TYPE_CHECKING:
     from mio.core.plugins import PluginManager
@@ -24,12 +24,13 @@ def show(
 ) -> None:
     """Print a recipe as it is trained: files merged, every key given."""
     from mio.core.recipe import fingerprint, to_yaml
+    from mio.core.terminal import plain
 
     stages = _stages(recipes, manager(plugin))
     shown = stages if chain else stages[-1:]
     for index, stage in enumerate(shown):
         separator = "---\n" if index else ""
-        typer.echo(f"{separator}# fingerprint {fingerprint(stage)}\n{to_yaml(stage)}", nl=False)
+        typer.echo(plain(f"{separator}# fingerprint {fingerprint(stage)}\n{to_yaml(stage)}"), nl=False)
 
 
 @app.command()
@@ -61,10 +62,11 @@ def diff(
 ) -> None:
     """Print the keys in which two recipes differ, one per line."""
     from mio.core.recipe import diff as compare
+    from mio.core.terminal import plain
 
     plugins = manager(plugin)
     for line in compare(_load(first, overrides, plugins), _load(second, overrides, plugins), runtime=True):
-        typer.echo(line)
+        typer.echo(plain(line))
 
 
 @app.command()
@@ -74,12 +76,14 @@ def lock(
     plugin: Plugin = [],
 ) -> None:
     """Write down what a recipe resolves to: versions, fingerprints, seed."""
+    from mio.core.files import write_text
     from mio.core.locking import lock_unfitted
 
+    writable_file("--out", out)
     plugins = manager(plugin)
     stage = _stages(recipes, plugins)[-1]
     content, note = lock_unfitted(stage, plugins.for_recipe(stage))
-    out.write_text(content, encoding="utf-8")
+    write_text(out, content)
     typer.echo(f"{out}{f' ({note})' if note else ''}")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, Recipes, manager, split
+from mio.cli.options import Plugin, Recipes, check_stages, manager, split, writable_folder
 
 
 def tokenize(
@@ -14,7 +15,7 @@ def tokenize(
     engine: Annotated[
         str, typer.Option(help="`local`: this process, or the ranks of torchrun or srun; `ray`: a Ray cluster.")
     ] = "local",
-    shard_records: Annotated[int, typer.Option(min=1, help="Records of a shard.")] = 4096,
+    shard_records: Annotated[int, typer.Option(min=1, max=10_000_000, help="Records of a shard.")] = 4096,
     plugin: Plugin = [],
 ) -> None:
     """Tokenise the media of a recipe's sources into shards, which training then reads. Continues where it was stopped.
@@ -23,11 +24,10 @@ def tokenize(
 
     torchrun --nproc-per-node 8 -m mio tokenize recipes/stage4.yaml
     """
-    from mio.core.recipe import chain
-
     names, overrides = split(recipes)
     plugins = manager(plugin)
-    chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
+    for stage in check_stages(names, overrides, plugins):
+        writable_folder("runtime.tokens", Path(stage.runtime.tokens))
 
     from mio.core.tokenize import tokenize as run
 

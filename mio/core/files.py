@@ -7,7 +7,9 @@ import errno
 import fcntl
 import json
 import os
+import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from typing import Any
 from mio.core.errors import DataError, UserError
 
 PARTIAL = ".partial"
-"""Ending of a file that is still being written. One that is older than its writer can be deleted."""
+"""Ending of a file that is still being written; before it stand the machine and the process that write it."""
+_OTHERS = 24 * 3600
+"""Seconds after which a partial file of another machine's counts as left behind."""
 _LARGEST_JSON = 256 << 20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -27,7 +31,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """As `write_text`, for bytes."""
-    number, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=PARTIAL, dir=path.parent)
+    owner = f"{path.name}.{socket.gethostname()}-{os.getpid()}-"
+    try:
+        number, name = tempfile.mkstemp(prefix=owner, suffix=PARTIAL, dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     partial = Path(name)
     try:
         with os.fdopen(number, "wb") as file:
@@ -36,10 +45,35 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         partial.chmod(0o666 & ~_umask())  # mkstemp makes files that nobody else can read
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes the partial files of a folder that processes left behind which are no more."""
+    for path in folder.glob(f"*{PARTIAL}"):
+        host, _, process = path.name.removesuffix(PARTIAL).rpartition("-")[0].rpartition("-")
+        with contextlib.suppress(OSError):
+            if not host.endswith(f".{socket.gethostname()}") or not process.isdigit():
+                left = time.time() - path.stat().st_mtime > _OTHERS
+            else:
+                left = not _lives(int(process))
+            if left:
+                path.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is somebody else's
+    return True
 
 
 def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
@@ -67,6 +101,23 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: is damaged (not a JSON object); {advice}")
     return content
+
+
+@contextlib.contextmanager
+def waiting(folder: Path, tell: Callable[[], None], name: str = ".lock") -> Iterator[None]:
+    """As `locked`, but waits until nobody else holds the lock; `tell` is called once before."""
+    with contextlib.ExitStack() as stack:
+        told = False
+        while True:
+            try:
+                stack.enter_context(locked(folder, "busy", name))
+                break
+            except UserError:
+                if not told:
+                    tell()
+                    told = True
+                time.sleep(0.2)
+        yield
 
 
 @contextlib.contextmanager

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from lightning import seed_everything
 from rich.console import Console
+from rich.text import Text
 
+from mio.core import terminal
 from mio.core.checkpoints.reading import listed
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
+from mio.core.data.provenance import check_sources
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
 from mio.core.errors import UserError
 from mio.core.evaluation import evaluate, results_table
@@ -26,8 +29,9 @@ from mio.core.recipe_check import check
 from mio.core.rendering import Renderer
 from mio.core.run import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, Run
 from mio.core.schema import Recipe
+from mio.core.terminal import plain
 from mio.core.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
-from mio.core.training import train
+from mio.core.training import device_type, train
 from mio.core.vocabulary import Vocabulary
 from mio.core.weights import WEIGHTS
 
@@ -42,12 +46,13 @@ def fit_chain(
     not training is done by the first of them.
     """
     ranks = Ranks.join()
-    console = (console or Console()) if ranks.first else Console(quiet=True)
+    console = (console or terminal.console()) if ranks.first else terminal.console(quiet=True)
 
     def resolve() -> list[Recipe]:
         stages = chain(recipes, overrides, manager)
         for recipe in stages:
             check(recipe, manager.for_recipe(recipe), ranks.size if ranks.size > 1 else None)
+            device_type(recipe.runtime.accelerator)
         return stages
 
     stages = ranks.together(resolve)
@@ -94,7 +99,7 @@ def fit_stage(
 ) -> None:
     """Trains one stage into `folder`: tokenizers, checks, training, evaluation, summary."""
     start = time.perf_counter()
-    console.rule(f"[bold]{recipe.name}")
+    console.rule(Text(plain(recipe.name), style="bold"))
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
     seed_everything(recipe.seed, verbose=False)
@@ -115,7 +120,11 @@ def fit_stage(
         (folder / LOCK).write_text(lock(recipe, plugins, vocabulary, codecs.fingerprints()), encoding="utf-8")
 
     renderer = Renderer(vocabulary, codecs, recipe.train.loss)
-    tokens = TokenStore(Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint)
+    tokens = TokenStore(
+        Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint, console.print
+    )
+    begun = bool(listed(folder / CHECKPOINTS))
+    tokens.known |= ranks.share(ranks.once(lambda: check_sources(recipe, plugins, tokens, folder, begun))) or {}
 
     def open_data() -> tuple[MioDataModule, dict[str, Any]]:
         devices = ranks.size if ranks.size > 1 else None

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich import progress as bars
 from rich.console import Console
 
+from mio.core.terminal import plain
+
 EVERY = 15.0
 """Seconds between two lines."""
 
@@ -27,7 +29,7 @@ class Progress:
         self._bar: bars.Progress | None = None
         if console.is_terminal and not console.quiet:
             self._bar = bars.Progress(
-                bars.TextColumn("{task.description}"),
+                bars.TextColumn("{task.description}", markup=False),
                 bars.BarColumn(),
                 bars.MofNCompleteColumn(),
                 bars.TextColumn("{task.fields[rate]}"),
@@ -35,7 +37,7 @@ class Progress:
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task(label, total=total, rate="")
+            self._task = self._bar.add_task(plain(label), total=total, rate="")
 
     def __enter__(self) -> Progress:
         if self._bar:

@@ -11,24 +11,32 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 import mio
 from mio.core.checkpoints.format import INDEX, STEP_FOLDER
 from mio.core.errors import RecipeError, UserError
+from mio.core.interpolation import resolve
 from mio.core.plugins import EnabledPlugins, PluginManager
-from mio.core.recipe_files import REPLACE, Key, Layer, SchemaChecker, override_layer, read_layer
+from mio.core.recipe_files import REPLACE, Checker, Layer, build, override_layer, read_layer
 from mio.core.schema import Recipe
 from mio.core.suggest import nearest
+from mio.core.terminal import plain
 from mio.core.transformer.config import TransformerConfig
+from mio.core.yaml_text import Key, dump_yaml
+
+NAME = re.compile(r"(?=.{1,100}\Z)[^\W_]([\w.\-]*[\w\-])?")
+LONGEST_NAME = 100
+"""Characters of a recipe's name, which names folders."""
+MOST_FILES, DEEPEST_INCLUDE = 200, 20
+"""Files that a recipe is composed of, and how deep they include each other."""
+LONGEST_CHAIN = 100
+"""Stages of a chain."""
 
 STAGE_ONLY = frozenset({"name", "start_from"})
 """Keys that belong to one stage: overlays and overrides set them on the last stage of a chain alone."""
@@ -69,6 +77,8 @@ def chain(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManag
             way = " -> ".join(stage.name for stage in [*seen, path])
             raise RecipeError([f"{path}: `start_from` leads back to a recipe of the same chain: {way}"])
         seen.append(path.resolve())
+        if len(seen) > LONGEST_CHAIN:
+            raise RecipeError([f"{path}: the chain of `start_from` is longer than {LONGEST_CHAIN} stages"])
         composed = _compose(path, recipes[1:], overrides, manager, last=not stages)
         recipe = composed.recipe
         path, folder = _resolve_start(composed, manager)
@@ -94,59 +104,153 @@ def starting_folder(recipe: Recipe) -> Path | None:
 def locate(name: str, manager: PluginManager) -> Path:
     """Path of a recipe given as a path or as a name that a plugin ships. Raises `UserError` with near names."""
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
-    if path.is_dir() and (path / RUN_RECIPE).is_file():
+    if is_file(path / RUN_RECIPE):
         raise UserError(f"{name}: is a run folder; its recipe is {path / RUN_RECIPE}")
     shipped = manager.recipes()
     if name in shipped:
         return shipped[name][1]
-    beside = [str(path.parent / found.name) for found in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    beside = [str(path.parent / found) for found in _recipes_in(path.parent)]
     exact = [found for found in beside if found == f"{name}.yaml"]
     hint = f"; did you mean `{exact[0]}`?" if exact else nearest(name, [*beside, *shipped])
     known = f" (names that plugins ship: {', '.join(sorted(shipped))})" if shipped and not hint else ""
-    raise UserError(f"no recipe {name}{hint}{known}")
+    raise UserError(f"no recipe {name:.200}{_there(path)}{hint}{known}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a path that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _recipes_in(folder: Path) -> list[str]:
+    try:
+        return sorted(found.name for found in folder.glob("*.yaml"))
+    except (OSError, ValueError):
+        return []
+
+
+def _there(path: Path) -> str:
+    """What is in the place of a recipe."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f" ({getattr(error, 'strerror', None) or error})"
+    return " (a folder)" if stat.S_ISDIR(mode) else " (no regular file)"
 
 
 def _compose(
     path: Path, overlays: Sequence[str], overrides: Sequence[str], manager: PluginManager, last: bool
 ) -> _Composed:
-    own = _layers(path, manager, ())
+    read: list[Path] = []
+    own = _layers(path, manager, (), read)
     names = {layer.content["name"] for layer in own if isinstance(layer.content.get("name"), str)} or {path.stem}
-    extra = [layer for overlay in overlays for layer in _layers(locate(overlay, manager), manager, ())]
+    extra = [layer for overlay in overlays for layer in _layers(locate(overlay, manager), manager, (), read)]
     extra += [override_layer(text) for text in overrides]
     if not last:
         for layer in extra:
             layer.content = {key: value for key, value in layer.content.items() if key not in STAGE_ONLY}
-    checker = SchemaChecker()
+    problems: list[str] = []
     merged: dict[str, Any] = {}
+    said: list[tuple[Layer, Key, Any]] = []
     start_folder = path.parent
     for layer in [*own, *extra]:
         content = dict(layer.content)
         stages = content.pop("stages", None) or {}
         if "start_from" in content:
             start_folder = layer.folder
-        merged = merge(merged, checker.check(layer, content))
+        said.append((layer, (), _checked(layer, (), content, problems)))
         if not isinstance(stages, dict):
-            checker.problems.append(f"{layer.mark(('stages',))}: `stages` must be a mapping of recipe names")
+            problems.append(f"{layer.mark(('stages',))}: `stages` must be a mapping of recipe names")
             continue
         for name, section in stages.items():
-            checked = checker.check(layer, section, ("stages", str(name)), STAGE_ONLY)
+            prefix = ("stages", plain(str(name)))
+            checked = _checked(layer, prefix, _without_stage_keys(layer, prefix, section, problems), problems)
             if name in names:
-                merged = merge(merged, checked)
-    if checker.problems:
-        raise RecipeError(list(dict.fromkeys(checker.problems)))
-    recipe = _structured(_without_marker(merged), str(path))
-    recipe.name = recipe.name or path.stem
-    if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", recipe.name):
-        raise RecipeError([f"{path}: `name` {recipe.name!r} names a folder: letters, digits, `_`, `-` and `.` only"])
+                said.append((layer, prefix, checked))
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
+    for _, _, content in said:
+        merged = merge(merged, content)
+    merged = _without_marker(merged)
+    merged["name"] = merged.get("name") or path.stem
+    recipe = _resolved(merged, lambda key: _place(said, key))
+    if not NAME.fullmatch(recipe.name):
+        raise RecipeError(
+            [
+                f"{_place(said, ('name',))}: `name` {plain(repr(recipe.name)):.120} names a folder: at most "
+                f"{LONGEST_NAME} letters, digits, `_`, `-` and `.`, the first a letter or digit, the last no `.`"
+            ]
+        )
     return _Composed(recipe, path, start_folder)
 
 
-def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...]) -> list[Layer]:
-    """The file's layer after those of the files that it includes."""
+def _checked(layer: Layer, prefix: Key, content: Any, problems: list[str]) -> Any:
+    return Checker(lambda key, text: problems.append(f"{layer.mark((*prefix, *key))}: {text}")).recipe(content)
+
+
+def _without_stage_keys(layer: Layer, prefix: Key, section: Any, problems: list[str]) -> Any:
+    if not isinstance(section, dict):
+        return section
+    for name in sorted(STAGE_ONLY & section.keys()):
+        problems.append(f"{layer.mark((*prefix, name))}: `{name}` cannot be set here: it belongs to one recipe alone")
+    return {name: value for name, value in section.items() if name not in STAGE_ONLY}
+
+
+def _place(said: Sequence[tuple[Layer, Key, Any]], key: Key) -> str:
+    """File and line, or override, that said last what stands under a key."""
+    for length in range(len(key), -1, -1):
+        for layer, prefix, content in reversed(said):
+            if _holds(content, key[:length]):
+                return layer.mark((*prefix, *key[:length]))
+    return "recipe"
+
+
+def _holds(content: Any, key: Key) -> bool:
+    for name in key:
+        if isinstance(content, list):
+            content = dict(enumerate(content)).get(int(name)) if name.isdecimal() else None
+        elif isinstance(content, dict) and name in content:
+            content = content[name]
+        else:
+            return False
+    return True
+
+
+def _resolved(content: Any, place: Callable[[Key], str]) -> Recipe:
+    """The recipe of merged content, references replaced."""
+    problems: list[str] = []
+
+    def tell(key: Key, text: str) -> None:
+        problems.append(f"{place(key)}: {text}")
+
+    content = resolve(content, asdict(Recipe()), tell)
+    if not problems:
+        content = Checker(tell, literal=True).recipe(content)
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
+    recipe = build(Recipe, content)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], read: list[Path]) -> list[Layer]:
+    """The file's layer after those of the files that it includes. `read` counts the files."""
     if path.resolve() in above:
         raise RecipeError([f"{path}: `include` leads back to the file itself"])
+    read.append(path)
+    if len(read) > MOST_FILES or len(above) >= DEEPEST_INCLUDE:
+        raise RecipeError(
+            [
+                f"{path}: `include` leads to more than {MOST_FILES} files, counted as often as they are included, or "
+                f"goes deeper than {DEEPEST_INCLUDE}"
+            ]
+        )
     layer = read_layer(path)
     included = layer.content.pop("include", None) or []
     if not isinstance(included, list) or not all(isinstance(item, str) for item in included):
@@ -155,10 +259,10 @@ def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...]) -> list
     for index, item in enumerate(included):
         beside = path.parent / item
         try:
-            target = beside if beside.is_file() else locate(item, manager)
+            target = beside if is_file(beside) else locate(item, manager)
         except UserError as error:
             raise RecipeError([f"{layer.mark(('include', str(index)))}: {error}"]) from None
-        layers += _layers(target, manager, (*above, path.resolve()))
+        layers += _layers(target, manager, (*above, path.resolve()), read)
     return [*layers, layer]
 
 
@@ -181,31 +285,20 @@ def _without_marker(value: Any) -> Any:
     return value
 
 
-def _structured(content: Mapping[str, Any], origin: str) -> Recipe:
-    try:
-        config = OmegaConf.merge(OmegaConf.structured(Recipe), content)
-        recipe = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        key = f"`{error.full_key}`: " if error.full_key else ""
-        raise RecipeError([f"{origin}: {key}{str(error).splitlines()[0]}"]) from None
-    assert isinstance(recipe, Recipe)
-    return recipe
-
-
 def _resolve_start(composed: _Composed, manager: PluginManager) -> tuple[Path | None, Path | None]:
     """(recipe, folder of a run or of a checkpoint) that the stage starts from; at most one of them is given."""
     start = composed.recipe.start_from
     if not start:
         return None, None
     for path in (composed.start_folder / start, Path(start)):
-        if path.is_file():
+        if is_file(path):
             return path, None
-        if (path / RUN_RECIPE).is_file() or run_of_checkpoint(path) is not None:
+        if is_file(path / RUN_RECIPE) or run_of_checkpoint(path) is not None:
             return None, path
     shipped = manager.recipes()
     if start in shipped:
         return shipped[start][1], None
-    beside = [found.name for found in composed.start_folder.glob("*.yaml")]
+    beside = _recipes_in(composed.start_folder)
     raise RecipeError(
         [
             f"{composed.path}: `start_from: {start}` is no recipe beside {composed.start_folder}, no run folder with a "
@@ -226,36 +319,28 @@ def _run_reference(folder: Path, recipe: Recipe) -> str:
 
 def run_of_checkpoint(path: Path) -> Path | None:
     """The run folder of a folder that is a checkpoint, else None."""
-    if not (path / INDEX).is_file():
+    if not is_file(path / INDEX):
         return None
     of_run = path.resolve().parents[1]
-    return of_run if (of_run / RUN_RECIPE).is_file() else None
+    return of_run if is_file(of_run / RUN_RECIPE) else None
 
 
 def load_resolved(path: Path) -> Recipe:
-    """A recipe that `to_yaml` wrote. Raises `RecipeError` if it does not fit the schema."""
+    """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema."""
     layer = read_layer(path)
-    checker = SchemaChecker()
-    content = checker.check(layer, _escaped(layer.content))
-    if checker.problems:
-        raise RecipeError(checker.problems)
-    return _structured(content, str(path))
-
-
-def _escaped(value: Any) -> Any:
-    """Text of a resolved recipe means itself: `${` opens no interpolation any more."""
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # OmegaConf halves the backslashes before `${`
-    return value
+    problems: list[str] = []
+    checker = Checker(lambda key, text: problems.append(f"{layer.mark(key)}: {text}"), literal=True)
+    content = _without_marker(checker.recipe(layer.content))
+    if problems:
+        raise RecipeError(problems)
+    recipe = build(Recipe, content)
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def to_yaml(recipe: Recipe) -> str:
     """The resolved recipe, every key of the schema included."""
-    return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(asdict(recipe))
 
 
 def fingerprint(recipe: Recipe) -> str:
@@ -355,34 +440,16 @@ def transformer_config(recipe: Recipe, plugins: Presets) -> TransformerConfig:
                 [f"`model.preset`: no plugin has a preset `{preset}`{nearest(preset, known)} (known: {listed})"]
             )
         content = dict(known[preset][1])
-    try:
-        config = OmegaConf.merge(OmegaConf.structured(TransformerConfig), content, given)
-        transformer = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise RecipeError([f"`model.{error.full_key}`: {str(error).splitlines()[0]}"]) from None
-    assert isinstance(transformer, TransformerConfig)
-    problems = list(_size_problems(transformer))
+    problems: list[str] = []
+
+    def tell(of_preset: bool) -> Checker:
+        whose = f"preset `{preset}`: " if of_preset else ""
+        return Checker(lambda _, text: problems.append(f"{whose}{text}"), literal=True)
+
+    content = merge(tell(True).of(TransformerConfig, content, ("model",)), {})
+    config = build(TransformerConfig, merge(content, tell(False).of(TransformerConfig, given, ("model",))))
+    assert isinstance(config, TransformerConfig)
+    problems = problems or list(config.problems())
     if problems:
         raise RecipeError(problems)
-    return transformer
-
-
-def _size_problems(config: TransformerConfig) -> Iterator[str]:
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, int | float) and value < 0:
-            yield f"`model.{field.name}` is {value}; it must not be negative"
-    for name in ("width", "layers", "heads"):
-        if getattr(config, name) < 1:
-            yield f"`model.{name}` is {getattr(config, name)}; it must be at least 1"
-            return
-    if not config.head_width and config.width % config.heads:
-        yield f"`model.width` {config.width} is no multiple of `model.heads` {config.heads}; set `model.head_width`"
-    elif (config.head_width or config.width // config.heads) % 2:
-        yield "`model.head_width` (width / heads) must be even: the rotary embedding turns pairs"
-    if config.kv_heads > 0 and config.heads % config.kv_heads:
-        yield f"`model.heads` {config.heads} must be a multiple of `model.kv_heads` {config.kv_heads}"
-    if config.experts and not 1 <= config.experts_per_token <= config.experts:
-        yield f"`model.experts_per_token` {config.experts_per_token} must be from 1 to `model.experts` {config.experts}"
-    if config.rope_scaling.kind not in ("none", "linear", "llama3"):
-        yield f"`model.rope_scaling.kind` is `{config.rope_scaling.kind}`; it is none, linear or llama3"
+    return config

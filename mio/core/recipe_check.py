@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from mio.core.data.checks import check_data, check_source
-from mio.core.data.readers import READERS
+from mio.core.data.config import SourceConfig
+from mio.core.data.readers import READERS, reader_problems
+from mio.core.data.sources import known_kinds
 from mio.core.data.steps import StepShape
 from mio.core.declarations import VIEWS, template_problems
-from mio.core.errors import RecipeError
+from mio.core.errors import DataError, RecipeError, UserError
 from mio.core.modality import Template
 from mio.core.plugins import EnabledPlugins
+from mio.core.ranges import field_problems
 from mio.core.recipe import transformer_config
-from mio.core.schema import EvaluateConfig, GuardConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
+from mio.core.recipe_files import hints_of
+from mio.core.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.suggest import nearest
 from mio.core.transformer.config import TransformerConfig
+
+MOST_POSITIONS = 2**32
+"""Of one step over all devices."""
 
 
 def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -> None:
@@ -27,6 +34,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
         recipe,
         [
             *check_data(recipe.data, recipe.mixture),
+            *field_problems(recipe.evaluate, "evaluate"),
             *_names(recipe, plugins),
             *_spans(recipe, plugins),
             *_system(recipe, plugins),
@@ -47,11 +55,13 @@ def _refuse(recipe: Recipe, problems: list[str]) -> None:
 
 
 def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
-    yield from _train(recipe.train)
+    yield from field_problems(recipe.train, "train")
+    yield from field_problems(recipe.runtime, "runtime")
+    if problem := hints_of(Recipe)["seed"][1].problem(recipe.seed):
+        yield f"`seed` {problem}"
+    yield from _train(recipe)
     yield from _optimizer(recipe.train.optimizer)
     yield from _rows(recipe.train, recipe.runtime, devices)
-    yield from _runtime(recipe.runtime)
-    yield from _guards(recipe.train.guards)
     try:
         yield from split_problems(transformer_config(recipe, plugins), recipe.runtime.tensor_parallel)
     except RecipeError as error:
@@ -74,6 +84,29 @@ def _names(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
         for name, source in config.sources.items():
             where = f"data.groups.{group}.sources.{name}"
             yield from check_source(where, source, datasets, templates, filters)
+            yield from _options(where, source, plugins)
+
+
+def _options(where: str, source: SourceConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    """Options of readers and filters, as far as they can be judged without data."""
+    if source.dataset in READERS and source.dataset not in plugins.sources():
+        for problem in reader_problems(source.dataset, source.options, known_kinds(plugins), whole=False):
+            yield f"`{where}.options`: {problem}"
+    known = plugins.filters()
+    for name, options in source.filters.items():
+        if name not in known:
+            continue
+        if options is not None and not isinstance(options, dict):
+            yield f"`{where}.filters.{name}` must be a mapping of the filter's options"
+            continue
+        try:
+            known[name][1]({}, options or {})  # a filter reads its options before it looks at a record
+        except DataError:
+            continue
+        except UserError as error:
+            yield f"`{where}.filters.{name}`: {error}"
+        except Exception:
+            continue  # it cannot do without a record
 
 
 def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
@@ -106,41 +139,17 @@ def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             yield f"`evaluate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
-    yield from _at_least("evaluate", evaluate, items=1, batch=1)
 
 
-def _at_least(where: str, section: object, **minimum: float) -> Iterator[str]:
-    for name, least in minimum.items():
-        value = getattr(section, name)
-        if not value >= least or not math.isfinite(value):
-            yield f"`{where}.{name}` is {value}; it must be at least {least}"
-
-
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> Iterator[str]:
-    if value not in known:
-        yield f"`{key}` is `{value}`, not one of {', '.join(known)}{nearest(value, known)}"
-
-
-def _train(train: TrainConfig) -> Iterator[str]:
-    yield from _at_least("train", train, steps=1, rows=1, micro_rows=0)
-    yield from _one_of("train.precision", train.precision, ("bf16", "fp32"))
-    weights = ("prompt_text", "prompt_media", "response_text", "response_media")
-    yield from _at_least("train.loss", train.loss, **dict.fromkeys(weights, 0))
-    if not any(getattr(train.loss, name) > 0 for name in weights):
+def _train(recipe: Recipe) -> Iterator[str]:
+    train, context = recipe.train, recipe.data.packing.context
+    if not any(value > 0 for value in asdict(train.loss).values()):
         yield "`train.loss` has no weight above 0; nothing would be learnt"
-
-
-def _runtime(runtime: RuntimeConfig) -> Iterator[str]:
-    yield from _one_of("runtime.sharding", runtime.sharding, ("full", "hybrid", "none"))
-    kinds = ("none", "selective", "full")
-    yield from _one_of("runtime.activation_checkpointing", runtime.activation_checkpointing, kinds)
-    yield from _one_of("runtime.compile", runtime.compile, ("auto", "blocks", "none"))
-    yield from _at_least("runtime", runtime, keep_last=1, keep_best=0, restarts=0, stalled_after=0, abort_after=0)
-
-
-def _guards(guards: GuardConfig) -> Iterator[str]:
-    yield from _at_least("train.guards", guards, max_skipped=1, spike=0, spike_window=2)
-    yield from _one_of("train.guards.on_spike", guards.on_spike, ("skip", "warn", "stop"))
+    if train.rows * context > MOST_POSITIONS:
+        yield (
+            f"`train.rows` {train.rows:,} of `data.packing.context` {context:,} are {train.rows * context:.2g} "
+            f"positions of one step, more than {MOST_POSITIONS:,}; lower one of them"
+        )
 
 
 def split_problems(config: TransformerConfig, devices: int) -> Iterator[str]:
@@ -153,34 +162,34 @@ def split_problems(config: TransformerConfig, devices: int) -> Iterator[str]:
 
 def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> Iterator[str]:
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
-    least = ("devices", "nodes", "tensor_parallel", "log_every", "checkpoint_every")
-    problems = list(_at_least("runtime", runtime, workers=0, threads=0, **dict.fromkeys(least, 1)))
-    yield from problems
-    if not problems and train.rows >= 1 and train.micro_rows >= 0:
-        devices = devices or runtime.devices * runtime.nodes
-        if devices % runtime.tensor_parallel:
-            yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
-            return
-        try:
-            StepShape.of(train, devices // runtime.tensor_parallel)
-        except RecipeError as error:
-            yield from error.problems
+    devices = devices or runtime.devices * runtime.nodes
+    if min(devices, runtime.tensor_parallel, train.rows) < 1 or train.micro_rows < 0:
+        return  # out of range, as is told elsewhere
+    if devices % runtime.tensor_parallel:
+        yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
+        return
+    try:
+        StepShape.of(train, devices // runtime.tensor_parallel)
+    except RecipeError as error:
+        yield from error.problems
 
 
 def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
     where = "train.optimizer"
-    yield from _one_of(f"{where}.kind", optimizer.kind, ("adamw", "muon"))
-    yield from _at_least(where, optimizer, lr=0, muon_lr=0, eps=0, weight_decay=0, warmup=0, final=0, clip=0)
-    for name in ("warmup", "final"):
-        if getattr(optimizer, name) > 1:
-            yield f"`{where}.{name}` is {getattr(optimizer, name)}; it is a share, at most 1"
-    if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
+    if len(optimizer.betas) != 2:
         yield f"`{where}.betas` is {optimizer.betas}; it must be two numbers from 0 to below 1"
+    lr = max(optimizer.lr, optimizer.muon_lr if optimizer.kind == "muon" else 0)
+    decays = [(f"{where}.weight_decay", lr, optimizer.weight_decay)]
     for index, rule in enumerate(optimizer.rules):
         if not rule.pattern:
             yield f"`{where}.rules[{index}].pattern` is empty; `*` matches every parameter"
         if rule.rows and not rule.trainable:
             yield f"`{where}.rules[{index}].rows` names rows to train, but `trainable` is false"
-        yield from _at_least(f"{where}.rules[{index}]", rule, lr_scale=0)
-        if rule.weight_decay is not None:
-            yield from _at_least(f"{where}.rules[{index}]", rule, weight_decay=0)
+        decay = optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay
+        decays.append((f"{where}.rules[{index}]", lr * rule.lr_scale, decay))
+    for name, rate, decay in decays:
+        if rate * decay > 1:
+            yield (
+                f"`{name}`: learning rate {rate:g} times weight decay {decay:g} is {rate * decay:g}; above 1 every "
+                "step would overshoot zero; lower one of them"
+            )

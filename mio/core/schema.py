@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mio.core.data.config import DataConfig, MixtureConfig
+from mio.core.ranges import number, one_of
 
 
 @dataclass
 class LossConfig:
     """Weight of each token's cross-entropy, by what it is. 0 leaves a token out."""
 
-    prompt_text: float = 1.0
-    prompt_media: float = 1.0
-    response_text: float = 1.0
-    response_media: float = 1.0
+    prompt_text: float = number(1.0, 0, 1e6)
+    prompt_media: float = number(1.0, 0, 1e6)
+    response_text: float = number(1.0, 0, 1e6)
+    response_media: float = number(1.0, 0, 1e6)
 
 
 @dataclass
@@ -30,28 +31,28 @@ class RuleConfig:
     trainable: bool = True
     rows: list[str] = field(default_factory=list)
     """Of an embedding or head: train only the rows of vocabulary blocks that match these patterns."""
-    lr_scale: float = 1.0
+    lr_scale: float = number(1.0, 0, 1e6)
     """Multiplies the learning rate."""
-    weight_decay: float | None = None
+    weight_decay: float | None = number(None, 0, 1e3)
 
 
 @dataclass
 class OptimizerConfig:
-    kind: str = "adamw"
+    kind: str = one_of("adamw", "adamw", "muon")
     """`adamw`, or `muon`: Muon on the matrices inside the layers and AdamW on everything else."""
-    lr: float = 3e-5
+    lr: float = number(3e-5, 0, 1e3)
     """Peak learning rate of AdamW."""
-    muon_lr: float = 0.02
+    muon_lr: float = number(0.02, 0, 1e3)
     """Peak learning rate of Muon."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    eps: float = 1e-8
-    weight_decay: float = 0.1
+    betas: list[float] = number(lambda: [0.9, 0.95], 0, 1, below=True)
+    eps: float = number(1e-8, 1e-20, 1)
+    weight_decay: float = number(0.1, 0, 1e3)
     """On matrices; norms, biases and embeddings have none."""
-    warmup: float = 0.03
+    warmup: float = number(0.03, 0, 1)
     """Share of the steps with rising learning rate."""
-    final: float = 0.0
+    final: float = number(0.0, 0, 1)
     """Learning rate at the end, as a share of the peak (cosine)."""
-    clip: float = 1.0
+    clip: float = number(1.0, 0, 1e9)
     """Largest gradient norm; 0 means no clipping."""
     rules: list[RuleConfig] = field(default_factory=list)
 
@@ -60,26 +61,26 @@ class OptimizerConfig:
 class GuardConfig:
     """What happens to steps that would do harm."""
 
-    max_skipped: int = 10
+    max_skipped: int = number(10, 1, 10**9)
     """Steps skipped one after the other before the run stops. A step whose gradient is not finite is always skipped."""
-    spike: float = 0.0
+    spike: float = number(0.0, 0, 1e6)
     """A step is a spike if its loss exceeds the mean of the steps before it by this many standard deviations; 0: none
     is."""
-    spike_window: int = 100
+    spike_window: int = number(100, 2, 10**6)
     """Steps that mean and standard deviation are taken over. There are no spikes before as many were trained on."""
-    on_spike: str = "skip"
+    on_spike: str = one_of("skip", "skip", "warn", "stop")
     """`skip` leaves the weights as they are, `warn` only counts and reports, `stop` ends the run before the update."""
 
 
 @dataclass
 class TrainConfig:
-    steps: int = 1000
+    steps: int = number(1000, 1, 10**9)
     """Optimizer steps of the stage."""
-    rows: int = 8
+    rows: int = number(8, 1, 10**6)
     """Rows of one optimizer step over all devices."""
-    micro_rows: int = 0
+    micro_rows: int = number(0, 0, 10**6)
     """Rows of one forward pass of one device; 0 means all of the device's share. The rest is accumulated."""
-    precision: str = "bf16"
+    precision: str = one_of("bf16", "bf16", "fp32")
     """`bf16`: autocast with float32 weights; `fp32`."""
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -90,9 +91,9 @@ class TrainConfig:
 class EvaluateConfig:
     tasks: list[str] = field(default_factory=list)
     """Tasks run at the end of the stage; empty for none."""
-    items: int = 200
+    items: int = number(200, 1, 10**7)
     """Held-out items per task."""
-    batch: int = 100
+    batch: int = number(100, 1, 10**5)
     """Prompts decoded together."""
 
 
@@ -104,38 +105,38 @@ class RuntimeConfig:
     """Folder of run folders."""
     tokens: str = "tokens"
     """Folder of tokenised sources, which are read in place of the sources themselves."""
-    workers: int = 0
+    workers: int = number(0, 0, 1024)
     """Data worker processes per device."""
-    devices: int = 1
+    devices: int = number(1, 1, 1024)
     """Processes per node, one device each. Under `torchrun` and `srun` theirs count."""
-    nodes: int = 1
-    accelerator: str = "auto"
-    sharding: str = "full"
+    nodes: int = number(1, 1, 10**5)
+    accelerator: str = one_of("auto", "auto", "cpu", "gpu", "cuda", "mps")
+    sharding: str = one_of("full", "full", "hybrid", "none")
     """Parameters, gradients and optimizer state: `full` splits them over all devices, `hybrid` over those of a node,
     with a copy per node, `none` copies them to every device."""
     reshard: bool = True
     """Whether a layer's gathered parameters are given up between its forward and its backward pass."""
-    tensor_parallel: int = 1
+    tensor_parallel: int = number(1, 1, 1024)
     """Devices that share each matrix and the vocabulary, neighbours of one node."""
-    activation_checkpointing: str = "none"
+    activation_checkpointing: str = one_of("none", "none", "selective", "full")
     """Activations: `none` keeps all, `selective` those that are dear to compute, `full` one per layer."""
-    compile: str = "auto"
+    compile: str = one_of("auto", "auto", "blocks", "none")
     """`blocks` compiles each layer, `none` does not, `auto` does on GPUs."""
-    threads: int = 0
+    threads: int = number(0, 0, 1024)
     """CPU threads; 0 leaves torch's own choice."""
-    log_every: int = 10
+    log_every: int = number(10, 1, 10**9)
     """Steps between logged figures."""
-    checkpoint_every: int = 200
+    checkpoint_every: int = number(200, 1, 10**9)
     """Steps between checkpoints."""
-    keep_last: int = 2
+    keep_last: int = number(2, 1, 10**6)
     """Newest checkpoints that are kept."""
-    keep_best: int = 0
+    keep_best: int = number(0, 0, 10**6)
     """Further checkpoints that are kept: those with the lowest training loss since the one before."""
-    restarts: int = 3
+    restarts: int = number(3, 0, 10**6)
     """How often processes that `mio fit` started itself are started again after one of them died."""
-    stalled_after: float = 600.0
+    stalled_after: float = number(600.0, 0, 1e9)
     """Seconds without a step after which every rank's place in the program is reported; 0 turns the watchdog off."""
-    abort_after: float = 3600.0
+    abort_after: float = number(3600.0, 0, 1e9)
     """Seconds without a step after which the run ends with an error, for its launcher to start it again; 0: never."""
 
 
@@ -145,7 +146,7 @@ class Recipe:
     """Name of the stage and of its run folder."""
     start_from: str = ""
     """Recipe whose result this stage starts from, or the folder of a run or of a checkpoint; empty: from nothing."""
-    seed: int = 0
+    seed: int = number(0, 0, 2**32 - 1)
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Plugins in use, in vocabulary order, with the options of each."""
     model: dict[str, Any] = field(default_factory=dict)

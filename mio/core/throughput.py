@@ -36,8 +36,8 @@ def flops_per_token(config: TransformerConfig, rows: int, mean_length: float) ->
     attention = config.width * head * (2 * config.heads + 2 * (config.kv_heads or config.heads))
     experts = min(config.experts, config.experts_per_token) if config.experts else 1
     weights = config.layers * (attention + 3 * config.width * config.ffn_size * experts) + rows * config.width
-    span = min(mean_length, config.sliding_window) if config.sliding_window else mean_length
-    return 6.0 * weights + 6.0 * config.layers * config.heads * head * span
+    spans = sum(min(mean_length, window) if window else mean_length for window in config.windows)
+    return 6.0 * weights + 6.0 * config.heads * head * spans
 
 
 def peak_flops(device: torch.device, precision: str) -> float:

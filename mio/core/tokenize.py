@@ -6,18 +6,22 @@ made which, and a shard's bytes depend on its records and tokenizers alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from mio.core import terminal
 from mio.core.codecs import Codecs
-from mio.core.data.shards.store import TokenIndex
-from mio.core.data.shards.work import FAILED, Job, ShardWorker, claim, finish, make_job
+from mio.core.data.hashing import FileHashes, State
+from mio.core.data.shards.store import HASHES, TokenIndex
+from mio.core.data.shards.work import FAILED, Job, ShardWorker, claim, finish, make_job, shards_there
 from mio.core.data.sources import open_sources
 from mio.core.errors import UserError
+from mio.core.files import waiting
 from mio.core.plugins import EnabledPlugins, PluginManager
 from mio.core.progress import Progress
 from mio.core.ranks import Ranks
@@ -61,7 +65,7 @@ def tokenize(
     for recipe in stages:
         check(recipe, manager.for_recipe(recipe))
     ranks = Ranks.join()
-    console = (console or Console()) if ranks.rank == 0 else Console(quiet=True)
+    console = (console or terminal.console()) if ranks.rank == 0 else terminal.console(quiet=True)
     indices: dict[Path, TokenIndex] = {}
     inherited = starting_folder(stages[0])
     inherited = inherited / TOKENIZERS if inherited else None
@@ -72,35 +76,47 @@ def tokenize(
             torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
         plugins = manager.for_recipe(recipe)
         codecs = Codecs(plugins)
+        root = Path(recipe.runtime.tokens)
         if ranks.rank == 0:
-            inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
+            with _alone(root / "tokenizers", console):
+                inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
             ranks.wait()
         else:
             ranks.wait()
             inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
-        root = Path(recipe.runtime.tokens)
+        hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}", highlight=False))
         jobs: dict[Path, Job] = {}
         for source in open_sources(recipe, plugins, streamed=True):
-            job = make_job(root, source, shard_records)
+            job = make_job(root, source, shard_records, hashes)
             if job.folder not in indices:
                 jobs.setdefault(job.folder, job)
-        if ranks.rank == 0:
-            for note in filter(None, map(claim, jobs.values())):
-                console.print(note, highlight=False, soft_wrap=True)
-        ranks.wait()
-        if engine == "ray":
-            from mio.core.tokenize_ray import run_on_ray
+        with contextlib.ExitStack() as stack:
+            before: dict[Path, dict[str, State]] = {}
+            if ranks.rank == 0:  # for all the processes of this command
+                for folder in sorted(jobs):  # everybody takes locks in one order, so that nobody waits in a circle
+                    stack.enter_context(_alone(folder, console))
+                for folder, job in jobs.items():
+                    if note := claim(job):
+                        console.print(note, highlight=False, soft_wrap=True)
+                    before[folder] = shards_there(job)
+            # found by one process, whose hashes the others then find
+            for job, found in zip(jobs.values(), ranks.share(_fingerprints(jobs, ranks)), strict=True):
+                job.fingerprint = found
+            if engine == "ray":
+                from mio.core.tokenize_ray import run_on_ray
 
-            run_on_ray(list(jobs.values()), recipe, inherited, local_plugins, console)
-        else:
-            _run(list(jobs.values()), ShardWorker(plugins, codecs), ranks, console)
-        ranks.wait()
-        for folder, job in jobs.items():
-            if ranks.rank == 0:
-                indices[folder] = finish(job)
-                console.print(told(job, indices[folder]), highlight=False, soft_wrap=True)
+                run_on_ray(list(jobs.values()), recipe, inherited, local_plugins, console)
+                shards = [job.shards for job in jobs.values()]
             else:
-                indices[folder] = TokenIndex(0, 0, "", {}, 0, {}, [])
+                shards = _run(list(jobs.values()), ShardWorker(plugins, codecs), ranks, console)
+            ranks.wait()
+            for (folder, job), count in zip(jobs.items(), shards, strict=True):
+                if ranks.rank == 0:
+                    indices[folder] = finish(job, count)
+                    line = told(job, indices[folder], before[folder])
+                    console.print(line, highlight=False, soft_wrap=True)
+                else:
+                    indices[folder] = TokenIndex(0, 0, "", {}, 0, {}, [])
     ranks.wait()  # whoever keeps the connection leaves last
     return indices
 
@@ -125,18 +141,37 @@ def load_tokenizers(
     return shared
 
 
-def _run(jobs: Sequence[Job], worker: ShardWorker, ranks: Ranks, console: Console) -> None:
+@contextlib.contextmanager
+def _alone(folder: Path, console: Console) -> Iterator[None]:
+    """Waits until no other command makes what is in a folder, and keeps others from it."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def tell() -> None:
+        console.print(f"waiting for another `mio tokenize` that is at work in {folder}", highlight=False)
+
+    with waiting(folder, tell):
+        yield
+
+
+def _fingerprints(jobs: Mapping[Path, Job], ranks: Ranks) -> list[str]:
+    return [job.content.fingerprint for job in jobs.values()] if ranks.first else []
+
+
+def _run(jobs: Sequence[Job], worker: ShardWorker, ranks: Ranks, console: Console) -> list[int]:
+    """Makes this rank's shards; returns how many shards each job has."""
+    shards = []
     for job in jobs:
         total = job.records
         if total is not None and ranks.size > 1:  # this rank's part of them
             mine = range(ranks.rank, job.shards, ranks.size)
             total = sum(min(job.shard_records, total - number * job.shard_records) for number in mine)
         with Progress(console, job.source.label, total) as progress:
-            worker.run(job, ranks.rank, ranks.size, progress.tick, progress.skip)
+            shards.append(worker.run(job, ranks.rank, ranks.size, progress.tick, progress.skip))
+    return shards
 
 
-def told(job: Job, index: TokenIndex) -> str:
-    """What became of a source, in one line."""
+def told(job: Job, index: TokenIndex, before: Mapping[str, State]) -> str:
+    """What became of a source, in one line; `before` are the shards that were there."""
     size = sum(path.stat().st_size for path in job.folder.glob("*.shard"))
     line = f"{job.source.label}: {index.records:,} records in {len(index.shards)} shards, {size / 1e6:.1f} MB"
     if index.dropped:
@@ -145,4 +180,8 @@ def told(job: Job, index: TokenIndex) -> str:
         line += f"; {index.failed:,} failed, listed in {job.folder / FAILED}"
     for note in getattr(job.source.records, "notes", ()):
         line += f"; {note}"
+    if before:
+        now = shards_there(job)
+        kept = sum(before.get(name) == state for name, state in now.items())
+        line += f"; kept {kept:,} of the shards, made {len(now) - kept:,}"
     return line + f" -> {job.folder}{os.sep}"

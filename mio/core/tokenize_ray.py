@@ -14,6 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
+from mio.core.data.hashing import FileHashes
+from mio.core.data.shards.store import HASHES
 from mio.core.data.shards.work import Job, ShardWorker, make_job
 from mio.core.errors import MioError, UserError
 from mio.core.progress import Progress
@@ -24,9 +26,15 @@ class ShardActor:
     """One process of the cluster with its tokenizers loaded. Takes and gives rows, as Ray Data does."""
 
     def __init__(
-        self, folder: Path, recipe: Recipe, weights: Path, local_plugins: Sequence[str], jobs: dict[str, int]
+        self,
+        folder: Path,
+        recipe: Recipe,
+        weights: Path,
+        local_plugins: Sequence[str],
+        jobs: dict[str, tuple[int, str]],
     ) -> None:
-        """Relative paths start from `folder`; `jobs` are labels of sources with the number of records of a shard."""
+        """Relative paths start from `folder`; `jobs` are labels of sources with the number of records of a shard and
+        the fingerprint of their content."""
         import torch
 
         from mio.core.codecs import Codecs
@@ -41,7 +49,10 @@ class ShardActor:
         self._worker = ShardWorker(plugins, codecs)
         root = Path(recipe.runtime.tokens)
         sources = {source.label: source for source in open_sources(recipe, plugins)}
-        self._jobs = {label: make_job(root, sources[label], size) for label, size in jobs.items()}
+        hashes = FileHashes(root / HASHES)
+        self._jobs = {
+            label: make_job(root, sources[label], size, hashes, found) for label, (size, found) in jobs.items()
+        }
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Makes the shard `number` of the source `label`; a person's mistake comes back as `problem`."""
@@ -93,7 +104,7 @@ def run_on_ray(
                 recipe,
                 weights,
                 tuple(local_plugins),
-                {job.source.label: job.shard_records for job in jobs},
+                {job.source.label: (job.shard_records, job.content.fingerprint) for job in jobs},
             ),
             num_cpus=0 if gpus else 1,
             num_gpus=1 if gpus else 0,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mio.core.data.journal import Comparison, compare, read
 from mio.core.data.loader import MioDataModule
+from mio.core.data.provenance import check_sources
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
 from mio.core.errors import DataError, UserError
 from mio.core.plugins import PluginManager
@@ -18,7 +19,8 @@ def verify(folder: Path, manager: PluginManager) -> Comparison:
 
     Raises:
         UserError: there is no such run folder, or it has no journal.
-        DataError: the run was trained on other rows than planned; the message names the first steps.
+        DataError: the run was trained on other rows than planned, the message names the first steps; or its sources
+            have changed since, the message names the files.
     """
     if not (folder / RECIPE).is_file():
         raise UserError(f"{folder}: is no run folder ({RECIPE} is missing)")
@@ -29,6 +31,7 @@ def verify(folder: Path, manager: PluginManager) -> Comparison:
         tokenizer_fingerprints(run.plugins, run.codecs),
         run.codecs.text.fingerprint,
     )
+    check_sources(run.recipe, run.plugins, tokens, folder, begun=True)
     data = MioDataModule(run.recipe, run.plugins, run.renderer, run.vocabulary.specials.pad, tokens)
     data.preflight()  # as `mio fit` does: it says what is broken
     found = compare(journal, data.journal())

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from mio.cli import app
 from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.huggingface import config_to_huggingface, to_huggingface
+from mio.core.transformer.huggingface import to_huggingface
+from mio.core.transformer.huggingface_config import config_to_huggingface
 from mio.core.transformer.model import Transformer
 from mio.plugins.text.byte_tokenizer import ByteTokenizer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -47,6 +49,11 @@ def test_experts_count_as_those_that_a_token_uses_and_windows_bound_what_it_sees
     assert flops_per_token(sparse, ROWS, 10) - flops_per_token(dense, ROWS, 10) == pytest.approx(one_expert)
     windowed = TransformerConfig(width=64, layers=2, heads=4, ffn_width=128, sliding_window=16)
     assert flops_per_token(windowed, ROWS, 500) == flops_per_token(dense, ROWS, 16)
+    mixed = replace(windowed, full_attention_layers=[0])
+    assert (
+        flops_per_token(mixed, ROWS, 500)
+        == (flops_per_token(windowed, ROWS, 500) + flops_per_token(dense, ROWS, 500)) / 2
+    )
 
 
 def test_the_peak_of_this_machine_is_measured_and_plausible():

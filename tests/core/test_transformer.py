@@ -20,6 +20,7 @@ CONFIGS = {
     "grouped": {"kv_heads": 2, "qkv_bias": True, "tied_embeddings": True},
     "normed": {"qk_norm": True, "head_width": 24, "rope_scaling": RopeScaling("llama3", 4.0, original_context=32)},
     "window": {"sliding_window": 5},
+    "mixed-windows": {"sliding_window": 5, "full_attention_layers": [1], "kv_heads": 2},
     "experts": {"experts": 4, "kv_heads": 2, "router_aux_weight": 0.1},
 }
 PACKED = [[37, 5, 60, 20], [90, 33], [128]]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from mio import Answer, Media, Template, UserError
 from mio.core.data.config import DataConfig
+from mio.core.recipe_files import Checker
 from mio.core.templates import CompiledTemplate, to_document
 from mio.plugins import digits, image, speech, video
 from mio.plugins.digits import judges, scans, voices
@@ -286,7 +286,9 @@ def test_counting_and_stories_put_the_right_word_before_each_picture():
 
 
 def test_recipe_follows_the_schema_and_uses_every_corpus():
-    OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.create(DATA))
+    problems = []
+    Checker(lambda _, text: problems.append(text)).of(DataConfig, DATA)
+    assert not problems
     assert set(DATA["groups"]) == {"image_text", "text", "interleaved", "speech_text", "sft"}
     assert (
         {source["dataset"] for source in SOURCES_IN_USE} == set(SOURCES) == {f"digits/{b.__name__}" for b in BUILDERS}

@@ -397,5 +397,5 @@ def test_filters_look_at_every_image_of_a_record(tmp_path):
     with pytest.raises(UserError, match="max"):
         files.aspect_ratio({"image": square}, {"max": 2})
     for wrong in (float("nan"), float("inf"), 0, "200", True, None):
-        with pytest.raises(UserError, match="`pixels` must be a number above 0"):
+        with pytest.raises(UserError, match=r"filter `min_side`: `pixels` (is|must be) "):
             files.min_side({"image": square}, {"pixels": wrong})

@@ -131,7 +131,7 @@ def test_five_seconds_are_a_thousand_tokens_in_the_order_of_anygpt(codec):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seconds": 5}, "there is no option `seconds`; there are checkpoint, max_seconds"),
+        ({"seconds": 5}, "has no option `seconds`; did you mean `max_seconds`\\?; it has checkpoint, max_seconds"),
         ({"max_seconds": 0}, "`max_seconds` is 0"),
         ({"too_long": "split"}, "`too_long` is 'split', must be one of error, truncate"),
         ({"tokens": "gpt"}, "`tokens` is 'gpt', must be one of mio, anygpt"),
@@ -285,7 +285,7 @@ def test_filter_by_duration(tmp_path):
 # --- files
 
 
-@pytest.mark.parametrize("suffix", music.mio_datamodule("music", {}).suffixes)
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
 def test_sound_files(suffix, tmp_path):
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)
     path = tmp_path / f"tone{suffix}"

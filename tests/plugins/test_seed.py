@@ -442,8 +442,8 @@ def test_the_plugin_offers_it(folder):
         ({"steps": 0}, "`steps` is 0"),
         ({"std": [1.0, 0.0, 1.0]}, "`std`"),
         ({"mean": [0.5]}, "`mean`"),
-        ({"mean": 0.5}, "wrong type"),
-        ({"batch_size": "many"}, "wrong type"),
+        ({"mean": 0.5}, "must be a"),
+        ({"batch_size": "many"}, "must be a"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

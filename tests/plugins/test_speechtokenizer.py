@@ -410,7 +410,7 @@ def test_configurations_that_are_none(models, tmp_path):
     ("options", "message"),
     [
         ({"codebooks": 0}, "`codebooks` is 0"),
-        ({"codebooks": "4"}, "`codebooks` is '4'"),
+        ({"codebooks": "4"}, "`codebooks` must be a whole number, not the text '4'"),
         ({"dtype": "int8"}, "`dtype` is 'int8', must be one of float32, bf16, fp16"),
         ({"too_long": "split"}, "`too_long` is 'split', must be one of error, truncate"),
         ({"tokens": "gpt"}, "`tokens` is 'gpt', must be one of mio, anygpt"),

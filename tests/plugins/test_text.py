@@ -217,8 +217,8 @@ def test_gaps_between_ids(qwen, bpe, tmp_path):
     [
         ({"tokeniser": "bpe"}, "unknown option `tokeniser`; the options are `tokenizer` and `size`"),
         ({"tokenizer": 3}, "must be `bpe`, `bytes`, `imported`, or the folder"),
-        ({"size": -1}, "must be a number of tokens, not -1"),
-        ({"size": True}, "must be a number of tokens"),
+        ({"size": -1}, "`size` is -1; it must be at least 0"),
+        ({"size": True}, "`size` must be a whole number, not true"),
         ({"size": 100}, "has 261 tokens .* at least, not 100"),
         ({"tokenizer": "bytes", "size": 300}, "`bytes` has a size of its own"),
         ({"tokenizer": "/nowhere/yi"}, r"there is no /nowhere/yi.*save_pretrained"),
@@ -268,7 +268,7 @@ def test_data_module(tmp_path):
     assert characters({"text": "abc"}, {"maximum": 2}) == "too long"
     assert characters({"text": "abc"}, {"minimum": 3, "maximum": 3}) == ""
     assert characters({"caption": "abc"}, {"field": "caption", "minimum": 3}) == ""
-    with pytest.raises(UserError, match="unknown option `longest`"):
+    with pytest.raises(UserError, match="has no option `longest`"):
         characters({"text": "abc"}, {"longest": 2})
 
 

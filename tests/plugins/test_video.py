@@ -106,11 +106,10 @@ def test_broken_files_are_refused(tmp_path):
         ("empty.mp4", b"", "empty"),
         ("cut.mp4", whole[: len(whole) // 2], "damaged"),
         ("text.avi", b"this is no video, only a few words " * 20, "damaged"),
-        ("renamed.avi", whole, "damaged"),
         ("sound.mp4", None, "no video stream"),
         # a playlist that names another file of this machine
         ("list.mp4", f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/whole.mp4\n".encode(), "damaged"),
-        ("notes.txt", b"words", "not a video format"),
+        ("notes.txt", b"words", "no known format"),
     ]:
         path = tmp_path / name
         if content is not None:

@@ -232,7 +232,7 @@ def test_files_without_moving_pictures_are_refused(tmp_path, scene):
         files.read(tmp_path / "sound.mp4", scenes=scene)
     for name in ("none.avi", "none.mkv", "none.mp4"):
         write(tmp_path / name, [])
-        with pytest.raises(DataError, match=r"no frame that can be decoded|damaged video at its start|no video stream"):
+        with pytest.raises(DataError, match=r"no frame that can be decoded|damaged|no video stream"):
             files.read(tmp_path / name, scenes=scene)
 
 

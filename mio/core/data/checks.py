@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 
-from mio.core.data.config import DataConfig, MixtureConfig, PackingConfig, SourceConfig
+from mio.core.data.config import DataConfig, MixtureConfig, SourceConfig
+from mio.core.ranges import field_problems
 from mio.core.suggest import nearest
-
-UNITS = ("tokens", "rows")
-POLICIES = ("truncate", "skip", "error")
-FORMS = ("plain", "chat")
 
 
 def check_data(data: DataConfig, mixture: MixtureConfig) -> list[str]:
     """Every problem that the data and mixture sections have by themselves, each one sentence."""
-    return [*_mixture(data, mixture), *_groups(data), *_packing(data.packing), *_general(data)]
+    out_of_range = [*field_problems(mixture, "mixture"), *field_problems(data, "data")]
+    return [*out_of_range, *_mixture(data, mixture), *_groups(data)]
 
 
 def check_source(
@@ -59,25 +56,12 @@ def check_source(
     return problems
 
 
-def _choice(where: str, value: str, known: Collection[str]) -> Iterator[str]:
-    if value not in known:
-        listed = ", ".join(f"`{name}`" for name in known)
-        yield f"`{where}` is `{value}`, not one of {listed}{nearest(value, known)}"
-
-
-def _bad_share(value: float) -> bool:
-    return not math.isfinite(value) or value < 0
-
-
 def _mixture(data: DataConfig, mixture: MixtureConfig) -> Iterator[str]:
-    yield from _choice("mixture.unit", mixture.unit, UNITS)
     for group, ratio in mixture.ratios.items():
         if group not in data.groups:
             yield f"`mixture.ratios` names an unknown group `{group}`{nearest(group, data.groups)}"
         elif ratio > 0 and not data.groups[group].sources:
             yield f"`mixture.ratios.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
-        if _bad_share(ratio):
-            yield f"`mixture.ratios.{group}` is {ratio:g}; a ratio is a number of 0 or more"
     if not any(ratio > 0 for ratio in mixture.ratios.values()):
         yield "`mixture.ratios` has no ratio above 0; give at least one group a share"
 
@@ -86,28 +70,7 @@ def _groups(data: DataConfig) -> Iterator[str]:
     for group, config in data.groups.items():
         for name, source in config.sources.items():
             where = f"data.groups.{group}.sources.{name}"
-            if _bad_share(source.weight):
-                yield f"`{where}.weight` is {source.weight:g}; a weight is a number of 0 or more"
-            for direction, share in source.directions.items():
-                if _bad_share(share):
-                    yield f"`{where}.directions.{direction}` is {share:g}; a share is a number of 0 or more"
             if source.directions and not any(share > 0 for share in source.directions.values()):
                 yield f"`{where}.directions` has no share above 0; give at least one direction a share"
-            if source.form:
-                yield from _choice(f"{where}.form", source.form, FORMS)
         if config.sources and not any(source.weight > 0 for source in config.sources.values()):
             yield f"`data.groups.{group}` has no source with a weight above 0; give at least one a weight"
-
-
-def _packing(packing: PackingConfig) -> Iterator[str]:
-    if packing.context < 2:
-        yield f"`data.packing.context` is {packing.context}; a row needs at least 2 positions"
-    if packing.window < 1:
-        yield f"`data.packing.window` is {packing.window}; packing needs at least 1 document to choose from"
-    yield from _choice("data.packing.too_long", packing.too_long, POLICIES)
-
-
-def _general(data: DataConfig) -> Iterator[str]:
-    yield from _choice("data.form", data.form, FORMS)
-    if not 0 <= data.max_skipped <= 1:
-        yield f"`data.max_skipped` is {data.max_skipped:g}; it is a share between 0 and 1"

@@ -1,18 +1,23 @@
-"""Which stream the next document or row comes from: exact shares by largest shortfall, not in expectation. No torch.
+"""Which stream the next document or row comes from: exact shares, not in expectation. No torch.
 
-Shares form a tree, group -> source -> direction. At every node the child that is furthest behind its share of what the
-node has been given comes next, so no share is ever off by more than a few documents, whatever their lengths. Rows are
-shared out by Tijdeman's algorithm, which is never off by a whole row.
+Shares form a tree, group -> source -> direction, and count positions. Documents are drawn by largest shortfall: at
+every node the child comes next that is furthest behind its share of what the node has been given. They are emitted by
+fair queueing, which keeps every share within one document's length. Rows are shared out by Tijdeman's algorithm, which
+is never off by a whole row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
 from typing import NamedTuple
 
 from mio.core.data.config import DataConfig, MixtureConfig, SourceConfig
+
+_ROUNDING = 1 + 1e-12
+"""No child is ahead of its share for a rounding error."""
 
 
 class Leaf(NamedTuple):
@@ -60,18 +65,22 @@ def leaves(data: DataConfig, mixture: MixtureConfig, directions: Mapping[tuple[s
     return found
 
 
-class _Node:
+class Node:
     """A node of the tree of shares: `count` is what the leaves below it were given."""
 
-    __slots__ = ("children", "count", "parent", "share", "start", "stop")
+    __slots__ = ("branching", "children", "count", "due", "parent", "share", "start", "stop")
 
-    def __init__(self, shares: Sequence[float], start: int, stop: int, parent: _Node | None) -> None:
+    def __init__(self, shares: Sequence[float], start: int, stop: int, parent: Node | None) -> None:
         self.start = start
         self.stop = stop
         self.parent = parent
         self.share = sum(shares[start:stop]) / sum(shares[parent.start : parent.stop]) if parent else 1.0
         self.count = 0
-        self.children: list[_Node] = []
+        self.children: list[Node] = []
+        self.branching: list[Node] = []
+        """This node and those below it that have several children."""
+        self.due: tuple[int, int] | None = None
+        """The leaf below it whose next document is due first, and the document's length, as long as both hold."""
 
 
 class Mixture:
@@ -82,9 +91,9 @@ class Mixture:
 
     def __init__(self, leaves: Sequence[Leaf]) -> None:
         shares = [leaf.share for leaf in leaves]
-        self.root = _Node(shares, 0, len(leaves), None)
-        self.groups: list[_Node] = []
-        self._leaves: list[_Node] = []
+        self.root = Node(shares, 0, len(leaves), None)
+        self.groups: list[Node] = []
+        self._leaves: list[Node] = []
         index = range(len(leaves))
         for _, group in groupby(index, key=lambda i: leaves[i].group):
             members = list(group)
@@ -94,36 +103,96 @@ class Mixture:
                 directions = list(source)
                 branch = self._add(shares, directions, node)
                 self._leaves += [self._add(shares, [i], branch) for i in directions]
+        for node in (self.root, *self.groups):
+            every = [node, *node.children, *(below for child in node.children for below in child.children)]
+            node.branching = [below for below in every if len(below.children) > 1]
 
     @staticmethod
-    def _add(shares: Sequence[float], members: Sequence[int], parent: _Node) -> _Node:
-        node = _Node(shares, members[0], members[-1] + 1, parent)
+    def _add(shares: Sequence[float], members: Sequence[int], parent: Node) -> Node:
+        node = Node(shares, members[0], members[-1] + 1, parent)
         parent.children.append(node)
         return node
 
-    def pick(self, node: _Node, waiting: Sequence[int] | None = None) -> int:
-        """Leaf below `node` with the largest shortfall, the first one where several tie.
-
-        Args:
-            waiting: documents that each leaf has on hand; only leaves with some are considered. None: all are.
-        """
+    def pick(self, node: Node) -> int:
+        """Leaf below `node` with the largest shortfall, the first one where several tie."""
         while node.children:
-            total, best, most = node.count, None, 0.0
+            total, best, most = node.count, node.children[0], -math.inf
             for child in node.children:
-                if waiting is not None and not any(waiting[child.start : child.stop]):
-                    continue
                 shortfall = child.share * total - child.count
-                if best is None or shortfall > most:
+                if shortfall > most:
                     best, most = child, shortfall
-            assert best is not None, "nothing to pick from"
             node = best
         return node.start
 
+    def due(self, node: Node, length: Callable[[int], int]) -> int:
+        """Leaf below `node` whose next document, of `length(leaf)`, is due first.
+
+        J. Bennett and H. Zhang, "WF2Q: worst-case fair weighted fair queueing" (INFOCOM 1996), at every node as in
+        their "Hierarchical packet fair queueing algorithms" (SIGCOMM 1996): among the children that are not ahead of
+        their share, the one whose share reaches its next document's end first. No child is then ever ahead of its share
+        or behind it by more than the longest document, whatever shares and lengths are. A leaf's next document may
+        change only when something is given to the leaf.
+        """
+        return self._due(node, length)[0]
+
+    def _due(self, node: Node, length: Callable[[int], int]) -> tuple[int, int]:
+        """(leaf, length of its next document)."""
+        if node.due is None:
+            if not node.children:
+                node.due = node.start, length(node.start)
+            elif len(node.children) == 1:
+                node.due = self._due(node.children[0], length)
+            else:
+                first = math.inf
+                for child in node.children:
+                    if child.count <= child.share * node.count * _ROUNDING:
+                        found = self._due(child, length)
+                        end = (child.count + found[1]) / child.share
+                        if end < first:
+                            node.due, first = found, end
+                assert node.due is not None, "not all can be ahead of their shares"
+        return node.due
+
+    def within_reach(self, node: Node, bound: int) -> bool:
+        """Whether `due` keeps every share below `node` within `bound` from here on, whatever documents of at most
+        `bound` come; no share is further off now either.
+
+        Let d be the shortfalls of a node's children and s their shares. Child j gets its next document, of length n,
+        when it is behind by at most `(1 - s_j) n + s_j A`. Here A is by how much the others are still ahead when j's
+        share reaches the document's end: the sum of `-d_i - s_i (n - d_j) / s_j` over those i for which it is positive.
+        This is convex in n, so n = 0 and n = `bound` are the worst. A node whose children are ahead by less than
+        `bound` in total passes all of this.
+        """
+        for below in node.branching:
+            behind = [child.share * below.count - child.count for child in below.children]
+            if -sum(d for d in behind if d < 0) < bound:
+                continue
+            if min(behind) <= -bound:
+                return False
+            shares = [child.share for child in below.children]
+            for share, own in zip(shares, behind, strict=True):
+                for length, weight in ((0, share), (bound, 1.0)):
+                    time = (length - own) / share
+                    if weight * sum(max(0.0, -d - s * time) for d, s in zip(behind, shares, strict=True)) > bound:
+                        return False
+        return True
+
+    def shortfall(self, leaf: int, top: Node) -> float:
+        """By how much a leaf is behind its share, at the level below `top` where it is least; negative if ahead."""
+        least, node = math.inf, self._leaves[leaf]
+        while node is not top:
+            assert node.parent is not None
+            if len(node.parent.children) > 1:
+                least = min(least, node.share * node.parent.count - node.count)
+            node = node.parent
+        return least
+
     def give(self, leaf: int, amount: int) -> None:
         """Counts `amount` as given to a leaf."""
-        node: _Node | None = self._leaves[leaf]
+        node: Node | None = self._leaves[leaf]
         while node is not None:
             node.count += amount
+            node.due = None
             node = node.parent
 
     @property
@@ -134,7 +203,7 @@ class Mixture:
     def restore(self, counts: Sequence[int]) -> None:
         """Goes back to counts taken earlier."""
         for node in (self.root, *self.groups, *(child for group in self.groups for child in group.children)):
-            node.count = 0
+            node.count, node.due = 0, None
         for leaf, count in enumerate(counts):
             self._leaves[leaf].count = 0
             self.give(leaf, count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 
@@ -41,16 +41,17 @@ class Pool:
         self._entries[entry.leaf, entry.n] = self._by_leaf[entry.leaf][entry.n] = entry
         self.waiting[entry.leaf] += 1
 
-    def peek(self, leaf: int) -> Entry:
-        """The oldest document of a leaf, which stays."""
+    def oldest(self, leaf: int) -> Entry:
+        """The oldest document of a leaf. It stays."""
         return next(iter(self._by_leaf[leaf].values()))
 
-    def oldest(self, leaf: int) -> Entry:
-        """Removes and returns the oldest document of a leaf."""
-        return self.remove(leaf, next(iter(self._by_leaf[leaf])))
+    def next_length(self, leaf: int) -> int:
+        """Positions of the oldest document of a leaf."""
+        return self.oldest(leaf).length
 
-    def fill(self, space: int) -> list[Entry]:
-        """Removes and returns documents that fill `space` positions as far as any of those in the pool can.
+    def best_fit(self, space: int, without: Collection[int] = ()) -> list[Entry]:
+        """Documents that fill `space` positions as far as any in the pool can, but for those of the leaves `without`.
+        They stay.
 
         Subset sum by dynamic programming (Bellman, "Dynamic Programming", 1957): bit s of `sums` says whether some of
         the documents looked at so far add up to s. Documents are looked at from the oldest on and only until they fill
@@ -59,20 +60,20 @@ class Pool:
         sums, mask, goal = 1, (1 << space + 1) - 1, 1 << space
         steps: list[tuple[Entry, int]] = []
         for entry in self._entries.values():
-            if entry.length <= space:
+            if entry.length <= space and entry.leaf not in without:
                 more = (sums | sums << entry.length) & mask
                 if more != sums:
                     steps.append((entry, sums))
                     sums = more
                     if sums & goal:
                         break
-        left = sums.bit_length() - 1
-        taken = []
+        reached = sums.bit_length() - 1
+        chosen = []
         for entry, before in reversed(steps):
-            if not before >> left & 1:
-                left -= entry.length
-                taken.append(entry)
-        return [self.remove(entry.leaf, entry.n) for entry in reversed(taken)]
+            if not before >> reached & 1:
+                reached -= entry.length
+                chosen.append(entry)
+        return chosen[::-1]
 
     def remove(self, leaf: int, n: int) -> Entry:
         """Removes and returns a document."""

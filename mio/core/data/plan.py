@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mio.core.data.config import MixtureConfig, PackingConfig
-from mio.core.data.mixture import Leaf, Mixture, RowSchedule
+from mio.core.data.mixture import Leaf, Mixture, Node, RowSchedule
 from mio.core.data.packing import Entry, Pool
 from mio.core.errors import DataError
 
-VERSION = 1
-"""Version of the layout of a plan's state."""
+VERSION = 2
+"""Version of a plan's state and of what it means: 2 since no share is a row off at any moment."""
 
 TOO_LONG = "longer than the context"
 _RESERVE = 0.5
@@ -92,10 +92,11 @@ class Plan:
     With unit `tokens` a row may hold documents of all leaves and shares count positions. With unit `rows` a row holds
     documents of one group, the groups share the rows, and positions are shared out inside each group.
 
-    A pool holds `window` documents per kind of row. A row takes the oldest document of the leaf that is furthest
-    behind, again and again, as long as half of the row stays free; the rest is filled with the documents that leave the
-    least of it. Shares are thereby steered twice, when documents are drawn and when they are emitted, because the pool
-    may hold back one kind of document more than another.
+    A pool holds `window` documents per kind of row, and at least one of every leaf. A row takes the oldest document of
+    the leaf that is due, again and again, as long as half of the row stays free; the rest is filled with the documents
+    that leave the least of it. Shares are thereby steered twice, when documents are drawn and when they are emitted,
+    because the pool may hold back one kind of document more than another. After every row each group, source and
+    direction is within the positions of one row of its share of what the level above it was given.
     """
 
     def __init__(
@@ -141,29 +142,60 @@ class Plan:
     def next_row(self) -> Row:
         """The next row of the run. Raises `DataError` when a stream has nothing that can be used."""
         kind = self.schedule.pick() if self.schedule else 0
-        drawn, emitted = (
-            (self._drawn.groups[kind], self._emitted.groups[kind])
-            if self.schedule
-            else (self._drawn.root, self._emitted.root)
-        )
-        pool, context = self._pools[kind], self.packing.context
+        pool, node, context = self._pools[kind], self._node(self._drawn, kind), self.packing.context
+        for leaf in range(node.start, node.stop):
+            if not pool.waiting[leaf]:
+                self._take_in(kind, self._draw(leaf))
         while len(pool) < self.packing.window:
-            self._take_in(kind, self._draw(self._drawn.pick(drawn)))
+            self._take_in(kind, self._draw(self._drawn.pick(node)))
         row: Row = []
-        space = context
-        while len(pool):
-            leaf = self._emitted.pick(emitted, pool.waiting)
-            length = pool.peek(leaf).length
-            if row and space - length < context * _RESERVE:
-                break
-            row.append(pool.oldest(leaf))
-            self._emitted.give(leaf, length)
-            space -= length
-        for entry in pool.fill(space):
-            row.append(entry)
-            self._emitted.give(entry.leaf, entry.length)
+        self._add_due(kind, row, context, context * _RESERVE)
+        space = context - sum(entry.length for entry in row)
+        for entry in self._best_fit(kind, space):
+            self._move(kind, entry, row)
+            space -= entry.length
+        self._add_due(kind, row, space, 0)
         self._count(kind, row)
         return row
+
+    def _add_due(self, kind: int, row: Row, space: int, reserve: float) -> None:
+        """Moves the documents that are due to `row`, one after the other, as long as they leave `reserve` of `space`.
+        The first one of a row need not."""
+        pool, node = self._pools[kind], self._node(self._emitted, kind)
+        while space:
+            entry = pool.oldest(self._emitted.due(node, pool.next_length))
+            if entry.length > space or (row and space - entry.length < reserve):
+                break
+            self._emitted.give(entry.leaf, entry.length)
+            self._move(kind, entry, row)
+            space -= entry.length
+
+    def _best_fit(self, kind: int, space: int) -> list[Entry]:
+        """Waiting documents that fill `space` best and leave every share within reach, counted as emitted.
+
+        Where those that fill it best do not, the leaf among them that is furthest ahead goes without.
+        """
+        pool, mixture, node = self._pools[kind], self._emitted, self._node(self._emitted, kind)
+        without: set[int] = set()
+        while chosen := pool.best_fit(space, without):
+            for entry in chosen:
+                mixture.give(entry.leaf, entry.length)
+            if mixture.within_reach(node, self.packing.context):
+                break
+            without.add(min((mixture.shortfall(entry.leaf, node), entry.leaf) for entry in chosen)[1])
+            for entry in chosen:
+                mixture.give(entry.leaf, -entry.length)
+        return chosen
+
+    def _move(self, kind: int, entry: Entry, row: Row) -> None:
+        """From the pool to a row. Some document of every leaf always waits."""
+        row.append(self._pools[kind].remove(entry.leaf, entry.n))
+        if not self._pools[kind].waiting[entry.leaf]:
+            self._take_in(kind, self._draw(entry.leaf))
+
+    def _node(self, mixture: Mixture, kind: int) -> Node:
+        """The leaves that rows of a kind hold documents of."""
+        return mixture.groups[kind] if self.schedule else mixture.root
 
     def follow(self, changes: Changes) -> None:
         """Comes to where the plan is that noted `changes`, which began where this one stands.

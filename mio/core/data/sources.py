@@ -40,7 +40,10 @@ class SourcePlugins(Protocol):
 class Tokens(Protocol):
     """Where shards are found (see `mio.core.data.shards.store.TokenStore`)."""
 
+    opened: dict[str, Source]
+
     def find(self, label: str, config: SourceConfig, raw: Source | None) -> Source | None: ...
+    def fingerprint(self, label: str, records: Source) -> str: ...
 
 
 @runtime_checkable
@@ -95,14 +98,16 @@ def open_sources(
         if not wrong:
             raw: Source | None = None
             missing: DataError | None = None
+            label = f"{group}/{name}"
             try:
-                raw = _open(source, shipped, kinds)
+                raw = tokens.opened.get(label) if tokens else None
+                raw = _open(source, shipped, kinds) if raw is None else raw
             except RecipeError as error:
                 problems += [f"`{where}`: {problem}" for problem in error.problems]
                 continue
             except DataError as error:  # shards may be all that is at hand
                 missing = error
-            found = tokens.find(f"{group}/{name}", source, raw) if tokens else None
+            found = tokens.find(label, source, raw) if tokens else None
             records = found or raw
             if records is None:
                 assert missing is not None
@@ -176,6 +181,12 @@ def build_streams(
             by_direction.setdefault(template.direction, []).append(made)
     found = leaves(recipe.data, recipe.mixture, {key: list(value) or [""] for key, value in compiled.items()})
     opened = {(source.group, source.name): source for source in sources}
+    fingerprints = {
+        source.label: tokens.fingerprint(source.label, source.records)
+        if tokens
+        else getattr(source.records, "fingerprint", "")
+        for source in sources
+    }
     memory = Memory()
     streams = []
     for leaf in found:
@@ -192,7 +203,7 @@ def build_streams(
                 drop=dropped if source.tokenised else dropping(source.config, plugins),
                 seed=derive_seed(recipe.seed, *leaf[:3]),
                 context=recipe.data.packing.context,
-                identity=_identity(source, texts, form, recipe.data.system),
+                identity=_identity(source, fingerprints[source.label], texts, form, recipe.data.system),
                 memory=memory,
             )
         )
@@ -228,19 +239,21 @@ def dropping(config: SourceConfig, plugins: SourcePlugins) -> Callable[[Record],
     return drop
 
 
-def _identity(source: OpenSource, templates: list[dict[str, Any]], form: str, system: Mapping[str, str]) -> str:
+def _identity(
+    source: OpenSource, content: str, templates: list[dict[str, Any]], form: str, system: Mapping[str, str]
+) -> str:
     """Fingerprint of what the recipe says about a stream's content, and of the content where its reader has one."""
     config = source.config
-    content = {
+    told = {
         "dataset": config.dataset,
         "split": config.split,
         "options": {} if config.dataset in READERS else config.options,  # files may move, their content may not
         "fields": config.options.get("fields"),
-        "records": getattr(source.records, "fingerprint", ""),
+        "records": content,
         "templates": templates,
         "filters": config.filters,
         "form": form,
         "system": dict(system),
     }
-    text = json.dumps(content, sort_keys=True, default=str)
+    text = json.dumps(told, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -35,7 +35,7 @@ from mio.core.rows import migrate_rows
 from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
 from mio.core.schema import Recipe
 from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.huggingface import config_from_huggingface, config_to_huggingface
+from mio.core.transformer.huggingface_config import config_from_huggingface, config_to_huggingface
 from mio.core.vocabulary import Vocabulary
 from mio.core.weights import WEIGHTS
 

@@ -28,7 +28,7 @@ from mio.core.recipe import transformer_config
 from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, Run
 from mio.core.schema import Recipe
 from mio.core.templates import CHAT
-from mio.core.transformer.huggingface import config_to_huggingface
+from mio.core.transformer.huggingface_config import config_to_huggingface
 from mio.core.vocabulary import Vocabulary
 
 OWN = "mio"
@@ -119,7 +119,7 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
 
 def parse_size(text: str) -> int:
     """Bytes of `5GB`, `500MB` and the like. Raises `UserError` for anything else."""
-    found = _SIZE.fullmatch(text.strip())
+    found = _SIZE.fullmatch(text.strip()) if len(text) < 40 else None
     size = int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0
     if not size:
         raise UserError(f"--shard-size {text!r} is no size; write it like `5GB` or `500MB`")

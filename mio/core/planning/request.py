@@ -8,6 +8,8 @@ from typing import Any
 
 from mio.core.errors import UserError
 from mio.core.planning.hardware import Gpu, Network, find_gpu, find_network
+from mio.core.ranges import ALLOWED, Range, number
+from mio.core.recipe_files import override_layer
 from mio.core.schema import RuntimeConfig
 
 
@@ -15,26 +17,27 @@ from mio.core.schema import RuntimeConfig
 class Request:
     """Values of `key=value` that are the plan's own. 0 and the empty string leave a choice to the recipe or the GPU."""
 
-    world: int = 0
+    world: int = number(0, 0, 10**6)
     """Devices in all; 0: the recipe's `runtime.devices` times `runtime.nodes`."""
-    gpus_per_node: int = 0
+    gpus_per_node: int = number(0, 0, 1024)
     """Devices of a node; 0: 8, or all of them where there are fewer."""
     gpu: str = "h100"
     network: str = ""
     """What joins the nodes; empty: what clusters of the GPU usually have."""
-    price: float = 0.0
+    price: float = number(0.0, 0, 1e6)
     """US dollars per GPU and hour; 0: the catalogue's round figure."""
-    efficiency: float = 0.0
+    efficiency: float = number(0.0, 0, 1e3)
     """Share of the GPU's peak that computation reaches while nothing waits for a network; 0: the catalogue's."""
-    document: int = 0
+    document: int = number(0, 0, 2**22)
     """Positions of a document, which decides what attention costs; 0: rows are one document each, the most it can."""
-    text_tokens: int = 0
+    text_tokens: int = number(0, 0, 10**7)
     """Tokens of the text tokenizer; 0: found out."""
 
     @classmethod
     def split(cls, overrides: Sequence[str]) -> tuple[Request, list[str]]:
         """The request in `key=value` arguments, and the arguments that are the recipe's. Raises `UserError`."""
         kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
+        most = {field.name: field.metadata.get(ALLOWED) for field in fields(cls)}
         given: dict[str, Any] = {}
         rest = []
         for argument in overrides:
@@ -42,13 +45,7 @@ class Request:
             if key not in kinds:
                 rest.append(argument)
                 continue
-            try:
-                given[key] = kinds[key](value)
-            except ValueError:
-                what = "a whole number" if kinds[key] is int else "a number"
-                raise UserError(f"`{argument}`: `{key}` must be {what}") from None
-            if kinds[key] is not str and not 0 < given[key] < float("inf"):
-                raise UserError(f"`{argument}`: `{key}` must be above 0")
+            given[key] = value if kinds[key] is str else _number(argument, key, kinds[key], most[key])
         return cls(**given), rest
 
     def resolve(self, runtime: RuntimeConfig) -> Request:
@@ -79,3 +76,15 @@ class Request:
     def hardware(self) -> tuple[Gpu, Network]:
         """Of a resolved request."""
         return find_gpu(self.gpu), find_network(self.network)
+
+
+def _number(argument: str, key: str, kind: type, allowed: Range | None) -> Any:
+    """The number of a `key=value`. Raises `UserError`."""
+    value = override_layer(argument).content[key]
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        raise UserError(f"`{argument}`: `{key}` must be {'a whole number' if kind is int else 'a number'}")
+    if not value > 0:
+        raise UserError(f"`{argument}`: `{key}` must be above 0")
+    if problem := allowed.problem(value) if allowed else "":
+        raise UserError(f"`{argument}`: `{key}` {problem}")
+    return value

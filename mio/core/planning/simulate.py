@@ -99,7 +99,8 @@ def simulate(
     """
     gpu = layout.device == "gpu"
     many = gpu or layout.world > 1
-    trace = Trace(_GPU_ROUNDING if gpu else _CPU_ROUNDING, _pairs(layout.lengths(), model.sliding_window))
+    pairs = sum(_pairs(layout.lengths(), window) for window in model.windows) / model.layers
+    trace = Trace(_GPU_ROUNDING if gpu else _CPU_ROUNDING, pairs)
     with contextlib.ExitStack() as stack:
         if many:
             stack.enter_context(pretended_ranks(layout.world))

@@ -83,7 +83,7 @@ class Trace:
     rounding: int = 1
     """Sizes of tensors are rounded up to a multiple of this."""
     pairs: float = 0.0
-    """Pairs of a query and a key that see each other, in one forward pass and for one head."""
+    """Pairs of a query and a key that see each other, in one forward pass and for one head; of the mean layer."""
     phase: str = "build"
     events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     """By section of the step, in the order in which they were issued."""

@@ -9,6 +9,7 @@ B batch rows, L positions of a row, H query heads, K key/value heads, E head wid
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -59,10 +60,11 @@ def select(x: Tensor, selection: Selection) -> Tensor:
     return _Select.apply(x, *selection)
 
 
-def prepare(documents: Documents, heads: int, kv_heads: int, window: int) -> None:
-    """Derives what all layers share, once, and outside of what is compiled."""
+def prepare(documents: Documents, heads: int, kv_heads: int, windows: Iterable[int]) -> None:
+    """Derives what all layers of one of `windows` share, once, and outside of what is compiled."""
     if documents.ids.is_cuda:
-        shared_mask(documents, window)
+        for window in windows:
+            shared_mask(documents, window)
         return
     for count in {heads, kv_heads}:
         _bucketed(documents, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -58,8 +59,8 @@ class KVCache:
         self.keys, self.values = self.keys[:, sequences], self.values[:, sequences]
         self.lengths = self.lengths[sequences]
 
-    def step(self, positions: Tensor, heads: int, window: int) -> CacheStep:
-        """What all layers need to write and read tokens at `positions` int64 [B, L].
+    def step(self, positions: Tensor, heads: int, windows: Iterable[int]) -> CacheStep:
+        """What all layers, each of one of `windows`, need to write and read tokens at `positions` int64 [B, L].
 
         Raises:
             ValueError: a position lies beyond the capacity (checked where it costs no synchronisation: on CPU).
@@ -74,13 +75,24 @@ class KVCache:
         sequence, head = torch.arange(B, device=device)[:, None, None], torch.arange(K, device=device)
         slots = ((sequence * K + head) * S + positions[..., None]).view(-1)
         past = positions[..., None] - torch.arange(used, device=device)
-        visible = (past >= 0) & (past < window) if window else past >= 0
-        bias = None
-        if positions.shape[1] * used <= _MATERIALISED:
-            bias = torch.zeros_like(visible, dtype=self.keys.dtype).masked_fill_(~visible, -torch.inf)
-            groups = heads // K
-            bias = bias[:, None, None].expand(B, K, groups, -1, -1).reshape(B * K, -1, used)
-        return CacheStep(self, slots, used, visible[:, None], bias)
+        masks = {}
+        for window in windows:
+            visible = (past >= 0) & (past < window) if window else past >= 0
+            bias = None
+            if positions.shape[1] * used <= _MATERIALISED:
+                bias = torch.zeros_like(visible, dtype=self.keys.dtype).masked_fill_(~visible, -torch.inf)
+                groups = heads // K
+                bias = bias[:, None, None].expand(B, K, groups, -1, -1).reshape(B * K, -1, used)
+            masks[window] = CacheMask(visible[:, None], bias)
+        return CacheStep(self, slots, used, masks)
+
+
+class CacheMask(NamedTuple):
+    """What the layers of one window see of a cache."""
+
+    visible: Tensor
+    bias: Tensor | None
+    """The same as what is added to the scores, where they are small enough to exist."""
 
 
 class CacheStep(NamedTuple):
@@ -89,11 +101,12 @@ class CacheStep(NamedTuple):
     cache: KVCache
     slots: Tensor
     used: int
-    visible: Tensor
-    bias: Tensor | None
+    masks: dict[int, CacheMask]
+    """By window."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Stores k and v [B, L, K, E] and lets q [B, L, H, E] look at all that is stored. Returns [B, L, H, E]."""
+    def attend(self, layer: int, window: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Stores k and v [B, L, K, E] and lets q [B, L, H, E] look at what is stored, `window` positions back or all if
+        that is 0. Returns [B, L, H, E]."""
         B, L, H, E = q.shape
         K = k.shape[2]
         keys, values = self.cache.keys[layer], self.cache.values[layer]
@@ -101,10 +114,11 @@ class CacheStep(NamedTuple):
         values.view(-1, E).index_copy_(0, self.slots, v.detach().reshape(-1, E).to(keys.dtype))
         keys, values = keys[:, :, : self.used], values[:, :, : self.used]
         queries = q.transpose(1, 2).to(keys.dtype)
-        if self.bias is not None:
+        visible, bias = self.masks[window]
+        if bias is not None:
             grouped = queries.reshape(B * K, H // K * L, E)
-            scores = torch.baddbmm(self.bias, grouped, keys.flatten(0, 1).transpose(1, 2), alpha=E**-0.5)
+            scores = torch.baddbmm(bias, grouped, keys.flatten(0, 1).transpose(1, 2), alpha=E**-0.5)
             out = torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(B, H, L, E)
         else:
-            out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=self.visible, enable_gqa=H != K)
+            out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, enable_gqa=H != K)
         return out.transpose(1, 2).to(q.dtype)

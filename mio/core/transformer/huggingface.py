@@ -1,28 +1,19 @@
-"""Checkpoints of Hugging Face's Llama, Yi, Mistral, Qwen2, Qwen3 and Mixtral: configuration and tensors, both ways.
+"""Tensors of Hugging Face's Llama, Yi, Mistral, Ministral, Qwen2, Qwen3 and Mixtral by name, both ways.
 
-Free of transformers: `config.json` is a dictionary, and tensors pass one by one, so checkpoints of any size stream.
+Free of transformers: tensors pass one by one, so checkpoints of any size stream.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from mio.core.errors import UserError
-from mio.core.transformer.config import RopeScaling, TransformerConfig
+from mio.core.transformer.config import TransformerConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FAMILIES = {
-    "llama": "LlamaForCausalLM",
-    "Yi": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "mixtral": "MixtralForCausalLM",
-}
 
 _NAMES = {
     "embedding.weight": "model.embed_tokens.weight",
@@ -51,125 +42,6 @@ _EXPERT_NAMES = {"gate.weight": "w1.weight", "down.weight": "w2.weight", "up.wei
 _FROM_NAMES = {theirs: ours for ours, theirs in _NAMES.items()}
 _FROM_LAYER_NAMES = {theirs: ours for ours, theirs in _LAYER_NAMES.items()}
 _FROM_EXPERT_NAMES = {theirs: ours for ours, theirs in _EXPERT_NAMES.items()}
-
-
-def config_from_huggingface(data: Mapping[str, Any]) -> TransformerConfig:
-    """The architecture that a `config.json` describes.
-
-    Raises:
-        UserError: the family, or something that the configuration switches on, is not supported; all problems at once.
-    """
-    family = data.get("model_type", "")
-    if family not in FAMILIES:
-        raise UserError(f"config.json: `model_type` {family!r} is not supported; choose one of {', '.join(FAMILIES)}")
-    required = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    if missing := [name for name in required if name not in data]:
-        raise UserError(f"config.json: {', '.join(f'`{name}`' for name in missing)} missing; is this a model's folder?")
-    problems = []
-    if data.get("hidden_act", "silu") != "silu":
-        problems.append(f"`hidden_act` {data['hidden_act']!r} is not supported, only `silu`")
-    problems += [f"`{name}` is not supported" for name in ("attention_bias", "mlp_bias") if data.get(name)]
-    window = data.get("sliding_window") or 0
-    if family in ("qwen2", "qwen3"):
-        window = window if data.get("use_sliding_window") else 0
-        if window and data.get("max_window_layers", 0) >= data["num_hidden_layers"]:
-            window = 0
-        elif window and data.get("max_window_layers", 0) > 0:
-            problems.append("a sliding window in only some layers (`max_window_layers`) is not supported")
-    # transformers 5 has it all in `rope_parameters`; before, theta stood beside `rope_scaling`.
-    rope = data.get("rope_parameters") or {"rope_theta": data.get("rope_theta"), **(data.get("rope_scaling") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "linear", "llama3"):
-        problems.append(f"rotary scaling {kind!r} is not supported, only `linear` and `llama3`")
-    if problems:
-        raise UserError("config.json: " + "; ".join(problems))
-    default = RopeScaling()
-    sparse = family == "mixtral"
-    config = TransformerConfig(
-        width=data["hidden_size"],
-        layers=data["num_hidden_layers"],
-        heads=data["num_attention_heads"],
-        kv_heads=data.get("num_key_value_heads") or 0,
-        head_width=data.get("head_dim") or (128 if family == "qwen3" else 0),
-        ffn_width=data["intermediate_size"],
-        norm_eps=data.get("rms_norm_eps", 1e-6),
-        rope_theta=float(rope.get("rope_theta") or (1e6 if sparse else 1e4)),
-        rope_scaling=RopeScaling(
-            kind="none" if kind == "default" else kind,
-            factor=rope.get("factor", default.factor),
-            low_freq_factor=rope.get("low_freq_factor", default.low_freq_factor),
-            high_freq_factor=rope.get("high_freq_factor", default.high_freq_factor),
-            original_context=rope.get("original_max_position_embeddings", default.original_context),
-        ),
-        qkv_bias=family == "qwen2",
-        qk_norm=family == "qwen3",
-        tied_embeddings=bool(data.get("tie_word_embeddings", False)),
-        sliding_window=window,
-        experts=data.get("num_local_experts", 8) if sparse else 0,
-        experts_per_token=data.get("num_experts_per_tok", 2),
-        router_aux_weight=data.get("router_aux_loss_coef", 0.001) if sparse else 0.0,
-        init_std=data.get("initializer_range", 0.02),
-    )
-    config.check()
-    return config
-
-
-def config_to_huggingface(config: TransformerConfig, rows: int, context: int, dtype: str = "float32") -> dict[str, Any]:
-    """The `config.json` of the family that has this architecture.
-
-    Args:
-        config: architecture.
-        rows: rows of the embedding.
-        context: longest sequence that the model was trained on.
-        dtype: of the tensors beside it.
-
-    Raises:
-        UserError: no family combines these features.
-    """
-    features = {"mixtral": config.experts > 0, "qwen3": config.qk_norm, "qwen2": config.qkv_bias}
-    present = [family for family, has in features.items() if has]
-    if len(present) > 1:
-        raise UserError(
-            f"no Hugging Face family combines these features: the model needs {' and '.join(present)} at once"
-        )
-    family = present[0] if present else ("mistral" if config.sliding_window else "llama")
-    scaling = config.rope_scaling
-    rope: dict[str, Any] = {"rope_type": "default" if scaling.kind == "none" else scaling.kind}
-    if scaling.kind != "none":
-        rope["factor"] = scaling.factor
-    if scaling.kind == "llama3":
-        rope |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
-        rope["original_max_position_embeddings"] = scaling.original_context
-    data: dict[str, Any] = {
-        "architectures": [FAMILIES[family]],
-        "model_type": family,
-        "vocab_size": rows,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads or config.heads,
-        "head_dim": config.head_size,
-        "intermediate_size": config.ffn_size,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.norm_eps,
-        "max_position_embeddings": context,
-        # Both forms: readers older than transformers 5 know only the second.
-        "rope_parameters": {"rope_theta": config.rope_theta, **rope},
-        "rope_theta": config.rope_theta,
-        "rope_scaling": None if scaling.kind == "none" else rope,
-        "tie_word_embeddings": config.tied_embeddings,
-        "initializer_range": config.init_std,
-        "dtype": dtype,
-    }
-    if family in ("mistral", "mixtral"):
-        data["sliding_window"] = config.sliding_window or None
-    if family in ("qwen2", "qwen3"):
-        data |= {"use_sliding_window": bool(config.sliding_window), "max_window_layers": 0}
-        data["sliding_window"] = config.sliding_window or None
-    if family == "mixtral":
-        data |= {"num_local_experts": config.experts, "num_experts_per_tok": config.experts_per_token}
-        data["router_aux_loss_coef"] = config.router_aux_weight
-    return data
 
 
 def from_huggingface(tensors: Iterable[tuple[str, Tensor]], config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:

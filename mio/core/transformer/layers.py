@@ -84,7 +84,7 @@ class Attention(nn.Module):
         E, K = config.head_size, config.kv_heads or config.heads
         self.layer = layer
         self.head_width = E
-        self.window = config.sliding_window
+        self.window = config.window(layer)
         self.query = nn.Linear(config.width, config.heads * E, bias=config.qkv_bias)
         self.key = nn.Linear(config.width, K * E, bias=config.qkv_bias)
         self.value = nn.Linear(config.width, K * E, bias=config.qkv_bias)
@@ -101,7 +101,7 @@ class Attention(nn.Module):
         v = self.value(x).view(B, L, -1, self.head_width)
         q, k = rotate(q, shared.cos, shared.sin), rotate(k, shared.cos, shared.sin)
         if shared.cache is not None:
-            out = shared.cache.attend(self.layer, q, k, v)
+            out = shared.cache.attend(self.layer, self.window, q, k, v)
         else:
             out = attend(q, k, v, shared.documents, self.window)
         return self.output(out.reshape(B, L, -1))

@@ -45,6 +45,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
+        self._windows = tuple(dict.fromkeys(config.windows))
         # Not a buffer: it is made of the configuration alone, and must survive `to_empty` and a change of dtype.
         self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
         self.reset_parameters()
@@ -82,12 +83,12 @@ class Transformer(nn.Module):
         x = self.embedding(tokens) if embeddings is None else embeddings
         if documents is not None:
             config = self.config
-            prepare(documents, config.heads, config.kv_heads or config.heads, config.sliding_window)
+            prepare(documents, config.heads, config.kv_heads or config.heads, self._windows)
         if self._frequencies.device != tokens.device:  # moved once: a copy would wait for the work that is queued
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
-        step = None if cache is None else cache.step(positions, self.config.heads, self.config.sliding_window)
+        step = None if cache is None else cache.step(positions, self.config.heads, self._windows)
         shared = Shared(cos, sin, documents, step)
         balances = []
         for layer in self.layers:

@@ -7,11 +7,12 @@ a `random.Random` and returns a record; its docstring names the record's fields.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
 
-from mio import Media, Record, UserError
+from mio import Media, Record, number, read_options
 from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
 
@@ -20,15 +21,22 @@ LENGTH = {"train": 20_000, "test": 2_000}
 Builder = Callable[[World, Random], Record]
 
 
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Options of every corpus."""
+
+    length: int | None = number(None, 0, 10**9)
+    """Records; by default 20,000 for training and 2,000 that are held out."""
+    seed: int = number(0, 0, 2**63 - 1)
+
+
 class Corpus:
     """A `mio` source of `length` records made by `build`."""
 
     def __init__(self, name: str, build: Builder, split: str, options: Mapping[str, Any]) -> None:
-        unknown = set(options) - {"length", "seed"}
-        if unknown:
-            raise UserError(f"corpus `digits/{name}` has no option `{min(unknown)}`; it has `length` and `seed`")
+        chosen = read_options(CorpusOptions, options, f"corpus `digits/{name}`")
         self._name, self._build, self._world = name, build, World(split)
-        self._length, self._seed = int(options.get("length", LENGTH[split])), int(options.get("seed", 0))
+        self._length, self._seed = LENGTH[split] if chosen.length is None else chosen.length, chosen.seed
 
     def __len__(self) -> int:
         return self._length

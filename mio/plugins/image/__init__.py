@@ -13,10 +13,9 @@ Media data: uint8 arrays `[H, W]` (grey) or `[H, W, 3]` (RGB).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from mio import DataModule, Frames, Modality, Template, UserError, hookimpl
+from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, read_options
 from mio.plugins.image.options import TOKENS, JanusOptions, PatchOptions
 from mio.plugins.image.seed.options import SeedOptions
 
@@ -54,16 +53,9 @@ def _options_of(options: Mapping[str, Any]) -> AnyOptions:
     """The chosen tokenizer's options. Raises `UserError` for an unknown tokenizer or option."""
     given = dict(options)
     name = given.pop("tokenizer", "seed")
-    if name not in TOKENIZERS:
+    if not isinstance(name, str) or name not in TOKENIZERS:
         raise UserError(f"plugins.image: unknown tokenizer `{name}`; known are {', '.join(TOKENIZERS)}")
-    known = [field.name for field in fields(TOKENIZERS[name])]
-    for option in given:
-        if option not in known:
-            raise UserError(f"plugins.image: tokenizer `{name}` has no option `{option}`; it has {', '.join(known)}")
-    try:
-        return TOKENIZERS[name](**given)
-    except TypeError as error:
-        raise UserError(f"plugins.image: an option of tokenizer `{name}` has the wrong type: {error}") from error
+    return read_options(TOKENIZERS[name], given, f"plugins.image: tokenizer `{name}`")
 
 
 @hookimpl

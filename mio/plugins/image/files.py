@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
-import math
 import stat
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mio import DataError, Media, Record, UserError
+from mio import DataError, Media, Record, number, read_options
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 """Files of other endings are read if they are of one of `FORMATS`; `.gif` is a video where nothing says what it is."""
@@ -265,25 +265,29 @@ def _sizes(value: Any) -> Iterator[tuple[int, int]]:
             yield from _sizes(inner)
 
 
-def _option(filter_name: str, options: Mapping[str, Any], name: str, default: float) -> float:
-    unknown = set(options) - {name}
-    if unknown:
-        raise UserError(f"filter `{filter_name}` has no option `{min(unknown)}`; it has `{name}`")
-    value = options.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise UserError(f"filter `{filter_name}`: `{name}` must be a number above 0, not {value!r}")
-    return float(value)
+@dataclass(frozen=True)
+class AspectRatioOptions:
+    """Options of the filter `aspect_ratio`."""
+
+    maximum: float = number(2.0, 1, 1e6)
+
+
+@dataclass(frozen=True)
+class MinSideOptions:
+    """Options of the filter `min_side`."""
+
+    pixels: float = number(224.0, 0, 1e6, above=True)
 
 
 def aspect_ratio(record: Record, options: Mapping[str, Any]) -> str:
     """Drops records with an image whose longer side exceeds `maximum` (default 2) times the shorter."""
-    maximum = _option("aspect_ratio", options, "maximum", 2.0)
+    maximum = read_options(AspectRatioOptions, options, "filter `aspect_ratio`").maximum
     wide = any(max(sides) > maximum * min(sides) for sides in _sizes(record))
     return f"aspect ratio above {maximum:g}" if wide else ""
 
 
 def min_side(record: Record, options: Mapping[str, Any]) -> str:
     """Drops records with an image whose shorter side is below `pixels` (default 224)."""
-    pixels = _option("min_side", options, "pixels", 224)
+    pixels = read_options(MinSideOptions, options, "filter `min_side`").pixels
     small = any(min(sides) < pixels for sides in _sizes(record))
     return f"side below {pixels:g} pixels" if small else ""

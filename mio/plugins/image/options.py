@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mio import UserError
+from mio import UserError, number
 
 TOKENS = {
     "mio": ("<image>", "</image>", "<img{}>"),
@@ -36,14 +36,14 @@ class ImageOptions:
 class PatchOptions(ImageOptions):
     """Options of the `patch_vq` tokenizer."""
 
-    size: int = 8
+    size: int = number(8, 1, 4096)
     """Side in pixels that every image is resized to, its aspect ratio not kept."""
-    patch: int = 2
+    patch: int = number(2, 1, 4096)
     """Side in pixels of the square that one code stands for."""
-    codebook_size: int = 64
+    codebook_size: int = number(64, 2, 2**24)
     channels: int = 1
     """1 (grey) or 3 (RGB)."""
-    save_side: int = 128
+    save_side: int = number(128, 1, 16_384)
     """Smallest side in pixels of files written; smaller images are enlarged by a whole factor."""
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class JanusOptions(ImageOptions):
     checkpoint: str = ""
     """Folder of deepseek-community/Janus-Pro-1B or another Janus in the layout of transformers, of which only the
     image tokenizer is read, or of a `JanusVQVAE` alone: `config.json` and safetensors, whole or in shards."""
-    size: int = 384
+    size: int = number(384, 1, 4096)
     """Side in pixels of the square that is cut from the middle of every image: `(size / 16)^2` codes. Janus's."""
     device: str = "auto"
     """`auto`: the GPU if there is one; otherwise as torch names it: `cpu`, `cuda:1`. Data workers only use `cpu`."""

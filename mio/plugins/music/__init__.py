@@ -9,12 +9,11 @@ Media data: tuples `(samples, rate)`, samples float `[T]` or `[T, C]` in [-1, 1]
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mio import DataModule, Frames, Modality, Template, UserError, hookimpl
+from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, media, number, read_options
 
 if TYPE_CHECKING:
     from mio import Detokenizer, Tokenizer
@@ -56,7 +55,7 @@ class MusicOptions:
 
     checkpoint: str = ""
     """Folder of facebook/encodec_32khz: `config.json` and `model.safetensors`."""
-    max_seconds: float = 5.0
+    max_seconds: float = number(5.0, 1 / FRAME_RATE, 86_400)
     """Longest clip; AnyGPT's."""
     too_long: str = "error"
     """What becomes of a longer clip: `error` (the record is skipped and counted) or `truncate` (its beginning is kept).
@@ -88,6 +87,17 @@ class MusicOptions:
         # the tiny addition keeps 0.58 s, in binary a little less, at 29 frames
         return Frames(minimum=1, maximum=int(FRAME_RATE * self.max_seconds + 1e-6))
 
+    @property
+    def sounds(self) -> media.SoundRules:
+        """How music is read, and brought to what the codec takes."""
+        return media.SoundRules(
+            name="music",
+            frame_rate=FRAME_RATE,
+            max_seconds=self.max_seconds,
+            truncate=self.too_long == "truncate",
+            filter_name="music_max_seconds",
+        )
+
     def files(self) -> tuple[Path, Path]:
         """Paths of configuration and weights. Raises `UserError` that says which is missing and where to get it."""
         get = f"`hf download facebook/encodec_32khz {CONFIG} {WEIGHTS} --local-dir DIR` gets it"
@@ -101,12 +111,8 @@ class MusicOptions:
 
 
 def parsed(options: Mapping[str, Any]) -> MusicOptions:
-    """Raises `UserError` for an unknown option."""
-    known = [option.name for option in fields(MusicOptions)]
-    for option in options:
-        if option not in known:
-            raise UserError(f"plugins.music: there is no option `{option}`; there are {', '.join(known)}")
-    return MusicOptions(**options)
+    """Raises `UserError` for options that are unknown or wrong."""
+    return read_options(MusicOptions, options, "plugins.music")
 
 
 @hookimpl
@@ -148,13 +154,11 @@ def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | 
 def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
     if modality != "music":
         return None
-    from mio.plugins.music import clips
-
-    chosen = parsed(options)
+    sounds = parsed(options).sounds
     return DataModule(
-        read=partial(clips.read, options=chosen),
-        suffixes=clips.SUFFIXES,
+        read=sounds.read,
+        suffixes=media.SOUND_SUFFIXES,
         templates=TEMPLATES,
         # names of filters are shared by all plugins
-        filters={"music_max_seconds": partial(clips.max_seconds, default=chosen.max_seconds)},
+        filters={"music_max_seconds": sounds.filter},
     )

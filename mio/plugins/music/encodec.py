@@ -21,15 +21,18 @@ from torch.nn.utils import parametrize
 from torch.utils.data import get_worker_info
 
 from mio import DataError, UserError
-from mio.plugins.music import BOOKS, FRAME_RATE, MusicOptions, clips
-from mio.plugins.music.clips import RATE, Floats
+from mio.plugins.music import BOOKS, FRAME_RATE, MusicOptions
 
 CodeGrid = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+RATE = 32_000
+"""Samples per second of the codec."""
 
 TORCH_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-VERSION = 1
-"""Of what is done to music before the network; part of the fingerprint."""
+VERSION = 2
+"""Of what is done to music before the network, its reading from files included; part of the fingerprint."""
 
 EXPECTED = {
     "model_type": "encodec",
@@ -66,15 +69,14 @@ class EncodecTokenizer:
 
     def frames(self, media: Any) -> int:
         """`ceil(T / 640)` after resampling. Raises `DataError` for no music, or for more than may be."""
-        samples, rate = clips.fitted(media, self.options)
-        return clips.frame_count(len(samples), rate)
+        return self.options.sounds.frames(media, RATE)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:
         """One clip at a time: padding would change the last codes, and a kernel for several clips may round
         differently."""
         found = []
         for item in media:
-            samples = clips.mono(*clips.fitted(item, self.options))
+            samples = self.options.sounds.mono(item, RATE)
             network = self._network
             with _exact(self._device):
                 signal = torch.from_numpy(samples).to(self._device, TORCH_DTYPES[self.options.dtype])
@@ -112,7 +114,7 @@ class EncodecDetokenizer:
         return samples.cpu().numpy(), RATE
 
     def save(self, media: tuple[Floats, int], stem: Path) -> Path:
-        return clips.write(*media, stem)
+        return self.options.sounds.write(media, stem)
 
 
 def _loaded(options: MusicOptions) -> Any:

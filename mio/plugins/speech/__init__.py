@@ -15,10 +15,9 @@ Media data: tuples `(samples, rate)`, samples float `[T]` or `[T, C]` in [-1, 1]
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mio import DataModule, Modality, Template, UserError, hookimpl
+from mio import DataModule, Modality, Template, UserError, hookimpl, media
 from mio.plugins.speech.options import TOKENS, MelOptions, parsed
 
 if TYPE_CHECKING:
@@ -113,12 +112,10 @@ def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | 
 def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
     if modality != "speech":
         return None
-    from mio.plugins.speech import files
-
-    chosen = parsed(options)
+    sounds = parsed(options).sounds
     return DataModule(
-        read=partial(files.read, max_seconds=chosen.max_seconds, truncate=chosen.too_long == "truncate"),
-        suffixes=files.SUFFIXES,
+        read=sounds.read,
+        suffixes=media.SOUND_SUFFIXES,
         templates=TEMPLATES,
-        filters={"max_seconds": partial(files.max_seconds, default=chosen.max_seconds)},
+        filters={"max_seconds": sounds.filter},
     )

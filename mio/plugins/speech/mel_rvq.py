@@ -23,10 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import DataError, Media, UserError
-from mio.plugins.speech import files
 from mio.plugins.speech.options import MelOptions
-from mio.plugins.speech.samples import Floats, fitted, frame_count, mono
-from mio.plugins.speech.spectrum import Spectrum
+from mio.plugins.speech.spectrum import Floats, Spectrum
 
 NEIGHBOURS = 3
 """Frames on either side that the content of a frame is judged by."""
@@ -234,8 +232,7 @@ class MelTokenizer:
 
     def frames(self, media: Any) -> int:
         """`ceil(T * 50 / rate)` after resampling. Raises `DataError` for no speech, or for more than may be."""
-        samples, rate = fitted(media, self.options, self.options.rate)
-        return frame_count(len(samples), rate, self.options.rate)
+        return self.options.sounds.frames(media, self.options.rate)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:
         return [self.codec.encode(self._log_mel(item)) for item in media]
@@ -272,7 +269,7 @@ class MelTokenizer:
         self.fingerprint = self.codec.fingerprint
 
     def _log_mel(self, media: Any) -> Floats:
-        return self.codec.spectrum.log_mel(mono(fitted(media, self.options, self.options.rate), self.options.rate))
+        return self.codec.spectrum.log_mel(self.options.sounds.mono(media, self.options.rate))
 
 
 class MelDetokenizer:
@@ -296,4 +293,4 @@ class MelDetokenizer:
         return self.codec.spectrum.samples(self.codec.decode(codes)), self.options.rate
 
     def save(self, media: tuple[Floats, int], stem: Path) -> Path:
-        return files.write(*media, stem)
+        return self.options.sounds.write(media, stem)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mio import Frames, UserError
+from mio import Frames, UserError, media, number, read_options
 
 FRAME_RATE = 50
 """Frames per second of all tokenizers."""
@@ -38,7 +38,7 @@ SOURCE = (
 class SpeechOptions:
     """Options of every tokenizer."""
 
-    max_seconds: float = 15.0
+    max_seconds: float = number(15.0, 1 / FRAME_RATE, 86_400)
     """Longest speech."""
     too_long: str = "error"
     """What becomes of a longer item: `error` (the record is skipped and counted; the filter `max_seconds` drops it
@@ -62,6 +62,17 @@ class SpeechOptions:
         # the tiny addition keeps 0.58 s, in binary a little less, at 29 frames
         return Frames(minimum=1, maximum=int(FRAME_RATE * self.max_seconds + 1e-6))
 
+    @property
+    def sounds(self) -> media.SoundRules:
+        """How speech is read, and brought to what tokenizers take."""
+        return media.SoundRules(
+            name="speech",
+            frame_rate=FRAME_RATE,
+            max_seconds=self.max_seconds,
+            truncate=self.too_long == "truncate",
+            filter_name="max_seconds",
+        )
+
     def _one_of(self, name: str, known: Sequence[str]) -> None:
         if getattr(self, name) not in known:
             raise UserError(f"plugins.speech: `{name}` is {getattr(self, name)!r}, must be one of {', '.join(known)}")
@@ -83,7 +94,7 @@ class PretrainedOptions(SpeechOptions):
     """File to take instead of the folder's weights."""
     config: str = ""
     """File to take instead of the `config.json` beside the weights."""
-    codebooks: int = 4
+    codebooks: int = number(4, 1, 8)
     """Levels that are kept, of eight: 4 (MIO), 1 (AnyGPT, which leaves the others to a detokenizer of its own)."""
     device: str = "cpu"
     """As torch names it: `cpu`, `cuda`, `cuda:1`. Data workers can only use `cpu`."""
@@ -133,10 +144,10 @@ class PretrainedOptions(SpeechOptions):
 class MelOptions(SpeechOptions):
     """Options of the `mel_rvq` tokenizer."""
 
-    rate: int = 8000
+    rate: int = number(8000, 4000, 384_000)
     """Samples per second that all speech is resampled to and generated at."""
-    codebook_size: int = 128
-    codebooks: int = 4
+    codebook_size: int = number(128, 2, 2**20)
+    codebooks: int = number(4, 1, 64)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,10 +173,6 @@ def parsed(options: Mapping[str, Any]) -> PretrainedOptions | MelOptions:
     """The options of the tokenizer that they name. Raises `UserError` for an unknown tokenizer or option."""
     given = dict(options)
     name = given.pop("tokenizer", "speechtokenizer")
-    if name not in TOKENIZERS:
+    if not isinstance(name, str) or name not in TOKENIZERS:
         raise UserError(f"plugins.speech: unknown tokenizer `{name}`; known are {', '.join(TOKENIZERS)}")
-    known = [option.name for option in fields(TOKENIZERS[name])]
-    for option in given:
-        if option not in known:
-            raise UserError(f"plugins.speech: tokenizer `{name}` has no option `{option}`; it has {', '.join(known)}")
-    return TOKENIZERS[name](**given)
+    return read_options(TOKENIZERS[name], given, f"plugins.speech: tokenizer `{name}`")

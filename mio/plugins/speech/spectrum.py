@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.plugins.speech.options import FRAME_RATE
-from mio.plugins.speech.samples import Floats
+
+Floats = npt.NDArray[np.float32]
 
 FLOOR = -60.0
 """Decibels below the loudest band of the item; anything quieter is silence."""

@@ -20,17 +20,16 @@ import torch
 from torch.utils.data import get_worker_info
 
 from mio import DataError, UserError
-from mio.plugins.speech import files
 from mio.plugins.speech.options import CODES, PretrainedOptions
-from mio.plugins.speech.samples import Floats, fitted, frame_count, mono
 from mio.plugins.speech.speechtokenizer_checkpoint import Checkpoint
 
 CodeGrid = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 TORCH_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-VERSION = 1
-"""Of what is done to speech before the network; part of the fingerprint."""
+VERSION = 2
+"""Of what is done to speech before the network, its reading from files included; part of the fingerprint."""
 
 
 class PretrainedTokenizer:
@@ -57,15 +56,14 @@ class PretrainedTokenizer:
 
     def frames(self, media: Any) -> int:
         """`ceil(T / 320)` after resampling. Raises `DataError` for no speech, or for more than may be."""
-        samples, rate = fitted(media, self.options, self.rate)
-        return frame_count(len(samples), rate, self.rate)
+        return self.options.sounds.frames(media, self.rate)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:
         """One item at a time: the encoder reads an item from both ends, so padding would change its codes, and a
         kernel for several items may round differently."""
         found = []
         for item in media:
-            samples = mono(fitted(item, self.options, self.rate), self.rate)
+            samples = self.options.sounds.mono(item, self.rate)
             network = self._network
             with _exact(self._device):
                 signal = torch.from_numpy(samples).to(self._device, TORCH_DTYPES[self.options.dtype])
@@ -109,7 +107,7 @@ class PretrainedDetokenizer:
         return samples.cpu().numpy(), self.rate
 
     def save(self, media: tuple[Floats, int], stem: Path) -> Path:
-        return files.write(*media, stem)
+        return self.options.sounds.write(media, stem)
 
 
 def _device(name: str) -> torch.device:

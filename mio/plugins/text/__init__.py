@@ -9,11 +9,12 @@ Options:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mio import TEXT, DataModule, Modality, Template, UserError, hookimpl
+from mio import TEXT, DataModule, Modality, Template, UserError, hookimpl, number, read_options
 
 BPE_SIZE = 1024
 KINDS = ("bpe", "bytes", "imported")
@@ -21,10 +22,10 @@ KINDS = ("bpe", "bytes", "imported")
 
 @hookimpl
 def mio_modalities(options: Mapping[str, Any]) -> list[Modality]:
-    kind, size = _read_options(options)
-    specials = tuple(options.get("specials", ()))
+    chosen = _read_options(options)
+    kind, size, specials = chosen.tokenizer, chosen.size, tuple(chosen.specials)
     # a recipe can be checked where the files are not; `mio_tokenizer` says what is missing
-    if kind not in KINDS and Path(kind).expanduser().exists():
+    if kind not in KINDS and _is_there(kind):
         from mio.plugins.text.pretrained import missing_chat_tokens
 
         specials = missing_chat_tokens(kind, size)
@@ -35,7 +36,8 @@ def mio_modalities(options: Mapping[str, Any]) -> list[Modality]:
 def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Any:
     if modality != TEXT:
         return None
-    kind, size = _read_options(options)
+    chosen = _read_options(options)
+    kind, size = chosen.tokenizer, chosen.size
     if kind == "bytes":
         from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
@@ -72,37 +74,58 @@ def mio_backbones() -> Mapping[str, Mapping[str, Any]]:
     return BACKBONES
 
 
+@dataclass(frozen=True)
+class CharactersOptions:
+    """Options of the filter `characters`."""
+
+    field: str = "text"
+    minimum: int = number(0, 0, 2**40)
+    maximum: int = number(2**40, 0, 2**40)
+
+
 def characters(record: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """Drops records whose `field` (default `text`) is not between `minimum` and `maximum` characters long."""
-    unknown = options.keys() - {"field", "minimum", "maximum"}
-    if unknown:
-        raise UserError(f"filter `characters`: unknown option `{min(unknown)}`; it has field, minimum, maximum")
-    length = len(str(record.get(options.get("field", "text"), "")))
-    if length < options.get("minimum", 0):
+    chosen = read_options(CharactersOptions, options, "filter `characters`")
+    length = len(str(record.get(chosen.field, "")))
+    if length < chosen.minimum:
         return "too short"
-    return "too long" if length > options.get("maximum", length) else ""
+    return "too long" if length > chosen.maximum else ""
 
 
 def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _read_options(options: Mapping[str, Any]) -> tuple[str, int]:
-    """Kind of tokenizer (or its path) and size, 0 where none is given."""
-    kind, size = options.get("tokenizer", "bpe"), options.get("size", 0)
+@dataclass(frozen=True)
+class TextOptions:
+    """Options of the plugin, described above."""
+
+    tokenizer: str = "bpe"
+    size: int = number(0, 0, 10_000_000)
+    specials: Sequence[str] = ()
+
+
+def _read_options(options: Mapping[str, Any]) -> TextOptions:
+    kind = options.get("tokenizer", "bpe")
+    if not isinstance(kind, str) or not kind:
+        raise UserError(
+            f"plugins.text.tokenizer: must be {', '.join(f'`{k}`' for k in KINDS)}, or the folder of a Hugging Face "
+            "tokenizer"
+        )
     known = ("tokenizer", "specials") if kind == "imported" else ("tokenizer", "size")
     unknown = options.keys() - set(known)
     if unknown:
         raise UserError(
             f"plugins.text: unknown option `{min(unknown)}`; the options are {' and '.join(f'`{k}`' for k in known)}"
         )
-    if not isinstance(kind, str) or not kind:
-        raise UserError(
-            f"plugins.text.tokenizer: must be {', '.join(f'`{k}`' for k in KINDS)}, or the folder of a Hugging Face "
-            "tokenizer"
-        )
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise UserError(f"plugins.text.size: must be a number of tokens, not {size!r}")
-    if kind == "bytes" and size:
+    chosen = read_options(TextOptions, options, "plugins.text")
+    if kind == "bytes" and chosen.size:
         raise UserError("plugins.text.size: `bytes` has a size of its own; leave `size` out")
-    return kind, size
+    return chosen
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # no name that a file can have, nobody's home
+        return False

@@ -6,11 +6,11 @@ Options under `plugins: {video: {...}}` are the fields of `VideoOptions`. Media 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mio import DataModule, Frames, Modality, Template, UserError, hookimpl
+from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, number, read_options
 
 if TYPE_CHECKING:
     from mio import Detokenizer, Splitter
@@ -39,18 +39,18 @@ FRAMES = ("uniform", "scenes")
 class VideoOptions:
     """Options of the plugin."""
 
-    min_frames: int = 1
+    min_frames: int = number(1, 1, 100_000)
     """Fewest frames of a video."""
-    max_frames: int = 8
+    max_frames: int = number(8, 1, 100_000)
     """Most frames of a video; of a longer one, so many are chosen at even distances. MIO's WebVid clips have 4 to 8."""
     frames: str = "uniform"
     """Which frames of files: `uniform`, at even distances in time, or `scenes`, the middle of each scene that
     PySceneDetect finds (MIO's key frames; needs `mio[video]`), filled up to `min_frames` at even distances."""
-    max_side: int = 512
+    max_side: int = number(512, 1, 16_384)
     """Longer side in pixels that frames of files are shrunk to while they are read."""
-    fps: float = 2.0
+    fps: float = number(2.0, 0.001, 1000)
     """Frames per second of files written."""
-    save_side: int = 128
+    save_side: int = number(128, 1, 16_384)
     """Smallest side in pixels of files written; smaller frames are enlarged by a whole factor."""
 
     def __post_init__(self) -> None:
@@ -65,11 +65,7 @@ class VideoOptions:
 
 
 def _options(options: Mapping[str, Any]) -> VideoOptions:
-    known = [field.name for field in fields(VideoOptions)]
-    for option in options:
-        if option not in known:
-            raise UserError(f"plugins.video: no option `{option}`; it has {', '.join(known)}")
-    return VideoOptions(**options)
+    return read_options(VideoOptions, options, "plugins.video")
 
 
 @hookimpl
@@ -111,6 +107,6 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
             max_side=video.max_side,
             scenes=video.frames == "scenes",
         ),
-        suffixes=tuple(files.FORMATS),
+        suffixes=files.SUFFIXES,
         templates=TEMPLATES,
     )

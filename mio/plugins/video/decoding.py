@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mio import DataError
+import numpy as np
 
-FORMATS = {".mp4": "mp4", ".mov": "mov", ".avi": "avi", ".webm": "webm", ".mkv": "matroska", ".gif": "gif"}
-"""FFmpeg's container by file name ending. It is never guessed from the content: a playlist could name other files."""
+from mio import DataError, media
+from mio.plugins.video.display import Display, tag_of
+
+FORMATS = (
+    *("mov", "matroska", "avi", "gif", "apng", "mpegts", "flv", "asf", "mpeg", "mpegvideo", "ogg", "mxf", "dv", "ivf"),
+    "nut",
+)
+"""FFmpeg's containers that are read; the content tells which one a file is. None of them names other files to read, as
+playlists do."""
+
+SUFFIXES = (
+    *(".mp4", ".mov", ".avi", ".webm", ".mkv", ".gif", ".m4v", ".3gp", ".3g2", ".qt", ".ts", ".mts", ".m2ts", ".flv"),
+    *(".f4v", ".wmv", ".asf", ".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ogv", ".ogm", ".mxf", ".dv", ".apng", ".divx"),
+)
+"""Endings of files that are taken for videos where nothing else says what they are."""
 
 MAX_PIXELS = 36_000_000
 """Largest width times height of a frame that is decoded: a little more than 8K."""
@@ -26,16 +40,18 @@ _FRAME_PIXELS = 20_000
 
 
 class Decoding:
-    """The frames of the first video stream of `path`: iterating gives pairs of seconds, which ascend, and frame.
+    """The frames of the video stream of `path`: iterating gives pairs of seconds, which ascend, and frame.
 
     Args:
-        path: a file with one of the endings of `FORMATS`.
+        path: a file of one of `FORMATS`, or an animated WebP.
         keys: whether only key frames are read once `DENSE_PIXELS` are decoded.
     """
 
     def __init__(self, path: Path, keys: bool = True) -> None:
         self.path = path
         self.keys = keys
+        self.display = Display()
+        """How its frames are shown; known once there is one."""
         self.skipped = False
         """Whether frames were left out."""
         self.end = 0.0
@@ -46,53 +62,48 @@ class Decoding:
         import av
 
         path, count = self.path, 0
-        if path.suffix.lower() not in FORMATS:
-            raise DataError(f"{path}: not a video format that can be read ({', '.join(FORMATS)})")
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
         try:
-            # `max_pixels` is FFmpeg's own guard, before a frame is allocated
-            with av.open(
-                str(path),
-                format=FORMATS[path.suffix.lower()],
-                metadata_errors="replace",
-                options={"max_pixels": str(MAX_PIXELS)},
-            ) as container:
-                for found in self._frames(container):
-                    count += 1
-                    yield found
+            for found in self._pictures() if _is_webp(path) else self._read():
+                count += 1
+                yield found
         except (av.FFmpegError, ArithmeticError, UnicodeError, ValueError) as error:
             where = f"after {count} frames" if count else "at its start"
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"{path}: damaged video {where}: {reason}") from error
 
-    def _frames(self, container: Any) -> Iterator[tuple[float, Any]]:
-        from av.stream import Disposition
+    def _read(self) -> Iterator[tuple[float, Any]]:
+        # `max_pixels` is FFmpeg's own guard, before a frame is allocated
+        with media.container(self.path, FORMATS, {"max_pixels": str(MAX_PIXELS)}) as container:
+            yield from self._frames(container)
 
-        # the picture of an album is a video stream to FFmpeg
-        streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
-        if not streams:
+    def _frames(self, container: Any) -> Iterator[tuple[float, Any]]:
+        stream = _chosen(container.streams.video)
+        if stream is None:
             raise DataError(f"{self.path}: holds no video stream")
-        stream = streams[0]
         if stream.codec_context is None:
             raise DataError(f"{self.path}: its video stream is of an unknown codec")
         self._check(stream.width, stream.height)
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        # with more threads FFmpeg loses which frames were damaged; data workers are many as it is
+        stream.thread_type = "NONE"
+        decoder = _decoder(stream)
+        decoder.options = {"max_pixels": str(MAX_PIXELS)}
+        self.display = Display.of(stream)
         step = float(1 / (stream.average_rate or 25))
-        decoded, time = 0, -step
+        decoded, time = 0, -math.inf
         for packet in container.demux(stream):
             if packet.pts is not None:
                 self.end = max(self.end, float(packet.pts * packet.time_base))
             if self.keys and decoded >= DENSE_PIXELS and packet.size:
-                stream.codec_context.skip_frame = "NONKEY"
+                decoder.skip_frame = "NONKEY"
                 distance = 2.0 ** (decoded // DENSE_PIXELS - 1)
                 if not packet.is_keyframe or self._near(packet, time, distance):
                     self.skipped = True
                     continue
-            for frame in packet.decode():
+            for frame in decoder.decode(packet if packet.size else None):
                 self._check(frame.width, frame.height)
+                # a decoder says so where it made up what was missing; of key frames alone some always is
+                if frame.is_corrupt and not self.skipped:
+                    raise ValueError("what follows cannot be decoded")
                 decoded += max(frame.width * frame.height, _FRAME_PIXELS)
                 if decoded > MOST_PIXELS:
                     raise DataError(
@@ -100,8 +111,31 @@ class Decoding:
                         "shorter videos, or encode it with a key frame every few seconds"
                     )
                 # frames come in the order in which they are shown; a time that contradicts it is damaged
-                time = frame.time if frame.time is not None and frame.time > time else time + step
+                if frame.time is not None and frame.time > time:
+                    time = frame.time
+                else:
+                    time = max(time, -step) + step
                 yield time, frame
+
+    def _pictures(self) -> Iterator[tuple[float, Any]]:
+        """Frames of an animated WebP file, which FFmpeg cannot read."""
+        import av
+        from PIL import Image
+
+        with media.opened(self.path) as (file, _):
+            try:
+                image = Image.open(file, formats=("WEBP",))
+                self._check(*image.size)
+                time = 0.0
+                for number in range(getattr(image, "n_frames", 1)):
+                    if (number + 1) * image.width * image.height > MOST_PIXELS:
+                        raise DataError(f"{self.path}: takes too long to decode; cut it into shorter videos")
+                    image.seek(number)
+                    frame = av.VideoFrame.from_ndarray(np.asarray(image.convert("RGBA")), format="rgba")
+                    yield time, frame
+                    time += max(image.info.get("duration", 0), 1) / 1000
+            except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+                raise ValueError(str(error)) from None
 
     def _near(self, packet: Any, time: float, distance: float) -> bool:
         return packet.pts is not None and 0 <= float(packet.pts * packet.time_base) - time < distance
@@ -109,3 +143,32 @@ class Decoding:
     def _check(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:
             raise DataError(f"{self.path}: {width} x {height} pixels are too many (at most {MAX_PIXELS:,})")
+
+
+def _is_webp(path: Path) -> bool:
+    with media.opened(path) as (file, _):
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
+
+
+def _chosen(streams: Sequence[Any]) -> Any:
+    """The first of the video streams that a player shows: no cover or thumbnails, and by default if one is marked."""
+    from av.stream import Disposition
+
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    moving = [stream for stream in streams if not stream.disposition & pictures]
+    known = [stream for stream in moving if stream.codec_context is not None] or moving
+    marked = [stream for stream in known if stream.disposition & Disposition.default]
+    return next(iter(marked or known), None)
+
+
+def _decoder(stream: Any) -> Any:
+    """What decodes a stream. Of VP8 and VP9, libvpx alone decodes transparency, which lies beside the frames."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name, "")
+    if name and tag_of(stream, "alpha_mode") == "1":
+        from av.codec import CodecContext
+
+        decoder = CodecContext.create(name, "r")
+        decoder.extradata = stream.codec_context.extradata
+        return decoder
+    return stream.codec_context

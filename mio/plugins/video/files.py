@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from mio import DataError
-from mio.plugins.video.decoding import FORMATS, Decoding
+from mio.plugins.video.decoding import SUFFIXES, Decoding
 from mio.plugins.video.sampling import Picture, Timeline, evenly, evenly_in_time, fill
 from mio.plugins.video.scenes import SIDE, Scenes
 
-__all__ = ["FORMATS", "read"]
+__all__ = ["SUFFIXES", "read"]
 
 _KEPT = 64
 """Frames kept while reading, and as many of scenes, at least; twice as many as are asked for if that is more."""
@@ -22,6 +19,7 @@ _KEPT = 64
 def read(path: Path, *, frames: int = 8, max_side: int = 512, fewest: int = 1, scenes: bool = False) -> list[Picture]:
     """At most `frames` frames of a video file in order: uint8 `[H, W, 3]`, longer side at most `max_side`.
 
+    They are as a player shows them: turned or mirrored as the file says, of square pixels, white where transparent.
     They are those nearest to points at even distances in time, first and last included. With `scenes` they are the
     middle frames of its scenes: of even ones where there are more than `frames`, and with frames at even distances
     between them where there are fewer than `fewest`. Sound is not read.
@@ -30,6 +28,16 @@ def read(path: Path, *, frames: int = 8, max_side: int = 512, fewest: int = 1, s
     `decoding.DENSE_PIXELS`), unless they are too far apart. Raises `DataError` for a file that is damaged, holds no
     picture, is no video, or takes too long to decode.
     """
+    import av
+
+    try:
+        return _chosen(path, frames, max_side, fewest, scenes)
+    # of frames that were decoded and cannot be shown as they should
+    except (av.FFmpegError, ValueError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _chosen(path: Path, frames: int, max_side: int, fewest: int, scenes: bool) -> list[Picture]:
     decoding = Decoding(path)
     timeline, found = _sample(decoding, frames, max_side, scenes)
     if decoding.skipped and max(timeline.widest, decoding.end - timeline.times[-1]) > decoding.end / frames:
@@ -50,17 +58,12 @@ def _sample(decoding: Decoding, frames: int, max_side: int, scenes: bool) -> tup
     last = None
     for last in decoding:
         time, frame = last
-        timeline.offer(time, partial(_shrunk, frame, max_side, "rgb24"))
+        picture = partial(decoding.display.picture, frame, max_side)
+        timeline.offer(time, picture)
         if found:
-            found.offer(time, _shrunk(frame, SIDE, "bgr24"), partial(_shrunk, frame, max_side, "rgb24"))
+            found.offer(time, decoding.display.picture(frame, SIDE)[..., ::-1], picture)
     if last:
-        timeline.offer(last[0], partial(_shrunk, last[1], max_side, "rgb24"), last=True)
+        timeline.offer(last[0], partial(decoding.display.picture, last[1], max_side), last=True)
     if found:
         found.close()
     return timeline, found
-
-
-def _shrunk(frame: Any, side: int, form: str) -> Picture:
-    shrink = min(1.0, side / max(frame.width, frame.height))
-    width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
-    return np.asarray(frame.to_ndarray(width=width, height=height, format=form), np.uint8)

@@ -21,7 +21,7 @@ class FrameSplitter:
     def __init__(self, options: VideoOptions) -> None:
         self.options = options
         # what decides which frames are taken and how they look; the number changes with the way of choosing them
-        self.fingerprint = f"frames-2-{options.min_frames}-{options.max_frames}-{options.frames}-{options.max_side}"
+        self.fingerprint = f"frames-3-{options.min_frames}-{options.max_frames}-{options.frames}-{options.max_side}"
 
     def split(self, media: Media) -> list[Media]:
         """Chosen frames in order; the key of each is the video's with the frame's index. Raises `DataError`."""

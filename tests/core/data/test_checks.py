@@ -31,10 +31,7 @@ def test_a_right_recipe_has_no_problems():
     [
         ({"mixture__unit": "token"}, "`mixture.unit` is `token`, not one of `tokens`, `rows`; did you mean `tokens`?"),
         ({"mixture__ratios": {"pair": 1, "talk": 1}}, "unknown group `pair`; did you mean `pairs`?"),
-        (
-            {"mixture__ratios": {"pairs": -1, "talk": 1}},
-            "`mixture.ratios.pairs` is -1; a ratio is a number of 0 or more",
-        ),
+        ({"mixture__ratios": {"pairs": -1, "talk": 1}}, "`mixture.ratios.pairs` is -1; it must be at least 0"),
         ({"mixture__ratios": {"pairs": float("nan"), "talk": 1}}, "`mixture.ratios.pairs` is nan"),
         ({"mixture__ratios": {"pairs": 0, "talk": 0}}, "no ratio above 0"),
         ({"mixture__ratios": {}}, "no ratio above 0"),

@@ -1,3 +1,4 @@
+import random
 from fractions import Fraction
 
 import numpy as np
@@ -54,6 +55,76 @@ def test_any_shares_and_lengths_stay_within_a_few_documents(ratios, scales):
     total = sum(mixture.counts)
     for leaf, count in zip(found, mixture.counts, strict=True):
         assert abs(count - total * leaf.share / sum(ratios)) <= len(found) * longest
+
+
+def made_leaves(draw, most=20):
+    found = []
+    for group in range(draw.randint(1, 4)):
+        ratio = 10 ** draw.uniform(0, 3)
+        for source in range(draw.randint(1, 3)):
+            directions = draw.randint(1, 3)
+            for direction in range(directions):
+                share = ratio * draw.choice([1, 1, 2, 30]) / directions
+                found.append(Leaf(f"g{group}", f"s{source}", f"d{direction}" if directions > 1 else "", share))
+    return found[:most]
+
+
+def farthest(found, counts):
+    """Largest distance of a group, source or direction from its share of what the level above it was given."""
+    most = 0.0
+    for depth in range(3):
+        for above in {leaf[:depth] for leaf in found}:
+            own = [index for index, leaf in enumerate(found) if leaf[:depth] == above]
+            total, share = sum(counts[i] for i in own), sum(found[i].share for i in own)
+            for name in {found[i][depth] for i in own}:
+                below = [i for i in own if found[i][depth] == name]
+                asked = total * sum(found[i].share for i in below) / share
+                most = max(most, abs(sum(counts[i] for i in below) - asked))
+    return most
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_fair_queueing_keeps_every_share_within_the_longest_document(seed):
+    draw = random.Random(seed)
+    found = made_leaves(draw)
+    scales = [draw.choice([2, 10, 100]) for _ in found]
+    mixture, following = Mixture(found), [draw.randint(1, scale) for scale in scales]
+    for _ in range(600):
+        leaf = mixture.due(mixture.root, following.__getitem__)
+        mixture.give(leaf, following[leaf])
+        following[leaf] = draw.randint(1, scales[leaf])
+        assert farthest(found, mixture.counts) <= max(scales) + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_from_a_state_within_reach_fair_queueing_never_gets_further_off(seed):
+    """Random states, however they came about, and the worst documents: of the bound's length or of one position."""
+    draw = random.Random(seed)
+    found = made_leaves(draw, draw.choice([2, 3, 6, 20]))
+    mixture, bound, tried = Mixture(found), 100, 0
+    while tried < 3:
+        # far from the beginning, where every share was met, then thrown off
+        shares = sum(leaf.share for leaf in found)
+        level = [round(10**6 * leaf.share / shares) for leaf in found]
+        spread = draw.choice([10, 40, 90])
+        mixture.restore([max(0, count + draw.randint(-spread, spread)) for count in level])
+        if not mixture.within_reach(mixture.root, bound):
+            continue
+        tried += 1
+        assert farthest(found, mixture.counts) <= bound + 1e-6
+        lengths = [draw.choice([1, 2, bound, bound // 2]) for _ in found]
+        for _ in range(100):
+            leaf = mixture.due(mixture.root, lengths.__getitem__)
+            mixture.give(leaf, lengths[leaf])
+            assert farthest(found, mixture.counts) <= bound + 1e-6
+
+
+def test_a_state_from_which_nobody_could_keep_the_bound_is_out_of_reach():
+    """Two of four are a row behind: one of them has to wait for the other."""
+    mixture = Mixture([Leaf("g", "s", str(i), 1) for i in range(4)])
+    for counts, within in (((0, 0, 0, 0), True), ((60, 60, 120, 120), True), ((0, 0, 200, 200), False)):
+        mixture.restore(counts)
+        assert mixture.within_reach(mixture.root, 100) is within
 
 
 @pytest.mark.parametrize("ratios", [(12, 2, 2), (2, 2, 6, 6), (2, 1, 1, 12), (1,), (0.1, 0.2, 0.7)])

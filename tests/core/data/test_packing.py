@@ -6,6 +6,10 @@ from hypothesis import strategies as st
 from mio.core.data.packing import Entry, Pool
 
 
+def fill(pool, space, without=()):
+    return [pool.remove(entry.leaf, entry.n) for entry in pool.best_fit(space, without)]
+
+
 @settings(max_examples=150, deadline=None)
 @given(lengths=st.lists(st.integers(1, 30), max_size=9), space=st.integers(0, 60))
 def test_filling_is_as_good_as_trying_every_combination(lengths, space):
@@ -13,7 +17,7 @@ def test_filling_is_as_good_as_trying_every_combination(lengths, space):
     for n, length in enumerate(lengths):
         pool.add(Entry(0, n, length, False))
     sums = {sum(chosen) for size in range(len(lengths) + 1) for chosen in combinations(lengths, size)}
-    taken = pool.fill(space)
+    taken = fill(pool, space)
     assert sum(entry.length for entry in taken) == max(s for s in sums if s <= space)
     assert sorted([*taken, *pool]) == [Entry(0, n, length, False) for n, length in enumerate(lengths)]
 
@@ -31,13 +35,15 @@ def test_pool_keeps_the_order_of_age(documents, actions):
         pool.add(reference[-1])
     for action in actions:
         if action >= 0:
-            for entry in pool.fill(action):
+            for entry in fill(pool, action):
                 reference.remove(entry)
         else:
             own = [entry for entry in reference if entry.leaf == action + 3]
             assert pool.waiting[action + 3] == len(own)
             if own:
-                assert pool.peek(action + 3) == pool.oldest(action + 3) == own[0]
+                assert pool.oldest(action + 3) == own[0]
+                assert pool.next_length(action + 3) == own[0].length
+                pool.remove(own[0].leaf, own[0].n)
                 reference.remove(own[0])
         assert list(pool) == reference
         assert len(pool) == len(reference)
@@ -47,13 +53,24 @@ def test_older_documents_are_preferred():
     pool = Pool(1)
     for n, length in enumerate((7, 3, 7, 4, 10, 3)):
         pool.add(Entry(0, n, length, False))
-    assert [entry.n for entry in pool.fill(10)] == [0, 1]
-    assert [entry.n for entry in pool.fill(10)] == [4]
-    assert [entry.n for entry in pool.fill(10)] == [2, 5]
+    assert [entry.n for entry in fill(pool, 10)] == [0, 1]
+    assert [entry.n for entry in fill(pool, 10)] == [4]
+    assert [entry.n for entry in fill(pool, 10)] == [2, 5]
 
 
 def test_nothing_fits():
     pool = Pool(1)
     pool.add(Entry(0, 0, 7, False))
-    assert pool.fill(6) == pool.fill(0) == []
+    assert fill(pool, 6) == fill(pool, 0) == []
     assert len(pool) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), max_size=9), space=st.integers(0, 60), without=st.sets(st.integers(0, 2)))
+def test_leaves_that_go_without_are_as_if_they_were_not_there(lengths, space, without):
+    pool, rest = Pool(3), Pool(3)
+    for n, length in enumerate(lengths):
+        pool.add(Entry(n % 3, n, length, False))
+        if n % 3 not in without:
+            rest.add(Entry(n % 3, n, length, False))
+    assert fill(pool, space, without) == fill(rest, space)

@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 from collections import Counter
 
 import numpy as np
@@ -74,6 +75,84 @@ def test_emitted_token_shares_are_exact_though_the_pool_holds_documents_back():
         plan.next_row()
     for target, achieved in group_shares(plan.state()).values():
         assert abs(target - achieved) < 0.001
+
+
+def off_by(leaves, emitted, unit):
+    """Positions that the shares are off by at most: of groups (where they share positions), sources and directions."""
+    most = 0.0
+    for depth in range(1 if unit == "rows" else 0, 3):
+        for above in {leaf[:depth] for leaf in leaves}:
+            own = [i for i, leaf in enumerate(leaves) if leaf[:depth] == above]
+            total, shares = sum(emitted[i] for i in own), sum(leaves[i].share for i in own)
+            for name in {leaves[i][depth] for i in own}:
+                below = [i for i in own if leaves[i][depth] == name]
+                asked = total * sum(leaves[i].share for i in below) / shares
+                most = max(most, abs(sum(emitted[i] for i in below) - asked))
+    return most
+
+
+@pytest.mark.parametrize("unit", ["tokens", "rows"])
+def test_two_directions_of_documents_of_nearly_one_length_share_equally(unit):
+    """Nine documents fill a row: those of 28 fill it better than those of 27."""
+    plan, _ = made_plan({"g": (1, {"s:a": (1, [27]), "s:b": (1, [28])})}, unit=unit, context=256, window=256)
+    emitted = [0, 0]
+    for _ in range(600):
+        row = plan.next_row()
+        assert len(row) == 9
+        for entry in row:
+            emitted[entry.leaf] += entry.length
+        assert abs(emitted[0] - emitted[1]) / 2 <= 256
+    directions = ledger(plan.state())["mixture"]["g"]["sources"]["s"]["directions"]
+    assert directions["a"]["achieved"] == pytest.approx(0.5, abs=256 / sum(emitted))
+
+
+def made_mix(seed):
+    """Groups of sources with directions in wild ratios, of documents that are tiny, huge, or nearly divide a row."""
+    draw = random.Random(seed)
+    context, groups = draw.choice([32, 256, 1000]), {}
+    kinds = [
+        lambda: [context],
+        lambda: [context // 2 + 1],
+        lambda: [max(1, context // draw.choice([2, 3, 9]) + draw.choice([-1, 0, 1]))],
+        lambda: [draw.randint(1, max(1, context // 20)) for _ in range(30)],
+        lambda: [draw.randint(1, context) for _ in range(50)],
+        lambda: [1, context, 2 * context, 0],
+    ]
+    for group in range(draw.randint(1, 4)):
+        members = {}
+        for source in range(draw.randint(1, 3)):
+            weight = 10 ** draw.uniform(0, 3)
+            for direction in draw.choice([[""], [":x", ":y"], [":x", ":y", ":z"]]):
+                members[f"s{source}{direction}"] = (weight * draw.choice([1, 1, 2, 1000]), draw.choice(kinds)())
+        groups[f"g{group}"] = (draw.choice([1, 1, 3, 1000]), members)
+    settings = {"unit": draw.choice(["tokens", "rows"]), "context": context, "window": draw.choice([1, 20, 256])}
+    return made_plan(groups, **settings)[0], settings["unit"], context
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_no_share_is_ever_off_by_more_than_a_row(seed):
+    plan, unit, context = made_mix(seed)
+    emitted, rows = [0] * len(plan.leaves), Counter()
+    for count in range(1, 151):
+        row = plan.next_row()
+        for entry in row:
+            emitted[entry.leaf] += entry.length
+        assert off_by(plan.leaves, emitted, unit) <= context + 1e-6
+        rows[plan.leaves[row[0].leaf].group] += 1
+        for group, ratio in plan.identity["ratios"].items():
+            asked = count * ratio / sum(plan.identity["ratios"].values())
+            assert unit == "tokens" or abs(rows[group] - asked) < 1
+    assert [counts.positions for counts in plan.counts] == emitted
+
+
+def test_a_share_too_small_for_a_document_is_not_behind_by_more_than_a_row():
+    plan, _ = made_plan({"g": (1, {"s:a": (1000, [7]), "s:b": (1, [256])})}, context=256, window=16)
+    emitted = [0, 0]
+    for _ in range(3000):
+        for entry in plan.next_row():
+            emitted[entry.leaf] += entry.length
+        assert abs(emitted[1] - sum(emitted) / 1001) <= 256
+    assert emitted[1] // 256 in (2, 3)  # of 3000 rows a thousand and first part
 
 
 def test_rows_of_one_group_each_in_exact_ratio():

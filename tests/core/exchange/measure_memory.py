@@ -25,7 +25,8 @@ def write_model(folder: Path, size: float) -> int:
 
     from mio.core.exchange.stream import Planned, write_shards
     from mio.core.transformer.config import TransformerConfig
-    from mio.core.transformer.huggingface import config_to_huggingface, to_huggingface
+    from mio.core.transformer.huggingface import to_huggingface
+    from mio.core.transformer.huggingface_config import config_to_huggingface
     from mio.core.transformer.model import Transformer
     from mio.plugins.text.byte_tokenizer import ByteTokenizer
 

@@ -257,6 +257,8 @@ def test_documents_and_windows_bound_what_attention_costs():
     windowed = run(replace(MODEL, sliding_window=16))
     seen = 2 * sum(min(16, position + 1) for position in range(128))
     assert flops(whole) - flops(windowed) == pytest.approx(3 * 14 * 256 * (2 * 128 * 129 / 2 - seen))
+    mixed = run(replace(MODEL, sliding_window=16, full_attention_layers=[1]))
+    assert flops(mixed) - flops(windowed) == pytest.approx(14 * 256 * (2 * 128 * 129 / 2 - seen))
 
 
 def test_passes_in_the_middle_are_simulated_once():

@@ -21,6 +21,15 @@ OPTIONS: dict[str, dict[str, type]] = {
 READERS = tuple(OPTIONS)
 
 
+def reader_problems(reader: str, options: Mapping[str, Any], kinds: Kinds, whole: bool = True) -> list[str]:
+    """What is wrong with the options of a reader, before anything is opened; `whole`: also what is missing."""
+    problems = option_problems(reader, options, OPTIONS[reader], kinds)
+    needed = next(iter(OPTIONS[reader]))
+    if whole and needed not in options:
+        problems.append(f"reader `{reader}` needs the option `{needed}`")
+    return problems
+
+
 def open_reader(reader: str, split: str, options: Mapping[str, Any], kinds: Kinds) -> Any:
     """Opens a source of files.
 
@@ -28,10 +37,7 @@ def open_reader(reader: str, split: str, options: Mapping[str, Any], kinds: Kind
         RecipeError: options are missing, unknown or of the wrong type.
         DataError: the files are missing, damaged or empty.
     """
-    problems = option_problems(reader, options, OPTIONS[reader], kinds)
-    needed = next(iter(OPTIONS[reader]))
-    if needed not in options:
-        problems.append(f"reader `{reader}` needs the option `{needed}`")
+    problems = reader_problems(reader, options, kinds)
     if problems:
         raise RecipeError(problems)
     if reader == "jsonl":

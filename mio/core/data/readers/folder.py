@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers import metadata
 from mio.core.data.readers.endings import Endings
 from mio.core.data.readers.records import Kinds, RowReader, path_option
@@ -52,25 +52,39 @@ class MediaFolder:
             files = list(_files(self._inside))
         except OSError as error:
             raise DataError(f"{self._inside}: cannot be read: {error}") from error
-        tables = [path for path in files if path.name in metadata.TABLES]
+        self._tables = [path for path in files if path.name in metadata.TABLES]
         if self._inside != folder:
-            tables += [folder / name for name in metadata.TABLES if (folder / name).is_file()]
+            self._tables += [folder / name for name in metadata.TABLES if (folder / name).is_file()]
         media = [path for path in files if path.name in self._endings]
-        if tables:
-            self._read_tables(tables, media)
+        if self._tables:
+            self._read_tables(self._tables, media)
         else:
             self._list(media)
         if not self._rows:
-            if tables:
-                raise DataError(f"{tables[0]}: holds no records")
+            if self._tables:
+                raise DataError(f"{self._tables[0]}: holds no records")
             raise DataError(f"{self._inside}: holds no media files; endings that can be read: {self._endings}")
         self._reader = RowReader({**options, "fields": self._fields}, kinds, folder)
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the names of files and the table's content."""
-        text = json.dumps(self._rows, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        """Changes with the names of files, any byte of them, and the table's content."""
+        return fingerprint_of(self)
+
+    @property
+    def files(self) -> list[Path]:
+        """The tables, where there are any."""
+        return self._tables
+
+    @property
+    def reading(self) -> str:
+        """See `mio.core.data.contents.FileSource`."""
+        return self._reader.reading
+
+    def raw(self, start: int, stop: int) -> Iterator[bytes]:
+        """The rows from `start` to `stop`."""
+        for row in self._rows[start:stop]:
+            yield json.dumps(row, sort_keys=True, default=str).encode() + b"\n"
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers.records import Kinds, RowReader, kind, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
@@ -34,8 +34,28 @@ class JsonLines:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when lines are added, removed or change their length."""
-        return hashlib.blake2b(self._stops.tobytes(), digest_size=8).hexdigest()
+        """Changes when any byte of the file does, or of a media file that it names."""
+        return fingerprint_of(self)
+
+    @property
+    def files(self) -> list[Path]:
+        """The file itself."""
+        return [self.path]
+
+    @property
+    def reading(self) -> str:
+        """See `mio.core.data.contents.FileSource`."""
+        return self._rows.reading
+
+    def raw(self, start: int, stop: int) -> Iterator[bytes]:
+        """The lines of a range of records, blank ones between them too, after the number of the first."""
+        yield int(self._numbers[start]).to_bytes(8, "little")
+        with self.path.open("rb") as file:
+            file.seek(int(self._starts[start]))
+            left = int(self._stops[stop - 1]) - file.tell()
+            while left > 0 and (piece := file.read(min(CHUNK, left))):
+                left -= len(piece)
+                yield piece
 
     def __len__(self) -> int:
         return len(self._starts)

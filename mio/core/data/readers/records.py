@@ -19,6 +19,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ SHARED = ("columns", "fields", "turns", "aligned", "inserted", "coded", "folder"
 _TURNS = {"column": "messages", "role": "role", "content": "content"}
 _INSERTED = ("texts", "items", "name", "place", "modality", "score", "least")
 _SCALARS = (str, int, float)
+_NAMED: ContextVar[list[str] | None] = ContextVar("named", default=None)
+"""Where files of media are noted, in place of being looked at."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,9 @@ class RowReader:
         self._inserted: Mapping[str, Any] = options.get("inserted") or {}
         self._coded = CodedText(kinds.modalities.values()) if options.get("coded") else None
         self._folder = Path(options["folder"]) if options.get("folder") else folder
+        told = [(name, made.code_token, made.text) for name, made in sorted(kinds.modalities.items())]
+        self.reading = json.dumps([dict(options), told, str(self._folder)], sort_keys=True, default=str)
+        """Says how rows are read: with another, they may name other media."""
 
     def record(self, row: Mapping[str, Any], where: str) -> Record:
         """The record of a row. Raises `DataError`, naming `where`, if the row does not hold what it should."""
@@ -249,12 +255,17 @@ class RowReader:
         known = self._kinds.suffixes().get(modality, ())
         if suffix.lower() not in known:
             suffix = known[0] if known else suffix
+        if _NAMED.get() is not None:
+            return Media(modality, Path(), key="")
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()
         return Media(modality, spill(content, suffix), key=f"{digest}{suffix}")
 
 
 def media_file(modality: str, path: Path, where: str) -> Media:
     """A file as media. Raises `DataError` if it is not there."""
+    if (named := _NAMED.get()) is not None:
+        named.append(str(path))
+        return Media(modality, path, key=str(path))
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -263,6 +274,21 @@ def media_file(modality: str, path: Path, where: str) -> Media:
         raise DataError(f"{where}: {path}: is a folder, pipe or device, not a file")
     # the same key means the same codes, so a file that is replaced gets another key
     return Media(modality, path, key=f"{path}#{found.st_size}-{found.st_mtime_ns}")
+
+
+def files_named(read: Callable[[], Any]) -> list[str]:
+    """The files of media that a record names which `read` reads, whether they are there or not, looking at none."""
+    named: list[str] = []
+    token = _NAMED.set(named)
+    try:
+        read()
+    except MemoryError:
+        raise
+    except Exception:
+        pass  # what is wrong with a record is told where it is used
+    finally:
+        _NAMED.reset(token)
+    return [name for name in named if "\0" not in name]
 
 
 def files_of(pattern: str, what: str) -> list[Path]:
@@ -287,18 +313,6 @@ def path_option(reader: str, options: Mapping[str, Any], what: str) -> str:
     if not isinstance(options.get("path"), str):
         raise RecipeError([f"reader `{reader}` needs the option `path`, {what}"])
     return str(options["path"])
-
-
-def fingerprint_of_files(paths: list[Path]) -> str:
-    """Changes when files are added, removed, grow, shrink, or begin or end otherwise."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in paths:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            begin = file.read(1 << 16)
-            file.seek(max(0, size - (1 << 16)))
-            digest.update(f"{path.name}:{size}:".encode() + begin + file.read())
-    return digest.hexdigest()
 
 
 def kind(value: Any) -> str:

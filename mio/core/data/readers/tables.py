@@ -6,23 +6,31 @@ reads the modality.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
+from mio.core.data.contents import fingerprint_of
+from mio.core.data.hashing import State
 from mio.core.data.readers.arrow_files import (
     broken_parquet,
     check_parquet,
     check_streams,
     one_line,
     open_arrow_files,
-    row_of,
+    rows_of,
 )
-from mio.core.data.readers.records import Kinds, RowReader, files_of, fingerprint_of_files, path_option
+from mio.core.data.readers.records import Kinds, RowReader, files_named, files_of, path_option
 from mio.core.errors import DataError, RecipeError
 from mio.core.modality import Record
+
+_BATCH = 256
+"""Rows that are looked at together."""
 
 
 class Table:
@@ -31,11 +39,39 @@ class Table:
     notes: Sequence[str] = ()
     """What of the files belongs to no record, for the report."""
 
-    def __init__(self, dataset: Any, rows: RowReader, name: str, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, dataset: Any, rows: RowReader, name: str, files: Sequence[Path]) -> None:
+        """`files` are those that the rows come from."""
+        self.files = list(files)
         self._dataset = dataset.with_format("arrow")
         self._rows = rows
         self._name = name
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any byte of the files does, or of a media file that a row names."""
+        return fingerprint_of(self)
+
+    @property
+    def reading(self) -> str:
+        """See `mio.core.data.contents.FileSource`."""
+        return self._rows.reading
+
+    def raw(self, start: int, stop: int) -> Iterator[bytes]:
+        """The rows from `start` to `stop`, each batch of them as an Arrow stream."""
+        for table in self._batches(start, stop):
+            yield _stream_of(table)
+
+    def named(self, start: int, stop: int) -> Iterator[list[str]]:
+        """The media files that each row names."""
+        index = start
+        for table in self._batches(start, stop):
+            for row in _without_bytes(table):
+                yield files_named(partial(self._rows.record, row, self.locate(index)))
+                index += 1
+
+    def _batches(self, start: int, stop: int) -> Iterator[Any]:
+        for first in range(start, stop, _BATCH):
+            yield self._dataset[first : min(first + _BATCH, stop)]
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -47,7 +83,7 @@ class Table:
     def __getitem__(self, index: int) -> Record:
         where = self.locate(index)
         try:
-            row = row_of(self._dataset[index])
+            [row] = rows_of(self._dataset[index])
         except Exception as error:
             raise DataError(f"{where}: cannot be read: {one_line(error)}") from error
         return self._rows.record(row, where)
@@ -58,11 +94,17 @@ class Stream:
 
     streamed = True
 
-    def __init__(self, dataset: Any, rows: RowReader, name: str) -> None:
-        self.fingerprint = ""
+    def __init__(self, dataset: Any, rows: RowReader, name: str, files: Sequence[Path] = ()) -> None:
+        """`files` are those that the rows come from, where they are on this machine."""
+        self.files = list(files)
         self._dataset = dataset.with_format("arrow")
         self._rows = rows
         self._name = name
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any byte of the files does; the empty string where they are elsewhere."""
+        return fingerprint_of(self) if self.files else ""
 
     def locate(self, index: int) -> str:
         """Data set and row."""
@@ -77,11 +119,25 @@ class Stream:
                 return
             except Exception as error:
                 raise DataError(f"{self.locate(index)}: the stream breaks off: {one_line(error)}") from error
-            yield partial(self._record, table, index)
+            yield StreamedRow(table, self._rows, self.locate(index))
             index += 1
 
-    def _record(self, table: Any, index: int) -> Record:
-        return self._rows.record(row_of(table), self.locate(index))
+
+class StreamedRow:
+    """A row of a stream, whose record is made when it is called."""
+
+    def __init__(self, table: Any, rows: RowReader, where: str) -> None:
+        self._table = table
+        self._rows = rows
+        self._where = where
+
+    def __call__(self) -> Record:
+        [row] = rows_of(self._table)
+        return self._rows.record(row, self._where)
+
+    def raw(self) -> bytes:
+        """What the row is made of, but for the media files that it names."""
+        return _stream_of(self._table)
 
 
 def open_parquet(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:  # noqa: ARG001
@@ -90,12 +146,12 @@ def open_parquet(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
     paths = files_of(path_option("parquet", options, "a file or pattern"), "Parquet file")
     names = [str(path) for path in paths]
     found = check_parquet(paths, _needed(options))
-    arguments = {"data_files": names, "split": "train", **found.arguments}
+    arguments = {"data_files": names, "split": "train", "cache_dir": _cache_of(paths), **found.arguments}
     try:
         dataset = _opened(lambda: datasets.load_dataset("parquet", **arguments), names[0])
     except DataError as error:
         raise DataError(broken_parquet(paths) or str(error)) from error
-    table = Table(dataset, RowReader(options, kinds, paths[0].parent), names[0], fingerprint_of_files(paths))
+    table = Table(dataset, RowReader(options, kinds, paths[0].parent), names[0], paths)
     table.notes = found.notes
     return table
 
@@ -112,12 +168,13 @@ def open_arrow(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
                 raise DataError(f"{given}: has no split `{split}`; it has {', '.join(dataset)}")
             dataset, folder = dataset[split], folder / split
         check_streams(Path(found["filename"]) for found in dataset.cache_files)
-        paths = sorted(folder.glob("*.arrow"))
+        # `state.json` says which Arrow files there are; what `datasets` keeps of later work there is not read
+        paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("cache-"))
     else:
         paths = files_of(given, "Arrow file")
         folder = paths[0].parent
         dataset = open_arrow_files(paths)
-    return Table(dataset, RowReader(options, kinds, folder), given, fingerprint_of_files(paths))
+    return Table(dataset, RowReader(options, kinds, folder), given, paths)
 
 
 def open_hub(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table | Stream:
@@ -127,14 +184,66 @@ def open_hub(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table | St
     datasets = _datasets()
     name, streaming = options["name"], bool(options.get("streaming"))
     config, revision = options.get("config"), options.get("revision")
+    local = sorted(path for path in Path(name).rglob("*") if path.is_file()) if Path(name).is_dir() else []
+    cache = _cache_of(local) if local else None
     dataset = _opened(
-        lambda: datasets.load_dataset(name, config, split=split, revision=revision, streaming=streaming), name
+        lambda: datasets.load_dataset(
+            name, config, split=split, revision=revision, streaming=streaming, cache_dir=cache
+        ),
+        name,
     )
     rows = RowReader(options, kinds, Path(name) if Path(name).is_dir() else Path())
     label = f"{name} ({split})"
     if streaming:
-        return Stream(dataset, rows, label)
-    return Table(dataset, rows, label, f"{dataset.info.version or ''}/{revision or ''}/{len(dataset)}")
+        return Stream(dataset, rows, label, local)
+    return Table(dataset, rows, label, local or [Path(found["filename"]) for found in dataset.cache_files])
+
+
+def _cache_of(paths: Sequence[Path]) -> str:
+    """Where `datasets` keeps its copy of files: another place after any change.
+
+    By itself it would take an older copy where a file has changed and its time of modification has been set back.
+    """
+    states = [(str(path.absolute()), *State.of(path.stat())) for path in paths]
+    digest = xxhash.xxh3_64(json.dumps(states).encode()).hexdigest()
+    return str(Path(_datasets().config.HF_DATASETS_CACHE) / "mio" / digest)
+
+
+def _stream_of(table: Any) -> bytes:
+    """Rows as an Arrow stream: rows that hold the same have the same bytes."""
+    import pyarrow as pa
+
+    # taken row by row, since parts of larger tables bring bits of their neighbours
+    taken = table.take(pa.array(range(len(table)), pa.int64())).combine_chunks().replace_schema_metadata(None)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, taken.schema) as writer:
+        writer.write_table(taken)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _without_bytes(table: Any) -> list[dict[str, Any]]:
+    """Rows whose cells of bytes are left empty: which files they name does not depend on these, and they are long."""
+    import pyarrow as pa
+
+    for at, column in enumerate(table.columns):
+        chunks = [_emptied(chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk) for chunk in column.chunks]
+        if chunks:
+            table = table.set_column(at, table.column_names[at], pa.chunked_array(chunks))
+    return rows_of(table)
+
+
+def _emptied(array: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+        return pc.if_else(pc.is_null(array), pa.scalar(None, array.type), pa.scalar(b"", array.type))
+    if pa.types.is_struct(array.type) and array.type.num_fields:
+        names = [array.type.field(at).name for at in range(array.type.num_fields)]
+        inner = [_emptied(pc.struct_field(array, [at])) for at in range(len(names))]
+        return pa.StructArray.from_arrays(inner, names=names, mask=pc.is_null(array))
+    return array
 
 
 def _needed(options: Mapping[str, Any]) -> Set[str] | None:

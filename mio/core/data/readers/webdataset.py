@@ -5,16 +5,17 @@ Members are read in place, at random: the archives are indexed once by their hea
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers import tar
 from mio.core.data.readers.endings import Endings
-from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
+from mio.core.data.readers.records import Kinds, RowReader, files_named, files_of, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
 
@@ -50,11 +51,34 @@ class WebDataset:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when members are added, removed, renamed, moved or change their size."""
-        digest = hashlib.blake2b(digest_size=8)
-        for number, key, members in self._samples:
-            digest.update(repr((number, key, members)).encode())
-        return digest.hexdigest()
+        """Changes when any byte of an archive does, or of a media file that a sample names."""
+        return fingerprint_of(self)
+
+    @property
+    def files(self) -> list[Path]:
+        """The archives."""
+        return self._paths
+
+    @property
+    def reading(self) -> str:
+        """See `mio.core.data.contents.FileSource`."""
+        return self._rows.reading
+
+    def raw(self, start: int, stop: int) -> Iterator[bytes]:
+        """Archive, name and members of each sample."""
+        for index in range(start, stop):
+            number, key, members = self._samples[index]
+            path = self._paths[number]
+            yield f"{path.name}\0{key}\0{list(members.items())}\0".encode(errors="surrogatepass")
+            with path.open("rb") as file:
+                for member in (member for same in members.values() for member in same if not member.problem):
+                    yield tar.content(file, member, self.locate(index))
+
+    def named(self, start: int, stop: int) -> Iterator[list[str]]:
+        """The media files that each sample names: only JSON can do that."""
+        for index in range(start, stop):
+            name = any(ending.rsplit(".", 1)[-1] == "json" for ending in self._samples[index][2])
+            yield files_named(partial(self.__getitem__, index)) if name else []
 
     def __len__(self) -> int:
         return len(self._samples)

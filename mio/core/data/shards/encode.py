@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mio.core.codecs import Codecs
 from mio.core.data.shards.shapes import Failed
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.errors import DataError, MioError
+from mio.core.errors import DataError, MioError, PluginError
 from mio.core.modality import Codes, Media, Record
 
 BATCH = 64
@@ -108,10 +109,9 @@ class ShardEncoder:
         frames = min(codes.shape[1], again.shape[1])
         same = (codes[view, :frames] == again[view, :frames]).sum()
         figures: dict[str, Any] = {"frames": codes.shape[1], "kept": round(float(same) / max(1, codes[view].size), 3)}
-        first, second = (np.asarray(media[0] if isinstance(media, tuple) else media) for media in (data, decoded))
-        if first.shape == second.shape and first.size:
-            noise = float(np.square(first.astype(np.float64) - second).mean())
-            power = float(np.square(first.astype(np.float64)).mean())
+        first, second = _numbers(data), _numbers(decoded)
+        if first is not None and second is not None and first.shape == second.shape and first.size:
+            noise, power = float(np.square(first - second).mean()), float(np.square(first).mean())
             if noise > 0 and power > 0:
                 figures["snr_db"] = round(float(10 * np.log10(power / noise)), 1)
         return figures
@@ -165,6 +165,8 @@ class ShardEncoder:
                     made += tokenizer.encode([data])
                 except Exception as error:
                     made.append(_failed(error))
+        if len(made) != len(waiting):
+            raise PluginError(f"the tokenizer of `{modality}` gave {len(made)} code arrays for {len(waiting)} media")
         for (name, data), codes in zip(waiting, made, strict=True):
             self._done[name] = codes
             self._bytes -= _size(data)
@@ -197,6 +199,17 @@ def _failed(error: Exception, where: str = "") -> Failed:
         raise error
     text = f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}"
     return Failed(text if where in text else f"{where}: {text}")
+
+
+def _numbers(media: Any) -> npt.NDArray[np.float64] | None:
+    """The array that media are, or the first of those that they are a tuple of; None for media of another kind."""
+    if isinstance(media, tuple):
+        media = media[0] if media else None
+    try:
+        found = np.asarray(media)
+        return found.astype(np.float64) if found.dtype.kind in "biuf" else None
+    except Exception:  # whatever an object of a plugin's does when it is taken for an array
+        return None
 
 
 def _size(media: Any) -> int:

@@ -6,7 +6,7 @@
     header     JSON, padded with spaces so that the arrays start at a multiple of 64
     arrays     little endian, each at a multiple of 64 from the arrays' start
 
-The header says under `arrays` where each array lies (`[offset, dtype, size]`) and under `checksum` the BLAKE2b of all
+The header says under `arrays` where each array lies (`[offset, dtype, size]`) and under `checksum` the XXH3-128 of all
 that follows it. Nothing in a shard depends on when, where or by how many processes it was written.
 """
 
@@ -16,21 +16,27 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
+from mio.core.data.hashing import FileHashes, State
 from mio.core.errors import DataError
+from mio.core.files import write_bytes
 
 MAGIC = b"MIOCODES"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".shard"
 DTYPES = ("uint8", "uint16", "uint32", "uint64")
 
 _ALIGNMENT = 64
+_CHECKED = "shard"
+"""Kind of what is remembered of a shard's file: the checksum that its arrays were found to have."""
 _PREAMBLE = len(MAGIC) + 4 + 16
 
 Array = npt.NDArray[Any]
@@ -65,19 +71,15 @@ def write_shard(path: Path, header: Mapping[str, Any], arrays: Mapping[str, Arra
     text = json.dumps(full, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(_PREAMBLE + len(text)) % _ALIGNMENT)
     preamble = MAGIC + len(text).to_bytes(4, "little") + hashlib.blake2b(text, digest_size=16).digest()
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(preamble + text)
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_bytes(path, preamble + text + payload)
     written: dict[str, Any] = json.loads(text)
     return written
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
     """Header of a shard and where its arrays start. Raises `DataError` if it is no whole shard of this format."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give `mio tokenize` again")
     try:
         with path.open("rb") as file:
             preamble = file.read(_PREAMBLE)
@@ -104,16 +106,29 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, start
 
 
-def verify(path: Path) -> dict[str, Any]:
-    """Header of a shard whose every byte was checked. Raises `DataError` if one is wrong."""
+def verify(path: Path, hashes: FileHashes | None = None) -> dict[str, Any]:
+    """Header of a shard whose every byte was checked, now or, as `hashes` remember, since it last changed.
+
+    Raises `DataError` if one is wrong.
+    """
     header, start = read_header(path)
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        file.seek(start)
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
+    try:
+        before = State.of(path.stat())
+        name = str(path.absolute())
+        if hashes is not None and hashes.recall(_CHECKED, {name: before}).get(name) == header["checksum"]:
+            return header
+        now, digest = time.time_ns(), xxhash.xxh3_128()
+        with path.open("rb") as file:
+            file.seek(start)
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+            after = State.of(os.fstat(file.fileno()))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if digest.hexdigest() != header["checksum"]:
         raise DataError(f"{path}: its content is damaged; give `mio tokenize` again")
+    if hashes is not None and before == after and before.settled(now):
+        hashes.note(_CHECKED, [(name, before, header["checksum"])])
     return header
 
 
@@ -136,4 +151,4 @@ def map_arrays(path: Path, header: Mapping[str, Any], start: int) -> dict[str, A
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return xxhash.xxh3_128(content).hexdigest()

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.data.shards.format import map_arrays, read_header, shard_name
+from mio.core.data.hashing import FileHashes
+from mio.core.data.shards.format import map_arrays, read_header, shard_name, verify
 from mio.core.data.shards.shapes import Shape, StoredRecord
 from mio.core.data.shards.texts import open_text_tokens
 from mio.core.data.shards.writer import HOLE
@@ -24,15 +25,18 @@ _PARSED = 4096
 
 
 class Shard:
-    """One shard, mapped into memory. Its content is trusted once its header is: `verify` checks every byte.
+    """One shard, mapped into memory, every byte of which is as it was written.
 
     Texts bring their tokens where those of the tokenizer with the fingerprint `text` are beside the shard.
     """
 
-    def __init__(self, path: Path, text: str = "") -> None:
-        """Raises `DataError` if the file is no whole shard."""
+    def __init__(self, path: Path, text: str = "", hashes: FileHashes | None = None) -> None:
+        """`hashes` remember which files were checked. Raises `DataError` if the file is no whole shard."""
         self.path = path
+        verify(path, hashes)
         self.header, start = read_header(path)
+        if "modalities" not in self.header:
+            raise DataError(f"{path}: holds no records, but tokens of texts; give `mio tokenize` again")
         self._arrays = arrays = map_arrays(path, self.header, start)
         self.first: int = self.header["first"]
         # memoryviews give Python's integers several times faster than arrays do
@@ -40,7 +44,7 @@ class Shard:
             arrays[name].data for name in ("shape_of", "text_at", "item_at", "items", "text_ends")
         )
         self._text = arrays["text"].data
-        self._tokens = open_text_tokens(path, self.header["checksum"], text) if text else None
+        self._tokens = open_text_tokens(path, self.header["checksum"], text, hashes) if text else None
         self._books = {name: len(found["codebooks"]) for name, found in self.header["modalities"].items()}
         self._ends = {name: arrays[f"ends/{name}"].data for name in self._books}
         self._codes = {name: arrays[f"codes/{name}"] for name in self._books}
@@ -114,13 +118,24 @@ class Shard:
 class TokenisedSource:
     """The records of a tokenised source, by the folder of its shards. Shards are opened when they are first read."""
 
-    def __init__(self, folder: Path, records: int, shard_records: int, content: str, checksums: list[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: int,
+        shard_records: int,
+        content: str,
+        checksums: list[str],
+        source: str = "",
+        hashes: FileHashes | None = None,
+    ) -> None:
         """
         Args:
             records: how many there are.
             shard_records: how many each shard but the last holds.
             content: fingerprint of the source that was tokenised, where it had one.
             checksums: of each shard.
+            source: which every shard carries, where it is known.
+            hashes: remember which shards were found whole.
         """
         self.folder = folder
         self.fingerprint = content
@@ -131,6 +146,8 @@ class TokenisedSource:
         self._records = records
         self._size = shard_records
         self._checksums = checksums
+        self._source = source
+        self._hashes = hashes
         self._shards: list[Shard | None] = [None] * len(checksums)
 
     def __len__(self) -> int:
@@ -154,8 +171,10 @@ class TokenisedSource:
 
     def _open(self, number: int) -> Shard:
         path = self.folder / shard_name(number)
-        shard = Shard(path, self.text)
-        if shard.header["checksum"] != self._checksums[number]:
+        shard = Shard(path, self.text, self._hashes)
+        place = (self._source, number)
+        found = (shard.header.get("source"), shard.header.get("number"))
+        if shard.header["checksum"] != self._checksums[number] or (self._source and found != place):
             raise DataError(f"{path}: is not the shard that the folder's index names; give `mio tokenize` again")
         self._shards[number] = shard
         return shard

@@ -3,28 +3,36 @@
 tokens/NAME-SPLIT-DIGEST/     one source: dataset, split, options and filters
     source.json               what was tokenised, written before the first shard
     000000.shard ...
+    files.json                which files the source consists of, with their hashes
     index.json                the shards with their checksums, written after the last: the source is complete
 tokens/tokenizers/DIGEST/     tokenizers that `mio tokenize` trained
+tokens/hashes.sqlite          hashes of files, so that what has not changed is not read again
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mio.core.codecs import Codecs
 from mio.core.data.config import SourceConfig
+from mio.core.data.contents import FileList, SourceContent, sealed, told_changes, unsealed
+from mio.core.data.hashing import FileHashes
 from mio.core.data.shards.reader import TokenisedSource
 from mio.core.errors import DataError
+from mio.core.files import read_json, write_json
 from mio.core.modality import Source
 from mio.core.plugins import EnabledPlugins
 
-SOURCE, INDEX = "source.json", "index.json"
+__all__ = ["INDEX", "SOURCE", "TokenIndex", "TokenStore", "open_tokens", "write_json"]
+
+SOURCE, FILES, INDEX = "source.json", "files.json", "index.json"
+HASHES = "hashes.sqlite"
+_ADVICE = "delete it and give `mio tokenize` again"
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,28 @@ class TokenIndex:
     """Records that filters left out, by reason."""
     shards: list[str]
     """Checksum of each shard."""
+    source: str = ""
+    """Digest of what `source.json` says of the recipe, which every shard carries too."""
 
 
 def source_folder(root: Path, config: SourceConfig) -> Path:
     """Where the shards of a source of a recipe are: its name is a function of what is read, not of how it is used."""
-    told = {key: value for key, value in asdict(config).items() if key in ("dataset", "split", "options", "filters")}
-    digest = hashlib.blake2b(json.dumps(told, sort_keys=True, default=str).encode(), digest_size=6).hexdigest()
+    digest = _digest(told_source(config), 6)
     return root / f"{config.dataset.replace('/', '-')}-{config.split}-{digest}"
+
+
+def told_source(config: SourceConfig) -> dict[str, Any]:
+    """What decides which shards a source has, beside its content and the tokenizers."""
+    return {key: value for key, value in asdict(config).items() if key in ("dataset", "split", "options", "filters")}
+
+
+def source_digest(config: SourceConfig, shard_records: int) -> str:
+    """Which every shard of a source carries, so that those of another are known."""
+    return _digest({**told_source(config), "shard_records": shard_records}, 8)
+
+
+def _digest(content: Mapping[str, Any], size: int) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=size).hexdigest()
 
 
 def tokenizer_fingerprints(plugins: EnabledPlugins, codecs: Codecs) -> dict[str, str]:
@@ -74,45 +97,59 @@ def refuse_other_tokenizers(where: str, found: Mapping[str, str], wanted: Mappin
             )
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a small file whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
-    partial.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises `DataError` if the file is damaged."""
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_json(path, sealed(...))` wrote. Raises `DataError` if the file is damaged."""
+    content = read_json(path, _ADVICE)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is damaged ({error}); delete it and give `mio tokenize` again") from error
-    return content
+        return unsealed(content)
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); {_ADVICE}") from None
 
 
-def open_tokens(folder: Path) -> tuple[TokenisedSource, TokenIndex] | None:
-    """The records of a complete folder of shards; None if it is not complete. Raises `DataError` if it is damaged."""
+def write_index(folder: Path, index: TokenIndex) -> None:
+    """Marks a folder of shards as complete."""
+    write_json(folder / INDEX, sealed(asdict(index)))
+
+
+def open_tokens(folder: Path, hashes: FileHashes | None = None) -> tuple[TokenisedSource, TokenIndex] | None:
+    """The records of a complete folder of shards; None if it is not complete. Raises `DataError` if it is damaged.
+
+    `hashes` remember which shards were found whole.
+    """
     if not (folder / INDEX).is_file():
         return None
-    content = read_json(folder / INDEX)
+    content = read_sealed(folder / INDEX)
     try:
         index = TokenIndex(**content)
     except TypeError as error:
-        raise DataError(f"{folder / INDEX}: is of another version of mio; delete it and tokenise again") from error
-    return TokenisedSource(folder, index.records, index.shard_records, index.content, index.shards), index
+        raise DataError(f"{folder / INDEX}: is of another version of mio; {_ADVICE}") from error
+    source = TokenisedSource(
+        folder, index.records, index.shard_records, index.content, index.shards, index.source, hashes
+    )
+    return source, index
 
 
 class TokenStore:
-    """Finds the shards of a recipe's sources.
+    """Finds the shards of a recipe's sources, and knows what the sources consist of.
 
     Args:
         root: the folder of all tokenised sources.
         fingerprints: of the tokenizers at hand (see `tokenizer_fingerprints`).
         text: fingerprint of the text tokenizer.
+        tell: is told how far a hashing is that takes long.
     """
 
-    def __init__(self, root: Path, fingerprints: Mapping[str, str], text: str = "") -> None:
+    def __init__(
+        self, root: Path, fingerprints: Mapping[str, str], text: str = "", tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.root = root
+        self.hashes = FileHashes(root / HASHES, tell)
+        self.known: dict[str, str] = {}
+        """Fingerprints of sources by label, as another process found them."""
+        self.opened: dict[str, Source] = {}
+        """Sources by label that are open already."""
+        self.contents: dict[str, SourceContent] = {}
+        """Of the sources at hand, by label."""
         self._fingerprints = fingerprints
         self._text = text
         self.incomplete: list[str] = []
@@ -124,21 +161,47 @@ class TokenStore:
         Raises `DataError` if they were made by another tokenizer, or of other content than `raw` has; `raw` is None
         where the source itself is not at hand.
         """
+        content: SourceContent | None = None
+        if raw is not None:
+            content = self.contents[label] = SourceContent(raw, self.hashes, self.known.get(label))
         folder = source_folder(self.root, config)
-        opened = open_tokens(folder)
+        opened = open_tokens(folder, self.hashes)
         if opened is None:
-            if (folder / SOURCE).is_file():
+            if (folder / SOURCE).is_file() and str(folder) not in self.incomplete:
                 self.incomplete.append(str(folder))
             return None
         source, index = opened
+        if index.source not in ("", source_digest(config, index.shard_records)):
+            raise DataError(f"{label}: {folder / INDEX} is of another source; {_ADVICE}")
         refuse_other_tokenizers(f"{label}: {folder}", index.tokenizers, self._fingerprints)
-        if isinstance(raw, Sized) and (
-            len(raw) != index.records or getattr(raw, "fingerprint", index.content) != index.content
-        ):
-            raise DataError(
-                f"{label}: the source has changed since it was tokenised ({index.records} records then, {len(raw)} "
-                f"now); give `mio tokenize` again, or delete {folder}"
-            )
+        if content is not None:
+            self._refuse_changes(label, folder, index, content)
         source.text = self._text
         source.name_record = getattr(raw, "locate", source.name_record)
         return source
+
+    def fingerprint(self, label: str, records: Source) -> str:
+        """Fingerprint of a source's content, as it is or as it was tokenised."""
+        content = self.contents.get(label)
+        return str(getattr(records, "fingerprint", "")) if content is None else content.fingerprint
+
+    def _refuse_changes(self, label: str, folder: Path, index: TokenIndex, content: SourceContent) -> None:
+        records = len(content.records) if isinstance(content.records, Sized) else index.records
+        # a source that says nothing of its content is told by its number of records alone
+        if records == index.records and content.fingerprint in ("", index.content):
+            return
+        reason = f"{index.records} records then, {records} now"
+        if records == index.records:
+            reason = told_changes(changes_since(folder, content)) or "its content differs"
+        raise DataError(
+            f"{label}: the source has changed since it was tokenised ({reason}); give `mio tokenize` again, or delete "
+            f"{folder}"
+        )
+
+
+def changes_since(folder: Path, content: SourceContent) -> list[str]:
+    """Files of a source that have changed since it was tokenised; none where nothing tells."""
+    try:
+        return FileList.from_json(read_sealed(folder / FILES)).changes(content.files)
+    except (DataError, KeyError, TypeError, ValueError):
+        return []

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.data.hashing import FileHashes
 from mio.core.data.shards.format import Array, code_dtype, map_arrays, read_header, verify, write_shard
 from mio.core.errors import DataError
 from mio.core.modality import TextTokenizer, TokenisedText
@@ -43,16 +44,19 @@ def tokens_path(shard: Path, fingerprint: str) -> Path:
     return shard.with_name(f"{shard.stem}-{digest}{SUFFIX}")
 
 
-def open_text_tokens(shard: Path, checksum: str, fingerprint: str) -> TextTokens | None:
-    """Tokens of the texts of the shard with this checksum; None if they are not there, or of other texts."""
+def open_text_tokens(
+    shard: Path, checksum: str, fingerprint: str, hashes: FileHashes | None = None
+) -> TextTokens | None:
+    """Tokens of the texts of the shard with this checksum; None if they are not there, damaged, or of other texts."""
     path = tokens_path(shard, fingerprint)
     if not path.is_file():
         return None
     try:
+        verify(path, hashes)
         header, start = read_header(path)
     except DataError:
         return None
-    if header["shard"] != checksum or header["tokenizer"] != fingerprint:
+    if header.get("shard") != checksum or header.get("tokenizer") != fingerprint:
         return None
     arrays = map_arrays(path, header, start)
     return TextTokens(arrays["ids"], arrays["ends"].data)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mio import UserError
+from mio import UserError, number
 from mio.plugins.image.options import DTYPES, ImageOptions
 
 QUANTIZER = "seed_quantizer.pt"
@@ -48,7 +48,7 @@ class SeedOptions(ImageOptions):
     dtype: str = "float32"
     """Of the networks: `float32`, `bf16`, or `fp16` as in the published code on a GPU. Codes are always searched, and
     embedded again, in float32."""
-    batch_size: int = 1
+    batch_size: int = number(1, 1, 4096)
     """Images per forward pass. Smaller batches are filled up, so that kernels, and with them codes, stay the same."""
     resize: str = "bicubic"
     """How an image is brought to 224 x 224, its aspect ratio not kept: `bicubic` (`ImageTokenizer.processor` of the
@@ -57,13 +57,13 @@ class SeedOptions(ImageOptions):
     """Subtracted from pixels in [0, 1]: red, green, blue. CLIP's."""
     std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711)
     """Divides what is left."""
-    steps: int = 20
+    steps: int = number(20, 1, 10_000)
     """Denoising steps of unCLIP."""
-    guidance: float = 10.0
+    guidance: float = number(10.0, 0, 1000)
     """Scale of its classifier-free guidance, against an embedding of zeros."""
-    noise_level: int = 0
+    noise_level: int = number(0, 0, 999)
     """Noise added to the image embedding, as a step of unCLIP's own schedule."""
-    seed: int = 0
+    seed: int = number(0, 0, 2**63 - 1)
     """Of the noise that unCLIP starts from: the same codes give the same image."""
 
     def __post_init__(self) -> None:

@@ -1,0 +1,46 @@
+"""Text for a terminal: what comes from data, files and plugins is shown; it neither acts nor is taken for markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# control characters but for tab and line feed, characters that turn the direction of writing, halves of surrogate pairs
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BEYOND_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """The text with every character that a terminal would act on written as an escape: `\\x1b`, `\\u202e`."""
+    return _ACTING.sub(lambda found: _escape(found[0]), text)
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """JSON for a terminal: the same content, with such characters as `\\u009b`."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    return _BEYOND_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def console(stderr: bool = False, quiet: bool = False, file: TextIO | None = None, width: int | None = None) -> Console:
+    """A console that prints text as it is: no markup, no emoji codes, no colours of its own in it, nothing that acts.
+
+    What has a style is given as `rich.text.Text`, made of text that is `plain`.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            options |= {"markup": False, "emoji": False, "highlight": False}
+            return super().render_str(plain(text), **options)
+
+    return PlainConsole(stderr=stderr, quiet=quiet, file=file, width=width, markup=False, emoji=False, highlight=False)

@@ -1,0 +1,150 @@
+"""The frames of MPEG audio (MP3, MP2), found one by one: how many there are is written nowhere that can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MPEG1, _LAYERS = 3, {3: 1, 2: 2, 1: 3}
+_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
+_KBITS = {
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+"""Kilobits per second by MPEG-1 or later, and layer."""
+_LEADING = 1 << 16
+"""Bytes before the first frame that may be something else."""
+_SURE = 3
+"""Frames in a row that make a beginning."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the four bytes at the beginning of a frame say."""
+
+    stream: tuple[int, int, int]
+    """Version, layer and samples per second: the same in all frames of a stream."""
+    size: int
+    """Bytes of the frame."""
+    samples: int
+    mono: bool
+
+
+def header(content: bytes, place: int) -> Header | None:
+    """The header of the frame at `place`, if there is one."""
+    head = content[place : place + 4]
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, _LAYERS.get(head[1] >> 1 & 3)
+    kbits, rate = head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer is None or rate == 3 or kbits in (0, 15) or head[3] & 3 == 2:
+        return None
+    first = version == _MPEG1
+    hertz, bits, padding = _RATES[version][rate], 1000 * _KBITS[first, layer][kbits], head[2] >> 1 & 1
+    samples = 384 if layer == 1 else 1152 if layer == 2 or first else 576
+    size = (12 * bits // hertz + padding) * 4 if layer == 1 else samples // 8 * bits // hertz + padding
+    return Header((version, layer, hertz), size, samples, head[3] >> 6 == 3)
+
+
+def _sure(content: bytes, place: int) -> bool:
+    """Whether some frames of one stream follow each other here; fewer will do if the content ends behind them."""
+    stream = None
+    for number in range(_SURE):
+        found = header(content, place)
+        if found is None or (stream is not None and found.stream != stream):
+            return number > 0 and place == len(content)
+        stream = found.stream
+        place += found.size
+    return True
+
+
+def begin(content: bytes, start: int = 0, within: int = _LEADING) -> int | None:
+    """Where the first frame is, if it is `within` so many bytes."""
+    place = start - 1
+    while (place := content.find(b"\xff", place + 1, start + within)) >= 0:
+        if _sure(content, place):
+            return place
+    return None
+
+
+def id3_size(content: bytes, place: int = 0) -> int:
+    """Bytes of the ID3v2 tag at `place`; 0 if there is none."""
+    head = content[place : place + 10]
+    if head[:3] != b"ID3" or len(head) < 10 or any(byte & 0x80 for byte in head[6:]):
+        return 0
+    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+    return size + (20 if head[5] & 0x10 else 10)
+
+
+def _tag_size(content: bytes, place: int) -> int:
+    """Bytes of a tag between or behind the frames; 0 if there is none."""
+    if content[place : place + 3] == b"TAG":
+        return 128
+    if content[place : place + 8] == b"APETAGEX":
+        return int.from_bytes(content[place + 12 : place + 16], "little") + 32
+    if content[place : place + 11] == b"LYRICSBEGIN":
+        end = content.find(b"LYRICS200", place)
+        return end + 9 - place if end >= 0 else 0
+    return id3_size(content, place)
+
+
+def _said(content: bytes, place: int, found: Header) -> int | None:
+    """Frames by the Xing, Info or VBRI header that the frame at `place` is, 0 if it does not say, None if none."""
+    version, _, _ = found.stream
+    side = (17 if found.mono else 32) if version == _MPEG1 else (9 if found.mono else 17)
+    name = place + 4 + side
+    if content[name : name + 4] in (b"Xing", b"Info"):
+        return int.from_bytes(content[name + 8 : name + 12], "big") if content[name + 7] & 1 else 0
+    if content[place + 36 : place + 40] == b"VBRI":
+        return int.from_bytes(content[place + 50 : place + 54], "big")
+    return None
+
+
+def frames(content: bytes, whole: bool, seconds: float) -> bytes | None:
+    """The frames of `content` one behind the other, without tags and what else there is; None if it is no MPEG audio.
+
+    The first is a header if there is one whose number of frames is right: then decoders know what encoders added.
+
+    Args:
+        whole: whether the content goes to the end of the file.
+        seconds: frames for a little longer than this are enough.
+
+    Raises `ValueError` for a stream that is damaged or cut off.
+    """
+    place = begin(content)
+    if place is None:
+        return None
+    first = header(content, place)
+    assert first is not None
+    said = _said(content, place, first)
+    spans: list[tuple[int, int]] = []
+    wanted = seconds * first.stream[2] / first.samples + 4
+    while place < len(content) and len(spans) < wanted:
+        found = header(content, place)
+        if found and found.stream == first.stream:
+            if place + found.size > len(content):
+                if whole:
+                    raise ValueError("the file was cut off: it ends within a frame")
+                break
+            spans.append((place, place + found.size))
+            place += found.size
+        elif tag := _tag_size(content, place):
+            place += tag
+        else:
+            if beyond := begin(content, place + 1, 16 * _LEADING):
+                raise ValueError(f"{beyond - place} bytes among its frames are none, or of another stream")
+            break
+    more = len(spans) >= wanted or not whole
+    used = sum(end - start for start, end in spans)
+    if not more:
+        count = len(spans) - (said is not None)
+        if said and count < said - 1:
+            raise ValueError(f"the file was cut off: {count} of {said} frames are there")
+        if len(content) - place > used:
+            raise ValueError("more than half of it is no sound")
+        if said is not None and count != said:
+            spans = spans[1:]
+    return b"".join(content[start:end] for start, end in spans)

@@ -1,0 +1,110 @@
+"""How the frames of a file are meant to be seen: turned, mirrored, of square pixels, on white where transparent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Picture = npt.NDArray[np.uint8]
+
+WIDEST = 16
+"""Largest ratio of a pixel's sides; more is damage."""
+
+_ROWS = 256
+"""Of a picture that are put on white at a time."""
+
+_STRAIGHT = 0.02
+"""Sine of the largest angle, about a degree, by which a turn may differ from quarters of a full one."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """What a stream says about how its frames are shown."""
+
+    pixel: float = 1.0
+    """Width of a pixel by its height."""
+    turn: int = 0
+    """Degrees clockwise by the stream's tag `rotate`, which older programs wrote. A frame's own matrix comes first."""
+
+    @classmethod
+    def of(cls, stream: Any) -> Display:
+        """Of PyAV's stream. Raises `ValueError` for what cannot be honoured."""
+        ratio = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+        if not 1 / WIDEST <= ratio <= WIDEST:
+            raise ValueError(f"its pixels are said to be {ratio:g} times as wide as high")
+        tag = tag_of(stream, "rotate") or "0"
+        try:
+            turn = float(tag)
+        except ValueError:
+            raise ValueError(f"its tag `rotate` is {tag!r}, which is no angle") from None
+        if turn % 90:
+            raise ValueError(_tilted(turn))
+        return cls(ratio, int(turn) % 360)
+
+    def picture(self, frame: Any, side: int) -> Picture:
+        """The frame as RGB `[H, W, 3]`, its longer side at most `side`.
+
+        Raises `ValueError` for a turn that cannot be honoured, and FFmpeg's errors for colours that it does not know.
+        """
+        wide = frame.width * self.pixel
+        shrink = min(1.0, side / max(wide, frame.height))
+        size = max(1, round(wide * shrink)), max(1, round(frame.height * shrink))
+        return np.ascontiguousarray(self._upright(frame, _converted(frame, *size)))
+
+    def _upright(self, frame: Any, picture: Picture) -> Picture:
+        matrix = _matrix(frame)
+        if matrix is None:
+            return np.rot90(picture, -self.turn // 90) if self.turn else picture
+        # a pixel at (x, y) goes to (a x + c y, b x + d y), of which all but two are zero
+        a, b, c, d = matrix
+        across, along = max(abs(b), abs(c)), max(abs(a), abs(d))
+        if min(across, along) > _STRAIGHT * max(across, along) or not across + along:
+            raise ValueError(_tilted(math.degrees(math.atan2(b, a))))
+        if across > along:
+            picture, x, y = picture.swapaxes(0, 1), c, b
+        else:
+            x, y = a, d
+        return picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+
+
+def tag_of(stream: Any, name: str) -> str:
+    """A stream's tag, which some containers write in capitals; empty if it has none of this name."""
+    return next((value for key, value in stream.metadata.items() if key.lower() == name), "")
+
+
+def _tilted(degrees: float) -> str:
+    return f"it is to be turned by {degrees:g} degrees, and only quarters of a full turn are known; encode it upright"
+
+
+def _matrix(frame: Any) -> tuple[int, int, int, int] | None:
+    """The part of the frame's display matrix that turns, mirrors and scales, as (a, b, c, d); None if it has none."""
+    found = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if found is None:
+        return None
+    a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _converted(frame: Any, width: int, height: int) -> Picture:
+    """The frame as RGB `[height, width, 3]`."""
+    if not any(component.is_alpha for component in frame.format.components) and frame.format.name != "pal8":
+        return np.asarray(frame.to_ndarray(width=width, height=height, format="rgb24"), np.uint8)
+    from av import VideoFrame
+
+    pixels = frame.to_ndarray(format="rgba")
+    if (pixels[..., 3] == 255).all():
+        return np.asarray(frame.to_ndarray(width=width, height=height, format="rgb24"), np.uint8)
+    # onto white before it is made smaller, lest colours that nobody is to see bleed into others
+    white = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for row in range(0, len(pixels), _ROWS):
+        some = pixels[row : row + _ROWS].astype(np.uint16)
+        opaque = some[..., 3:]
+        white[row : row + _ROWS] = (some[..., :3] * opaque + 255 * (255 - opaque) + 127) // 255
+    if white.shape[:2] == (height, width):
+        return white
+    flat = VideoFrame.from_ndarray(white, format="rgb24")
+    return np.asarray(flat.to_ndarray(width=width, height=height, format="rgb24"), np.uint8)
