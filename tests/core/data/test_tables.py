@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 
 import datasets
@@ -11,7 +12,7 @@ import pytest
 from test_readers import KINDS
 
 from mio.core.data.readers import open_reader
-from mio.core.data.readers.arrow_files import Unreadable, check_parquet, check_streams, open_arrow_files, row_of
+from mio.core.data.readers.arrow_files import Unreadable, check_parquet, check_streams, open_arrow_files, rows_of
 from mio.core.errors import DataError
 
 
@@ -98,10 +99,13 @@ def test_damaged_parquet_files_are_named(tmp_path):
 def test_a_cell_that_python_cannot_hold_costs_nothing_but_itself():
     no_text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
     far = pa.array([2**62], pa.timestamp("us"))
-    row = row_of(pa.table({"caption": ["a"], "far": far, "text": no_text}))
+    [row] = rows_of(pa.table({"caption": ["a"], "far": far, "text": no_text}))
     assert row["caption"] == "a"
     assert isinstance(row["far"], Unreadable)
     assert isinstance(row["text"], Unreadable)
+    dates = rows_of(pa.table({"caption": ["a", "b"], "date": pa.array([0, 2**30], pa.date32())}))
+    assert (dates[0], dates[1]["caption"]) == ({"caption": "a", "date": datetime.date(1970, 1, 1)}, "b")
+    assert isinstance(dates[1]["date"], Unreadable)
 
 
 def test_both_forms_of_arrow_files_are_read(tmp_path):

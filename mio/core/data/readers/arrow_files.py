@@ -39,15 +39,20 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def row_of(table: Any) -> dict[str, Any]:
-    """The cells of an Arrow table of one row; what is unreadable costs its cell, not the row."""
-    row = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        try:
-            [row[name]] = column.to_pylist()
-        except (ValueError, OverflowError, ArithmeticError, LookupError, TypeError):
-            row[name] = Unreadable()
-    return row
+def rows_of(table: Any) -> list[dict[str, Any]]:
+    """The rows of an Arrow table; what is unreadable costs its cell, not its row."""
+    columns = [_cells(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _cells(column: Any) -> list[Any]:
+    try:
+        cells: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, ArithmeticError, LookupError, TypeError):
+        if len(column) == 1:
+            return [Unreadable()]
+        cells = [_cells(column.slice(index, 1))[0] for index in range(len(column))]
+    return cells
 
 
 def check_parquet(paths: Sequence[Path], needed: Set[str] | None) -> ParquetFiles:
