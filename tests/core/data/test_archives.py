@@ -141,6 +141,15 @@ def test_of_several_files_of_a_modality_the_plain_one_counts_and_columns_name_th
     assert contents(walk, columns={"50.skt": "sketch"}) == [{"sketch": b"b"}]
 
 
+def test_patterns_leave_hidden_files_out(tmp_path):
+    for name in ("a.tar", "b.tar"):
+        written(tmp_path / name)
+    (tmp_path / "._a.tar").write_bytes(b"\0\5\x16\7")
+    assert contents(tmp_path / "*.tar") == expected() * 2
+    with pytest.raises(DataError, match=r"\._a\.tar: is no whole tar archive"):
+        opened(tmp_path / "._a.*")
+
+
 def test_members_of_a_sample_need_not_be_neighbours(tmp_path):
     files = sorted(FILES, key=lambda pair: pair[0][-3:])
     assert contents(written(tmp_path / "a.tar", files)) == expected()

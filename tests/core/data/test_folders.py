@@ -205,6 +205,7 @@ def test_hidden_files_are_no_records_and_links_are_followed(tmp_path):
     (tmp_path / "all/dogs").symlink_to(tmp_path / "dogs")
     (tmp_path / "all/cats/round").symlink_to(tmp_path / "all")
     os.mkfifo(tmp_path / "all/pipe.skt")
+    assert opened(tmp_path / "all").notes == ["files that nothing reads: .db (1)"]
     cat, dog, pipe = records(tmp_path / "all")
     assert cat == {"sketch": "a.skt", "name": "a", "label": "cats"}
     assert dog == {"sketch": "d.skt", "name": "d", "label": "dogs"}

@@ -110,6 +110,36 @@ def test_preflight_reads_every_record_of_a_users_file_and_lists_broken_ones(tmp_
     assert report["skipped"] == {"broken": 4}
 
 
+def test_lines_of_a_table_are_counted_one_by_one_and_notes_are_reported(tmp_path):
+    import io
+    import tarfile
+
+    class Reading(Plugins):
+        def datamodule(self, modality):  # noqa: ARG002
+            return None
+
+    lines = ["file_name,word,number", *(f"{i}.xyz,abc,{i}" for i in range(9)), "9.xyz,abc,9,more"]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    options = {"path": str(tmp_path), "fields": {"x": "text"}}
+    with pytest.raises(DataError, match=r"10 of 10 records.*metadata\.csv:2: .*nothing reads files like '0\.xyz'"):
+        checked(made_recipe(dataset="folder", options=options), Reading())
+    (tmp_path / "metadata.csv").write_text("\n".join(lines).replace("file_name", "x_file_name"))
+    recipe = made_recipe(dataset="folder", options=options)
+    recipe.data.max_skipped = 0.1
+    report = checked(recipe, Reading())["pairs/letters"]
+    assert (report["records"], report["broken"]) == (10, 1)
+    assert "metadata.csv:11: has 4 fields, the header has 3" in report["problems"][0]
+
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in (("1.json", b'{"word": "abc", "number": 3}'), ("1.npy", b"?"), ("LICENSE", b"?")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    recipe = made_recipe(dataset="webdataset", options={"path": str(tmp_path / "a.tar")})
+    [note] = checked(recipe, Reading())["pairs/letters"]["notes"]
+    assert note.endswith(": without an ending (1), .npy (1)")
+
+
 def test_broken_records_of_a_plugin_name_the_record_and_the_error():
     recipe = made_recipe(options={"broken": [7]})
     with pytest.raises(DataError, match=r"1 of 50 records.*record 7: OSError: disk trouble at 7"):

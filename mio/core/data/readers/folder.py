@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,10 @@ class MediaFolder:
             self._read_tables(self._tables, media)
         else:
             self._list(media)
+            others = Counter(path.suffix.lower() or path.name for path in files if path.name not in self._endings)
+            if others:
+                counts = ", ".join(f"{ending} ({count:,})" for ending, count in others.most_common(10))
+                self.notes.append(f"files that nothing reads: {counts}{', ...' if len(others) > 10 else ''}")
         if not self._rows:
             if self._tables:
                 raise DataError(f"{self._tables[0]}: holds no records")
@@ -179,7 +184,9 @@ class MediaFolder:
         if field:
             self._fields[field] = modality
         start = Path() if self._elsewhere else folder.relative_to(self._folder)
-        paths = [str(start / name) for name in names]
+        paths = [
+            str(start / name.replace("\\", "/")) for name in names
+        ]  # tables from Windows, as `datasets` reads them
         _add(row, field or modality, paths if several else paths[0])
 
 
@@ -208,7 +215,8 @@ def _files_of(folder: Path, row: Mapping[str, Any]) -> list[str]:
     for column, value in row.items():
         if metadata.is_file_column(column):
             names = value if isinstance(value, list) else [value]
-            found += [os.path.normpath(folder / name) for name in names if isinstance(name, str) and name]
+            names = [name.replace("\\", "/") for name in names if isinstance(name, str) and name]
+            found += [os.path.normpath(folder / name) for name in names]
     return found
 
 

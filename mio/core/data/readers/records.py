@@ -292,14 +292,22 @@ def files_named(read: Callable[[], Any]) -> list[str]:
 
 
 def files_of(pattern: str, what: str) -> list[Path]:
-    """Files that a path or shell-style pattern names, sorted. Raises `DataError` if there are none."""
+    """Files that a path or shell-style pattern names, sorted; hidden ones only if it names them as such.
+
+    Raises `DataError` if there are none.
+    """
     path = Path(pattern)
     if path.is_file():
         return [path]
     anchor = Path(path.anchor) if path.is_absolute() else Path()
     inside = str(path.relative_to(anchor)) if path.is_absolute() else pattern
-    found = (
-        sorted(found for found in anchor.glob(inside) if found.is_file()) if any(c in pattern for c in "*?[") else []
+    told = Path(pattern).parts
+    matches = anchor.glob(inside) if any(c in pattern for c in "*?[") else ()
+    found = sorted(
+        match
+        for match in matches
+        if match.is_file()
+        and not any(part[0] == "." and part not in told and told[-1][0] != "." for part in match.parts)
     )
     if not found:
         raise DataError(

@@ -80,7 +80,7 @@ def resolved(found: Iterable[Member]) -> list[Member]:
                 break
             aim = places.get((link.section, target.link))
             if aim is None:
-                problem = f"is a link to `{target.link}`, which the archive does not hold"
+                problem = f"is a link to `{printable(target.link)}`, which the archive does not hold"
                 target = replace(target, link="", problem=problem)
             else:
                 target = aim
@@ -111,6 +111,11 @@ def content(file: BinaryIO, member: Member, where: str) -> bytes:
             return stream.read() if stream else b""
     except (tarfile.TarError, ValueError, IndexError, EOFError) as error:
         raise DataError(f"{where}: damaged sparse file: {error}") from error
+
+
+def printable(name: str) -> str:
+    """A name from an archive as a message shows it: in one line, without control characters."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 class _Walk:
@@ -195,7 +200,9 @@ class _Walk:
         linked = kind in (b"1", b"2")
         if not (linked or kind in (b"3", b"4", b"5", b"6")):
             if offset + size > self._size:
-                raise DataError(f"{self._path}: is cut short within its member `{name}`, or its size is damaged")
+                raise DataError(
+                    f"{self._path}: is cut short within its member `{printable(name)}`, or its size is damaged"
+                )
             self._at += -(-size // BLOCK) * BLOCK
         if kind in (b"5", b"V", b"D", b"N") or (kind in (b"\0", b"0") and raw.endswith(b"/")):
             return None

@@ -86,7 +86,7 @@ class WebDataset:
     def locate(self, index: int) -> str:
         """Archive and sample."""
         number, key, _ = self._samples[index]
-        return f"{self._paths[number]}: {printable(key)}"
+        return f"{self._paths[number]}: {tar.printable(key)}"
 
     def __getitem__(self, index: int) -> Record:
         number, _, members = self._samples[index]
@@ -96,7 +96,7 @@ class WebDataset:
         with self._paths[number].open("rb") as file:
             for column, (ending, member) in columns.items():
                 if self._columns is None or column in self._columns:
-                    row[column] = self._read(file, ending, member, f"{where}.{printable(ending)}")
+                    row[column] = self._read(file, ending, member, f"{where}.{tar.printable(ending)}")
             for ending, [member] in members.items():
                 if _last(ending) == "json" and ending not in columns:
                     self._add_json(row, columns, file, ending, member, where)
@@ -108,8 +108,8 @@ class WebDataset:
         media: dict[str, list[str]] = {}
         for ending, [member, *more] in members.items():
             if more:
-                names = ", ".join(printable(one.name) for one in (member, *more))
-                raise DataError(f"{where}: has `{printable(ending)}` more than once: {names}; keep one of them")
+                names = ", ".join(tar.printable(one.name) for one in (member, *more))
+                raise DataError(f"{where}: has `{tar.printable(ending)}` more than once: {names}; keep one of them")
             last = _last(ending)
             if last in _TEXT or (ending in self._named and last != "json"):
                 columns[ending] = ending, member
@@ -125,8 +125,8 @@ class WebDataset:
             if len(plain) != 1:
                 raise DataError(
                     f"{where}: has several {modality} files, with the endings "
-                    f"{', '.join(map(printable, endings))} (what follows the first dot of a name). Say which it is by "
-                    f"the option `columns`, as `columns: {{{printable(endings[0])}: {modality}}}`, or give each "
+                    f"{', '.join(map(tar.printable, endings))} (what follows the first dot of a name). Say which by "
+                    f"the option `columns`, as `columns: {{{tar.printable(endings[0])}: {modality}}}`, or give each "
                     "sample a name without dots"
                 )
             [member] = members[plain[0]]
@@ -151,7 +151,7 @@ class WebDataset:
         member: tar.Member,
         where: str,
     ) -> None:
-        place = f"{where}.{printable(ending)}"
+        place = f"{where}.{tar.printable(ending)}"
         try:
             found = json.loads(tar.content(file, member, place))
         except (ValueError, RecursionError) as error:
@@ -205,11 +205,6 @@ class WebDataset:
             plain = _plain(found)
             unread += [ending for ending in found if len(plain) == 1 and ending not in plain]
         return unread
-
-
-def printable(name: str) -> str:
-    """A name from an archive as a message shows it: in one line, without control characters."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 def _last(ending: str) -> str:
