@@ -96,7 +96,7 @@ def content(folder):
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in ("tokenizers", "hashes.sqlite")
+        if path.is_file() and not path.relative_to(folder).parts[0].startswith(("tokenizers", "hashes.sqlite"))
     }
 
 

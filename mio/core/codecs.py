@@ -108,7 +108,14 @@ class Codecs:
                     f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}` that can "
                     "be read"
                 )
-            figures[name] = self.tokenizer(name).fit(given, seed)
+            try:
+                figures[name] = self.tokenizer(name).fit(given, seed)
+            except (ArithmeticError, ValueError) as error:
+                reason = (f"{error}".splitlines() or [type(error).__name__])[0]
+                raise DataError(
+                    f"the tokenizer of `{name}` cannot be trained on {len(given)} items of the recipe's sources: "
+                    f"{reason} Look for items that are empty or extreme"
+                ) from error
             partial = folder / f"{name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -170,10 +177,11 @@ class Codecs:
         found = []
         for item in items:
             with contextlib.suppress(DataError):
-                found.append(self._opened(item))
+                found.append(self.opened(item))
         return found
 
-    def _opened(self, media: Media) -> Media:
+    def opened(self, media: Media) -> Media:
+        """Media with its file read. Raises `DataError` if that cannot be done."""
         if not isinstance(media.data, Path):
             return media
         module = self._plugins.datamodule(media.modality)
@@ -199,7 +207,7 @@ class Codecs:
             self._memory.move_to_end(name)
             return codes
         tokenizer: Tokenizer = self.tokenizer(value.modality)
-        codes = np.asarray(tokenizer.encode([self._opened(value).data])[0])
+        codes = np.asarray(tokenizer.encode([self.opened(value).data])[0])
         self._memory[name] = codes
         if len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
@@ -210,7 +218,7 @@ class Codecs:
         if media.tokenised:
             return list(media.data)
         splitter: Splitter = self.tokenizer(media.modality)
-        return splitter.split(self._opened(media))
+        return splitter.split(self.opened(media))
 
     def decode(self, modality: str, codes: Any) -> Any:
         """Media of codes `[Q, F]`, or of a list of parts' media."""
@@ -218,7 +226,7 @@ class Codecs:
 
     def originals(self, items: Iterable[Media]) -> list[Any]:
         """Media as they are, files read."""
-        return [self._opened(item).data for item in items]
+        return [self.opened(item).data for item in items]
 
     def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
         """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""

@@ -9,7 +9,7 @@ from dataclasses import fields
 from inspect import getattr_static
 from typing import Any
 
-from mio.core.modality import TEXT, DataModule, Frames, Modality, Task, Template, Trainable
+from mio.core.modality import OPTIONAL, TEXT, DataModule, Frames, Modality, Task, Template, Trainable
 from mio.core.suggest import nearest
 
 LAYOUTS = ("flat", "codebook_major", "frame_major", "delayed")
@@ -146,9 +146,10 @@ def template_fields(text: str) -> list[str]:
     for _, name, spec, conversion in TEMPLATE_FORMATTER.parse(text):
         if name is None:
             continue
-        if not name.isidentifier() or spec or conversion:
+        field = name.removesuffix(OPTIONAL)
+        if not field.isidentifier() or spec or conversion:
             raise ValueError(f"`{{{name}}}` must be a plain field name in braces; double a literal brace")
-        names.append(name)
+        names.append(field)
     return names
 
 
@@ -163,6 +164,8 @@ def datamodule_problems(module: Any) -> list[str]:
         found.append(f"`suffixes`: {module.suffixes!r} must be a tuple of lower-case endings with their dot")
     if module.suffixes and module.read is None:
         found.append("`read`: `suffixes` are given, but nothing reads them")
+    if not _is_tuple_of(module.names, lambda name: isinstance(name, str) and bool(NAME.fullmatch(name))):
+        found.append(f"`names`: {module.names!r} must be a tuple of words of lower-case letters, digits and `_`")
     if not isinstance(module.templates, Mapping):
         found.append(f"`templates`: {kind(module.templates)} must be a mapping of tuples of templates")
     else:

@@ -33,8 +33,8 @@ class Segment(NamedTuple):
 
     content: Value | Special
     role: str
-    supervised: bool
-    """Whether its tokens are targets, weighted by role and kind."""
+    supervised: float
+    """Whether its tokens are targets, weighted by role and kind; a number is a further factor, of the record's own."""
     view: str = UNDERSTAND
     """Of media: which codebooks its span carries."""
 
@@ -51,9 +51,18 @@ def given(contents: Iterable[Value], *, role: str = PROMPT, supervised: bool = T
     return [Segment(content, role, supervised, UNDERSTAND) for content in contents]
 
 
-def written(contents: Iterable[Value]) -> list[Segment]:
-    """Segments of what the model is to write."""
-    return [Segment(content, RESPONSE, True, GENERATE) for content in contents]
+def written(contents: Iterable[Value], supervised: float = True) -> list[Segment]:
+    """Segments of what the model is to write, or, unsupervised, of what it could have written."""
+    return [Segment(content, RESPONSE, supervised, GENERATE) for content in contents]
+
+
+def blank(value: object) -> bool:
+    """Whether a piece of content, or a list of them, holds nothing: no media, no codes, white space alone."""
+    if isinstance(value, str):
+        return not value or value.isspace()
+    if isinstance(value, list | tuple):
+        return all(map(blank, value))
+    return value is None
 
 
 def plain_document(prompt: Sequence[Value], response: Sequence[Value]) -> Document:

@@ -136,6 +136,10 @@ def fit_stage(
     for label, told in checked.items():
         for note in told.get("notes", ()):
             console.print(f"{label}: {note}", highlight=False, markup=False)
+    for label, found in checked.items():
+        if found["unknown"]:
+            unused = ", ".join(f"{what} ({count:,} records)" for what, count in found["unknown"].items())
+            console.print(f"{label}: not used: {unused}", highlight=False, markup=False)
     trained = train(recipe, folder, manager, vocabulary, data, parent, ranks, console)
     summary = {
         "recipe": fingerprint(recipe),

@@ -28,10 +28,13 @@ class Guard:
         """Why the last step was no ordinary one, in words; empty if it was."""
         self._losses: deque[float] = deque(maxlen=max(2, config.spike_window))
 
-    def judge(self, loss: float, norm: float) -> str:
-        """`TRAIN`, `SKIP` or `STOP` for a step of this loss and gradient norm."""
+    def judge(self, loss: float, norm: float, weight: float = 1.0) -> str:
+        """`TRAIN`, `SKIP` or `STOP` for a step of this loss, gradient norm and sum of loss weights."""
         verdict, self.reason = TRAIN, ""
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not weight:
+            self.reason = "nothing of it has a weight in the loss"
+            verdict = SKIP
+        elif not (math.isfinite(loss) and math.isfinite(norm)):
             self.not_finite += 1
             self.reason = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient norm is {norm:g}"
             verdict = SKIP

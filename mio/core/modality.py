@@ -21,6 +21,9 @@ else:
 TEXT = "text"
 """Name of the modality whose tokens are the backbone's own text tokens."""
 
+OPTIONAL = "?"
+"""Ends the name of a template's field that may be empty or missing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
@@ -116,7 +119,8 @@ Value = str | Media | Codes
 
 Record = Mapping[str, Any]
 """Fields of one record. A field holds a `Value` or a list of them. The field `messages` makes it a conversation,
-`[{"role": ..., "content": [Value, ...]}, ...]`; the field `parts` alone makes it an interleaved document."""
+`[{"role": ..., "content": [Value, ...]}, ...]`, where a turn may have a `weight`; the field `parts` alone makes it an
+interleaved document."""
 
 
 class Source(Protocol):
@@ -134,7 +138,8 @@ SourceFactory = Callable[[str, Mapping[str, Any]], Source]
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Turns a record into a document. Both strings may hold `{field}`; a literal brace is doubled.
+    """Turns a record into a document. Both strings may hold `{field}`, or `{field?}` where there may be none; a literal
+    brace is doubled.
 
     `prompt` is what is given, `response` what the model is to say. In chat form the prompt is the user's turn and the
     response the assistant's. Media of the prompt take the view `understand`, media of the response `generate`.
@@ -235,6 +240,9 @@ class DataModule:
     """Opens a file as what the tokenizer takes. Raises for a file that is damaged or of another kind."""
     suffixes: tuple[str, ...] = ()
     """File name endings that `read` understands, lower case with the dot."""
+    names: tuple[str, ...] = ()
+    """What data call this modality beside its own name. A name N stands for the placeholder `<N>` in the text of
+    conversations, for the columns N and Ns of media beside them, and for parts of the type N."""
     templates: Mapping[str, tuple[Template, ...]] = field(default_factory=dict)
     """Named template sets; a recipe picks one per source and may replace it."""
     filters: Mapping[str, Filter] = field(default_factory=dict)

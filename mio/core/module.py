@@ -134,7 +134,7 @@ class MioModule(LightningModule):
         # data parallelism averages gradients over the ranks: undo that together with the constant divisor
         factor = self._elements * self.replicas / max(self.totals.weight, 1e-8)
         self.grad_norm = factor * gradient_norm(self.parameters())
-        verdict = self.guard.judge(self.totals.loss, self.grad_norm)
+        verdict = self.guard.judge(self.totals.loss, self.grad_norm, self.totals.weight)
         if self.guard.reason:
             self.on_bad_step(verdict, self._passes)
         self._passes = []

@@ -114,7 +114,7 @@ class Renderer:
         length = 0
         for segment in document.segments:
             media = self._pieces(segment, pieces)
-            weight = self._weights[segment.role, media] if segment.supervised else 0.0
+            weight = self._weights[segment.role, media] * segment.supervised if segment.supervised else 0.0
             for piece in pieces[len(weights) :]:
                 weights.append(weight)
                 if media:
@@ -132,6 +132,13 @@ class Renderer:
         for segment in document.segments[: document.answer]:
             self._pieces(segment, pieces)
         return np.concatenate(pieces, dtype=np.int32)
+
+    def learns(self, document: Document) -> bool:
+        """Whether anything of a document has a weight in the loss. Takes next to no time."""
+        for content, role, supervised, _ in reversed(document.segments):
+            if supervised and self._weights[role, not isinstance(content, str | Special)] > 0 and content != "":
+                return True
+        return False
 
     def measure(self, document: Document) -> int | None:
         """Tokens of a document, without making them. None where that is as much work as `render`: the document holds

@@ -1,7 +1,8 @@
 """Templates: a record becomes a document.
 
 A template's strings hold `{field}`; a literal brace is doubled. A field may be text, media, codes, or a list of them;
-a number counts as text.
+a number counts as text. A field without content, or of white space alone, costs the record, so that no answer is learnt
+from nothing; one that may be empty or missing is written `{field?}`.
 
 Each literal and each text field is a piece that is tokenised by itself, so that lengths add up and a prompt's tokens
 do not depend on what follows. Only where a literal ends in a space directly before text does the space move to the
@@ -11,15 +12,16 @@ moves from the prompt to the response: write it at the start of the response.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from string import Formatter
 from typing import Any
 
-from mio.core.chat import Message, chat_document
-from mio.core.documents import Document, interleaved_document, plain_document
+from mio.core.chat import CONTENT, ROLE, Message, chat_document, role_of
+from mio.core.documents import Document, blank, interleaved_document, plain_document
 from mio.core.errors import DataError, RecipeError
-from mio.core.modality import Codes, Media, Record, Template, TokenisedText, Value
+from mio.core.modality import OPTIONAL, Codes, Media, Record, Template, TokenisedText, Value
 
 PLAIN, CHAT = "plain", "chat"
 
@@ -35,29 +37,47 @@ class CompiledTemplate:
         self.direction = template.direction
         self._prompt = _take_apart(template.prompt, self.name)
         self._response = _take_apart(template.response, self.name)
-        self.fields = tuple(dict.fromkeys(field for _, field in self._prompt + self._response if field))
+        named = tuple(dict.fromkeys(field for _, field in self._prompt + self._response if field))
+        self.fields = tuple(dict.fromkeys(field.removesuffix(OPTIONAL) for field in named))
         """Names of the fields, in order of first use."""
+        self.asks = bool(self._prompt)
+        """Whether there is a prompt at all."""
+        self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
 
     def prompt(self, record: Record) -> list[Value]:
-        """The prompt's pieces. Raises DataError for a field that the record lacks or that holds no content."""
+        """The prompt's pieces. Raises DataError for a field that the record lacks or that is no content."""
         return self._fill(self._prompt, record)
 
     def response(self, record: Record) -> list[Value]:
         """The response's pieces. Raises DataError as `prompt` does."""
         return self._fill(self._response, record)
 
+    def check(self, record: Record) -> None:
+        """Raises DataError for a field that the record lacks, or that is empty and not written `{field?}`."""
+        for field in self._needed:
+            value = self._value(record, field)
+            if blank(value):
+                raise DataError(
+                    f"template `{self.name}`: field `{field}` is empty; give it content, or write `{{{field}?}}` in "
+                    "the template where it may be empty"
+                )
+
+    def _value(self, record: Record, field: str) -> Any:
+        try:
+            return record[field]
+        except KeyError:
+            raise DataError(
+                f"template `{self.name}` needs field `{field}`; the record has: {', '.join(record) or 'none'}"
+            ) from None
+
     def _fill(self, pieces: Sequence[tuple[str, str]], record: Record) -> list[Value]:
         filled: list[Value] = []
         for literal, field in pieces:
             values: Sequence[Value] = ()
             if field:
-                try:
-                    value = record[field]
-                except KeyError:
-                    raise DataError(
-                        f"template `{self.name}` needs field `{field}`; the record has: {', '.join(record) or 'none'}"
-                    ) from None
-                values = (value,) if isinstance(value, str) else self._contents(value, field)
+                name = field.removesuffix(OPTIONAL)
+                value = self._value(record, name) if name is field or name in record else ()
+                values = (value,) if isinstance(value, str) else self._contents(value, name)
             if values and isinstance(values[0], str) and literal.endswith(" "):
                 filled.append(literal[:-1])
                 first = values[0]
@@ -77,6 +97,8 @@ class CompiledTemplate:
         if isinstance(value, str | Media | Codes):
             return value
         if isinstance(value, Real) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                raise DataError(f"template `{self.name}`: field `{field}` is {value}, which is no number to learn")
             return str(value)
         raise DataError(
             f"template `{self.name}`: field `{field}` holds a {type(value).__name__}, "
@@ -96,7 +118,12 @@ def to_document(
     `system` and `output` are those of `chat_document`. Raises DataError for a record that does not fit.
     """
     if template is not None:
+        template.check(record)
         prompt, response = template.prompt(record), template.response(record)
+        if blank(response):
+            raise DataError(f"template `{template.name}`: its response is empty: there is nothing to learn")
+        if template.asks and blank(prompt):
+            raise DataError(f"template `{template.name}`: its prompt is empty: the response would answer nothing")
         if form == PLAIN:
             return plain_document(prompt, response)
         turns: list[Message] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
@@ -104,16 +131,29 @@ def to_document(
     if "messages" in record:
         if form != CHAT:
             raise DataError("a record of `messages` needs the chat form: set `form: chat` for its source")
-        if not any(message.get("role") == "assistant" for message in record["messages"]):
-            raise DataError("a record of `messages` has no turn of the assistant: there is nothing to learn from it")
+        _check_turns(record["messages"])
         return chat_document(record["messages"], system or {}, output)
     if "parts" in record:
         if form != PLAIN:
             raise DataError("a record of `parts` needs the plain form: set `form: plain` for its source")
+        if blank(record["parts"]):
+            raise DataError("`parts` is empty: there is nothing to learn from it")
         return interleaved_document(record["parts"])
     raise DataError(
         f"a record with the fields {', '.join(record) or 'none'} needs a template, or the field `messages` or `parts`"
     )
+
+
+def _check_turns(messages: Sequence[Message]) -> None:
+    """Raises DataError where the assistant says nothing, or a turn that is no system prompt is empty."""
+    answers = 0
+    for number, message in enumerate(messages):
+        role = role_of(message.get(ROLE, ""))
+        answers += role == "assistant"
+        if role != "system" and blank(message.get(CONTENT)):
+            raise DataError(f"`messages[{number}]`: the turn of the {role} is empty; leave the record out, or fill it")
+    if not answers:
+        raise DataError("a record of `messages` has no turn of the assistant: there is nothing to learn from it")
 
 
 def _take_apart(text: str, name: str) -> list[tuple[str, str]]:
@@ -125,7 +165,7 @@ def _take_apart(text: str, name: str) -> list[tuple[str, str]]:
             literal += written
             if field is None:  # a doubled brace ends a piece of the formatter's, not one of ours
                 continue
-            if not field.isidentifier() or spec or conversion:
+            if not field.removesuffix(OPTIONAL).isidentifier() or spec or conversion:
                 raise ValueError(f"`{{{field}}}` is no plain field name")
             pieces.append((literal, field))
             literal = ""

@@ -21,7 +21,7 @@ from rich.console import Console
 from mio.core.codecs import FINGERPRINTS, Codecs
 from mio.core.data.sources import OpenSource, StreamedSource, open_sources, template_sets
 from mio.core.documents import Document
-from mio.core.errors import DataError
+from mio.core.errors import DataError, MioError
 from mio.core.modality import TEXT, Media, Record, Source
 from mio.core.plugins import EnabledPlugins
 from mio.core.schema import Recipe
@@ -91,45 +91,91 @@ def fitting_items(
     """Texts and distinct media, by modality, of documents from every group that the recipe declares.
 
     Groups that this stage leaves out count too: the stages of a chain share their tokenizers, and later ones must find
-    their texts and media covered. Records that cannot be read are passed over here; the checks before training report
-    them.
+    their texts and media covered. Media are read as they are found, so that of those that come as bytes one at a time
+    is a file. Records that cannot be read are passed over: the checks before training report them.
+
+    Raises:
+        DataError: nothing is found for one of `names`; says what was wrong with the records.
     """
     every = replace(recipe, mixture=replace(recipe.mixture, ratios=dict.fromkeys(recipe.data.groups, 1.0)))
     texts: list[str] = []
+    told: list[str] = []
     media: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
     sets = template_sets(recipe, plugins)
     for source in open_sources(every, plugins, streamed=True):
         templates = [
             CompiledTemplate(template, source.config.templates) for template in sets.get(source.config.templates, ())
         ]
-        for document in _documents(recipe, source, templates):
+        failures = Failures(source.label)
+        for document in _documents(recipe, source, templates, failures):
             for segment in document.segments:
                 if isinstance(segment.content, str):
                     texts.append(segment.content)
                 elif isinstance(segment.content, Media):
-                    with contextlib.suppress(DataError):
+                    with failures.noted():
                         for item in codecs.items(segment.content):
                             if isinstance(item, Media) and item.modality in media:
-                                media[item.modality][item.key] = item
-    return {name: texts if name == TEXT else list(media[name].values()) for name in names}
+                                kept = media[item.modality]
+                                kept[item.key] = kept.get(item.key) or codecs.opened(item)
+        if failures.count:
+            told.append(str(failures))
+    found: dict[str, list[Any]] = {name: texts if name == TEXT else list(media[name].values()) for name in names}
+    for name, items in found.items():
+        if not items:
+            why = f": {'; '.join(told)}" if told else "; add a source of it, or leave its plugin out"
+            raise DataError(
+                f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}` that can be "
+                f"read{why}"
+            )
+    return found
 
 
-def _documents(recipe: Recipe, source: OpenSource, templates: Sequence[CompiledTemplate]) -> Iterator[Document]:
-    form = source.config.form or recipe.data.form
-    for place, read in enumerate(_looked_at(source.records)):
+class Failures:
+    """What could not be read of one source."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.count = 0
+        self._first = ""
+
+    @contextlib.contextmanager
+    def noted(self, where: str = "") -> Iterator[None]:
+        """Notes an error that costs a record; a mistake in the recipe or a plugin is raised on."""
         try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            if isinstance(error, MioError) and not isinstance(error, DataError):
+                raise
+            text = f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}"
+            self.count += 1
+            self._first = self._first or (text if where in text else f"{where}: {text}")
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.count} records or media cannot be used, the first: {self._first}"
+
+
+def _documents(
+    recipe: Recipe, source: OpenSource, templates: Sequence[CompiledTemplate], failures: Failures
+) -> Iterator[Document]:
+    form = source.config.form or recipe.data.form
+    locate = getattr(source.records, "locate", lambda index: f"record {index}")
+    for place, (index, read) in enumerate(_looked_at(source.records)):
+        document = None
+        with failures.noted(locate(index)):
             record = read()
-            if templates:
-                yield to_document(record, templates[place % len(templates)], form, recipe.data.system)
-            else:
-                yield to_document(record, None, "chat" if "messages" in record else "plain", recipe.data.system)
-        except (DataError, OSError, ValueError):
-            continue
+            template = templates[place % len(templates)] if templates else None
+            own = "chat" if "messages" in record else "plain"
+            document = to_document(record, template, form if template else own, recipe.data.system)
+        if document is not None:
+            yield document
 
 
-def _looked_at(records: Source) -> Iterator[Callable[[], Record]]:
-    """Calls that read one record each: evenly spaced, so that sorted corpora are seen whole; a stream's first ones."""
+def _looked_at(records: Source) -> Iterator[tuple[int, Callable[[], Record]]]:
+    """Indices of records, with calls that read one each: evenly spaced, so that sorted corpora are seen whole; a
+    stream's first ones."""
     if isinstance(records, StreamedSource):
-        return islice(records, RECORDS)
-    count = len(records)
-    return (partial(records.__getitem__, index) for index in islice(range(0, count, max(1, count // RECORDS)), RECORDS))
+        return enumerate(islice(records, RECORDS))
+    chosen = islice(range(0, len(records), max(1, len(records) // RECORDS)), RECORDS)
+    return ((index, partial(records.__getitem__, index)) for index in chosen)

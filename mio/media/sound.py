@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -304,28 +305,42 @@ def _by_pyav(path: Path, container: Any) -> _Stream:
     if stream.codec_context.name == "flac":
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
-    def blocks() -> Iterator[Floats]:
-        import av
+    frames = _frames(container, stream)
+    # what the container says of rate and channels need not be what its decoder makes
+    first = next(frames, None)
+    if first is None:
+        return _Stream(stream.rate or 1, stream.channels or 1, iter(()))
+    rate, channels = first.sample_rate, first.layout.nb_channels
 
+    def blocks() -> Iterator[Floats]:
         count = 0
-        try:
-            for frame in container.decode(stream):
-                if (frame.sample_rate, frame.layout.nb_channels) != (result.rate, result.channels):
-                    raise ValueError(
-                        f"it changes from {result.channels} channels at {result.rate} Hz to "
-                        f"{frame.layout.nb_channels} at {frame.sample_rate} Hz; split it"
-                    )
-                if frame.is_corrupt:
-                    raise ValueError(f"what follows {count / result.rate:.2f} s cannot be decoded")
-                count += frame.samples
-                yield _floats(frame)
-        except (av.FFmpegError, ArithmeticError, UnicodeError) as error:
-            raise ValueError(f"after {count / result.rate:.2f} s: {told(error)}") from None
+        for frame in chain([first], frames):
+            if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
+                raise ValueError(
+                    f"it changes from {channels} channels at {rate} Hz to {frame.layout.nb_channels} at "
+                    f"{frame.sample_rate} Hz; split it"
+                )
+            count += frame.samples
+            yield _floats(frame)
         if said and count < said:
             raise ValueError(f"{count} of {said} samples could be read")
 
-    result = _Stream(stream.rate or 0, stream.channels or 0, blocks())
-    return result
+    return _Stream(rate, channels, blocks())
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """The frames of a stream. Raises `ValueError` where they cannot be decoded."""
+    import av
+
+    seconds = 0.0
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise ValueError(f"what follows {seconds:.2f} s cannot be decoded")
+            seconds += frame.samples / max(1, frame.sample_rate)
+            yield frame
+    except (av.FFmpegError, ArithmeticError, UnicodeError) as error:
+        raise ValueError(f"after {seconds:.2f} s: {told(error)}") from None
 
 
 def _flac_length(information: bytes | None) -> int | None:

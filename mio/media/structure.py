@@ -15,6 +15,7 @@ UNKNOWN = 0x7FFF0000
 """Sizes of 32 bits from here on are what recorders write who do not know how long they will record."""
 
 _BOXES = b"ftyp styp moov moof mdat free skip wide pnot sidx ssix mfra meta uuid udta emsg prft".split()
+_CAF = b"desc data free pakt chan peak info kuki strg mark".split()
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -189,8 +190,8 @@ def _caf(file: BinaryIO, size: int) -> str:
         length = int.from_bytes(head[4:], "big", signed=True)
         if length < 0:
             break
-        if head[:4] == b"data" and place + 12 + length > size:
-            return _beyond("its `data` chunk", length, size - place - 12)
+        if head[:4] in _CAF and place + 12 + length > size:
+            return _beyond(f"its `{head[:4].decode()}` chunk", length, size - place - 12)
         place += 12 + length
     return ""
 
@@ -280,7 +281,8 @@ class Page:
 
 def pages(file: BinaryIO, size: int) -> Iterator[Page]:
     """The pages of an Ogg file. Raises `ValueError` for one that is damaged, cut off, or gone."""
-    place, numbers = 0, {}
+    place = 0
+    numbers: dict[int, int] = {}
     while place < size:
         head = _at(file, place, 27)
         if head[:4] != b"OggS":

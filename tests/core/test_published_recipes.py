@@ -10,7 +10,7 @@ from mio_world import FakeCodecs, FakeText
 
 from mio import Codes
 from mio.core.data.readers import OPTIONS, READERS, open_reader
-from mio.core.data.readers.records import option_problems
+from mio.core.data.readers.options import option_problems
 from mio.core.data.sources import known_kinds, template_sets
 from mio.core.plugins import PluginManager
 from mio.core.recipe import chain, diff
@@ -42,7 +42,7 @@ def test_every_stage_passes_every_check(last):
         for group in stage.data.groups.values():
             for source in group.sources.values():
                 if source.dataset in READERS:
-                    assert not option_problems(source.dataset, source.options, OPTIONS[source.dataset], kinds)
+                    assert not option_problems(source.dataset, source.options, OPTIONS[source.dataset], kinds.media)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])

@@ -173,7 +173,9 @@ def test_views_may_leave_out_any_codebook():
     assert books == [[-1, -1, 0, 0, 2, 2, -1, -1, 1, 1, 3, 3, -1, -1]]
 
 
-pieces = st.one_of(st.text(max_size=6), st.sampled_from([PICTURE, VOICE]), st.integers(0, 99))
+pieces = st.one_of(
+    st.text(min_size=1, max_size=6).filter(str.strip), st.sampled_from([PICTURE, VOICE]), st.integers(0, 99)
+)
 templates = st.lists(
     st.one_of(st.sampled_from(["Say:", " ", ": ", "{{x}} "]), st.sampled_from(["{a}", "{b}"])), max_size=5
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 
 from mio.core.data.config import DataConfig, MixtureConfig, SourceConfig
@@ -22,7 +23,7 @@ def check_source(
     templates: Mapping[str, Collection[str]],
     filters: Collection[str],
 ) -> list[str]:
-    """Problems of one source's names.
+    """Problems of one source's names, and of the numbers in its options.
 
     Args:
         where: place in the recipe, for the messages.
@@ -53,7 +54,26 @@ def check_source(
         for name in source.filters
         if name not in filters
     ]
+    problems += [
+        f"`{where}.filters.{name}` must be a mapping of options, not {options!r:.60}"
+        for name, options in source.filters.items()
+        if not isinstance(options, Mapping | None)
+    ]
+    problems += not_finite(f"{where}.options", source.options)
+    problems += not_finite(f"{where}.filters", source.filters)
     return problems
+
+
+def not_finite(where: str, value: object) -> Iterator[str]:
+    """Problems of the numbers anywhere inside options: each must be finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"`{where}` is {value}; it must be a finite number"
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from not_finite(f"{where}.{name}", inner)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from not_finite(f"{where}[{index}]", inner)
 
 
 def _mixture(data: DataConfig, mixture: MixtureConfig) -> Iterator[str]:

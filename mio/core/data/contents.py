@@ -20,7 +20,7 @@ import numpy.typing as npt
 import xxhash
 
 from mio.core.data.hashing import MISSING, FileHashes
-from mio.core.data.readers.records import files_named
+from mio.core.data.readers.cells import files_named
 
 BLOCK = 1 << 15
 """Records whose media are looked up together."""

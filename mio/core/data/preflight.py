@@ -8,7 +8,7 @@ from typing import Any
 
 from mio.core.data.mixture import Leaf
 from mio.core.data.sources import OpenSource
-from mio.core.data.streams import BROKEN, RecordStream
+from mio.core.data.streams import BROKEN, CUT_AWAY, EMPTY, WEIGHTLESS, RecordStream
 from mio.core.errors import DataError
 
 WHOLE = 20_000
@@ -18,6 +18,12 @@ SAMPLE = 2_000
 SHIPPED_SAMPLE = 200
 """Records checked of a corpus that a plugin ships: it may make its records as they are read."""
 _LISTED = 100
+_ADVICE = {
+    WEIGHTLESS: "give what is to be learnt a weight above 0: in `train.loss`, and in the turns of conversations",
+    CUT_AWAY: "raise `data.packing.context`, or set `data.packing.too_long: skip`",
+    BROKEN: "fix them",
+    EMPTY: "give them content",
+}
 
 
 def preflight(
@@ -26,11 +32,12 @@ def preflight(
     """Checks every source in all of its directions. What was learnt about lengths spares the plan the same work.
 
     Returns, by `group/source`: `records`, `checked`, `tokenised` (read from shards), `broken`, `skipped` (count by
-    reason, filters included; a record may count once per direction) and `problems` (the first hundred broken records
-    with their error).
+    reason, filters included; a record may count once per direction), `problems` (the first hundred broken records
+    with their error) and `unknown` (records by what they hold that nothing reads, as far as it was looked at).
 
     Raises:
-        DataError: the broken share of a source's records exceeds `max_skipped`, or none of them can be used.
+        DataError: the broken share of a source's records exceeds `max_skipped`, or none of them can be used in one of
+            its directions.
     """
     report = {}
     for source in sources:
@@ -52,17 +59,25 @@ def sample(size: int, shipped: bool) -> range | list[int]:
 def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: float) -> dict[str, Any]:
     records = sample(len(source.records), source.shipped)
     skipped: Counter[str] = Counter()
-    broken = usable = 0
+    broken = 0
     problems: list[str] = []
+    left_out = [Counter[str]() for _ in streams]
     for record in records:
-        reasons = [reason for stream in streams if (reason := stream.reason_of(record))]
+        reasons = []
+        for stream, counts in zip(streams, left_out, strict=True):
+            if reason := stream.reason_of(record):
+                reasons.append(reason)
+                counts[reason] += 1
         skipped.update(reasons)
-        usable += len(reasons) < len(streams)
         if BROKEN in reasons:
             broken += 1
             if len(problems) < _LISTED:
                 failing = next(stream for stream in streams if stream.reason_of(record) == BROKEN)
                 problems.append(failing.describe_record(record))
+    unknown: dict[str, int] = dict(getattr(source.records, "unused", {}))
+    for stream in streams:
+        for key, count in stream.unknown.items():  # each direction counts the same records
+            unknown[key] = max(count, unknown.get(key, 0))
     report = {
         "records": len(source.records),
         "checked": len(records),
@@ -70,6 +85,7 @@ def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: flo
         "broken": broken,
         "skipped": dict(skipped),
         "problems": problems,
+        "unknown": unknown,
     }
     if notes := list(getattr(source.records, "notes", ())):  # what of the files belongs to no record
         report["notes"] = notes
@@ -80,7 +96,15 @@ def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: flo
             f"`data.max_skipped: {max_skipped:g}` allows: {first}{'; ...' if broken > 3 else ''}. "
             f"Fix them, or raise `data.max_skipped` to at least {broken / len(records):.2g}"
         )
-    if not usable:
-        counts = ", ".join(f"{reason} ({count})" for reason, count in skipped.items())
-        raise DataError(f"{source.label}: none of {len(records)} records checked is left: {counts}; loosen its filters")
+    if skipped.total() == len(records) * len(streams):
+        raise DataError(_nothing_left(source.label, len(records), skipped))
+    for stream, counts in zip(streams, left_out, strict=True):
+        if counts.total() == len(records):
+            raise DataError(_nothing_left(stream.name, len(records), counts))
     return report
+
+
+def _nothing_left(name: str, checked: int, counts: Counter[str]) -> str:
+    told = ", ".join(f"{reason} ({count})" for reason, count in counts.items())
+    advice = next((advice for reason, advice in _ADVICE.items() if reason in counts), "loosen its filters")
+    return f"{name}: none of {checked} records checked is left: {told}; {advice}"

@@ -63,8 +63,8 @@ def _compare(path: Path, now: dict[str, Any]) -> None:
         raise DataError(f"{path}: is damaged ({error}); {_ADVICE}") from None
     if problems:
         raise DataError(
-            f"{path.parent}: the run's data have changed since it began: {'; '.join(problems)}. Restore what they were, "
-            "or start a new run with another `name=`"
+            f"{path.parent}: the run's data have changed since it began: {'; '.join(problems)}. Restore what they "
+            "were, or start a new run with another `name=`"
         )
 
 

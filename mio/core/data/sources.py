@@ -145,11 +145,15 @@ def known_kinds(plugins: SourcePlugins) -> Kinds:
     modalities = {declared.name: declared for _, declared in plugins.modalities()}
 
     @cache
-    def suffixes() -> dict[str, tuple[str, ...]]:
-        modules = {name: plugins.datamodule(name) for name, declared in modalities.items() if not declared.text}
-        return {name: module.suffixes for name, module in modules.items() if module is not None}
+    def modules() -> dict[str, DataModule]:
+        found = {name: plugins.datamodule(name) for name, declared in modalities.items() if not declared.text}
+        return {name: module for name, module in found.items() if module is not None}
 
-    return Kinds(modalities, suffixes)
+    return Kinds(
+        modalities,
+        lambda: {name: module.suffixes for name, module in modules().items()},
+        lambda: {name: module.names for name, module in modules().items()},
+    )
 
 
 def template_sets(recipe: Recipe, plugins: SourcePlugins) -> dict[str, tuple[Template, ...]]:
@@ -203,6 +207,7 @@ def build_streams(
                 drop=dropped if source.tokenised else dropping(source.config, plugins),
                 seed=derive_seed(recipe.seed, *leaf[:3]),
                 context=recipe.data.packing.context,
+                truncates=recipe.data.packing.too_long == "truncate",
                 identity=_identity(source, fingerprints[source.label], texts, form, recipe.data.system),
                 memory=memory,
             )
@@ -223,11 +228,26 @@ def _documents(
 
 
 def dropping(config: SourceConfig, plugins: SourcePlugins) -> Callable[[Record], str]:
-    """The filters of a source as one function: a reason to leave a record out, or the empty string."""
+    """The filters of a source as one function: a reason to leave a record out, or the empty string.
+
+    Raises `RecipeError` for options that a filter refuses.
+    """
     known = plugins.filters()
     filters: list[tuple[str, Filter, Mapping[str, Any]]] = [
         (name, known[name][1], options or {}) for name, options in config.filters.items()
     ]
+
+    problems = []
+    for _, function, options in filters:
+        try:  # options are looked at whatever the record holds
+            function({}, options)
+        except UserError as error:
+            if not isinstance(error, DataError):
+                problems.append(f"{error}")
+        except Exception:
+            continue  # it needs fields that an empty record lacks
+    if problems:
+        raise RecipeError(problems)
 
     def drop(record: Record) -> str:
         for name, function, options in filters:

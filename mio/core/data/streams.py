@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.data.order import Order
+from mio.core.data.partial import notes_of
 from mio.core.documents import Document
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.modality import Record, Source
@@ -18,6 +19,10 @@ BROKEN = "broken"
 """Reason of a record that cannot be read or rendered."""
 EMPTY = "empty"
 """Reason of a document of fewer than two tokens, which predicts nothing."""
+WEIGHTLESS = "nothing to learn"
+"""Reason of a document of whose tokens none has a weight in the loss."""
+CUT_AWAY = "nothing to learn within the context"
+"""Reason of a document that is too long, and whose beginning within the context has no weight in the loss."""
 
 _UNKNOWN = 0
 
@@ -38,6 +43,9 @@ class DocumentRenderer(Protocol):
     """Document to tokens (see `mio.core.rendering.Renderer`)."""
 
     def render(self, document: Document) -> Rendered: ...
+
+    def learns(self, document: Document) -> bool:
+        """Whether anything of a document has a weight in the loss."""
 
     def measure(self, document: Document) -> int | None:
         """Tokens that `render` gives; None where finding out takes as long."""
@@ -78,6 +86,7 @@ class RecordStream:
         drop: a reason to leave a record out, one of a few phrases, or the empty string.
         seed: of the order.
         context: positions of a row; longer documents are truncated to it by `document`.
+        truncates: whether these are trained on, so that their beginning must hold something to learn.
         identity: of everything that shapes the documents beside the seed.
         memory: where rendered documents are kept, shared by the streams of a run.
     """
@@ -92,6 +101,7 @@ class RecordStream:
         drop: Callable[[Record], str],
         seed: int,
         context: int,
+        truncates: bool,
         identity: str,
         memory: Memory,
     ) -> None:
@@ -103,6 +113,9 @@ class RecordStream:
         self._renderer = renderer
         self._drop = drop
         self._context = context
+        self._truncates = truncates
+        self.unknown: Counter[str] = Counter()
+        """Keys inside the records measured that nothing reads, with the number of records that have them."""
         self._memory = memory
         # length by record, learnt once; a reason's number below 0. Zero pages cost nothing until they are written.
         self._lengths: npt.NDArray[np.int32] = np.zeros(len(source), dtype=np.int32)
@@ -168,12 +181,18 @@ class RecordStream:
             reason = self._drop(content)
             if reason:
                 return self._number(reason)
+            self.unknown.update(notes_of(content).unknown)
             document = self._document(content, record)
+            if not self._renderer.learns(document):
+                return self._number(WEIGHTLESS)
             tokens = self._renderer.measure(document)
+            rendered = None
             if tokens is None:
                 rendered = self._renderer.render(document)
                 tokens = len(rendered.tokens)
                 self._memory.put((self.name, record), rendered)
+            if tokens - 1 > self._context and self._truncates and self._cut_away(record, document, rendered):
+                return self._number(CUT_AWAY)
         except MemoryError:
             raise
         except Exception as error:
@@ -181,6 +200,13 @@ class RecordStream:
                 raise  # a mistake in the recipe or a plugin, not in this record
             return self._number(BROKEN)
         return tokens - 1 if tokens > 1 else self._number(EMPTY)
+
+    def _cut_away(self, record: int, document: Document, rendered: Rendered | None) -> bool:
+        """Whether truncation leaves nothing to learn of a document that is longer than the context."""
+        if rendered is None:
+            rendered = self._renderer.render(document)
+            self._memory.put((self.name, record), rendered)
+        return not rendered.truncate(self._context + 1).weights[1:].any()
 
     def _content(self, record: int) -> Record:
         try:

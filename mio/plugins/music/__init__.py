@@ -70,8 +70,9 @@ class MusicOptions:
     """Of the networks: `float32`, `bf16` or `fp16`. Codebooks are searched in float32."""
 
     def __post_init__(self) -> None:
-        if not FRAME_RATE * self.max_seconds >= 1:
-            raise UserError(f"plugins.music: `max_seconds` is {self.max_seconds}, must be at least {1 / FRAME_RATE}")
+        seconds = self.max_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= FRAME_RATE * seconds <= 2e9:
+            raise UserError(f"plugins.music: `max_seconds` is {seconds!r}, must be {1 / FRAME_RATE} to 4e7")
         for name, known in (
             ("too_long", ("error", "truncate")),
             ("tokens", tuple(TOKENS)),

@@ -116,6 +116,7 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
     return DataModule(
         read=sounds.read,
         suffixes=media.SOUND_SUFFIXES,
+        names=("audio",),
         templates=TEMPLATES,
         filters={"max_seconds": sounds.filter},
     )

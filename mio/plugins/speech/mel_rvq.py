@@ -26,6 +26,8 @@ from mio import DataError, Media, UserError
 from mio.plugins.speech.options import MelOptions
 from mio.plugins.speech.spectrum import Floats, Spectrum
 
+VERSION = 2
+"""Of what is done to speech before the codec, its reading from files included; part of the fingerprint."""
 NEIGHBOURS = 3
 """Frames on either side that the content of a frame is judged by."""
 DIMENSIONS = 24
@@ -75,8 +77,8 @@ class MelCodec:
 
     @property
     def fingerprint(self) -> str:
-        """Options and weights as `mel_rvq-` and 16 hexadecimal digits."""
-        digest = hashlib.sha256(json.dumps(self._shape(), sort_keys=True).encode())
+        """Of version, options and weights: `mel_rvq-` and 16 hexadecimal digits."""
+        digest = hashlib.sha256(json.dumps([VERSION, self._shape()], sort_keys=True).encode())
         for name in sorted(self.weights):
             digest.update(name.encode() + self.weights[name].tobytes())
         return f"mel_rvq-{digest.hexdigest()[:16]}"

@@ -51,8 +51,9 @@ class SpeechOptions:
     """Strings of the tokens: `mio` (`<spch>`, `</spch>`, `<spch0>`) or `anygpt` (`<sosp>`, `<eosp>`)."""
 
     def __post_init__(self) -> None:
-        if not FRAME_RATE * self.max_seconds >= 1:
-            raise UserError(f"plugins.speech: `max_seconds` is {self.max_seconds}, must be at least {1 / FRAME_RATE}")
+        seconds = self.max_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= FRAME_RATE * seconds <= 2e9:
+            raise UserError(f"plugins.speech: `max_seconds` is {seconds!r}, must be {1 / FRAME_RATE} to 4e7")
         self._one_of("too_long", TOO_LONG)
         self._one_of("tokens", tuple(TOKENS))
 

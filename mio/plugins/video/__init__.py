@@ -33,6 +33,8 @@ TEMPLATES = {
 
 
 FRAMES = ("uniform", "scenes")
+MOST_FPS = 100
+"""Frames per second of a GIF, which counts hundredths of a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +58,18 @@ class VideoOptions:
     def __post_init__(self) -> None:
         if self.frames not in FRAMES:
             raise UserError(f"plugins.video: `frames` is `{self.frames}`, must be one of {', '.join(FRAMES)}")
+        for name in ("min_frames", "max_frames", "max_side", "save_side"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise UserError(f"plugins.video: `{name}` is {value!r}, must be a whole number")
+        if isinstance(self.fps, bool) or not isinstance(self.fps, int | float) or not 0 < self.fps <= MOST_FPS:
+            raise UserError(f"plugins.video: `fps` is {self.fps!r}, must be a number above 0, at most {MOST_FPS}")
         if not 1 <= self.min_frames <= self.max_frames:
             raise UserError(
                 f"plugins.video: needs 1 <= min_frames <= max_frames, has {self.min_frames} and {self.max_frames}"
             )
-        if self.max_side < 1 or self.save_side < 1 or self.fps <= 0:
-            raise UserError("plugins.video: `max_side`, `save_side` and `fps` must be positive")
+        if self.max_side < 1 or self.save_side < 1:
+            raise UserError("plugins.video: `max_side` and `save_side` must be positive")
 
 
 def _options(options: Mapping[str, Any]) -> VideoOptions:

@@ -99,7 +99,8 @@ class Decoding:
                 if not packet.is_keyframe or self._near(packet, time, distance):
                     self.skipped = True
                     continue
-            for frame in decoder.decode(packet if packet.size else None):
+            # the last packet is empty, and still needed: it has the unit of time of the frames that are left
+            for frame in decoder.decode(packet):
                 self._check(frame.width, frame.height)
                 # a decoder says so where it made up what was missing; of key frames alone some always is
                 if frame.is_corrupt and not self.skipped:

@@ -77,7 +77,7 @@ def tag_of(stream: Any, name: str) -> str:
 
 
 def _tilted(degrees: float) -> str:
-    return f"it is to be turned by {degrees:g} degrees, and only quarters of a full turn are known; encode it upright"
+    return f"it is to be turned by {degrees:.3g} degrees, and only quarters of a full turn are known; encode it upright"
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from mio import DataError
 from mio.plugins.video.decoding import SUFFIXES, Decoding
 from mio.plugins.video.sampling import Picture, Timeline, evenly, evenly_in_time, fill
@@ -61,7 +63,7 @@ def _sample(decoding: Decoding, frames: int, max_side: int, scenes: bool) -> tup
         picture = partial(decoding.display.picture, frame, max_side)
         timeline.offer(time, picture)
         if found:
-            found.offer(time, decoding.display.picture(frame, SIDE)[..., ::-1], picture)
+            found.offer(time, np.ascontiguousarray(decoding.display.picture(frame, SIDE)[..., ::-1]), picture)
     if last:
         timeline.offer(last[0], partial(decoding.display.picture, last[1], max_side), last=True)
     if found:

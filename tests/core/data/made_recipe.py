@@ -89,6 +89,9 @@ class Characters:
             np.zeros((0, 2), dtype=np.int32),
         )
 
+    def learns(self, document):  # noqa: ARG002
+        return True
+
     def measure(self, document):  # noqa: ARG002
         return None
 

@@ -10,6 +10,7 @@ import os
 import pytest
 from test_readers import KINDS
 
+from mio.core.data.partial import notes_of
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.endings import Endings
 from mio.core.data.readers.records import Kinds
@@ -38,6 +39,9 @@ def records(folder, split="train", **options):
             record = source[index]
         except DataError as error:
             found.append(str(error))
+            continue
+        if failed := notes_of(record).failed:
+            found += [failure.reason for failure in failed.values()]
             continue
         found.append({name: v if isinstance(v, str) else v.data.name for name, v in record.items()})
     return found

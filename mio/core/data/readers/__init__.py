@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from mio.core.data.readers.records import Kinds, option_problems
+from mio.core.data.readers.options import option_problems, split_problems
+from mio.core.data.readers.records import Kinds
 from mio.core.errors import RecipeError
 
 OPTIONS: dict[str, dict[str, type]] = {
@@ -16,14 +18,14 @@ OPTIONS: dict[str, dict[str, type]] = {
     "folder": {"path": str},
     "hub": {"name": str, "config": str, "revision": str, "streaming": bool},
 }
-"""Each reader's own options, beside those that all share (see `records.py`)."""
+"""Each reader's own options, beside those that all share (see `options.py`)."""
 
 READERS = tuple(OPTIONS)
 
 
 def reader_problems(reader: str, options: Mapping[str, Any], kinds: Kinds, whole: bool = True) -> list[str]:
     """What is wrong with the options of a reader, before anything is opened; `whole`: also what is missing."""
-    problems = option_problems(reader, options, OPTIONS[reader], kinds)
+    problems = option_problems(reader, options, OPTIONS[reader], kinds.media)
     needed = next(iter(OPTIONS[reader]))
     if whole and needed not in options:
         problems.append(f"reader `{reader}` needs the option `{needed}`")
@@ -38,6 +40,8 @@ def open_reader(reader: str, split: str, options: Mapping[str, Any], kinds: Kind
         DataError: the files are missing, damaged or empty.
     """
     problems = reader_problems(reader, options, kinds)
+    if not problems:
+        problems = split_problems(reader, split, Path(str(options.get("path", ""))))
     if problems:
         raise RecipeError(problems)
     if reader == "jsonl":

@@ -30,7 +30,7 @@ class CodedText:
             token = "[0-9]+".join(map(re.escape, declared.code_token.split("{}")))
             run = f"(?:{token})(?:\\s?{token})*"
             begin, end = re.escape(declared.begin), re.escape(declared.end)
-            spans.append(f"(?P<m{place}>{begin}\\s?{run}\\s?{end}|{run})")
+            spans.append(f"(?P<m{place}>(?:{begin}\\s?)?{run}(?:\\s?{end})?)")
         self._spans = re.compile("|".join(spans)) if spans else None
 
     def parse(self, text: str) -> str | Codes | list[str | Codes]:
@@ -41,7 +41,10 @@ class CodedText:
             if match.start() > at:
                 found.append(text[at : match.start()])
             assert match.lastgroup is not None
-            found.append(self._codes(self._modalities[int(match.lastgroup[1:])], match.group()))
+            declared, span = self._modalities[int(match.lastgroup[1:])], match.group()
+            if span.startswith(declared.begin) != span.endswith(declared.end):
+                raise DataError(f"a span of `{declared.name}` has only one of `{declared.begin}` and `{declared.end}`")
+            found.append(self._codes(declared, span))
             at = match.end()
         if not found:
             return text
@@ -50,10 +53,12 @@ class CodedText:
         return found[0] if len(found) == 1 else found
 
     def _codes(self, declared: Modality, span: str) -> Codes:
-        numbers = np.array([int(number) for number in self._numbers[declared.name].findall(span)], dtype=np.int64)
+        written = [number.lstrip("0") or "0" for number in self._numbers[declared.name].findall(span)]
         ends = np.cumsum(declared.codebooks)
-        if numbers.max() >= ends[-1]:
-            raise DataError(f"code token {numbers.max()} of `{declared.name}`, which has {ends[-1]} codes")
+        for number in written:
+            if len(number) > len(str(ends[-1])) or int(number) >= ends[-1]:
+                raise DataError(f"code token {number:.20} of `{declared.name}`, which has {ends[-1]} codes")
+        numbers = np.array(list(map(int, written)), dtype=np.int64)
         codebook = np.searchsorted(ends, numbers, side="right")
         starts = ends - np.array(declared.codebooks)
         grid = layout(declared.layout).parse(codebook, numbers - starts[codebook], len(declared.codebooks))

@@ -200,6 +200,8 @@ def _part(folder: Path, split: str) -> tuple[Path, list[str]]:
     splits = [name for name in beside if name in _SPLITS]
     if splits:
         raise DataError(f"{folder}: has no split `{split}`; it has {', '.join(splits)}; correct `split`")
+    if split != "train":
+        raise DataError(f"{folder}: has no split `{split}`, and no folder of any split: leave `split` out")
     return folder, []
 
 

@@ -1,7 +1,8 @@
-"""JSON Lines: one record per line, found by an index of byte offsets."""
+"""JSON Lines: one record per line, found by an index of byte offsets. One JSON list of all records will do as well."""
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.data.contents import fingerprint_of
-from mio.core.data.readers.records import Kinds, RowReader, kind, path_option
+from mio.core.data.readers.json_values import kind, parse_json
+from mio.core.data.readers.records import Kinds, RowReader, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
 
@@ -28,7 +30,8 @@ class JsonLines:
             raise DataError(f"{path}: no such file (relative paths start from {Path.cwd()}); correct the option `path`")
         self.path = path
         self._rows = RowReader(options, kinds, path.parent)
-        self._starts, self._stops, self._numbers = _index_lines(path)
+        self._listed = _is_list(path)
+        self._starts, self._stops, self._numbers = _index_list(path) if self._listed else _index_lines(path)
         if not len(self._starts):
             raise DataError(f"{path}: holds no records; give a file with one JSON object per line")
 
@@ -61,8 +64,8 @@ class JsonLines:
         return len(self._starts)
 
     def locate(self, index: int) -> str:
-        """File and line of a record."""
-        return f"{self.path}:{self._numbers[index]}"
+        """File and line of a record, or its number in the file's list."""
+        return f"{self.path}{': record ' if self._listed else ':'}{self._numbers[index]}"
 
     def __getitem__(self, index: int) -> Record:
         """Raises `DataError` with file and line if the line is no record or names a file that is not there."""
@@ -71,10 +74,7 @@ class JsonLines:
         with self.path.open("rb") as file:
             file.seek(start)
             line = file.read(stop - start)
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not valid JSON: {error}") from None
+        content = parse_json(line, where)
         if not isinstance(content, dict):
             raise DataError(f"{where}: a record is a JSON object, this is a {kind(content)}")
         return self._rows.record(content, where)
@@ -86,6 +86,47 @@ def open_jsonl(split: str, options: Mapping[str, Any], kinds: Kinds) -> JsonLine
 
 
 _Offsets = npt.NDArray[np.int64]
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file is one JSON list. Raises `DataError` for a file that is not UTF-8."""
+    with path.open("rb") as file:
+        begin, second = file.readline(CHUNK), file.readline(CHUNK).strip()
+    if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: is UTF-16; store it as UTF-8")
+    begin = begin.removeprefix(codecs.BOM_UTF8).strip() or second
+    lines = len(begin) > 1 and second.startswith(b"{") and second.endswith(b"}")  # the first one of which is no record
+    return begin.startswith(b"[") and not lines
+
+
+def _index_list(path: Path) -> tuple[_Offsets, _Offsets, _Offsets]:
+    """Byte offsets of the start and end of every item of a JSON list, and its number from 1."""
+    # one character per byte, so that offsets are those of bytes; what makes up the structure of JSON is ASCII
+    text = path.read_bytes().decode("latin-1")
+    decoder, at, starts, stops = json.JSONDecoder(parse_int=str), text.index("[") + 1, [0], [0]
+    try:
+        while (at := _solid(text, at)) < len(text) and text[at] != "]":
+            starts.append(at)
+            _, at = decoder.raw_decode(text, at)
+            stops.append(at)
+            at = _solid(text, at)
+            if text[at : at + 1] not in (",", "]"):
+                raise ValueError("an item is followed by neither a comma nor the list's end")
+            at += text[at] == ","
+        if _solid(text, at + 1) != len(text) or at >= len(text):
+            raise ValueError("the list does not end the file")
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else f"{error}"
+        place = f"record {max(1, len(starts) - 1)} (byte {at})"
+        raise DataError(f"{path}: is a JSON list that is broken in or after {place}: {reason}") from None
+    return np.array(starts[1:], np.int64), np.array(stops[1:], np.int64), np.arange(1, len(starts))
+
+
+def _solid(text: str, at: int) -> int:
+    """Place of the next character that is no white space of JSON."""
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def _index_lines(path: Path) -> tuple[_Offsets, _Offsets, _Offsets]:

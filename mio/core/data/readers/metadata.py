@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mio.core.data.readers.records import kind
+from mio.core.data.readers.json_values import kind
 from mio.core.errors import DataError
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")

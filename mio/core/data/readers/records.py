@@ -1,42 +1,28 @@
 """Rows of any file format to records: fields and media, conversations, interleaved documents. Free of torch.
 
-Options that all readers share:
-
-| option | meaning |
-| --- | --- |
-| `columns` | column of the data -> field of the record; columns that it does not name are left out |
-| `fields` | field -> modality or `text`, where its name does not say so |
-| `turns` | `{column, role, content}`: a column of turns under other names than `messages`, `role` and `content` |
-| `aligned` | column -> modality: lists of one length, at each place of which one is filled, as OBELICS has them |
-| `inserted` | a list of texts and a list of items with the number of the text that each precedes, as MMC4 has them |
-| `coded` | text may hold code tokens, as AnyGPT's corpora do |
-| `folder` | where relative paths of media start |
+Options that all readers share are listed in `options.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import stat
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mio.core.data.partial import Failed, Notes, PartialRecord
+from mio.core.data.readers.cells import MediaCells, empty
 from mio.core.data.readers.coded import CodedText
-from mio.core.data.readers.spill import spill
+from mio.core.data.readers.conversations import COLUMNS, Beside, Conversations
+from mio.core.data.readers.json_values import kind, text_of
 from mio.core.errors import DataError, RecipeError
-from mio.core.modality import TEXT, Codes, Media, Modality, Record, Value
-from mio.core.suggest import nearest
+from mio.core.modality import TEXT, Codes, Modality, Record, Value
 
-SHARED = ("columns", "fields", "turns", "aligned", "inserted", "coded", "folder")
-"""Options of every reader."""
-_TURNS = {"column": "messages", "role": "role", "content": "content"}
-_INSERTED = ("texts", "items", "name", "place", "modality", "score", "least")
-_SCALARS = (str, int, float)
-_NAMED: ContextVar[list[str] | None] = ContextVar("named", default=None)
-"""Where files of media are noted, in place of being looked at."""
+_PARTS, _MESSAGES = "parts", "messages"
+_UNUSABLE = ("object", "date", "time", "duration", "bytes")
+"""Kinds of values that no template could use."""
 
 
 @dataclass(frozen=True)
@@ -46,110 +32,185 @@ class Kinds:
     modalities: Mapping[str, Modality]
     suffixes: Callable[[], Mapping[str, tuple[str, ...]]] = field(default=dict)
     """File name endings that can be read, by modality."""
+    names: Callable[[], Mapping[str, tuple[str, ...]]] = field(default=dict)
+    """What data call a modality beside its own name, by modality."""
 
     @property
     def media(self) -> set[str]:
         """Names of the modalities that are not text."""
         return {name for name, declared in self.modalities.items() if not declared.text}
 
-
-def option_problems(reader: str, options: Mapping[str, Any], own: Mapping[str, type], kinds: Kinds) -> list[str]:
-    """What is wrong with a reader's options.
-
-    Args:
-        own: the reader's own options with their types.
-    """
-    types: dict[str, type] = {**own, "coded": bool, "folder": str}
-    types |= dict.fromkeys(("columns", "fields", "turns", "aligned", "inserted"), Mapping)
-    problems = []
-    for name, value in options.items():
-        if name not in types:
-            problems.append(f"reader `{reader}` has no option `{name}`{nearest(name, types)}")
-        elif not isinstance(value, types[name]):
-            wanted = {Mapping: "a mapping", bool: "`true` or `false`", str: "text"}.get(
-                types[name], types[name].__name__
-            )
-            problems.append(f"reader `{reader}`: option `{name}` must be {wanted}, not {value!r}")
-    if problems:
-        return problems
-    known = [TEXT, *kinds.media]
-    for option in ("fields", "aligned"):
-        for column, modality in (options.get(option) or {}).items():
-            if modality not in known:
-                problems.append(
-                    f"option `{option}.{column}` names an unknown modality `{modality}`{nearest(modality, known)}"
-                )
-    problems += [
-        f"option `turns` has no `{name}`{nearest(name, _TURNS)}"
-        for name in options.get("turns", ())
-        if name not in _TURNS
-    ]
-    inserted = options.get("inserted") or {}
-    problems += [
-        f"option `inserted` has no `{name}`{nearest(name, _INSERTED)}" for name in inserted if name not in _INSERTED
-    ]
-    if inserted:
-        problems += [f"option `inserted` needs `{name}`" for name in _INSERTED[:5] if name not in inserted]
-        if inserted.get("modality", known[0]) not in known:
-            problems.append(f"option `inserted.modality` names an unknown modality `{inserted['modality']}`")
-    return problems
+    @cached_property
+    def called(self) -> dict[str, str]:
+        """Modality by each name that data give it. Of a name that several claim, none is meant."""
+        claims: dict[str, list[str]] = {}
+        for modality, names in self.names().items():
+            for name in names:
+                claims.setdefault(name, []).append(modality)
+        clear = {name: found[0] for name, found in claims.items() if len(found) == 1}
+        return {name: name for name in self.modalities if name in self.media} | {
+            name: modality for name, modality in clear.items() if name not in self.modalities
+        }
 
 
 class RowReader:
     """Makes a record of a row: a mapping of columns to JSON values, bytes, or `{"bytes": ..., "path": ...}`.
 
-    A field is text unless it is named like a modality, or `fields` says what it is. `messages` is a conversation whose
-    content is a string or a list of typed parts (`{"type": "text", "text": ...}`, `{"type": M, M: path}`), `parts` such
-    a list alone. Fields that are null are left out.
+    A field is text unless it is named like a modality, or `fields` says what it is. `messages` is a conversation (see
+    `conversations.py`), `parts` a list of text and typed parts. Fields that are null are left out; one that cannot be
+    made costs the record only if it is used.
     """
 
     def __init__(self, options: Mapping[str, Any], kinds: Kinds, folder: Path) -> None:
         """`folder` is where relative paths start, unless the option `folder` says otherwise."""
         self._columns: Mapping[str, str] | None = options.get("columns")
-        self._media = kinds.media
         self._kinds = kinds
-        self._fields = {name: name for name in self._media} | dict(options.get("fields") or {})
-        self._turns = _TURNS | dict(options.get("turns") or {})
+        self._told: Mapping[str, str] = options.get("fields") or {}
+        self._fields = {name: name for name in kinds.media} | dict(self._told)
+        self._turns: Mapping[str, str] = options.get("turns") or {}
+        self._placeholders: Mapping[str, str] = options.get("placeholders") or {}
         self._aligned: Mapping[str, str] = options.get("aligned") or {}
         self._inserted: Mapping[str, Any] = options.get("inserted") or {}
         self._coded = CodedText(kinds.modalities.values()) if options.get("coded") else None
-        self._folder = Path(options["folder"]) if options.get("folder") else folder
+        folder = Path(options["folder"]) if options.get("folder") else folder
+        self._cells = MediaCells(folder, kinds.suffixes)
         told = [(name, made.code_token, made.text) for name, made in sorted(kinds.modalities.items())]
-        self.reading = json.dumps([dict(options), told, str(self._folder)], sort_keys=True, default=str)
+        self.reading = json.dumps([dict(options), told, str(folder)], sort_keys=True, default=str)
         """Says how rows are read: with another, they may name other media."""
 
+    @cached_property
+    def _conversations(self) -> Conversations:
+        return Conversations(self._kinds.media, self._called, self._placeholders, self._turns, self._cells, self._coded)
+
+    @cached_property
+    def _called(self) -> dict[str, str]:
+        """Modality by each name that data may give it, in a conversation and of columns beside it."""
+        called = dict(self._kinds.called)
+        for column, modality in self._told.items():
+            if modality != TEXT:
+                called |= {name: modality for name in (column, column.removesuffix("s")) if name}
+        return called
+
     def record(self, row: Mapping[str, Any], where: str) -> Record:
-        """The record of a row. Raises `DataError`, naming `where`, if the row does not hold what it should."""
-        record: dict[str, Any] = {}
+        """The record of a row. Raises `DataError`, naming `where`, if nothing can be made of the row."""
+        made: dict[str, Any] = {}
+        failed: dict[str, Failed] = {}
+        unknown: dict[str, None] = {}
+
+        def put(name: str, make: Callable[[], Any], unusable: str = "") -> None:
+            try:
+                made[name] = make()
+            except DataError as error:
+                failed[name] = Failed(str(error), unusable)
+
         taken: set[str] = set()
         if self._aligned:
-            record["parts"] = self._side_by_side(row, where)
+            put(_PARTS, lambda: self._side_by_side(row, where))
             taken.update(self._aligned)
         if self._inserted:
-            record["parts"] = self._with_insertions(row, where)
+            put(_PARTS, lambda: self._with_insertions(row, where))
             taken.update((self._inserted["texts"], self._inserted["items"]))
-        if self._columns is None:
-            named = [(name, value) for name, value in row.items() if name not in taken]
-        else:
-            named = [(name, row.get(column)) for column, name in self._columns.items()]
-        for name, value in named:
-            if value is None:
+        fields = {name: value for name, value in self._named(row, taken) if value is not None}
+        talk = self._conversation(fields, where)
+        modalities = self._modalities(fields, talk)
+        for name, value in fields.items():
+            if name == talk:
                 continue
-            if name == self._turns["column"]:
-                record["messages"] = self._messages(value, where)
-            elif name == "parts":
-                record["parts"] = self._parts(value, f"{where}: `parts`")
-            else:
-                record[name] = self._field(name, value, f"{where}: `{name}`")
-        return record
+            if name == _PARTS:
+                put(name, lambda value=value: self._conversations.parts(value, f"{where}: `parts`", unknown))  # type: ignore[misc]
+                continue
+            modality = modalities[name]
+            unusable = kind(value) if modality == TEXT and kind(value) in _UNUSABLE else ""
+            put(name, lambda m=modality, n=name, v=value: self._field(m, v, f"{where}: `{n}`"), unusable)  # type: ignore[misc]
+        if talk:
+            put(_MESSAGES, lambda: self._messages(fields, talk, modalities, made, failed, unknown, where))
+        if failed and not made:
+            raise DataError(next(iter(failed.values())).reason)
+        if failed or unknown:
+            return PartialRecord(made, Notes(failed, unknown=tuple(unknown)))
+        return made
 
-    def _field(self, name: str, value: Any, where: str) -> Any:
-        modality = self._fields.get(name, TEXT)
+    def _named(self, row: Mapping[str, Any], taken: set[str]) -> Iterator[tuple[str, Any]]:
+        if self._columns is None:
+            return ((_storable(name), value) for name, value in row.items() if name not in taken)
+        return ((name, row.get(column)) for column, name in self._columns.items())
+
+    def _conversation(self, fields: Mapping[str, Any], where: str) -> str:
+        """Which field is the conversation; none if it is the empty string."""
+        if "column" in self._turns:
+            return self._turns["column"] if self._turns["column"] in fields else ""
+        found = [
+            name
+            for name in COLUMNS
+            if name in fields and name not in self._told and (name == _MESSAGES or isinstance(fields[name], list))
+        ]
+        if len(found) > 1:
+            raise DataError(f"{where}: holds both `{found[0]}` and `{found[1]}`; say which by `columns`")
+        return found[0] if found else ""
+
+    def _modalities(self, fields: Mapping[str, Any], talk: str) -> dict[str, str]:
+        """Modality of each field. Beside a conversation, media may be in columns that only go by a name of it."""
+        if not talk:
+            return {name: self._fields.get(name, TEXT) for name in fields}
+        found = {}
+        for name, value in fields.items():
+            called = self._called.get(name) or self._called.get(name.removesuffix("s"), TEXT)
+            media = isinstance(value, str | list | bytes | Mapping)
+            found[name] = self._fields.get(name) or (called if media else TEXT)
+        return found
+
+    def _messages(
+        self,
+        fields: Mapping[str, Any],
+        talk: str,
+        modalities: Mapping[str, str],
+        made: Mapping[str, Any],
+        failed: Mapping[str, Failed],
+        unknown: dict[str, None],
+        where: str,
+    ) -> list[dict[str, Any]]:
+        media: dict[str, tuple[str, list[Any]]] = {}
+        for name, modality in modalities.items():
+            if modality == TEXT or empty(fields[name]):
+                continue
+            if name in failed:
+                raise DataError(failed[name].reason)
+            if modality in media:
+                raise DataError(
+                    f"{where}: both `{media[modality][0]}` and `{name}` hold media of `{modality}`; leave one out by "
+                    "`columns`"
+                )
+            if isinstance(fields[name], list) and any(map(empty, fields[name])):
+                raise DataError(f"{where}: `{name}` has an empty place, so that its order is not clear")
+            media[modality] = (name, made[name] if isinstance(made[name], list) else [made[name]])
+        others = {name: fields[name] for name, modality in modalities.items() if modality == TEXT and name != talk}
+        beside = Beside(media, others, unknown)
+        messages = self._conversations.messages(fields[talk], talk, beside, where)
+        prompt = made.get("system")
+        if isinstance(prompt, str) and not empty(prompt) and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": [prompt]})
+        return messages
+
+    def _field(self, modality: str, value: Any, where: str) -> Any:
+        if modality != TEXT:
+            if empty(value):
+                return []
+            if isinstance(value, list):
+                return [self._value(modality, item, where) for item in value if item is not None]
+            return self._value(modality, value, where)
         if isinstance(value, list):
-            return [self._value(modality, item, where) for item in value if item is not None]
-        if self._coded and modality == TEXT and isinstance(value, str):
-            return self._decoded(value, where)
-        return self._value(modality, value, where)
+            return [text_of(item, where) for item in value if item is not None]
+        text = text_of(value, where)
+        return self._decoded(text, where) if self._coded and isinstance(value, str) else text
+
+    def _value(self, modality: str, value: Any, where: str) -> Value:
+        if modality == TEXT:
+            return text_of(value, where)
+        if self._coded and isinstance(value, str):
+            made = self._decoded(value, where)
+            if isinstance(made, Codes):
+                return made
+        return self._cells.media(modality, value, where)
 
     def _decoded(self, text: str, where: str) -> str | Codes | list[str | Codes]:
         assert self._coded is not None
@@ -157,43 +218,6 @@ class RowReader:
             return self._coded.parse(text)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
-
-    def _messages(self, value: Any, where: str) -> list[dict[str, Any]]:
-        column, role, content = (self._turns[name] for name in ("column", "role", "content"))
-        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
-            value = value[0]  # AnyGPT's files hold a list of one conversation
-        if not isinstance(value, list) or not value:
-            raise DataError(f"{where}: `{column}` must be a list of turns")
-        turns = []
-        for number, turn in enumerate(value):
-            place = f"{where}: `{column}[{number}]`"
-            if not isinstance(turn, dict) or not isinstance(turn.get(role), str) or content not in turn:
-                raise DataError(f"{place} must have `{role}` and `{content}`")
-            turns.append({"role": turn[role], "content": self._parts(turn[content], place)})
-        return turns
-
-    def _parts(self, value: Any, where: str) -> list[Value]:
-        if isinstance(value, str):
-            value = [value]
-        if not isinstance(value, list):
-            raise DataError(f"{where} must be a string or a list of parts, this is a {kind(value)}")
-        parts: list[Value] = []
-        for part in value:
-            made = self._part(part, where)
-            parts += made if isinstance(made, list) else [made]
-        return parts
-
-    def _part(self, part: Any, where: str) -> Value | list[str | Codes]:
-        if isinstance(part, str):
-            return self._decoded(part, where) if self._coded else part
-        name = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(name, str) or name not in part:
-            raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
-        if name != TEXT and name not in self._media:
-            raise DataError(f"{where}: unknown part type `{name}`{nearest(name, [TEXT, *self._media])}")
-        if name == TEXT and isinstance(part[name], str):
-            return self._part(part[name], where)
-        return self._value(name, part[name], where)
 
     def _side_by_side(self, row: Mapping[str, Any], where: str) -> list[Value]:
         lists = {column: row.get(column) for column in self._aligned}
@@ -230,65 +254,10 @@ class RowReader:
             raise DataError(f"{where}: `{told['place']}` is {min(before)}, there are {len(texts)} texts")
         return parts
 
-    def _value(self, modality: str, value: Any, where: str) -> Value:
-        if modality == TEXT:
-            if not isinstance(value, _SCALARS):
-                raise DataError(f"{where} must be text, this is a {kind(value)}")
-            return value if isinstance(value, str) else json.dumps(value)
-        if self._coded and isinstance(value, str):
-            made = self._decoded(value, where)
-            if isinstance(made, Codes):
-                return made
-        if isinstance(value, dict) and ("bytes" in value or "path" in value):
-            name = value.get("path")
-            if value.get("bytes") is None:
-                value = name
-            else:
-                return self._of_bytes(modality, value["bytes"], Path(name or "").suffix)
-        if isinstance(value, bytes):
-            return self._of_bytes(modality, value, "")
-        if not isinstance(value, str):
-            raise DataError(f"{where} must be the path of a {modality} file, this is a {kind(value)}")
-        return media_file(modality, self._folder / value, where)
 
-    def _of_bytes(self, modality: str, content: bytes, suffix: str) -> Media:
-        known = self._kinds.suffixes().get(modality, ())
-        if suffix.lower() not in known:
-            suffix = known[0] if known else suffix
-        if _NAMED.get() is not None:
-            return Media(modality, Path(), key="")
-        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        return Media(modality, spill(content, suffix), key=f"{digest}{suffix}")
-
-
-def media_file(modality: str, path: Path, where: str) -> Media:
-    """A file as media. Raises `DataError` if it is not there."""
-    if (named := _NAMED.get()) is not None:
-        named.append(str(path))
-        return Media(modality, path, key=str(path))
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        raise DataError(f"{where}: {path}: no such file") from None
-    if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
-        raise DataError(f"{where}: {path}: is a folder, pipe or device, not a file")
-    # the same key means the same codes, so a file that is replaced gets another key
-    return Media(modality, path, key=f"{path}#{found.st_size}-{found.st_mtime_ns}")
-
-
-def files_named(read: Callable[[], Any]) -> list[str]:
-    """The files of media that a record names which `read` reads, whether they are there or not, looking at none."""
-    named: list[str] = []
-    token = _NAMED.set(named)
-    try:
-        read()
-    except MemoryError:
-        raise
-    except Exception:
-        pass  # what is wrong with a record is told where it is used
-    finally:
-        _NAMED.reset(token)
-    return [name for name in named if "\0" not in name]
+def _storable(name: Any) -> str:
+    """A column's name, as a text that any file can hold."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def files_of(pattern: str, what: str) -> list[Path]:
@@ -321,9 +290,3 @@ def path_option(reader: str, options: Mapping[str, Any], what: str) -> str:
     if not isinstance(options.get("path"), str):
         raise RecipeError([f"reader `{reader}` needs the option `path`, {what}"])
     return str(options["path"])
-
-
-def kind(value: Any) -> str:
-    """What JSON calls a value."""
-    names = {dict: "object", list: "list", str: "string", bool: "boolean", bytes: "bytes", type(None): "null"}
-    return names.get(type(value), "number")

@@ -25,7 +25,8 @@ from mio.core.data.readers.arrow_files import (
     open_arrow_files,
     rows_of,
 )
-from mio.core.data.readers.records import Kinds, RowReader, files_named, files_of, path_option
+from mio.core.data.readers.cells import files_named
+from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError, RecipeError
 from mio.core.modality import Record
 

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 
 from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers import tar
+from mio.core.data.readers.cells import files_named
 from mio.core.data.readers.endings import Endings
-from mio.core.data.readers.records import Kinds, RowReader, files_named, files_of, path_option
+from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
 

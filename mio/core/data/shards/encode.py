@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.codecs import Codecs
-from mio.core.data.shards.shapes import Failed
+from mio.core.data.partial import Failed, notes_of
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.modality import Codes, Media, Record
@@ -74,7 +74,14 @@ class ShardEncoder:
             try:
                 record = call()
                 reason = self._drop(record)
-                read.append(reason or {name: self._field(value, where(index)) for name, value in record.items()})
+                if reason:
+                    read.append(reason)
+                else:
+                    notes = notes_of(record)
+                    fields = {name: self._field(value, where(index)) for name, value in record.items()}
+                    read.append({**fields, **notes.failed})
+                    for key in notes.unknown:
+                        writer.note(key)
             except Exception as error:
                 read.append(_failed(error, where(index)))
             tick()

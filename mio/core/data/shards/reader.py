@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.data.hashing import FileHashes
+from mio.core.data.partial import Failed, Notes, PartialRecord, notes_of
 from mio.core.data.shards.format import map_arrays, read_header, shard_name, verify
-from mio.core.data.shards.shapes import Shape, StoredRecord
+from mio.core.data.shards.shapes import Shape
 from mio.core.data.shards.texts import open_text_tokens
 from mio.core.data.shards.writer import HOLE
 from mio.core.errors import DataError
@@ -66,8 +67,8 @@ class Shard:
             texts = list(map(self._tokens.text, range(at, stop), texts))
         kinds = shape.kinds
         record = shape.put_together(iter(texts), map(self._item, kinds, self._refs(place)) if kinds else iter(()))
-        if self._failures and place in self._failures:
-            return StoredRecord(record, self._failures[place])
+        if shape.unusable or (self._failures and place in self._failures):
+            return PartialRecord(record, Notes(shape.unusable | self._failures.get(place, {})))
         return record
 
     def frames(self, place: int) -> list[tuple[str, int]]:
@@ -98,11 +99,11 @@ class Shard:
         return shape
 
     @cached_property
-    def _failures(self) -> dict[int, dict[str, str]]:
-        """Reason by field, by place."""
-        found: dict[int, dict[str, str]] = {}
+    def _failures(self) -> dict[int, dict[str, Failed]]:
+        """Fields that could not be tokenised, by place."""
+        found: dict[int, dict[str, Failed]] = {}
         for index, field, reason in self.header["failed"]:
-            found.setdefault(index - self.first, {})[field] = reason
+            found.setdefault(index - self.first, {})[field] = Failed(reason)
         return found
 
     @cached_property
@@ -111,8 +112,8 @@ class Shard:
 
     def _hole(self, place: int) -> Record:
         if place in self._dropped:
-            return StoredRecord({}, {}, self._dropped[place])
-        raise DataError(self._failures[place][""])
+            return PartialRecord({}, Notes(dropped=self._dropped[place]))
+        raise DataError(self._failures[place][""].reason)
 
 
 class TokenisedSource:
@@ -165,6 +166,15 @@ class TokenisedSource:
         number, place = divmod(index, self._size)
         return (self._shards[number] or self._open(number)).frames(place)
 
+    @property
+    def unused(self) -> Counter[str]:
+        """What the records of the shards opened so far hold that no template could use, with their number."""
+        found: Counter[str] = Counter()
+        for shard in self._shards:
+            if shard is not None:
+                found.update(shard.header["unstorable"])
+        return found
+
     def locate(self, index: int) -> str:
         """Names a record for messages."""
         return self.name_record(index)
@@ -182,4 +192,4 @@ class TokenisedSource:
 
 def dropped(record: Record) -> str:
     """Why a filter left a record out when it was tokenised; the empty string if none did."""
-    return record.dropped if isinstance(record, StoredRecord) else ""
+    return notes_of(record).dropped

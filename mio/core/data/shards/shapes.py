@@ -10,30 +10,24 @@ distinct ones, so a shard keeps each once. It is written as JSON:
 | `["", "M", "P", n]` | an item of modality M that consists of n items of modality P |
 | any other `[...]` | a list |
 | `{"name": ...}` | a mapping, the record itself among them |
-| `{"": value}` | a constant: a role, a truth value, null |
+| `{"": value}` | a constant: a turn's role or weight, a truth value, null |
 | `-1` | a field whose content could not be tokenised |
+| `["!", "KIND"]` | a field that no template could use: what it holds |
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from mio.core.errors import DataError
+from mio.core.chat import ROLE, WEIGHT
+from mio.core.data.partial import Failed
 from mio.core.modality import Codes, Media
 
 TEXT_SLOT, FAILED_SLOT = 0, -1
-ROLE = "role"
-"""Of a turn: one of a few words, hence part of the shape."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """In place of a field's content: why there is none."""
-
-    reason: str
+UNUSABLE = "!"
+"""Begins a list that stands for a field which no template could use."""
 
 
 class Unstorable(Exception):
@@ -49,6 +43,8 @@ def take_apart(value: Any, texts: list[str], items: list[tuple[str, Any]]) -> An
         items.append((value.modality, value.codes))
         return value.modality
     if isinstance(value, Failed):
+        if value.kind:
+            raise Unstorable(value.kind)
         return FAILED_SLOT
     if value is None or isinstance(value, bool):
         return {"": value}
@@ -65,41 +61,33 @@ def take_apart(value: Any, texts: list[str], items: list[tuple[str, Any]]) -> An
         if not all(isinstance(name, str) and name for name in value):
             raise Unstorable(f"a mapping with the keys {list(value)}")
         return {
-            name: {"": inner} if name == ROLE and isinstance(inner, str) else take_apart(inner, texts, items)
+            name: {"": inner} if _constant(name, inner) else take_apart(inner, texts, items)
             for name, inner in value.items()
         }
     raise Unstorable(type(value).__name__)
 
 
-class StoredRecord(dict[str, Any]):
-    """A record of a shard. Reading a field that could not be tokenised raises `DataError` with the reason."""
-
-    __slots__ = ("dropped", "failed")
-
-    def __init__(self, fields: Mapping[str, Any], failed: Mapping[str, str], dropped: str = "") -> None:
-        super().__init__(fields)
-        self.failed = failed
-        """Reason by field."""
-        self.dropped = dropped
-        """Why a filter of the recipe left the record out, when its media were still there to be looked at."""
-
-    def __missing__(self, name: str) -> Any:
-        if name in self.failed:
-            raise DataError(self.failed[name])
-        raise KeyError(name)
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self.failed
+def _constant(name: str, value: Any) -> bool:
+    """Whether a value inside a turn is one of a few, hence part of the shape."""
+    return (name == ROLE and isinstance(value, str)) or (name == WEIGHT and isinstance(value, Real))
 
 
 class Shape:
     """A shape, ready to put records together."""
 
-    __slots__ = ("_fields", "kinds")
+    __slots__ = ("_fields", "kinds", "unusable")
 
     def __init__(self, shape: Mapping[str, Any]) -> None:
-        self._fields = tuple((name, inner) for name, inner in shape.items() if inner != FAILED_SLOT)
-        self.kinds: tuple[str, ...] = tuple(_kinds(list(shape.values())))
+        self.unusable: dict[str, Failed] = {
+            name: Failed(f"`{name}` holds a {inner[1]}, which no template can use", inner[1])
+            for name, inner in shape.items()
+            if isinstance(inner, list) and inner[:1] == [UNUSABLE]
+        }
+        """Fields that no template could use."""
+        self._fields = tuple(
+            (name, inner) for name, inner in shape.items() if inner != FAILED_SLOT and name not in self.unusable
+        )
+        self.kinds: tuple[str, ...] = tuple(_kinds([inner for _, inner in self._fields]))
         """Modality of each item, in order."""
 
     def put_together(self, texts: Iterator[str], items: Iterator[Codes]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import xxhash
 from mio.core.codecs import Codecs
 from mio.core.data.contents import SourceContent, sealed, told_changes
 from mio.core.data.hashing import FileHashes, State
-from mio.core.data.readers.records import files_named
+from mio.core.data.readers.cells import files_named
 from mio.core.data.shards.encode import ShardEncoder
 from mio.core.data.shards.format import SUFFIX, read_header, shard_name, verify
 from mio.core.data.shards.store import (

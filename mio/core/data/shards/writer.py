@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.data.partial import Failed
 from mio.core.data.shards.format import code_dtype, write_shard
-from mio.core.data.shards.shapes import Failed, Unstorable, parts_in, take_apart
+from mio.core.data.shards.shapes import UNUSABLE, Unstorable, parts_in, take_apart
 from mio.core.errors import DataError
 from mio.core.modality import Modality
 
@@ -90,9 +91,8 @@ class ShardWriter:
                 numbers = [self._items[modality].number(codes) for modality, codes in items]
                 content = [text.encode() for text in found]
             except Unstorable as error:
-                label = f"{name} ({error})"
-                self.unstorable[label] = self.unstorable.get(label, 0) + 1
-                shape.pop(name, None)
+                self.note(f"{name} ({error})")
+                shape[name] = [UNUSABLE, str(error)]
                 continue
             except (DataError, UnicodeEncodeError) as error:
                 self.failed.append((self.first + self.records, name, str(error)))
@@ -106,6 +106,10 @@ class ShardWriter:
         key = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
         self._refs += refs
         self._close(self._shapes.setdefault(key, len(self._shapes)))
+
+    def note(self, label: str) -> None:
+        """Counts a record that holds something which no template could use."""
+        self.unstorable[label] = self.unstorable.get(label, 0) + 1
 
     def fail(self, reason: str) -> None:
         """In place of a record that cannot be read."""

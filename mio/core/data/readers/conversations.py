@@ -1,0 +1,303 @@
+"""Conversations as data sets write them: turns of text, typed parts, and placeholders bound to media in order.
+
+    {"messages": [{"role": "user", "content": "<sketch>What?"}, ...], "sketchs": ["a.png"]}
+    {"conversations": [{"from": "human", "value": "<sketch>What?"}, ...], "sketch": "a.png"}
+    {"messages": [{"role": "user", "content": [{"type": "sketch"}, {"type": "text", "text": "What?"}]}, ...], ...}
+    {"messages": [{"role": "user", "content": [{"type": "sketch_url", "sketch_url": {"url": "data:..."}}, ...]}, ...]}
+
+These are the forms of LLaVA, ms-swift, LLaMA-Factory, TRL and OpenAI's interface. Nothing here names a modality: which
+words stand for one is declared by its plugin (`DataModule.names`) or told by the reader's options.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mio.core.chat import CONTENT, ROLE, SWITCHES, WEIGHT, role_of, turn_weight
+from mio.core.data.readers.cells import PLACES, MediaCells, empty
+from mio.core.data.readers.coded import CodedText
+from mio.core.data.readers.json_values import check_text, kind, printable, text_of
+from mio.core.errors import DataError
+from mio.core.modality import TEXT, Codes, Media, Value
+from mio.core.suggest import nearest
+
+COLUMNS = ("messages", "conversations", "conversation")
+"""Columns that hold a conversation, if their content is a list."""
+ROLE_KEYS, CONTENT_KEYS = (ROLE, "from"), (CONTENT, "value")
+_PREFIX, _SUFFIXES = re.compile("^(?:input|output)_"), ("_url", "_file")
+_TAG = re.compile(r"<([a-z][a-z0-9_]*)>")
+_FILE_LIKE = re.compile(r"(?s)data:.*|\S.{0,4000}\.[A-Za-z][A-Za-z0-9]{1,4}")
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """In place of media that a column of the record holds."""
+
+    modality: str
+    index: int | None = None
+    """Which one; None: the next."""
+
+
+@dataclass
+class Beside:
+    """What a record has beside its conversation."""
+
+    media: Mapping[str, tuple[str, list[Media | Codes]]]
+    """Column and content of the media to be bound, by modality."""
+    others: Mapping[str, Any]
+    """All other columns as they are."""
+    unknown: dict[str, None] = field(default_factory=dict)
+    """Keys of turns and parts that nothing reads, in the order in which they are found."""
+
+
+class Conversations:
+    """Reads the conversations of one source.
+
+    Args:
+        media: modalities that are not text.
+        names: modality by each name that data may give it.
+        placeholders: modality by further placeholders.
+        keys: `role` and `content` of the option `turns`, where it has them.
+        coded: finds spans of code tokens in text, if it may hold any.
+    """
+
+    def __init__(
+        self,
+        media: set[str],
+        names: Mapping[str, str],
+        placeholders: Mapping[str, str],
+        keys: Mapping[str, str],
+        cells: MediaCells,
+        coded: CodedText | None,
+    ) -> None:
+        self._media = media
+        self._names = names
+        self._slots = {f"<{name}>": modality for name, modality in names.items()} | dict(placeholders)
+        self._roles = (keys["role"],) if "role" in keys else ROLE_KEYS
+        self._contents = (keys["content"],) if "content" in keys else CONTENT_KEYS
+        self._cells = cells
+        self._coded = coded
+
+    def messages(self, value: Any, column: str, beside: Beside, where: str) -> list[dict[str, Any]]:
+        """Turns of a conversation, with media in the place of their placeholders. Raises `DataError`."""
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+            value = value[0]  # AnyGPT's files hold a list of one conversation
+        if not isinstance(value, list) or not value:
+            raise DataError(f"{where}: `{column}` must be a list of turns")
+        turns = [self._turn(turn, f"{where}: `{column}[{number}]`", beside) for number, turn in enumerate(value)]
+        self._bind(turns, beside, where)
+        return turns
+
+    def parts(self, value: Any, where: str, unknown: dict[str, None]) -> list[Value]:
+        """Parts of an interleaved document, whose text holds no placeholders. Raises `DataError`."""
+        made: list[Value] = []
+        for part in self._listed(value, where):
+            found = self._part(part, where, unknown)
+            if isinstance(found, _Slot):
+                raise DataError(
+                    f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}; '
+                    f"this one of `{found.modality}` has no media"
+                )
+            made += self._decoded(found, where) if isinstance(found, str) else [found]
+        return made
+
+    def _turn(self, turn: Any, where: str, beside: Beside) -> dict[str, Any]:
+        role, content = self._key(turn, self._roles), self._key(turn, self._contents)
+        if role is None or content is None or not isinstance(turn[role], str):
+            raise DataError(f"{where} must have `{self._roles[0]}` and `{self._contents[0]}`")
+        try:
+            made: dict[str, Any] = {ROLE: role_of(turn[role])}
+            weight = turn_weight(turn)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        learnt = made[ROLE] == "assistant"
+        for key, inner in turn.items():
+            if key in (role, content) or empty(inner):
+                continue
+            if key not in (WEIGHT, *SWITCHES):
+                beside.unknown[f"key `{printable(key)}` of a turn"] = None
+            elif inner and not learnt:
+                beside.unknown[f"key `{key}` of a turn of the {made[ROLE]}, which is never learnt"] = None
+        made[CONTENT] = []
+        for part in self._listed("" if turn[content] is None else turn[content], where):
+            found = self._part(part, where, beside.unknown)
+            made[CONTENT] += self._split(found, where, beside) if isinstance(found, str) else [found]
+        if learnt and weight != 1:
+            made[WEIGHT] = weight
+        return made
+
+    @staticmethod
+    def _key(turn: Any, names: tuple[str, ...]) -> str | None:
+        """Under which name a turn holds its role or its content."""
+        if not isinstance(turn, dict):
+            return None
+        there = [name for name in names if name in turn]
+        return next((name for name in there if turn[name] is not None), there[0] if there else None)
+
+    @staticmethod
+    def _listed(value: Any, where: str) -> list[Any]:
+        if isinstance(value, list):
+            return value
+        if isinstance(value, str | dict):
+            return [value]
+        raise DataError(f"{where} must be a string or a list of parts, this is a {kind(value)}")
+
+    def _part(self, part: Any, where: str, unknown: dict[str, None]) -> str | _Slot | Media | Codes:
+        if isinstance(part, str):
+            check_text(part, where)
+            return part
+        if not isinstance(part, Mapping):
+            raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
+        filled = {name: inner for name, inner in part.items() if name != "type" and not empty(inner)}
+        written = part.get("type")
+        if written is None:  # Qwen's form: {"sketch": ...}, {"text": ...}
+            written = next((name for name in (*filled, *part) if self._modality(name)), None)
+        if not isinstance(written, str):
+            raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
+        name = self._modality(written)
+        if not name:
+            known = [TEXT, *self._media]
+            raise DataError(f"{where}: unknown part type `{printable(written[:40])}`{nearest(written, known)}")
+        if name == TEXT:
+            places = [place for place in (written, TEXT, "content") if place in part]
+            if not places:
+                raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
+            self._note(filled, {places[0], "index"}, written, where, unknown)
+            return text_of("" if part[places[0]] is None else part[places[0]], where)
+        places = [place for place in filled if self._modality(place) == name or place in PLACES]
+        self._note(filled, {*places, "index"}, written, where, unknown)
+        if not places:
+            index = part.get("index")
+            if index is not None and (isinstance(index, bool) or not isinstance(index, int) or index < 0):
+                raise DataError(f"{where}: `index` of a part must be a number of 0 or more, not {index!r:.40}")
+            return _Slot(name, index)
+        return self._given(name, {place: filled[place] for place in places}, where)
+
+    def _given(self, modality: str, filled: Mapping[str, Any], where: str) -> Media | Codes:
+        """Media that a part itself holds."""
+        own = [place for place in filled if place not in PLACES]
+        value = filled[own[0]] if len(own) == 1 and len(filled) == 1 else filled if not own else None
+        if value is None:
+            raise DataError(f"{where}: a part must hold one item, this has {', '.join(f'`{name}`' for name in filled)}")
+        if isinstance(value, list) and len(value) == 1:
+            [value] = value
+        if self._coded and isinstance(value, str):
+            [*found] = self._decoded(value, where)
+            if len(found) == 1 and isinstance(found[0], Codes):
+                return found[0]
+        return self._cells.media(modality, value, where)
+
+    def _note(
+        self, filled: Mapping[str, Any], used: set[str], written: str, where: str, unknown: dict[str, None]
+    ) -> None:
+        """Notes what nothing reads of a part. Raises `DataError` if that is content."""
+        for name in filled:
+            if name not in used:
+                if self._modality(name):
+                    raise DataError(f"{where}: a part of `{printable(written)}` holds `{name}` as well; make two of it")
+                unknown[f"key `{printable(name)}` of a part `{written}`"] = None
+
+    def _modality(self, written: str) -> str:
+        """Modality that a part's type or key means: `sketch`, `sketch_url`, `input_sketch`; empty if none."""
+        name = _PREFIX.sub("", written)
+        for suffix in _SUFFIXES:
+            name = name.removesuffix(suffix)
+        if name == TEXT or name in self._media:
+            return name
+        return self._names.get(name, "")
+
+    def _decoded(self, text: str, where: str) -> list[str | Codes]:
+        if not self._coded:
+            return [text]
+        try:
+            found = self._coded.parse(text)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        return found if isinstance(found, list) else [found]
+
+    @cached_property
+    def _placeholder(self) -> re.Pattern[str]:
+        longest_first = sorted(self._slots, key=len, reverse=True)
+        return (
+            re.compile(rf"(\\?)({'|'.join(map(re.escape, longest_first))})")
+            if longest_first
+            else re.compile(r"(?!)()()")
+        )
+
+    def _split(self, text: str, where: str, beside: Beside) -> Iterator[Any]:
+        """A turn's text with slots in the place of its placeholders. A backslash before one makes it text."""
+        for piece in self._decoded(text, where):
+            if not isinstance(piece, str):
+                yield piece
+                continue
+            if "<" in piece and beside.others:
+                self._refuse_strangers(piece, where, beside)
+            at, kept = 0, ""
+            for found in self._placeholder.finditer(piece):
+                kept += piece[at : found.start()]
+                at = found.end()
+                if found[1]:
+                    kept += found[2]
+                    continue
+                if kept:
+                    yield kept
+                kept = ""
+                yield _Slot(self._slots[found[2]])
+            if kept or at < len(piece) or not piece:
+                yield kept + piece[at:]
+
+    def _refuse_strangers(self, text: str, where: str, beside: Beside) -> None:
+        """Raises `DataError` for a placeholder beside a column of files where the recipe has no such modality."""
+        for found in _TAG.finditer(text):
+            if found.group() in self._slots:
+                continue
+            for column in (found[1], f"{found[1]}s"):
+                if _holds_files(beside.others.get(column)):
+                    raise DataError(
+                        f"{where} holds {found.group()} and the record `{column}`, but no plugin of the recipe reads "
+                        f"them; add it under `plugins:`, say which one by `fields: {{{column}: MODALITY}}`, or leave "
+                        "the column out by `columns`"
+                    )
+
+    def _bind(self, turns: list[dict[str, Any]], beside: Beside, where: str) -> None:
+        """Puts media in the place of the slots: as many as there are, each at least once."""
+        count = dict.fromkeys(beside.media, 0)
+        for turn in turns:
+            for part in turn[CONTENT]:
+                if isinstance(part, _Slot):
+                    count[part.modality] = count.get(part.modality, 0) + 1
+        taken: dict[str, set[int]] = {name: set() for name in count}
+        for turn in turns:
+            for place, part in enumerate(turn[CONTENT]):
+                if isinstance(part, _Slot):
+                    column, items = beside.media.get(part.modality, ("", []))
+                    index = len(taken[part.modality]) if part.index is None else part.index
+                    if index >= len(items):
+                        raise DataError(self._mismatch(part.modality, count[part.modality], column, len(items), where))
+                    taken[part.modality].add(index)
+                    turn[CONTENT][place] = items[index]
+        for name, (column, items) in beside.media.items():
+            if len(taken[name]) < len(items):
+                raise DataError(self._mismatch(name, count[name], column, len(items), where))
+
+    def _mismatch(self, modality: str, placeholders: int, column: str, items: int, where: str) -> str:
+        called = " or ".join(text for text, name in self._slots.items() if name == modality)
+        columns = [name for name, owner in self._names.items() if owner == modality]
+        held = f"`{column}` holds {items}" if column else f"there is no column `{columns[0]}` or `{columns[0]}s`"
+        return (
+            f"{where}: the conversation has {placeholders} placeholders of `{modality}` ({called}), but {held}; give "
+            "each its media, or write a backslash before a placeholder that is only quoted"
+        )
+
+
+def _holds_files(value: Any) -> bool:
+    """Whether a column holds what looks like media: bytes, objects of them, names of files."""
+    if isinstance(value, list):
+        return any(map(_holds_files, value))
+    if isinstance(value, Mapping):
+        return any(not empty(value.get(name)) for name in ("bytes", "path"))
+    return isinstance(value, bytes) or (isinstance(value, str) and bool(_FILE_LIKE.fullmatch(value.strip())))
