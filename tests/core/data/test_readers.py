@@ -172,7 +172,7 @@ def test_media_that_are_not_there_are_no_content(folder, value):
         ({"bytes": 3, "path": 4}, "`bytes` must be bytes, this is a number"),
         ({"path": ["a"]}, "`path` must be text, this is a list"),
         ({"array": [0.1], "rate": 3}, "must hold one of `bytes`, `path`.*; it holds `array`, `rate`"),
-        ("media", "is no file"),
+        ("media", "not a file"),
         ("a\0b", "a\\\\x00b: no such file"),
         ("x" * 9000, r"x{5,100}\.\.\.: no such file"),
         ("s3://a/b.skt", "mio fetches nothing|nothing is fetched"),
@@ -185,7 +185,7 @@ def test_cells_of_media_that_hold_none_say_so(folder, value, words):
 
 def test_a_named_pipe_is_refused_and_not_waited_for(folder):
     os.mkfifo(folder / "pipe.skt")
-    with pytest.raises(DataError, match=r"pipe\.skt: is no file"):
+    with pytest.raises(DataError, match=r"pipe\.skt: is a folder, pipe or device"):
         opened(folder, {"sketch": "pipe.skt"})[0]
 
 

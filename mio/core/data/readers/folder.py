@@ -184,9 +184,8 @@ class MediaFolder:
         if field:
             self._fields[field] = modality
         start = Path() if self._elsewhere else folder.relative_to(self._folder)
-        paths = [
-            str(start / name.replace("\\", "/")) for name in names
-        ]  # tables from Windows, as `datasets` reads them
+        # tables from Windows have other slashes, which `datasets` reads too
+        paths = [str(start / name.replace("\\", "/")) for name in names]
         _add(row, field or modality, paths if several else paths[0])
 
 
