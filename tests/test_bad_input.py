@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_vocabulary(run, tunes, capsys, monkeypatch):
     (run / "summary.json").unlink()
     changed_package(tunes / "higher_melody.py", monkeypatch, '"high")', '"high", "higher")')
     line = failing(capsys, "fit", "tunes.yaml", *TINY)
-    assert "the checkpoint was made with another vocabulary" in line
+    assert "the run was made with another vocabulary" in line
 
 
 def test_a_codebook_of_another_size_in_a_run_that_is_started_from(run, tunes, capsys, monkeypatch):

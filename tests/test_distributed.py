@@ -15,7 +15,8 @@ import torch
 from conftest import call, start
 from safetensors.torch import load_file
 
-from mio.core.checkpoints.reading import Checkpoint, latest
+from mio.core.checkpoints.format import latest
+from mio.core.checkpoints.reading import Checkpoint
 from mio.core.vocabulary import Vocabulary
 
 EXACT = ("train.precision=fp32", "runtime.log_every=1")

@@ -13,7 +13,7 @@ import pytest
 from conftest import call, start
 from rich.console import Console
 
-from mio.core.checkpoints.reading import latest
+from mio.core.checkpoints.format import latest
 from mio.core.fit import fit_chain
 from mio.core.plugins import PluginManager
 

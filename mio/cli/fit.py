@@ -19,9 +19,11 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
 
     torchrun --nnodes 2 --nproc-per-node 8 ... -m mio fit recipes/stage4.yaml
     """
+    from mio.core.launch import follow_launcher
     from mio.core.ranks import launched
     from mio.core.recipe import chain
 
+    follow_launcher()
     names, overrides = split(recipes)
     plugins = manager(plugin)
     runtime = chain(names, overrides, plugins)[-1].runtime

@@ -75,15 +75,21 @@ def lock(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the lock is written.")] = Path("recipe.lock"),
     plugin: Plugin = [],
 ) -> None:
-    """Write down what a recipe resolves to: versions, fingerprints, seed."""
-    from mio.core.files import write_text
-    from mio.core.locking import lock_unfitted
+    """Write down what a recipe resolves to: versions, fingerprints, seed. Given a run folder, take it as it is from now
+    on, whatever its lock says."""
+    from mio.core.locking import LOCK, RECIPE, lock_unfitted, take_as_it_is
 
     writable_file("--out", out)
     plugins = manager(plugin)
+    run = Path(recipes[0])
+    if (run / RECIPE).is_file():
+        for line in take_as_it_is(run, plugins):
+            typer.echo(line)
+        typer.echo(run / LOCK)
+        return
     stage = _stages(recipes, plugins)[-1]
     content, note = lock_unfitted(stage, plugins.for_recipe(stage))
-    write_text(out, content)
+    content.save(out)
     typer.echo(f"{out}{f' ({note})' if note else ''}")
 
 

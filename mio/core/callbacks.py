@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,7 +16,9 @@ from rich.console import Console
 
 from mio.core.data.batch import Batch
 from mio.core.data.journal import Journal, JournalEntry
+from mio.core.metrics_csv import MetricsCSV
 from mio.core.module import MioModule
+from mio.core.run_folder import RunFolder
 from mio.core.throughput import flops_per_token, peak_flops
 
 
@@ -128,6 +131,32 @@ class ProgressLines(Callback):
         )
 
 
+RECORDS = "records"
+"""Key of a checkpoint's state that holds what `Records.check` compares."""
+
+
+@dataclass
+class Records:
+    """What a training writes beside its checkpoints, on rank 0."""
+
+    folder: RunFolder
+    journal: Journal
+    metrics: MetricsCSV
+
+    def state(self) -> dict[str, Any]:
+        """What `check` compares."""
+        return {"journal": self.journal.state(), "metrics": self.metrics.state()}
+
+    def check(self, state: dict[str, Any], step: int, tell: Callable[[str], None]) -> None:
+        """Compares the records with those of a checkpoint of `step`. Raises `DataError` for another journal."""
+        if self.journal.path.is_file():
+            self.journal.check(state["journal"], step)
+        elif state["journal"]["lines"]:
+            tell(f"{self.journal.path} is missing: `mio recipe verify` will not approve of this run")
+        if problem := self.metrics.problem(state["metrics"], step):
+            tell(problem)
+
+
 class Checkpoints(Callback):
     """Commits the data cursor of every finished step and writes it into the journal; saves a checkpoint every `every`
     steps, at the end, and when a rank is told to stop.
@@ -135,15 +164,25 @@ class Checkpoints(Callback):
     What is written goes on in the background (see `mio.core.checkpoints`); leaving `catching_signals` waits for it.
     """
 
-    def __init__(self, path: Path, every: int, journal: Journal | None) -> None:
+    def __init__(self, path: Path, every: int, records: Records | None) -> None:
         self.path = path
         self.every = every
-        self.journal = journal
+        self.records = records
         """Of rank 0 alone."""
         self.interrupted = ""
         """Name of the signal that stopped the run, if one did."""
         self._received = ""
         self._losses: list[float] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Everything is restored and checked: files may change from now on."""
+        trainer.strategy.writer.begin()  # type: ignore[attr-defined]
+        if self.records is not None:
+            self.records.folder.begin(trainer.global_step)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.records is not None:
+            checkpoint[RECORDS] = self.records.state()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -154,8 +193,9 @@ class Checkpoints(Callback):
         totals = pl_module.totals
         assert totals is not None
         trainer.datamodule.commit(batch)  # type: ignore[attr-defined]
-        if self.journal is not None:
-            self.journal.add(
+        if self.records is not None:
+            self.records.folder.check()
+            self.records.journal.add(
                 JournalEntry(trainer.global_step, totals.rows, totals.documents, totals.tokens, totals.digest)
             )
         self._losses.append(totals.loss)
@@ -188,5 +228,5 @@ class Checkpoints(Callback):
         finally:
             for name, handler in before.items():
                 signal.signal(name, handler)
-            if self.journal is not None:
-                self.journal.close()
+            if self.records is not None:
+                self.records.journal.close()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,8 +25,12 @@ from mio.core.modality import (
     Tokenizer,
     Trainable,
 )
+from mio.core.sums import file_sum, read_summed, write_summed
 
 FINGERPRINTS = "tokenizers.json"
+"""Record of a folder of tokenizers: fingerprint of each, and checksums of its files."""
+
+_COPY = "restore it from a copy"
 
 
 class CodecSource(Protocol):
@@ -53,6 +56,7 @@ class Codecs:
         self._folder: Path | None = None
         self._saved: dict[str, str] = {}
         """Fingerprints that the folder remembers."""
+        self._trusted = False
         self._memory: OrderedDict[str, CodeArray] = OrderedDict()
         self._remembered = remembered
 
@@ -82,7 +86,10 @@ class Codecs:
             if detokenizer is None:
                 raise PluginError(f"no plugin supplies a detokenizer for `{modality}` with the recipe's options")
             if self._folder is not None and (self._folder / modality).is_dir() and hasattr(detokenizer, "load"):
-                detokenizer.load(self._folder / modality)
+                if not self._checked(modality, self._folder):
+                    self.tokenizer(modality)  # whose fingerprint is compared
+                with _reading(self._folder / modality, modality):
+                    detokenizer.load(self._folder / modality)
             self._detokenizers[modality] = detokenizer
         return self._detokenizers[modality]
 
@@ -120,6 +127,7 @@ class Codecs:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             self.tokenizer(name).save_weights(partial)
+            shutil.rmtree(folder / name, ignore_errors=True)  # without a record: whoever made it was ended
             partial.rename(folder / name)
         self.load(folder)
         return figures
@@ -130,37 +138,34 @@ class Codecs:
         The folder remembers the fingerprint of every tokenizer that was ever used with it.
         """
         self.attach(folder)
-        known = self._saved | self.fingerprints()
-        if known != self._saved:
+        new = {name: told for name, told in self.fingerprints().items() if name not in self._saved}
+        if new:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / FINGERPRINTS).write_text(json.dumps(known, indent=1), encoding="utf-8")
-            self._saved = known
+            save_record(folder, new)
+            self._saved |= new
 
-    def attach(self, folder: Path) -> None:
-        """Like `load`, but a tokenizer is made and checked when first needed: text alone needs no other's weights."""
-        record = folder / FINGERPRINTS
-        try:
-            self._saved = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        except ValueError as error:
-            raise UserError(f"{record}: is damaged ({error}); restore it from a copy") from error
-        self._folder = folder
+    def attach(self, folder: Path, trusted: bool = False) -> None:
+        """Like `load`, but a tokenizer is made and checked when first needed: text alone needs no other's weights.
+
+        `trusted` takes the folder's files for what they are, whatever its record says.
+        """
+        self._saved = {} if trusted else tokenizer_record(folder)
+        self._folder, self._trusted = folder, trusted
         self._detokenizers.clear()
         self._memory.clear()
         for name in self._tokenizers:
             self._restore(name, folder)
 
+    def _checked(self, name: str, folder: Path) -> bool:
+        """Compares a tokenizer's files with the folder's record; false if it has no checksums of them."""
+        return self._trusted or check_tokenizers(folder, [name])
+
     def _restore(self, name: str, folder: Path) -> None:
         tokenizer = self._tokenizers[name]
         if isinstance(tokenizer, Trainable):
-            try:
+            self._checked(name, folder)
+            with _reading(folder / name, name):
                 tokenizer.load(folder / name)
-            except UserError:
-                raise
-            except Exception as error:
-                raise UserError(
-                    f"{folder / name}: weights of the tokenizer of `{name}` cannot be read "
-                    f"({type(error).__name__}: {error}); restore them from a copy"
-                ) from error
         if name in self._saved and self._saved[name] != tokenizer.fingerprint:
             raise UserError(
                 f"{folder}: tokenizer of `{name}` is {tokenizer.fingerprint}, but the run was made with "
@@ -251,3 +256,73 @@ class Codecs:
         if isinstance(value, (list, tuple)):
             return [found for inner in value for found in self.items(inner)]
         return []
+
+
+def tokenizer_record(folder: Path) -> dict[str, str]:
+    """Fingerprints that a folder of tokenizers remembers, by modality; none if it has no record.
+
+    Raises `DataError` if the record is damaged.
+    """
+    return {name: entry["fingerprint"] for name, entry in _record(folder).items()}
+
+
+def check_tokenizers(folder: Path, names: Sequence[str] | None = None) -> bool:
+    """Compares the files of a folder of tokenizers, of all or of the named modalities, with its record.
+
+    Returns whether the record has checksums of them: those of earlier versions of mio have none. Raises `DataError` if
+    a file is missing or another.
+    """
+    record = _record(folder)
+    entries = [record.get(name) for name in (record if names is None else names)]
+    for path, told in ((path, told) for entry in entries if entry for path, told in (entry["files"] or {}).items()):
+        if not (folder / path).is_file():
+            raise DataError(f"{folder / path}: is missing; {_COPY}")
+        if file_sum(folder / path) != told:
+            raise DataError(
+                f"{folder / path}: is not what was trained ({folder / FINGERPRINTS} has another checksum); {_COPY}"
+            )
+    return all(entry is not None and entry["files"] is not None for entry in entries)
+
+
+def save_record(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    """Adds tokenizers to a folder's record, with the checksums of their files."""
+    record: dict[str, Any] = {
+        name: entry if entry["files"] is not None else entry["fingerprint"]
+        for name, entry in _record(folder).items()
+        if name not in fingerprints
+    }
+    for name, fingerprint in fingerprints.items():
+        files = sorted(path for path in (folder / name).rglob("*") if path.is_file())
+        sums = {path.relative_to(folder).as_posix(): file_sum(path) for path in files}
+        record[name] = {"fingerprint": fingerprint, "files": sums}
+    write_summed(folder / FINGERPRINTS, record)
+
+
+def _record(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / FINGERPRINTS
+    if not path.is_file():
+        return {}
+    record: dict[str, dict[str, Any]] = {}
+    for name, content in read_summed(path, _COPY).items():
+        entry: Any = {"fingerprint": content, "files": None} if isinstance(content, str) else content
+        try:
+            sound = all(isinstance(told, str) for told in (entry["fingerprint"], *(entry["files"] or {}).values()))
+        except (KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise DataError(f"{path}: is damaged (`{name}` has no fingerprint); {_COPY}")
+        record[name] = entry
+    return record
+
+
+@contextlib.contextmanager
+def _reading(folder: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{folder}: weights of the tokenizer of `{name}` cannot be read "
+            f"({type(error).__name__}: {error}); restore them from a copy"
+        ) from error

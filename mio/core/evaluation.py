@@ -13,9 +13,11 @@ from torchmetrics import MeanMetric
 
 from mio.core.data.sources import open_sources
 from mio.core.errors import UserError
+from mio.core.files import write_text
 from mio.core.generation.answer import decode_answer
 from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import need_of
+from mio.core.locking import seal_samples
 from mio.core.modality import TEXT, Answer, Codes, Media, Record, Task
 from mio.core.parsing import parse_tokens
 from mio.core.run import SAMPLES, Run
@@ -70,6 +72,7 @@ def evaluate(
         report[task.name] = figures
         save_samples(run, task, records[:samples], answers[:samples])
         progress(f"{task.name}: {figures['accuracy']:.3f} of {len(records)}")
+    seal_samples(run.folder)
     return report
 
 
@@ -132,7 +135,7 @@ def save_samples(run: Run, task: Task, records: Sequence[Record], answers: Seque
             for value in template.prompt(record)
         ]
         samples.append({"prompt": "".join(prompt), "answer": parts})
-    (folder / f"{task.name}.json").write_text(json.dumps(samples, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(folder / f"{task.name}.json", json.dumps(samples, indent=1, ensure_ascii=False))
 
 
 def results_table(report: Report) -> Table:

@@ -137,7 +137,28 @@ def locked(folder: Path, busy: str, name: str = ".lock") -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-        yield
+        _held.add(file.fileno())
+        try:
+            yield
+        finally:
+            _held.discard(file.fileno())
+
+
+_held: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def _let_go() -> None:
+    """A forked child, as a data worker is, would keep the lock of a parent that was killed."""
+    if _held:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in _held:
+            os.dup2(nothing, number)
+        os.close(nothing)
+        _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

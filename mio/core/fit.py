@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,42 @@ from rich.console import Console
 from rich.text import Text
 
 from mio.core import terminal
-from mio.core.checkpoints.reading import listed
+from mio.core.checkpoints.format import latest
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
 from mio.core.data.provenance import check_sources
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
-from mio.core.errors import UserError
+from mio.core.errors import UserError, VocabularyError
 from mio.core.evaluation import evaluate, results_table
-from mio.core.plugins import PluginManager
+from mio.core.files import write_text
+from mio.core.locking import (
+    CHECKPOINTS,
+    LOCK,
+    RECIPE,
+    SAMPLES,
+    SUMMARY,
+    TOKENIZERS,
+    VOCABULARY,
+    WEIGHTS,
+    Lock,
+    check_run,
+    lock_run,
+    versions,
+)
+from mio.core.plugins import EnabledPlugins, PluginManager
 from mio.core.ranks import Ranks
-from mio.core.recipe import chain, diff, fingerprint, load_resolved, lock, starting_folder, to_yaml
+from mio.core.recipe import chain, diff, fingerprint, load_resolved, starting_folder, to_yaml
 from mio.core.recipe_check import check
 from mio.core.rendering import Renderer
-from mio.core.run import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, Run
+from mio.core.run import Run
+from mio.core.run_folder import RunFolder, held, telling
 from mio.core.schema import Recipe
 from mio.core.terminal import plain
 from mio.core.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.training import device_type, train
 from mio.core.vocabulary import Vocabulary
-from mio.core.weights import WEIGHTS
+
+NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
 
 def fit_chain(
@@ -57,47 +75,93 @@ def fit_chain(
 
     stages = ranks.together(resolve)
     last = stages[-1]
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     for recipe in stages:
         folder = Path(recipe.runtime.runs) / recipe.name
-        ranks.once(lambda recipe=recipe: claim_folder(recipe))  # type: ignore[misc]
-        if not ranks.share((folder / SUMMARY).is_file()):
-            if recipe is not last:
-                console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
-            start = starting_folder(recipe)
-            fit_stage(recipe, folder, manager, Run.open(start, manager) if start else None, console, ranks)
-        elif recipe is last:
-            console.print(f"{folder} is finished; nothing to do (give another `name=` to train it again)")
+        with contextlib.ExitStack() as holding:
+            found = ranks.share(ranks.once(partial(claim_folder, recipe, holding, tell, recipe is last)))
+            if found != FINISHED:
+                if recipe is not last:
+                    console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
+                parent = open_parent(recipe, manager, tell, ranks)
+                fit_stage(recipe, folder, manager, parent, console, ranks, goes_on=found == UNFINISHED)
+            elif recipe is last:
+                console.print(f"{folder} is finished; nothing to do (give another `name=` to train it again)")
     ranks.wait()  # whoever keeps the connection leaves last
     return folder
 
 
-def claim_folder(recipe: Recipe) -> Path:
-    """The run folder of a recipe, made if it is new. Raises `UserError` if another recipe was trained in it.
+def open_parent(recipe: Recipe, manager: PluginManager, tell: Callable[[str], None], ranks: Ranks) -> Run | None:
+    """The run that a stage starts from, compared with its lock by the first rank."""
+    start = starting_folder(recipe)
+    if start is None:
+        return None
+    quiet = tell if ranks.first else lambda line: None  # noqa: ARG005
+    return ranks.together(lambda: Run.open(start, manager, quiet, weights=ranks.first))
+
+
+def claim_folder(recipe: Recipe, holding: contextlib.ExitStack, tell: Callable[[str], None], whole: bool = True) -> str:
+    """Takes the run folder of a recipe for this process, unless it is finished; returns what is there: nothing
+    (`NEW`), a run that goes on (`UNFINISHED`) or one that is `FINISHED`.
 
     A folder in which no step was saved is given to the recipe as it now is: a first attempt that a mistake in the data
-    ended stands in nobody's way.
+    ended stands in nobody's way. Nothing is written into any other.
+
+    Args:
+        holding: keeps the folder.
+        tell: given a line about damage that changes no result.
+        whole: whether the weights of a finished run are compared with its lock: those of a run that another starts
+            from are when it does.
+
+    Raises:
+        UserError: another recipe was trained in the folder, another process trains in it, or it is not what its run
+            wrote.
     """
     folder = Path(recipe.runtime.runs) / recipe.name
-    if (folder / RECIPE).is_file():
-        changes = diff(load_resolved(folder / RECIPE), recipe)
-        if not changes:
-            return folder
-        if listed(folder / CHECKPOINTS) or (folder / WEIGHTS).is_file():
+    if not (folder / SUMMARY).is_file():
+        holding.enter_context(held(folder))
+    finished = (folder / SUMMARY).is_file()
+    if finished or latest(folder / CHECKPOINTS) is not None or (folder / WEIGHTS).is_file():
+        check_run(folder, weights=finished and whole, tell=tell if whole else lambda line: None)  # noqa: ARG005
+        if changes := diff(load_resolved(folder / RECIPE), recipe):
             raise UserError(
                 f"{folder} was made by another recipe: {'; '.join(changes[:3])}"
                 f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. "
                 "Give this one another `name=`, or delete the folder"
             )
-        shutil.rmtree(folder / TOKENIZERS, ignore_errors=True)  # trained on what the other recipe reads
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
-    return folder
+        return FINISHED if finished else UNFINISHED
+    with telling(folder):
+        (folder / LOCK).unlink(missing_ok=True)
+        if not _same_recipe(folder, recipe):
+            shutil.rmtree(folder / TOKENIZERS, ignore_errors=True)  # trained on what the other recipe reads
+        write_text(folder / RECIPE, to_yaml(recipe))
+    return NEW
+
+
+def _same_recipe(folder: Path, recipe: Recipe) -> bool:
+    try:
+        return not diff(load_resolved(folder / RECIPE), recipe)
+    except UserError:
+        return False
 
 
 def fit_stage(
-    recipe: Recipe, folder: Path, manager: PluginManager, parent: Run | None, console: Console, ranks: Ranks
+    recipe: Recipe,
+    folder: Path,
+    manager: PluginManager,
+    parent: Run | None,
+    console: Console,
+    ranks: Ranks,
+    goes_on: bool,
 ) -> None:
-    """Trains one stage into `folder`: tokenizers, checks, training, evaluation, summary."""
+    """Trains one stage into `folder`: tokenizers, checks, training, evaluation, summary.
+
+    Args:
+        goes_on: whether the folder holds an unfinished run: its files count and stay as they are until all is checked.
+    """
     start = time.perf_counter()
     console.rule(Text(plain(recipe.name), style="bold"))
     if recipe.runtime.threads:
@@ -109,22 +173,38 @@ def fit_stage(
     starts = [shared_tokenizers(recipe, inherited), *([inherited] if inherited else [])]
 
     def prepare() -> dict[str, Any]:
+        if goes_on:
+            codecs.attach(folder / TOKENIZERS)
+            codecs.fingerprints()  # makes all of them, which compares them
+            return {}
         return prepare_tokenizers(recipe, folder / TOKENIZERS, starts, plugins, codecs, console)
 
-    tokenizers = ranks.once(prepare)
-    if not ranks.first:
-        prepare()  # finds them
-    vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=parent.vocabulary if parent else None)
-    if ranks.first:
-        vocabulary.save(folder / VOCABULARY)
-        (folder / LOCK).write_text(lock(recipe, plugins, vocabulary, codecs.fingerprints()), encoding="utf-8")
+    with telling(folder):
+        tokenizers = ranks.once(prepare)
+        if not ranks.first:
+            prepare()  # finds them
+    if goes_on:
+        vocabulary = ranks.together(lambda: same_vocabulary(folder, codecs, plugins))
+    else:
+        base = parent.vocabulary if parent else None
+        vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=base)
 
+    def hold() -> RunFolder:
+        now = versions(manager, plugins.names)
+        if not goes_on:
+            with telling(folder):
+                vocabulary.save(folder / VOCABULARY)
+                lock_run(folder, recipe, plugins, vocabulary, codecs.fingerprints())
+        return RunFolder(folder, Lock.read(folder), now, lambda line: console.print(line, highlight=False))
+
+    run_folder = ranks.once(hold)
     renderer = Renderer(vocabulary, codecs, recipe.train.loss)
     tokens = TokenStore(
         Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint, console.print
     )
-    begun = bool(listed(folder / CHECKPOINTS))
-    tokens.known |= ranks.share(ranks.once(lambda: check_sources(recipe, plugins, tokens, folder, begun))) or {}
+    begun = latest(folder / CHECKPOINTS) is not None
+    checked_sources = ranks.once(lambda: check_sources(recipe, plugins, tokens, folder, begun))
+    tokens.known |= ranks.share(checked_sources or {})
 
     def open_data() -> tuple[MioDataModule, dict[str, Any]]:
         devices = ranks.size if ranks.size > 1 else None
@@ -136,11 +216,11 @@ def fit_stage(
     for label, told in checked.items():
         for note in told.get("notes", ()):
             console.print(f"{label}: {note}", highlight=False, markup=False)
-    for label, found in checked.items():
-        if found["unknown"]:
-            unused = ", ".join(f"{what} ({count:,} records)" for what, count in found["unknown"].items())
+        if told["unknown"]:
+            unused = ", ".join(f"{what} ({count:,} records)" for what, count in told["unknown"].items())
             console.print(f"{label}: not used: {unused}", highlight=False, markup=False)
-    trained = train(recipe, folder, manager, vocabulary, data, parent, ranks, console)
+    with telling(folder):
+        trained = train(recipe, folder, manager, vocabulary, data, parent, ranks, console, run_folder)
     summary = {
         "recipe": fingerprint(recipe),
         "steps": recipe.train.steps,
@@ -152,24 +232,48 @@ def fit_stage(
         "tokenizers": tokenizers,
         "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
     }
-    ranks.once(lambda: finish(recipe, folder, manager, summary, start, console))
+    ranks.once(lambda: finish(recipe, run_folder, manager, summary, start, console))
+
+
+def same_vocabulary(folder: Path, codecs: Codecs, plugins: EnabledPlugins) -> Vocabulary:
+    """The vocabulary of a run that goes on. Raises `VocabularyError` if the plugins at hand make another one."""
+    saved = Vocabulary.load(folder / VOCABULARY)
+    advice = f"use those that {LOCK} names, or start a new run from its result"
+    try:
+        vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=saved)
+    except VocabularyError as error:
+        raise VocabularyError(f"{folder}: the run was made with another vocabulary: {error}; {advice}") from error
+    if vocabulary.fingerprint != saved.fingerprint:
+        new = ", ".join(f"`{block.name}`" for block in vocabulary.blocks[len(saved.blocks) :])
+        raise VocabularyError(
+            f"{folder}: the run was made with another vocabulary: the plugins at hand, or their options, declare {new} "
+            f"too; {advice}"
+        )
+    return vocabulary
 
 
 def finish(
-    recipe: Recipe, folder: Path, manager: PluginManager, summary: dict[str, Any], start: float, console: Console
+    recipe: Recipe,
+    run_folder: RunFolder | None,
+    manager: PluginManager,
+    summary: dict[str, Any],
+    start: float,
+    console: Console,
 ) -> None:
     """Evaluates a trained stage and writes its summary, which marks the run as finished."""
-    if recipe.evaluate.tasks:
-        console.print(f"evaluating on held-out data: {', '.join(recipe.evaluate.tasks)}")
-        run = Run(folder, manager)
-        summary["tasks"] = evaluate(run, progress=lambda line: console.print(f"  {line}", highlight=False))
-        console.print(results_table(summary["tasks"]))
-        made = sorted(path for path in (folder / SAMPLES).iterdir() if path.suffix != ".json")
-        console.print(f"what the model made: {', '.join(str(path) for path in made[:12])}", highlight=False)
-    summary["wall_seconds"] = round(time.perf_counter() - start, 1)
-    partial = folder / f"{SUMMARY}.partial"
-    partial.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    partial.replace(folder / SUMMARY)
+    assert run_folder is not None
+    folder = run_folder.folder
+    with telling(folder):
+        run_folder.seal([WEIGHTS])
+        if recipe.evaluate.tasks:
+            console.print(f"evaluating on held-out data: {', '.join(recipe.evaluate.tasks)}")
+            run = Run(folder, manager)
+            summary["tasks"] = evaluate(run, progress=lambda line: console.print(f"  {line}", highlight=False))
+            console.print(results_table(summary["tasks"]))
+            made = sorted(path for path in (folder / SAMPLES).iterdir() if path.suffix != ".json")
+            console.print(f"what the model made: {', '.join(str(path) for path in made[:12])}", highlight=False)
+        summary["wall_seconds"] = round(time.perf_counter() - start, 1)
+        run_folder.finish(summary)
 
 
 def tell_tokens(data: MioDataModule, tokens: TokenStore, console: Console) -> None:

@@ -6,11 +6,13 @@ was told to stop is given the time to save its state.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -21,8 +23,38 @@ _GRACE = 30.0
 """Seconds that the others are given to end after one process died."""
 
 
+_PIPE = "MIO_LAUNCHER_PIPE"
+"""Environment variable: number of the pipe whose end tells a process that its launcher is gone."""
+
+
+def follow_launcher() -> None:
+    """Ends this process, and those that it has started, as soon as the launcher that started it is gone, however it
+    ended. Does nothing in a process that `launch` did not start."""
+    number = os.environ.pop(_PIPE, "")
+    if not number:
+        return
+
+    def wait() -> None:
+        while True:
+            try:
+                if not os.read(int(number), 1):  # the launcher never writes: its end is the pipe's
+                    break
+            except InterruptedError:
+                continue
+            except OSError:
+                return
+        os.killpg(0, signal.SIGKILL)  # a launched process leads a group of its own
+
+    threading.Thread(target=wait, name="launcher", daemon=True).start()
+
+
 def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
     """Runs `mio ARGUMENTS` in so many processes, again up to `restarts` times if one dies. Returns the exit code."""
+    return launch_command([sys.executable, "-m", "mio", *arguments], processes, restarts)
+
+
+def launch_command(command: Sequence[str], processes: int, restarts: int) -> int:
+    """As `launch`, for any command that calls `follow_launcher`."""
     stopping: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
 
@@ -34,7 +66,7 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for attempt in range(restarts + 1):
-            running[:] = _start(arguments, processes, attempt)
+            running[:] = _start(command, processes, attempt)
             code = _watch(running, stopping)
             if code in (0, MISTAKE, INTERRUPTED) or stopping:
                 return code
@@ -50,7 +82,7 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
             signal.signal(number, handler)
 
 
-def _start(arguments: Sequence[str], processes: int, attempt: int) -> list[subprocess.Popen[bytes]]:
+def _start(command: Sequence[str], processes: int, attempt: int) -> list[subprocess.Popen[bytes]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -63,15 +95,24 @@ def _start(arguments: Sequence[str], processes: int, attempt: int) -> list[subpr
         "GROUP_RANK": "0",
         "TORCHELASTIC_RUN_ID": "mio",
         "TORCHELASTIC_RESTART_COUNT": str(attempt),
+        _PIPE: str(_pipe()),
     }
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "mio", *arguments],
+            command,
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            pass_fds=[_pipe()],
             start_new_session=True,  # signals reach them once, through this process
         )
         for rank in range(processes)
     ]
+
+
+@functools.cache
+def _pipe() -> int:
+    """The end to read of a pipe whose other end this process keeps until it ends."""
+    reading, _ = os.pipe()
+    return reading
 
 
 def _watch(running: Sequence[subprocess.Popen[bytes]], stopping: Sequence[int]) -> int:

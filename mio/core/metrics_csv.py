@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
+import io
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from mio.core.files import write_text
 
 
 class MetricsCSV(Logger):
@@ -24,6 +31,8 @@ class MetricsCSV(Logger):
         self.path = path
         self._columns: list[str] = []
         self._opened = False
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._rows = 0
 
     @property
     def name(self) -> str:
@@ -40,9 +49,9 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds a row."""
-        row = {"step": step or 0, **metrics}
+        row = {"step": str(step or 0), **{name: str(value) for name, value in metrics.items()}}
         if not self._opened:
-            earlier = [old for old in self._read() if int(old["step"]) < row["step"]]
+            earlier = self._take((step or 0) - 1)
             self._columns = list(dict.fromkeys(name for old in [*earlier, row] for name in old))
             self._rewrite(earlier)
             self._opened = True
@@ -52,18 +61,52 @@ class MetricsCSV(Logger):
             self._rewrite(earlier)
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
+        self._count(row)
 
-    def _read(self) -> list[dict[str, Any]]:
+    def state(self) -> dict[str, Any]:
+        """What `problem` compares: how many rows there are, and the digest of their figures."""
+        return {"rows": self._rows, "digest": self._digest.hexdigest()}
+
+    def problem(self, state: Mapping[str, Any], step: int) -> str:
+        """What to tell if the rows up to `step` are not those that were logged when `state` was taken, or nothing."""
+        self._take(step)
+        if self.state() == {"rows": state["rows"], "digest": state["digest"]}:
+            return ""
+        return (
+            f"{self.path}: is not what was logged up to step {step} ({self._rows} of {state['rows']} rows are there); "
+            "nothing is computed from it, and the run goes on"
+        )
+
+    def _take(self, step: int) -> list[dict[str, str]]:
+        """Rows up to a step, which the next ones are added to."""
+        self._digest, self._rows = hashlib.blake2b(digest_size=16), 0
+        found = [row for row in self._read() if int(row["step"]) <= step]
+        for row in found:
+            self._count(row)
+        return found
+
+    def _count(self, row: Mapping[str, str]) -> None:
+        """Columns that were added later are empty in earlier rows, and their order depends on it: neither counts."""
+        figures = json.dumps(sorted((name, value) for name, value in row.items() if value))
+        self._digest.update(figures.encode())
+        self._rows += 1
+
+    def _read(self) -> list[dict[str, str]]:
+        """Rows that can be read: a killed process may leave half a row."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            # a killed process may leave half a row
-            return [row for row in csv.DictReader(file) if None not in row.values()]
+        lines = self.path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
+        rows = []
+        with contextlib.suppress(csv.Error):
+            for row in csv.DictReader(lines):
+                whole = None not in row and None not in row.values()
+                if whole and re.fullmatch(r"\d{1,18}", row.get("step", ""), re.ASCII):
+                    rows.append(row)
+        return rows
 
-    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.path)
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        made = io.StringIO(newline="")
+        writer = csv.DictWriter(made, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, made.getvalue())

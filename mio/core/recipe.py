@@ -9,20 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-import mio
 from mio.core.checkpoints.format import INDEX, STEP_FOLDER
 from mio.core.errors import RecipeError, UserError
 from mio.core.interpolation import resolve
-from mio.core.plugins import EnabledPlugins, PluginManager
+from mio.core.plugins import PluginManager
 from mio.core.recipe_files import REPLACE, Checker, Layer, build, override_layer, read_layer
 from mio.core.schema import Recipe
 from mio.core.suggest import nearest
@@ -345,9 +342,17 @@ def to_yaml(recipe: Recipe) -> str:
 
 def fingerprint(recipe: Recipe) -> str:
     """SHA-256 (hexadecimal) of everything except `runtime`. Where the folder of `start_from` lies does not matter."""
-    content = asdict(recipe)
-    del content["runtime"]
-    start = PurePath(recipe.start_from)
+    return _fingerprint(asdict(recipe))
+
+
+def stored_fingerprint(path: Path) -> str:
+    """Fingerprint of a recipe that `to_yaml` wrote, of the keys that its schema had then. Raises `RecipeError`."""
+    return _fingerprint(read_layer(path).content)
+
+
+def _fingerprint(content: dict[str, Any]) -> str:
+    content = {key: value for key, value in content.items() if key != "runtime"}
+    start = PurePath(str(content.get("start_from", "")))
     content["start_from"] = f"{start.parents[1].name}/{start.name}" if STEP_FOLDER.fullmatch(start.name) else start.name
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))  # order counts: it is the vocabulary's
     return hashlib.sha256(text.encode()).hexdigest()
@@ -364,10 +369,11 @@ def _flat(value: Any, key: Key = ()) -> Iterator[tuple[str, Any]]:
 def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
     """Readable lines, one per key that differs: `- key: old`, `+ key: new`, or `key: old -> new`.
 
-    The section `runtime` counts only if asked for: it may change while a run is interrupted.
+    The order of what a section names counts where it decides something: that of the plugins the ids, that of groups and
+    sources who comes first. The section `runtime` counts only if asked for: it may change while a run is interrupted.
     """
+    lines = list(_reordered(asdict(first), asdict(second)))
     old, new = dict(_flat(asdict(first))), dict(_flat(asdict(second)))
-    lines = []
     for key in dict.fromkeys([*old, *new]):
         if key.split(".")[0] == "runtime" and not runtime:
             continue
@@ -380,42 +386,23 @@ def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
     return lines
 
 
+_UNORDERED = re.compile(r"model|runtime|plugins\..+|.*\.options")
+"""Mappings that are options: the order of their keys decides nothing."""
+
+
+def _reordered(old: Mapping[str, Any], new: Mapping[str, Any], key: Key = ()) -> Iterator[str]:
+    if _UNORDERED.fullmatch(".".join(key)):
+        return
+    before, after = ([name for name in one if name in other] for one, other in ((old, new), (new, old)))
+    if before != after:
+        yield f"order of {'.'.join(key)}: {', '.join(before)} -> {', '.join(after)}"
+    for name in before:
+        if isinstance(old[name], dict) and isinstance(new[name], dict):
+            yield from _reordered(old[name], new[name], (*key, name))
+
+
 def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-LOCKED_PACKAGES = ("torch", "lightning", "numpy", "datasets", "tokenizers", "safetensors")
-
-
-def lock(
-    recipe: Recipe,
-    plugins: EnabledPlugins,
-    vocabulary: Fingerprinted | None = None,
-    tokenizers: Mapping[str, str] | None = None,
-) -> str:
-    """What a recipe resolved to, as JSON: versions of mio, its plugins and what they run on, fingerprints, the seed.
-
-    `vocabulary` and `tokenizers` (modality -> fingerprint) are left out as long as they are not known.
-    """
-    packages = {name: metadata.version(name) for name in LOCKED_PACKAGES}
-    content: dict[str, Any] = {
-        "recipe": fingerprint(recipe),
-        "seed": recipe.seed,
-        "mio": mio.__version__,
-        "python": platform.python_version(),
-        "packages": packages,
-        "plugins": {name: plugins.manager.candidate(name).origin for name in plugins.names},
-        "vocabulary": vocabulary.fingerprint if vocabulary is not None else None,
-        "tokenizers": dict(tokenizers) if tokenizers is not None else None,
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-class Fingerprinted(Protocol):
-    """Anything with a fingerprint, such as a vocabulary."""
-
-    @property
-    def fingerprint(self) -> str: ...
 
 
 class Presets(Protocol):

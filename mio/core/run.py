@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mio.core.checkpoints.reading import latest
+from mio.core.checkpoints.format import latest
+from mio.core.checkpoints.reading import Checkpoint
 from mio.core.codecs import Codecs
-from mio.core.errors import UserError
+from mio.core.errors import UserError, VocabularyError
+from mio.core.files import read_json
 from mio.core.generation.grammar import Grammar
+from mio.core.locking import (
+    CHECKPOINTS,
+    JOURNAL,
+    LOCK,
+    METRICS,
+    RECIPE,
+    SAMPLES,
+    SKIPPED,
+    SUMMARY,
+    TOKENIZERS,
+    VOCABULARY,
+    WEIGHTS,
+    check_run,
+    other_versions,
+    versions,
+    warn,
+)
 from mio.core.plugins import EnabledPlugins, PluginManager
 from mio.core.recipe import load_resolved, run_of_checkpoint, transformer_config
 from mio.core.rendering import Renderer
@@ -20,19 +39,25 @@ from mio.core.schema import Recipe
 from mio.core.templates import CHAT
 from mio.core.transformer.model import Transformer
 from mio.core.vocabulary import Vocabulary
-from mio.core.weights import WEIGHTS, CheckpointWeights, SavedWeights
+from mio.core.weights import CheckpointWeights, SavedWeights
 
-RECIPE = "recipe.yaml"
-LOCK = "recipe.lock"
-VOCABULARY = "vocabulary.json"
-TOKENIZERS = "tokenizers"
-SUMMARY = "summary.json"
-METRICS = "metrics.csv"
-JOURNAL = "journal.csv"
-CHECKPOINTS = "checkpoints"
-SKIPPED = "skipped_steps.jsonl"
+__all__ = [
+    "CHECKPOINTS",
+    "JOURNAL",
+    "LOCK",
+    "METRICS",
+    "PLACES",
+    "RECIPE",
+    "SAMPLES",
+    "SKIPPED",
+    "SUMMARY",
+    "TOKENIZERS",
+    "VOCABULARY",
+    "WEIGHTS",
+    "Run",
+]
+
 PLACES = "places"
-SAMPLES = "samples"
 
 
 class Run:
@@ -45,21 +70,35 @@ class Run:
         self._checkpoint = checkpoint
 
     @classmethod
-    def open(cls, folder: str | Path, manager: PluginManager) -> Run:
-        """`folder` is that of a finished run, or of a checkpoint (`runs/stage1/checkpoints/step-00000200`) of one that
-        need not be finished. Raises `UserError` if it is neither."""
+    def open(
+        cls,
+        folder: str | Path,
+        manager: PluginManager,
+        tell: Callable[[str], None] = warn,
+        weights: bool = True,
+    ) -> Run:
+        """Opens `folder`, that of a finished run, or of a checkpoint (`runs/stage1/checkpoints/step-00000200`) of one
+        that need not be finished, and compares it with its lock.
+
+        Args:
+            tell: given a line where other versions of mio, plugins or packages made the run, and about damage that
+                changes no result.
+            weights: whether the weights are compared too: one of several ranks that open a run does for all.
+
+        Raises:
+            UserError: the folder is neither, or a file of it is not what the run wrote.
+        """
         path = Path(folder)
-        if (of_run := run_of_checkpoint(path)) is not None:
-            return cls(of_run, manager, path)
-        if not path.is_dir():
-            known = sorted(p.parent.name for p in path.parent.glob(f"*/{WEIGHTS}")) if path.parent.is_dir() else []
-            hint = f"; finished runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
-            raise UserError(f"{path}: no such run folder{hint}")
-        if not (path / WEIGHTS).is_file():
-            saved = latest(path / CHECKPOINTS)
-            hint = f", and {saved} is its last checkpoint" if saved else ""
-            raise UserError(f"{path}: holds no finished run ({WEIGHTS} is missing); `mio fit` goes on with it{hint}")
-        return cls(path, manager)
+        of_run = run_of_checkpoint(path)
+        if of_run is None:
+            _check_finished(path)
+        run = cls(of_run or path, manager, path if of_run else None)
+        lock = check_run(run.folder, weights and of_run is None, tell)
+        if of_run:
+            Checkpoint(path).check_run(lock.run)
+        if changed := other_versions(lock, versions(manager, run.recipe.plugins)):
+            tell(f"{run.folder} was made by other versions: {', '.join(changed)}")
+        return run
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -71,8 +110,16 @@ class Run:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
+        """As the run has it. Raises `VocabularyError` where the plugins declare what it does not have."""
         saved = Vocabulary.load(self.folder / VOCABULARY)
-        return Vocabulary.build(self.codecs.text, self.plugins.modalities(), base=saved)
+        vocabulary = Vocabulary.build(self.codecs.text, self.plugins.modalities(), base=saved)
+        if vocabulary.fingerprint != saved.fingerprint:
+            new = ", ".join(f"`{block.name}`" for block in vocabulary.blocks[len(saved.blocks) :])
+            raise VocabularyError(
+                f"{self.folder / VOCABULARY}: the plugins at hand declare what the run does not have: {new}; use the "
+                f"versions of them that {LOCK} names, or start a new stage from the run"
+            )
+        return vocabulary
 
     @cached_property
     def codecs(self) -> Codecs:
@@ -98,6 +145,15 @@ class Run:
         with torch.device("meta"):
             transformer = Transformer(transformer_config(self.recipe, self.manager), self.vocabulary.rows)
         state = {name: tensor.float() for name, tensor in self.weights().items()}
+        expected = {name: tensor.shape for name, tensor in transformer.state_dict().items()}
+        found = {name: tensor.shape for name, tensor in state.items()}
+        wrong = [name for name in expected | found if expected.get(name) != found.get(name)]
+        if wrong:
+            raise UserError(
+                f"{self._checkpoint or self.folder / WEIGHTS}: does not fit {RECIPE} and {VOCABULARY}: `{wrong[0]}` is "
+                f"{_told(found.get(wrong[0]))} instead of {_told(expected.get(wrong[0]))}"
+                + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+            )
         transformer.load_state_dict(state, assign=True)
         return transformer.eval()
 
@@ -110,17 +166,23 @@ class Run:
 
     def weights(self) -> dict[str, Any]:
         """State dict of the transformer. Raises `UserError` if a file is damaged."""
-        if self._checkpoint is not None:
-            return CheckpointWeights(self._checkpoint).whole()
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(self.folder / WEIGHTS)
-        except SafetensorError as error:
-            raise UserError(f"{self.folder / WEIGHTS}: is damaged ({error}); restore it from a copy") from error
+        return self.saved.whole()
 
     @property
     def summary(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
-        return content
+        return read_json(self.folder / SUMMARY, "restore it from a copy")
+
+
+def _check_finished(path: Path) -> None:
+    if not path.is_dir():
+        known = sorted(p.parent.name for p in path.parent.glob(f"*/{WEIGHTS}")) if path.parent.is_dir() else []
+        hint = f"; finished runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
+        raise UserError(f"{path}: no such run folder{hint}")
+    if not (path / WEIGHTS).is_file():
+        last = latest(path / CHECKPOINTS)
+        hint = f", and {last} is its last checkpoint" if last else ""
+        raise UserError(f"{path}: holds no finished run ({WEIGHTS} is missing); `mio fit` goes on with it{hint}")
+
+
+def _told(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(list(shape))

@@ -22,12 +22,12 @@ from mio.core.data.shards.work import FAILED, Job, ShardWorker, claim, finish, m
 from mio.core.data.sources import open_sources
 from mio.core.errors import UserError
 from mio.core.files import waiting
+from mio.core.locking import RECIPE, TOKENIZERS, check_run
 from mio.core.plugins import EnabledPlugins, PluginManager
 from mio.core.progress import Progress
 from mio.core.ranks import Ranks
-from mio.core.recipe import chain, diff, load_resolved, starting_folder
+from mio.core.recipe import chain, diff, load_resolved, run_of_checkpoint, starting_folder
 from mio.core.recipe_check import check
-from mio.core.run import RECIPE, TOKENIZERS
 from mio.core.schema import Recipe
 from mio.core.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 
@@ -67,8 +67,7 @@ def tokenize(
     ranks = Ranks.join()
     console = (console or terminal.console()) if ranks.rank == 0 else terminal.console(quiet=True)
     indices: dict[Path, TokenIndex] = {}
-    inherited = starting_folder(stages[0])
-    inherited = inherited / TOKENIZERS if inherited else None
+    inherited = inherited_tokenizers(stages[0])
     for recipe in stages:
         # more threads would round differently, and shards must not depend on who made them
         torch.set_num_threads(recipe.runtime.threads or 1)
@@ -119,6 +118,16 @@ def tokenize(
                     indices[folder] = TokenIndex(0, 0, "", {}, 0, {}, [])
     ranks.wait()  # whoever keeps the connection leaves last
     return indices
+
+
+def inherited_tokenizers(first: Recipe) -> Path | None:
+    """Those of the run that a chain starts from, which is compared with its lock."""
+    start = starting_folder(first)
+    if start is None:
+        return None
+    run = run_of_checkpoint(start) or start
+    check_run(run, weights=False, tell=lambda line: None)  # noqa: ARG005 - no records are read here
+    return run / TOKENIZERS
 
 
 def load_tokenizers(

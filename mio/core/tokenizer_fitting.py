@@ -18,7 +18,7 @@ from lightning import seed_everything
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 
-from mio.core.codecs import FINGERPRINTS, Codecs
+from mio.core.codecs import Codecs, tokenizer_record
 from mio.core.data.sources import OpenSource, StreamedSource, open_sources, template_sets
 from mio.core.documents import Document
 from mio.core.errors import DataError, MioError
@@ -36,7 +36,7 @@ def shared_tokenizers(recipe: Recipe, inherited: Path | None) -> Path:
 
     The folder's name is a function of what they are trained on and, for those of an earlier stage, `inherited`.
     """
-    record = inherited / FINGERPRINTS if inherited else None
+    record = tokenizer_record(inherited) if inherited else {}
     told = {
         "plugins": recipe.plugins,
         "seed": recipe.seed,
@@ -44,7 +44,8 @@ def shared_tokenizers(recipe: Recipe, inherited: Path | None) -> Path:
         "templates": {name: [asdict(one) for one in own] for name, own in recipe.data.templates.items()},
         "form": recipe.data.form,
         "system": recipe.data.system,
-        "inherited": record.read_text(encoding="utf-8") if record and record.is_file() else "",
+        # as the record was written when it had nothing but fingerprints: folders keep their names
+        "inherited": json.dumps(record, indent=1) if record else "",
     }
     digest = hashlib.blake2b(json.dumps(told, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     return Path(recipe.runtime.tokens) / "tokenizers" / digest
@@ -69,7 +70,8 @@ def prepare_tokenizers(
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(start, partial, ignore=shutil.ignore_patterns("*.partial"))
         partial.rename(weights)
-    missing = [name for name in codecs.trainable() if not (weights / name).is_dir()]
+    known = tokenizer_record(weights)
+    missing = [name for name in codecs.trainable() if name not in known]  # without a record: its maker was ended
     if not missing:
         codecs.load(weights)
         return {}

@@ -14,17 +14,18 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
-from mio.core.callbacks import Checkpoints, Figures, ProgressLines
-from mio.core.checkpoints.reading import latest
+from mio.core.callbacks import RECORDS, Checkpoints, Figures, ProgressLines, Records
+from mio.core.checkpoints.format import latest
+from mio.core.checkpoints.reading import Checkpoint
 from mio.core.checkpoints.writing import CheckpointWriter
 from mio.core.data.batch import Batch
 from mio.core.data.journal import Journal
 from mio.core.data.loader import MioDataModule
 from mio.core.errors import Interrupted, UserError
+from mio.core.events import Events
 from mio.core.guards import STOP
 from mio.core.heap import keep_freed_memory
 from mio.core.metrics_csv import MetricsCSV
@@ -33,6 +34,7 @@ from mio.core.parallel import compile_blocks, compiles, data_parallel, device_me
 from mio.core.ranks import Ranks
 from mio.core.recipe import transformer_config
 from mio.core.run import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED, Run
+from mio.core.run_folder import RunFolder
 from mio.core.schema import Recipe
 from mio.core.strategy import ManyDevices, OneDevice
 from mio.core.transformer.model import Transformer
@@ -64,15 +66,19 @@ def train(
     parent: Run | None,
     ranks: Ranks,
     console: Console,
+    held: RunFolder | None,
 ) -> Trained:
-    """Runs the optimizer steps that are left and writes the weights. Raises `Interrupted` after a signal."""
+    """Runs the optimizer steps that are left and writes the weights. Raises `Interrupted` after a signal.
+
+    `held` is the run folder on rank 0, None on the others.
+    """
     quieten_lightning()
     kind = device_type(recipe.runtime.accelerator)
     many = ranks.size > 1 or kind == "cuda"
     if kind == "cpu":
         keep_freed_memory()
     with ranks.training(recipe.name, kind):
-        return _train(recipe, folder, plugins, vocabulary, data, parent, ranks, console, kind, many)
+        return _train(recipe, folder, plugins, vocabulary, data, parent, ranks, console, held, kind, many)
 
 
 def device_type(accelerator: str) -> str:
@@ -97,6 +103,7 @@ def _train(
     parent: Run | None,
     ranks: Ranks,
     console: Console,
+    held: RunFolder | None,
     kind: str,
     many: bool,
 ) -> Trained:
@@ -138,10 +145,11 @@ def _train(
         attempt=ranks.attempt,
         keep_last=runtime.keep_last,
         keep_best=runtime.keep_best,
+        run=held.lock.run if held else "",
     )
-    checkpoints = Checkpoints(
-        folder / CHECKPOINTS, runtime.checkpoint_every, Journal(folder / JOURNAL) if ranks.first else None
-    )
+    metrics = MetricsCSV(folder / METRICS)
+    records = Records(held, Journal(folder / JOURNAL), metrics) if held else None
+    checkpoints = Checkpoints(folder / CHECKPOINTS, runtime.checkpoint_every, records)
     figures = Figures(runtime.log_every, data.shares)
     progress = RichProgressBar() if console.is_terminal else ProgressLines(console, figures)
     watchdog = Watchdog(
@@ -164,7 +172,7 @@ def _train(
             max_epochs=-1,
             accumulate_grad_batches=data.shape.micro_batches,
             callbacks=[figures, checkpoints, watchdog, *([progress] if ranks.first else [])],
-            logger=[MetricsCSV(folder / METRICS), TensorBoardLogger(folder, name="", version="")],
+            logger=[metrics, Events(folder)],
             log_every_n_steps=runtime.log_every,
             enable_checkpointing=False,
             enable_progress_bar=ranks.first and console.is_terminal,
@@ -178,12 +186,14 @@ def _train(
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     resumed = latest(folder / CHECKPOINTS)
     if resumed is not None:
+        ranks.once(lambda: check_records(resumed, records, console))
         console.print(f"going on from {resumed}", highlight=False)
     with checkpoints.catching_signals():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
         finally:
             watchdog.stop()
+        strategy.writer.begin()  # where no step was left
         strategy.writer.wait()
     if checkpoints.interrupted and trainer.global_step < recipe.train.steps:
         raise Interrupted(
@@ -191,6 +201,8 @@ def _train(
             "the same command goes on from there"
         )
     module.meter.gather()
+    if held is not None:
+        held.check()
     save_weights(module.transformer, folder, ranks.first)
     told = {
         "train_seconds": round(figures.seconds, 2),
@@ -198,6 +210,17 @@ def _train(
         "skipped_steps": module.guard.report(),
     }
     return Trained(parameters, rows, told, module.meter.codebook_usage())
+
+
+def check_records(checkpoint: Path, records: Records | None, console: Console) -> None:
+    """Compares the records in a run folder with the checkpoint that the run goes on from. Raises `UserError`."""
+    opened = Checkpoint(checkpoint)
+    state = opened.state.get(RECORDS)
+    if records is None:
+        return
+    opened.check_run(records.folder.lock.run)
+    if state is not None:
+        records.check(state, opened.step, lambda line: console.print(line, highlight=False, soft_wrap=True))
 
 
 def quieten_lightning() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.errors import VocabularyError
+from mio.core.errors import DataError, VocabularyError
+from mio.core.files import read_json, write_json
 from mio.core.modality import TEXT, Modality, TextTokenizer
 
 ROW_MULTIPLE = 128
@@ -243,34 +245,49 @@ class Vocabulary:
                 "use the mio that wrote it, or a newer one"
             )
         try:
-            blocks = [Block(**fields) for fields in content["blocks"]]
-            vocabulary = cls(blocks, str(content["text_fingerprint"]), Specials(**content["specials"]))
+            blocks = [_sound(Block(**fields)) for fields in content["blocks"]]
+            specials = Specials(**content["specials"])
+            if not all(type(index) is int and index >= 0 for index in asdict(specials).values()):
+                raise TypeError("specials are no ids")
+            vocabulary = cls(blocks, str(content["text_fingerprint"]), specials)
             starts = [0, *np.cumsum([block.size for block in blocks]).tolist()]
             sound = [block.start for block in blocks] == starts[:-1] and blocks[0].kind == "text"
             sound = sound and len(vocabulary._blocks) == len(blocks) and content["size"] == vocabulary.size
+            sound = sound and max(asdict(specials).values()) < vocabulary.size
         except (KeyError, TypeError, IndexError) as error:
-            raise VocabularyError(f"the vocabulary file is damaged: {error!r}; restore it from a checkpoint") from error
+            raise VocabularyError(f"the vocabulary file is damaged: {error!r}; restore it from a copy") from error
         if not sound:
             raise VocabularyError("the vocabulary file is damaged: its blocks overlap or leave gaps; restore it")
         return vocabulary
 
     def save(self, path: Path) -> None:
-        """Writes the vocabulary as JSON."""
-        path.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Writes the vocabulary as JSON, whole or not at all."""
+        write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """Reads what `save` wrote. Raises VocabularyError with the path when it can not."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise VocabularyError(f"can not read the vocabulary {path}: {error}") from error
-        if not isinstance(content, dict):
-            raise VocabularyError(f"{path}: this is no vocabulary file of mio")
+            content = read_json(path, "restore it from a copy")
+        except DataError as error:
+            raise VocabularyError(str(error)) from None
         try:
             return cls.from_json(content)
         except VocabularyError as error:
             raise VocabularyError(f"{path}: {error}") from error
+
+
+def _sound(block: Block) -> Block:
+    numbers, texts = (block.start, block.size, block.first), (block.name, block.owner, block.kind, block.pattern)
+    if not all(type(number) is int and number >= 0 for number in numbers) or not all(
+        isinstance(text, str) for text in texts
+    ):
+        raise TypeError(f"block {block.name!r} has values of the wrong type")
+    if block.kind not in ("text", "special", "codes") or not block.size or type(block.absent) is not bool:
+        raise TypeError(f"block {block.name!r} is none of text, special and codes, or empty")
+    if block.kind == "codes" and not re.fullmatch(r".+/codebook\d{1,6}", block.name, re.DOTALL):
+        raise TypeError(f"block {block.name!r} is no codebook")
+    return block
 
 
 def _check_declarations(modalities: Sequence[tuple[str, Modality]]) -> dict[str, str]:

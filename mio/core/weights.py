@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mio.core.checkpoints.format import sync
 from mio.core.checkpoints.reading import Checkpoint
 from mio.core.errors import UserError
 from mio.core.exchange.stream import Planned, in_file_order, write_file
+from mio.core.locking import WEIGHTS
 from mio.core.optimizer import ROW_PARAMETERS
 from mio.core.parallel import local
 from mio.core.rows import migrate_rows
@@ -21,13 +24,12 @@ from mio.core.transformer.initial import local_region
 from mio.core.transformer.model import Transformer
 from mio.core.vocabulary import Vocabulary
 
-WEIGHTS = "model.safetensors"
-
 
 class SavedWeights:
-    """A file of weights, read part by part. Raises `UserError` if it is damaged."""
+    """A file of weights, read part by part or whole. Raises `UserError` if it is damaged."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._file: Any = safe_open(path, framework="pt")
         except (OSError, SafetensorError) as error:
@@ -42,6 +44,10 @@ class SavedWeights:
         """The box of a parameter of this shape and place."""
         box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
         return self._file.get_slice(name)[box]
+
+    def whole(self) -> dict[str, Tensor]:
+        """All of them; their memory is the file's until it is written to."""
+        return load_file(self._path)
 
 
 class CheckpointWeights:
@@ -132,4 +138,5 @@ def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> 
         return
     partial = folder / f"{WEIGHTS}.partial"
     write_file(partial, planned, whole())
+    sync(partial)
     partial.replace(folder / WEIGHTS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mio import Codes, DataError, DataModule, Frames, Media, Modality, PluginError, UserError
-from mio.core.codecs import FINGERPRINTS, Codecs
+from mio.core.codecs import FINGERPRINTS, Codecs, save_record, tokenizer_record
 
 TEXT = Modality(name="text", text=True)
 TONES = Modality(name="tones", codebooks=(4, 4), begin="<t>", end="</t>", code_token="<t{}>",
@@ -140,7 +140,7 @@ def test_trained_weights_are_saved_and_reach_another_process_and_the_detokenizer
     other.load(tmp_path)
     assert other.codes(media([0])).tolist() == [[3], [0]]
     assert other.detokenizer("tones").shift == 3
-    assert other.fingerprints() == {"text": "bytes", "tones": "shift-3"} == read(tmp_path / FINGERPRINTS)
+    assert other.fingerprints() == {"text": "bytes", "tones": "shift-3"} == tokenizer_record(tmp_path)
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -158,17 +158,41 @@ def test_training_passes_over_files_that_cannot_be_read_and_needs_one_that_can(t
 
 def test_another_tokenizer_than_the_run_was_made_with_is_refused(tmp_path):
     Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
-    (tmp_path / "tones/shift.json").write_text("7")
-    with pytest.raises(UserError, match="tokenizer of `tones` is shift-7, but the run was made with shift-1"):
+    save_record(tmp_path, {"tones": "shift-7"})
+    with pytest.raises(UserError, match="tokenizer of `tones` is shift-1, but the run was made with shift-7"):
         Codecs(Plugins()).load(tmp_path)
+
+
+def test_files_of_a_tokenizer_that_changed_are_refused_for_media_too(tmp_path):
+    Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
+    weights = tmp_path / "tones/shift.json"
+    for content, problem in (("7", "is not what was trained"), (None, "is missing")):
+        weights.unlink() if content is None else weights.write_text(content)
+        codecs = Codecs(Plugins())
+        codecs.attach(tmp_path)  # nothing is read yet
+        for use in (codecs.tokenizer, codecs.detokenizer):
+            with pytest.raises(DataError, match=rf"tones/shift\.json: {problem}"):
+                use("tones")
+
+
+def test_a_record_of_fingerprints_alone_is_believed_and_still_compared(tmp_path):
+    """As earlier versions wrote it."""
+    Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
+    (tmp_path / FINGERPRINTS).write_text('{"text": "bytes", "tones": "shift-1"}')
+    Codecs(Plugins()).load(tmp_path)
+    (tmp_path / "tones/shift.json").write_text("7")
+    codecs = Codecs(Plugins())
+    codecs.attach(tmp_path)
+    with pytest.raises(UserError, match="tokenizer of `tones` is shift-7, but the run was made with shift-1"):
+        codecs.detokenizer("tones")
+    assert json.loads((tmp_path / FINGERPRINTS).read_text()) == {"text": "bytes", "tones": "shift-1"}
 
 
 def test_the_fingerprint_of_a_tokenizer_that_is_not_in_use_is_kept(tmp_path):
     Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
-    record = tmp_path / FINGERPRINTS
-    record.write_text(json.dumps({**read(record), "gone": "gone-1"}))
+    save_record(tmp_path, {"gone": "gone-1"})
     Codecs(Plugins()).load(tmp_path)
-    assert read(record)["gone"] == "gone-1"
+    assert tokenizer_record(tmp_path)["gone"] == "gone-1"
 
 
 @pytest.mark.parametrize(("file", "content"), [(FINGERPRINTS, "{"), ("tones/shift.json", "{")])

@@ -1,7 +1,7 @@
 """The form of a checkpoint on disk.
 
     checkpoints/step-00000200/
-        index.json                  tensors (shape, dtype, chunks), files (size, checksum), step, loss
+        index.json                  tensors (shape, dtype, chunks), files (size, checksum), step, loss, run
         state.json                  all that is no tensor
         rank-00000.safetensors      the chunks that rank 0 wrote; one file per rank that holds any
 
@@ -51,9 +51,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_synced(path: Path, content: str) -> None:
-    """Writes a text file beside its place and renames it: it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(content, encoding="utf-8")
-    sync(partial)
-    partial.replace(path)
+def listed(folder: Path) -> list[Path]:
+    """Whole checkpoints in a folder, by step."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if STEP_FOLDER.fullmatch(path.name) and (path / INDEX).is_file()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a folder."""
+    return next(reversed(listed(folder)), None)

@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from mio.core.checkpoints.format import INDEX, STATE, STEP_FOLDER, VERSION, checksum
-from mio.core.errors import UserError
+from mio.core.checkpoints.format import INDEX, STATE, VERSION, checksum
+from mio.core.errors import DataError, UserError
+from mio.core.sums import read_summed
 from mio.core.transformer.initial import local_region
 
 
@@ -26,56 +27,51 @@ class TensorInfo(NamedTuple):
     dtype: torch.dtype
 
 
-def listed(folder: Path) -> list[Path]:
-    """Whole checkpoints in a folder, by step."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if STEP_FOLDER.fullmatch(path.name) and (path / INDEX).is_file()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
-
-
-def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder."""
-    return next(reversed(listed(folder)), None)
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file. Raises `UserError` if it is none."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-
-
 class Checkpoint:
     """One checkpoint, opened. Raises `UserError` if it is damaged or of another version."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        index = read_json(path / INDEX)
-        if not isinstance(index, dict) or "version" not in index:
-            raise _damaged(path / INDEX, "it is no index")
-        if index["version"] != VERSION:
-            raise UserError(
-                f"{path}: has layout {index['version']}, this version of mio reads {VERSION}; go on with the version "
-                "that wrote it"
-            )
-        self.step: int = index["step"]
-        self.loss: float | None = index["loss"]
-        self._files: dict[str, dict[str, Any]] = index["files"]
-        self._tensors: dict[str, dict[str, Any]] = index["tensors"]
-        self._verified: set[str] = set()
-        self.names: Mapping[str, TensorInfo] = {
-            name: TensorInfo(tuple(tensor["shape"]), getattr(torch, tensor["dtype"]))
-            for name, tensor in self._tensors.items()
-        }
+        try:
+            index = read_summed(path / INDEX, _advice(path))
+            if index["version"] != VERSION:
+                raise UserError(
+                    f"{path}: has layout {index['version']}, this version of mio reads {VERSION}; go on with the "
+                    "version that wrote it"
+                )
+            self.step: int = index["step"]
+            self.loss: float | None = index["loss"]
+            self.run: str = index.get("run", "")
+            """The run that it belongs to (see `mio.core.locking.Lock`); empty in those of earlier versions of mio."""
+            self._files: dict[str, dict[str, Any]] = index["files"]
+            self._tensors: dict[str, dict[str, Any]] = index["tensors"]
+            self._verified: set[str] = set()
+            self.names: Mapping[str, TensorInfo] = {
+                name: TensorInfo(tuple(tensor["shape"]), getattr(torch, tensor["dtype"]))
+                for name, tensor in self._tensors.items()
+            }
+            if type(self.step) is not int or not isinstance(self._files, dict):
+                raise TypeError
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path / INDEX, "it is no index") from error
 
     @cached_property
     def state(self) -> dict[str, Any]:
         """All that is no tensor."""
         self._verify(STATE)
-        content: dict[str, Any] = read_json(self.path / STATE)
+        try:
+            content: dict[str, Any] = json.loads((self.path / STATE).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise _damaged(self.path / STATE, str(error)) from error
         return content
+
+    def check_run(self, run: str) -> None:
+        """Raises `DataError` if the checkpoint is another run's."""
+        if self.run and run and self.run != run:
+            raise DataError(
+                f"{self.path}: is a checkpoint of another run than the folder's (recipe.lock names it); put the run's "
+                "own one back, or move it away"
+            )
 
     def verify(self) -> None:
         """Raises `UserError` naming the first file that is not what was written."""
@@ -147,6 +143,8 @@ class Checkpoint:
     def _verify(self, file: str) -> None:
         if file in self._verified:
             return
+        if file not in self._files:
+            raise _damaged(self.path / INDEX, f"it does not name {file}")
         path = self.path / file
         if not path.is_file():
             raise _damaged(path, "it is missing")
@@ -162,5 +160,8 @@ def _told(info: TensorInfo | None) -> str:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    folder = path.parent
-    return UserError(f"{path}: is damaged ({why}); delete {folder}, and the run goes on from the checkpoint before it")
+    return UserError(f"{path}: is damaged ({why}); {_advice(path.parent)}")
+
+
+def _advice(checkpoint: Path) -> str:
+    return f"delete {checkpoint}, and the run goes on from the checkpoint before it"

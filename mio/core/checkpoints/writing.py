@@ -20,15 +20,17 @@ from mio.core.checkpoints.format import (
     STATE,
     VERSION,
     checksum,
+    listed,
     rank_file,
     rank_part,
     step_name,
     sync,
-    write_synced,
 )
-from mio.core.checkpoints.reading import listed, read_json
+from mio.core.checkpoints.reading import Checkpoint
 from mio.core.errors import UserError
 from mio.core.exchange.stream import Planned, in_file_order, write_file
+from mio.core.files import read_json, write_text
+from mio.core.sums import write_summed
 from mio.core.transformer.initial import local_region
 
 _POLL = 0.02
@@ -44,6 +46,7 @@ class CheckpointWriter:
         keep_last: newest checkpoints that are kept.
         keep_best: further ones that are kept, those of lowest loss.
         patience: seconds that ranks wait for each other's parts.
+        run: the run that the checkpoints belong to.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class CheckpointWriter:
         keep_last: int = 2,
         keep_best: int = 0,
         patience: float = 1800.0,
+        run: str = "",
     ) -> None:
         self.folder = folder
         self.rank = rank
@@ -64,11 +68,21 @@ class CheckpointWriter:
         self.keep_last = max(1, keep_last)
         self.keep_best = keep_best
         self.patience = patience
+        self.run = run
         self.stall_seconds = 0.0
         """Seconds that training was held up by all saves."""
         self._thread: threading.Thread | None = None
         self._problem: Exception | None = None
-        if rank == 0:
+        self._begun = False
+
+    def begin(self) -> None:
+        """Makes the folder and deletes what an earlier start left half written there. `save` does it where it was not
+        done before: until then nothing is changed."""
+        if self._begun:
+            return
+        self._begun = True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.rank == 0:
             self._clean()
 
     def save(
@@ -84,6 +98,7 @@ class CheckpointWriter:
         """
         began = time.perf_counter()
         self.wait()
+        self.begin()
         chunks = {name: chunk for name, tensor in tensors.items() if (chunk := self._chunk(tensor)) is not None}
         shapes = {
             name: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()
@@ -152,7 +167,7 @@ class CheckpointWriter:
     ) -> None:
         final = self.folder / step_name(step)
         before = _identity(final)
-        partial.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(exist_ok=True)  # not its parents: where the run folder was deleted, none is made
         entries, files = {}, {}
         if chunks:
             path = partial / rank_file(self.rank)
@@ -164,7 +179,7 @@ class CheckpointWriter:
                 name: {"file": path.name, "offset": list(offset), "shape": list(part.shape)}
                 for name, (part, offset) in chunks.items()
             }
-        write_synced(partial / rank_part(self.rank), json.dumps({"chunks": entries, "files": files}))
+        write_text(partial / rank_part(self.rank), json.dumps({"chunks": entries, "files": files}))
         if self.rank:
             self._wait_for(lambda: _identity(final) not in (None, before), partial, f"{final}: not completed by rank 0")
             return
@@ -174,13 +189,13 @@ class CheckpointWriter:
             partial,
             f"{partial}: not all ranks have written their parts, which all of them write into this folder",
         )
-        write_synced(partial / STATE, state)
+        write_text(partial / STATE, state)
         files[STATE] = {"bytes": len(state.encode()), "checksum": checksum(partial / STATE)}
         tensors: dict[str, Any] = {
             name: {"shape": shape, "dtype": dtype, "chunks": []} for name, (shape, dtype) in shapes.items()
         }
         for part in parts:
-            found = read_json(part)
+            found = read_json(part, "give the same command again")
             files |= found["files"]
             for name, chunk in found["chunks"].items():
                 known = tensors[name]["chunks"]
@@ -188,8 +203,9 @@ class CheckpointWriter:
                 if all(chunk["offset"] != other["offset"] for other in known):
                     known.append(chunk)
             part.unlink()
-        index = {"version": VERSION, "step": step, "loss": loss, "files": files, "tensors": tensors}
-        write_synced(partial / INDEX, json.dumps(index))
+        loss = loss if loss is not None and math.isfinite(loss) else None
+        index = {"version": VERSION, "step": step, "loss": loss, "run": self.run, "files": files, "tensors": tensors}
+        write_summed(partial / INDEX, index, compact=True)
         sync(partial)
         if final.exists():  # an earlier start of the run came this far
             _remove(final)
@@ -210,9 +226,8 @@ class CheckpointWriter:
     def _forget(self) -> None:
         """Deletes what is neither among the newest nor among the best."""
         found = listed(self.folder)
-        losses = {path: read_json(path / INDEX)["loss"] for path in found}
-        known = [path for path in found if losses[path] is not None and math.isfinite(losses[path])]
-        kept = {*found[-self.keep_last :], *sorted(known, key=lambda path: losses[path])[: self.keep_best]}
+        losses = {path: loss for path in found if (loss := _loss(path)) is not None}
+        kept = {*found[-self.keep_last :], *sorted(losses, key=lambda path: losses[path])[: self.keep_best]}
         for path in found:
             if path not in kept:
                 _remove(path)
@@ -221,6 +236,14 @@ class CheckpointWriter:
         for path in [*self.folder.glob("step-*.partial-*"), *self.folder.glob("step-*.deleting")]:
             if not path.name.endswith(f".partial-{self.attempt}"):  # other ranks may be writing already
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _loss(path: Path) -> float | None:
+    """Of a checkpoint; None if it has none, or cannot be read: what to do about that is told where it is needed."""
+    try:
+        return Checkpoint(path).loss
+    except UserError:
+        return None
 
 
 def _remove(path: Path) -> None:

@@ -7,18 +7,20 @@ journals of runs on other numbers of ranks, or that were interrupted, are equal 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
 from mio.core.errors import DataError
+from mio.core.files import write_text
 
 _WORD = 1 << 32
+_LINE = re.compile(rb"([1-9]\d{0,17}),(\d{1,18}),(\d{1,18}),(\d{1,18}),([0-9a-f]{1,16})\r?")
 
 
 class JournalEntry(NamedTuple):
@@ -62,23 +64,40 @@ def planned(plan: Any, rows: int, steps: int) -> Iterator[JournalEntry]:
 
 
 class Journal:
-    """The journal's file, to which a line is added per step."""
+    """The journal's file, to which a line is added per step, and the digest of its lines so far."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: TextIO | None = None
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._lines = 0
+
+    def state(self) -> dict[str, Any]:
+        """What `check` compares: how many lines there are, and their digest."""
+        return {"lines": self._lines, "digest": self._digest.hexdigest()}
+
+    def check(self, state: Mapping[str, Any], step: int) -> None:
+        """Raises `DataError` where the lines up to `step` are not those that were written when `state` was taken."""
+        self._take(step)
+        if self.state() != {"lines": state["lines"], "digest": state["digest"]}:
+            raise DataError(f"{self.path}: is not what the run wrote up to step {step}; {_WITHOUT}")
+
+    def _take(self, step: int) -> list[str]:
+        """Lines up to a step, which the next ones are added to."""
+        found = [_line(old) for old in (read(self.path) if self.path.is_file() else ()) if old.step <= step]
+        self._digest, self._lines = hashlib.blake2b("".join(found).encode(), digest_size=16), len(found)
+        return found
 
     def add(self, entry: JournalEntry) -> None:
         """Writes a line. Lines of the same step and later ones, which a killed run left behind, are replaced."""
         if self._file is None:
-            earlier = [old for old in (read(self.path) if self.path.is_file() else ()) if old.step < entry.step]
-            partial = self.path.with_name(f"{self.path.name}.partial")
-            with partial.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([JournalEntry._fields, *map(_cells, earlier)])
-            partial.replace(self.path)
+            write_text(self.path, "".join([_HEADER, *self._take(entry.step - 1)]))
             self._file = self.path.open("a", newline="", encoding="utf-8")
-        csv.writer(self._file).writerow(_cells(entry))
+        line = _line(entry)
+        self._file.write(line)
         self._file.flush()
+        self._digest.update(line.encode())
+        self._lines += 1
 
     def close(self) -> None:
         if self._file is not None:
@@ -86,8 +105,15 @@ class Journal:
             self._file = None
 
 
-def _cells(entry: JournalEntry) -> list[str]:
-    return [*map(str, entry[:4]), f"{entry.digest:016x}"]
+_HEADER = ",".join(JournalEntry._fields) + "\r\n"
+_WITHOUT = (
+    "restore it from a copy. The rows that were trained on cannot be told without it: move it away, and the run goes "
+    "on, but `mio recipe verify` will not approve of it"
+)
+
+
+def _line(entry: JournalEntry) -> str:
+    return ",".join([*map(str, entry[:4]), f"{entry.digest:016x}"]) + "\r\n"
 
 
 def read(path: Path) -> list[JournalEntry]:
@@ -97,18 +123,20 @@ def read(path: Path) -> list[JournalEntry]:
         DataError: there is no such file, or a line of it is damaged.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no journal; `mio fit` writes one while it trains") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if lines[0].rstrip(b"\r") != _HEADER.rstrip().encode():
+        raise DataError(f"{path}, line 1: is damaged: {lines[0][:80]!r} instead of {_HEADER.rstrip()!r}")
     entries = []
-    for number, line in enumerate(lines[1:], 2):
-        if not line.endswith("\n"):
-            break
-        try:
-            step, rows, documents, tokens, digest = line.strip().split(",")
-            entries.append(JournalEntry(int(step), int(rows), int(documents), int(tokens), int(digest, 16)))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: is damaged: {line.strip()!r}") from error
+    for number, line in enumerate(lines[1:-1], 2):  # what follows the last line's end is empty, or half a line
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise DataError(f"{path}, line {number}: is damaged: {line[:80]!r}")
+        step, rows, documents, tokens, digest = found.groups()
+        entries.append(JournalEntry(int(step), int(rows), int(documents), int(tokens), int(digest, 16)))
     return entries
 
 
@@ -118,7 +146,7 @@ class Comparison(NamedTuple):
     steps: int
     """Steps in the journal."""
     lost: list[int]
-    """Steps that are missing before its last one."""
+    """Steps that are missing."""
     repeated: list[int]
     """Steps that occur more than once."""
     different: list[int]
@@ -129,21 +157,22 @@ class Comparison(NamedTuple):
         return not (self.lost or self.repeated or self.different)
 
 
-def compare(journal: Sequence[JournalEntry], plan: Iterable[JournalEntry]) -> Comparison:
-    """Compares a journal with the plan of its run, step by step, up to the journal's last step."""
+def compare(journal: Sequence[JournalEntry], plan: Iterable[JournalEntry], steps: int = 0) -> Comparison:
+    """Compares a journal with the plan of its run, step by step, up to the journal's last step and at least to `steps`,
+    which the run is known to have trained."""
     seen: dict[int, JournalEntry] = {}
     repeated = []
     for entry in journal:
         if entry.step in seen:
             repeated.append(entry.step)
         seen[entry.step] = entry
-    last = max(seen, default=0)
+    last, end = max(seen, default=0), 0
     lost, different = [], []
-    for number, entry in zip_longest(range(1, last + 1), plan):
-        if number is None:
-            break
-        if number not in seen:
-            lost.append(number)
-        elif entry is None or seen[number] != entry:
-            different.append(number)
+    for end, entry in enumerate(islice(plan, last), 1):
+        if end not in seen:
+            lost.append(end)
+        elif seen[end] != entry:
+            different.append(end)
+    different += sorted(step for step in seen if step > end)
+    lost += range(last + 1, steps + 1)
     return Comparison(len(journal), lost, repeated, different)

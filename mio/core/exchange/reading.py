@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mio.core.codecs import FINGERPRINTS
+from mio.core.codecs import save_record, tokenizer_record
 from mio.core.errors import RecipeError, UserError
 from mio.core.exchange.checkpoint import Checkpoint
 from mio.core.exchange.json_files import read_json, write_json
@@ -28,16 +28,16 @@ from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.weights import KEEP, check_shapes, chosen_dtype, store
 from mio.core.exchange.writing import OWN, STAGE_FILES
+from mio.core.locking import check_run, lock_run
 from mio.core.modality import TEXT
 from mio.core.plugins import PluginManager
-from mio.core.recipe import compose, load_resolved, lock, to_yaml, transformer_config
+from mio.core.recipe import compose, load_resolved, to_yaml, transformer_config
 from mio.core.rows import migrate_rows
-from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
+from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.schema import Recipe
 from mio.core.transformer.config import TransformerConfig
 from mio.core.transformer.huggingface_config import config_from_huggingface, config_to_huggingface
 from mio.core.vocabulary import Vocabulary
-from mio.core.weights import WEIGHTS
 
 IMPORTED = "imported"
 """Value of the option `tokenizer` that tells a text plugin to load the tokenizer's files from the run folder."""
@@ -162,12 +162,11 @@ def _import_foreign(
             overruled=overruled,
             text_options=options,
         )
-        write_json(partial / TOKENIZERS / FINGERPRINTS, {TEXT: tokenizer.fingerprint})
+        save_record(partial / TOKENIZERS, {TEXT: tokenizer.fingerprint})
         (partial / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
-        fingerprints = {TEXT: tokenizer.fingerprint}
-        (partial / LOCK).write_text(lock(recipe, plugins, vocabulary, fingerprints), encoding="utf-8")
         vocabulary.save(partial / VOCABULARY)
         write_json(partial / SUMMARY, _summary(imported, folder))
+        lock_run(partial, recipe, plugins, vocabulary, {TEXT: tokenizer.fingerprint})
     return imported
 
 
@@ -176,6 +175,8 @@ def _restore(folder: Path, config: TransformerConfig, manager: PluginManager, na
     absent = [file for file in (RECIPE, VOCABULARY) if not (own / file).is_file()]
     if absent:
         raise UserError(f"{own}: {absent[0]} is missing; export the run again")
+    if (own / LOCK).is_file():
+        check_run(own, weights=False, tell=lambda line: None)  # noqa: ARG005 - records are not all part of an export
     recipe = load_resolved(own / RECIPE)
     recipe.name = name or recipe.name
     saved = Vocabulary.load(own / VOCABULARY)
@@ -203,6 +204,8 @@ def _restore(folder: Path, config: TransformerConfig, manager: PluginManager, na
         imported = Imported(final, True, sum(tensor.numel() for tensor in written.values()), vocabulary)
         if not (partial / SUMMARY).is_file():
             write_json(partial / SUMMARY, _summary(imported, folder))
+        plugins = manager.for_recipe(recipe)
+        lock_run(partial, recipe, plugins, vocabulary, tokenizer_record(partial / TOKENIZERS))
     return imported
 
 
