@@ -16,6 +16,7 @@ from typing import Any
 
 from replays import Variant
 
+from mio.core.data.partial import notes_of
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.errors import DataError
@@ -53,6 +54,8 @@ def read(folder: Path, split: str = "train", **options: Any) -> list[Any]:
     for index in range(len(source)):
         try:
             record = source[index]
+            for failed in notes_of(record).failed.values():
+                raise DataError(failed.reason)
         except DataError as error:
             found.append(str(error))
             continue

@@ -40,7 +40,11 @@ class MediaFolder:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; correct the option `path`")
         self._folder = folder
-        self._inside, self.notes = _part(folder, split)
+        try:
+            self._inside, self.notes = _part(folder, split)
+            files = list(_files(self._inside))
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be read: {error}") from error
         self._endings = Endings(kinds, (options.get("fields") or {}).values())
         self._elsewhere = bool(options.get("folder"))
         self._columns: Mapping[str, str] | None = options.get("columns")
@@ -49,10 +53,6 @@ class MediaFolder:
         self._fields = dict(self._told)
         self._places: list[str] = []
         self._problems: dict[int, str] = {}
-        try:
-            files = list(_files(self._inside))
-        except OSError as error:
-            raise DataError(f"{self._inside}: cannot be read: {error}") from error
         self._tables = [path for path in files if path.name in metadata.TABLES]
         if self._inside != folder:
             self._tables += [folder / name for name in metadata.TABLES if (folder / name).is_file()]
@@ -184,9 +184,8 @@ class MediaFolder:
         if field:
             self._fields[field] = modality
         start = Path() if self._elsewhere else folder.relative_to(self._folder)
-        paths = [
-            str(start / name.replace("\\", "/")) for name in names
-        ]  # tables from Windows, as `datasets` reads them
+        # tables from Windows have other slashes, which `datasets` reads too
+        paths = [str(start / name.replace("\\", "/")) for name in names]
         _add(row, field or modality, paths if several else paths[0])
 
 

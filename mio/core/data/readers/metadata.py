@@ -6,14 +6,13 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mio.core.data.readers.json_values import kind
+from mio.core.data.readers.json_values import article, kind, parse_json
 from mio.core.errors import DataError
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -66,14 +65,14 @@ def _jsonl(table: Path, content: bytes) -> Iterator[Line]:
             continue
         where = f"{table}:{number}"
         try:
-            row = json.loads(text.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            yield Line(where, {}, f"not valid JSON: {error}")
+            row = parse_json(text, where)
+        except DataError as error:
+            yield Line(where, {}, str(error).removeprefix(f"{where}: "))
             continue
         if isinstance(row, dict):
             yield Line(where, row)
         else:
-            yield Line(where, {}, f"a record is a JSON object, this is a {kind(row)}")
+            yield Line(where, {}, f"a record is a JSON object, this is {article(kind(row))}")
 
 
 def _csv(table: Path, content: bytes) -> Iterator[Line]:

@@ -231,8 +231,7 @@ def _without_bytes(table: Any) -> list[dict[str, Any]]:
         chunks = [_emptied(chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk) for chunk in column.chunks]
         if chunks:
             table = table.set_column(at, table.column_names[at], pa.chunked_array(chunks))
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+    return rows_of(table)
 
 
 def _emptied(array: Any) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from mio.core.data.readers.json_values import printable
 from mio.core.errors import DataError
 
 BLOCK = 512
@@ -111,11 +112,6 @@ def content(file: BinaryIO, member: Member, where: str) -> bytes:
             return stream.read() if stream else b""
     except (tarfile.TarError, ValueError, IndexError, EOFError) as error:
         raise DataError(f"{where}: damaged sparse file: {error}") from error
-
-
-def printable(name: str) -> str:
-    """A name from an archive as a message shows it: in one line, without control characters."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 class _Walk:

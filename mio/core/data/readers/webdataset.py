@@ -5,7 +5,6 @@ Members are read in place, at random: the archives are indexed once by their hea
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -16,6 +15,7 @@ from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers import tar
 from mio.core.data.readers.cells import files_named
 from mio.core.data.readers.endings import Endings
+from mio.core.data.readers.json_values import parse_json, printable
 from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
@@ -87,7 +87,7 @@ class WebDataset:
     def locate(self, index: int) -> str:
         """Archive and sample."""
         number, key, _ = self._samples[index]
-        return f"{self._paths[number]}: {tar.printable(key)}"
+        return f"{self._paths[number]}: {printable(key)}"
 
     def __getitem__(self, index: int) -> Record:
         number, _, members = self._samples[index]
@@ -97,7 +97,7 @@ class WebDataset:
         with self._paths[number].open("rb") as file:
             for column, (ending, member) in columns.items():
                 if self._columns is None or column in self._columns:
-                    row[column] = self._read(file, ending, member, f"{where}.{tar.printable(ending)}")
+                    row[column] = self._read(file, ending, member, f"{where}.{printable(ending)}")
             for ending, [member] in members.items():
                 if _last(ending) == "json" and ending not in columns:
                     self._add_json(row, columns, file, ending, member, where)
@@ -109,8 +109,8 @@ class WebDataset:
         media: dict[str, list[str]] = {}
         for ending, [member, *more] in members.items():
             if more:
-                names = ", ".join(tar.printable(one.name) for one in (member, *more))
-                raise DataError(f"{where}: has `{tar.printable(ending)}` more than once: {names}; keep one of them")
+                names = ", ".join(printable(one.name) for one in (member, *more))
+                raise DataError(f"{where}: has `{printable(ending)}` more than once: {names}; keep one of them")
             last = _last(ending)
             if last in _TEXT or (ending in self._named and last != "json"):
                 columns[ending] = ending, member
@@ -126,8 +126,8 @@ class WebDataset:
             if len(plain) != 1:
                 raise DataError(
                     f"{where}: has several {modality} files, with the endings "
-                    f"{', '.join(map(tar.printable, endings))} (what follows the first dot of a name). Say which by "
-                    f"the option `columns`, as `columns: {{{tar.printable(endings[0])}: {modality}}}`, or give each "
+                    f"{', '.join(map(printable, endings))} (what follows the first dot of a name). Say which by "
+                    f"the option `columns`, as `columns: {{{printable(endings[0])}: {modality}}}`, or give each "
                     "sample a name without dots"
                 )
             [member] = members[plain[0]]
@@ -152,11 +152,8 @@ class WebDataset:
         member: tar.Member,
         where: str,
     ) -> None:
-        place = f"{where}.{tar.printable(ending)}"
-        try:
-            found = json.loads(tar.content(file, member, place))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: not valid JSON: {error}") from None
+        place = f"{where}.{printable(ending)}"
+        found = parse_json(tar.content(file, member, place), place)
         for key, value in (found if isinstance(found, dict) else {ending: found}).items():
             wanted = self._columns is None or key in self._columns
             if key in files and isinstance(value, str) and _file_name(value) == _file_name(files[key][1].name):
