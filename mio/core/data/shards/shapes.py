@@ -23,6 +23,7 @@ from typing import Any
 
 from mio.core.chat import ROLE, WEIGHT
 from mio.core.data.partial import Failed
+from mio.core.errors import DataError
 from mio.core.modality import Codes, Media
 
 TEXT_SLOT, FAILED_SLOT = 0, -1
