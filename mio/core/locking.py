@@ -153,10 +153,18 @@ def resolved(
 
 
 def lock_run(
-    folder: Path, recipe: Recipe, plugins: EnabledPlugins, vocabulary: Vocabulary, tokenizers: Mapping[str, str]
+    folder: Path,
+    recipe: Recipe,
+    plugins: EnabledPlugins,
+    vocabulary: Vocabulary,
+    tokenizers: Mapping[str, str],
+    earlier: Lock | None = None,
 ) -> Lock:
-    """Writes the lock of a run folder that has everything but its lock; returns it."""
+    """Writes the lock of a run folder that has everything but its lock; returns it. `earlier` is that of the run where
+    it was trained."""
     lock = resolved(recipe, plugins, vocabulary, tokenizers)
+    if earlier is not None:
+        lock = replace(lock, versions=earlier.versions, run=earlier.run, history=earlier.history)
     lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS, *records(folder)))
     lock.save(folder / LOCK)
     return lock
