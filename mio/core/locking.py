@@ -266,7 +266,11 @@ def _problem(path: Path, told: str | None) -> str:
         return "is missing"
     if told is None:
         return f"is not known to {LOCK}: its run did not come to an end"
-    return "" if file_sum(path) == told else f"is not what the run wrote ({LOCK} has another checksum)"
+    try:
+        found = file_sum(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if found == told else f"is not what the run wrote ({LOCK} has another checksum)"
 
 
 def _check_meaning(folder: Path, lock: Lock) -> None:

@@ -21,10 +21,11 @@ from mio.core.sums import file_sum
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in a folder, which is made if it is new."""
-    with telling(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder}: another process trains in it; wait until it has ended, or give this one another `name=`"
-    with locked(folder, busy):
+    with contextlib.ExitStack() as stack:
+        with telling(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder, busy))
         yield
 
 
