@@ -38,6 +38,8 @@ def telling(folder: Path) -> Iterator[None]:
     except ConnectionError:  # between ranks
         raise
     except OSError as error:
+        if error.errno is None:  # of a data worker: its text is the whole story
+            raise
         place = error.filename or folder
         raise UserError(f"{place}: {error.strerror or error}; {saved(folder)}") from error
 
@@ -78,6 +80,8 @@ class RunFolder:
                 f"{self.folder} was trained with other versions up to step {step}: {', '.join(changed)}; "
                 f"{LOCK} keeps both, and a result may differ in its last digits"
             )
+        for left in self.folder.glob(f"*{PARTIAL}"):  # by a process that was ended
+            left.unlink(missing_ok=True)
         if now != self.lock:
             self._save(now)
 
