@@ -282,7 +282,11 @@ def check_tokenizers(folder: Path, names: Sequence[str] | None = None) -> bool:
     for path, told in ((path, told) for entry in entries if entry for path, told in (entry["files"] or {}).items()):
         if not (folder / path).is_file():
             raise DataError(f"{folder / path}: is missing; {_COPY}")
-        if file_sum(folder / path) != told:
+        try:
+            found = file_sum(folder / path)
+        except OSError as error:
+            raise DataError(f"{folder / path}: cannot be read ({error.strerror}); {_COPY}") from error
+        if found != told:
             raise DataError(
                 f"{folder / path}: is not what was trained ({folder / FINGERPRINTS} has another checksum); {_COPY}"
             )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import mio
+from mio.core.checkpoints.format import INDEX, latest
 from mio.core.codecs import FINGERPRINTS, Codecs, check_tokenizers, save_record, tokenizer_record
 from mio.core.discovery import Candidate
 from mio.core.errors import DataError, UserError
@@ -109,10 +110,13 @@ class Lock:
                 files=content.get("files", {}),
                 history=tuple(content.get("history", ())),
             )
-            sound = all(isinstance(value, str) for value in (lock.recipe, lock.run, *lock.files.values()))
+            told = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
+            for by_name in (lock.versions["packages"], lock.versions["plugins"], lock.tokenizers or {}):
+                told += by_name.values()
+            sound = all(isinstance(value, str) for value in told)
         except (KeyError, TypeError, AttributeError):
             sound = False
-        if not sound or not isinstance(lock.tokenizers, dict | None):
+        if not sound:
             raise DataError(f"{path}: is damaged (it is no lock of a recipe); restore it from a copy")
         return lock
 
@@ -153,10 +157,18 @@ def resolved(
 
 
 def lock_run(
-    folder: Path, recipe: Recipe, plugins: EnabledPlugins, vocabulary: Vocabulary, tokenizers: Mapping[str, str]
+    folder: Path,
+    recipe: Recipe,
+    plugins: EnabledPlugins,
+    vocabulary: Vocabulary,
+    tokenizers: Mapping[str, str],
+    earlier: Lock | None = None,
 ) -> Lock:
-    """Writes the lock of a run folder that has everything but its lock; returns it."""
+    """Writes the lock of a run folder that has everything but its lock; returns it. `earlier` is that of the run where
+    it was trained."""
     lock = resolved(recipe, plugins, vocabulary, tokenizers)
+    if earlier is not None:
+        lock = replace(lock, versions=earlier.versions, run=earlier.run, history=earlier.history)
     lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS, *records(folder)))
     lock.save(folder / LOCK)
     return lock
@@ -173,8 +185,9 @@ def seal_samples(folder: Path) -> None:
     with contextlib.suppress(UserError), locked(folder, "trained"):
         lock = Lock.read(folder)
         if SUMMARY in lock.files:
+            others = {name: told for name, told in lock.files.items() if not name.startswith(f"{SAMPLES}/")}
             names = [name for name in records(folder) if name.startswith(f"{SAMPLES}/")]
-            lock.sealed(folder, names).save(folder / LOCK)
+            replace(lock, files=others).sealed(folder, names).save(folder / LOCK)
 
 
 def versions(manager: PluginManager, plugins: Iterable[str]) -> dict[str, Any]:
@@ -214,7 +227,7 @@ def _version_changes(lock: Lock, now: Mapping[str, Any]) -> Iterator[tuple[str, 
         yield key, lock.versions[key], now[key]
     for kind, word in (("packages", ""), ("plugins", "plugin ")):
         old, new = lock.versions[kind], now[kind]
-        for name in old.keys() & new.keys():
+        for name in (name for name in new if name in old):
             if lock.run or " " in old[name] or kind == "packages":  # earlier locks have paths of local plugins
                 yield f"{word}{name}", old[name], new[name]
 
@@ -258,7 +271,11 @@ def _problem(path: Path, told: str | None) -> str:
         return "is missing"
     if told is None:
         return f"is not known to {LOCK}: its run did not come to an end"
-    return "" if file_sum(path) == told else f"is not what the run wrote ({LOCK} has another checksum)"
+    try:
+        found = file_sum(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if found == told else f"is not what the run wrote ({LOCK} has another checksum)"
 
 
 def _check_meaning(folder: Path, lock: Lock) -> None:
@@ -283,31 +300,37 @@ def _check_meaning(folder: Path, lock: Lock) -> None:
 def take_as_it_is(folder: Path, manager: PluginManager) -> list[str]:
     """Writes a new lock for a run folder, which then counts as it is; returns what differs from the lock before.
 
-    Raises `UserError` where the folder's parts contradict each other.
+    Raises `UserError` where the folder's parts contradict each other, or a process trains in it.
     """
-    recipe = load_resolved(folder / RECIPE)
-    plugins = manager.for_recipe(recipe)
-    try:
-        before: Lock | None = Lock.read(folder)
-    except DataError as error:
-        before, told = None, [str(error)]
-    codecs = Codecs(plugins)
-    codecs.attach(folder / TOKENIZERS, trusted=True)
-    save_record(folder / TOKENIZERS, codecs.fingerprints())
-    saved = Vocabulary.load(folder / VOCABULARY)
-    vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=saved)
-    if vocabulary.fingerprint != saved.fingerprint:
-        raise UserError(f"{folder / VOCABULARY}: is another vocabulary than that of the plugins in {RECIPE}")
-    lock = resolved(recipe, plugins, vocabulary, codecs.fingerprints())
-    if before is not None:
-        told = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
-        told += [f"{name} was not locked" for name in (*MEANING, WEIGHTS) if before.files and name not in before.files]
-        lock = replace(lock, run=before.run, history=before.history)
-    lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS))
-    if (folder / SUMMARY).is_file():
-        lock = lock.sealed(folder, records(folder))
-    lock.save(folder / LOCK)
+    with locked(folder, f"{folder}: a process trains in it"):
+        recipe = load_resolved(folder / RECIPE)
+        plugins = manager.for_recipe(recipe)
+        codecs = Codecs(plugins)
+        codecs.attach(folder / TOKENIZERS, trusted=True)
+        save_record(folder / TOKENIZERS, codecs.fingerprints())
+        saved = Vocabulary.load(folder / VOCABULARY)
+        vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=saved)
+        if vocabulary.fingerprint != saved.fingerprint:
+            raise UserError(f"{folder / VOCABULARY}: is another vocabulary than that of the plugins in {RECIPE}")
+        lock = resolved(recipe, plugins, vocabulary, codecs.fingerprints())
+        try:
+            before = Lock.read(folder)
+        except DataError as error:
+            told = [str(error)]
+            lock = replace(lock, run=_run_of_checkpoints(folder))
+        else:
+            told = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
+            lock = replace(lock, versions=before.versions, run=before.run, history=before.history)
+        lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS))
+        if (folder / SUMMARY).is_file():
+            lock = lock.sealed(folder, records(folder))
+        lock.save(folder / LOCK)
     return told
+
+
+def _run_of_checkpoints(folder: Path) -> str:
+    last = latest(folder / CHECKPOINTS)
+    return str(read_summed(last / INDEX, f"delete {last}").get("run", "")) if last is not None else ""
 
 
 def lock_unfitted(recipe: Recipe, plugins: EnabledPlugins) -> tuple[Lock, str]:

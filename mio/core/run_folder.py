@@ -21,10 +21,11 @@ from mio.core.sums import file_sum
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in a folder, which is made if it is new."""
-    with telling(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder}: another process trains in it; wait until it has ended, or give this one another `name=`"
-    with locked(folder, busy):
+    with contextlib.ExitStack() as stack:
+        with telling(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder, busy))
         yield
 
 
@@ -37,6 +38,8 @@ def telling(folder: Path) -> Iterator[None]:
     except ConnectionError:  # between ranks
         raise
     except OSError as error:
+        if error.errno is None:  # of a data worker: its text is the whole story
+            raise
         place = error.filename or folder
         raise UserError(f"{place}: {error.strerror or error}; {saved(folder)}") from error
 
@@ -77,6 +80,8 @@ class RunFolder:
                 f"{self.folder} was trained with other versions up to step {step}: {', '.join(changed)}; "
                 f"{LOCK} keeps both, and a result may differ in its last digits"
             )
+        for left in self.folder.glob(f"*{PARTIAL}"):  # by a process that was ended
+            left.unlink(missing_ok=True)
         if now != self.lock:
             self._save(now)
 

@@ -178,6 +178,7 @@ def test_a_folder_without_a_lock_is_refused_until_it_is_taken_as_it_is(run, mana
         Run.open(run, manager)
     assert app.run(["recipe", "lock", str(run)]) == 0
     Run.open(run, manager)
+    Run.open(latest(run / "checkpoints"), manager)  # whose run it still is
     before = Lock.read(run)
     weights = bytearray((run / "model.safetensors").read_bytes())
     weights[-1] ^= 1

@@ -175,8 +175,9 @@ def _restore(folder: Path, config: TransformerConfig, manager: PluginManager, na
     absent = [file for file in (RECIPE, VOCABULARY) if not (own / file).is_file()]
     if absent:
         raise UserError(f"{own}: {absent[0]} is missing; export the run again")
-    if (own / LOCK).is_file():
-        check_run(own, weights=False, tell=lambda line: None)  # noqa: ARG005 - records are not all part of an export
+    earlier = None
+    if (own / LOCK).is_file():  # records are not all part of an export
+        earlier = check_run(own, weights=False, tell=lambda line: None)  # noqa: ARG005
     recipe = load_resolved(own / RECIPE)
     recipe.name = name or recipe.name
     saved = Vocabulary.load(own / VOCABULARY)
@@ -205,7 +206,10 @@ def _restore(folder: Path, config: TransformerConfig, manager: PluginManager, na
         if not (partial / SUMMARY).is_file():
             write_json(partial / SUMMARY, _summary(imported, folder))
         plugins = manager.for_recipe(recipe)
-        lock_run(partial, recipe, plugins, vocabulary, tokenizer_record(partial / TOKENIZERS))
+        record = tokenizer_record(partial / TOKENIZERS)
+        if record:
+            save_record(partial / TOKENIZERS, record)  # of files that may have been written anew
+        lock_run(partial, recipe, plugins, vocabulary, record, earlier)
     return imported
 
 

@@ -15,6 +15,7 @@ from mio.core.chat import chat_document
 from mio.core.errors import UserError
 from mio.core.exchange.reading import import_folder
 from mio.core.exchange.writing import OWN, export_run, parse_size
+from mio.core.locking import Lock, take_as_it_is
 from mio.core.plugins import PluginManager
 from mio.core.run import Run
 from mio.core.transformer.cache import KVCache
@@ -134,7 +135,10 @@ def test_import_export_and_back(source, manager, tmp_path):
 
     back = import_folder(out, [], [], manager, name="back")
     assert back.restored
-    assert digests(back.folder, but="recipe.yaml") == digests(made.folder, but="recipe.yaml")
+    names = ("recipe.yaml", "recipe.lock")  # which have the run's name, and what hangs on it
+    assert digests(back.folder, but=names) == digests(made.folder, but=names)
+    locks = [Lock.read(path) for path in (made.folder, back.folder)]
+    assert (locks[0].run, locks[0].history) == (locks[1].run, locks[1].history)
     recipes = [yaml.safe_load((path / "recipe.yaml").read_text()) for path in (made.folder, back.folder)]
     assert recipes[0] | {"name": "back"} == recipes[1]
 
@@ -143,7 +147,7 @@ def digests(folder, but):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != but
+        if path.is_file() and path.name not in but
     }
 
 
@@ -243,6 +247,7 @@ def test_a_text_tokenizer_from_a_folder_travels_with_the_export(tmp_path, manage
     recipe = yaml.safe_load((made.folder / "recipe.yaml").read_text())
     recipe["plugins"]["text"] = {"tokenizer": "tokenizer"}
     (made.folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    take_as_it_is(made.folder, manager)
     run = Run.open(made.folder, manager)
     assert run.vocabulary.size == size  # the same files have the same fingerprint, whichever way they are named
     export_run(run, tmp_path / "out")
