@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mio.core.errors import DataError
 from mio.media import mpeg
 from mio.media.containers import Nameless, demuxed, opened, told
-from mio.media.structure import caf_frames, missing, pages, sphere_end, wave64_end, wave_data
+from mio.media.structure import UNENDED, caf_frames, missing, pages, sphere_end, wave64_end, wave_data
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,6 +41,8 @@ _LIBSNDFILE = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"dns.", b"riff", b"
 _CODECS = {b"\x01vorbis": "soundfile", b"OpusHead": "soundfile", b"\x7fFLAC": "soundfile"}
 _MPEG_CODECS = (0x50, 0x55)
 """Of WAV files: MP2 and MP3."""
+_LEADING = 8
+"""Packets at the beginning of a broadcast that may be parts of others."""
 _BLOCK = 1 << 16
 _LARGEST = 1 << 30
 """Bytes of a file whose header does not say how long it is: it is taken into memory."""
@@ -130,8 +132,6 @@ def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) ->
     decoded, length = 0, None
     with opened(path) as (file, size):
         try:
-            if gone := missing(file, size):
-                raise ValueError(gone)
             for stream in _streams(path, file, size, seconds):
                 longest = math.ceil(min(seconds * stream.rate, 2**62))
                 length = stream.length
@@ -156,6 +156,8 @@ def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) ->
 def _streams(path: Path, file: BinaryIO, size: int, seconds: float) -> Iterator[_Stream]:
     """The file's streams, to be joined: one, but for chained Ogg files. All have the first one's rate and channels."""
     kind, begin, end = _kind(file, size)
+    if kind != "ogg" and (gone := missing(file, size)):
+        raise ValueError(gone)
     if kind == "mpeg":
         yield from _mpeg(path, file, begin, end, seconds)
         return
@@ -226,6 +228,8 @@ def _links(file: BinaryIO, size: int) -> list[tuple[int, int, str]]:
             running.add(page.serial)
         if page.last:
             running.discard(page.serial)
+    if running:
+        raise ValueError(UNENDED)
     return links
 
 
@@ -301,7 +305,8 @@ def _by_pyav(path: Path, container: Any) -> _Stream:
     if not streams:
         raise DataError(f"{path}: holds no sound that can be decoded")
     stream = next((one for one in streams if one.disposition & one.disposition.default), streams[0])
-    said = _flac_length(stream.codec_context.extradata) if stream.codec_context.name == "flac" else None
+    # in another container it may be a part of the recording that its header is of
+    said = _flac_length(stream.codec_context.extradata) if container.format.name == "flac" else None
     if stream.codec_context.name == "flac":
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
@@ -333,12 +338,22 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     import av
 
     seconds = 0.0
+    # broadcasts are recorded from some moment on: what belongs to something before it is no damage
+    leading = _LEADING if container.format.name in ("mpegts", "mpeg") else 0
     try:
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                raise ValueError(f"what follows {seconds:.2f} s cannot be decoded")
-            seconds += frame.samples / max(1, frame.sample_rate)
-            yield frame
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                leading -= 1
+                if seconds or leading < 0:
+                    raise
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    raise ValueError(f"what follows {seconds:.2f} s cannot be decoded")
+                seconds += frame.samples / max(1, frame.sample_rate)
+                yield frame
     except (av.FFmpegError, ArithmeticError, UnicodeError) as error:
         raise ValueError(f"after {seconds:.2f} s: {told(error)}") from None
 

@@ -14,6 +14,8 @@ from typing import BinaryIO, Literal
 UNKNOWN = 0x7FFF0000
 """Sizes of 32 bits from here on are what recorders write who do not know how long they will record."""
 
+UNENDED = "the file was cut off: its last Ogg page is not marked as the last"
+
 _BOXES = b"ftyp styp moov moof mdat free skip wide pnot sidx ssix mfra meta uuid udta emsg prft".split()
 _CAF = b"desc data free pakt chan peak info kuki strg mark".split()
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
@@ -337,7 +339,7 @@ def _ogg(file: BinaryIO, size: int) -> str:
                 open_streams.discard(page.serial)
     except ValueError as error:
         return str(error)
-    return "the file was cut off: its last Ogg page is not marked as the last" if open_streams else ""
+    return UNENDED if open_streams else ""
 
 
 # --- GIF and PNG
