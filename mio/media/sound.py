@@ -148,6 +148,8 @@ def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) ->
                     break
         except ValueError as error:
             raise DataError(f"{path}: damaged sound file: {error}") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {told(error)}") from None
     if not decoded:
         raise DataError(f"{path}: holds no samples")
     return _Decoded(stream.rate, decoded, longest, length)
@@ -309,7 +311,7 @@ def _by_pyav(path: Path, container: Any) -> _Stream:
     said = _flac_length(stream.codec_context.extradata) if container.format.name == "flac" else None
     if stream.codec_context.name == "flac":
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
-
+    stream.thread_type = "NONE"  # with more, FFmpeg loses which frames were damaged
     frames = _frames(container, stream)
     # what the container says of rate and channels need not be what its decoder makes
     first = next(frames, None)
