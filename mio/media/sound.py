@@ -245,12 +245,9 @@ def _by_libsndfile(file: BinaryIO, size: int) -> _Stream | None:
         file = _completed(file, size, waves.begin, header[:4])
     # of these libsndfile takes whatever follows for samples
     end = wave64_end(file, size) if header[:4] == b"riff" else sphere_end(file) if header[:4] == b"NIST" else None
-    if end is not None and end < size:
-        file = BytesIO(_at(file, 0, end))
     said = caf_frames(file, size) if header[:4] == b"caff" else None
-    file.seek(0)
     try:
-        found = soundfile.SoundFile(file)
+        found = soundfile.SoundFile(Nameless(file, size if end is None else min(end, size)))
     except (soundfile.SoundFileError, RuntimeError, TypeError):
         return None
 
@@ -374,5 +371,6 @@ def _floats(frame: Any) -> Floats:
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     scale = _FULL_SCALE.get(frame.format.packed.name)
     if scale is None:
-        return np.asarray(values, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused as such
+            return np.asarray(values, np.float32)
     return np.asarray((values - (128.0 if values.dtype == np.uint8 else 0)) / scale, np.float32)
