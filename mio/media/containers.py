@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,10 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         yield file, found.st_size
 
 
+_FARTHEST = 1 << 42
+"""Bytes into a file, more than any file system objects to."""
+
+
 class Nameless:
     """A file, or a part of one, to read: FFmpeg is to judge it by its content, and to know of no place it lies in."""
 
@@ -46,7 +51,9 @@ class Nameless:
         return self._file.read(max(0, min(count, self._end - self._file.tell())))
 
     def seek(self, place: int, whence: int = 0) -> int:
-        return self._file.seek(place + self._end, 0) if whence == 2 else self._file.seek(place, whence)
+        """The new place; negative, as C has it, where there can be none: damaged files send readers anywhere."""
+        place += (0, self._file.tell(), self._end)[whence]
+        return self._file.seek(place) if 0 <= place <= _FARTHEST else -errno.EINVAL
 
     def tell(self) -> int:
         return self._file.tell()

@@ -121,7 +121,8 @@ def frames(content: bytes, whole: bool, seconds: float) -> bytes | None:
     assert first is not None
     said = _said(content, place, first)
     spans: list[tuple[int, int]] = []
-    wanted = seconds * first.stream[2] / first.samples + 4
+    # beside a header frame, encoders put up to 4095 samples before the sound
+    wanted = seconds * first.stream[2] / first.samples + 12
     while place < len(content) and len(spans) < wanted:
         found = header(content, place)
         if found and found.stream == first.stream:

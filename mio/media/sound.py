@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mio.core.errors import DataError
 from mio.media import mpeg
 from mio.media.containers import Nameless, demuxed, opened, told
-from mio.media.structure import caf_frames, missing, pages, sphere_end, wave64_end, wave_data
+from mio.media.structure import UNENDED, caf_frames, missing, pages, sphere_end, wave64_end, wave_data
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,6 +41,8 @@ _LIBSNDFILE = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"dns.", b"riff", b"
 _CODECS = {b"\x01vorbis": "soundfile", b"OpusHead": "soundfile", b"\x7fFLAC": "soundfile"}
 _MPEG_CODECS = (0x50, 0x55)
 """Of WAV files: MP2 and MP3."""
+_LEADING = 8
+"""Packets at the beginning of a broadcast that may be parts of others."""
 _BLOCK = 1 << 16
 _LARGEST = 1 << 30
 """Bytes of a file whose header does not say how long it is: it is taken into memory."""
@@ -130,8 +132,6 @@ def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) ->
     decoded, length = 0, None
     with opened(path) as (file, size):
         try:
-            if gone := missing(file, size):
-                raise ValueError(gone)
             for stream in _streams(path, file, size, seconds):
                 longest = math.ceil(min(seconds * stream.rate, 2**62))
                 length = stream.length
@@ -148,6 +148,8 @@ def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) ->
                     break
         except ValueError as error:
             raise DataError(f"{path}: damaged sound file: {error}") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {told(error)}") from None
     if not decoded:
         raise DataError(f"{path}: holds no samples")
     return _Decoded(stream.rate, decoded, longest, length)
@@ -156,6 +158,8 @@ def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) ->
 def _streams(path: Path, file: BinaryIO, size: int, seconds: float) -> Iterator[_Stream]:
     """The file's streams, to be joined: one, but for chained Ogg files. All have the first one's rate and channels."""
     kind, begin, end = _kind(file, size)
+    if kind != "ogg" and (gone := missing(file, size)):
+        raise ValueError(gone)
     if kind == "mpeg":
         yield from _mpeg(path, file, begin, end, seconds)
         return
@@ -226,6 +230,8 @@ def _links(file: BinaryIO, size: int) -> list[tuple[int, int, str]]:
             running.add(page.serial)
         if page.last:
             running.discard(page.serial)
+    if running:
+        raise ValueError(UNENDED)
     return links
 
 
@@ -239,12 +245,9 @@ def _by_libsndfile(file: BinaryIO, size: int) -> _Stream | None:
         file = _completed(file, size, waves.begin, header[:4])
     # of these libsndfile takes whatever follows for samples
     end = wave64_end(file, size) if header[:4] == b"riff" else sphere_end(file) if header[:4] == b"NIST" else None
-    if end is not None and end < size:
-        file = BytesIO(_at(file, 0, end))
     said = caf_frames(file, size) if header[:4] == b"caff" else None
-    file.seek(0)
     try:
-        found = soundfile.SoundFile(file)
+        found = soundfile.SoundFile(Nameless(file, size if end is None else min(end, size)))
     except (soundfile.SoundFileError, RuntimeError, TypeError):
         return None
 
@@ -301,10 +304,11 @@ def _by_pyav(path: Path, container: Any) -> _Stream:
     if not streams:
         raise DataError(f"{path}: holds no sound that can be decoded")
     stream = next((one for one in streams if one.disposition & one.disposition.default), streams[0])
-    said = _flac_length(stream.codec_context.extradata) if stream.codec_context.name == "flac" else None
+    # in another container it may be a part of the recording that its header is of
+    said = _flac_length(stream.codec_context.extradata) if container.format.name == "flac" else None
     if stream.codec_context.name == "flac":
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
-
+    stream.thread_type = "NONE"  # with more, FFmpeg loses which frames were damaged
     frames = _frames(container, stream)
     # what the container says of rate and channels need not be what its decoder makes
     first = next(frames, None)
@@ -333,12 +337,22 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     import av
 
     seconds = 0.0
+    # broadcasts are recorded from some moment on: what belongs to something before it is no damage
+    leading = _LEADING if container.format.name in ("mpegts", "mpeg") else 0
     try:
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                raise ValueError(f"what follows {seconds:.2f} s cannot be decoded")
-            seconds += frame.samples / max(1, frame.sample_rate)
-            yield frame
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                leading -= 1
+                if seconds or leading < 0:
+                    raise
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    raise ValueError(f"what follows {seconds:.2f} s cannot be decoded")
+                seconds += frame.samples / max(1, frame.sample_rate)
+                yield frame
     except (av.FFmpegError, ArithmeticError, UnicodeError) as error:
         raise ValueError(f"after {seconds:.2f} s: {told(error)}") from None
 
@@ -357,5 +371,6 @@ def _floats(frame: Any) -> Floats:
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     scale = _FULL_SCALE.get(frame.format.packed.name)
     if scale is None:
-        return np.asarray(values, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused as such
+            return np.asarray(values, np.float32)
     return np.asarray((values - (128.0 if values.dtype == np.uint8 else 0)) / scale, np.float32)

@@ -17,6 +17,9 @@ WIDEST = 16
 _ROWS = 256
 """Of a picture that are put on white at a time."""
 
+_ALPHA = {"bgra": 3, "rgba": 3, "argb": 0, "abgr": 0}
+"""Byte of the four of a pixel that says how opaque it is, as GIF and PNG have it."""
+
 _STRAIGHT = 0.02
 """Sine of the largest angle, about a degree, by which a turn may differ from quarters of a full one."""
 
@@ -91,13 +94,12 @@ def _matrix(frame: Any) -> tuple[int, int, int, int] | None:
 
 def _converted(frame: Any, width: int, height: int) -> Picture:
     """The frame as RGB `[height, width, 3]`."""
-    if not any(component.is_alpha for component in frame.format.components) and frame.format.name != "pal8":
+    clear = any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8"
+    if not clear or _opaque(frame):
         return np.asarray(frame.to_ndarray(width=width, height=height, format="rgb24"), np.uint8)
     from av import VideoFrame
 
     pixels = frame.to_ndarray(format="rgba")
-    if (pixels[..., 3] == 255).all():
-        return np.asarray(frame.to_ndarray(width=width, height=height, format="rgb24"), np.uint8)
     # onto white before it is made smaller, lest colours that nobody is to see bleed into others
     white = np.empty((*pixels.shape[:2], 3), np.uint8)
     for row in range(0, len(pixels), _ROWS):
@@ -108,3 +110,13 @@ def _converted(frame: Any, width: int, height: int) -> Picture:
         return white
     flat = VideoFrame.from_ndarray(white, format="rgb24")
     return np.asarray(flat.to_ndarray(width=width, height=height, format="rgb24"), np.uint8)
+
+
+def _opaque(frame: Any) -> bool:
+    """Whether nothing of the frame is transparent, where that is seen without converting it."""
+    place = _ALPHA.get(frame.format.name)
+    if place is None:
+        return False
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height]
+    return bool((rows[:, place : 4 * frame.width : 4] == 255).all())
