@@ -76,7 +76,9 @@ class CompiledTemplate:
             values: Sequence[Value] = ()
             if field:
                 name = field.removesuffix(OPTIONAL)
-                value = self._value(record, name) if name is field or name in record else ()
+                value = self._value(record, name) if name == field or name in record else ()
+                if name != field and blank(value):
+                    value = ()
                 values = (value,) if isinstance(value, str) else self._contents(value, name)
             if values and isinstance(values[0], str) and literal.endswith(" "):
                 filled.append(literal[:-1])

@@ -119,3 +119,29 @@ def test_media_of_the_assistant_are_written_and_weighted(renderer):
 def test_broken_messages(message, words):
     with pytest.raises(DataError, match=words):
         chat_document([message], {})
+
+
+def test_turns_that_are_not_learnt_and_those_that_are_learnt_in_part(renderer):
+    turns = [
+        {"role": "human", "content": "a"},
+        {"role": "assistant", "content": "bb", "weight": 0},
+        {"role": "USER", "content": "c"},
+        {"role": "gpt", "content": "dd", "weight": 0.25},
+        {"role": "user", "content": "e"},
+        {"role": "model", "content": "ff", "weight": 0.5, "train": True, "loss": None},
+        {"role": "assistant", "content": "gg", "loss": False},
+    ]
+    document = chat_document(turns, {})
+    rendered = renderer.render(document)
+    learnt = rendered.weights > 0
+    assert spelled(renderer, rendered.tokens[learnt]) == "dd<|im_end|>ff<|im_end|>"
+    assert rendered.weights[learnt].tolist() == [0.5] * 3 + [1.0] * 3  # the loss weighs the response by 2
+    assert renderer.learns(document)
+    assert not renderer.learns(chat_document(turns[:2], {}))
+    assert spelled(renderer, rendered.tokens) == spelled(
+        renderer, renderer.render(chat_document(_unweighted(turns), {})).tokens
+    )
+
+
+def _unweighted(turns):
+    return [{"role": turn["role"], "content": turn["content"]} for turn in turns]

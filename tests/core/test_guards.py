@@ -54,3 +54,9 @@ def test_the_state_goes_through_json_and_goes_on_exactly():
     other.load_state_dict(json.loads(json.dumps(one.state_dict())))
     assert [one.judge(loss, 1.0) for loss in losses[5:]] == [other.judge(loss, 1.0) for loss in losses[5:]]
     assert one.state_dict() == other.state_dict()
+
+
+def test_a_step_without_weight_is_skipped():
+    guard = Guard(GuardConfig(max_skipped=3))
+    assert [guard.judge(0.0, 0.0, weight=0.0), guard.judge(2.0, 1.0, weight=5.0)] == [SKIP, TRAIN]
+    assert guard.report() == {"not_finite": 0, "spikes": 0}

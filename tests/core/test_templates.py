@@ -124,3 +124,34 @@ def test_parts_are_all_response():
 def test_records_that_do_not_fit(record, form, message):
     with pytest.raises(DataError, match=message):
         to_document(record, None, form)
+
+
+@pytest.mark.parametrize("value", ["", " \n", "\u00a0\u3000", [], ["", " "], ()], ids=repr)
+@pytest.mark.parametrize("field", ["image", "word"])
+def test_an_empty_field_costs_the_record_unless_the_template_allows_for_it(field, value):
+    record = {"image": PICTURE, "word": "three", field: value}
+    with pytest.raises(DataError, match=f"`set/there`: field `{field}` is empty; .*`{{{field}\\?}}`"):
+        to_document(record, compiled("Look: {image}", " {word}"))
+    optional = compiled("Look: {image?}", "It is {word?}")
+    document = to_document(record, optional)
+    lacking = to_document({name: kept for name, kept in record.items() if name != field}, optional)
+    assert document == lacking
+    assert ("Look: " if field == "image" else "It is ") in contents(lacking)
+    assert optional.fields == ("image", "word")
+
+
+def test_nothing_is_learnt_from_nothing():
+    with pytest.raises(DataError, match="its response is empty"):
+        to_document({"image": PICTURE}, compiled("{image}", "{word?}"))
+    with pytest.raises(DataError, match="its prompt is empty"):
+        to_document({"word": "x", "image": []}, compiled("{image?}", "{word}"))
+    assert to_document({"word": "x"}, compiled("", "{word}")).answer == 1
+    for parts in ([], [""], [" ", "\n"]):
+        with pytest.raises(DataError, match="`parts` is empty"):
+            to_document({"parts": parts})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan"), [1.0, float("-inf")]], ids=repr)
+def test_numbers_that_are_none_are_an_error(value):
+    with pytest.raises(DataError, match=r"field `word` is (nan|-?inf), which is no number"):
+        to_document({"word": value}, compiled("", "{word}"))

@@ -62,6 +62,9 @@ class Plugins:
         )
         return {"letters": ("text", both)}
 
+    def datamodule(self, modality):  # noqa: ARG002
+        return None
+
     def filters(self):
         return {"longest": ("text", lambda record, options: "too long" if len(record["word"]) > options["at"] else "")}
 

@@ -2,13 +2,17 @@ import json
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from made_recipe import OWN, Characters, Letters, Plugins, made_recipe
 
-from mio.core.data.config import SourceConfig
+from mio.core.data.config import SourceConfig, TemplateConfig
+from mio.core.data.plan import Plan
 from mio.core.data.preflight import preflight, sample
 from mio.core.data.sources import build_streams, open_sources
-from mio.core.errors import DataError, PluginError, RecipeError
+from mio.core.data.streams import CUT_AWAY, WEIGHTLESS
+from mio.core.errors import DataError, PluginError, RecipeError, UserError
+from mio.core.rendering import Rendered
 
 
 def built(recipe, plugins=None):
@@ -192,3 +196,103 @@ def test_sources_without_a_share_are_not_opened():
     recipe = made_recipe(dataset="made/letters")
     recipe.mixture.ratios = {"pairs": 1, "talk": 0}
     assert [source.label for source in open_sources(recipe, Plugins())] == ["pairs/letters"]
+
+
+class Weighted(Characters):
+    """Only digits are learnt."""
+
+    def render(self, document):
+        rendered = super().render(document)
+        return Rendered(
+            rendered.tokens, np.isin(rendered.tokens, list(b"0123456789")).astype(np.float32), rendered.spans
+        )
+
+    def learns(self, document):
+        return bool(self.render(document).weights.any())
+
+
+def weighed(*lines, tmp_path, max_skipped=0.0, **packing):
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    recipe = made_recipe(dataset="jsonl", options={"path": str(tmp_path / "own.jsonl")}, directions={"read": 1})
+    recipe.mixture.ratios = {"pairs": 1}
+    recipe.data.max_skipped = max_skipped
+    vars(recipe.data.packing).update(packing)
+    leaves, streams, sources = build_streams(recipe, Plugins(), Weighted())
+    return recipe, leaves, streams, sources
+
+
+def test_documents_without_weight_are_dropped_counted_and_never_drawn(tmp_path):
+    lines = [{"word": "a", "number": "b"}, {"word": "a", "number": "1"}, {"word": "a" * 90, "number": "2"}]
+    recipe, leaves, streams, sources = weighed(*lines, tmp_path=tmp_path)
+    report = preflight(sources, leaves, streams, 0.0)["pairs/letters"]
+    assert report["skipped"] == {WEIGHTLESS: 1, CUT_AWAY: 1}
+    plan = Plan(leaves, streams, recipe.mixture, recipe.data.packing)
+    rows = [plan.next_row() for _ in range(5)]
+    assert {streams[0].order(entry.n) for row in rows for entry in row} == {1}
+    assert set(plan.counts[0].skipped) == {WEIGHTLESS, CUT_AWAY}
+
+
+@pytest.mark.parametrize(
+    ("line", "policy", "words"),
+    [
+        (
+            {"word": "a" * 90, "number": "2"},
+            "truncate",
+            r"nothing to learn within the context \(3\); raise `data\.packing",
+        ),
+        (
+            {"word": "a", "number": "b"},
+            "truncate",
+            r"nothing to learn \(3\); give what is to be learnt a weight above 0",
+        ),
+    ],
+)
+def test_a_source_without_any_weight_is_an_error_before_training(tmp_path, line, policy, words):
+    _, leaves, streams, sources = weighed(line, line, line, tmp_path=tmp_path, too_long=policy)
+    with pytest.raises(DataError, match=rf"pairs/letters: none of 3 records checked is left: {words}"):
+        preflight(sources, leaves, streams, 0.0)
+
+
+def test_a_direction_of_which_nothing_is_left_is_an_error(tmp_path):
+    (tmp_path / "own.jsonl").write_text('{"word": "7", "number": "b"}\n' * 3)
+    recipe = made_recipe(dataset="jsonl", options={"path": str(tmp_path / "own.jsonl")})
+    recipe.data.templates = {
+        "letters": [
+            TemplateConfig(direction="spell", response="{number}"),
+            TemplateConfig(direction="count", response="{word}"),
+        ]
+    }
+    leaves, streams, sources = build_streams(recipe, Plugins(), Weighted())
+    with pytest.raises(DataError, match=r"pairs/letters/spell: none of 3 records checked is left: nothing to learn"):
+        preflight(sources, leaves, streams, 0.0)
+
+
+def test_unused_columns_cost_nothing_and_unknown_keys_of_turns_are_named(tmp_path):
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y1", "mood": "good"}]
+    lines = [{"messages": turns, "when": {"deep": [1]}, "score": float("nan")}] * 3
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    recipe = made_recipe(dataset="jsonl", options={"path": str(tmp_path / "own.jsonl")}, templates="", form="chat")
+    report = checked(recipe)["pairs/letters"]
+    assert (report["broken"], report["unknown"]) == (0, {"key `mood` of a turn": 3})
+
+
+def test_numbers_of_options_are_finite_and_filters_refuse_theirs_before_reading():
+    class Strict(Plugins):
+        def filters(self):
+            def longest(record, options):  # noqa: ARG001
+                if set(options) - {"at"}:
+                    raise UserError(f"filter `longest` has no option `{min(set(options) - {'at'})}`")
+                return ""
+
+            return {"longest": ("text", longest)}
+
+    for filters, words in (
+        ({"longest": {"at": float("nan")}}, r"`data\.groups\.pairs\.sources\.letters\.filters\.longest\.at` is nan"),
+        ({"longest": {"at": [1, float("inf")]}}, r"longest\.at\[1\]` is inf"),
+        ({"longest": 3}, r"filters\.longest` must be a mapping of options, not 3"),
+        ({"longest": {"bt": 1}}, "filter `longest` has no option `bt`"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            built(made_recipe(filters=filters), Strict())
+    with pytest.raises(RecipeError, match=r"options\.size` is nan"):
+        built(made_recipe(options={"size": float("nan")}))

@@ -140,6 +140,15 @@ def test_a_field_that_no_template_could_use_is_left_out_and_counted(tmp_path):
     shard = written(tmp_path / "a.shard", {"a": "x", "when": object()}, {"when": object(), "b": "y"})
     assert [shard[0], shard[1]] == [{"a": "x"}, {"b": "y"}]
     assert shard.header["unstorable"] == {"when (object)": 2}
+    with pytest.raises(DataError, match="`when` holds a object, which no template can use"):
+        shard[0]["when"]
+
+
+def test_weights_of_turns_are_kept_as_numbers(tmp_path):
+    turns = [{"role": "user", "content": ["a"]}, {"role": "assistant", "content": ["b"], "weight": 0.25}]
+    shard = written(tmp_path / "a.shard", {"messages": turns}, {"messages": [turns[0], {**turns[1], "weight": 0.0}]})
+    assert shard[0]["messages"] == turns
+    assert shard[1]["messages"][1]["weight"] == 0.0
 
 
 def test_the_bytes_depend_on_the_records_alone(tmp_path):
