@@ -53,10 +53,14 @@ class _Resolver:
         self._texts: dict[Key, Any] = {}
         self._open: list[Key] = []
         self._left, self._characters = 2 * MOST_NODES, LARGEST_FILE
+        self._spent = False
 
     def value(self, value: Any, key: Key) -> Any:
-        self._left -= 1
+        if self._spent:
+            return value
+        self._left -= bool(self._open)  # what files hold themselves is bounded where they are read
         if self._left < 0:
+            self._spent = True
             raise _Wrong(f"interpolations make more than {2 * MOST_NODES:,} values, too many for a recipe")
         if isinstance(value, Mapping):
             return {name: self.value(item, (*key, str(name))) for name, item in value.items()}
@@ -70,7 +74,6 @@ class _Resolver:
             return self._text(value, key)
         except _Wrong as error:
             self._open.clear()
-            self._left = max(self._left, MOST_NODES)
             self._tell(key, f"`{'.'.join(key)}`: {error}")
             return value
 
@@ -105,6 +108,7 @@ class _Resolver:
         made = "".join([*pieces, text[end:]])
         self._characters -= len(made)
         if self._characters < 0:
+            self._spent = True
             raise _Wrong(f"interpolations make more than {LARGEST_FILE:,} characters, too many for a recipe")
         return made
 

@@ -236,6 +236,10 @@ class RowReader:
             name = value.get("path")
             if value.get("bytes") is None:
                 value = name
+            elif not isinstance(value["bytes"], bytes) or not isinstance(name, str | None):
+                raise DataError(
+                    f"{where}: `bytes` must be bytes and `path` text, as only Parquet, Arrow and the Hub have"
+                )
             else:
                 return self._of_bytes(modality, value["bytes"], Path(name or "").suffix)
         if isinstance(value, bytes):
