@@ -15,7 +15,7 @@ from mio import Modality
 from mio.cli import app
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
-from mio.core.errors import DataError, UserError
+from mio.core.errors import UserError
 from mio.core.generation.prompt import parse_prompt
 from mio.core.modality import Template
 from mio.core.plugins import PluginManager
@@ -28,15 +28,24 @@ MODALITIES = {
 }
 KINDS = Kinds(MODALITIES, lambda: {"image": (".png",)})
 STRANGE = (
-    *("", "x", "\x1b[31mred", "\x9b31m", "[bold]x[/bold]", "a\nb", "\u202eevil", "é", "x" * 300, "..", "/", "nope.yaml"),
-    *("-1", "inf", "nan", "1e400", "18446744073709551616", "100000000000", "--json", "--", "-h", "=", "a=b=c", "seed=-1"),
+    *("", "x", "\x1b[31mred", "\x9b31m", "[bold]x[/bold]", "a\nb", "\u202eevil", "é", "x" * 300, "..", "/"),
+    *("-1", "inf", "nan", "1e400", "18446744073709551616", "100000000000", "--json", "--", "-h", "=", "a=b=c"),
     *("train.rows=99999999999999999999999999", "zzyzx.unknown=1", "name=" + "n" * 300, "plugins={text: 3}", "~", "*"),
     *("text_tokens=1e17", "text_tokens=100000000000000000", "world=0", "world=-5", "gpu=x", "runtime.devices=0"),
 )  # fmt: skip
+TEMPLATES = (
+    Template(direction="d", response="{text}"),
+    Template(direction="d", prompt="{image}", response="{caption}"),
+    None,
+)
+PIECES = (
+    *("hello", "{image:x.png}", "{image:}", "{", "}", "{nope:x}", "{image:" + "x" * 400 + "}", "\x1b", "\0", "é"),
+    *("{image:\0}", "{{image:a}}", "\ud800"),
+)
 COMMANDS = (
-    ["recipe", "show"], ["recipe", "check"], ["recipe", "diff"], ["recipe", "lock"], ["recipe", "verify"], ["fit"],
-    ["tokenize"], ["plan"], ["generate"], ["evaluate"], ["export"], ["import"], ["plugins", "check"], ["plugins", "new"],
-    ["plugins"], ["recipe"], [],
+    ["recipe", "show"], ["recipe", "check"], ["recipe", "diff"], ["recipe", "lock"], ["recipe", "verify"],
+    ["fit"], ["tokenize"], ["plan"], ["generate"], ["evaluate"], ["export"], ["import"], ["plugins", "check"],
+    ["plugins", "new"], ["plugins"], ["recipe"], [],
 )  # fmt: skip
 
 
@@ -130,7 +139,7 @@ def record(random: Random, folder: Path, manager: PluginManager) -> Result:
     made = source[0]
     accepted, wrong = False, ""
     text = made.get("text")
-    for template in (Template(direction="d", response="{text}"), Template(direction="d", prompt="{image}", response="{caption}"), None):  # fmt: skip
+    for template in TEMPLATES:
         compiled = CompiledTemplate(template, "own") if template else None
         for form in ("plain", "chat"):
             try:
@@ -147,12 +156,8 @@ def record(random: Random, folder: Path, manager: PluginManager) -> Result:
 def prompt(random: Random, folder: Path, manager: PluginManager) -> Result:
     """Prompts with braces, names and paths of all kinds; text without braces stays what it is."""
     del manager, folder
-    pieces = ("hello", "{image:x.png}", "{image:}", "{", "}", "{nope:x}", "{image:" + "x" * 400 + "}", "\x1b", "\0", "é", "{image:\0}", "{{image:a}}", "\ud800")  # fmt: skip
-    text = "".join(random.choice(pieces) for _ in range(random.randrange(5)))
+    text = "".join(random.choice(PIECES) for _ in range(random.randrange(5)))
     values = parse_prompt(text, MODALITIES)
     if "{" not in text and values != [text]:
         return True, f"{text!r} became {values!r}"
     return True, ""
-
-
-REFUSED = (UserError, DataError)

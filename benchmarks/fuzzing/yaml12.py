@@ -30,7 +30,7 @@ class Unreadable(Exception):
 def read(text: str) -> Any:
     """Plain data. Raises `Unreadable`."""
     try:
-        node = YAML(typ="rt", pure=True).compose(text)
+        node = YAML(typ="safe", pure=True).compose(text)
         return {} if node is None else value_of(node)
     except (YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable(str(error)) from None

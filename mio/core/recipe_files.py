@@ -60,7 +60,7 @@ def override_layer(text: str) -> Layer:
     """The content of one `key=value` of the command line; the key is dotted, the value YAML."""
     key, _, value = text.partition("=")
     names = key.strip().split(".")
-    shown = plain(text if len(text) <= 200 else f"{text[:200]}...")
+    shown = plain(text if len(text) <= 200 else f"{text[:200]}...").replace("\n", "\\n")
     origin = f"`{shown}`"
     if not all(names):
         raise RecipeError([f"{origin}: the key before `=` is empty or has an empty part"])

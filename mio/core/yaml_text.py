@@ -158,6 +158,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(f"{_PREFIX}str", text, style='"' if _DOUBTFUL.search(text) else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def dump_yaml(value: Any) -> str:
     """Plain data as YAML that `parse_yaml` reads back as it was."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
