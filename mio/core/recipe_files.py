@@ -151,7 +151,7 @@ class Checker:
         if is_dataclass(kind):
             assert isinstance(kind, type)
             return self._mapping(value, hints_of(kind), key)
-        origin = get_origin(kind)
+        origin: Any = get_origin(kind)
         if origin in (Union, types.UnionType):
             options = [option for option in get_args(kind) if option is not type(None)]
             return None if value is None else self._value(value, (options[0], allowed), key)

@@ -205,7 +205,7 @@ def parse_yaml(text: str, origin: str) -> tuple[Any, dict[Key, str]]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        if loader.yaml_version not in (None, (1, 2)):  # type: ignore[attr-defined]
+        if loader.yaml_version not in (None, (1, 2)):
             raise RecipeError([f"{origin}: recipes are YAML 1.2; remove the `%YAML` line"])
         if node is None:
             return {}, {}
