@@ -53,7 +53,15 @@ def manager(local: Sequence[str]) -> PluginManager:
 
 
 def open_run(folder: Path, local: Sequence[str]) -> Run:
-    """The run in a folder. What is no run at all is told before the seconds that torch takes to load."""
+    """The run in a folder. Raises `UserError` if there is none."""
+    refuse_no_run(folder)
+    from mio.core.run import Run
+
+    return Run.open(folder, manager(local))
+
+
+def refuse_no_run(folder: Path) -> None:
+    """Raises `UserError` for what is no run at all, before the seconds that torch takes to load."""
     from mio.core.recipe import RUN_RECIPE, is_file, run_of_checkpoint
 
     if not is_file(folder / RUN_RECIPE) and run_of_checkpoint(folder) is None:
@@ -65,9 +73,6 @@ def open_run(folder: Path, local: Sequence[str]) -> Run:
         if os.path.isdir(folder):  # noqa: PTH112 - a path that cannot be is no folder
             raise UserError(f"{folder}: holds no finished run ({RUN_RECIPE} is missing){hint}")
         raise UserError(f"{folder}: no such run folder{hint}")
-    from mio.core.run import Run
-
-    return Run.open(folder, manager(local))
 
 
 def finite(value: float) -> float:

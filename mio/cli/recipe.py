@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.cli.options import Plugin, Recipes, RunFolder, manager, split, writable_file
+from mio.cli.options import Plugin, Recipes, RunFolder, manager, refuse_no_run, split, writable_file
 
 if TYPE_CHECKING:
     from mio.core.plugins import PluginManager
@@ -96,6 +96,7 @@ def lock(
 @app.command()
 def verify(run: RunFolder, plugin: Plugin = []) -> None:
     """Compare the journal of a run with the plan of its recipe: whether it saw exactly the rows that it should have."""
+    refuse_no_run(run)
     from mio.core.verifying import verify as verify_run
 
     found = verify_run(run, manager(plugin))

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MOST_TOLD = 40
+"""Problems of one recipe that are told at once."""
+
 
 class MioError(Exception):
     """Root of every exception that mio raises on purpose."""
@@ -22,7 +25,8 @@ class RecipeError(UserError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(self.problems))
+        more = f"; and {len(problems) - MOST_TOLD} problems more" if len(problems) > MOST_TOLD else ""
+        super().__init__("; ".join(self.problems[:MOST_TOLD]) + more)
 
 
 class PluginError(UserError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mio.core.terminal import plain
-from mio.core.yaml_text import LARGEST_FILE, MOST_NODES, Key
+from mio.core.yaml_text import DEEPEST, LARGEST_FILE, MOST_NODES, Key
 
 MISSING = "???"
 """A value that has to be given by another file or an override."""
@@ -53,26 +53,41 @@ class _Resolver:
         self._texts: dict[Key, Any] = {}
         self._open: list[Key] = []
         self._left, self._characters = 2 * MOST_NODES, LARGEST_FILE
+        self._spent, self._depth = False, 0
 
     def value(self, value: Any, key: Key) -> Any:
-        self._left -= 1
+        if self._spent:
+            return value
+        self._left -= bool(self._open)  # what files hold themselves is bounded where they are read
         if self._left < 0:
+            self._spent = True
             raise _Wrong(f"interpolations make more than {2 * MOST_NODES:,} values, too many for a recipe")
-        if isinstance(value, Mapping):
-            return {name: self.value(item, (*key, str(name))) for name, item in value.items()}
-        if isinstance(value, list):
-            return [self.value(item, (*key, str(index))) for index, item in enumerate(value)]
+        if isinstance(value, Mapping | list):
+            return self._inside(value, key)
         if not isinstance(value, str) or ("${" not in value and "???" not in value):
             return value
         if self._open:
             return self._text(value, key)
+        key_depth = self._depth
         try:
             return self._text(value, key)
         except _Wrong as error:
             self._open.clear()
-            self._left = max(self._left, MOST_NODES)
+            self._depth = key_depth
             self._tell(key, f"`{'.'.join(key)}`: {error}")
             return value
+
+    def _inside(self, value: Any, key: Key) -> Any:
+        self._depth += 1
+        if self._depth > 2 * DEEPEST:
+            self._spent = True
+            raise _Wrong("interpolations put too many mappings and lists inside each other")
+        if isinstance(value, Mapping):
+            made: Any = {name: self.value(item, (*key, str(name))) for name, item in value.items()}
+        else:
+            made = [self.value(item, (*key, str(index))) for index, item in enumerate(value)]
+        self._depth -= 1
+        return made
 
     def _text(self, text: str, key: Key) -> Any:
         if text == MISSING:
@@ -85,8 +100,11 @@ class _Resolver:
             if len(self._open) >= _DEEPEST:
                 raise _Wrong(f"more than {_DEEPEST} interpolations lead from one to the next")
             self._open.append(key)
-            self._texts[key] = self._replaced(text, key)
+            made = self._replaced(text, key)
             self._open.pop()
+            if isinstance(made, dict | list):
+                return made  # every place gets its own, and each counts
+            self._texts[key] = made
         return self._texts[key]
 
     def _replaced(self, text: str, key: Key) -> Any:
@@ -105,6 +123,7 @@ class _Resolver:
         made = "".join([*pieces, text[end:]])
         self._characters -= len(made)
         if self._characters < 0:
+            self._spent = True
             raise _Wrong(f"interpolations make more than {LARGEST_FILE:,} characters, too many for a recipe")
         return made
 

@@ -30,8 +30,8 @@ from mio.core.yaml_text import Key, dump_yaml
 NAME = re.compile(r"(?=.{1,100}\Z)[^\W_]([\w.\-]*[\w\-])?")
 LONGEST_NAME = 100
 """Characters of a recipe's name, which names folders."""
-MOST_FILES, DEEPEST_INCLUDE = 200, 20
-"""Files that a recipe is composed of, and how deep they include each other."""
+MOST_FILES, DEEPEST_INCLUDE, MOST_KEYS = 200, 20, 200_000
+"""Files that a recipe is composed of, how deep they include each other, and the keys of all."""
 LONGEST_CHAIN = 100
 """Stages of a chain."""
 
@@ -144,7 +144,7 @@ def _there(path: Path) -> str:
 def _compose(
     path: Path, overlays: Sequence[str], overrides: Sequence[str], manager: PluginManager, last: bool
 ) -> _Composed:
-    read: list[Path] = []
+    read: list[int] = []
     own = _layers(path, manager, (), read)
     names = {layer.content["name"] for layer in own if isinstance(layer.content.get("name"), str)} or {path.stem}
     extra = [layer for overlay in overlays for layer in _layers(locate(overlay, manager), manager, (), read)]
@@ -236,19 +236,19 @@ def _resolved(content: Any, place: Callable[[Key], str]) -> Recipe:
     return recipe
 
 
-def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], read: list[Path]) -> list[Layer]:
-    """The file's layer after those of the files that it includes. `read` counts the files."""
+def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], read: list[int]) -> list[Layer]:
+    """The file's layer after those of the files that it includes. `read` has the number of keys of each file."""
     if path.resolve() in above:
         raise RecipeError([f"{path}: `include` leads back to the file itself"])
-    read.append(path)
-    if len(read) > MOST_FILES or len(above) >= DEEPEST_INCLUDE:
+    if len(read) >= MOST_FILES or len(above) >= DEEPEST_INCLUDE or sum(read) > MOST_KEYS:
         raise RecipeError(
             [
-                f"{path}: `include` leads to more than {MOST_FILES} files, counted as often as they are included, or "
-                f"goes deeper than {DEEPEST_INCLUDE}"
+                f"{path}: `include` leads to more than {MOST_FILES} files or {MOST_KEYS:,} keys, counted as often as "
+                f"they are included, or goes deeper than {DEEPEST_INCLUDE}"
             ]
         )
     layer = read_layer(path)
+    read.append(len(layer.marks))
     included = layer.content.pop("include", None) or []
     if not isinstance(included, list) or not all(isinstance(item, str) for item in included):
         raise RecipeError([f"{layer.mark(('include',))}: `include` must be a list of recipe files or names"])

@@ -57,7 +57,8 @@ def _refuse(recipe: Recipe, problems: list[str]) -> None:
 def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
     yield from field_problems(recipe.train, "train")
     yield from field_problems(recipe.runtime, "runtime")
-    if problem := hints_of(Recipe)["seed"][1].problem(recipe.seed):
+    seeds = hints_of(Recipe)["seed"][1]
+    if seeds is not None and (problem := seeds.problem(recipe.seed)):
         yield f"`seed` {problem}"
     yield from _train(recipe)
     yield from _optimizer(recipe.train.optimizer)

@@ -60,7 +60,7 @@ def override_layer(text: str) -> Layer:
     """The content of one `key=value` of the command line; the key is dotted, the value YAML."""
     key, _, value = text.partition("=")
     names = key.strip().split(".")
-    shown = plain(text if len(text) <= 200 else f"{text[:200]}...")
+    shown = plain(text if len(text) <= 200 else f"{text[:200]}...").replace("\n", "\\n")
     origin = f"`{shown}`"
     if not all(names):
         raise RecipeError([f"{origin}: the key before `=` is empty or has an empty part"])
@@ -151,7 +151,7 @@ class Checker:
         if is_dataclass(kind):
             assert isinstance(kind, type)
             return self._mapping(value, hints_of(kind), key)
-        origin = get_origin(kind)
+        origin: Any = get_origin(kind)
         if origin in (Union, types.UnionType):
             options = [option for option in get_args(kind) if option is not type(None)]
             return None if value is None else self._value(value, (options[0], allowed), key)

@@ -158,6 +158,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(f"{_PREFIX}str", text, style='"' if _DOUBTFUL.search(text) else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def dump_yaml(value: Any) -> str:
     """Plain data as YAML that `parse_yaml` reads back as it was."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
@@ -198,7 +205,7 @@ def parse_yaml(text: str, origin: str) -> tuple[Any, dict[Key, str]]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        if loader.yaml_version not in (None, (1, 2)):  # type: ignore[attr-defined]
+        if loader.yaml_version not in (None, (1, 2)):
             raise RecipeError([f"{origin}: recipes are YAML 1.2; remove the `%YAML` line"])
         if node is None:
             return {}, {}

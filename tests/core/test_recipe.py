@@ -20,7 +20,7 @@ from mio.core.errors import RecipeError
 from mio.core.plugins import PluginManager
 from mio.core.recipe import chain, compose, diff, fingerprint, load_resolved, merge, starting_folder, to_yaml
 from mio.core.recipe_check import check
-from mio.core.recipe_files import schema_keys
+from mio.core.recipe_files import schema_keys, schema_ranges
 from mio.core.schema import Recipe
 from mio.core.yaml_text import dump_yaml, parse_yaml
 
@@ -498,5 +498,6 @@ def test_the_stages_read_the_published_data_sets():
 def test_the_documentation_lists_exactly_the_keys_of_the_schema():
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     section = text.split("## Keys")[1].split("## Errors")[0]
-    documented = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
-    assert documented == list(schema_keys())
+    documented = re.findall(r"^\| `([^`]+)` \| .* \| ?(.*?) ?\|$", section, re.MULTILINE)
+    assert [key for key, _ in documented] == list(schema_keys())
+    assert documented == [(key, str(allowed or "")) for key, allowed in schema_ranges().items()]
