@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 import yaml
-from repositories import FAMILIES, make_model, write_bpe, write_json
+from repositories import FAMILIES, make_model, train_sentencepiece, write_bpe, write_json
 from safetensors.torch import load_file
 
 from mio.core.chat import chat_document
@@ -78,6 +78,8 @@ def media_run(tmp_path_factory, manager):
     with torch.no_grad():
         module.transformer.embedding.weight.mul_(10)
     save_weights(module.transformer, folder)
+    write_json(folder / "recipe.lock", {"tokenizers": {"text": Codecs(plugins).text.fingerprint}})
+    write_json(folder / "summary.json", {})
     run = Run(folder, manager)
     run.__dict__["codecs"] = Codecs(run.plugins)  # the patch tokenizer is not trained, and not needed here
     return run
@@ -277,8 +279,6 @@ def test_types(tmp_path, manager, monkeypatch, kind, dtype):
 
 def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch):
     """A plain backbone without ChatML: text, two new tokens; then a stage adds the blocks of a modality."""
-    from repositories import llama_pieces, write_sentencepiece
-
     from mio.core.module import MioModule
     from mio.core.recipe import compose, transformer_config
     from mio.core.vocabulary import Vocabulary
@@ -287,10 +287,9 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "source"
     folder.mkdir()
-    pieces = llama_pieces()
-    write_sentencepiece(folder / "tokenizer.model", pieces)
+    size = train_sentencepiece(folder / "tokenizer.model")
     write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
-    model = make_model("llama", len(pieces))
+    model = make_model("llama", size)
     model.save_pretrained(folder)
     made = import_folder(folder, [], [], manager)
     assert made.new == ("<|im_start|>", "<|im_end|>")
@@ -298,8 +297,8 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     assert [block.name for block in parent.vocabulary.blocks] == ["text", "<|im_start|>", "<|im_end|>"]
     rows = parent.weights()["embedding.weight"]
     theirs = model.model.embed_tokens.weight.detach()
-    assert torch.equal(rows[: len(pieces)], theirs)
-    distance = (rows[len(pieces) : len(pieces) + 2] - theirs.mean(0)).norm(dim=1)
+    assert torch.equal(rows[:size], theirs)
+    distance = (rows[size : size + 2] - theirs.mean(0)).norm(dim=1)
     assert (distance < 0.3 * (theirs - theirs.mean(0)).norm(dim=1).mean()).all()
     child = {
         "name": "child",
@@ -311,8 +310,8 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     vocabulary = Vocabulary.build(parent.codecs.text, manager.for_recipe(recipe).modalities(), base=parent.vocabulary)
     module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train)
     report = start_weights(module.transformer, module.vocabulary, parent, seed=0)
-    assert report == {"kept": len(pieces) + 2, "new": 66, "absent": 0}
-    assert torch.equal(module.transformer.embedding.weight[: len(pieces)].detach(), theirs)
+    assert report == {"kept": size + 2, "new": 66, "absent": 0}
+    assert torch.equal(module.transformer.embedding.weight[:size].detach(), theirs)
 
 
 @pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("1.5 mb", 1_500_000), ("700B", 700), ("2KB", 2000)])

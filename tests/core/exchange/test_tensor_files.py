@@ -185,4 +185,4 @@ def test_one_tensor_in_two_files(tmp_path):
 
 def test_an_index_that_is_no_json(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text("{")
-    assert "can not be read as JSON" in refused(tmp_path)
+    assert "is damaged" in refused(tmp_path)
