@@ -69,7 +69,8 @@ def _joins(charsmap: bytes) -> tuple[str, ...]:
         if unicodedata.normalize("NFKC", character).casefold() != character:
             alike[_looked_up(charsmap, character) or ""].append(character)
     places: list[dict[str, set[str]]] = [defaultdict(set), defaultdict(set), defaultdict(set)]
-    for letter, *marks in composed:
+    for decomposed in composed:
+        letter, marks = decomposed[0], decomposed[1:]
         if not all(unicodedata.category(mark).startswith("M") for mark in marks):
             continue  # Hangul
         before = [_any_of([mark, *alike[mark]]) for mark in marks]

@@ -32,15 +32,17 @@ tokenise the media and write them as their token strings inside the text') -}}
 {%- endmacro -%}
 {%- macro role_of(message) -%}
 {%- set role = message['role'] | trim | lower -%}
-{%- if role not in roles or 'content' not in message -%}
-{{- raise_exception('a message needs `content`, and the role system, user or assistant, not `' ~ role ~ '`') -}}
+{%- if role not in roles -%}
+{{- raise_exception('a message has the role system, user or assistant, not `' ~ role ~ '`') -}}
 {%- endif -%}
 {{- roles[role] -}}
 {%- endmacro -%}
 {%- macro answered() -%}
 {%- set found = namespace(names=[], text='') -%}
 {%- for message in messages -%}
-{%- if role_of(message) == 'assistant' -%}{%- set found.text = found.text ~ written(message['content']) -%}{%- endif -%}
+{%- if role_of(message) == 'assistant' -%}
+{%- set found.text = found.text ~ written(message.get('content')) -%}
+{%- endif -%}
 {%- endfor -%}
 {%- for name, begin, end in spans -%}
 {%- if begin in found.text -%}
@@ -68,8 +70,8 @@ tokenise the media and write them as their token strings inside the text') -}}
 {%- if message.get(switch) is not none and not message.get(switch) -%}{%- set learnt.yes = false -%}{%- endif -%}
 {%- endfor -%}
 {%- if learnt.yes -%}
-{%- generation -%}{{- written(message['content']) ~ '<|im_end|>' -}}{%- endgeneration -%}
-{%- else -%}{{- written(message['content']) ~ '<|im_end|>' -}}
+{%- generation -%}{{- written(message.get('content')) ~ '<|im_end|>' -}}{%- endgeneration -%}
+{%- else -%}{{- written(message.get('content')) ~ '<|im_end|>' -}}
 {%- endif -%}
 {{- '\\n' -}}
 {%- endfor -%}

@@ -39,11 +39,13 @@ def _renamed(model: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
     if model.get("merges"):
-        model["merges"] = [merge for merge in model["merges"] if not _reserved(merge, names)]
+        bytewise = bool(model.get("byte_fallback"))
+        model["merges"] = [merge for merge in model["merges"] if not _reserved(merge, names, bytewise)]
     return model
 
 
-def _reserved(merge: Any, names: dict[str, str]) -> bool:
+def _reserved(merge: Any, names: dict[str, str], bytewise: bool) -> bool:
     """Whether a merge makes a special token, or a byte token out of its name, or goes on from one."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
-    return any(token in names or _IS_BYTE.fullmatch(token) for token in (left, right, left + right))
+    parts = (left, right, left + right)
+    return any(part in names or (bytewise and _IS_BYTE.fullmatch(part) is not None) for part in parts)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mio import UserError
+from mio import DataError, UserError
 from mio.plugins.text.plain_text import text_only
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ class PretrainedTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text; no space is added before it. A special token's string inside it is plain text.
 
-        Raises UserError for a text that the tokenizer has no tokens for.
+        Raises DataError for a text that the tokenizer has no tokens for.
         """
         try:
             ids = self._encoder.encode(text, add_special_tokens=False).ids
         except Exception as error:  # the library raises plain Exception
-            raise UserError(f"plugins.text.tokenizer: {self._path} can not encode {text!r:.60}: {error}") from error
+            raise DataError(f"plugins.text.tokenizer: {self._path} can not encode {text!r:.60}: {error}") from error
         if self._forbidden is not None and self._forbidden in ids:
-            raise UserError(
+            raise DataError(
                 f"plugins.text.tokenizer: {self._path} has no token for a part of {text!r:.60}, and what it has for "
                 f"unknown text, {self.token(self._forbidden)}, ends or begins a text"
             )
@@ -191,9 +191,9 @@ def _opened(path: str, content: dict[str, Any]) -> HuggingFaceTokenizer:
 
 def _unknown(model: dict[str, Any]) -> int | None:
     """Id of what the model has for text that it has no token for."""
-    if "unk_id" in model:
-        return model["unk_id"]
-    return model["vocab"].get(model.get("unk_token")) if isinstance(model["vocab"], dict) else None
+    vocab = model["vocab"]
+    found = vocab.get(model.get("unk_token")) if isinstance(vocab, dict) else model.get("unk_id")
+    return found if isinstance(found, int) else None
 
 
 def _find_specials(folder: Path, ids: dict[str, int]) -> dict[str, int]:
