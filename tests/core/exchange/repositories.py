@@ -28,7 +28,18 @@ FAMILIES = {
     "mistral": ("Mistral", {"sliding_window": 17}),
     "qwen2": ("Qwen2", {"use_sliding_window": False}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
-    "mixtral": ("Mixtral", {"num_local_experts": 4}),
+    "qwen2-some-windows": ("Qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+    "qwen3-mixed": (
+        "Qwen3",
+        {
+            "head_dim": 16,
+            "num_hidden_layers": 4,
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+        },
+    ),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "sliding_window": 11}),
 }
 CORPUS = [
     f"the number {number} comes before {number + 1}, and then {number + 2}; say it: naïve Ünder 数字 Ａｂ½"
@@ -53,7 +64,7 @@ def make_model(family: str, rows: int):
         "max_position_embeddings": 256,
         "initializer_range": 0.2,
     }
-    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**sizes, **settings))
+    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**sizes | settings))
     with torch.no_grad():  # norms and biases start out as ones and zeros, which would hide a wrong mapping
         for parameter in model.parameters():
             if parameter.dim() == 1:
