@@ -251,7 +251,8 @@ def _with_letters(decoder: Any, added: list[dict[str, Any]]) -> Any:
             "pattern": {"Regex": rf"\A{re.escape(token['content'])}\z"},
             "content": "".join(letters[byte] for byte in token["content"].encode()),
         }
-        for token in added
+        # what a step makes is longer, and may be called like another token, whose step must come before
+        for token in sorted(added, key=lambda token: -len(token["content"]))
         if not token["content"].isascii() and alphabet.issuperset(token["content"])
     ]
     return {"type": "Sequence", "decoders": [*steps, decoder]} if steps else decoder
