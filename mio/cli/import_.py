@@ -74,6 +74,12 @@ def _lines(made: Imported) -> list[str]:
         lines.append(f"left out, without a token: {made.unnamed} rows")
     if made.overruled:
         lines.append(f"taken from config.json, not from the recipe: {', '.join(f'model.{n}' for n in made.overruled)}")
+    if made.untied:
+        lines.append("head and embedding differ, though config.json ties them: both are kept, as transformers does")
+    if made.unread:
+        lines.append(f"keys of config.json that this family does not read: {', '.join(made.unread)}")
+    if made.ignored:
+        lines.append(f"not read, for there is a whole file of weights beside: {', '.join(made.ignored)}")
     if made.text_options is not None:
         options = json.dumps({"_replace_": True, **made.text_options}, ensure_ascii=False)
         lines.append(f"to start from it: start_from={made.folder} plugins.{blocks[0].owner}='{options}'")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mio.core.checkpoints.format import sync
-from mio.core.checkpoints.reading import Checkpoint
+from mio.core.checkpoints.reading import Checkpoint, TensorInfo
 from mio.core.errors import UserError
 from mio.core.exchange.stream import Planned, in_file_order, write_file
 from mio.core.locking import WEIGHTS
@@ -56,6 +56,7 @@ class CheckpointWeights:
     _PREFIX = "model."
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._checkpoint = Checkpoint(path)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -69,8 +70,16 @@ class CheckpointWeights:
 
     def whole(self) -> dict[str, Tensor]:
         """All of them."""
-        names = (name for name in self._checkpoint.names if name.startswith(self._PREFIX))
-        return {name.removeprefix(self._PREFIX): self._checkpoint.read(name) for name in names}
+        return {name: self.read(name) for name in self.infos()}
+
+    def infos(self) -> dict[str, TensorInfo]:
+        """Shape and type of each parameter."""
+        start = len(self._PREFIX)
+        return {name[start:]: info for name, info in self._checkpoint.names.items() if name.startswith(self._PREFIX)}
+
+    def read(self, name: str) -> Tensor:
+        """A whole parameter."""
+        return self._checkpoint.read(self._PREFIX + name)
 
 
 class Parent(Protocol):

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mio.cli import app
 from mio.core.transformer.config import TransformerConfig
@@ -131,7 +131,7 @@ def test_damaged_repositories(model, capsys):
         capsys, "import", model
     )
     (model / "config.json").write_text("{")
-    assert "can not be read as JSON" in failing(capsys, "import", model)
+    assert "config.json: is damaged" in failing(capsys, "import", model)
     (model / "config.json").unlink()
     assert "holds no config.json" in failing(capsys, "import", model)
 
@@ -140,7 +140,35 @@ def test_a_run_that_is_not_whole(model, capsys):
     called(capsys, "import", model, "--name", "done")
     weights = model.parent / "runs/done/model.safetensors"
     save_file({"embedding.weight": torch.zeros(2, 2)}, weights)
-    assert "its weights do not fit its recipe and vocabulary" in failing(capsys, "export", "runs/done", "out")
+    assert "the tensor `embedding.weight` is [2, 2], by recipe.yaml and vocabulary.json it is" in failing(
+        capsys, "export", "runs/done", "out"
+    )
     assert not (model.parent / "out").exists()
     weights.unlink()
     assert "holds no finished run" in failing(capsys, "export", "runs/done", "out")
+
+
+@pytest.mark.parametrize("part", ["recipe.lock", "vocabulary.json", "summary.json", "tokenizers"])
+def test_a_run_without_one_of_its_parts_is_not_exported(model, capsys, part):
+    called(capsys, "import", model, "--name", "done")
+    lost = model.parent / "runs/done" / part
+    lost.rename(model.parent / "elsewhere")
+    assert part in failing(capsys, "export", "runs/done", "out")
+    assert not (model.parent / "out").exists()
+
+
+def test_damaged_numbers_are_refused_both_ways(model, capsys):
+    called(capsys, "import", model, "--name", "done")
+    weights = model.parent / "runs/done/model.safetensors"
+    for folder, name, command in (
+        (weights, "layers.0.ffn.up.weight", ("export", "runs/done", "out")),
+        (model / "model.safetensors", "model.layers.0.mlp.up_proj.weight", ("import", model, "--name", "other")),
+    ):
+        tensors = load_file(folder)
+        tensors[name][0, 1] = torch.nan
+        save_file(tensors, folder)
+        assert f"the tensor `{name}` holds a NaN or an infinity" in failing(capsys, *command)
+        tensors[name][0, 1] = 1e6
+        save_file(tensors, folder)
+        assert f"the tensor `{name}` holds 1e+06, too large for float16" in failing(capsys, *command, "--dtype", "fp16")
+    assert sorted(path.name for path in (model.parent / "runs").iterdir()) == ["done"]

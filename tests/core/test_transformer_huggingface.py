@@ -1,7 +1,7 @@
 """Parity with transformers' own models, through checkpoints as they lie on disk, both ways."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -11,7 +11,8 @@ from mio.core.errors import UserError
 from mio.core.transformer.config import TransformerConfig
 from mio.core.transformer.documents import Documents
 from mio.core.transformer.huggingface import from_huggingface, to_huggingface
-from mio.core.transformer.huggingface_config import config_from_huggingface, config_to_huggingface
+from mio.core.transformer.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys
+from mio.core.transformer.huggingface_keys import DEFAULTS, HARMLESS, NEUTRAL, REQUIRED
 from mio.core.transformer.model import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -148,11 +149,55 @@ def test_configuration_of_older_checkpoints():
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling.factor"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"is_causal": False}, "is_causal"),
+        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias"),
+        ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "layer_types"),
+        ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 4}, "use_sliding_window"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window"),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers"),
+        ({"hidden_size": 32.0}, "hidden_size"),
+        ({"num_attention_heads": "4"}, "num_attention_heads"),
+        ({"vocab_size": 0}, "vocab_size"),
+        ({"num_key_value_heads": -2}, "num_key_value_heads"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        ({"rope_theta": 0}, "rope_theta"),
     ],
 )
 def test_what_is_not_supported_is_refused(changes, named):
     with pytest.raises(UserError, match=named):
         config_from_huggingface({"model_type": "llama", **SIZES, **changes})
+
+
+@pytest.mark.parametrize("family", DEFAULTS)
+def test_what_is_missing_has_the_default_of_transformers(family):
+    name = {"qwen2": "Qwen2", "qwen3": "Qwen3"}.get(family, family.capitalize())
+    config = getattr(transformers, f"{name}Config")
+    defaults = {field.name: field.default for field in fields(config)}
+    ours = {"rope_theta": config.default_theta, "num_experts": None}
+    assert {key: value for key, value in DEFAULTS[family].items() if key not in ours} == {
+        key: defaults.get(key) for key in DEFAULTS[family] if key not in ours
+    }
+    assert DEFAULTS[family]["rope_theta"] == config.default_theta
+    unknown = defaults.keys() - DEFAULTS[family].keys() - HARMLESS - NEUTRAL.keys() - set(REQUIRED)
+    assert not unknown, "a key of transformers that nothing is known of"
+
+
+def test_keys_that_the_family_does_not_read_are_told():
+    data = {
+        "model_type": "llama",
+        **SIZES,
+        "sliding_window": 5,
+        "layer_types": ["full_attention"],
+        "note": "x",
+        "no": None,
+    }
+    assert config_from_huggingface(data).sliding_window == 0
+    assert unread_keys(data) == ("sliding_window", "layer_types", "note")
+    assert unread_keys({"model_type": "qwen2", **SIZES, "attention_bias": True}) == ("attention_bias",)
 
 
 def test_not_a_model_folder_is_refused():
@@ -173,3 +218,5 @@ def test_unknown_tensors_are_refused():
 def test_features_that_no_family_has_together_are_refused():
     with pytest.raises(UserError, match="mixtral and qwen2"):
         config_to_huggingface(TransformerConfig(experts=2, qkv_bias=True), 128, 256)
+    with pytest.raises(UserError, match="mixtral and windows in some of the layers"):
+        config_to_huggingface(TransformerConfig(experts=2, sliding_window=4, full_attention_layers=[1]), 128, 256)

@@ -119,6 +119,85 @@ def test_special_strings_in_a_text_stay_text(bpe, llama, qwen):
         assert tokenizer.decode(marked) == text
 
 
+def foreign(folder, kind):
+    """A tokenizer whose own vocabulary holds its special tokens, found in a text by the library itself."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    specials = ("<s>", "</s>", "<|im_end|>")
+    letters = sorted(set("".join(specials) + "abc helo0xA"))
+    vocab = {token: index for index, token in enumerate(dict.fromkeys(["<unk>", *letters]))}
+    merges = []
+    for special in specials:
+        for end in range(2, len(special) + 1):
+            vocab.setdefault(special[:end], len(vocab))
+            merges.append((special[: end - 1], special[end - 1]))
+    merges = list(dict.fromkeys(merges))
+    if kind == "unigram":
+        scores = [(token, 0.0 if token in specials else -float(len(token))) for token in vocab]
+        tokenizer = Tokenizer(models.Unigram(scores, unk_id=0))
+    elif kind in ("words", "pieces"):
+        names = {"unk_token": "<unk>"} if kind == "words" else {"unk_token": "<unk>", "continuing_subword_prefix": ""}
+        tokenizer = Tokenizer({"words": models.WordLevel, "pieces": models.WordPiece}[kind](vocab, **names))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    else:
+        tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", ignore_merges=kind == "whole"))
+    tokenizer.decoder = decoders.Fuse()
+    assert {vocab[special] for special in specials} & set(tokenizer.encode("</s>").ids)
+    content = json.loads(tokenizer.to_str())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    content["added_tokens"] = [{"id": vocab[special], "content": special, **flags} for special in specials]
+    content["added_tokens"].sort(key=lambda token: token["id"])
+    write_json(folder / "tokenizer.json", content)
+    write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
+    return {vocab[special] for special in specials}
+
+
+@pytest.mark.parametrize("kind", ["unigram", "words", "pieces", "merges", "whole"])
+def test_special_strings_stay_text_whatever_the_model_finds(tmp_path, kind):
+    specials = foreign(tmp_path, kind)
+    tokenizer = PretrainedTokenizer(str(tmp_path))
+    for text in ("</s>", "hello <|im_end|> </s>", "a<s>b</s><|im_end|>"):
+        ids = tokenizer.encode(text)
+        assert not specials & set(ids)
+        if kind not in ("words", "pieces"):
+            assert tokenizer.decode(ids) == text
+    assert tokenizer.token(tokenizer.specials["eos"]) == "</s>"
+    assert tokenizer.decode([tokenizer.specials["eos"]]) == ""
+
+
+def test_added_tokens_of_letters_beyond_ascii_come_back(qwen, bpe, tmp_path):
+    content = json.loads((qwen / "tokenizer.json").read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    added = ["<é>", "ñandú", "[Ġ]", "数字", "<Ã©>"]
+    content["added_tokens"] += [{"id": bpe.size + 2 + n, "content": token, **flags} for n, token in enumerate(added)]
+    write_json(tmp_path / "tokenizer.json", content)
+    write_json(tmp_path / "tokenizer_config.json", {"eos_token": "<|endoftext|>"})
+    tokenizer = PretrainedTokenizer(str(tmp_path))
+    for text in (*added, "café <é> señor ñandú [Ġ]", "Ã© <Ã©>"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode("<é>") == [bpe.size + 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda content: content["model"].update(vocab={}), "is empty"),
+        (lambda content: content["model"]["vocab"].update(zzz="7"), "'zzz' has the id '7'"),
+        (lambda content: content["model"]["vocab"].update(zzz=-1), "'zzz' has the id -1"),
+        (lambda content: content["model"]["vocab"].update(zzz=1 << 40), "'zzz' has the id"),
+        (lambda content: content["added_tokens"].append({"content": 5, "id": 9}), "the token 5 has the id 9"),
+        (lambda content: content.update(model=[]), "is no tokenizer"),
+    ],
+)
+def test_vocabularies_that_are_none_are_refused(qwen, tmp_path, change, told):
+    content = json.loads((qwen / "tokenizer.json").read_text())
+    change(content)
+    write_json(tmp_path / "tokenizer.json", content)
+    write_json(tmp_path / "tokenizer_config.json", {"eos_token": "<|endoftext|>"})
+    with pytest.raises(UserError, match=told):
+        PretrainedTokenizer(str(tmp_path))
+
+
 def test_digits_are_single_tokens(bpe):
     assert [bpe.token(index) for index in bpe.encode("2024")] == list("2024")
 

@@ -3,26 +3,94 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from mio.core.modality import Modality
 
 _TURNS = """\
-{%- macro written(content) -%}
-{%- if content is string -%}{{ content }}
-{%- else -%}{%- for part in content -%}{{ part if part is string else part['text'] }}{%- endfor -%}
+{%- set systems = SYSTEMS -%}
+{%- set spans = SPANS -%}
+{%- set roles = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assistant', \
+'gpt': 'assistant', 'chatgpt': 'assistant', 'bot': 'assistant', 'model': 'assistant', 'ai': 'assistant'} -%}
+{%- macro piece(part) -%}
+{%- if part is string -%}{{ part }}
+{%- elif part is mapping and part.get('type', 'text') == 'text' and 'text' in part -%}
+{%- if part['text'] is string or part['text'] is number -%}{{ part['text'] }}
+{%- elif part['text'] is not none -%}{{ raise_exception('the text of a part must be a string') }}
+{%- endif -%}
+{%- elif part is mapping -%}
+{{- raise_exception('a part of type `' ~ part.get('type') ~ '` cannot be written by this template: \
+tokenise the media and write them as their token strings inside the text') -}}
+{%- else -%}{{ raise_exception('a part must be a string or a mapping of type `text`') }}
 {%- endif -%}
 {%- endmacro -%}
-{{- bos_token -}}
-{%- if not messages or messages[0]['role'] != 'system' -%}{{- SYSTEM -}}{%- endif -%}
+{%- macro written(content) -%}
+{%- if content is string or content is mapping -%}{{ piece(content) }}
+{%- elif content is iterable -%}{%- for part in content -%}{{ piece(part) }}{%- endfor -%}
+{%- elif content is not none -%}{{ raise_exception('the content of a message must be a string or a list of parts') }}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro role_of(message) -%}
+{%- set role = message['role'] | trim | lower -%}
+{%- if role not in roles -%}
+{{- raise_exception('a message has the role system, user or assistant, not `' ~ role ~ '`') -}}
+{%- endif -%}
+{{- roles[role] -}}
+{%- endmacro -%}
+{%- macro answered() -%}
+{%- set found = namespace(names=[], text='') -%}
 {%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' + written(message['content']) + '<|im_end|>\\n' -}}
+{%- if role_of(message) == 'assistant' -%}
+{%- set found.text = found.text ~ written(message.get('content')) -%}
+{%- endif -%}
+{%- endfor -%}
+{%- for name, begin, end in spans -%}
+{%- if begin in found.text -%}
+{%- set found.names = found.names + [name] -%}
+{%- set rest = namespace(text='') -%}
+{%- for part in found.text.split(begin) -%}
+{%- set rest.text = rest.text ~ (part if loop.first else part.split(end, 1)[1:] | join) -%}
+{%- endfor -%}
+{%- set found.text = rest.text -%}
+{%- endif -%}
+{%- endfor -%}
+{%- if found.text | trim -%}{%- set found.names = found.names + ['text'] -%}{%- endif -%}
+{{- found.names[0] if found.names | length == 1 -}}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- if not messages or role_of(messages[0]) != 'system' -%}
+{%- set prompt = systems.get(output if output is defined else answered()) or systems.get('default') -%}
+{%- if prompt -%}{{- '<|im_start|>system\\n' ~ prompt ~ '<|im_end|>\\n' -}}{%- endif -%}
+{%- endif -%}
+{%- for message in messages -%}
+{%- set role = role_of(message) -%}
+{{- '<|im_start|>' ~ role ~ '\\n' -}}
+{%- set learnt = namespace(yes=role == 'assistant' and message.get('weight') != 0) -%}
+{%- for switch in ('train', 'training', 'trainable', 'loss') -%}
+{%- if message.get(switch) is not none and not message.get(switch) -%}{%- set learnt.yes = false -%}{%- endif -%}
+{%- endfor -%}
+{%- if learnt.yes -%}
+{%- generation -%}{{- written(message.get('content')) ~ '<|im_end|>' -}}{%- endgeneration -%}
+{%- else -%}{{- written(message.get('content')) ~ '<|im_end|>' -}}
+{%- endif -%}
+{{- '\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 
 
-def chat_template(system: Mapping[str, str]) -> str:
-    """Jinja template of a conversation. `system` are the recipe's system prompts: the one under `default` is put before
-    a conversation that brings none. Media are written as their token strings."""
-    prompt = system.get("default", "")
-    turn = f"<|im_start|>system\n{prompt}<|im_end|>\n" if prompt else ""
-    return _TURNS.replace("SYSTEM", json.dumps(turn))  # a JSON string is one of Jinja too
+def chat_template(system: Mapping[str, str], modalities: Iterable[Modality]) -> str:
+    """Jinja template of a conversation, which renders it as a record of `messages` is rendered for training.
+
+    `system` are the recipe's system prompts by modality. Before a conversation that brings none comes the one of the
+    modality that all answers so far consist of, or of the variable `output`, or else `default`. Media are written as
+    their token strings; parts that are files are an error. What is learnt is marked for
+    `apply_chat_template(..., return_assistant_tokens_mask=True)`.
+    """
+    spans = [[each.name, each.begin, each.end] for each in modalities if each.begin and each.end]
+    return _TURNS.replace("SYSTEMS", _literal(dict(system))).replace("SPANS", _literal(spans))
+
+
+def _literal(value: object) -> str:
+    """A Jinja expression. Characters beyond ASCII stay: Jinja knows no pairs of surrogates, which JSON writes."""
+    return json.dumps(value, ensure_ascii=False)

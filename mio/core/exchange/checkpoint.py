@@ -11,7 +11,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mio.core.errors import DataError, UserError
-from mio.core.exchange.json_files import read_json
+from mio.core.files import read_json
+
+AGAIN = "copy it again"
+"""What to do about a file of a model's folder that is damaged."""
 
 SAFETENSORS = "model.safetensors"
 BIN = "pytorch_model.bin"
@@ -32,13 +35,18 @@ class Stored(NamedTuple):
 class Checkpoint:
     """Tensors of a folder by name. `tensors` is made of the files' headers alone.
 
+    As in transformers, a whole file counts before shards, and safetensors before `.bin`; `ignored` are the indexes that
+    lie beside and are not read.
+
     Raises `UserError` when the folder holds no weights, or a shard is missing, damaged, quantised or no plain tensors.
     """
 
     def __init__(self, folder: Path) -> None:
         self._shard: tuple[Path, Mapping[str, Tensor]] | None = None
         self.tensors: dict[str, Stored] = {}
-        for file, promised in _shards(folder).items():
+        self._called: dict[str, str] = {}
+        shards, self.ignored = _shards(folder)
+        for file, promised in shards.items():
             found = self._headers(file)
             missing = sorted(promised - found.keys())
             if missing:
@@ -48,9 +56,15 @@ class Checkpoint:
                     raise DataError(f"{file}: `{name}` is also in {self.tensors[name].file.name}: which one counts?")
             self.tensors |= found
 
+    def rename(self, name: str, new: str) -> None:
+        """Calls a tensor otherwise than its file does."""
+        self.tensors[new] = self.tensors.pop(name)
+        self._called[new] = name
+
     def read(self, name: str) -> Tensor:
         """One tensor, on CPU. Its memory is the file's until it is written to."""
         file = self.tensors[name].file
+        name = self._called.get(name, name)
         if file.suffix != ".safetensors":
             return self._load(file)[name]
         # opened anew each time: the pages of one mapping would stay in memory until the last tensor of the file
@@ -69,8 +83,9 @@ class Checkpoint:
                     if piece.get_dtype() not in DTYPES:
                         raise _quantised(file, name, piece.get_dtype())
                     found[name] = Stored(file, tuple(piece.get_shape()), DTYPES[piece.get_dtype()])
-        except SafetensorError as error:
-            raise DataError(f"{file}: this is no whole safetensors file ({error}); copy it again") from error
+        except (SafetensorError, OSError, ValueError) as error:
+            told = " ".join(str(error).split())
+            raise DataError(f"{file}: this is no whole safetensors file ({told:.200}); {AGAIN}") from error
         return found
 
     def _load(self, file: Path) -> Mapping[str, Tensor]:
@@ -81,7 +96,7 @@ class Checkpoint:
             content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # damaged files, old formats and code inside are told apart by their text alone
             raise DataError(
-                f"{file}: can not be read as tensors alone ({str(error).splitlines()[0]}); convert it to safetensors "
+                f"{file}: can not be read as tensors alone ({_first_line(error)}); convert it to safetensors "
                 "with transformers, from_pretrained(...).save_pretrained(FOLDER), if you trust where it comes from"
             ) from error
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -93,18 +108,24 @@ class Checkpoint:
         return content
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _quantised(file: Path, name: str, dtype: str) -> DataError:
     known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
     return DataError(f"{file}: `{name}` is stored as {dtype}, not as one of {known}; take a version not quantised")
 
 
-def _shards(folder: Path) -> dict[Path, set[str]]:
-    """Files that hold the weights, each with the tensors that the index promises in it."""
+def _shards(folder: Path) -> tuple[dict[Path, set[str]], tuple[str, ...]]:
+    """Files that hold the weights, each with the tensors that the index promises in it; indexes that do not count."""
     for whole in (SAFETENSORS, BIN):
         index = folder / f"{whole}.index.json"
+        if (folder / whole).is_file():
+            return {folder / whole: set()}, (index.name,) if index.is_file() else ()
         if index.is_file():
-            names = read_json(index).get("weight_map")
-            if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            names = read_json(index, AGAIN).get("weight_map")
+            if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
                 raise DataError(f"{index}: has no `weight_map` from tensors to files")
             files: dict[Path, set[str]] = {}
             for tensor, name in names.items():
@@ -114,9 +135,7 @@ def _shards(folder: Path) -> dict[Path, set[str]]:
             missing = sorted(file.name for file in files if not file.is_file())
             if missing:
                 raise DataError(f"{folder}: {len(missing)} of {len(files)} shards are missing, {missing[0]} is one")
-            return dict(sorted(files.items()))
-        if (folder / whole).is_file():
-            return {folder / whole: set()}
+            return dict(sorted(files.items())), ()
     others = sorted(path.name for pattern in _OTHER_FORMATS for path in folder.glob(pattern))
     found = f" (what it has, {', '.join(others[:3])}, is no layout of transformers)" if others else ""
     raise UserError(f"{folder}: holds no {SAFETENSORS}, no {BIN} and no index of their shards{found}")

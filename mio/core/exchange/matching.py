@@ -145,16 +145,20 @@ def match(vocabulary: Vocabulary, tokens: FolderTokens, renamed: Renamed, rows: 
         found.append(block)
     index = np.concatenate(sources)
     if index.max() >= rows:
-        beyond = int(index[index >= rows][0])
-        raise UserError(
-            f"{tokens.folder}: the token `{tokens.strings.get(beyond, '?')}` has the id {beyond}, the embedding only "
-            f"{rows} rows; tokenizer and weights do not belong together"
-        )
+        raise beyond_the_rows(tokens, int(index[index >= rows][0]), rows)
     taken = np.zeros(rows, dtype=bool)
     taken[index] = True
     left = [int(row) for row in np.flatnonzero(~taken)]
     named = tuple(tokens.strings[row] for row in left if row in tokens.strings)
     return Match(_only(vocabulary, found), index, named, len(left) - len(named))
+
+
+def beyond_the_rows(tokens: FolderTokens, index: int, rows: int) -> UserError:
+    """The error of a token that the embedding of `rows` rows has no row for."""
+    return UserError(
+        f"{tokens.folder}: the token `{tokens.strings.get(index, '?')}` has the id {index}, the embedding only {rows} "
+        "rows; tokenizer and weights do not belong together"
+    )
 
 
 def _missing(block: Block, missing: Sequence[str], tokens: FolderTokens, renamed: Renamed) -> UserError:

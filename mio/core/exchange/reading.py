@@ -21,13 +21,13 @@ from torch import Tensor
 
 from mio.core.codecs import save_record, tokenizer_record
 from mio.core.errors import RecipeError, UserError
-from mio.core.exchange.checkpoint import Checkpoint
-from mio.core.exchange.json_files import read_json, write_json
-from mio.core.exchange.matching import Match, Renamed, match, text_size
+from mio.core.exchange.checkpoint import AGAIN, Checkpoint
+from mio.core.exchange.matching import Match, Renamed, beyond_the_rows, match, text_size
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
-from mio.core.exchange.weights import KEEP, check_shapes, chosen_dtype, store
+from mio.core.exchange.weights import KEEP, as_stored, check_shapes, chosen_dtype, store
 from mio.core.exchange.writing import OWN, STAGE_FILES
+from mio.core.files import read_json, write_json
 from mio.core.locking import check_run, lock_run
 from mio.core.modality import TEXT
 from mio.core.plugins import PluginManager
@@ -36,7 +36,7 @@ from mio.core.rows import migrate_rows
 from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.schema import Recipe
 from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.huggingface_config import config_from_huggingface, config_to_huggingface
+from mio.core.transformer.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys
 from mio.core.vocabulary import Vocabulary
 
 IMPORTED = "imported"
@@ -60,6 +60,12 @@ class Imported:
     """Rows of the model that belong to no token: left out."""
     overruled: tuple[str, ...] = ()
     """Keys of the recipe's `model` that config.json has otherwise; config.json counts."""
+    unread: tuple[str, ...] = ()
+    """Keys of config.json that the family does not read, neither here nor in transformers."""
+    ignored: tuple[str, ...] = ()
+    """Indexes that lie beside a whole file of weights and do not count."""
+    untied: bool = False
+    """config.json ties head and embedding, which differ: both are kept, as transformers does."""
     text_options: Mapping[str, Any] | None = None
     """Options of the text plugin for stages that start from this run; None where the recipe says them."""
 
@@ -96,13 +102,13 @@ def import_folder(
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: holds no config.json; is it a model's folder in the Hugging Face layout?")
     chosen_dtype(dtype)
-    data = read_json(folder / "config.json")
+    data = read_json(folder / "config.json", AGAIN)
     with _naming(folder):
         config = config_from_huggingface(data)
     if (folder / OWN).is_dir():
         if recipes or overrides or tokens or text:
             raise UserError(f"{folder}: is an export of mio and brings its own recipe; give nothing but `--name`")
-        return _restore(folder, config, manager, name, dtype)
+        return _restore(folder, config, data.get("vocab_size"), manager, name, dtype)
     if overrides and not recipes:
         raise UserError(f"`{overrides[0]}` changes a recipe, and none is given; give one before it")
     if recipes:
@@ -111,11 +117,22 @@ def import_folder(
         recipe = Recipe(plugins={TEXT: {}})
         recipe.data.packing.context = data.get("max_position_embeddings") or recipe.data.packing.context
     recipe.name = name or _run_name(folder)
-    return _import_foreign(folder, config, recipe, manager, tokens, text, dtype)
+    checkpoint = Checkpoint(folder)
+    stored = as_stored(checkpoint, config)
+    rows = check_shapes(checkpoint, stored, folder, data.get("vocab_size"))
+    made = _import_foreign(folder, checkpoint, rows, stored, recipe, manager, tokens, text, dtype)
+    return replace(
+        made,
+        unread=tuple(f"`{key}`" for key in unread_keys(data)),
+        ignored=checkpoint.ignored,
+        untied=stored.tied_embeddings != config.tied_embeddings,
+    )
 
 
 def _import_foreign(
     folder: Path,
+    checkpoint: Checkpoint,
+    rows: int,
     config: TransformerConfig,
     recipe: Recipe,
     manager: PluginManager,
@@ -123,8 +140,6 @@ def _import_foreign(
     text: int,
     dtype: str,
 ) -> Imported:
-    checkpoint = Checkpoint(folder)
-    rows = check_shapes(checkpoint, config, folder)
     declared = manager.for_recipe(recipe).modalities()
     owner = next((owner for owner, modality in declared if modality.text), None)
     if owner is None:
@@ -133,6 +148,8 @@ def _import_foreign(
     found = FolderTokens.read(folder)
     renamed = Renamed(tokens, modalities)
     size = text_size(found, modalities, renamed, text)
+    if size.size > rows:
+        raise beyond_the_rows(found, size.size - 1, rows)
     options: dict[str, Any] = {"tokenizer": IMPORTED}
     if size.missing_chat_tokens:
         options["specials"] = list(size.missing_chat_tokens)
@@ -170,7 +187,9 @@ def _import_foreign(
     return imported
 
 
-def _restore(folder: Path, config: TransformerConfig, manager: PluginManager, name: str, dtype: str) -> Imported:
+def _restore(
+    folder: Path, config: TransformerConfig, size: int | None, manager: PluginManager, name: str, dtype: str
+) -> Imported:
     own = folder / OWN
     absent = [file for file in (RECIPE, VOCABULARY) if not (own / file).is_file()]
     if absent:
@@ -183,7 +202,7 @@ def _restore(folder: Path, config: TransformerConfig, manager: PluginManager, na
     saved = Vocabulary.load(own / VOCABULARY)
     _check_config(folder, config, transformer_config(recipe, manager), saved)
     checkpoint = Checkpoint(folder)
-    rows = check_shapes(checkpoint, config, folder)
+    rows = check_shapes(checkpoint, as_stored(checkpoint, config), folder, size)
     if rows != saved.size:
         raise UserError(
             f"{folder}: embedding of {rows} rows, {OWN}/{VOCABULARY} {saved.size} ids: the model was changed since "

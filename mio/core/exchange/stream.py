@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mio.core.exchange.checkpoint import DTYPES, SAFETENSORS
-from mio.core.exchange.json_files import write_json
+from mio.core.files import write_json
 
 _TAGS = {dtype: tag for tag, dtype in DTYPES.items()} | {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
 

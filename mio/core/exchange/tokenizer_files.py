@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mio.core.errors import PluginError
 from mio.core.exchange.chat_template import chat_template
-from mio.core.exchange.json_files import write_json
 from mio.core.exchange.sentencepiece import added_token
 from mio.core.exchange.tokens import CONFIG, SPECIALS, TOKENIZER
-from mio.core.modality import PortableText, TextTokenizer
+from mio.core.files import write_json, write_text
+from mio.core.modality import Modality, PortableText, TextTokenizer
 from mio.core.schema import Recipe
 from mio.core.vocabulary import Vocabulary
 
@@ -44,10 +45,12 @@ def tokenizer_definition(text: TextTokenizer, vocabulary: Vocabulary) -> dict[st
     return content
 
 
-def write_tokenizer(folder: Path, text: TextTokenizer, vocabulary: Vocabulary, recipe: Recipe) -> None:
+def write_tokenizer(
+    folder: Path, text: TextTokenizer, vocabulary: Vocabulary, recipe: Recipe, modalities: Sequence[Modality]
+) -> None:
     """Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`."""
     definition = tokenizer_definition(text, vocabulary)
-    (folder / TOKENIZER).write_text(json.dumps(definition, ensure_ascii=False), encoding="utf-8")
+    write_text(folder / TOKENIZER, json.dumps(definition, ensure_ascii=False))
     specials = vocabulary.specials
     names = {f"{name}_token": vocabulary.token(getattr(specials, name)) for name in ("bos", "eos", "pad")}
     write_json(folder / SPECIALS, names)
@@ -59,7 +62,7 @@ def write_tokenizer(folder: Path, text: TextTokenizer, vocabulary: Vocabulary, r
             "model_max_length": recipe.data.packing.context,
             "clean_up_tokenization_spaces": False,
             "padding_side": "left",
-            "chat_template": chat_template(recipe.data.system),
+            "chat_template": chat_template(recipe.data.system, modalities),
         },
     )
 

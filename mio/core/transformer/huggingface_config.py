@@ -116,7 +116,7 @@ def _wrong_numbers(data: Mapping[str, Any], given: Mapping[str, Any]) -> list[st
     """Values that are no numbers, or none that a model can have."""
     problems = []
     values = {name: data[name] for name in (*REQUIRED, "vocab_size", "max_position_embeddings") if name in data}
-    for name, value in (given | values).items():
+    for name, value in ({**given, **values}).items():
         limit = LARGEST.get(name)
         optional = name in ("num_key_value_heads", "head_dim", "sliding_window")
         if limit is None or (value is None and optional):

@@ -1,9 +1,9 @@
 """A backbone's own text tokenizer, read from its Hugging Face files.
 
-Two things about the files are changed on reading, so that pieces of text add up and come back unchanged: no space is
-put before a text that has none (the dummy prefix of SentencePiece, which would turn up at every border between pieces),
-and tokens whose ids lie beyond `size` are dropped (codes of other modalities in an extended checkpoint: their own
-plugins declare those).
+Two things about the files are changed on reading, so that pieces of text add up: no space is put before a text that has
+none or taken from its ends (the dummy prefix and the trimming of SentencePiece, which would turn up at every border
+between pieces), and tokens whose ids lie beyond `size` are dropped (codes of other modalities in an extended
+checkpoint: their own plugins declare those).
 """
 
 from __future__ import annotations
@@ -11,15 +11,22 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mio import UserError
+from mio import DataError, UserError
+from mio.plugins.text.plain_text import text_only
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 _CONFIGURATIONS = ("special_tokens_map.json", "tokenizer_config.json")
 CHAT_TOKENS = {"im_start": "<|im_start|>", "im_end": "<|im_end|>"}
+_MOST = 1 << 26
+"""More ids than any tokenizer has."""
 _USUAL = {
     "bos": ("<|startoftext|>", "<s>", "<|begin_of_text|>", "<|endoftext|>"),
     "eos": ("<|endoftext|>", "</s>", "<|end_of_text|>"),
@@ -45,21 +52,15 @@ class PretrainedTokenizer:
     """
 
     def __init__(self, path: str, size: int = 0) -> None:
-        from tokenizers import Tokenizer
-
         definition = read_definition(path, size)
+        self._path = path
         self._content = definition.content
         self.size = definition.size
         self.specials = definition.specials
         meaning = {key: definition.content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
         meaning |= {"size": self.size, "specials": self.specials}
         self.fingerprint = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
-        try:
-            self._tokenizer = Tokenizer.from_str(json.dumps(definition.content))
-        except Exception as error:  # the library raises plain Exception
-            raise UserError(
-                f"plugins.text.tokenizer: {path}: the library `tokenizers` can not read it: {error}"
-            ) from error
+        self._tokenizer = _opened(path, definition.content)
         for token in definition.content["added_tokens"]:
             if (
                 self._tokenizer.token_to_id(token["content"]) != token["id"]
@@ -68,11 +69,29 @@ class PretrainedTokenizer:
                     f"plugins.text.tokenizer: {path}: its ids have a gap before {token['id']} ({token['content']}); "
                     "a `size` that leaves out what comes after the gap may help"
                 )
-        self._tokenizer.encode_special_tokens = True  # the string of a special token inside a text is plain text
+        special = [token["content"] for token in definition.content["added_tokens"] if token["special"]]
+        special += [self.token(index) for index in self.specials.values()]
+        self._encoder = _opened(path, text_only(definition.content, dict.fromkeys(special)))
+        self._encoder.encode_special_tokens = True
+        unknown = _unknown(definition.content["model"])
+        reserved = {index for name, index in self.specials.items() if name != "pad"}
+        self._forbidden = unknown if unknown in reserved else None
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; no space is added before it."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Ids of a text; no space is added before it. A special token's string inside it is plain text.
+
+        Raises DataError for a text that the tokenizer has no tokens for.
+        """
+        try:
+            ids = self._encoder.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises plain Exception
+            raise DataError(f"plugins.text.tokenizer: {self._path} can not encode {text!r:.60}: {error}") from error
+        if self._forbidden is not None and self._forbidden in ids:
+            raise DataError(
+                f"plugins.text.tokenizer: {self._path} has no token for a part of {text!r:.60}, and what it has for "
+                f"unknown text, {self.token(self._forbidden)}, ends or begins a text"
+            )
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
@@ -112,12 +131,8 @@ def read_definition(path: str, size: int = 0) -> Definition:
 def _read_definition(file: Path, size: int, changed: tuple[int, ...]) -> Definition:
     del changed  # other files are read anew
     content = _read_json(file)
-    if not isinstance(content.get("model"), dict) or "vocab" not in content["model"]:
-        raise UserError(f"plugins.text.tokenizer: {file} is no tokenizer of the library `tokenizers`")
-    vocab = content["model"]["vocab"]
-    ids = vocab if isinstance(vocab, dict) else {entry[0]: index for index, entry in enumerate(vocab)}
+    ids, added = _tokens(file, content)
     own = max(ids.values()) + 1
-    added = content.get("added_tokens") or []
     size = size or max([own, *(token["id"] + 1 for token in added)])
     if size < own:
         raise UserError(
@@ -129,11 +144,56 @@ def _read_definition(file: Path, size: int, changed: tuple[int, ...]) -> Definit
     if "eos" not in specials:
         raise UserError(f"plugins.text.tokenizer: {file.parent} names no eos_token in its tokenizer_config.json")
     reserved = set(specials.values())
-    content["added_tokens"] = [token | {"special": token["special"] or token["id"] in reserved} for token in added]
+    content["added_tokens"] = [
+        token | {"special": bool(token.get("special")) or token["id"] in reserved} for token in added
+    ]
     content |= {"post_processor": None, "truncation": None, "padding": None}
     for section in ("normalizer", "pre_tokenizer", "decoder"):
-        content[section] = _without_dummy_prefix(content.get(section))
+        content[section] = _piecewise(content.get(section))
+    content["decoder"] = _with_letters(content["decoder"], content["added_tokens"])
     return Definition(content, size, specials)
+
+
+def _tokens(file: Path, content: dict[str, Any]) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Ids of the model's own tokens, and the added ones. Raises UserError for what is no string with a number."""
+    model, added = content.get("model"), content.get("added_tokens") or []
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocab, list) and all(isinstance(entry, list) and entry for entry in vocab):
+        pairs = [(entry[0], index) for index, entry in enumerate(vocab)]
+    elif isinstance(vocab, dict):
+        pairs = list(vocab.items())
+    else:
+        raise UserError(f"plugins.text.tokenizer: {file} is no tokenizer of the library `tokenizers`")
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise UserError(f"plugins.text.tokenizer: {file}: `added_tokens` is no list of tokens")
+    if not pairs:
+        raise UserError(f"plugins.text.tokenizer: {file}: its vocabulary is empty")
+    for string, index in [*pairs, *((token.get("content"), token.get("id")) for token in added)]:
+        if not isinstance(string, str) or not isinstance(index, int) or not 0 <= index < _MOST:
+            raise UserError(
+                f"plugins.text.tokenizer: {file}: the token {string!r:.40} has the id {index!r:.40}; tokens are "
+                f"strings, ids numbers from 0 to {_MOST}"
+            )
+    return dict(pairs), added
+
+
+def _opened(path: str, content: dict[str, Any]) -> HuggingFaceTokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(json.dumps(content))
+    except BaseException as error:  # plain Exception, or a panic of the library, which is none
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        told = " ".join(str(error).split())
+        raise UserError(f"plugins.text.tokenizer: {path}: the library `tokenizers` can not read it: {told}") from error
+
+
+def _unknown(model: dict[str, Any]) -> int | None:
+    """Id of what the model has for text that it has no token for."""
+    vocab = model["vocab"]
+    found = vocab.get(model.get("unk_token")) if isinstance(vocab, dict) else model.get("unk_id")
+    return found if isinstance(found, int) else None
 
 
 def _find_specials(folder: Path, ids: dict[str, int]) -> dict[str, int]:
@@ -156,13 +216,16 @@ def _find_specials(folder: Path, ids: dict[str, int]) -> dict[str, int]:
     return found | {name: ids[token] for name, token in CHAT_TOKENS.items() if token in ids}
 
 
-def _without_dummy_prefix(section: Any) -> Any:
-    """A normalizer, pre-tokenizer or decoder without the steps that add a space in front or take one away."""
+def _piecewise(section: Any) -> Any:
+    """A normalizer, pre-tokenizer or decoder without the steps that put a space in front of a text or at its end, or
+    take spaces away there."""
     if not isinstance(section, dict):
         return section
     section = dict(section)
-    kind = section["type"]
+    kind = section.get("type")
     if kind == "Prepend" or (kind == "Strip" and section.get("start") and section.get("content") == " "):
+        return None
+    if kind == "Replace" and str(section.get("pattern", {}).get("Regex", "")).endswith(r"\z"):
         return None
     if kind == "Metaspace":
         section["prepend_scheme"] = "never"
@@ -171,8 +234,28 @@ def _without_dummy_prefix(section: Any) -> Any:
         section["add_prefix_space"] = False
     for key in ("normalizers", "pretokenizers", "decoders"):
         if key in section:
-            section[key] = [step for step in map(_without_dummy_prefix, section[key]) if step is not None]
+            section[key] = [step for step in map(_piecewise, section[key]) if step is not None]
     return section
+
+
+def _with_letters(decoder: Any, added: list[dict[str, Any]]) -> Any:
+    """A byte-level decoder that knows added tokens of letters beyond ASCII: it would take each letter for a byte."""
+    if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
+        return decoder
+    letters = {byte: chr(byte) for byte in (*range(33, 127), *range(161, 173), *range(174, 256))}
+    letters |= {byte: chr(256 + place) for place, byte in enumerate(b for b in range(256) if b not in letters)}
+    alphabet = set(letters.values())
+    steps = [
+        {
+            "type": "Replace",
+            "pattern": {"Regex": rf"\A{re.escape(token['content'])}\z"},
+            "content": "".join(letters[byte] for byte in token["content"].encode()),
+        }
+        # what a step makes is longer, and may be called like another token, whose step must come before
+        for token in sorted(added, key=lambda token: -len(token["content"]))
+        if not token["content"].isascii() and alphabet.issuperset(token["content"])
+    ]
+    return {"type": "Sequence", "decoders": [*steps, decoder]} if steps else decoder
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
-import struct
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -26,9 +28,23 @@ FAMILIES = {
     "mistral": ("Mistral", {"sliding_window": 17}),
     "qwen2": ("Qwen2", {"use_sliding_window": False}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
-    "mixtral": ("Mixtral", {"num_local_experts": 4}),
+    "qwen2-some-windows": ("Qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+    "qwen3-mixed": (
+        "Qwen3",
+        {
+            "head_dim": 16,
+            "num_hidden_layers": 4,
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+        },
+    ),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "sliding_window": 11}),
 }
-CORPUS = [f"the number {number} comes before {number + 1}, and then {number + 2}\nsay it" for number in range(100)]
+CORPUS = [
+    f"the number {number} comes before {number + 1}, and then {number + 2}; say it: naïve Ünder 数字 Ａｂ½"
+    for number in range(100)
+]
 
 
 def write_json(path: Path, content) -> None:
@@ -48,7 +64,7 @@ def make_model(family: str, rows: int):
         "max_position_embeddings": 256,
         "initializer_range": 0.2,
     }
-    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**sizes, **settings))
+    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**sizes | settings))
     with torch.no_grad():  # norms and biases start out as ones and zeros, which would hide a wrong mapping
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -68,42 +84,33 @@ def write_bpe(folder: Path, size: int = 300) -> int:
     return tokenizer.size
 
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
-
-
-def llama_pieces(specials: tuple[str, ...] = ("<s>", "</s>")) -> list[tuple[str, float, int]]:
-    """(string, score, kind) of a SentencePiece model with byte fallback; longer pieces by how often they occur."""
-    text = "▁" + "▁".join(" ".join(CORPUS).split())
-    counts: dict[str, int] = {}
-    for size in (2, 3, 4, 5):
-        for start in range(len(text) - size):
-            piece = text[start : start + size]
-            if "▁" not in piece[1:]:
-                counts[piece] = counts.get(piece, 0) + 1
-    longer = sorted(counts, key=lambda piece: (-counts[piece], piece))[:150]
-    pieces = [("<unk>", 0.0, UNKNOWN), *((name, 0.0, CONTROL) for name in specials)]
-    pieces += [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
-    pieces += [(piece, -float(rank), NORMAL) for rank, piece in enumerate(longer)]
-    return pieces + [(letter, -float(1000 + rank), NORMAL) for rank, letter in enumerate(sorted(set(text)))]
-
-
-def write_sentencepiece(path: Path, pieces, kind: int = 2) -> None:
-    """The wire format of `sentencepiece_model.proto`: trainer_spec.model_type, normalizer_spec.add_dummy_prefix."""
-
-    def varint(value: int) -> bytes:
-        out = b""
-        while value > 0x7F:
-            out += bytes([value & 0x7F | 0x80])
-            value >>= 7
-        return out + bytes([value])
-
-    def message(field: int, content: bytes) -> bytes:
-        return varint(field << 3 | 2) + varint(len(content)) + content
-
-    data = b""
-    for string, score, piece_kind in pieces:
-        inner = message(1, string.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score)
-        data += message(1, inner + varint(3 << 3) + varint(piece_kind))
-    data += message(2, varint(3 << 3) + varint(kind) + varint(4 << 3) + varint(len(pieces)))
-    data += message(3, message(1, b"identity") + varint(3 << 3) + varint(1))
+def train_sentencepiece(path: Path, specials: tuple[str, ...] = ("<s>", "</s>"), **options: Any) -> int:
+    """A `tokenizer.model` of the Llama kind, made by the package itself; bos and eos are the first two of `specials`.
+    Returns its size."""
+    data, size = _trained(specials, json.dumps(options))
     path.write_bytes(data)
+    return size
+
+
+@cache
+def _trained(specials: tuple[str, ...], options: str) -> tuple[bytes, int]:
+    import sentencepiece
+
+    written = io.BytesIO()
+    settings = {
+        "model_type": "bpe",
+        "vocab_size": 450,
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "bos_piece": specials[0],
+        "eos_piece": specials[1],
+        "control_symbols": list(specials[2:]),
+        "hard_vocab_limit": False,
+        "num_threads": 1,
+        "minloglevel": 2,
+        **json.loads(options),
+    }
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS), model_writer=written, **settings)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+    return written.getvalue(), processor.get_piece_size()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from repositories import llama_pieces, write_json, write_sentencepiece
+from repositories import train_sentencepiece, write_json
 from safetensors.torch import load_file, save_file
 
 from mio.core.errors import UserError
@@ -63,11 +63,9 @@ def write_repository(folder: Path, specials: tuple[str, ...], added: list[str], 
     `added_tokens_decoder` (slow ones since), or `tokenizer` (fast ones).
     """
     folder.mkdir()
-    pieces = llama_pieces(specials)
-    size = len(pieces)
+    size = train_sentencepiece(folder / "tokenizer.model", specials)
     ids = {token: size + place for place, token in enumerate(added)}
     config = {"bos_token": specials[0], "eos_token": specials[1], "unk_token": "<unk>"}
-    write_sentencepiece(folder / "tokenizer.model", pieces)
     if files == "added_tokens":
         write_json(folder / "added_tokens.json", dict(sorted(ids.items())))
     elif files == "added_tokens_decoder":
@@ -280,7 +278,7 @@ class TestMistakes:
     def test_two_ids_for_one_string(self, repository, manager):
         path = repository / "added_tokens.json"
         path.write_text(path.read_text().replace("{", '{"<soim>": 5,', 1))
-        assert "'<soim>' stands twice" in self.fails(manager, repository)
+        assert "key `<soim>` occurs twice" in self.fails(manager, repository)
         self.change(
             repository / "tokenizer_config.json",
             lambda content: content.update(added_tokens_decoder={"7": {"content": "<eoim>"}}),
@@ -334,7 +332,7 @@ class TestMistakes:
                 {"intermediate_size": 16},
                 "`model.layers.0.mlp.gate_proj.weight` is [8, 8], by config.json it is [16, 8]",
             ),
-            ({"num_hidden_layers": 2}, "its weights lack the tensor `model.layers.1."),
+            ({"num_hidden_layers": 2}, "config.json says `num_hidden_layers` 2, but its weights hold only 1 of them"),
             ({"model_type": "qwen2"}, "its weights lack the tensor `model.layers.0.self_attn.q_proj.bias`"),
         ],
     )
@@ -346,7 +344,7 @@ class TestMistakes:
         shard = repository / "pytorch_model-00001-of-00002.bin"
         content = torch.load(shard, weights_only=True)
         torch.save(content | {"model.layers.1.mlp.up_proj.weight": torch.zeros(8, 8)}, shard)
-        assert "`layers.1.ffn.up.weight` has no place in the model that config.json describes" in self.fails(
+        assert "`model.layers.1.mlp.up_proj.weight` has no place in the model that config.json describes" in self.fails(
             manager, repository
         )
 

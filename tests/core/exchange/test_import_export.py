@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 import transformers
 import yaml
-from repositories import FAMILIES, make_model, write_bpe, write_json
-from safetensors.torch import load_file
+from repositories import FAMILIES, make_model, train_sentencepiece, write_bpe, write_json
+from safetensors.torch import load_file, save_file
 
 from mio.core.chat import chat_document
+from mio.core.checkpoints.reading import latest
+from mio.core.checkpoints.writing import CheckpointWriter
 from mio.core.errors import UserError
 from mio.core.exchange.reading import import_folder
 from mio.core.exchange.writing import OWN, export_run, parse_size
@@ -79,6 +82,8 @@ def media_run(tmp_path_factory, manager):
     with torch.no_grad():
         module.transformer.embedding.weight.mul_(10)
     save_weights(module.transformer, folder)
+    write_json(folder / "recipe.lock", {"tokenizers": {"text": Codecs(plugins).text.fingerprint}})
+    write_json(folder / "summary.json", {})
     run = Run(folder, manager)
     run.__dict__["codecs"] = Codecs(run.plugins)  # the patch tokenizer is not trained, and not needed here
     return run
@@ -198,6 +203,32 @@ def test_the_chat_template_is_the_chat_form(media_run, tmp_path):
     assert text.endswith("<|im_start|>user\n<image><img5></image> what?<|im_end|>\n")
 
 
+def test_the_chat_template_marks_what_is_learnt(media_run, tmp_path):
+    export_run(media_run, tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    asked = [{"type": "text", "text": "draw "}, {"type": "text", "text": "7"}]
+    for answer in ("ü 👍", [{"type": "text", "text": "one"}, " two"], None, []):
+        messages = [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": "first"},
+            {"role": "user", "content": "more"},
+            {"role": "assistant", "content": answer},
+        ]
+        said = [answer] if isinstance(answer, str) else [p["text"] if isinstance(p, dict) else p for p in answer or []]
+        texts = [["draw ", "7"], "first", "more", said]
+        ours = [{"role": m["role"], "content": c} for m, c in zip(messages, texts, strict=True)]
+        rendered = media_run.renderer.render(chat_document(ours, media_run.recipe.data.system))
+        made = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        assert made["input_ids"] == rendered.tokens.tolist()
+        assert made["assistant_masks"] == (rendered.weights > 0).astype(int).tolist()
+    unlearnt = [*messages[:3], {"role": "assistant", "content": "x", "weight": 0}]
+    made = tokenizer.apply_chat_template(unlearnt, return_dict=True, return_assistant_tokens_mask=True)
+    assert sum(made["assistant_masks"]) == len("first") + 1
+    for wrong in ([{"type": "image", "image": "a.png"}], [5], 5):
+        with pytest.raises(Exception, match=r"cannot be written by this template|must be a string"):
+            tokenizer.apply_chat_template([{"role": "user", "content": wrong}])
+
+
 @torch.no_grad()
 def test_padding_and_absent_blocks_are_never_generated(media_run, tmp_path):
     """Rows of zeros would have the logit 0, which is more than most."""
@@ -217,6 +248,57 @@ def test_padding_and_absent_blocks_are_never_generated(media_run, tmp_path):
         assert not absent & set(made)
     stops = json.loads((out / "generation_config.json").read_text())["eos_token_id"]
     assert stops == [vocabulary.specials.im_end, vocabulary.specials.eos]
+
+
+def test_a_checkpoint_is_exported_where_it_is_named(media_run, tmp_path, manager):
+    """Of a run that is not finished, and with the checkpoint's weights, not the run's."""
+    folder = tmp_path / "runs/unfinished"
+    folder.mkdir(parents=True)
+    for file in ("recipe.yaml", "recipe.lock", "vocabulary.json"):
+        shutil.copyfile(media_run.folder / file, folder / file)
+    weights = {f"model.{name}": tensor * 2 for name, tensor in media_run.weights().items()}
+    writer = CheckpointWriter(folder / "checkpoints")
+    writer.save(3, weights, {}, loss=None)
+    writer.wait()
+    with pytest.raises(UserError, match="holds no finished run"):
+        Run.open(folder, manager)
+    run = Run.open(latest(folder / "checkpoints"), manager)
+    run.__dict__["codecs"] = media_run.codecs
+    export_run(run, tmp_path / "out")
+    exported = load_file(tmp_path / "out/model.safetensors")
+    assert torch.equal(exported["model.norm.weight"], 2 * media_run.weights()["norm.weight"])
+
+
+def tied(folder, change):
+    """A model with `tie_word_embeddings`, its tensors changed."""
+    folder.mkdir()
+    size = write_bpe(folder)
+    make_model("llama-tied-llama3", size).save_pretrained(folder)
+    tensors = change(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return size
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["differs", "alike", "alone"])
+def test_a_head_beside_a_tied_embedding_is_what_transformers_makes_of_it(tmp_path, manager, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    changes = {
+        "differs": lambda tensors: tensors | {head: torch.randn_like(tensors[embedding])},
+        "alike": lambda tensors: tensors | {head: tensors[embedding].clone()},
+        "alone": lambda tensors: {head if name == embedding else name: tensor for name, tensor in tensors.items()},
+    }
+    size = tied(tmp_path / "source", changes[kind])
+    made = import_folder(tmp_path / "source", [], [], manager)
+    assert made.untied == (kind == "differs")
+    run = Run.open(made.folder, manager)
+    tokens = torch.randint(size, (1, 20))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "source")
+    torch.testing.assert_close(logits(run, tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
+    export_run(run, tmp_path / "out")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(again(tokens).logits, theirs(tokens).logits, atol=1e-4, rtol=1e-4)
 
 
 def test_a_run_with_media_comes_back(media_run, tmp_path, manager, monkeypatch):
@@ -282,8 +364,6 @@ def test_types(tmp_path, manager, monkeypatch, kind, dtype):
 
 def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch):
     """A plain backbone without ChatML: text, two new tokens; then a stage adds the blocks of a modality."""
-    from repositories import llama_pieces, write_sentencepiece
-
     from mio.core.module import MioModule
     from mio.core.recipe import compose, transformer_config
     from mio.core.vocabulary import Vocabulary
@@ -292,10 +372,9 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "source"
     folder.mkdir()
-    pieces = llama_pieces()
-    write_sentencepiece(folder / "tokenizer.model", pieces)
+    size = train_sentencepiece(folder / "tokenizer.model")
     write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
-    model = make_model("llama", len(pieces))
+    model = make_model("llama", size)
     model.save_pretrained(folder)
     made = import_folder(folder, [], [], manager)
     assert made.new == ("<|im_start|>", "<|im_end|>")
@@ -303,8 +382,8 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     assert [block.name for block in parent.vocabulary.blocks] == ["text", "<|im_start|>", "<|im_end|>"]
     rows = parent.weights()["embedding.weight"]
     theirs = model.model.embed_tokens.weight.detach()
-    assert torch.equal(rows[: len(pieces)], theirs)
-    distance = (rows[len(pieces) : len(pieces) + 2] - theirs.mean(0)).norm(dim=1)
+    assert torch.equal(rows[:size], theirs)
+    distance = (rows[size : size + 2] - theirs.mean(0)).norm(dim=1)
     assert (distance < 0.3 * (theirs - theirs.mean(0)).norm(dim=1).mean()).all()
     child = {
         "name": "child",
@@ -316,8 +395,8 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     vocabulary = Vocabulary.build(parent.codecs.text, manager.for_recipe(recipe).modalities(), base=parent.vocabulary)
     module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train)
     report = start_weights(module.transformer, module.vocabulary, parent, seed=0)
-    assert report == {"kept": len(pieces) + 2, "new": 66, "absent": 0}
-    assert torch.equal(module.transformer.embedding.weight[: len(pieces)].detach(), theirs)
+    assert report == {"kept": size + 2, "new": 66, "absent": 0}
+    assert torch.equal(module.transformer.embedding.weight[:size].detach(), theirs)
 
 
 @pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("1.5 mb", 1_500_000), ("700B", 700), ("2KB", 2000)])

@@ -183,6 +183,15 @@ def test_one_tensor_in_two_files(tmp_path):
     assert "is also in one.bin" in refused(tmp_path)
 
 
+def test_a_whole_file_counts_before_an_index(tmp_path):
+    save_file(STATE, tmp_path / "model.safetensors")
+    torch.save({"old": STATE["a"]}, tmp_path / "old.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"old": "old.safetensors"}}')
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.tensors.keys() == STATE.keys()
+    assert checkpoint.ignored == ("model.safetensors.index.json",)
+
+
 def test_an_index_that_is_no_json(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text("{")
-    assert "can not be read as JSON" in refused(tmp_path)
+    assert "is damaged" in refused(tmp_path)
