@@ -120,7 +120,7 @@ def fit_stage(
         Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint, console.print
     )
     begun = bool(listed(folder / CHECKPOINTS))
-    tokens.known |= ranks.share(ranks.once(lambda: check_sources(recipe, plugins, tokens, folder, begun))) or {}
+    tokens.known |= ranks.share(ranks.once(lambda: check_sources(recipe, plugins, tokens, folder, begun)) or {})
 
     def open_data() -> tuple[MioDataModule, dict[str, Any]]:
         devices = ranks.size if ranks.size > 1 else None

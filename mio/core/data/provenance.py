@@ -57,14 +57,14 @@ def _compare(path: Path, now: dict[str, Any]) -> None:
         problems = [
             f"{label}: {_changes(before[label], found)}"
             for label, found in now.items()
-            if label in before and before[label]["fingerprint"] != found["fingerprint"]
+            if before[label]["fingerprint"] != found["fingerprint"]
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error}); {_ADVICE}") from None
     if problems:
         raise DataError(
-            f"{path.parent}: the run's data have changed since it began: {'; '.join(problems)}. Restore what they were, "
-            "or start a new run with another `name=`"
+            f"{path.parent}: the run's data have changed since it began: {'; '.join(problems)}. Restore what they "
+            "were, or start a new run with another `name=`"
         )
 
 
