@@ -36,7 +36,7 @@ import numpy as np
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
-from mio.core.data.shards.store import INDEX, TokenStore, source_folder, write_json
+from mio.core.data.shards.store import TokenIndex, TokenStore, source_folder, write_index
 from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.modality import Codes, TextTokenizer
@@ -140,8 +140,7 @@ def write(
                     writer.add(record)
                 checksums.append(writer.write(place / shard_name(number), {})["checksum"])
                 write_text_tokens(place / shard_name(number), tokenizer)
-            index = {"records": size, "shard_records": SHARD_RECORDS, "content": "", "failed": 0}
-            write_json(place / INDEX, {**index, "tokenizers": FINGERPRINTS, "dropped": {}, "shards": checksums})
+            write_index(place, TokenIndex(size, SHARD_RECORDS, "", FINGERPRINTS, 0, {}, checksums))
 
 
 class World:

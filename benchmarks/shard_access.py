@@ -26,7 +26,7 @@ import numpy as np
 
 from mio.core.data.shards.format import shard_name
 from mio.core.data.shards.reader import TokenisedSource
-from mio.core.data.shards.store import INDEX, open_tokens, write_json
+from mio.core.data.shards.store import TokenIndex, open_tokens, write_index
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.modality import Codes, Modality
 
@@ -49,9 +49,8 @@ def document(index: int) -> dict[str, Any]:
     return record
 
 
-def write_index(folder: Path, records: int, checksums: list[str]) -> None:
-    content = {"records": records, "shard_records": SHARD_RECORDS, "content": "", "tokenizers": {}, "failed": 0}
-    write_json(folder / INDEX, {**content, "dropped": {}, "shards": checksums})
+def index_of(records: int, checksums: list[str]) -> TokenIndex:
+    return TokenIndex(records, SHARD_RECORDS, "", {}, 0, {}, checksums)
 
 
 def write_tokens(folder: Path, documents: int) -> TokenisedSource:
@@ -63,7 +62,7 @@ def write_tokens(folder: Path, documents: int) -> TokenisedSource:
             made = document(index)
             writer.add({name: value if isinstance(value, str) else Codes(name, value) for name, value in made.items()})
         checksums.append(writer.write(folder / shard_name(number), {})["checksum"])
-    write_index(folder, documents, checksums)
+    write_index(folder, index_of(documents, checksums))
     opened = open_tokens(folder)
     assert opened is not None
     return opened[0]
@@ -132,7 +131,7 @@ def large_index(folder: Path, records: int) -> tuple[float, float]:
     for number in range(1, -(-records // SHARD_RECORDS)):
         (folder / shard_name(number)).write_bytes(whole)  # opening looks at every shard's place, not at its content
         checksums.append(header["checksum"])
-    write_index(folder, records, checksums)
+    write_index(folder, index_of(records, checksums))
     start = time.perf_counter()
     opened = open_tokens(folder)
     assert opened is not None

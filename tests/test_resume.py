@@ -115,12 +115,26 @@ def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(undisturbed):
 
 
 def test_a_run_folder_is_not_continued_with_other_data(tunes):
-    """The recipe is the same, the file that it reads is not: the cursor in the checkpoint belongs to the old one."""
+    """The recipe is the same, the file that it reads is not, if only by its middle: neither going on nor verifying will
+    have it. A finished run does not mind."""
     from mio.core.errors import DataError
+    from mio.core.verifying import verify
 
+    manager = PluginManager.discover()
     fit(tunes / "runs")
+    assert verify(tunes / "runs/tunes", manager).exact
+    lines = (tunes / "names.jsonl").read_text()
+    (tunes / "names.jsonl").write_text(lines.replace("number 7", "number 9"))
+    assert "is finished; nothing to do" in fit(tunes / "runs")
+    message = r"runs/tunes: the run's data have changed since it began: names/lines: names\.jsonl\. Restore"
+    with pytest.raises(DataError, match=message):
+        verify(tunes / "runs/tunes", manager)
     (tunes / "runs/tunes/summary.json").unlink()
-    with (tunes / "names.jsonl").open("a") as file:
-        file.write('\n{"text": "one more"}')
-    with pytest.raises(DataError, match=r"the run's data have changed since it began: names/lines: names\.jsonl"):
+    with pytest.raises(DataError, match=message):
         fit(tunes / "runs")
+    (tunes / "names.jsonl").write_text(lines)
+    for damage in ("", '{"names/lines": {}}', None):
+        path = tunes / "runs/tunes/sources.json"
+        path.write_text(damage) if damage is not None else path.unlink()
+        with pytest.raises(DataError, match=r"sources\.json: .*; restore it from a copy, or start a new run"):
+            fit(tunes / "runs")

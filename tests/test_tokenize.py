@@ -266,6 +266,50 @@ def test_killed_at_random_moments_the_shards_are_those_of_an_undisturbed_run(sma
     assert content(small / "tokens") == undisturbed
 
 
+def test_two_commands_at_once_make_the_shards_of_one(small):
+    """The second waits for the first and finds everything done; neither takes the other's partial files away."""
+    run()
+    alone = content(small / "tokens")
+    (small / "tokens").rename(small / "before")
+    children = []
+    for number in range(2):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                (small / f"printed{number}").write_text(run(size=20))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert content(small / "tokens") == alone
+    assert "waiting for another `mio tokenize`" in "".join(
+        (small / f"printed{number}").read_text() for number in (0, 1)
+    )
+
+
+def test_an_edit_is_tokenised_again_and_nothing_else(small):
+    run()
+    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(small / "15.png")
+    lines = (small / "captions.jsonl").read_text()
+    (small / "captions.jsonl").write_text(lines.replace("picture 45", "picture 99"))
+    with pytest.raises(DataError, match=r"pairs/captions: the source has changed since .*\(captions\.jsonl, 15\.png\)"):
+        batches()
+    printed = run()
+    assert (
+        "pairs/captions: the source has changed and is tokenised anew where it did (captions.jsonl, 15.png)" in printed
+    )
+    assert "more/stories: the source has changed and is tokenised anew where it did (15.png)" in printed
+    [line] = [line for line in printed.splitlines() if line.startswith("pairs/captions: 60 records")]
+    assert "kept 1 of the shards, made 2" in line
+    shards, tokenised, _ = batches()
+    assert len(tokenised) == 3
+    for folder in (small / "tokens").glob("jsonl-*"):
+        folder.rename(small / f"away-{folder.name}")
+    assert equal(shards, batches()[0])
+
+
 def test_ranks_of_torchrun_share_the_work(small):
     run(size=10)
     alone = content(small / "tokens")

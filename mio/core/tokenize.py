@@ -98,9 +98,7 @@ def tokenize(
                     if note := claim(job):
                         console.print(note, highlight=False, soft_wrap=True)
                     before[folder] = shards_there(job)
-            # found by one process, whose hashes the others then find
-            for job, found in zip(jobs.values(), ranks.share(_fingerprints(jobs, ranks)), strict=True):
-                job.fingerprint = found
+            ranks.wait()  # the others find the hashes of the first
             if engine == "ray":
                 from mio.core.tokenize_ray import run_on_ray
 
@@ -160,10 +158,6 @@ def _alone(folder: Path, console: Console) -> Iterator[None]:
 
     with waiting(folder, tell):
         yield
-
-
-def _fingerprints(jobs: Mapping[Path, Job], ranks: Ranks) -> list[str]:
-    return [job.content.fingerprint for job in jobs.values()] if ranks.first else []
 
 
 def _run(jobs: Sequence[Job], worker: ShardWorker, ranks: Ranks, console: Console) -> list[int]:

@@ -31,10 +31,9 @@ class ShardActor:
         recipe: Recipe,
         weights: Path,
         local_plugins: Sequence[str],
-        jobs: dict[str, tuple[int, str]],
+        jobs: dict[str, int],
     ) -> None:
-        """Relative paths start from `folder`; `jobs` are labels of sources with the number of records of a shard and
-        the fingerprint of their content."""
+        """Relative paths start from `folder`; `jobs` are labels of sources with the number of records of a shard."""
         import torch
 
         from mio.core.codecs import Codecs
@@ -50,9 +49,7 @@ class ShardActor:
         root = Path(recipe.runtime.tokens)
         sources = {source.label: source for source in open_sources(recipe, plugins)}
         hashes = FileHashes(root / HASHES)
-        self._jobs = {
-            label: make_job(root, sources[label], size, hashes, found) for label, (size, found) in jobs.items()
-        }
+        self._jobs = {label: make_job(root, sources[label], size, hashes) for label, size in jobs.items()}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Makes the shard `number` of the source `label`; a person's mistake comes back as `problem`."""
@@ -104,7 +101,7 @@ def run_on_ray(
                 recipe,
                 weights,
                 tuple(local_plugins),
-                {job.source.label: (job.shard_records, job.content.fingerprint) for job in jobs},
+                {job.source.label: job.shard_records for job in jobs},
             ),
             num_cpus=0 if gpus else 1,
             num_gpus=1 if gpus else 0,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -72,7 +72,7 @@ class SourceContent:
         if not isinstance(self.records, FileSource) and not streamed:
             return str(getattr(self.records, "fingerprint", ""))
         digest, self._files = xxhash.xxh3_128(), FileList()
-        for path, found in zip(self.records.files, self._hashes.of(self.records.files), strict=True):
+        for path, found in zip(self.records.files, self._tables, strict=True):
             digest.update(f"{path.name}\0{found}\0".encode(errors="surrogatepass"))
             self._files.add(str(path), found)
         for start in range(0, self._size, BLOCK):
@@ -101,29 +101,42 @@ class SourceContent:
         if not isinstance(self.records, FileSource) or not isinstance(self.records, Sized):
             size = len(self.records) if isinstance(self.records, Sized) else ""
             return _digest(f"{self.fingerprint} {size}")
-        key = f"range {_LAYOUT} {self.fingerprint} {self.records.reading} {start} {stop}"
-        if (noted := self._hashes.noted(key)) is not None:
-            return noted.decode()
-        digest = xxhash.xxh3_128(self._raw(start, stop))
+        digest = xxhash.xxh3_128(self._raw_of(start, stop))
         for first in range(start - start % BLOCK, stop, BLOCK):
             counts, names = self._named(first)
             ends = np.cumsum([0, *counts])
             begin, end = max(0, start - first), min(stop - first, len(counts))
             digest.update(counts[begin:end].tobytes())
             digest.update("".join(self._hashes.of(names[int(ends[begin]) : int(ends[end])])).encode())
-        made = digest.hexdigest()
-        self._hashes.keep(key, made.encode())
-        return made
+        return digest.hexdigest()
 
     @property
     def _size(self) -> int:
         return len(self.records) if isinstance(self.records, Sized) else 0
 
     @cached_property
+    def _tables(self) -> list[str]:
+        """Hashes of the files that hold the records."""
+        return self._hashes.of(self.records.files)
+
+    @cached_property
     def _key(self) -> str:
-        """Names what the files and the way of reading them say of media."""
-        files = self._hashes.of(self.records.files) if self.records.files else [self._raw(0, self._size).hex()]
-        return _digest(f"{_LAYOUT} {self.records.reading} {' '.join(files)}")
+        """Names what the files and the way of reading them say of records, but for their media's content."""
+        found = " ".join(self._tables) if self.records.files else self._raw(0, self._size).hex()
+        return _digest(f"{_LAYOUT} {self.records.reading} {found}")
+
+    def _keep(self, name: str, value: bytes) -> None:
+        """Remembers what was read of the files, unless they were changed meanwhile."""
+        if self._hashes.of(self.records.files) == self._tables:
+            self._hashes.keep(name, value)
+
+    def _raw_of(self, start: int, stop: int) -> bytes:
+        key = f"records {self._key} {start} {stop}"
+        noted = self._hashes.noted(key)
+        if noted is None:
+            noted = self._raw(start, stop)
+            self._keep(key, noted)
+        return noted
 
     def _raw(self, start: int, stop: int) -> bytes:
         digest = xxhash.xxh3_128()
@@ -145,10 +158,10 @@ class SourceContent:
                 named: Iterable[list[str]] = (
                     self.records.named(records.start, records.stop)
                     if hasattr(self.records, "named")
-                    else (files_named(lambda index=index: self.records[index]) for index in records)
+                    else (files_named(partial(self.records.__getitem__, index)) for index in records)
                 )
                 found = _collected(named)
-                self._hashes.keep(key, _packed(*found))
+                self._keep(key, _packed(*found))
             self._block = (start, *found)
         return self._block[1:]
 
@@ -244,9 +257,9 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` without its checksum, if it has one. Raises `ValueError` if it does not fit."""
+    """`content` without its checksum. Raises `ValueError` if it does not fit."""
     plain = {name: value for name, value in content.items() if name != "seal"}
-    if content.get("seal", _seal(plain)) != _seal(plain):
+    if content.get("seal") != _seal(plain):
         raise ValueError("its checksum does not fit what it holds")
     return plain
 

@@ -207,6 +207,8 @@ class FileHashes:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
             self._owner = os.getpid()
+            # what a loss of power damages is found out and hashed again: waiting for the disk would cost more
+            self._connection.execute("PRAGMA synchronous = OFF")
             self._connection.executescript(_SCHEMA)
         return self._connection
 

@@ -57,7 +57,7 @@ def _compare(path: Path, now: dict[str, Any]) -> None:
         problems = [
             f"{label}: {_changes(before[label], found)}"
             for label, found in now.items()
-            if label in before and before[label]["fingerprint"] != found["fingerprint"]
+            if before[label]["fingerprint"] != found["fingerprint"]
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error}); {_ADVICE}") from None

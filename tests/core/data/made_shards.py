@@ -15,7 +15,7 @@ from mio_world import IMAGE, SPEECH, TEXT, VIDEO, FakeCodecs, FakeText
 from mio.core.data.config import DataConfig, GroupConfig, MixtureConfig, PackingConfig, SourceConfig, TemplateConfig
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
-from mio.core.data.shards.store import INDEX, TokenStore, source_folder, write_json
+from mio.core.data.shards.store import TokenIndex, TokenStore, source_folder, write_index
 from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.modality import Codes, Media
@@ -145,8 +145,7 @@ def write(folder: Path, texts: bool = False) -> None:
             checksums.append(writer.write(place / shard_name(number), {})["checksum"])
             if texts:
                 write_text_tokens(place / shard_name(number), FakeText())
-        index = {"records": records, "shard_records": SHARD_RECORDS, "content": "c", "tokenizers": FINGERPRINTS}
-        write_json(place / INDEX, {**index, "failed": 0, "dropped": {}, "shards": checksums})
+        write_index(place, TokenIndex(records, SHARD_RECORDS, "c", FINGERPRINTS, 0, {}, checksums))
     articles = [{"text": words(i, 20 + i * 17 % 90)} if i % 23 != 5 else {"txt": "no text"} for i in range(60)]
     chats = [
         {

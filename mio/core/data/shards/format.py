@@ -111,12 +111,17 @@ def verify(path: Path, hashes: FileHashes | None = None) -> dict[str, Any]:
 
     Raises `DataError` if one is wrong.
     """
+    return read_checked(path, hashes)[0]
+
+
+def read_checked(path: Path, hashes: FileHashes | None = None) -> tuple[dict[str, Any], int]:
+    """As `read_header`, of a shard whose every byte was checked (see `verify`)."""
     header, start = read_header(path)
     try:
         before = State.of(path.stat())
         name = str(path.absolute())
         if hashes is not None and hashes.recall(_CHECKED, {name: before}).get(name) == header["checksum"]:
-            return header
+            return header, start
         now, digest = time.time_ns(), xxhash.xxh3_128()
         with path.open("rb") as file:
             file.seek(start)
@@ -129,7 +134,7 @@ def verify(path: Path, hashes: FileHashes | None = None) -> dict[str, Any]:
         raise DataError(f"{path}: its content is damaged; give `mio tokenize` again")
     if hashes is not None and before == after and before.settled(now):
         hashes.note(_CHECKED, [(name, before, header["checksum"])])
-    return header
+    return header, start
 
 
 def map_arrays(path: Path, header: Mapping[str, Any], start: int) -> dict[str, Array]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mio.core.data.hashing import FileHashes
 from mio.core.data.partial import Failed, Notes, PartialRecord, notes_of
-from mio.core.data.shards.format import map_arrays, read_header, shard_name, verify
+from mio.core.data.shards.format import map_arrays, read_checked, shard_name
 from mio.core.data.shards.shapes import Shape
 from mio.core.data.shards.texts import open_text_tokens
 from mio.core.data.shards.writer import HOLE
@@ -34,8 +34,7 @@ class Shard:
     def __init__(self, path: Path, text: str = "", hashes: FileHashes | None = None) -> None:
         """`hashes` remember which files were checked. Raises `DataError` if the file is no whole shard."""
         self.path = path
-        verify(path, hashes)
-        self.header, start = read_header(path)
+        self.header, start = read_checked(path, hashes)
         if "modalities" not in self.header:
             raise DataError(f"{path}: holds no records, but tokens of texts; give `mio tokenize` again")
         self._arrays = arrays = map_arrays(path, self.header, start)

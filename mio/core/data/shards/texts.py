@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.data.hashing import FileHashes
-from mio.core.data.shards.format import Array, code_dtype, map_arrays, read_header, verify, write_shard
+from mio.core.data.shards.format import Array, code_dtype, map_arrays, read_checked, read_header, verify, write_shard
 from mio.core.errors import DataError
 from mio.core.modality import TextTokenizer, TokenisedText
 
@@ -52,8 +52,7 @@ def open_text_tokens(
     if not path.is_file():
         return None
     try:
-        verify(path, hashes)
-        header, start = read_header(path)
+        header, start = read_checked(path, hashes)
     except DataError:
         return None
     if header.get("shard") != checksum or header.get("tokenizer") != fingerprint:

@@ -46,7 +46,7 @@ FAILED = "failed.jsonl"
 """Beside the shards: every record of which something could not be tokenised, and why."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
     """A source to be tokenised."""
 
@@ -54,8 +54,6 @@ class Job:
     folder: Path
     shard_records: int
     hashes: FileHashes
-    fingerprint: str | None = None
-    """Of the source's content, where another process has found it already."""
 
     @property
     def records(self) -> int | None:
@@ -77,7 +75,7 @@ class Job:
     @cached_property
     def content(self) -> SourceContent:
         """Of the source."""
-        return SourceContent(self.source.records, self.hashes, self.fingerprint)
+        return SourceContent(self.source.records, self.hashes)
 
     def described(self) -> dict[str, Any]:
         """What `source.json` says."""
@@ -96,11 +94,9 @@ class Job:
         return source_digest(self.source.config, self.shard_records)
 
 
-def make_job(
-    root: Path, source: OpenSource, shard_records: int, hashes: FileHashes, fingerprint: str | None = None
-) -> Job:
+def make_job(root: Path, source: OpenSource, shard_records: int, hashes: FileHashes) -> Job:
     """The job of a source, whose shards lie under `root`."""
-    return Job(source, source_folder(root, source.config), shard_records, hashes, fingerprint)
+    return Job(source, source_folder(root, source.config), shard_records, hashes)
 
 
 def claim(job: Job) -> str:
@@ -110,6 +106,9 @@ def claim(job: Job) -> str:
     if shards of another size are there.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
+    for path in job.folder.iterdir():
+        if path.is_dir() and path.suffix:
+            raise DataError(f"{path}: is a folder where a file belongs; delete it and give `mio tokenize` again")
     note, now = "", job.described()
     if (job.folder / SOURCE).is_file():
         try:
@@ -133,7 +132,7 @@ def claim(job: Job) -> str:
 
 def shards_there(job: Job) -> dict[str, State]:
     """The shards of a folder by name, as they are now."""
-    return {path.name: State.of(path.stat()) for path in job.folder.glob(f"*{SUFFIX}")}
+    return {path.name: State.of(path.stat()) for path in job.folder.glob(f"*{SUFFIX}") if path.is_file()}
 
 
 class ShardWorker:
