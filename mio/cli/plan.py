@@ -33,6 +33,8 @@ def plan(
     plugins = manager(plugin)
     stages = chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
     asked = request.resolve(stages[-1].runtime)
+    for stage in stages:
+        plugins.for_recipe(stage).modalities()  # which reads their options
     check_training(stages[-1], plugins.for_recipe(stages[-1]), asked.world)
 
     from mio.core.planning.plan import plan as make
