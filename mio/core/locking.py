@@ -39,6 +39,7 @@ SUMMARY = "summary.json"
 METRICS = "metrics.csv"
 JOURNAL = "journal.csv"
 SKIPPED = "skipped_steps.jsonl"
+SOURCES = "sources.json"
 SAMPLES = "samples"
 CHECKPOINTS = "checkpoints"
 
@@ -177,7 +178,7 @@ def lock_run(
 def records(folder: Path) -> list[str]:
     """Files of a run folder that tell what was, and that nothing is computed from."""
     samples = (f"{SAMPLES}/{path.name}" for path in sorted((folder / SAMPLES).glob("*")) if path.suffix != ".partial")
-    return [name for name in (SUMMARY, METRICS, JOURNAL, SKIPPED, *samples) if (folder / name).is_file()]
+    return [name for name in (SUMMARY, METRICS, JOURNAL, SKIPPED, SOURCES, *samples) if (folder / name).is_file()]
 
 
 def seal_samples(folder: Path) -> None:

@@ -243,7 +243,7 @@ def test_a_resume_that_is_refused_late_leaves_the_folder_as_it_was(unfinished, t
     (unfinished / "checkpoints/step-00000009.partial-earlier").mkdir()
     before = digests(unfinished)
     (tunes / "names.jsonl").write_text('{"text": "do re mi"}\n{"text": "fa"}')
-    with pytest.raises(DataError, match="its data changed"):
+    with pytest.raises(DataError, match="data have changed since it began"):
         fit("train.steps=4")
     assert digests(unfinished) == before
 

@@ -7,7 +7,6 @@ records, by which a shard is kept or made again, and a list of files by which a 
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property, partial
@@ -249,23 +248,6 @@ def told_changes(changes: Sequence[str], most: int = 5) -> str:
     """Changed files in a few words."""
     more = f" and {len(changes) - most:,} more" if len(changes) > most else ""
     return ", ".join(changes[:most]) + more
-
-
-def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with a checksum of itself, by which a file that was cut, damaged or edited is known."""
-    return {**content, "seal": _seal(content)}
-
-
-def unsealed(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` without its checksum. Raises `ValueError` if it does not fit."""
-    plain = {name: value for name, value in content.items() if name != "seal"}
-    if content.get("seal") != _seal(plain):
-        raise ValueError("its checksum does not fit what it holds")
-    return plain
-
-
-def _seal(content: dict[str, Any]) -> str:
-    return _digest(json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":")))[:16]
 
 
 def _digest(text: str) -> str:

@@ -10,14 +10,14 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
-from mio.core.data.contents import FileList, sealed, told_changes, unsealed
+from mio.core.data.contents import FileList, told_changes
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.sources import SourcePlugins, open_sources
 from mio.core.errors import DataError
-from mio.core.files import read_json, write_json
+from mio.core.locking import SOURCES
 from mio.core.schema import Recipe
+from mio.core.sums import read_summed, write_summed
 
-SOURCES = "sources.json"
 _ADVICE = "restore it from a copy, or start a new run with another `name=`"
 
 
@@ -47,19 +47,19 @@ def check_sources(
     if begun:
         _compare(folder / SOURCES, now)
     else:
-        write_json(folder / SOURCES, sealed(now))
+        write_summed(folder / SOURCES, now)
     return dict(tokens.known)
 
 
 def _compare(path: Path, now: dict[str, Any]) -> None:
     try:
-        before = unsealed(read_json(path, _ADVICE))
+        before = read_summed(path, _ADVICE)
         problems = [
             f"{label}: {_changes(before[label], found)}"
             for label, found in now.items()
             if before[label]["fingerprint"] != found["fingerprint"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error}); {_ADVICE}") from None
     if problems:
         raise DataError(

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from mio.core.data import contents
-from mio.core.data.contents import FileList, SourceContent, sealed, unsealed
+from mio.core.data.contents import FileList, SourceContent
 from mio.core.data.hashing import FileHashes
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
@@ -132,13 +132,6 @@ def test_of_many_files_several_share_an_entry(monkeypatch):
         lists.append(FileList.from_json(json.loads(json.dumps(files.to_json()))))
     assert lists[0].changes(lists[1]) == ["one of the 8 files from 32 to 39"]
     assert not lists[0].changes(lists[0])
-
-
-def test_what_is_sealed_is_not_edited_unseen():
-    content = json.loads(json.dumps(sealed({"records": 60, "name": "é"})))
-    assert unsealed(content) == {"records": 60, "name": "é"}
-    with pytest.raises(ValueError, match="checksum"):
-        unsealed({**content, "records": 50})
 
 
 def test_nothing_is_remembered_of_files_that_change_while_they_are_read(captions):

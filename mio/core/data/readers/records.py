@@ -75,7 +75,8 @@ class RowReader:
         folder = Path(options["folder"]) if options.get("folder") else folder
         self._cells = MediaCells(folder, kinds.suffixes)
         told = [(name, made.code_token, made.text) for name, made in sorted(kinds.modalities.items())]
-        self.reading = json.dumps([dict(options), told, str(folder)], sort_keys=True, default=str)
+        called = sorted(kinds.called.items())
+        self.reading = json.dumps([dict(options), told, called, str(folder)], sort_keys=True, default=str)
         """Says how rows are read: with another, they may name other media."""
 
     @cached_property

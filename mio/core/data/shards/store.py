@@ -20,19 +20,17 @@ from typing import Any
 
 from mio.core.codecs import Codecs
 from mio.core.data.config import SourceConfig
-from mio.core.data.contents import FileList, SourceContent, sealed, told_changes, unsealed
+from mio.core.data.contents import FileList, SourceContent, told_changes
 from mio.core.data.hashing import FileHashes
 from mio.core.data.shards.reader import TokenisedSource
 from mio.core.errors import DataError
-from mio.core.files import read_json, write_json
 from mio.core.modality import Source
 from mio.core.plugins import EnabledPlugins
-
-__all__ = ["INDEX", "SOURCE", "TokenIndex", "TokenStore", "open_tokens", "write_json"]
+from mio.core.sums import read_summed, write_summed
 
 SOURCE, FILES, INDEX = "source.json", "files.json", "index.json"
 HASHES = "hashes.sqlite"
-_ADVICE = "delete it and give `mio tokenize` again"
+ADVICE = "delete it and give `mio tokenize` again"
 
 
 @dataclass(frozen=True)
@@ -97,19 +95,9 @@ def refuse_other_tokenizers(where: str, found: Mapping[str, str], wanted: Mappin
             )
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_json(path, sealed(...))` wrote. Raises `DataError` if the file is damaged."""
-    content = read_json(path, _ADVICE)
-    try:
-        # shards that other programs wrote have no seal, and are told by the checksums in the index
-        return unsealed(content) if "seal" in content else content
-    except ValueError as error:
-        raise DataError(f"{path}: is damaged ({error}); {_ADVICE}") from None
-
-
 def write_index(folder: Path, index: TokenIndex) -> None:
     """Marks a folder of shards as complete."""
-    write_json(folder / INDEX, sealed(asdict(index)))
+    write_summed(folder / INDEX, asdict(index))
 
 
 def open_tokens(folder: Path, hashes: FileHashes | None = None) -> tuple[TokenisedSource, TokenIndex] | None:
@@ -119,11 +107,11 @@ def open_tokens(folder: Path, hashes: FileHashes | None = None) -> tuple[Tokenis
     """
     if not (folder / INDEX).is_file():
         return None
-    content = read_sealed(folder / INDEX)
+    content = read_summed(folder / INDEX, ADVICE)
     try:
         index = TokenIndex(**content)
     except TypeError as error:
-        raise DataError(f"{folder / INDEX}: is of another version of mio; {_ADVICE}") from error
+        raise DataError(f"{folder / INDEX}: is of another version of mio; {ADVICE}") from error
     source = TokenisedSource(
         folder, index.records, index.shard_records, index.content, index.shards, index.source, hashes
     )
@@ -173,7 +161,7 @@ class TokenStore:
             return None
         source, index = opened
         if index.source not in ("", source_digest(config, index.shard_records)):
-            raise DataError(f"{label}: {folder / INDEX} is of another source; {_ADVICE}")
+            raise DataError(f"{label}: {folder / INDEX} is of another source; {ADVICE}")
         refuse_other_tokenizers(f"{label}: {folder}", index.tokenizers, self._fingerprints)
         if content is not None:
             self._refuse_changes(label, folder, index, content)
@@ -203,6 +191,6 @@ class TokenStore:
 def changes_since(folder: Path, content: SourceContent) -> list[str]:
     """Files of a source that have changed since it was tokenised; none where nothing tells."""
     try:
-        return FileList.from_json(read_sealed(folder / FILES)).changes(content.files)
+        return FileList.from_json(read_summed(folder / FILES, ADVICE)).changes(content.files)
     except (DataError, KeyError, TypeError, ValueError):
         return []

@@ -15,18 +15,18 @@ from typing import Any
 import xxhash
 
 from mio.core.codecs import Codecs
-from mio.core.data.contents import SourceContent, sealed, told_changes
+from mio.core.data.contents import SourceContent, told_changes
 from mio.core.data.hashing import FileHashes, State
 from mio.core.data.readers.cells import files_named
 from mio.core.data.shards.encode import ShardEncoder
 from mio.core.data.shards.format import SUFFIX, read_header, shard_name, verify
 from mio.core.data.shards.store import (
+    ADVICE,
     FILES,
     INDEX,
     SOURCE,
     TokenIndex,
     changes_since,
-    read_sealed,
     refuse_other_tokenizers,
     source_digest,
     source_folder,
@@ -38,9 +38,10 @@ from mio.core.data.shards.texts import SUFFIX as TEXTS
 from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.sources import OpenSource, StreamedSource, dropping
 from mio.core.errors import DataError, PluginError, UserError
-from mio.core.files import remove_partial, write_json, write_text
+from mio.core.files import remove_partial, write_text
 from mio.core.modality import TEXT, Record, Source
 from mio.core.plugins import EnabledPlugins
+from mio.core.sums import read_summed, write_summed
 
 FAILED = "failed.jsonl"
 """Beside the shards: every record of which something could not be tokenised, and why."""
@@ -112,7 +113,7 @@ def claim(job: Job) -> str:
     note, now = "", job.described()
     if (job.folder / SOURCE).is_file():
         try:
-            before = read_sealed(job.folder / SOURCE)
+            before = read_summed(job.folder / SOURCE, ADVICE)
             if before == now:
                 return ""
             if before["shard_records"] != now["shard_records"]:
@@ -126,7 +127,7 @@ def claim(job: Job) -> str:
         except (DataError, KeyError) as error:
             note = f"{job.source.label}: {job.folder / SOURCE} is damaged and written anew ({error})"
         (job.folder / INDEX).unlink(missing_ok=True)
-    write_json(job.folder / SOURCE, sealed(now))
+    write_summed(job.folder / SOURCE, now)
     return note
 
 
@@ -315,7 +316,7 @@ def finish(job: Job, shards: int) -> TokenIndex:
     )
     lines = [json.dumps({"record": at, "field": field, "reason": reason}) + "\n" for at, field, reason in failed]
     write_text(job.folder / FAILED, "".join(lines))
-    write_json(job.folder / FILES, sealed(content.files.to_json()))
+    write_summed(job.folder / FILES, content.files.to_json())
     write_index(job.folder, index)
     remove_partial(job.folder)
     return index
