@@ -76,7 +76,7 @@ def test_patches_are_declared_as_they_are_encoded(tokenizer, pictures):
     ("options", "message"),
     [
         ({"tokenizer": "vqgan"}, "`vqgan`; known are seed, janus, patch_vq"),
-        ({"tokenizer": "seed", "tokens": "emu"}, "`tokens` is 'emu', must be one of mio, anygpt"),
+        ({"tokenizer": "seed", "tokens": "emu"}, "`tokens` is `emu`, not one of `mio`, `anygpt`"),
         ({"tokenizer": "patch_vq", "pach": 2}, "pach"),
         ({"tokenizer": "seed", "size": 8}, "size"),
         ({"tokenizer": "patch_vq", "size": 9}, "multiple"),

@@ -235,7 +235,7 @@ def test_codes_that_are_no_image(folder, codes):
     [
         ({"size": 100}, "`size` is 100, must be a multiple of 16"),
         ({"size": 0}, "`size` is 0"),
-        ({"dtype": "int8"}, "`dtype` is 'int8', must be one of float32"),
+        ({"dtype": "int8"}, "`dtype` is `int8`, not one of `float32`"),
         ({"steps": 3}, "has no option `steps`"),
         ({}, "set `checkpoint` to its folder; `hf download deepseek-community/Janus-Pro-1B"),
         ({"device": "tpux"}, "which torch does not know"),

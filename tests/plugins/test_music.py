@@ -133,9 +133,9 @@ def test_five_seconds_are_a_thousand_tokens_in_the_order_of_anygpt(codec):
     [
         ({"seconds": 5}, "has no option `seconds`; did you mean `max_seconds`\\?; it has checkpoint, max_seconds"),
         ({"max_seconds": 0}, "`max_seconds` is 0"),
-        ({"too_long": "split"}, "`too_long` is 'split', must be one of error, truncate"),
-        ({"tokens": "gpt"}, "`tokens` is 'gpt', must be one of mio, anygpt"),
-        ({"dtype": "int8"}, "`dtype` is 'int8', must be one of float32, bf16, fp16"),
+        ({"too_long": "split"}, "`too_long` is `split`, not one of `error`, `truncate`"),
+        ({"tokens": "gpt"}, "`tokens` is `gpt`, not one of `mio`, `anygpt`"),
+        ({"dtype": "int8"}, "`dtype` is `int8`, not one of `float32`, `bf16`, `fp16`"),
     ],
 )
 def test_wrong_options(options, message):

@@ -436,7 +436,7 @@ def test_the_plugin_offers_it(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "`dtype` is 'int8', must be one of float32, bf16, fp16"),
+        ({"dtype": "int8"}, "`dtype` is `int8`, not one of `float32`, `bf16`, `fp16`"),
         ({"resize": "nearest"}, "`resize`"),
         ({"batch_size": 0}, "`batch_size` is 0"),
         ({"steps": 0}, "`steps` is 0"),

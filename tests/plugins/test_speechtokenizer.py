@@ -411,9 +411,9 @@ def test_configurations_that_are_none(models, tmp_path):
     [
         ({"codebooks": 0}, "`codebooks` is 0"),
         ({"codebooks": "4"}, "`codebooks` must be a whole number, not the text '4'"),
-        ({"dtype": "int8"}, "`dtype` is 'int8', must be one of float32, bf16, fp16"),
-        ({"too_long": "split"}, "`too_long` is 'split', must be one of error, truncate"),
-        ({"tokens": "gpt"}, "`tokens` is 'gpt', must be one of mio, anygpt"),
+        ({"dtype": "int8"}, "`dtype` is `int8`, not one of `float32`, `bf16`, `fp16`"),
+        ({"too_long": "split"}, "`too_long` is `split`, not one of `error`, `truncate`"),
+        ({"tokens": "gpt"}, "`tokens` is `gpt`, not one of `mio`, `anygpt`"),
     ],
 )
 def test_wrong_options(options, message):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mio import UserError, number
+from mio import UserError, number, one_of
 
 TOKENS = {
     "mio": ("<image>", "</image>", "<img{}>"),
@@ -21,15 +20,8 @@ DTYPES = ("float32", "bf16", "fp16")
 class ImageOptions:
     """Options of every tokenizer."""
 
-    tokens: str = "mio"
+    tokens: str = one_of("mio", *TOKENS)
     """Strings of the tokens: `mio` (`<image>`, `</image>`, `<img0>`) or `anygpt` (`<soim>`, `<eoim>`, `<👀0>`)."""
-
-    def __post_init__(self) -> None:
-        self._one_of("tokens", tuple(TOKENS))
-
-    def _one_of(self, name: str, known: Sequence[str]) -> None:
-        if getattr(self, name) not in known:
-            raise UserError(f"plugins.image: `{name}` is {getattr(self, name)!r}, must be one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +39,8 @@ class PatchOptions(ImageOptions):
     """Smallest side in pixels of files written; smaller images are enlarged by a whole factor."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patch < 1 or self.size < self.patch or self.size % self.patch:
+        if self.size % self.patch:
             raise UserError(f"plugins.image: `size` {self.size} must be a multiple of `patch` {self.patch}")
-        if self.codebook_size < 2:
-            raise UserError(f"plugins.image: `codebook_size` is {self.codebook_size}, must be at least 2")
         if self.channels not in (1, 3):
             raise UserError(f"plugins.image: `channels` is {self.channels}, must be 1 or 3")
 
@@ -75,18 +64,16 @@ class JanusOptions(ImageOptions):
     checkpoint: str = ""
     """Folder of deepseek-community/Janus-Pro-1B or another Janus in the layout of transformers, of which only the
     image tokenizer is read, or of a `JanusVQVAE` alone: `config.json` and safetensors, whole or in shards."""
-    size: int = number(384, 1, 4096)
+    size: int = number(384, JANUS_PATCH, 4096)
     """Side in pixels of the square that is cut from the middle of every image: `(size / 16)^2` codes. Janus's."""
     device: str = "auto"
     """`auto`: the GPU if there is one; otherwise as torch names it: `cpu`, `cuda:1`. Data workers only use `cpu`."""
-    dtype: str = "float32"
+    dtype: str = one_of("float32", *DTYPES)
     """Of the networks: `float32`, `bf16` or `fp16`. The codebook is always searched in float32."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.size, int) or self.size < JANUS_PATCH or self.size % JANUS_PATCH:
-            raise UserError(f"plugins.image: `size` is {self.size!r}, must be a multiple of {JANUS_PATCH}")
-        self._one_of("dtype", DTYPES)
+        if self.size % JANUS_PATCH:
+            raise UserError(f"plugins.image: `size` is {self.size}, must be a multiple of {JANUS_PATCH}")
 
     @property
     def codebook_size(self) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, media, number, read_options
+from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, media, number, one_of, read_options
 
 if TYPE_CHECKING:
     from mio import Detokenizer, Tokenizer
@@ -57,30 +57,17 @@ class MusicOptions:
     """Folder of facebook/encodec_32khz: `config.json` and `model.safetensors`."""
     max_seconds: float = number(5.0, 1 / FRAME_RATE, 86_400)
     """Longest clip; AnyGPT's."""
-    too_long: str = "error"
+    too_long: str = one_of("error", "error", "truncate")
     """What becomes of a longer clip: `error` (the record is skipped and counted) or `truncate` (its beginning is kept).
     The filter `music_max_seconds` drops it beforehand."""
     layout: str = "frame_major"
     """`frame_major` (AnyGPT), `codebook_major` or `delayed` (MusicGen)."""
-    tokens: str = "mio"
+    tokens: str = one_of("mio", *TOKENS)
     """Strings of the tokens: `mio` (`<music>`, `</music>`, `<music0>`) or `anygpt` (`<somu>`, `<eomu>`, `<🎶0>`)."""
     device: str = "cpu"
     """As torch names it: `cpu`, `cuda`, `cuda:1`. Data workers can only use `cpu`."""
-    dtype: str = "float32"
+    dtype: str = one_of("float32", "float32", "bf16", "fp16")
     """Of the networks: `float32`, `bf16` or `fp16`. Codebooks are searched in float32."""
-
-    def __post_init__(self) -> None:
-        seconds = self.max_seconds
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= FRAME_RATE * seconds <= 2e9:
-            raise UserError(f"plugins.music: `max_seconds` is {seconds!r}, must be {1 / FRAME_RATE} to 4e7")
-        for name, known in (
-            ("too_long", ("error", "truncate")),
-            ("tokens", tuple(TOKENS)),
-            ("dtype", ("float32", "bf16", "fp16")),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                raise UserError(f"plugins.music: `{name}` is {value!r}, must be one of {', '.join(known)}")
 
     @property
     def frames(self) -> Frames:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mio import Frames, UserError, media, number, read_options
+from mio import Frames, UserError, media, number, one_of, read_options
 
 FRAME_RATE = 50
 """Frames per second of all tokenizers."""
@@ -19,10 +19,8 @@ TOKENS = {
 }
 """Begin, end and code tokens by convention: MIO's, and those of AnyGPT (arXiv 2402.12226)."""
 
-TOO_LONG = ("error", "truncate")
 CODES = 1024
 """Codes of each level of SpeechTokenizer."""
-DTYPES = ("float32", "bf16", "fp16")
 
 WEIGHTS = ("SpeechTokenizer.pt", "ckpt.dev")
 CONFIG = "config.json"
@@ -40,22 +38,15 @@ class SpeechOptions:
 
     max_seconds: float = number(15.0, 1 / FRAME_RATE, 86_400)
     """Longest speech."""
-    too_long: str = "error"
+    too_long: str = one_of("error", "error", "truncate")
     """What becomes of a longer item: `error` (the record is skipped and counted; the filter `max_seconds` drops it
     beforehand, as MIO does) or `truncate` (its beginning is kept)."""
     layout: str = "codebook_major"
     """`codebook_major` (MIO), `frame_major` or `delayed`; with one codebook always `flat`."""
     views: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Codebooks of speech that is read (`understand`, default the first) and written (`generate`, default all)."""
-    tokens: str = "mio"
+    tokens: str = one_of("mio", *TOKENS)
     """Strings of the tokens: `mio` (`<spch>`, `</spch>`, `<spch0>`) or `anygpt` (`<sosp>`, `<eosp>`)."""
-
-    def __post_init__(self) -> None:
-        seconds = self.max_seconds
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= FRAME_RATE * seconds <= 2e9:
-            raise UserError(f"plugins.speech: `max_seconds` is {seconds!r}, must be {1 / FRAME_RATE} to 4e7")
-        self._one_of("too_long", TOO_LONG)
-        self._one_of("tokens", tuple(TOKENS))
 
     @property
     def frames(self) -> Frames:
@@ -74,15 +65,6 @@ class SpeechOptions:
             filter_name="max_seconds",
         )
 
-    def _one_of(self, name: str, known: Sequence[str]) -> None:
-        if getattr(self, name) not in known:
-            raise UserError(f"plugins.speech: `{name}` is {getattr(self, name)!r}, must be one of {', '.join(known)}")
-
-    def _whole(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"plugins.speech: `{name}` is {value!r}, must be a whole number of {least} or more")
-
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedOptions(SpeechOptions):
@@ -99,13 +81,8 @@ class PretrainedOptions(SpeechOptions):
     """Levels that are kept, of eight: 4 (MIO), 1 (AnyGPT, which leaves the others to a detokenizer of its own)."""
     device: str = "cpu"
     """As torch names it: `cpu`, `cuda`, `cuda:1`. Data workers can only use `cpu`."""
-    dtype: str = "float32"
+    dtype: str = one_of("float32", "float32", "bf16", "fp16")
     """Of the networks: `float32`, `bf16` or `fp16`. Codebooks are searched in float32."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._whole("codebooks", 1)
-        self._one_of("dtype", DTYPES)
 
     @property
     def books(self) -> tuple[int, ...]:
@@ -151,10 +128,6 @@ class MelOptions(SpeechOptions):
     codebooks: int = number(4, 1, 64)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self._whole("rate", 4000)
-        self._whole("codebook_size", 2)
-        self._whole("codebooks", 1)
         if self.rate % (4 * FRAME_RATE):
             raise UserError(f"plugins.speech: `rate` is {self.rate}, must be a multiple of {4 * FRAME_RATE}")
 

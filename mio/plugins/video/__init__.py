@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, number, read_options
+from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, number, one_of, read_options
 
 if TYPE_CHECKING:
     from mio import Detokenizer, Splitter
@@ -32,7 +32,6 @@ TEMPLATES = {
 }
 
 
-FRAMES = ("uniform", "scenes")
 MOST_FPS = 100
 """Frames per second of a GIF, which counts hundredths of a second."""
 
@@ -45,31 +44,21 @@ class VideoOptions:
     """Fewest frames of a video."""
     max_frames: int = number(8, 1, 100_000)
     """Most frames of a video; of a longer one, so many are chosen at even distances. MIO's WebVid clips have 4 to 8."""
-    frames: str = "uniform"
+    frames: str = one_of("uniform", "uniform", "scenes")
     """Which frames of files: `uniform`, at even distances in time, or `scenes`, the middle of each scene that
     PySceneDetect finds (MIO's key frames; needs `mio[video]`), filled up to `min_frames` at even distances."""
     max_side: int = number(512, 1, 16_384)
     """Longer side in pixels that frames of files are shrunk to while they are read."""
-    fps: float = number(2.0, 0.001, 1000)
+    fps: float = number(2.0, 0.001, MOST_FPS)
     """Frames per second of files written."""
     save_side: int = number(128, 1, 16_384)
     """Smallest side in pixels of files written; smaller frames are enlarged by a whole factor."""
 
     def __post_init__(self) -> None:
-        if self.frames not in FRAMES:
-            raise UserError(f"plugins.video: `frames` is `{self.frames}`, must be one of {', '.join(FRAMES)}")
-        for name in ("min_frames", "max_frames", "max_side", "save_side"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise UserError(f"plugins.video: `{name}` is {value!r}, must be a whole number")
-        if isinstance(self.fps, bool) or not isinstance(self.fps, int | float) or not 0 < self.fps <= MOST_FPS:
-            raise UserError(f"plugins.video: `fps` is {self.fps!r}, must be a number above 0, at most {MOST_FPS}")
-        if not 1 <= self.min_frames <= self.max_frames:
+        if self.min_frames > self.max_frames:
             raise UserError(
-                f"plugins.video: needs 1 <= min_frames <= max_frames, has {self.min_frames} and {self.max_frames}"
+                f"plugins.video: `min_frames` is {self.min_frames}, must be at most `max_frames`, {self.max_frames}"
             )
-        if self.max_side < 1 or self.save_side < 1:
-            raise UserError("plugins.video: `max_side` and `save_side` must be positive")
 
 
 def _options(options: Mapping[str, Any]) -> VideoOptions:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mio import UserError, number
+from mio import UserError, number, one_of
 from mio.plugins.image.options import DTYPES, ImageOptions
 
 QUANTIZER = "seed_quantizer.pt"
@@ -14,8 +14,6 @@ VISION = "eva_vit_g.pth"
 UNCLIP = "stable-diffusion-2-1-unclip"
 FOLDER = "seed-tokenizer-2"
 """Folder of the tokenizer inside the model repositories of MIO."""
-
-RESIZES = ("bicubic", "bilinear")
 
 SOURCES = {
     QUANTIZER: f"`hf download AILab-CVC/seed-tokenizer-2 {QUANTIZER} --local-dir DIR` gets it",
@@ -45,12 +43,12 @@ class SeedOptions(ImageOptions):
     superfluous is an error otherwise, since it may mean another architecture."""
     device: str = "auto"
     """`auto`: the GPU if there is one; otherwise as torch names it, `cpu`, `cuda:1`."""
-    dtype: str = "float32"
+    dtype: str = one_of("float32", *DTYPES)
     """Of the networks: `float32`, `bf16`, or `fp16` as in the published code on a GPU. Codes are always searched, and
     embedded again, in float32."""
     batch_size: int = number(1, 1, 4096)
     """Images per forward pass. Smaller batches are filled up, so that kernels, and with them codes, stay the same."""
-    resize: str = "bicubic"
+    resize: str = one_of("bicubic", "bicubic", "bilinear")
     """How an image is brought to 224 x 224, its aspect ratio not kept: `bicubic` (`ImageTokenizer.processor` of the
     published code) or `bilinear` (its `get_transform`)."""
     mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073)
@@ -67,14 +65,8 @@ class SeedOptions(ImageOptions):
     """Of the noise that unCLIP starts from: the same codes give the same image."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name in ("ignore_keys", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._one_of("dtype", DTYPES)
-        self._one_of("resize", RESIZES)
-        for name in ("batch_size", "steps"):
-            if getattr(self, name) < 1:
-                raise _wrong(f"`{name}` is {getattr(self, name)}, must be at least 1")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise _wrong("`mean` and `std` must be three numbers each, those of `std` above 0")
 
