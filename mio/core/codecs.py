@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mio.core.errors import DataError, PluginError, UserError
+from mio.core.files import regular_file
 from mio.core.modality import (
     TEXT,
     CodeArray,
@@ -192,8 +193,7 @@ class Codecs:
         module = self._plugins.datamodule(media.modality)
         if module is None or module.read is None:
             raise PluginError(f"no plugin reads files of `{media.modality}`")
-        if not media.data.is_file():
-            raise DataError(f"{media.data}: no such file")
+        regular_file(media.data)
         try:
             data = module.read(media.data)
         except UserError:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ PARTIAL = ".partial"
 _OTHERS = 24 * 3600
 """Seconds after which a partial file of another machine's counts as left behind."""
 _LARGEST_JSON = 256 << 20
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -81,6 +83,22 @@ def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = 
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=default) + "\n")
 
 
+def regular_file(path: Path, where: str = "") -> os.stat_result:
+    """The state of a file that is there. Raises `DataError`, which begins with `where` or the path, for anything else:
+    a pipe or device might never end."""
+    where = where or str(path)
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:  # no path holds a NUL
+        if isinstance(error, OSError) and error.errno not in _GONE:
+            raise DataError(f"{where}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{where}: no such file") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+        raise DataError(f"{where}: is {kind}, not a file")
+    return found
+
+
 def read_json(path: Path, advice: str) -> dict[str, Any]:
     """The object that a JSON file holds.
 
@@ -95,7 +113,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
             raise DataError(f"{path}: no such file; {advice}")
         if path.stat().st_size > _LARGEST_JSON:
             raise DataError(f"{path}: is damaged (over {_LARGEST_JSON >> 20} MiB); {advice}")
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys, parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise DataError(f"{path}: is damaged ({error}); {advice}") from None
     if not isinstance(content, dict):
@@ -161,7 +179,8 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for `json.loads`. Raises `ValueError` where a key occurs twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

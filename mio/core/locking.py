@@ -48,7 +48,6 @@ MEANING = (RECIPE, VOCABULARY, f"{TOKENIZERS}/{FINGERPRINTS}")
 
 LOCKED_PACKAGES = ("torch", "lightning", "numpy", "datasets", "tokenizers", "safetensors")
 
-_KEYS = ("recipe", "seed", "mio", "python", "packages", "plugins", "vocabulary", "tokenizers")
 _VERSIONS = ("mio", "python", "packages", "plugins")
 
 

@@ -19,6 +19,11 @@ def plain(text: str) -> str:
     return _ACTING.sub(lambda found: _escape(found[0]), text)
 
 
+def printable(text: Any) -> str:
+    """The text within one line: as `plain`, and so is every other character that is not shown, line feeds too."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))
+
+
 def json_text(content: Any, indent: int | None = None) -> str:
     """JSON for a terminal: the same content, with such characters as `\\u009b`."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -278,12 +278,11 @@ class Vocabulary:
 
 
 def _sound(block: Block) -> Block:
-    numbers, texts = (block.start, block.size, block.first), (block.name, block.owner, block.kind, block.pattern)
-    if not all(type(number) is int and number >= 0 for number in numbers) or not all(
-        isinstance(text, str) for text in texts
-    ):
+    wanted = get_type_hints(Block)
+    right = all(type(value) is wanted[name] for name, value in asdict(block).items())
+    if not right or min(block.start, block.size, block.first) < 0:
         raise TypeError(f"block {block.name!r} has values of the wrong type")
-    if block.kind not in ("text", "special", "codes") or not block.size or type(block.absent) is not bool:
+    if block.kind not in ("text", "special", "codes") or not block.size:
         raise TypeError(f"block {block.name!r} is none of text, special and codes, or empty")
     if block.kind == "codes" and not re.fullmatch(r".+/codebook\d{1,6}", block.name, re.DOTALL):
         raise TypeError(f"block {block.name!r} is no codebook")

@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mio.core.files import regular_file
+
 if TYPE_CHECKING:
     from mio.media.containers import container, opened
     from mio.media.samples import SoundRules
@@ -27,6 +29,7 @@ __all__ = [
     "container",
     "opened",
     "read_sound",
+    "regular_file",
     "sound_seconds",
 ]
 

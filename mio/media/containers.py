@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mio.core.errors import DataError
+from mio.core.files import regular_file
 from mio.media.structure import missing
 
 
@@ -20,20 +20,15 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     Raises `DataError` if it is not there, cannot be read, is empty, or is no regular file: a pipe or device might never
     end.
     """
+    size = regular_file(path).st_size
+    if not size:
+        raise DataError(f"{path}: the file is empty")
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
-            raise DataError(f"{path}: is {kind}, not a file")
-        if not found.st_size:
-            raise DataError(f"{path}: the file is empty")
         file = path.open("rb")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     with file:
-        yield file, found.st_size
+        yield file, size
 
 
 _FARTHEST = 1 << 42

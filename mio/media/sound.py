@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.errors import DataError
+from mio.core.files import regular_file
 from mio.media import mpeg
 from mio.media.containers import Nameless, demuxed, opened, told
 from mio.media.structure import UNENDED, caf_frames, missing, pages, sphere_end, wave64_end, wave_data
@@ -103,10 +104,7 @@ def sound_seconds(path: Path, most: float) -> float:
 
     Raises `DataError` as `read_sound` does. The lengths of some thousand files are remembered.
     """
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        raise DataError(f"{path}: no such file") from None
+    found = regular_file(path)
     return _counted(path, found.st_size, found.st_mtime_ns, most)
 
 

@@ -22,6 +22,7 @@ _PARTS = 1 << 18
 """Chunks of a file that are looked at: zeros would be many of no length."""
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_Order = Literal["little", "big"]
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -70,16 +71,24 @@ def _boxes(file: BinaryIO, size: int) -> str:
 # --- RIFF and its relatives: AVI, WAV, AIFF, AU, Wave64, CAF
 
 
-def _avi(file: BinaryIO, size: int) -> str:
-    place = 0
-    while place + 8 <= size:
-        head = _at(file, place, 8)
-        length = int.from_bytes(head[4:], "little")
-        if head[:4] != b"RIFF" or length == 0 or length >= UNKNOWN:
+def _chunks(file: BinaryIO, place: int, size: int, order: _Order, wide: int = 4) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, beginning and length of the content of each chunk from `place` on. Lengths of 8 bytes have a sign."""
+    for _ in range(_PARTS):
+        begin = place + 4 + wide
+        if begin > size:
             break
-        if place + 8 + length > size + 1:
-            return _beyond("its RIFF chunk", length, size - place - 8)
-        place += 8 + length + length % 2
+        head = _at(file, place, 4 + wide)
+        length = int.from_bytes(head[4:], order, signed=wide == 8)
+        yield head[:4], begin, length
+        place = begin + max(0, length) + (length % 2 if wide == 4 else 0)
+
+
+def _avi(file: BinaryIO, size: int) -> str:
+    for kind, begin, length in _chunks(file, 0, size, "little"):
+        if kind != b"RIFF" or length == 0 or length >= UNKNOWN:
+            break
+        if begin + length > size + 1:
+            return _beyond("its RIFF chunk", length, size - begin)
     return ""
 
 
@@ -97,37 +106,28 @@ class WaveData:
 def wave_data(file: BinaryIO, size: int) -> WaveData | None:
     """The `data` chunk of a RIFF, RIFX, RF64 or BW64 file; None if there is none."""
     head = _at(file, 0, 12)
-    order: Literal["little", "big"] = "big" if head[:4] == b"RIFX" else "little"
-    riff, place, large, codec = int.from_bytes(head[4:8], order) + 8, 12, None, 0
-    for _ in range(_PARTS):
-        if place + 8 > size:
-            break
-        chunk = _at(file, place, 24)
-        kind, length = chunk[:4], int.from_bytes(chunk[4:8], order)
+    order: _Order = "big" if head[:4] == b"RIFX" else "little"
+    riff, large, codec = int.from_bytes(head[4:8], order) + 8, None, 0
+    for kind, begin, length in _chunks(file, 12, size, order):
         if kind == b"fmt ":
-            codec = int.from_bytes(chunk[8:10], order)
+            codec = int.from_bytes(_at(file, begin, 2), order)
         if kind == b"ds64":
-            large = int.from_bytes(chunk[16:24], "little")
+            large = int.from_bytes(_at(file, begin + 8, 8), "little")
         if kind == b"data":
-            begin = place + 8
             if large is not None and length == 0xFFFFFFFF:
                 return WaveData(begin, large if 0 < large < 1 << 62 else None, codec)
             if length >= UNKNOWN > size - begin:
                 return WaveData(begin, None, codec)
             # either nothing was entered when the recording ended, or there is nothing but further chunks
-            streamed = length == 0 and size > begin and abs(riff - size) > 1 and not _chunks(file, begin, size, order)
+            streamed = length == 0 and size > begin and abs(riff - size) > 1 and not _chunked(file, begin, size, order)
             return WaveData(begin, None if streamed else length, codec)
-        place += 8 + length + length % 2
     return None
 
 
-def _chunks(file: BinaryIO, place: int, size: int, order: Literal["little", "big"]) -> bool:
+def _chunked(file: BinaryIO, place: int, size: int, order: _Order) -> bool:
     """Whether what is left of a file is a number of chunks."""
-    for _ in range(_PARTS):
-        if place + 8 > size:
-            break
-        length = int.from_bytes(_at(file, place + 4, 4), order)
-        place += 8 + length + length % 2
+    for _, begin, length in _chunks(file, place, size, order):
+        place = begin + length + length % 2
     return place == size
 
 
@@ -139,21 +139,15 @@ def _wave(file: BinaryIO, size: int) -> str:
 
 
 def _aiff(file: BinaryIO, size: int) -> str:
-    place = 12
-    for _ in range(_PARTS):
-        if place + 8 > size:
-            break
-        head = _at(file, place, 8)
-        length = int.from_bytes(head[4:], "big")
-        if head[:4] == b"SSND" and length < UNKNOWN and place + 8 + length > size:
-            return _beyond("its `SSND` chunk", length, size - place - 8)
-        place += 8 + length + length % 2
+    for kind, begin, length in _chunks(file, 12, size, "big"):
+        if kind == b"SSND" and length < UNKNOWN and begin + length > size:
+            return _beyond("its `SSND` chunk", length, size - begin)
     return ""
 
 
 def _au(file: BinaryIO, size: int) -> str:
     head = _at(file, 0, 12)
-    order: Literal["little", "big"] = "big" if head[:4] == b".snd" else "little"
+    order: _Order = "big" if head[:4] == b".snd" else "little"
     begin, length = int.from_bytes(head[4:8], order), int.from_bytes(head[8:12], order)
     return _beyond("its content", length, size - begin) if length < UNKNOWN and begin + length > size else ""
 
@@ -194,30 +188,19 @@ def _sphere(file: BinaryIO, size: int) -> str:
 
 
 def _caf(file: BinaryIO, size: int) -> str:
-    place = 8
-    for _ in range(_PARTS):
-        if place + 12 > size:
-            break
-        head = _at(file, place, 12)
-        length = int.from_bytes(head[4:], "big", signed=True)
+    for kind, begin, length in _chunks(file, 8, size, "big", 8):
         if length < 0:
             break
-        if head[:4] in _CAF and place + 12 + length > size:
-            return _beyond(f"its `{head[:4].decode()}` chunk", length, size - place - 12)
-        place += 12 + length
+        if kind in _CAF and begin + length > size:
+            return _beyond(f"its `{kind.decode()}` chunk", length, size - begin)
     return ""
 
 
 def caf_frames(file: BinaryIO, size: int) -> int | None:
     """Samples of a CAF file whose packets are of different sizes; None for others."""
-    place = 8
-    for _ in range(_PARTS):
-        if place + 12 > size:
-            break
-        head = _at(file, place, 28)
-        if head[:4] == b"pakt":
-            return int.from_bytes(head[20:28], "big")
-        place += 12 + max(0, int.from_bytes(head[4:12], "big", signed=True))
+    for kind, begin, _ in _chunks(file, 8, size, "big", 8):
+        if kind == b"pakt":
+            return int.from_bytes(_at(file, begin + 8, 8), "big")
     return None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mio.core.errors import UserError
+from mio.core.files import regular_file
 from mio.core.modality import Media, Modality, Value
 from mio.core.suggest import nearest
 
@@ -27,8 +28,7 @@ def parse_prompt(prompt: str, modalities: Mapping[str, Modality]) -> list[Value]
             raise UserError(
                 f"prompt: no modality `{name}` in this run{nearest(name, known)}; it has {', '.join(known)}"
             )
-        if not file.is_file():
-            raise UserError(f"prompt: {file}: no such file")
+        regular_file(file, f"prompt: {file}")
         if found.start() > end:
             values.append(prompt[end : found.start()])
         values.append(Media(name, file, key=str(file.resolve())))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio import DataError, Media, Record, number, read_options
+from mio import DataError, Media, Record, media, number, read_options
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 """Files of other endings are read if they are of one of `FORMATS`; `.gif` is a video where nothing says what it is."""
@@ -172,12 +171,7 @@ def _turn(image: Any) -> None:
 
 def _opened(path: Path) -> Any:
     """An image whose header was read."""
-    try:
-        kind = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no such file") from error
-    if not stat.S_ISREG(kind):  # opening a pipe would wait for ever
-        raise DataError(f"{path}: not an image that can be read: a folder, pipe or device")
+    media.regular_file(path)
     try:
         return _checked(path, path)
     except ValueError:

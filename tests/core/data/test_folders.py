@@ -213,7 +213,7 @@ def test_hidden_files_are_no_records_and_links_are_followed(tmp_path):
     cat, dog, pipe = records(tmp_path / "all")
     assert cat == {"sketch": "a.skt", "name": "a", "label": "cats"}
     assert dog == {"sketch": "d.skt", "name": "d", "label": "dogs"}
-    assert "pipe.skt: is a folder, pipe or device" in pipe
+    assert "pipe.skt: is a pipe or device" in pipe
 
 
 def test_an_ending_that_two_modalities_read_has_to_be_told():

@@ -185,7 +185,7 @@ def test_cells_of_media_that_hold_none_say_so(folder, value, words):
 
 def test_a_named_pipe_is_refused_and_not_waited_for(folder):
     os.mkfifo(folder / "pipe.skt")
-    with pytest.raises(DataError, match=r"pipe\.skt: is a folder, pipe or device"):
+    with pytest.raises(DataError, match=r"pipe\.skt: is a pipe or device"):
         opened(folder, {"sketch": "pipe.skt"})[0]
 
 

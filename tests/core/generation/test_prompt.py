@@ -42,7 +42,7 @@ def test_text_without_media_is_one_piece_whatever_braces_it_has(text):
         ("{imag:a.png}", "no modality `imag` in this run; did you mean `image`"),
         ("{text:a.png}", "no modality `text` in this run"),
         ("{image:b.png}", "b.png: no such file"),
-        ("{image:.}", "no such file"),
+        ("{image:.}", "is a folder, not a file"),
         ("", "it is empty"),
     ],
 )

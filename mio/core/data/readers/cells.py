@@ -7,7 +7,6 @@ import binascii
 import hashlib
 import mimetypes
 import re
-import stat
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,10 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from mio.core.data.readers.json_values import article, kind, printable
+from mio.core.data.readers.json_values import article, kind
 from mio.core.data.readers.spill import spill
 from mio.core.errors import DataError
+from mio.core.files import regular_file
 from mio.core.modality import Media
+from mio.core.terminal import printable
 
 PLACES = ("bytes", "path", "url", "data", "file")
 """Keys of objects that hold media."""
@@ -105,12 +106,7 @@ def media_file(modality: str, path: Path, where: str) -> Media:
     if (named := _NAMED.get()) is not None:
         named.append(str(path))
         return Media(modality, path, key=str(path))
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        raise DataError(f"{where}: {shown(path)}: no such file") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise DataError(f"{where}: {shown(path)}: is a folder, pipe or device, not a file")
+    found = regular_file(path, f"{where}: {shown(path)}")
     # the same key means the same codes, so a file that is replaced gets another key
     return Media(modality, path, key=f"{path}#{found.st_size}-{found.st_mtime_ns}")
 

@@ -20,10 +20,11 @@ from typing import Any
 from mio.core.chat import CONTENT, ROLE, SWITCHES, WEIGHT, role_of, turn_weight
 from mio.core.data.readers.cells import PLACES, MediaCells, empty
 from mio.core.data.readers.coded import CodedText
-from mio.core.data.readers.json_values import check_text, kind, printable, text_of
+from mio.core.data.readers.json_values import article, check_text, kind, text_of
 from mio.core.errors import DataError
 from mio.core.modality import TEXT, Codes, Media, Value
 from mio.core.suggest import nearest
+from mio.core.terminal import printable
 
 COLUMNS = ("messages", "conversations", "conversation")
 """Columns that hold a conversation, if their content is a list."""
@@ -144,7 +145,7 @@ class Conversations:
             return value
         if isinstance(value, str | dict):
             return [value]
-        raise DataError(f"{where} must be a string or a list of parts, this is a {kind(value)}")
+        raise DataError(f"{where} must be a string or a list of parts, this is {article(kind(value))}")
 
     def _part(self, part: Any, where: str, unknown: dict[str, None]) -> str | _Slot | Media | Codes:
         if isinstance(part, str):

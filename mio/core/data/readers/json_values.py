@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from mio.core.errors import DataError
+from mio.core.files import unique_keys
 
 _DIGITS = 4000
 """Digits up to which whole numbers become numbers: Python makes none of more than 4,300."""
@@ -37,7 +38,7 @@ def parse_json(content: bytes | str, where: str) -> Any:
     """
     try:
         text = content.decode(json.detect_encoding(content)) if isinstance(content, bytes) else content
-        return json.loads(text, object_pairs_hook=_unique, parse_int=_whole)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_int=_whole)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: not valid JSON: no {error.encoding} ({error.reason} at byte {error.start})"
@@ -92,21 +93,5 @@ def article(noun: str) -> str:
     return noun if noun in ("bytes", "null") else f"a {noun}"
 
 
-def printable(text: Any) -> str:
-    """Text for messages: characters that a terminal would not show as they are, and halves of pairs, spelled out."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in str(text)
-    )
-
-
 def _whole(digits: str) -> int | str:
     return int(digits) if len(digits) <= _DIGITS else digits
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key `{twice}` occurs twice")
-    return found

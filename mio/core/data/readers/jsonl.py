@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.data.contents import fingerprint_of
-from mio.core.data.readers.json_values import kind, parse_json
+from mio.core.data.readers.json_values import article, kind, parse_json
 from mio.core.data.readers.records import Kinds, RowReader, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
@@ -76,7 +76,7 @@ class JsonLines:
             line = file.read(stop - start)
         content = parse_json(line, where)
         if not isinstance(content, dict):
-            raise DataError(f"{where}: a record is a JSON object, this is a {kind(content)}")
+            raise DataError(f"{where}: a record is a JSON object, this is {article(kind(content))}")
         return self._rows.record(content, where)
 
 

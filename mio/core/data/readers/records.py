@@ -16,7 +16,7 @@ from mio.core.data.partial import Failed, Notes, PartialRecord
 from mio.core.data.readers.cells import MediaCells, empty
 from mio.core.data.readers.coded import CodedText
 from mio.core.data.readers.conversations import COLUMNS, Beside, Conversations
-from mio.core.data.readers.json_values import kind, text_of
+from mio.core.data.readers.json_values import article, kind, text_of
 from mio.core.errors import DataError, RecipeError
 from mio.core.modality import TEXT, Codes, Modality, Record, Value
 
@@ -224,7 +224,7 @@ class RowReader:
         lists = {column: row.get(column) for column in self._aligned}
         for column, cells in lists.items():
             if not isinstance(cells, list):
-                raise DataError(f"{where}: `{column}` must be a list, this is a {kind(cells)}")
+                raise DataError(f"{where}: `{column}` must be a list, this is {article(kind(cells))}")
         if len({len(cells) for cells in lists.values() if cells is not None}) > 1:
             raise DataError(f"{where}: {', '.join(f'`{column}`' for column in lists)} differ in length")
         parts: list[Value] = []

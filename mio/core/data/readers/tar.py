@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mio.core.data.readers.json_values import printable
 from mio.core.errors import DataError
+from mio.core.terminal import printable
 
 BLOCK = 512
 MAX_SPARSE = 1 << 30

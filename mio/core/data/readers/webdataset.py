@@ -15,10 +15,11 @@ from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers import tar
 from mio.core.data.readers.cells import files_named
 from mio.core.data.readers.endings import Endings
-from mio.core.data.readers.json_values import parse_json, printable
+from mio.core.data.readers.json_values import parse_json
 from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError
 from mio.core.modality import Record
+from mio.core.terminal import printable
 
 _TEXT = ("txt", "text", "caption", "transcript", "cls")
 _OTHERS_WORK = ("__MACOSX", ".ipynb_checkpoints")
