@@ -62,9 +62,8 @@ class PretrainedTokenizer:
         self.fingerprint = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
         self._tokenizer = _opened(path, definition.content)
         for token in definition.content["added_tokens"]:
-            if (
-                self._tokenizer.token_to_id(token["content"]) != token["id"]
-            ):  # the library numbers them anew after a gap
+            # the library numbers them anew after a gap
+            if self._tokenizer.token_to_id(token["content"]) != token["id"]:
                 raise UserError(
                     f"plugins.text.tokenizer: {path}: its ids have a gap before {token['id']} ({token['content']}); "
                     "a `size` that leaves out what comes after the gap may help"
