@@ -94,8 +94,9 @@ def compare(folder: Path, run: str) -> Any:
     from mio.core.data.journal import compare as beside
     from mio.core.data.journal import read
     from mio.core.data.loader import MioDataModule
+    from mio.core.locking import JOURNAL
     from mio.core.plugins import PluginManager
-    from mio.core.run import JOURNAL, Run
+    from mio.core.run import Run
 
     before = Path.cwd()
     os.chdir(folder)

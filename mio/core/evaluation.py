@@ -22,10 +22,10 @@ from mio.core.generation.engine import answer_room, generate_tokens
 from mio.core.generation.grammar import need_of
 from mio.core.generation.sampling import SEEDS
 from mio.core.judging import ceilings, owned, task_records, verdicts
-from mio.core.locking import seal_samples
+from mio.core.locking import SAMPLES, seal_samples
 from mio.core.modality import TEXT, Answer, CodeArray, Media, Record, Task
 from mio.core.parsing import parse_tokens
-from mio.core.run import SAMPLES, Run
+from mio.core.run import Run
 from mio.core.suggest import nearest
 from mio.core.templates import CompiledTemplate, to_document
 

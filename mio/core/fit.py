@@ -21,7 +21,7 @@ from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
 from mio.core.data.provenance import check_sources
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
-from mio.core.errors import UserError, VocabularyError
+from mio.core.errors import UserError
 from mio.core.evaluation import evaluate, results_table
 from mio.core.files import write_text
 from mio.core.locking import (
@@ -36,9 +36,10 @@ from mio.core.locking import (
     Lock,
     check_run,
     lock_run,
+    same_vocabulary,
     versions,
 )
-from mio.core.plugins import EnabledPlugins, PluginManager
+from mio.core.plugins import PluginManager
 from mio.core.ranks import Ranks
 from mio.core.recipe import chain, diff, fingerprint, load_resolved, starting_folder, to_yaml
 from mio.core.recipe_check import check
@@ -184,7 +185,7 @@ def fit_stage(
         if not ranks.first:
             prepare()  # finds them
     if goes_on:
-        vocabulary = ranks.together(lambda: same_vocabulary(folder, codecs, plugins))
+        vocabulary = ranks.together(lambda: same_vocabulary(folder, codecs.text, plugins))
     else:
         base = parent.vocabulary if parent else None
         vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=base)
@@ -233,23 +234,6 @@ def fit_stage(
         "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
     }
     ranks.once(lambda: finish(recipe, run_folder, manager, summary, start, console))
-
-
-def same_vocabulary(folder: Path, codecs: Codecs, plugins: EnabledPlugins) -> Vocabulary:
-    """The vocabulary of a run that goes on. Raises `VocabularyError` if the plugins at hand make another one."""
-    saved = Vocabulary.load(folder / VOCABULARY)
-    advice = f"use those that {LOCK} names, or start a new run from its result"
-    try:
-        vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=saved)
-    except VocabularyError as error:
-        raise VocabularyError(f"{folder}: the run was made with another vocabulary: {error}; {advice}") from error
-    if vocabulary.fingerprint != saved.fingerprint:
-        new = ", ".join(f"`{block.name}`" for block in vocabulary.blocks[len(saved.blocks) :])
-        raise VocabularyError(
-            f"{folder}: the run was made with another vocabulary: the plugins at hand, or their options, declare {new} "
-            f"too; {advice}"
-        )
-    return vocabulary
 
 
 def finish(

@@ -21,7 +21,7 @@ import mio
 from mio.core.checkpoints.format import INDEX, latest
 from mio.core.codecs import FINGERPRINTS, Codecs, check_tokenizers, save_record, tokenizer_record
 from mio.core.discovery import Candidate
-from mio.core.errors import DataError, UserError
+from mio.core.errors import DataError, UserError, VocabularyError
 from mio.core.files import locked
 from mio.core.modality import TEXT, TextTokenizer, Trainable
 from mio.core.plugins import EnabledPlugins, PluginManager
@@ -42,6 +42,7 @@ SKIPPED = "skipped_steps.jsonl"
 SOURCES = "sources.json"
 SAMPLES = "samples"
 CHECKPOINTS = "checkpoints"
+PLACES = "places"
 
 MEANING = (RECIPE, VOCABULARY, f"{TOKENIZERS}/{FINGERPRINTS}")
 """Files that say what weights mean."""
@@ -297,6 +298,21 @@ def _check_meaning(folder: Path, lock: Lock) -> None:
             )
 
 
+def same_vocabulary(folder: Path, text: TextTokenizer, plugins: EnabledPlugins) -> Vocabulary:
+    """The vocabulary of a run folder. Raises `VocabularyError` if the plugins at hand make another one of it."""
+    saved = Vocabulary.load(folder / VOCABULARY)
+    told = f"{folder / VOCABULARY}: the run was made with another vocabulary"
+    advice = f"use the versions and options that {LOCK} and {RECIPE} name, or start a new run from its result"
+    try:
+        vocabulary = Vocabulary.build(text, plugins.modalities(), base=saved)
+    except VocabularyError as error:
+        raise VocabularyError(f"{told}: {error}; {advice}") from error
+    if vocabulary.fingerprint != saved.fingerprint:
+        new = ", ".join(f"`{block.name}`" for block in vocabulary.blocks[len(saved.blocks) :])
+        raise VocabularyError(f"{told}: the plugins at hand declare what the run does not have: {new}; {advice}")
+    return vocabulary
+
+
 def take_as_it_is(folder: Path, manager: PluginManager) -> list[str]:
     """Writes a new lock for a run folder, which then counts as it is; returns what differs from the lock before.
 
@@ -308,10 +324,7 @@ def take_as_it_is(folder: Path, manager: PluginManager) -> list[str]:
         codecs = Codecs(plugins)
         codecs.attach(folder / TOKENIZERS, trusted=True)
         save_record(folder / TOKENIZERS, codecs.fingerprints())
-        saved = Vocabulary.load(folder / VOCABULARY)
-        vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=saved)
-        if vocabulary.fingerprint != saved.fingerprint:
-            raise UserError(f"{folder / VOCABULARY}: is another vocabulary than that of the plugins in {RECIPE}")
+        vocabulary = same_vocabulary(folder, codecs.text, plugins)
         lock = resolved(recipe, plugins, vocabulary, codecs.fingerprints())
         try:
             before = Lock.read(folder)

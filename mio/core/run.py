@@ -12,23 +12,19 @@ import torch
 from mio.core.checkpoints.format import latest
 from mio.core.checkpoints.reading import Checkpoint
 from mio.core.codecs import Codecs
-from mio.core.errors import UserError, VocabularyError
+from mio.core.errors import UserError
 from mio.core.files import read_json
 from mio.core.generation.grammar import Grammar
 from mio.core.locking import (
     CHECKPOINTS,
-    JOURNAL,
-    LOCK,
-    METRICS,
     RECIPE,
-    SAMPLES,
-    SKIPPED,
     SUMMARY,
     TOKENIZERS,
     VOCABULARY,
     WEIGHTS,
     check_run,
     other_versions,
+    same_vocabulary,
     versions,
     warn,
 )
@@ -40,24 +36,6 @@ from mio.core.templates import CHAT
 from mio.core.transformer.model import Transformer
 from mio.core.vocabulary import Vocabulary
 from mio.core.weights import CheckpointWeights, SavedWeights
-
-__all__ = [
-    "CHECKPOINTS",
-    "JOURNAL",
-    "LOCK",
-    "METRICS",
-    "PLACES",
-    "RECIPE",
-    "SAMPLES",
-    "SKIPPED",
-    "SUMMARY",
-    "TOKENIZERS",
-    "VOCABULARY",
-    "WEIGHTS",
-    "Run",
-]
-
-PLACES = "places"
 
 
 class Run:
@@ -110,16 +88,8 @@ class Run:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """As the run has it. Raises `VocabularyError` where the plugins declare what it does not have."""
-        saved = Vocabulary.load(self.folder / VOCABULARY)
-        vocabulary = Vocabulary.build(self.codecs.text, self.plugins.modalities(), base=saved)
-        if vocabulary.fingerprint != saved.fingerprint:
-            new = ", ".join(f"`{block.name}`" for block in vocabulary.blocks[len(saved.blocks) :])
-            raise VocabularyError(
-                f"{self.folder / VOCABULARY}: the plugins at hand declare what the run does not have: {new}; use the "
-                f"versions of them that {LOCK} names, or start a new stage from the run"
-            )
-        return vocabulary
+        """As the run has it. Raises `VocabularyError` where the plugins at hand make another one."""
+        return same_vocabulary(self.folder, self.codecs.text, self.plugins)
 
     @cached_property
     def codecs(self) -> Codecs:

@@ -28,12 +28,13 @@ from mio.core.errors import Interrupted, UserError
 from mio.core.events import Events
 from mio.core.guards import STOP
 from mio.core.heap import keep_freed_memory
+from mio.core.locking import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
 from mio.core.metrics_csv import MetricsCSV
 from mio.core.module import MioModule
 from mio.core.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.ranks import Ranks
 from mio.core.recipe import transformer_config
-from mio.core.run import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED, Run
+from mio.core.run import Run
 from mio.core.run_folder import RunFolder
 from mio.core.schema import Recipe
 from mio.core.strategy import ManyDevices, OneDevice
@@ -74,11 +75,10 @@ def train(
     """
     quieten_lightning()
     kind = device_type(recipe.runtime.accelerator)
-    many = ranks.size > 1 or kind == "cuda"
     if kind == "cpu":
         keep_freed_memory()
     with ranks.training(recipe.name, kind):
-        return _train(recipe, folder, plugins, vocabulary, data, parent, ranks, console, held, kind, many)
+        return _train(recipe, folder, plugins, vocabulary, data, parent, ranks, console, held, kind)
 
 
 def device_type(accelerator: str) -> str:
@@ -105,9 +105,9 @@ def _train(
     console: Console,
     held: RunFolder | None,
     kind: str,
-    many: bool,
 ) -> Trained:
     runtime = recipe.runtime
+    many = ranks.size > 1 or kind == "cuda"
     device = torch.device(kind, ranks.local_rank) if kind == "cuda" else torch.device(kind)
     mesh = device_mesh(runtime, ranks.size, ranks.local_size, kind) if many else None
     rows: dict[str, Any] = {}

@@ -28,12 +28,11 @@ from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.weights import KEEP, as_stored, check_shapes, chosen_dtype, store
 from mio.core.exchange.writing import OWN, STAGE_FILES
 from mio.core.files import read_json, write_json
-from mio.core.locking import check_run, lock_run
+from mio.core.locking import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, check_run, lock_run
 from mio.core.modality import TEXT
 from mio.core.plugins import PluginManager
 from mio.core.recipe import compose, load_resolved, to_yaml, transformer_config
 from mio.core.rows import migrate_rows
-from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.schema import Recipe
 from mio.core.transformer.config import TransformerConfig
 from mio.core.transformer.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys

@@ -24,9 +24,10 @@ from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokenizer_files import write_tokenizer
 from mio.core.exchange.weights import KEEP, check_finite, export_plan, skeleton, theirs_of
 from mio.core.files import read_json, write_json
+from mio.core.locking import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
 from mio.core.modality import Trainable
 from mio.core.recipe import transformer_config
-from mio.core.run import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, Run
+from mio.core.run import Run
 from mio.core.schema import Recipe
 from mio.core.templates import CHAT
 from mio.core.transformer.huggingface_config import config_to_huggingface

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mio.core.errors import UserError
+from mio.core.locking import VOCABULARY
 from mio.core.modality import TEXT, TextTokenizer
 from mio.core.plugins import EnabledPlugins, PluginManager
 from mio.core.recipe import starting_folder
-from mio.core.run import VOCABULARY
 from mio.core.schema import Recipe
 from mio.core.vocabulary import Specials, Vocabulary
 

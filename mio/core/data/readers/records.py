@@ -221,14 +221,14 @@ class RowReader:
             raise DataError(f"{where}: {error}") from None
 
     def _side_by_side(self, row: Mapping[str, Any], where: str) -> list[Value]:
-        lists = {column: row.get(column) for column in self._aligned}
+        lists: dict[str, Any] = {column: row.get(column) for column in self._aligned}
         for column, cells in lists.items():
             if not isinstance(cells, list):
                 raise DataError(f"{where}: `{column}` must be a list, this is {article(kind(cells))}")
-        if len({len(cells) for cells in lists.values() if cells is not None}) > 1:
+        if len({len(cells) for cells in lists.values()}) > 1:
             raise DataError(f"{where}: {', '.join(f'`{column}`' for column in lists)} differ in length")
         parts: list[Value] = []
-        for cells in zip(*(lists[column] or () for column in self._aligned), strict=True):
+        for cells in zip(*lists.values(), strict=True):
             for (column, modality), cell in zip(self._aligned.items(), cells, strict=True):
                 if cell is not None and cell != "":
                     parts.append(self._value(modality, cell, f"{where}: `{column}`"))
