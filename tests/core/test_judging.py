@@ -42,10 +42,9 @@ def judged(given, answers=ANSWERS):
         torch.tensor([True, False, True, True]),
         torch.tensor([1.0, 0.0, 1.0, 1.0]),
         [np.bool_(True), 0, Fraction(1), np.float32(1)],
-        (value for value in (True, False, True, True)),
+        pytest.param((value for value in (True, False, True, True)), id="generator"),
         {0: True, 1: False, 2: True, 3: True}.values(),
     ],
-    ids=str,
 )
 def test_truth_values_and_numbers_of_any_kind(given):
     assert judged(given) == {0: 1.0, 1: 0.0, 2: 1.0, 3: 1.0}
@@ -60,7 +59,7 @@ def test_numbers_between_are_shares_and_places_are_those_of_the_answers():
     [
         ([True], "returned 1 values, not one truth value or number from 0 to 1 for each of 4 answers"),
         ([True] * 5, "more than 4 values"),
-        (iter(lambda: True, None), "more than 4 values"),
+        pytest.param(iter(lambda: True, None), "more than 4 values", id="endless"),
         ([], "0 values"),
         (None, "returned None"),
         (True, "returned True"),

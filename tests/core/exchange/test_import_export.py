@@ -13,7 +13,7 @@ from repositories import FAMILIES, make_model, train_sentencepiece, write_bpe, w
 from safetensors.torch import load_file, save_file
 
 from mio.core.chat import chat_document
-from mio.core.checkpoints.reading import latest
+from mio.core.checkpoints.format import latest
 from mio.core.checkpoints.writing import CheckpointWriter
 from mio.core.errors import UserError
 from mio.core.exchange.reading import import_folder
