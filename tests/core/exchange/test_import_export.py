@@ -61,14 +61,15 @@ def source(family, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def media_run(tmp_path_factory, manager):
     """A run with media blocks as training would leave it, random weights; one block belongs to an absent plugin."""
-    from mio.core.codecs import Codecs
+    from mio.core.codecs import Codecs, save_record
+    from mio.core.locking import lock_run
     from mio.core.module import MioModule
     from mio.core.recipe import compose, to_yaml, transformer_config
     from mio.core.vocabulary import Vocabulary
     from mio.core.weights import save_weights
 
     folder = tmp_path_factory.mktemp("runs") / "media"
-    folder.mkdir()
+    (folder / "tokenizers").mkdir(parents=True)
     (folder.parent / "media.yaml").write_text(MEDIA)
     recipe = compose([str(folder.parent / "media.yaml")], [], manager)
     plugins = manager.for_recipe(recipe)
@@ -82,8 +83,10 @@ def media_run(tmp_path_factory, manager):
     with torch.no_grad():
         module.transformer.embedding.weight.mul_(10)
     save_weights(module.transformer, folder)
-    write_json(folder / "recipe.lock", {"tokenizers": {"text": Codecs(plugins).text.fingerprint}})
     write_json(folder / "summary.json", {})
+    fingerprints = {"text": Codecs(plugins).text.fingerprint}
+    save_record(folder / "tokenizers", fingerprints)
+    lock_run(folder, recipe, plugins, grown, fingerprints)
     run = Run(folder, manager)
     run.__dict__["codecs"] = Codecs(run.plugins)  # the patch tokenizer is not trained, and not needed here
     return run
@@ -253,8 +256,8 @@ def test_padding_and_absent_blocks_are_never_generated(media_run, tmp_path):
 def test_a_checkpoint_is_exported_where_it_is_named(media_run, tmp_path, manager):
     """Of a run that is not finished, and with the checkpoint's weights, not the run's."""
     folder = tmp_path / "runs/unfinished"
-    folder.mkdir(parents=True)
-    for file in ("recipe.yaml", "recipe.lock", "vocabulary.json"):
+    (folder / "tokenizers").mkdir(parents=True)
+    for file in ("recipe.yaml", "recipe.lock", "vocabulary.json", "tokenizers/tokenizers.json"):
         shutil.copyfile(media_run.folder / file, folder / file)
     weights = {f"model.{name}": tensor * 2 for name, tensor in media_run.weights().items()}
     writer = CheckpointWriter(folder / "checkpoints")
@@ -426,7 +429,7 @@ class TestMistakes:
         with pytest.raises(UserError, match=r"runs/media exists already; give another `--name`"):
             import_folder(exported, [], [], manager)
         (exported / OWN / "vocabulary.json").write_text("{}")
-        with pytest.raises(UserError, match="no vocabulary file"):
+        with pytest.raises(UserError, match=r"vocabulary\.json: is not what the run wrote"):
             import_folder(exported, [], [], manager, name="other")
         assert [path.name for path in (tmp_path / "runs").iterdir()] == ["media"]
 
