@@ -15,18 +15,20 @@ import importlib
 import json
 import pkgutil
 import random
+import shutil
 import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mio.core.errors import UserError
 
+T = TypeVar("T")
 KINDS = Path(__file__).parent / "replay_kinds"
 
 
@@ -43,6 +45,15 @@ class Variant:
     readable: bool | None = True
     """Whether the oracle can read it: then a refusal is counted as `refused_readable`. False: nothing but a refusal is
     right. None: either will do, as long as what is read is right."""
+
+
+def in_turn(scenarios: Sequence[T], folder: Path) -> Iterator[tuple[int, T, Path]]:
+    """Endless rounds over all scenarios: number, scenario, and a folder of its own, which is removed behind it."""
+    for number, scenario in enumerate(cycle(scenarios)):
+        place = folder / f"{number}"
+        place.mkdir()
+        yield number, scenario, place
+        shutil.rmtree(place)
 
 
 def judge(variant: Variant) -> tuple[str, str]:

@@ -7,14 +7,12 @@ import io
 import json
 import os
 import random
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from replays import Variant
+from replays import Variant, in_turn
 
 from mio.core.data.partial import notes_of
 from mio.core.data.readers import open_reader
@@ -97,11 +95,8 @@ def as_csv(rows: list[list[str]], end: str = "\n", quoting: int = csv.QUOTE_MINI
 
 def variants(folder: Path, random: random.Random) -> Iterator[Variant]:
     """Endless rounds over all scenarios, with other sizes and texts."""
-    for number, scenario in enumerate(cycle(SCENARIOS)):
-        place = folder / f"{number}"
-        place.mkdir()
+    for _, scenario, place in in_turn(SCENARIOS, folder):
         yield from scenario(place, random)
-        shutil.rmtree(place)
 
 
 def csv_tables(folder: Path, chance: random.Random) -> Iterator[Variant]:

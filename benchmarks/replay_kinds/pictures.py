@@ -6,18 +6,16 @@ from __future__ import annotations
 import io
 import os
 import random
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
-from replays import Variant
+from replays import Variant, in_turn
 
 from mio.plugins.image import files
 
@@ -127,11 +125,8 @@ def made(folder: Path, name: str, content: bytes, right: Callable[[Any], str], r
 
 def variants(folder: Path, random: random.Random) -> Iterator[Variant]:
     """Endless rounds over all scenarios, with other sizes and samples."""
-    for number, scenario in enumerate(cycle(SCENARIOS)):
-        place = folder / f"{number}"
-        place.mkdir()
+    for _, scenario, place in in_turn(SCENARIOS, folder):
         yield from scenario(place, np.random.default_rng(random.getrandbits(32)))
-        shutil.rmtree(place)
 
 
 def sides(chance: np.random.Generator) -> tuple[int, int]:

@@ -6,16 +6,14 @@ import datetime
 import decimal
 import io
 import random
-import shutil
 from collections.abc import Callable, Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from replays import Variant
+from replays import Variant, in_turn
 
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
@@ -81,11 +79,8 @@ def stream(table: pa.Table, batch: int) -> tuple[bytes, list[int]]:
 def variants(folder: Path, random: random.Random) -> Iterator[Variant]:
     """Endless rounds over all scenarios, with other sizes, texts and encodings."""
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
-    for number, scenario in enumerate(cycle(SCENARIOS)):
-        place = folder / f"{number}"
-        place.mkdir()
+    for _, scenario, place in in_turn(SCENARIOS, folder):
         yield from scenario(place, random)
-        shutil.rmtree(place)
 
 
 def types(folder: Path, chance: random.Random) -> Iterator[Variant]:

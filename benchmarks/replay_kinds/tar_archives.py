@@ -11,11 +11,10 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from replays import Variant
+from replays import Variant, in_turn
 
 from mio.core.data.partial import notes_of
 from mio.core.data.readers import open_reader
@@ -101,12 +100,8 @@ def same(wanted: list[dict[str, Any]]) -> Callable[[Any], str]:
 
 def variants(folder: Path, random: random.Random) -> Iterator[Variant]:
     """Endless rounds over all scenarios, with other sizes, names and places."""
-    for number, scenario in enumerate(cycle(SCENARIOS)):
-        form = list(FORMATS)[number % len(FORMATS)]
-        place = folder / f"{number}"
-        place.mkdir()
-        yield from scenario(place, random, form)
-        shutil.rmtree(place)
+    for number, scenario, place in in_turn(SCENARIOS, folder):
+        yield from scenario(place, random, list(FORMATS)[number % len(FORMATS)])
 
 
 def whole(folder: Path, chance: random.Random, form: str) -> Iterator[Variant]:
