@@ -62,3 +62,18 @@ def made_plan(groups, *, unit="tokens", context=256, window=64, too_long="trunca
             found.append(Leaf(group, *[*name.split(":"), ""][:2], ratio * share / total))
     mixture = MixtureConfig(unit=unit, ratios={group: ratio for group, (ratio, _) in groups.items()})
     return Plan(found, streams, mixture, PackingConfig(context=context, window=window, too_long=too_long)), streams
+
+
+def farthest(leaves, counts, unit="tokens"):
+    """Positions of the group, source or direction that is farthest from its share of what the level above was given;
+    groups of rows have no share of positions."""
+    most = 0.0
+    for depth in range(1 if unit == "rows" else 0, 3):
+        for above in {leaf[:depth] for leaf in leaves}:
+            own = [i for i, leaf in enumerate(leaves) if leaf[:depth] == above]
+            total, shares = sum(counts[i] for i in own), sum(leaves[i].share for i in own)
+            for name in {leaves[i][depth] for i in own}:
+                below = [i for i in own if leaves[i][depth] == name]
+                asked = total * sum(leaves[i].share for i in below) / shares
+                most = max(most, abs(sum(counts[i] for i in below) - asked))
+    return most

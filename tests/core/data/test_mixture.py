@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_streams import farthest
 
 from mio.core.data.config import DataConfig, GroupConfig, MixtureConfig, SourceConfig
 from mio.core.data.mixture import Leaf, Mixture, RowSchedule, leaves
@@ -67,20 +68,6 @@ def made_leaves(draw, most=20):
                 share = ratio * draw.choice([1, 1, 2, 30]) / directions
                 found.append(Leaf(f"g{group}", f"s{source}", f"d{direction}" if directions > 1 else "", share))
     return found[:most]
-
-
-def farthest(found, counts):
-    """Largest distance of a group, source or direction from its share of what the level above it was given."""
-    most = 0.0
-    for depth in range(3):
-        for above in {leaf[:depth] for leaf in found}:
-            own = [index for index, leaf in enumerate(found) if leaf[:depth] == above]
-            total, share = sum(counts[i] for i in own), sum(found[i].share for i in own)
-            for name in {found[i][depth] for i in own}:
-                below = [i for i in own if found[i][depth] == name]
-                asked = total * sum(found[i].share for i in below) / share
-                most = max(most, abs(sum(counts[i] for i in below) - asked))
-    return most
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_streams import made_plan
+from made_streams import farthest, made_plan
 
 from mio.core.data.ledger import group_shares, ledger
 from mio.core.data.plan import Changes
@@ -77,20 +77,6 @@ def test_emitted_token_shares_are_exact_though_the_pool_holds_documents_back():
         assert abs(target - achieved) < 0.001
 
 
-def off_by(leaves, emitted, unit):
-    """Positions that the shares are off by at most: of groups (where they share positions), sources and directions."""
-    most = 0.0
-    for depth in range(1 if unit == "rows" else 0, 3):
-        for above in {leaf[:depth] for leaf in leaves}:
-            own = [i for i, leaf in enumerate(leaves) if leaf[:depth] == above]
-            total, shares = sum(emitted[i] for i in own), sum(leaves[i].share for i in own)
-            for name in {leaves[i][depth] for i in own}:
-                below = [i for i in own if leaves[i][depth] == name]
-                asked = total * sum(leaves[i].share for i in below) / shares
-                most = max(most, abs(sum(emitted[i] for i in below) - asked))
-    return most
-
-
 @pytest.mark.parametrize("unit", ["tokens", "rows"])
 def test_two_directions_of_documents_of_nearly_one_length_share_equally(unit):
     """Nine documents fill a row: those of 28 fill it better than those of 27."""
@@ -137,7 +123,7 @@ def test_no_share_is_ever_off_by_more_than_a_row(seed):
         row = plan.next_row()
         for entry in row:
             emitted[entry.leaf] += entry.length
-        assert off_by(plan.leaves, emitted, unit) <= context + 1e-6
+        assert farthest(plan.leaves, emitted, unit) <= context + 1e-6
         rows[plan.leaves[row[0].leaf].group] += 1
         for group, ratio in plan.identity["ratios"].items():
             asked = count * ratio / sum(plan.identity["ratios"].values())
