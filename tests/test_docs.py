@@ -210,20 +210,22 @@ def test_every_invariant_names_tests_that_exist():
 
 
 def test_the_run_folder_is_listed_as_it_is_written():
-    from mio.core import run
+    from mio.core import locking
 
     listed = section("docs/architecture.md", "## Life of a run")
     names = (
-        run.RECIPE,
-        run.LOCK,
-        run.VOCABULARY,
-        run.TOKENIZERS,
-        run.WEIGHTS,
-        run.SUMMARY,
-        run.CHECKPOINTS,
-        run.JOURNAL,
-        run.SKIPPED,
-        run.SAMPLES,
+        locking.RECIPE,
+        locking.LOCK,
+        locking.VOCABULARY,
+        locking.TOKENIZERS,
+        locking.WEIGHTS,
+        locking.SUMMARY,
+        locking.CHECKPOINTS,
+        locking.JOURNAL,
+        locking.SKIPPED,
+        locking.SAMPLES,
+        locking.SOURCES,
+        locking.METRICS,
     )
     assert not [name for name in names if f"`{name}" not in listed]
 

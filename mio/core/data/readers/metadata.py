@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mio.core.data.readers.arrow_files import one_line
 from mio.core.data.readers.json_values import article, kind, parse_json
 from mio.core.errors import DataError
 
@@ -150,7 +151,6 @@ def _parquet(table: Path) -> Iterator[Line]:
             raise DataError(f"{table}: has no column `{FILE}`; its columns are {', '.join(map(repr, names))}")
         rows = content.read().to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{table}: is no whole Parquet file: {reason}") from error
+        raise DataError(f"{table}: is no whole Parquet file: {one_line(error)}") from error
     for number, row in enumerate(rows, 1):
         yield Line(f"{table}: row {number}", row)
