@@ -189,6 +189,31 @@ def test_a_source_that_is_gone_is_read_from_its_shards_and_one_that_changed_is_r
     batches(recipe="tunes.yaml")
 
 
+def test_shards_do_not_stand_for_a_source_that_was_damaged_since(tunes):
+    run(recipe="tunes.yaml")
+    (tunes / "names.jsonl").write_text("[")  # the beginning of a list
+    with pytest.raises(DataError, match=r"names\.jsonl: "):
+        batches(recipe="tunes.yaml")
+    (tunes / "names.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"names\.jsonl: holds no records"):
+        batches(recipe="tunes.yaml")
+
+
+def test_what_of_the_files_is_no_record_is_told_from_shards_too(small, capsys):
+    (small / "pictures").mkdir()
+    for index in range(4):
+        (small / f"{index}.png").rename(small / "pictures" / f"{index}.png")
+    table = [{"file_name": f"{index}.png", "caption": "a picture"} for index in range(2)]
+    (small / "pictures" / "metadata.jsonl").write_text("\n".join(map(json.dumps, table)))
+    source = {"dataset": "folder", "options": {"path": "pictures"}, "templates": "image_text"}
+    only = ("mixture.ratios.more=0", f"data.groups.pairs.sources={{_replace_: true, captions: {json.dumps(source)}}}")
+    run(*only)
+    assert app.run(["fit", "small.yaml", *only, "train.steps=1"]) == 0
+    told = capsys.readouterr().out
+    assert "read from tokens: pairs/captions" in told
+    assert "pairs/captions: 2 media files without a line in a table" in told
+
+
 def test_codes_of_another_tokenizer_are_refused(small, capsys):
     run()
     (small / "small.yaml").write_text(SMALL.replace("codebook_size: 16", "codebook_size: 32"))

@@ -224,10 +224,10 @@ class FileList:
 
     def changes(self, now: FileList) -> list[str]:
         """Names of files that differ between this and `now`, with a word on what became of them where it is known."""
-        if len(self.entries) == len(now.entries) and self.together == now.together:
+        before, after = ({entry[0]: entry for entry in entries} for entries in (self.entries, now.entries))
+        if len(self.entries) == len(now.entries) and self.together == now.together and not before.keys() & after.keys():
             # by place, so that a folder that was moved as a whole still tells which of its files changed
             return [_told(new) for old, new in zip(self.entries, now.entries, strict=True) if old[3] != new[3]]
-        before, after = ({entry[0]: entry for entry in entries} for entries in (self.entries, now.entries))
         changed = [_told(after[name]) for name in before if name in after and before[name][3] != after[name][3]]
         changed += [f"{name} (new)" for name in after if name not in before]
         return changed + [f"{name} (no longer read)" for name in before if name not in after]

@@ -13,7 +13,7 @@ from mio.core.data.checks import check_source
 from mio.core.data.config import SourceConfig
 from mio.core.data.mixture import Leaf, leaves, read_sources
 from mio.core.data.order import derive_seed
-from mio.core.data.readers import READERS, open_reader
+from mio.core.data.readers import READERS, at_hand, open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.data.shards.reader import dropped
 from mio.core.data.streams import DocumentRenderer, Memory, RecordStream
@@ -105,8 +105,10 @@ def open_sources(
             except RecipeError as error:
                 problems += [f"`{where}`: {problem}" for problem in error.problems]
                 continue
-            except DataError as error:  # shards may be all that is at hand
-                missing = error
+            except DataError as error:
+                if tokens is None or at_hand(source.options):
+                    raise  # shards would be of what the files were before they were damaged
+                missing = error  # shards may be all that is at hand
             found = tokens.find(label, source, raw) if tokens else None
             records = found or raw
             if records is None:

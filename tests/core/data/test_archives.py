@@ -141,6 +141,13 @@ def test_of_several_files_of_a_modality_the_plain_one_counts_and_columns_name_th
     assert contents(walk, columns={"50.skt": "sketch"}) == [{"sketch": b"b"}]
 
 
+def test_a_file_whose_ending_means_text_is_media_where_the_options_say_so(tmp_path):
+    path = written(tmp_path / "a.tar", [("1.txt", b"a.skt"), ("1.json", b'{"words": "w"}')])
+    assert contents(path, columns={"txt": "sketch", "words": "words"}) == [{"sketch": b"a.skt", "words": "w"}]
+    assert contents(path, fields={"txt": "sketch"}) == [{"txt": b"a.skt", "words": "w"}]
+    assert contents(path) == [{"txt": "a.skt", "words": "w"}]
+
+
 def test_patterns_leave_hidden_files_out(tmp_path):
     for name in ("a.tar", "b.tar"):
         written(tmp_path / name)

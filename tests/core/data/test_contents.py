@@ -146,3 +146,12 @@ def test_nothing_is_remembered_of_files_that_change_while_they_are_read(captions
     assert digests(disturbed) != right
     table.write_text(whole)
     assert digests(content_of(hashes=hashes)) == right
+
+
+def test_files_that_changed_places_or_names_are_told_by_their_names():
+    before = FileList([("a", "a", 1, "1"), ("b", "b", 1, "2"), ("c", "c", 1, "3")])
+    assert before.changes(FileList([("b", "b", 1, "2"), ("a", "a", 1, "4"), ("c", "c", 1, "3")])) == ["a"]
+    renamed = FileList([("a", "a", 1, "1"), ("x", "x", 1, "2"), ("c", "c", 1, "3")])
+    assert before.changes(renamed) == ["x (new)", "b (no longer read)"]
+    moved = FileList([(f"else/{name}", f"else/{name}", 1, digest) for name, digest in zip("abc", "143", strict=True)])
+    assert before.changes(moved) == ["else/b"]

@@ -223,6 +223,24 @@ def test_one_json_list_is_read_as_lines_are(folder, indent, begin):
     assert reader.locate(1).endswith("data.json: record 2")
 
 
+@pytest.mark.parametrize("records", [1, 2, 3])
+@pytest.mark.parametrize(
+    "form", ["[{}\n]", "[\n{}\n]", "[{}]", "\n[{}\r\n]\n"], ids=["end apart", "ends apart", "together", "blanks"]
+)
+@pytest.mark.parametrize("comma", [",\n", ",", "\n,", ", \r\n"])
+def test_a_list_is_one_wherever_its_lines_break(folder, records, form, comma):
+    rows = [{"a": f"{index}"} for index in range(records)]
+    (folder / "data.json").write_text(form.format(comma.join(map(json.dumps, rows))))
+    reader = open_reader("jsonl", "train", {"path": str(folder / "data.json")}, KINDS)
+    assert [reader[i] for i in range(len(reader))] == rows
+
+
+def test_lines_after_a_first_one_that_is_no_record_are_read(folder):
+    reader = opened(folder, b"[1, 2]", {"a": "x"}, b" \t ", {"a": "y"}, b"  ")
+    assert [reader.locate(i).rsplit(":", 1)[1] for i in range(len(reader))] == ["1", "2", "4"]
+    assert [reader[1], reader[2]] == [{"a": "x"}, {"a": "y"}]
+
+
 @pytest.mark.parametrize(
     "text", ["[", '[{"a": 1}', '[{"a": 1} {"a": 2}]', '[{"a": 1}] x', '[{"a": tru}]', "[" * 100_000]
 )

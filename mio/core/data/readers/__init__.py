@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.data.readers.options import option_problems, split_problems
-from mio.core.data.readers.records import Kinds
-from mio.core.errors import RecipeError
+from mio.core.data.readers.records import Kinds, files_of
+from mio.core.errors import DataError, RecipeError
 
 OPTIONS: dict[str, dict[str, type]] = {
     "jsonl": {"path": str},
@@ -30,6 +30,15 @@ def reader_problems(reader: str, options: Mapping[str, Any], kinds: Kinds, whole
     if whole and needed not in options:
         problems.append(f"reader `{reader}` needs the option `{needed}`")
     return problems
+
+
+def at_hand(options: Mapping[str, Any]) -> bool:
+    """Whether anything of what a reader with these options reads is on this machine, be it damaged."""
+    place = str(options.get("path") or options.get("name") or "")
+    try:
+        return bool(place) and (Path(place).exists() or bool(files_of(place, "file")))
+    except (DataError, OSError, ValueError):
+        return False
 
 
 def open_reader(reader: str, split: str, options: Mapping[str, Any], kinds: Kinds) -> Any:

@@ -19,6 +19,8 @@ from mio.core.modality import Record
 
 CHUNK = 1 << 24
 """Bytes that are indexed at a time."""
+_WHITE = b" \t\r"
+"""White space within a line."""
 
 
 class JsonLines:
@@ -95,7 +97,8 @@ def _is_list(path: Path) -> bool:
     if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path}: is UTF-16; store it as UTF-8")
     begin = begin.removeprefix(codecs.BOM_UTF8).strip() or second
-    lines = len(begin) > 1 and second.startswith(b"{") and second.endswith(b"}")  # the first one of which is no record
+    # of a list, an object on a line of its own follows a comma or the list's begin: else the first line is no record
+    lines = second.startswith(b"{") and not begin.endswith((b",", b"["))
     return begin.startswith(b"[") and not lines
 
 
@@ -131,15 +134,17 @@ def _solid(text: str, at: int) -> int:
 
 def _index_lines(path: Path) -> tuple[_Offsets, _Offsets, _Offsets]:
     """Byte offsets of the start and end of every line that is not blank, and its number from 1."""
-    breaks, returns, size = [], [], 0
+    breaks, size = [], 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
-            content = np.frombuffer(chunk, dtype=np.uint8)
-            breaks.append(np.flatnonzero(content == ord("\n")) + size)
-            returns.append(np.flatnonzero(content == ord("\r")) + size)
+            breaks.append(np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n")) + size)
             size += len(chunk)
     stops = np.concatenate([*breaks, [size]]).astype(np.int64)
     starts = np.concatenate([[0], stops[:-1] + 1]).astype(np.int64)
-    blank = np.isin(starts, np.concatenate([*returns, []])) & (stops - starts == 1)  # a blank line that ends in \r\n
-    filled = np.flatnonzero((stops > starts) & ~blank)
+    filled = np.flatnonzero(stops > starts)
+    if size:
+        content = np.memmap(path, np.uint8, "r")
+        white = filled[np.isin(content[starts[filled]], np.frombuffer(_WHITE, np.uint8))]  # at their beginning
+        blank = [line for line in white if not content[starts[line] : stops[line]].tobytes().strip(_WHITE)]
+        filled = np.setdiff1d(filled, blank, assume_unique=True)
     return starts[filled], stops[filled], filled + 1

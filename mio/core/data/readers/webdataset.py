@@ -18,7 +18,7 @@ from mio.core.data.readers.endings import Endings
 from mio.core.data.readers.json_values import parse_json
 from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError
-from mio.core.modality import Record
+from mio.core.modality import TEXT, Record
 from mio.core.terminal import printable
 
 _TEXT = ("txt", "text", "caption", "transcript", "cls")
@@ -41,6 +41,7 @@ class WebDataset:
         self._rows = RowReader(options, kinds, paths[0].parent)
         self._columns: Mapping[str, str] | None = options.get("columns")
         self._named: set[str] = set(self._columns or ()) | set(options.get("fields") or ())
+        self._fields = {name: name for name in kinds.media} | dict(options.get("fields") or {})
         self._endings = Endings(kinds, (options.get("fields") or {}).values())
         self._samples: list[tuple[int, str, dict[str, list[tar.Member]]]] = []
         left: Counter[str] = Counter()
@@ -98,7 +99,9 @@ class WebDataset:
         with self._paths[number].open("rb") as file:
             for column, (ending, member) in columns.items():
                 if self._columns is None or column in self._columns:
-                    row[column] = self._read(file, ending, member, f"{where}.{printable(ending)}")
+                    field = column if self._columns is None else self._columns[column]
+                    text = _last(ending) in _TEXT and self._fields.get(field, TEXT) == TEXT
+                    row[column] = self._read(file, member, f"{where}.{printable(ending)}", text)
             for ending, [member] in members.items():
                 if _last(ending) == "json" and ending not in columns:
                     self._add_json(row, columns, file, ending, member, where)
@@ -135,9 +138,9 @@ class WebDataset:
             columns[modality] = plain[0], member
         return columns
 
-    def _read(self, file: BinaryIO, ending: str, member: tar.Member, where: str) -> Any:
+    def _read(self, file: BinaryIO, member: tar.Member, where: str, text: bool) -> Any:
         content = tar.content(file, member, where)
-        if _last(ending) not in _TEXT:
+        if not text:
             return {"bytes": content, "path": where}
         try:
             return content.decode("utf-8-sig")

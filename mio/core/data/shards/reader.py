@@ -141,6 +141,8 @@ class TokenisedSource:
         self.fingerprint = content
         self.name_record: Callable[[int], str] = lambda index: f"{folder.name}: record {index}"
         """Names a record for messages: the way of the source itself, where that is at hand."""
+        self.notes: list[str] = []
+        """What of the source's files belongs to no record, where it is at hand."""
         self.text = ""
         """Fingerprint of the text tokenizer whose tokens texts are to bring."""
         self._records = records

@@ -167,6 +167,7 @@ class TokenStore:
             self._refuse_changes(label, folder, index, content)
         source.text = self._text
         source.name_record = getattr(raw, "locate", source.name_record)
+        source.notes = list(getattr(raw, "notes", ()))
         return source
 
     def fingerprint(self, label: str, records: Source) -> str:
