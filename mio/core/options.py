@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import is_dataclass
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from mio.core.errors import UserError
-from mio.core.recipe_files import Checker, build
+from mio.core.recipe_files import Checker, hints_of
 
 T = TypeVar("T")
 
@@ -27,5 +28,17 @@ def read_options(kind: type[T], given: Mapping[str, Any], where: str) -> T:
     content = Checker(lambda _, text: problems.append(text), literal=True).options(kind, given)
     if problems:
         raise UserError("; ".join(f"{where}{'' if text.startswith('has ') else ':'} {text}" for text in problems))
-    made: T = build(kind, content)
+    made: T = _built(kind, content)
     return made
+
+
+def _built(hint: Any, value: Any) -> Any:
+    """By hand and not by OmegaConf, which knows no `Sequence` and no `Mapping`."""
+    if is_dataclass(hint):
+        hints = hints_of(cast(type, hint))
+        return cast(type, hint)(**{name: _built(hints[name][0], item) for name, item in value.items()})
+    if get_origin(hint) is dict:
+        return {name: _built(get_args(hint)[1], item) for name, item in value.items()}
+    if get_origin(hint) is list:
+        return [_built(get_args(hint)[0], item) for item in value]
+    return value

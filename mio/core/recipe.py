@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from mio.core.checkpoints.format import INDEX, STEP_FOLDER
 from mio.core.errors import RecipeError, UserError
-from mio.core.interpolation import resolve
+from mio.core.interpolation import MISSING, reference_problems, texts
+from mio.core.merging import merge, resolve, typed
 from mio.core.plugins import PluginManager
-from mio.core.recipe_files import REPLACE, Checker, Layer, build, override_layer, read_layer
+from mio.core.recipe_files import Checker, Layer, override_layer, read_layer
 from mio.core.schema import Recipe
 from mio.core.suggest import nearest
 from mio.core.terminal import plain
@@ -153,7 +154,6 @@ def _compose(
         for layer in extra:
             layer.content = {key: value for key, value in layer.content.items() if key not in STAGE_ONLY}
     problems: list[str] = []
-    merged: dict[str, Any] = {}
     said: list[tuple[Layer, Key, Any]] = []
     start_folder = path.parent
     for layer in [*own, *extra]:
@@ -172,9 +172,7 @@ def _compose(
                 said.append((layer, prefix, checked))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
-    for _, _, content in said:
-        merged = merge(merged, content)
-    merged = _without_marker(merged)
+    merged = merge(*(content for _, _, content in said))
     merged["name"] = merged.get("name") or path.stem
     recipe = _resolved(merged, lambda key: _place(said, key))
     if not NAME.fullmatch(recipe.name):
@@ -219,21 +217,22 @@ def _holds(content: Any, key: Key) -> bool:
     return True
 
 
-def _resolved(content: Any, place: Callable[[Key], str]) -> Recipe:
-    """The recipe of merged content, references replaced."""
+def _resolved(merged: Mapping[str, Any], place: Callable[[Key], str]) -> Recipe:
+    """The recipe of merged content, references replaced, also those to defaults."""
     problems: list[str] = []
-
-    def tell(key: Key, text: str) -> None:
-        problems.append(f"{place(key)}: {text}")
-
-    content = resolve(content, asdict(Recipe()), tell)
+    checker = Checker(lambda key, text: problems.append(f"{place(key)}: {text}"), literal=True)
+    content: Any = merged
+    if any("${" in text or text.endswith(MISSING) for _, text in texts(merged)):
+        whole = merge(asdict(Recipe()), merged)
+        problems += [f"{place(key)}: {text}" for key, text in reference_problems(whole)]
+        if not problems:
+            resolved = resolve(whole)
+            content = {name: resolved[name] for name in merged}
     if not problems:
-        content = Checker(tell, literal=True).recipe(content)
+        content = checker.recipe(content)
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
-    recipe = build(Recipe, content)
-    assert isinstance(recipe, Recipe)
-    return recipe
+    return typed(Recipe, content)
 
 
 def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], read: list[int]) -> list[Layer]:
@@ -261,25 +260,6 @@ def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], read: l
             raise RecipeError([f"{layer.mark(('include', str(index)))}: {error}"]) from None
         layers += _layers(target, manager, (*above, path.resolve()), read)
     return [*layers, layer]
-
-
-def merge(below: Any, above: Any) -> Any:
-    """`above` merged over `below`: mappings key by key unless they say `_replace_: true`, all else replaced."""
-    if not isinstance(above, dict):
-        return above
-    if not isinstance(below, dict) or above.get(REPLACE) is True:
-        below = {}
-    merged = dict(below)
-    for key, value in above.items():
-        if key != REPLACE:
-            merged[key] = merge(merged.get(key), value)
-    return merged
-
-
-def _without_marker(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_marker(item) for key, item in value.items() if key != REPLACE}
-    return value
 
 
 def _resolve_start(composed: _Composed, manager: PluginManager) -> tuple[Path | None, Path | None]:
@@ -327,12 +307,10 @@ def load_resolved(path: Path) -> Recipe:
     layer = read_layer(path)
     problems: list[str] = []
     checker = Checker(lambda key, text: problems.append(f"{layer.mark(key)}: {text}"), literal=True)
-    content = _without_marker(checker.recipe(layer.content))
+    content = checker.recipe(layer.content)
     if problems:
         raise RecipeError(problems)
-    recipe = build(Recipe, content)
-    assert isinstance(recipe, Recipe)
-    return recipe
+    return typed(Recipe, content)
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -433,10 +411,12 @@ def transformer_config(recipe: Recipe, plugins: Presets) -> TransformerConfig:
         whose = f"preset `{preset}`: " if of_preset else ""
         return Checker(lambda _, text: problems.append(f"{whose}{text}"), literal=True)
 
-    content = merge(tell(True).of(TransformerConfig, content, ("model",)), {})
-    config = build(TransformerConfig, merge(content, tell(False).of(TransformerConfig, given, ("model",))))
-    assert isinstance(config, TransformerConfig)
-    problems = problems or list(config.problems())
+    contents = [
+        checker.of(TransformerConfig, one, ("model",)) for checker, one in ((tell(True), content), (tell(False), given))
+    ]
     if problems:
+        raise RecipeError(problems)
+    config = typed(TransformerConfig, *contents)
+    if problems := list(config.problems()):
         raise RecipeError(problems)
     return config

@@ -212,23 +212,6 @@ def value_text(value: Any) -> str:
     return f"the text {plain(repr(value)):.100}" if isinstance(value, str) else f"{value!s:.100}".lower()
 
 
-def build(kind: type, content: Mapping[str, Any]) -> Any:
-    """A dataclass made of content that a `Checker` found nothing wrong with."""
-    hints = hints_of(kind)
-    return kind(**{name: _built(hints[name][0], value) for name, value in content.items()})
-
-
-def _built(hint: Any, value: Any) -> Any:
-    if is_dataclass(hint):
-        assert isinstance(hint, type)
-        return build(hint, value)
-    if get_origin(hint) is dict:
-        return {name: _built(get_args(hint)[1], item) for name, item in value.items()}
-    if get_origin(hint) is list:
-        return [_built(get_args(hint)[0], item) for item in value]
-    return value
-
-
 def schema_keys() -> Iterator[str]:
     """Every key of the schema, dotted; `*` stands for a name that the recipe chooses, `[]` for the items of a list."""
     yield from schema_ranges()

@@ -17,8 +17,9 @@ from mio import Frames, Modality, UserError, hookimpl
 from mio.core import recipe as recipes
 from mio.core.discovery import Candidate
 from mio.core.errors import RecipeError
+from mio.core.merging import merge
 from mio.core.plugins import PluginManager
-from mio.core.recipe import chain, compose, diff, fingerprint, load_resolved, merge, starting_folder, to_yaml
+from mio.core.recipe import chain, compose, diff, fingerprint, load_resolved, starting_folder, to_yaml
 from mio.core.recipe_check import check
 from mio.core.recipe_files import schema_keys, schema_ranges
 from mio.core.schema import Recipe
@@ -106,6 +107,14 @@ def test_replace_drops_what_stood_there(write):
     made = compose([first, second], [], NONE)
     assert made.plugins == {"z": {"b": 1}}
     assert made.mixture.ratios == {"g": 1, "h": 3}
+
+
+def test_what_is_no_mapping_replaces_and_keeps_its_place():
+    below = {"x": {"a": [1], "b": 1, "c": "${x.d}", "d": {"e": 1}}, "y": 1}
+    above = {"x": {"b": {"f": "\\\\${"}, "a": {"_replace_": True, "g": "\\???"}, "d": [2], "c": {}}}
+    made = merge(below, above)
+    assert list(made["x"].items()) == [("a", {"g": "\\???"}), ("b", {"f": "\\\\${"}), ("c", {}), ("d", [2])]
+    assert merge(made, {"x": {"_replace_": True, "a": "???"}}) == {"x": {"a": "???"}, "y": 1}
 
 
 NUMBERS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 9), max_size=3)
@@ -196,6 +205,11 @@ def test_interpolation_of_other_keys_works_and_is_typed(write):
     wrong = write("b.yaml", 'name: b\ntrain: {steps: "${name}"}')
     assert "train.steps" in problems(compose, [wrong], [], NONE)[0]
     assert "missing" in problems(compose, [write("c.yaml", 'seed: "${missing}"')], [], NONE)[0]
+    options = '{a: "5", b: "$", c: "${.b}{oc.env:HOME}"}'
+    digits = write("d.yaml", f'train: {{steps: "${{plugins.x.a}}"}}\nplugins: {{x: {options}}}')
+    [told] = problems(compose, [digits], [], NONE)
+    assert told == f"{digits}:1: `train.steps` must be a whole number, not the text '5'"
+    assert compose([digits], ["train.steps=1"], NONE).plugins["x"]["c"] == "${oc.env:HOME}"
 
 
 def test_a_missing_file_names_the_nearest(write):

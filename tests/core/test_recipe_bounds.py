@@ -195,6 +195,8 @@ def test_a_value_that_has_to_be_given_may_be_given_later_and_escaped(write):
         ({"a": "${plugins}"}, "refers to what it is part of"),
         ({"a": "${plugins.x.nothing}"}, "refers to a key that is missing"),
         ({"a": "x${train}"}, "is no single value"),
+        ({"a": True, "b": "x${.a}"}, "is no single value"),
+        ({"a": {"b": {"c": {"d": "${plugins.x.e}"}}}, "e": json.loads("[" * 42 + "]" * 42)}, "48 mappings"),
         (
             {"k0": "v" * 1000, **{f"k{i}": f"${{plugins.x.k{i - 1}}}" * 9 for i in range(1, 30)}},
             "more than 1,048,576 char",
