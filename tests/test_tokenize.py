@@ -200,6 +200,14 @@ def test_shards_do_not_stand_for_a_source_that_was_damaged_since(tunes):
         batches(recipe="tunes.yaml")
 
 
+def test_a_damaged_shard_ends_the_run_whatever_share_of_records_may_be_broken(tunes):
+    run(recipe="tunes.yaml")
+    [shard] = (tunes / "tokens").glob("jsonl*/000001.shard")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match=r"000001\.shard: .*give `mio tokenize` again"):
+        batches("data.max_skipped=1", recipe="tunes.yaml")
+
+
 def test_what_of_the_files_is_no_record_is_told_from_shards_too(small, capsys):
     (small / "pictures").mkdir()
     for index in range(4):
