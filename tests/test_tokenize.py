@@ -22,6 +22,7 @@ from rich.console import Console
 from mio.cli import app
 from mio.core.codecs import Codecs
 from mio.core.data.loader import MioDataModule
+from mio.core.data.readers import spill
 from mio.core.data.shards.reader import TokenisedSource
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
 from mio.core.errors import DataError, UserError
@@ -199,6 +200,14 @@ def test_shards_do_not_stand_for_a_source_that_was_damaged_since(tunes):
         batches(recipe="tunes.yaml")
 
 
+def test_a_damaged_shard_ends_the_run_whatever_share_of_records_may_be_broken(tunes):
+    run(recipe="tunes.yaml")
+    [shard] = (tunes / "tokens").glob("jsonl*/000001.shard")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match=r"000001\.shard: .*give `mio tokenize` again"):
+        batches("data.max_skipped=1", recipe="tunes.yaml")
+
+
 def test_what_of_the_files_is_no_record_is_told_from_shards_too(small, capsys):
     (small / "pictures").mkdir()
     for index in range(4):
@@ -289,6 +298,20 @@ def test_killed_at_random_moments_the_shards_are_those_of_an_undisturbed_run(sma
         killed += os.WIFSIGNALED(status)
     run()
     assert content(small / "tokens") == undisturbed
+
+
+def test_what_is_told_of_media_given_as_bytes_is_the_same_in_every_process(small, monkeypatch):
+    rows = [json.loads(line) for line in (small / "captions.jsonl").read_text().splitlines()]
+    rows[2]["image"] = {"bytes": "AAAA"}
+    (small / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = []
+    for number in range(2):
+        monkeypatch.setattr(spill, "_folders", {})  # as in another process
+        run("mixture.ratios.more=0", f"runtime.tokens=tokens{number}")
+        made.append(content(small / f"tokens{number}"))
+    assert made[0] == made[1]
+    [failed] = (small / "tokens0").glob("jsonl*/failed.jsonl")
+    assert "captions.jsonl:3: media given as bytes: not an image" in failed.read_text()
 
 
 def test_two_commands_at_once_make_the_shards_of_one(small):

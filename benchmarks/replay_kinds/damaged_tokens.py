@@ -19,7 +19,7 @@ from typing import Any
 from replays import Variant
 from token_world import codes_of, read, shards_of, tokenise
 
-from mio.core.errors import DataError
+from mio.core.errors import UserError
 
 RECORDS, SHARD = 24, 8
 READER = "jsonl"
@@ -182,13 +182,13 @@ def _variant(folder: Path, name: str, damage: str, raw: bool, random: randomness
                 shutil.copyfile(place(Path("older"), "older" / source.relative_to(tokens)), path)
             else:
                 DAMAGES[damage](path, random)
-            problem: DataError | None = None
+            problem: UserError | None = None
             found: Any = None
             try:
                 found = read(tokens, READER, options, raw)
             except LookupError:
                 pass
-            except DataError as error:
+            except UserError as error:
                 problem = error
                 if source.name not in str(error):
                     return f"the refusal does not name the place: {error}"

@@ -196,8 +196,10 @@ def training_codes(run: Run, modality: str) -> set[bytes]:
                             seen.add(item.key)
             except PluginError:
                 raise
-            except Exception:  # counted when the run was trained
-                continue
+            except Exception as error:
+                if isinstance(error, UserError) and not isinstance(error, DataError):  # a damaged shard
+                    raise DataError(str(error)) from error
+                continue  # counted when the run was trained
     return found
 
 

@@ -19,9 +19,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 
 from mio.core.codecs import Codecs, tokenizer_record
+from mio.core.data.reasons import reason_of
 from mio.core.data.sources import OpenSource, StreamedSource, open_sources, template_sets
 from mio.core.documents import Document
-from mio.core.errors import DataError, MioError
+from mio.core.errors import DataError
 from mio.core.modality import TEXT, Media, Record, Source
 from mio.core.plugins import EnabledPlugins
 from mio.core.schema import Recipe
@@ -109,12 +110,12 @@ def fitting_items(
             CompiledTemplate(template, source.config.templates) for template in sets.get(source.config.templates, ())
         ]
         failures = Failures(source.label)
-        for document in _documents(recipe, source, templates, failures):
+        for where, document in _documents(recipe, source, templates, failures):
             for segment in document.segments:
                 if isinstance(segment.content, str):
                     texts.append(segment.content)
                 elif isinstance(segment.content, Media):
-                    with failures.noted():
+                    with failures.noted(where):
                         for item in codecs.items(segment.content):
                             if isinstance(item, Media) and item.modality in media:
                                 kept = media[item.modality]
@@ -141,18 +142,14 @@ class Failures:
         self._first = ""
 
     @contextlib.contextmanager
-    def noted(self, where: str = "") -> Iterator[None]:
+    def noted(self, where: str) -> Iterator[None]:
         """Notes an error that costs a record; a mistake in the recipe or a plugin is raised on."""
         try:
             yield
-        except MemoryError:
-            raise
         except Exception as error:
-            if isinstance(error, MioError) and not isinstance(error, DataError):
-                raise
-            text = f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}"
+            reason = reason_of(error, where)
             self.count += 1
-            self._first = self._first or (text if where in text else f"{where}: {text}")
+            self._first = self._first or reason
 
     def __str__(self) -> str:
         return f"{self.label}: {self.count} records or media cannot be used, the first: {self._first}"
@@ -160,7 +157,8 @@ class Failures:
 
 def _documents(
     recipe: Recipe, source: OpenSource, templates: Sequence[CompiledTemplate], failures: Failures
-) -> Iterator[Document]:
+) -> Iterator[tuple[str, Document]]:
+    """The documents that can be made, each after the place of its record."""
     form = source.config.form or recipe.data.form
     locate = getattr(source.records, "locate", lambda index: f"record {index}")
     for place, (index, read) in enumerate(_looked_at(source.records)):
@@ -171,7 +169,7 @@ def _documents(
             own = "chat" if "messages" in record else "plain"
             document = to_document(record, template, form if template else own, recipe.data.system)
         if document is not None:
-            yield document
+            yield locate(index), document
 
 
 def _looked_at(records: Source) -> Iterator[tuple[int, Callable[[], Record]]]:

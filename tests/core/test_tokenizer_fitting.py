@@ -71,7 +71,10 @@ def test_media_are_read_one_at_a_time_and_broken_ones_left_out(tmp_path, monkeyp
         ([{"word": "a"}] * 3, r"g/s: 3 records or media .*data\.jsonl:1: template `pairs/read` needs field `sketch`"),
         ([{"sketch": [], "word": "a"}], "template `pairs/read`: field `sketch` is empty"),
         ([{"sketch": held([1]), "word": float("nan")}], r"data\.jsonl:1: `word` is NaN"),
-        ([{"sketch": {"bytes": "abcd"}, "word": "a"}], r"\.skt: cannot be read as sketch"),
+        (
+            [{"sketch": {"bytes": "abcd"}, "word": "a"}],
+            r"data\.jsonl:1: media given as bytes: cannot be read as sketch",
+        ),
         ([{"sketch": {"bytes": 3}, "word": "a"}], "`bytes` must be bytes"),
     ],
 )

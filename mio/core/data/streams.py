@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mio.core.data.order import Order
 from mio.core.data.partial import notes_of
+from mio.core.data.reasons import reason_of
 from mio.core.documents import Document
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.modality import Record, Source
@@ -171,8 +172,7 @@ class RecordStream:
         try:
             self._read(record)
         except Exception as error:
-            text = f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}"
-            return text if where in text else f"{where}: {text}"
+            return reason_of(error, where)
         return where
 
     def _measure(self, record: int) -> int:

@@ -35,6 +35,14 @@ def test_a_file_goes_with_the_last_reference(temporary):
     assert left(temporary) == ["0.bin", "2.bin"]
 
 
+def test_messages_do_not_name_files_that_other_processes_would_name_otherwise():
+    path = spill.spill(b"x", ".png")
+    assert spill.without_places(f"a.jsonl:3: {path}: no image ('{path}')") == (
+        "a.jsonl:3: media given as bytes: no image ('media given as bytes')"
+    )
+    assert spill.without_places("/data/mine.png: no image") == "/data/mine.png: no image"
+
+
 def test_what_a_killed_process_left_goes_with_the_next_and_a_living_one_keeps_its_own(temporary):
     code = (
         "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -58,6 +59,14 @@ def spill(content: bytes, suffix: str) -> Path:
     path: Path = _Spilled(name)
     weakref.finalize(path, _remove, str(name))
     return path
+
+
+def without_places(text: str) -> str:
+    """A message in which media that came as bytes are called so: their files' names are others in every process."""
+    if PREFIX not in text:
+        return text
+    root = re.escape(str(Path(tempfile.gettempdir()) / PREFIX))
+    return re.sub(rf"{root}\w+/\d+(?:\.\w+)?", "media given as bytes", text)
 
 
 def _own_folder() -> _Folder:

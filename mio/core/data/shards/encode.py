@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from mio.core.codecs import Codecs
 from mio.core.data.partial import Failed, notes_of
+from mio.core.data.reasons import reason_of
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.errors import DataError, MioError, PluginError
+from mio.core.errors import DataError, PluginError
 from mio.core.modality import Codes, Media, Record
 
 BATCH = 64
@@ -202,10 +203,7 @@ class ShardEncoder:
 
 def _failed(error: Exception, where: str = "") -> Failed:
     """What is noted of an error. Raises it again if it is no record's fault."""
-    if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
-        raise error
-    text = f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}"
-    return Failed(text if where in text else f"{where}: {text}")
+    return Failed(reason_of(error, where))
 
 
 def _numbers(media: Any) -> npt.NDArray[np.float64] | None:

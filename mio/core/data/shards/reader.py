@@ -18,7 +18,7 @@ from mio.core.data.shards.format import map_arrays, read_checked, shard_name
 from mio.core.data.shards.shapes import Shape
 from mio.core.data.shards.texts import open_text_tokens
 from mio.core.data.shards.writer import HOLE
-from mio.core.errors import DataError
+from mio.core.errors import DataError, UserError
 from mio.core.modality import Codes, Record
 
 _PARSED = 4096
@@ -181,12 +181,16 @@ class TokenisedSource:
         return self.name_record(index)
 
     def _open(self, number: int) -> Shard:
+        """Raises `UserError` for a damaged shard: it costs the run, not its records."""
         path = self.folder / shard_name(number)
-        shard = Shard(path, self.text, self._hashes)
+        try:
+            shard = Shard(path, self.text, self._hashes)
+        except DataError as error:
+            raise UserError(str(error)) from error
         place = (self._source, number)
         found = (shard.header.get("source"), shard.header.get("number"))
         if shard.header["checksum"] != self._checksums[number] or (self._source and found != place):
-            raise DataError(f"{path}: is not the shard that the folder's index names; give `mio tokenize` again")
+            raise UserError(f"{path}: is not the shard that the folder's index names; give `mio tokenize` again")
         self._shards[number] = shard
         return shard
 

@@ -11,7 +11,7 @@ from mio.core.data.shards.format import read_header, shard_name, verify
 from mio.core.data.shards.reader import Shard, TokenisedSource, dropped
 from mio.core.data.shards.shapes import Failed
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.errors import DataError
+from mio.core.errors import DataError, UserError
 from mio.core.modality import Codes, Media, Modality
 
 MODALITIES = {
@@ -186,7 +186,7 @@ def test_a_source_reads_across_shards_and_refuses_a_strange_one(tmp_path):
     with pytest.raises(IndexError):
         source[8]
     written(tmp_path / shard_name(1), {"text": "other"}, first=3)
-    with pytest.raises(DataError, match="is not the shard that the folder's index names"):
+    with pytest.raises(UserError, match="is not the shard that the folder's index names"):
         TokenisedSource(tmp_path, 8, 3, "content", checksums)[4]
 
 
