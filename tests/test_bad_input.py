@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import MELODY, TINY, call
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mio.cli import app
 
@@ -138,6 +139,16 @@ def test_a_model_of_another_shape_in_a_run_that_is_started_from(run, capsys):
     assert "another shape than the recipe's" in line
 
 
+def test_weights_that_are_not_finite_are_no_start(run, capsys):
+    weights = load_file(run / "model.safetensors")
+    next(reversed(weights.values()))[0] = float("nan")
+    save_file(weights, run / "model.safetensors")
+    assert app.run(["recipe", "lock", str(run)]) == 0
+    capsys.readouterr()
+    line = failing(capsys, "fit", "tunes.yaml", "name=next", f"start_from={run}", *TINY)
+    assert "its weights hold NaN or infinities" in line
+
+
 @pytest.mark.parametrize("command", ["generate", "evaluate"])
 def test_run_folders_that_are_missing_or_unfinished(run, capsys, command):
     prompt = ["hello"] if command == "generate" else []
@@ -180,6 +191,7 @@ def test_a_damaged_checkpoint(run, capsys):
         (["{melody:gone.txt}"], r"gone\.txt: no such file"),
         (["play {melody:bad.txt} again"], r"bad\.txt: cannot be read as melody"),
         ([""], r"it is empty"),
+        (["a\udcff"], r"no text in UTF-8"),
         (["hello", "--output", "melodi"], r"no modality `melodi`.*melody"),
         (["hello", "--output", "melody", "--max-tokens", "2"], r"too few"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_a_rank_that_dies_is_started_again_and_nothing_is_lost(tunes, alone):
     os.kill(processes(process.pid)[1], signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert "a process ended with -9: starting again from the last checkpoint" in out
+    assert "a process was ended by SIGKILL: starting again from the last checkpoint" in out
     assert "going on from" in out
     assert journal(tunes / "two") == journal(alone)
     assert (tunes / "two/tunes/model.safetensors").read_bytes() == (alone / "tunes/model.safetensors").read_bytes()
@@ -125,6 +126,17 @@ def test_a_signal_makes_all_ranks_save_and_stop_at_the_same_step(tunes, alone):
     assert f"interrupted: stopped by SIGTERM after step {step} of 60; the same command goes on" in err
     fit(runs, *EXACT, "runtime.devices=2")
     assert journal(runs) == journal(alone)
+
+
+def test_what_ends_one_rank_ends_all_of_them_and_is_told_once(tunes):
+    process = start("fit", "tunes.yaml", "train.steps=5000", "runtime.devices=2")
+    wait_for_checkpoint(process, tunes / "runs")
+    shutil.rmtree(tunes / "runs/tunes", ignore_errors=True)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert "runs/tunes" in err
 
 
 def test_torchrun_starts_it_unchanged(tunes, alone):

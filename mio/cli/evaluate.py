@@ -24,10 +24,16 @@ def evaluate(
 
     from mio.core.evaluation import evaluate as measure
     from mio.core.evaluation import results_table
+    from mio.core.files import naming, write_json
     from mio.core.terminal import console
 
     status = console(stderr=True)
     report = measure(trained, tasks, items, progress=lambda line: status.print(line, highlight=False))
-    if json_file is not None:
-        json_file.write_text(json.dumps({"tasks": report}, indent=1) + "\n", encoding="utf-8")
     console().print(results_table(report))
+    if json_file is None:
+        return
+    if json_file.exists() and not json_file.is_file():  # as /dev/stdout
+        with naming(json_file), json_file.open("w", encoding="utf-8") as file:
+            file.write(json.dumps({"tasks": report}, indent=1) + "\n")
+    else:
+        write_json(json_file.resolve(), {"tasks": report})

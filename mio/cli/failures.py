@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 
 _ADVICE = {
     errno.ENOSPC: "free some space, or give a folder on another disk",
@@ -40,12 +41,14 @@ def explained(error: BaseException) -> str:
             f"memory is not enough{details}; lower `train.micro_rows`, `data.packing.context`, `runtime.workers` or "
             "the size of the model, or take a machine with more"
         )
-    if isinstance(error, OSError):
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        text = str(error.args[0][0][-1])  # of a copied folder: the first of (from, to, why)
+    elif isinstance(error, OSError):
         number, reason = error.errno, error.strerror or text
         places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         where = f"{' -> '.join(places)}: " if places else ""
         return f"{where}{reason or type(error).__name__}{_advice(number)}"
-    if type(error).__module__.split(".")[0] in ("safetensors", "tokenizers", "pyarrow", "torch", "builtins"):
+    if type(error).__module__.split(".")[0] in ("safetensors", "tokenizers", "pyarrow", "torch", "builtins", "shutil"):
         found = _IN_TEXT.search(text)
         if found and not isinstance(error, AssertionError):
             return f"{text[:500]}{_advice(int(found[1] or found[2]))}"

@@ -36,7 +36,8 @@ def generate(
 
     mio generate runs/stage4 "Please generate an image according to the given description. seven" --output image
     """
-    writable_folder("--out", out)
+    if output or out != Path():  # an answer of text needs no folder
+        writable_folder("--out", out)
     trained = open_run(run, plugin)
 
     from mio.core.generation.generate import generate as answer_prompt

@@ -111,7 +111,10 @@ def _measure(
             failures.append(f"{owned(plugin, task)}, no `copied`: {error}")
     figures["seconds"] = round(time.perf_counter() - start, 2)
     shown = [place for place in range(min(samples, len(records))) if place not in failed]
-    failures += save_samples(run, plugin, task, [records[i] for i in shown], [answers[i] for i in shown])
+    try:
+        failures += save_samples(run, plugin, task, [records[i] for i in shown], [answers[i] for i in shown])
+    except OSError as error:  # the run may be somebody else's
+        failures.append(f"{owned(plugin, task)}, no samples: {error.filename or run.folder}: {error.strerror or error}")
     progress(f"{task.name}: {figures['accuracy']:.3f} of {len(records)}{f', {len(failed)} failed' if failed else ''}")
     for failure in failures[:3]:
         progress(f"  {failure}")

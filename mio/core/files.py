@@ -55,6 +55,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives errors of the system's the name of the file that is written: a full disk is told without one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def remove_partial(folder: Path) -> None:
     """Removes the partial files of a folder that processes left behind which are no more."""
     for path in folder.glob(f"*{PARTIAL}"):

@@ -68,12 +68,18 @@ def launch_command(command: Sequence[str], processes: int, restarts: int) -> int
         for attempt in range(restarts + 1):
             running[:] = _start(command, processes, attempt)
             code = _watch(running, stopping)
+            if stopping and code < 0:  # the signal came before anything could be saved, or a second one after it
+                print("interrupted: give the same command again to go on", file=sys.stderr)
+                return INTERRUPTED
             if code in (0, MISTAKE, INTERRUPTED) or stopping:
                 return code
+            ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
             if attempt < restarts:
                 left = restarts - attempt
-                print(f"a process ended with {code}: starting again from the last checkpoint ({left} left)", flush=True)
-        return code
+                print(f"a process {ended}: starting again from the last checkpoint ({left} left)", flush=True)
+        if code < 0:  # one that ended by itself has told why
+            print(f"error: a process {ended}; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 1 if code < 0 else code
     finally:
         for process in running:
             if process.poll() is None:

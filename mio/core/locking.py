@@ -182,8 +182,9 @@ def records(folder: Path) -> list[str]:
 
 
 def seal_samples(folder: Path) -> None:
-    """Notes the samples of a finished run as they now are. One that is trained, which seals its own, is left alone."""
-    with contextlib.suppress(UserError), locked(folder, "trained"):
+    """Notes the samples of a finished run as they now are. One that is trained, which seals its own, is left alone, and
+    so is one that cannot be written."""
+    with contextlib.suppress(UserError, OSError), locked(folder, "trained"):
         lock = Lock.read(folder)
         if SUMMARY in lock.files:
             others = {name: told for name, told in lock.files.items() if not name.startswith(f"{SAMPLES}/")}

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import socket
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +20,9 @@ T = TypeVar("T")
 
 _PATIENCE = timedelta(days=7)
 """Ranks may wait for each other for as long as the work of the slowest takes; a rank that dies is noticed at once."""
+_POLL = 0.5
+_LEAVING = 10.0
+"""Seconds that rank 0, which keeps the connection, waits for the others to hear that one failed."""
 
 
 def launched() -> bool:
@@ -110,6 +115,7 @@ class Ranks:
         failed = self._store.add(f"{key}/failed", 0)
         if not failed:
             return result
+        self._see_off(self._store, key)
         if not self.first:
             raise PeerFailed
         told: dict[str, str] = {}
@@ -137,18 +143,80 @@ class Ranks:
                 return
             store = HashStore()
         backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+        key = self._key(f"training/{name}")
         torch.distributed.init_process_group(
-            backend, store=PrefixStore(self._key(f"training/{name}"), store), rank=self.rank, world_size=self.size
+            backend, store=PrefixStore(key, store), rank=self.rank, world_size=self.size
         )
         try:
-            yield
+            with self._ending_together(f"{key}/failed"):
+                yield
         finally:
             torch.distributed.destroy_process_group()
+
+    @contextlib.contextmanager
+    def _ending_together(self, key: str) -> Iterator[None]:
+        """Lets a mistake, or what the system refuses, that one rank meets inside a training end all of them at once:
+        that rank tells it, the others end without a word, wherever they wait for it."""
+        if self._store is None:
+            yield
+            return
+        done, heard = threading.Event(), threading.Event()
+        watch = threading.Thread(target=self._watch, args=(self._store.clone(), key, done, heard), daemon=True)
+        watch.start()
+        try:
+            yield
+        except (UserError, OSError, RuntimeError) as error:
+            lost = _lost_peer(error)
+            if isinstance(error, RuntimeError) and not lost:
+                raise  # a defect
+            if lost:
+                told = heard.wait(4 * _POLL)
+            else:
+                done.set()
+                watch.join()
+                told = heard.is_set() or self._store.add(key, 1) > 1
+                if not heard.is_set():
+                    self._see_off(self._store, key)
+            if told:
+                raise PeerFailed from None
+            if lost:
+                raise ConnectionError("another process of this training is gone; what it said tells why") from None
+            raise
+        finally:
+            done.set()
+
+    def _watch(self, store: Any, key: str, done: threading.Event, heard: threading.Event) -> None:
+        """Ends this process when another one has failed; a collective may not let go of the main thread."""
+        with contextlib.suppress(RuntimeError):  # rank 0 is gone without a word
+            while not done.wait(_POLL):
+                if store.check([key]):
+                    heard.set()
+                    self._see_off(store, key)
+                    if not done.wait(_POLL):  # the one that failed has had time to tell
+                        os._exit(PeerFailed().code)
+                    return
+
+    def _see_off(self, store: Any, key: str) -> None:
+        """Rank 0, which keeps the connection, waits until the other ranks have heard that one failed."""
+        heard = store.add(f"{key}/heard", 1)
+        until = time.monotonic() + _LEAVING
+        while self.first and heard < self.size and time.monotonic() < until:
+            time.sleep(0.05)
+            heard = store.add(f"{key}/heard", 0)
 
     def _key(self, kind: str) -> str:
         """A name that was not used before; ranks come here in the same order."""
         turn = self._turns[kind] = self._turns.get(kind, 0) + 1
         return f"{kind}/{turn}"
+
+
+def _lost_peer(error: Exception) -> bool:
+    """Whether a collective failed because a process of its group is gone."""
+    import torch
+
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and ("gloo" in str(error) or "Connection closed by peer" in str(error))
 
 
 def _nodes(size: int) -> int:

@@ -44,6 +44,11 @@ def console(stderr: bool = False, quiet: bool = False, file: TextIO | None = Non
     from rich.text import Text
 
     class PlainConsole(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            if all(isinstance(item, str) for item in objects):
+                options.setdefault("soft_wrap", True)  # a line stays one: it may be read by a program
+            super().print(*objects, **options)
+
         def render_str(self, text: str, **options: Any) -> Text:
             options |= {"markup": False, "emoji": False, "highlight": False}
             return super().render_str(plain(text), **options)

@@ -97,7 +97,8 @@ class Parent(Protocol):
 def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Parent, seed: int) -> dict[str, Any]:
     """Loads the parent's weights, embedding and head rows by name; of a split parameter, this device's part.
 
-    Returns how many rows were kept, new and absent. Raises `UserError` if the parent's model has another shape.
+    Returns how many rows were kept, new and absent. Raises `UserError` if the parent's model has another shape
+    or holds NaN or infinities.
     """
     saved = parent.saved
     parameters = dict(transformer.named_parameters())
@@ -124,6 +125,10 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Pare
             part = rows[box]
         else:
             part = saved.part(name, shape, offset)
+        if not bool(part.isfinite().all()):
+            raise UserError(
+                f"{parent.folder}: its weights hold NaN or infinities (in `{name}`); start from an earlier checkpoint"
+            )
         local(parameter).copy_(part)
     return report
 

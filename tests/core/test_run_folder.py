@@ -400,6 +400,37 @@ def test_processes_end_with_their_launcher_however_it_ends():
     launcher.stdout.close()
 
 
+ENDED = """
+import os, signal, sys
+from mio.core.launch import launch_command
+child = "import os, signal, time; os.kill(os.getpid(), signal.SIGKILL) if os.environ['RANK'] == '1' else time.sleep(60)"
+sys.exit(launch_command([sys.executable, "-c", child], 2, 0))
+"""
+
+
+def test_a_process_that_was_killed_is_told_of():
+    done = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: a process was ended by SIGKILL; the same command goes on from the last checkpoint"
+    ]
+
+
+def test_a_signal_before_the_processes_listen_is_an_interruption():
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER.replace("launch_command([", "code = launch_command([") + "sys.exit(code)"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(2):
+        launcher.stdout.readline()
+    launcher.terminate()
+    _, err = launcher.communicate(timeout=20)
+    assert launcher.returncode == 130
+    assert err == "interrupted: give the same command again to go on\n"
+
+
 def _runs(process):
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8") as file:  # noqa: PTH123

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mio.core.exchange.checkpoint import DTYPES, SAFETENSORS
-from mio.core.files import write_json
+from mio.core.files import naming, write_json
 
 _TAGS = {dtype: tag for tag, dtype in DTYPES.items()} | {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
 
@@ -52,7 +52,7 @@ def write_file(path: Path, planned: Sequence[Planned], tensors: Iterable[tuple[s
         end += tensor.bytes
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little"))
         file.write(encoded)
         pairs = iter(tensors)

@@ -12,6 +12,7 @@ from typing import Any
 from mio.core.chat import chat_document
 from mio.core.documents import Document, plain_document
 from mio.core.errors import DataError, PluginError, UserError
+from mio.core.files import naming
 from mio.core.generation.answer import decode_answer
 from mio.core.generation.engine import answer_room, generate_tokens
 from mio.core.generation.grammar import need_of
@@ -99,7 +100,7 @@ def _save_beside(detokenizer: Detokenizer, content: Any, folder: Path, name: str
     """Writes media to `NAME-NUMBER` plus the format's suffix, with the next number for which there is no file yet, or
     one that is the same byte by byte."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mio-", dir=folder) as made:
+    with naming(folder), tempfile.TemporaryDirectory(prefix=".mio-", dir=folder) as made:
         saved = detokenizer.save(content, Path(made) / name)
         if not saved.is_file():
             raise PluginError(f"the detokenizer of `{name}` says that it saved {saved.name}, where there is no file")

@@ -17,7 +17,7 @@ _MEDIA = re.compile(r"\{(\w+):([^{}]+)\}")
 def parse_prompt(prompt: str, modalities: Mapping[str, Modality]) -> list[Value]:
     """Text and media of a prompt in order. Other braces stay text.
 
-    Raises `UserError` for an unknown modality or a missing file.
+    Raises `UserError` for an unknown modality, a missing file, or text that is none.
     """
     values: list[Value] = []
     end = 0
@@ -30,11 +30,19 @@ def parse_prompt(prompt: str, modalities: Mapping[str, Modality]) -> list[Value]
             )
         regular_file(file, f"prompt: {file}")
         if found.start() > end:
-            values.append(prompt[end : found.start()])
+            values.append(_text(prompt[end : found.start()]))
         values.append(Media(name, file, key=str(file.resolve())))
         end = found.end()
     if end < len(prompt):
-        values.append(prompt[end:])
+        values.append(_text(prompt[end:]))
     if not values:
         raise UserError("prompt: it is empty")
     return values
+
+
+def _text(typed: str) -> str:
+    """Text of the command line, whose bytes the terminal's locale may not have been able to decode."""
+    try:
+        return typed.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise UserError("prompt: holds bytes or characters that are no text in UTF-8; write them anew") from None

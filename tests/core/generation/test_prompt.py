@@ -36,6 +36,11 @@ def test_text_without_media_is_one_piece_whatever_braces_it_has(text):
     assert parse_prompt(text, MODALITIES) == [text]
 
 
+def test_text_that_the_locale_could_not_decode_is_read_as_utf_8():
+    typed = "gr\u00fc\u00dfe \u4f60".encode().decode("ascii", "surrogateescape")  # as Python does where LC_ALL is C
+    assert parse_prompt(typed, MODALITIES) == ["gr\u00fc\u00dfe \u4f60"]
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
@@ -44,6 +49,8 @@ def test_text_without_media_is_one_piece_whatever_braces_it_has(text):
         ("{image:b.png}", "b.png: no such file"),
         ("{image:.}", "is a folder, not a file"),
         ("", "it is empty"),
+        ("\ud800", "no text in UTF-8"),
+        ("{image:a.png}\udcff", "no text in UTF-8"),
     ],
 )
 def test_mistakes(files, prompt, message):
