@@ -23,7 +23,7 @@ from mio.core.checkpoints.reading import Checkpoint
 from mio.core.checkpoints.writing import CheckpointWriter
 from mio.core.data.batch import Batch
 from mio.core.data.journal import Journal
-from mio.core.data.loader import MioDataModule
+from mio.core.data.loader import MioDataModule, as_raised
 from mio.core.errors import Interrupted, UserError
 from mio.core.events import Events
 from mio.core.guards import STOP
@@ -191,6 +191,8 @@ def _train(
     with checkpoints.catching_signals():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        except UserError as error:
+            raise as_raised(error) from error
         finally:
             watchdog.stop()
         strategy.writer.begin()  # where no step was left

@@ -20,7 +20,7 @@ from mio.core.data.preflight import preflight
 from mio.core.data.sources import SourcePlugins, Tokens, build_streams
 from mio.core.data.steps import StepShape
 from mio.core.data.streams import DocumentRenderer
-from mio.core.errors import DataError
+from mio.core.errors import DataError, UserError
 from mio.core.schema import Recipe
 
 __all__ = ["Batch", "MioDataModule", "StepBatches"]
@@ -31,6 +31,15 @@ class Documents(Protocol):
 
     def document(self, n: int) -> RenderedDocument:
         """The n-th document, at most one row long."""
+
+
+def as_raised(error: UserError) -> UserError:
+    """An error in its own words: torch gives one of a data worker the whole text of its traceback for a message."""
+    text = str(error)
+    begin = f"\n{type(error).__module__}.{type(error).__qualname__}: "
+    if not text.startswith("Caught ") or begin not in text:
+        return error
+    return type(error)(text.rpartition(begin)[2].split("\n")[0])
 
 
 class StepBatches(IterableDataset[Batch]):

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning import Callback, LightningModule, Trainer
 from made_recipe import Characters, Plugins, made_recipe
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
-from mio.core.data.loader import MioDataModule, StepBatches
+from mio.core.data.loader import MioDataModule, StepBatches, as_raised
 from mio.core.data.steps import StepShape
 from mio.core.errors import DataError, RecipeError
 from mio.core.schema import TrainConfig
@@ -218,3 +218,18 @@ def test_step_shape():
     shape = StepShape.of(TrainConfig(rows=24, micro_rows=3), 4)
     assert (shape.share, shape.micro_rows, shape.micro_batches) == (6, 3, 2)
     assert StepShape.of(TrainConfig(rows=8, micro_rows=4), 4).micro_rows == 2  # more ranks, smaller passes
+
+
+class Refusing(IterableDataset):
+    def __iter__(self):
+        raise DataError("data.jsonl:3: is too long")
+
+
+def test_errors_of_data_workers_are_told_in_their_own_words():
+    with pytest.raises(DataError) as caught:
+        next(iter(DataLoader(Refusing(), batch_size=None, num_workers=1)))
+    assert "Traceback" in str(caught.value)
+    assert str(as_raised(caught.value)) == "data.jsonl:3: is too long"
+    assert isinstance(as_raised(caught.value), DataError)
+    own = DataError("data.jsonl:3: is too long")
+    assert as_raised(own) is own
