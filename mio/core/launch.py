@@ -93,6 +93,7 @@ def _start(command: Sequence[str], processes: int, attempt: int) -> list[subproc
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch warns of a lost peer with a stack of C++; who was lost is told anyway
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
