@@ -38,6 +38,11 @@ TINY = ("train.steps=4", "train.rows=2", "train.micro_rows=0")
 """Overrides for runs whose result does not matter."""
 
 
+def pytest_collection_modifyitems(items):
+    """Whole commands first: with a file per process, the longest files must not be the last to begin."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
+
+
 @pytest.fixture
 def tunes(tmp_path, monkeypatch):
     """A working directory with the recipe `tunes.yaml` and its data."""
