@@ -40,8 +40,8 @@ class CompiledTemplate:
         named = tuple(dict.fromkeys(field for _, field in self._prompt + self._response if field))
         self.fields = tuple(dict.fromkeys(field.removesuffix(OPTIONAL) for field in named))
         """Names of the fields, in order of first use."""
-        self.asks = bool(self._prompt)
-        """Whether there is a prompt at all."""
+        self.asks = any(field or literal.strip() for literal, field in self._prompt)
+        """Whether there is a prompt at all, beside white space."""
         self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
 
     def prompt(self, record: Record) -> list[Value]:

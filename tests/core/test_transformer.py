@@ -283,7 +283,7 @@ def test_ffn_width_follows_llama():
         ({"kv_heads": 3}, "kv_heads"),
         ({"experts": 2, "experts_per_token": 3}, "experts_per_token"),
         ({"rope_scaling": RopeScaling("yarn")}, "rope_scaling"),
-        ({"head_width": 7}, "head width"),
+        ({"head_width": 7}, "head_width"),
     ],
 )
 def test_contradictions_are_refused(changes, named):

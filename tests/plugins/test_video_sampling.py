@@ -264,5 +264,5 @@ def test_without_pyscenedetect_it_is_one_line(tmp_path, monkeypatch):
 
 
 def test_the_option_is_checked():
-    with pytest.raises(UserError, match="uniform, scenes"):
+    with pytest.raises(UserError, match="`uniform`, `scenes`"):
         video.mio_modalities({"frames": "keys"})
