@@ -42,6 +42,8 @@ class CompiledTemplate:
         """Names of the fields, in order of first use."""
         self.asks = any(field or literal.strip() for literal, field in self._prompt)
         """Whether there is a prompt at all, beside white space."""
+        self._sure_to_ask = _surely_filled(self._prompt)
+        self._sure_to_answer = _surely_filled(self._response)
         self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
 
     def prompt(self, record: Record) -> list[Value]:
@@ -52,15 +54,24 @@ class CompiledTemplate:
         """The response's pieces. Raises DataError as `prompt` does."""
         return self._fill(self._response, record)
 
-    def check(self, record: Record) -> None:
-        """Raises DataError for a field that the record lacks, or that is empty and not written `{field?}`."""
+    def filled(self, record: Record) -> tuple[list[Value], list[Value]]:
+        """Prompt and response of a record that is to be learnt.
+
+        Raises DataError as `prompt` does, for a field that is empty and not written `{field?}`, and where nothing is
+        left of prompt or response.
+        """
         for field in self._needed:
-            value = self._value(record, field)
-            if blank(value):
+            if blank(self._value(record, field)):
                 raise DataError(
                     f"template `{self.name}`: field `{field}` is empty; give it content, or write `{{{field}?}}` in "
                     "the template where it may be empty"
                 )
+        prompt, response = self.prompt(record), self.response(record)
+        if not self._sure_to_answer and blank(response):
+            raise DataError(f"template `{self.name}`: its response is empty: there is nothing to learn")
+        if self.asks and not self._sure_to_ask and blank(prompt):
+            raise DataError(f"template `{self.name}`: its prompt is empty: the response would answer nothing")
+        return prompt, response
 
     def _value(self, record: Record, field: str) -> Any:
         try:
@@ -108,6 +119,11 @@ class CompiledTemplate:
         )
 
 
+def _surely_filled(pieces: Sequence[tuple[str, str]]) -> bool:
+    """Whether something is there whatever the record: a literal, or a field that must not be empty."""
+    return any(literal.strip() or (field and not field.endswith(OPTIONAL)) for literal, field in pieces)
+
+
 def to_document(
     record: Record,
     template: CompiledTemplate | None = None,
@@ -120,12 +136,7 @@ def to_document(
     `system` and `output` are those of `chat_document`. Raises DataError for a record that does not fit.
     """
     if template is not None:
-        template.check(record)
-        prompt, response = template.prompt(record), template.response(record)
-        if blank(response):
-            raise DataError(f"template `{template.name}`: its response is empty: there is nothing to learn")
-        if template.asks and blank(prompt):
-            raise DataError(f"template `{template.name}`: its prompt is empty: the response would answer nothing")
+        prompt, response = template.filled(record)
         if form == PLAIN:
             return plain_document(prompt, response)
         turns: list[Message] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
