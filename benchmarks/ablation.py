@@ -66,10 +66,10 @@ def settings() -> dict[str, dict[str, Any]]:
 
 def build(spec: dict[str, Any]) -> Callable[[], float]:
     """A function that does the next training step and returns its loss."""
-    import mio.core.module
-    import mio.core.transformer.layers
-    from mio.core.heap import keep_freed_memory
-    from mio.core.parallel import compile_blocks, recompute
+    import mio.core.model.layers
+    import mio.core.training.module
+    from mio.core.model.parallel import compile_blocks, recompute
+    from mio.core.training.heap import keep_freed_memory
 
     made = [step_batch(seed, spec["packing"]) for seed in SEEDS]
     start_of_growth()
@@ -80,9 +80,9 @@ def build(spec: dict[str, Any]) -> Callable[[], float]:
     if spec["compile"]:
         compile_blocks(module.transformer, "cpu")
     if not spec["attention"]:
-        mio.core.transformer.layers.attend = densely_masked
+        mio.core.model.layers.attend = densely_masked
     if not spec["loss"]:
-        mio.core.module.linear_cross_entropy = whole_logits
+        mio.core.training.module.linear_cross_entropy = whole_logits
     optimizer = module.configure_optimizers()["optimizer"]
     if not spec["fused"]:
         for group in optimizer.param_groups:
@@ -102,7 +102,7 @@ def step_batch(seed: int, packing: bool) -> Any:
 
 
 def densely_masked(q: Any, k: Any, v: Any, documents: Any, window: int = 0) -> Any:
-    """`mio.core.transformer.attend.attend` by one product over whole rows; a mask hides the other documents."""
+    """`mio.core.model.attention.attend` by one product over whole rows; a mask hides the other documents."""
     import torch
     import torch.nn.functional as F
 
@@ -120,7 +120,7 @@ def densely_masked(q: Any, k: Any, v: Any, documents: Any, window: int = 0) -> A
 
 
 def whole_logits(hidden: Any, head: Any, targets: Any, weights: Any, size: int, **_: Any) -> tuple[Any, Any]:
-    """`mio.core.loss.linear_cross_entropy` by way of all logits."""
+    """`mio.core.model.loss.linear_cross_entropy` by way of all logits."""
     import torch.nn.functional as F
 
     nll = F.cross_entropy(F.linear(hidden, head[:size]).float(), targets, reduction="none")

@@ -214,17 +214,17 @@ def opened(folder: Path) -> tuple[Any, ...]:
 
     The first call trains tokenizers on the whole files.
     """
-    from mio.core.codecs import Codecs
+    from mio.core.contract.plugins import PluginManager
+    from mio.core.contract.values import Media
     from mio.core.data.sources import build_streams
-    from mio.core.modality import Media
-    from mio.core.plugins import PluginManager
-    from mio.core.recipe import compose
-    from mio.core.rendering import Renderer
-    from mio.core.vocabulary import Vocabulary
+    from mio.core.recipe.compose import compose
+    from mio.core.tokens.codecs import Codecs
+    from mio.core.tokens.rendering import Renderer
+    from mio.core.tokens.vocabulary import Vocabulary
 
     manager = PluginManager.discover()
     recipe = compose([str(folder / "damaged.yaml")], [], manager)
-    plugins = manager.for_recipe(recipe)
+    plugins = manager.enable(recipe.plugins)
     codecs = Codecs(plugins)
     if (folder / "tokenizers").is_dir():
         codecs.load(folder / "tokenizers")

@@ -33,18 +33,18 @@ from typing import Any
 
 import numpy as np
 
-from mio.core.codecs import Codecs
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import Codes, TextTokenizer
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
 from mio.core.data.shards.store import TokenIndex, TokenStore, source_folder, write_index
 from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.modality import Codes, TextTokenizer
-from mio.core.plugins import PluginManager
-from mio.core.recipe import compose
-from mio.core.rendering import Renderer
-from mio.core.schema import Recipe
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.compose import compose
+from mio.core.recipe.schema import Recipe
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 
 RECIPE = """
 name: data_path
@@ -151,7 +151,7 @@ class World:
         self.folder = folder
         manager = PluginManager.discover()
         self.recipe = compose([str(folder / "recipe.yaml")], [], manager)
-        self.plugins = manager.for_recipe(self.recipe)
+        self.plugins = manager.enable(self.recipe.plugins)
         self.codecs = Codecs(self.plugins)
         self.codecs.text.fit(Corpus().paragraphs, 0)  # type: ignore[attr-defined]
         self.vocabulary = Vocabulary.build(self.codecs.text, self.plugins.modalities())

@@ -251,7 +251,7 @@ def main() -> int:
         return 0
     import torch
 
-    from mio.core.throughput import peak_flops
+    from mio.core.model.flops import peak_flops
 
     if not (options.smoke or torch.cuda.is_available()):
         print("no GPU here: this measures one; `--smoke` runs the code on a CPU", file=sys.stderr)

@@ -17,9 +17,9 @@ CLIP = 1.0
 
 def settings(spec: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """mio's transformer, vocabulary, and sections `train` and `runtime` of the recipe."""
-    from mio.core.schema import OptimizerConfig, RuntimeConfig, TrainConfig
-    from mio.core.transformer.config import TransformerConfig
-    from mio.core.vocabulary import Block, Specials, Vocabulary
+    from mio.core.contract.backbone import TransformerConfig
+    from mio.core.recipe.schema import OptimizerConfig, RuntimeConfig, TrainConfig
+    from mio.core.tokens.vocabulary import Block, Specials, Vocabulary
 
     config = TransformerConfig(
         width=spec["width"],
@@ -52,19 +52,19 @@ def plan(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def mio(spec: dict[str, Any]) -> dict[str, Any]:
-    """The step as `mio.core.training` builds it, driven by Lightning."""
+    """The step as `mio.core.training.loop` builds it, driven by Lightning."""
     import torch
     from lightning import Callback, Trainer
     from mixed_rows import batches, packed_lengths, span
     from torch.utils.data import DataLoader, IterableDataset
 
-    from mio.core.callbacks import Figures
-    from mio.core.module import MioModule
-    from mio.core.parallel import data_parallel, device_mesh, local, parallelise
-    from mio.core.strategy import ManyDevices
-    from mio.core.throughput import flops_per_token
-    from mio.core.training import quieten_lightning
-    from mio.core.transformer.model import Transformer
+    from mio.core.model.flops import flops_per_token
+    from mio.core.model.parallel import data_parallel, device_mesh, local, parallelise
+    from mio.core.model.transformer import Transformer
+    from mio.core.training.callbacks import Figures
+    from mio.core.training.loop import quieten_lightning
+    from mio.core.training.module import MioModule
+    from mio.core.training.strategy import ManyDevices
 
     quieten_lightning()
     device = _start(spec)

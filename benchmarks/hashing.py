@@ -24,14 +24,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mio.core.codecs import Codecs
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import Media
 from mio.core.data.contents import SourceContent
 from mio.core.data.hashing import FileHashes
 from mio.core.data.readers import open_reader
 from mio.core.data.sources import known_kinds
-from mio.core.modality import Media
-from mio.core.plugins import PluginManager
-from mio.core.recipe import compose
+from mio.core.recipe.compose import compose
+from mio.core.tokens.codecs import Codecs
 
 RECIPE = """
 name: hashing
@@ -137,7 +137,7 @@ def main() -> None:
         (folder / "recipe.yaml").write_text(RECIPE)
         manager = PluginManager.discover()
         recipe = compose([str(folder / "recipe.yaml")], [], manager)
-        plugins = manager.for_recipe(recipe)
+        plugins = manager.enable(recipe.plugins)
         kinds = known_kinds(plugins)
         draw = random.Random(0)
         each = given.picture_kilobytes * 1000

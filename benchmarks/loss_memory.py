@@ -26,7 +26,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     import torch
     import torch.nn.functional as F
 
-    from mio.core.loss import linear_cross_entropy
+    from mio.core.model.loss import linear_cross_entropy
 
     def step() -> None:
         hidden.grad = weight.grad = None

@@ -12,10 +12,10 @@ def made_module(shape: dict[str, Any], leaves: int = 1) -> Any:
     """A `MioModule` of a shape (`vocabulary`, `width`, `layers`, `heads`, `kv_heads`, `ffn`), for so many streams."""
     import torch
 
-    from mio.core.module import MioModule
-    from mio.core.schema import OptimizerConfig, TrainConfig
-    from mio.core.transformer.config import TransformerConfig
-    from mio.core.vocabulary import Block, Specials, Vocabulary
+    from mio.core.contract.backbone import TransformerConfig
+    from mio.core.recipe.schema import OptimizerConfig, TrainConfig
+    from mio.core.tokens.vocabulary import Block, Specials, Vocabulary
+    from mio.core.training.module import MioModule
 
     torch.manual_seed(0)
     text = Block(name="text", owner="text", kind="text", start=0, size=shape["vocabulary"])

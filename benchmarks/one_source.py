@@ -12,20 +12,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mio.core.codecs import Codecs
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import Codes, Media, Record
 from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Plan
 from mio.core.data.preflight import preflight
 from mio.core.data.sources import OpenSource, build_streams
 from mio.core.data.streams import RecordStream
-from mio.core.documents import Special
-from mio.core.modality import Codes, Media, Record
-from mio.core.plugins import PluginManager
-from mio.core.recipe import compose
-from mio.core.rendering import Rendered, Renderer
-from mio.core.schema import Recipe
-from mio.core.templates import CompiledTemplate, to_document
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.compose import compose
+from mio.core.recipe.schema import Recipe
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.documents import Special
+from mio.core.tokens.rendering import Rendered, Renderer
+from mio.core.tokens.templates import CompiledTemplate, to_document
+from mio.core.tokens.vocabulary import Vocabulary
 
 PLUGINS = {"text": {"tokenizer": "bytes"}, "image": {}, "speech": {}, "video": {}}
 
@@ -131,7 +131,7 @@ def open_one(
     }
     (folder / "recipe.yaml").write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
     recipe = compose([str(folder / "recipe.yaml")], [], manager())
-    enabled = manager().for_recipe(recipe)
+    enabled = manager().enable(recipe.plugins)
     codecs = Codecs(enabled)
     renderer = Renderer(Vocabulary.build(codecs.text, enabled.modalities()), codecs, recipe.train.loss)
     leaves, streams, [opened] = build_streams(recipe, enabled, renderer)

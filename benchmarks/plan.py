@@ -94,9 +94,9 @@ def measure(arguments: list[str], answer: Path) -> None:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from mio.core.checkpoints.writing import CheckpointWriter
-    from mio.core.fit import fit_chain
-    from mio.core.plugins import PluginManager
+    from mio.core.contract.plugins import PluginManager
+    from mio.core.runs.checkpoints.writing import CheckpointWriter
+    from mio.core.stages.fit import fit_chain
 
     plugins = ["wide=wide.py"] if any("plugins.wide" in argument for argument in arguments) else []
     manager = PluginManager.discover(plugins)
@@ -154,18 +154,19 @@ def measured(setting: Setting, folder: Path, steps: int) -> dict[str, int]:
 
 def planned(setting: Setting, folder: Path) -> int:
     """Peak in bytes of the simulation of the same program."""
-    from mio.core.data.steps import StepShape
+    from mio.core.contract.plugins import PluginManager
     from mio.core.planning.simulate import Layout, simulate
     from mio.core.planning.vocabulary import expected_vocabulary
-    from mio.core.plugins import PluginManager
-    from mio.core.recipe import chain, transformer_config
+    from mio.core.recipe.chain import chain
+    from mio.core.recipe.model import transformer_config
+    from mio.core.recipe.steps import StepShape
 
     manager = PluginManager.discover([f"wide={folder / 'wide.py'}"] if setting.wide else [])
     stages = chain([str(folder / "lines.yaml")], setting.overrides, manager)
     recipe = stages[-1]
     shape = StepShape.of(recipe.train, setting.ranks // recipe.runtime.tensor_parallel)
     layout = Layout(setting.ranks, setting.ranks, CONTEXT, shape.micro_rows, shape.micro_batches, device="cpu")
-    model = transformer_config(recipe, manager.for_recipe(recipe))
+    model = transformer_config(recipe, manager)
     return simulate(model, expected_vocabulary(stages, manager), recipe.train, recipe.runtime, layout).peak
 
 

@@ -35,14 +35,14 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from mio.core.callbacks import Checkpoints
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import Decoding
 from mio.core.errors import UserError
-from mio.core.fit import fit_chain
 from mio.core.generation.generate import generate
-from mio.core.modality import Decoding
-from mio.core.plugins import PluginManager
-from mio.core.run import Run
-from mio.core.verifying import verify
+from mio.core.runs.run import Run
+from mio.core.stages.fit import fit_chain
+from mio.core.stages.verify import verify
+from mio.core.training.callbacks import Checkpoints
 
 RECIPE = """
 name: first

@@ -91,12 +91,12 @@ def figures(metrics: Path, name: str) -> list[float]:
 
 def compare(folder: Path, run: str) -> Any:
     """A run's journal beside the plan of its recipe (`mio.core.data.journal.Comparison`)."""
+    from mio.core.contract.plugins import PluginManager
     from mio.core.data.journal import compare as beside
     from mio.core.data.journal import read
     from mio.core.data.loader import MioDataModule
-    from mio.core.locking import JOURNAL
-    from mio.core.plugins import PluginManager
-    from mio.core.run import Run
+    from mio.core.recipe.places import JOURNAL
+    from mio.core.runs.run import Run
 
     before = Path.cwd()
     os.chdir(folder)

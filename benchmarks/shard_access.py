@@ -24,11 +24,11 @@ from typing import Any
 import datasets
 import numpy as np
 
+from mio.core.contract.values import Codes, Modality
 from mio.core.data.shards.format import shard_name
 from mio.core.data.shards.reader import TokenisedSource
 from mio.core.data.shards.store import TokenIndex, open_tokens, write_index
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.modality import Codes, Modality
 
 MODALITIES = {
     "picture": Modality(name="picture", codebooks=(8192,)),

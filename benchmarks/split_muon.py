@@ -24,10 +24,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mio.core import muon
-from mio.core.muon import SplitMuon
-from mio.core.parallel import local
-from mio.core.transformer.initial import local_region
+from mio.core.distributed.regions import local_region
+from mio.core.model.parallel import local
+from mio.core.training import muon
+from mio.core.training.muon import SplitMuon
 
 SHAPES = [(256, 256), (128, 256), (128, 256), (256, 256), (704, 256), (704, 256), (256, 704)]
 """Of a layer: query, key, value, output, gate, up, down."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mio.core.data.config import SourceConfig
+from mio.core.contract.values import Codes, Media, Modality, Record
 from mio.core.data.hashing import FileHashes
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
@@ -21,7 +21,7 @@ from mio.core.data.shards.store import HASHES, TokenStore
 from mio.core.data.shards.work import Job, ShardWorker, claim, finish, make_job, shards_there
 from mio.core.data.sources import OpenSource
 from mio.core.errors import UserError
-from mio.core.modality import Codes, Media, Modality, Record
+from mio.core.recipe.data_schema import SourceConfig
 
 MODALITIES = {
     "text": Modality(name="text", text=True),
@@ -55,7 +55,7 @@ class Images:
 
 
 class Tokenizers:
-    """What tokenising asks of `mio.core.codecs.Codecs`."""
+    """What tokenising asks of `mio.core.tokens.codecs.Codecs`."""
 
     modalities = MODALITIES
     text = Text()

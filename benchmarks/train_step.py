@@ -78,7 +78,7 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
     import torch
 
     from mio.core.data.batch import Batch
-    from mio.core.heap import keep_freed_memory
+    from mio.core.training.heap import keep_freed_memory
 
     start_of_growth()
     keep_freed_memory()

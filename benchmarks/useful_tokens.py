@@ -67,7 +67,7 @@ def batches_of(spec: dict[str, Any]) -> list[Any]:
 
 def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
     """What `mio fit` does in a step: float32 weights, bf16 products."""
-    from mio.core.heap import keep_freed_memory
+    from mio.core.training.heap import keep_freed_memory
 
     keep_freed_memory()
     made = batches_of(spec)

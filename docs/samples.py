@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mio import Answer, Media, Record
-from mio.core.evaluation import answer_records, select_tasks
-from mio.core.plugins import PluginManager
-from mio.core.run import Run
+from mio.core.contract.plugins import PluginManager
+from mio.core.generation.evaluation import answer_records, select_tasks
+from mio.core.runs.run import Run
 
 CELL, TEXT, GAP, MARGIN, WIDTH = 48, 15, 6, 14, 1000
 INK, PAPER, QUIET, GIVEN = (25, 25, 25), (255, 255, 255), (110, 110, 110), (226, 232, 240)

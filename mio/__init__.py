@@ -5,9 +5,9 @@ Importing it does not import torch.
 """
 
 from mio import media
-from mio.core.errors import DataError, MioError, PluginError, UserError
-from mio.core.hookspecs import hookimpl
-from mio.core.modality import (
+from mio.core.contract.hookspecs import hookimpl
+from mio.core.contract.ranges import number, one_of
+from mio.core.contract.values import (
     TEXT,
     Answer,
     Codes,
@@ -28,8 +28,8 @@ from mio.core.modality import (
     Tokenizer,
     Trainable,
 )
-from mio.core.options import read_options
-from mio.core.ranges import number, one_of
+from mio.core.errors import DataError, MioError, PluginError, UserError
+from mio.core.recipe.options import read_options
 
 __version__ = "0.1.0"
 

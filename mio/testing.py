@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from mio.core.declarations import VIEWS, template_fields
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.validation import VIEWS, template_fields
+from mio.core.contract.values import CodeArray, Codes, Media, Modality, Source, Trainable
 from mio.core.errors import MioError, PluginError
-from mio.core.layouts import layout
-from mio.core.modality import CodeArray, Codes, Media, Modality, Source, Trainable
-from mio.core.plugins import EnabledPlugins, PluginManager
+from mio.core.tokens.layouts import layout
 
 FITTED_ON = 512
 """Most media that a tokenizer is trained on before it is checked."""
@@ -111,7 +111,7 @@ def _result(check: str, function: Callable[[], Any]) -> Result:
 def _imports_without_torch(manager: PluginManager, name: str) -> None:
     target = manager.candidate(name).target
     script = (
-        "import sys; from mio.core.discovery import Candidate, importer; "
+        "import sys; from mio.core.contract.discovery import Candidate, importer; "
         f"Candidate({name!r}, '', {target!r}, importer({target!r})).plugin; "
         "sys.exit('torch' in sys.modules)"
     )

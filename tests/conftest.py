@@ -99,9 +99,9 @@ def trained_chain(tmp_path_factory):
     """All four shipped stages, trained by one call: eight steps of four rows, corpora of 240 records."""
     from rich.console import Console
 
-    from mio.core.fit import fit_chain
-    from mio.core.plugins import PluginManager
-    from mio.core.recipe import compose
+    from mio.core.contract.plugins import PluginManager
+    from mio.core.recipe.compose import compose
+    from mio.core.stages.fit import fit_chain
 
     folder = tmp_path_factory.mktemp("chain")
     manager = PluginManager.discover()

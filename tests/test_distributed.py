@@ -16,9 +16,9 @@ import torch
 from conftest import call, start
 from safetensors.torch import load_file
 
-from mio.core.checkpoints.format import latest
-from mio.core.checkpoints.reading import Checkpoint
-from mio.core.vocabulary import Vocabulary
+from mio.core.runs.checkpoints.format import latest
+from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.tokens.vocabulary import Vocabulary
 
 EXACT = ("train.precision=fp32", "runtime.log_every=1")
 

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from typer.main import get_command
 
 import mio
 from mio.cli.app import app
-from mio.core.discovery import HOOKS, discover, local
-from mio.core.plugins import PluginManager
-from mio.core.recipe import chain
-from mio.core.recipe_check import check
+from mio.core.contract.discovery import HOOKS, discover, local
+from mio.core.contract.plugins import PluginManager
+from mio.core.recipe.chain import chain
+from mio.core.stages.check import check
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "tests/packages/mio-melody/mio_melody.py"
@@ -115,13 +116,13 @@ def test_whole_recipes_pass_every_check(page, name, tmp_path):
     recipe.write_text(body, encoding="utf-8")
     manager = PluginManager([*discover(), local(f"melody={EXAMPLE}")])
     for stage in chain([str(recipe)], [], manager):
-        check(stage, manager.for_recipe(stage))
+        check(stage, manager.enable(stage.plugins))
 
 
 def test_the_example_of_a_trainable_tokenizer_follows_the_contract(tmp_path):
     import numpy as np
 
-    from mio.core.modality import Tokenizer, Trainable
+    from mio.core.contract.values import Tokenizer, Trainable
 
     [body] = [body for body in blocks("docs/plugins.md", "python") if "class Palette" in body]
     space: dict = {}
@@ -184,18 +185,20 @@ def test_the_readme_lists_the_demos_tasks():
     manager = PluginManager.discover()
     stage = chain([str(ROOT / "recipes/stage4.yaml")], [], manager)[-1]
     listed = re.findall(r"^\| `(\w+)` \|", text_of("README.md"), re.MULTILINE)
-    assert listed == [name for name in manager.for_recipe(stage).tasks() if name in listed]
+    assert listed == [name for name in manager.enable(stage.plugins).tasks() if name in listed]
     assert set(listed) >= set(stage.evaluate.tasks)
 
 
 # --- architecture
 
 
-def test_every_module_of_the_core_is_listed_once():
-    core = ROOT / "mio" / "core"
-    modules = [str(path.relative_to(core)) for path in core.rglob("*.py") if path.name != "__init__.py"]
-    listed = re.findall(r"^\| `([\w/]+\.py)` \|", section("docs/architecture.md", "## Modules"), re.MULTILINE)
-    assert sorted(listed) == sorted(modules)
+def test_the_folders_of_the_core_are_listed_in_the_order_of_their_layers():
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    listed = re.findall(r"^\| `([\w.]+)/?` \|", section("docs/architecture.md", "## Folders"), re.MULTILINE)
+    flat = [name for layer in reversed(layers) for name in layer.split(" : ")]
+    assert [name.removesuffix(".py") for name in listed] == [*flat[:2], *sorted(flat[2:4]), *flat[4:]]
+    there = {path.name for path in (ROOT / "mio/core").iterdir() if path.name[0] != "_"}
+    assert set(listed) == there
 
 
 def test_every_invariant_names_tests_that_exist():
@@ -210,22 +213,22 @@ def test_every_invariant_names_tests_that_exist():
 
 
 def test_the_run_folder_is_listed_as_it_is_written():
-    from mio.core import locking
+    from mio.core.recipe import places
 
     listed = section("docs/architecture.md", "## Life of a run")
     names = (
-        locking.RECIPE,
-        locking.LOCK,
-        locking.VOCABULARY,
-        locking.TOKENIZERS,
-        locking.WEIGHTS,
-        locking.SUMMARY,
-        locking.CHECKPOINTS,
-        locking.JOURNAL,
-        locking.SKIPPED,
-        locking.SAMPLES,
-        locking.SOURCES,
-        locking.METRICS,
+        places.RECIPE,
+        places.LOCK,
+        places.VOCABULARY,
+        places.TOKENIZERS,
+        places.WEIGHTS,
+        places.SUMMARY,
+        places.CHECKPOINTS,
+        places.JOURNAL,
+        places.SKIPPED,
+        places.SAMPLES,
+        places.SOURCES,
+        places.METRICS,
     )
     assert not [name for name in names if f"`{name}" not in listed]
 

@@ -18,11 +18,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from mio.cli import app
-from mio.core.checkpoints.reading import Checkpoint
-from mio.core.evaluation import evaluate
-from mio.core.fit import fit_chain
-from mio.core.plugins import PluginManager
-from mio.core.run import Run
+from mio.core.contract.plugins import PluginManager
+from mio.core.generation.evaluation import evaluate
+from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.runs.run import Run
+from mio.core.stages.fit import fit_chain
 
 STAGES = (1, 2, 3, 4)
 STEPS, ROWS, CONTEXT = 8, 4, 256

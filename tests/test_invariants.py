@@ -50,7 +50,7 @@ def test_built_in_plugins_use_the_contract_alone(path):
     for module, name in imports(path):
         if module.split(".")[0] != "mio" or module == own or module.startswith(f"{own}."):
             continue
-        assert module in ("mio", "mio.core.modality"), f"{path.name} imports {module}"
+        assert module in ("mio", "mio.core.contract.values"), f"{path.name} imports {module}"
         assert module != "mio" or name in mio.__all__, f"{path.name} imports {name}, which mio does not export"
 
 
@@ -114,7 +114,7 @@ class Deleted(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Deleted())
-from mio.core.plugins import PluginManager
+from mio.core.contract.plugins import PluginManager
 manager = PluginManager.discover()
 broken = [name for name, candidate in manager.candidates.items() if candidate.problem]
 assert broken == [{module!r}], broken
@@ -130,9 +130,9 @@ manager.recipes()
 
 
 def test_every_shipped_recipe_composes_and_passes_every_check():
-    from mio.core.plugins import PluginManager
-    from mio.core.recipe import chain
-    from mio.core.recipe_check import check
+    from mio.core.contract.plugins import PluginManager
+    from mio.core.recipe.chain import chain
+    from mio.core.stages.check import check
 
     manager = PluginManager.discover()
     shipped = manager.recipes()
@@ -140,4 +140,4 @@ def test_every_shipped_recipe_composes_and_passes_every_check():
     assert {"stage1", "stage2", "stage3", "stage4"} <= stages
     for name in stages:
         for recipe in chain([name], [], manager):
-            check(recipe, manager.for_recipe(recipe))
+            check(recipe, manager.enable(recipe.plugins))

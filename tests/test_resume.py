@@ -13,9 +13,9 @@ import pytest
 from conftest import call, start
 from rich.console import Console
 
-from mio.core.checkpoints.format import latest
-from mio.core.fit import fit_chain
-from mio.core.plugins import PluginManager
+from mio.core.contract.plugins import PluginManager
+from mio.core.runs.checkpoints.format import latest
+from mio.core.stages.fit import fit_chain
 
 STEPS = 60
 
@@ -118,7 +118,7 @@ def test_a_run_folder_is_not_continued_with_other_data(tunes):
     """The recipe is the same, the file that it reads is not, if only by its middle: neither going on nor verifying will
     have it. A finished run does not mind."""
     from mio.core.errors import DataError
-    from mio.core.verifying import verify
+    from mio.core.stages.verify import verify
 
     manager = PluginManager.discover()
     fit(tunes / "runs")

@@ -7,8 +7,8 @@ import pytest
 
 import mio.testing
 from mio import DataModule, Frames, Media, Modality, hookimpl
-from mio.core.discovery import Candidate
-from mio.core.plugins import PluginManager
+from mio.core.contract.discovery import Candidate
+from mio.core.contract.plugins import PluginManager
 
 DATA = [np.array([0.1, 0.5]), np.array([0.9, 0.2, 0.4])]
 

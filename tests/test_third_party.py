@@ -17,17 +17,17 @@ import torch
 from conftest import MELODY, ROOT, call
 from rich.console import Console
 
-from mio.core.evaluation import answer_records
-from mio.core.fit import fit_chain
-from mio.core.module import MioModule
-from mio.core.plugins import PluginManager
-from mio.core.recipe import transformer_config
-from mio.core.rendering import Renderer
-from mio.core.run import Run
-from mio.core.schema import TrainConfig
-from mio.core.templates import CompiledTemplate, to_document
-from mio.core.vocabulary import Vocabulary
-from mio.core.weights import start_weights
+from mio.core.contract.plugins import PluginManager
+from mio.core.generation.evaluation import answer_records
+from mio.core.recipe.model import transformer_config
+from mio.core.recipe.schema import TrainConfig
+from mio.core.runs.run import Run
+from mio.core.runs.weights import start_weights
+from mio.core.stages.fit import fit_chain
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.templates import CompiledTemplate, to_document
+from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.module import MioModule
 
 BASE = """
 name: base

@@ -20,17 +20,17 @@ from PIL import Image
 from rich.console import Console
 
 from mio.cli import app
-from mio.core.codecs import Codecs
+from mio.core.contract.plugins import PluginManager
 from mio.core.data.loader import MioDataModule
 from mio.core.data.readers import spill
 from mio.core.data.shards.reader import TokenisedSource
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
 from mio.core.errors import DataError, UserError
-from mio.core.plugins import PluginManager
-from mio.core.recipe import chain
-from mio.core.rendering import Renderer
-from mio.core.tokenize import load_tokenizers, tokenize
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.chain import chain
+from mio.core.stages.tokenize import load_tokenizers, tokenize
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 
 SMALL = """
 name: small
@@ -105,7 +105,7 @@ def batches(*overrides, recipe="small.yaml"):
     """All batches of the recipe, and which sources are read from shards."""
     manager = PluginManager.discover()
     [stage] = chain([recipe], list(overrides), manager)
-    plugins = manager.for_recipe(stage)
+    plugins = manager.enable(stage.plugins)
     codecs = Codecs(plugins)
     load_tokenizers(stage, None, plugins, codecs, Console(quiet=True))
     vocabulary = Vocabulary.build(codecs.text, plugins.modalities())

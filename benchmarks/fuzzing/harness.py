@@ -18,8 +18,8 @@ from typing import Any
 
 from fuzzing import others, recipes
 from mio.cli.failures import explained
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
-from mio.core.plugins import PluginManager
 
 Try = Callable[[random.Random, Path, PluginManager], recipes.Result]
 TRIES: dict[Try, int] = {

@@ -13,14 +13,14 @@ from typing import Any
 from fuzzing.recipes import BASE, VALUES, Result, as_yaml
 from mio import Modality
 from mio.cli import app
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import Template
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.errors import UserError
 from mio.core.generation.prompt import parse_prompt
-from mio.core.modality import Template
-from mio.core.plugins import PluginManager
-from mio.core.recipe import load_resolved
-from mio.core.templates import CompiledTemplate, to_document
+from mio.core.recipe.resolved import load_resolved
+from mio.core.tokens.templates import CompiledTemplate, to_document
 
 MODALITIES = {
     "text": Modality(name="text", text=True),
@@ -74,7 +74,7 @@ def command(random: Random, folder: Path, manager: PluginManager) -> Result:
 def run_folder(random: Random, folder: Path, manager: PluginManager) -> Result:
     """A resolved recipe with bytes cut, changed or added."""
     from fuzzing.recipes import checked
-    from mio.core.recipe import to_yaml
+    from mio.core.recipe.resolved import to_yaml
 
     path = folder / "base.yaml"
     path.write_text(as_yaml(BASE, {}), encoding="utf-8")

@@ -12,13 +12,15 @@ from random import Random
 from typing import Any
 
 from fuzzing import yaml12
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
-from mio.core.plugins import PluginManager
-from mio.core.recipe import compose, fingerprint, load_resolved, to_yaml, transformer_config
-from mio.core.recipe_check import check
-from mio.core.schema import Recipe
-from mio.core.transformer.config import TransformerConfig
-from mio.core.yaml_text import parse_yaml
+from mio.core.recipe.compose import compose
+from mio.core.recipe.model import transformer_config
+from mio.core.recipe.resolved import fingerprint, load_resolved, to_yaml
+from mio.core.recipe.schema import Recipe
+from mio.core.recipe.yaml_text import parse_yaml
+from mio.core.stages.check import check
 
 BASE: dict[str, Any] = {
     "name": "base",
@@ -126,8 +128,8 @@ def with_key(content: Mapping[str, Any], key: tuple[str, ...]) -> dict[str, Any]
 def checked(path: Path, overrides: list[str], manager: PluginManager) -> Recipe:
     """All that happens to a recipe before something is trained."""
     recipe = compose([str(path)], overrides, manager)
-    check(recipe, manager.for_recipe(recipe))
-    transformer_config(recipe, manager.for_recipe(recipe))
+    check(recipe, manager.enable(recipe.plugins))
+    transformer_config(recipe, manager)
     assert load_resolved_text(path.with_suffix(".resolved"), to_yaml(recipe)) == recipe
     fingerprint(recipe)
     return recipe

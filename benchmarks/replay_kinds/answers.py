@@ -14,11 +14,11 @@ import numpy as np
 from replays import Variant
 
 from mio import Codes, Frames, Media, Modality
-from mio.core.documents import plain_document
-from mio.core.parsing import Parsed, parse_tokens
-from mio.core.rendering import Renderer
-from mio.core.schema import LossConfig
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.schema import LossConfig
+from mio.core.tokens.documents import plain_document
+from mio.core.tokens.parsing import Parsed, parse_tokens
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
 TEXT = ByteTokenizer()

@@ -18,15 +18,15 @@ import numpy as np
 import transformers
 from replays import Variant
 
-from mio.core.chat import chat_document
-from mio.core.codecs import Codecs
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import Codes
 from mio.core.errors import UserError
 from mio.core.exchange.tokenizer_files import write_tokenizer
-from mio.core.modality import Codes
-from mio.core.plugins import PluginManager
-from mio.core.recipe import compose
-from mio.core.rendering import Renderer
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.compose import compose
+from mio.core.tokens.chat import chat_document
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 
 SYSTEMS: tuple[Mapping[str, str], ...] = (
     {},
@@ -82,7 +82,7 @@ def variants(folder: Path, random: random.Random) -> Iterator[Variant]:
         told = content | {"name": "x", "data": {"form": "chat", "system": dict(system)}}
         recipe_file.write_text(json.dumps(told, ensure_ascii=False))
         recipe = compose([str(recipe_file)], [], manager)
-        plugins = manager.for_recipe(recipe)
+        plugins = manager.enable(recipe.plugins)
         codecs = Codecs(plugins)
         vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
         write_tokenizer(place, codecs.text, vocabulary, recipe, [declared for _, declared in plugins.modalities()])

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from one_source import open_one
 from replays import Variant
 
-from mio.core.templates import CompiledTemplate
+from mio.core.tokens.templates import CompiledTemplate
 
 NOTHING: dict[str, Any] = {
     "null": None,
@@ -148,7 +148,7 @@ def of_template(
 
 
 def opened_templates(opened: Any) -> list[Any]:
-    from mio.core.modality import Template
+    from mio.core.contract.values import Template
 
     return [
         Template(direction=one.direction, prompt=one.prompt, response=one.response)

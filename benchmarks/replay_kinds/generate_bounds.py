@@ -18,13 +18,13 @@ import torch
 from replays import Variant
 
 from mio import Codes, Decoding, Frames, Media, Modality
+from mio.core.contract.backbone import TransformerConfig
 from mio.core.generation.generate import Generated, generate
 from mio.core.generation.grammar import Grammar
-from mio.core.rendering import Renderer
-from mio.core.schema import LossConfig
-from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.model import Transformer
-from mio.core.vocabulary import Vocabulary
+from mio.core.model.transformer import Transformer
+from mio.core.recipe.schema import LossConfig
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
 TEXT = ByteTokenizer()

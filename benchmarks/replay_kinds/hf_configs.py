@@ -21,9 +21,9 @@ import transformers
 from replays import Variant
 from safetensors.torch import load_file, save_file
 
+from mio.core.contract.plugins import PluginManager
 from mio.core.exchange.reading import import_folder
-from mio.core.plugins import PluginManager
-from mio.core.run import Run
+from mio.core.runs.run import Run
 from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
 ROWS = 261

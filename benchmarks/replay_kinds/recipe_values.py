@@ -11,8 +11,9 @@ from typing import Any
 from fuzzing import yaml12
 from replays import Variant
 
-from mio.core.plugins import PluginManager
-from mio.core.recipe import compose, load_resolved, to_yaml
+from mio.core.contract.plugins import PluginManager
+from mio.core.recipe.compose import compose
+from mio.core.recipe.resolved import load_resolved, to_yaml
 
 PLAIN = (
     *("1", "-1", "+7", "017", "0x1F", "0o17", "0b11", "1_000", "12:30:00", "1.", ".5", "1e3", "3e-5", "1E+2", "0e0"),

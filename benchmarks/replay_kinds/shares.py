@@ -16,10 +16,10 @@ from typing import Any
 
 from replays import Variant
 
-from mio.core.data.config import MixtureConfig, PackingConfig
 from mio.core.data.ledger import ledger
 from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Plan, Row
+from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
 ROWS = 250
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from replays import Variant, in_turn
 
+from mio.core.contract.values import Media, Modality
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
-from mio.core.modality import Media, Modality
 
 KINDS = Kinds(
     {

@@ -16,11 +16,11 @@ from typing import Any
 
 from replays import Variant, in_turn
 
+from mio.core.contract.values import Media, Modality
 from mio.core.data.partial import notes_of
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.errors import DataError
-from mio.core.modality import Media, Modality
 
 KINDS = Kinds(
     {

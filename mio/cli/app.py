@@ -19,8 +19,8 @@ import typer
 import mio
 from mio.cli import evaluate, export, fit, generate, import_, plan, plugins, recipe, tokenize
 from mio.cli.failures import explained, passes
+from mio.core.distributed.ranks import launched
 from mio.core.errors import Interrupted, PeerFailed, UserError
-from mio.core.ranks import launched
 from mio.core.terminal import plain
 
 INTERRUPTED = 130

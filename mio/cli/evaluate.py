@@ -22,9 +22,9 @@ def evaluate(
     writable_file("--json", json_file)
     trained = open_run(run, plugin)
 
-    from mio.core.evaluation import evaluate as measure
-    from mio.core.evaluation import results_table
     from mio.core.files import naming, write_json
+    from mio.core.generation.evaluation import evaluate as measure
+    from mio.core.generation.evaluation import results_table
     from mio.core.terminal import console
 
     status = console(stderr=True)

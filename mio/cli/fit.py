@@ -19,9 +19,9 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
 
     torchrun --nnodes 2 --nproc-per-node 8 ... -m mio fit recipes/stage4.yaml
     """
-    from mio.core.launch import follow_launcher
-    from mio.core.ranks import launched
-    from mio.core.recipe import chain
+    from mio.core.distributed.launch import follow_launcher
+    from mio.core.distributed.ranks import launched
+    from mio.core.recipe.chain import chain
 
     follow_launcher()
     names, overrides = split(recipes)
@@ -38,11 +38,11 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
             "--rdzv-endpoint HOST:PORT -m mio fit ...`, or with `srun`; or give `runtime.nodes=1`"
         )
     if not launched() and runtime.devices > 1:
-        from mio.core.launch import launch
+        from mio.core.distributed.launch import launch
 
         options = [word for name in plugin for word in ("--plugin", name)]
         raise typer.Exit(launch(["fit", *recipes, *options], runtime.devices, runtime.restarts))
 
-    from mio.core.fit import fit_chain
+    from mio.core.stages.fit import fit_chain
 
     fit_chain(names, overrides, plugins)

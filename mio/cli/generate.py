@@ -40,8 +40,8 @@ def generate(
         writable_folder("--out", out)
     trained = open_run(run, plugin)
 
+    from mio.core.contract.values import TEXT, Decoding
     from mio.core.generation.generate import generate as answer_prompt
-    from mio.core.modality import TEXT, Decoding
     from mio.core.terminal import json_text, plain
 
     decoding = Decoding(

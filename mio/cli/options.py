@@ -13,9 +13,9 @@ import typer
 from mio.core.errors import UserError
 
 if TYPE_CHECKING:
-    from mio.core.plugins import PluginManager
-    from mio.core.run import Run
-    from mio.core.schema import Recipe
+    from mio.core.contract.plugins import PluginManager
+    from mio.core.recipe.schema import Recipe
+    from mio.core.runs.run import Run
 
 Recipes = Annotated[
     list[str],
@@ -47,7 +47,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def manager(local: Sequence[str]) -> PluginManager:
     """The plugins at hand."""
-    from mio.core.plugins import PluginManager
+    from mio.core.contract.plugins import PluginManager
 
     return PluginManager.discover(local)
 
@@ -55,23 +55,24 @@ def manager(local: Sequence[str]) -> PluginManager:
 def open_run(folder: Path, local: Sequence[str]) -> Run:
     """The run in a folder. Raises `UserError` if there is none."""
     refuse_no_run(folder)
-    from mio.core.run import Run
+    from mio.core.runs.run import Run
 
     return Run.open(folder, manager(local))
 
 
 def refuse_no_run(folder: Path) -> None:
     """Raises `UserError` for what is no run at all, before the seconds that torch takes to load."""
-    from mio.core.recipe import RUN_RECIPE, is_file, run_of_checkpoint
+    from mio.core.recipe.locate import is_file, run_of_checkpoint
+    from mio.core.recipe.places import RECIPE
 
-    if not is_file(folder / RUN_RECIPE) and run_of_checkpoint(folder) is None:
+    if not is_file(folder / RECIPE) and run_of_checkpoint(folder) is None:
         try:
-            known = sorted(found.parent.name for found in folder.parent.glob(f"*/{RUN_RECIPE}"))[:20]
+            known = sorted(found.parent.name for found in folder.parent.glob(f"*/{RECIPE}"))[:20]
         except (OSError, ValueError):
             known = []
         hint = f"; runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
         if os.path.isdir(folder):  # noqa: PTH112 - a path that cannot be is no folder
-            raise UserError(f"{folder}: holds no finished run ({RUN_RECIPE} is missing){hint}")
+            raise UserError(f"{folder}: holds no finished run ({RECIPE} is missing){hint}")
         raise UserError(f"{folder}: no such run folder{hint}")
 
 
@@ -105,10 +106,10 @@ def writable_folder(option: str, path: Path) -> None:
 
 def check_stages(recipes: Sequence[str], overrides: Sequence[str], plugins: PluginManager) -> list[Recipe]:
     """The stages of a chain. Everything that `mio recipe check` finds is told, in the second that it takes."""
-    from mio.core.recipe import chain
-    from mio.core.recipe_check import check
+    from mio.core.recipe.chain import chain
+    from mio.core.stages.check import check
 
     stages = chain(recipes, overrides, plugins)
     for recipe in stages:
-        check(recipe, plugins.for_recipe(recipe))
+        check(recipe, plugins.enable(recipe.plugins))
     return stages

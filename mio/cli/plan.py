@@ -24,8 +24,8 @@ def plan(
     recipe's.
     """
     from mio.core.planning.request import Request
-    from mio.core.recipe import chain
-    from mio.core.recipe_check import check_training
+    from mio.core.recipe.chain import chain
+    from mio.core.stages.check import check_training
     from mio.core.terminal import console, json_text
 
     names, overrides = split(recipes)
@@ -34,8 +34,8 @@ def plan(
     stages = chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
     asked = request.resolve(stages[-1].runtime)
     for stage in stages:
-        plugins.for_recipe(stage).modalities()  # which reads their options
-    check_training(stages[-1], plugins.for_recipe(stages[-1]), asked.world)
+        plugins.enable(stage.plugins).modalities()  # which reads their options
+    check_training(stages[-1], plugins.enable(stages[-1].plugins), asked.world)
 
     from mio.core.planning.plan import plan as make
     from mio.core.planning.report import as_tables, as_values

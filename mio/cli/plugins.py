@@ -10,7 +10,7 @@ import typer
 from mio.cli.options import Plugin, manager
 
 if TYPE_CHECKING:
-    from mio.core.discovery import Candidate
+    from mio.core.contract.discovery import Candidate
 
 app = typer.Typer(help="What is installed; conformance checks; a scaffold.", no_args_is_help=True)
 
@@ -46,8 +46,8 @@ def check(
 ) -> None:
     """Run the conformance checks on a plugin, the same that `mio.testing.check_plugin` runs in pytest."""
     from mio.core.errors import PluginError
-    from mio.core.merging import merge
-    from mio.core.recipe_files import override_layer
+    from mio.core.recipe.files import override_layer
+    from mio.core.recipe.merging import merge
     from mio.core.terminal import plain
     from mio.testing import conformance
 

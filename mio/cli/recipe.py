@@ -10,8 +10,8 @@ import typer
 from mio.cli.options import Plugin, Recipes, RunFolder, manager, refuse_no_run, split, writable_file
 
 if TYPE_CHECKING:
-    from mio.core.plugins import PluginManager
-    from mio.core.schema import Recipe
+    from mio.core.contract.plugins import PluginManager
+    from mio.core.recipe.schema import Recipe
 
 app = typer.Typer(help="Resolve, validate, compare and freeze recipes.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ def show(
     plugin: Plugin = [],
 ) -> None:
     """Print a recipe as it is trained: files merged, every key given."""
-    from mio.core.recipe import fingerprint, to_yaml
+    from mio.core.recipe.resolved import fingerprint, to_yaml
     from mio.core.terminal import plain
 
     stages = _stages(recipes, manager(plugin))
@@ -36,12 +36,12 @@ def show(
 @app.command()
 def check(recipes: Recipes, plugin: Plugin = []) -> None:
     """Validate every stage of a recipe's chain without loading or training anything."""
-    from mio.core.recipe_check import check as check_recipe
+    from mio.core.stages.check import check as check_recipe
 
     plugins = manager(plugin)
     stages = _stages(recipes, plugins)
     for stage in stages:
-        check_recipe(stage, plugins.for_recipe(stage))
+        check_recipe(stage, plugins.enable(stage.plugins))
     for stage in stages:
         ratios = ":".join(f"{ratio:g}" for ratio in stage.mixture.ratios.values())
         groups = ":".join(stage.mixture.ratios)
@@ -61,7 +61,7 @@ def diff(
     plugin: Plugin = [],
 ) -> None:
     """Print the keys in which two recipes differ, one per line."""
-    from mio.core.recipe import diff as compare
+    from mio.core.recipe.resolved import diff as compare
     from mio.core.terminal import plain
 
     plugins = manager(plugin)
@@ -77,7 +77,8 @@ def lock(
 ) -> None:
     """Write down what a recipe resolves to: versions, fingerprints, seed. Given a run folder, take it as it is from now
     on, whatever its lock says."""
-    from mio.core.locking import LOCK, RECIPE, lock_unfitted, take_as_it_is
+    from mio.core.recipe.places import LOCK, RECIPE
+    from mio.core.runs.lock import lock_unfitted, take_as_it_is
 
     writable_file("--out", out)
     plugins = manager(plugin)
@@ -88,7 +89,7 @@ def lock(
         typer.echo(run / LOCK)
         return
     stage = _stages(recipes, plugins)[-1]
-    content, note = lock_unfitted(stage, plugins.for_recipe(stage))
+    content, note = lock_unfitted(stage, plugins.enable(stage.plugins))
     content.save(out)
     typer.echo(f"{out}{f' ({note})' if note else ''}")
 
@@ -97,19 +98,19 @@ def lock(
 def verify(run: RunFolder, plugin: Plugin = []) -> None:
     """Compare the journal of a run with the plan of its recipe: whether it saw exactly the rows that it should have."""
     refuse_no_run(run)
-    from mio.core.verifying import verify as verify_run
+    from mio.core.stages.verify import verify as verify_run
 
     found = verify_run(run, manager(plugin))
     typer.echo(f"{run}: {found.steps} steps, each trained on exactly the rows that the recipe plans")
 
 
 def _stages(arguments: list[str], plugins: PluginManager) -> list[Recipe]:
-    from mio.core.recipe import chain
+    from mio.core.recipe.chain import chain
 
     return chain(*split(arguments), plugins)
 
 
 def _load(name: str, overrides: list[str], plugins: PluginManager) -> Recipe:
-    from mio.core.recipe import compose
+    from mio.core.recipe.compose import compose
 
     return compose([name], overrides, plugins)

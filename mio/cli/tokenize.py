@@ -29,6 +29,6 @@ def tokenize(
     for stage in check_stages(names, overrides, plugins):
         writable_folder("runtime.tokens", Path(stage.runtime.tokens))
 
-    from mio.core.tokenize import tokenize as run
+    from mio.core.stages.tokenize import tokenize as run
 
     run(names, overrides, plugins, shard_records=shard_records, engine=engine, local_plugins=plugin)

@@ -6,7 +6,10 @@ prints them as one line without a traceback and exits with 2. Anything else is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+
+_LONGEST = 200
 
 MOST_TOLD = 40
 """Problems of one recipe that are told at once."""
@@ -51,3 +54,11 @@ class PeerFailed(MioError):
     def __init__(self, code: int = 2) -> None:
         self.code = code
         super().__init__("another rank failed")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing where no known name is close."""
+    if len(name) > _LONGEST:
+        return ""  # comparing takes the square of the length
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else ""

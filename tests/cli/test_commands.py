@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from mio.cli import app
-from mio.core import recipe
 from mio.core.errors import Interrupted
+from mio.core.recipe import chain as chains
+from mio.core.recipe.compose import compose
+from mio.core.recipe.resolved import fingerprint
 
 RECIPE = """
 name: tiny
@@ -133,7 +135,7 @@ def test_an_interruption_is_one_line_that_says_how_to_go_on(folder, capsys, monk
     def interrupt(*_):
         raise error
 
-    monkeypatch.setattr(recipe, "chain", interrupt)
+    monkeypatch.setattr(chains, "chain", interrupt)
     assert app.run(["recipe", "check", "tiny.yaml"]) == code
     assert capsys.readouterr().err.splitlines() == [line]
 
@@ -144,7 +146,7 @@ def test_a_defect_keeps_its_traceback(folder, monkeypatch):
     def crash(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(recipe, "chain", crash)
+    monkeypatch.setattr(chains, "chain", crash)
     with pytest.raises(ZeroDivisionError):
         app.run(["recipe", "check", "tiny.yaml"])
 
@@ -169,8 +171,8 @@ def test_recipe_check_goes_through_the_chain(folder, capsys):
 def test_recipe_lock_freezes_versions_fingerprints_and_seed(folder, capsys):
     assert printed(capsys, "recipe", "lock", "tiny.yaml", "seed=5") == "recipe.lock\n"
     lock = json.loads((folder / "recipe.lock").read_text())
-    made = recipe.compose(["tiny.yaml"], ["seed=5"], app_manager())
-    assert lock["recipe"] == recipe.fingerprint(made)
+    made = compose(["tiny.yaml"], ["seed=5"], app_manager())
+    assert lock["recipe"] == fingerprint(made)
     assert (lock["seed"], list(lock["plugins"])) == (5, ["text"])
     assert re.fullmatch(r"2\.\d+.*", lock["packages"]["torch"])
     assert isinstance(lock["vocabulary"], str)
@@ -180,7 +182,7 @@ def test_recipe_lock_freezes_versions_fingerprints_and_seed(folder, capsys):
 
 
 def app_manager():
-    from mio.core.plugins import PluginManager
+    from mio.core.contract.plugins import PluginManager
 
     return PluginManager.discover()
 

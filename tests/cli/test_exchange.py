@@ -10,10 +10,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from mio.cli import app
-from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.huggingface import to_huggingface
-from mio.core.transformer.huggingface_config import config_to_huggingface
-from mio.core.transformer.model import Transformer
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.exchange.huggingface import to_huggingface
+from mio.core.exchange.huggingface_config import config_to_huggingface
+from mio.core.model.transformer import Transformer
 from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
 SIZE = 261

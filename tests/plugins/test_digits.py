@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from mio import Answer, DataError, Media, Template, UserError
-from mio.core.data.config import DataConfig
-from mio.core.recipe_files import Checker
-from mio.core.templates import CompiledTemplate, to_document
+from mio.core.recipe.data_schema import DataConfig
+from mio.core.recipe.files import Checker
+from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.plugins import digits, image, speech, video
 from mio.plugins.digits import judges, scans, voices
 from mio.plugins.digits.corpora import BUILDERS, SOURCES

@@ -22,11 +22,11 @@ from transformers import EncodecConfig, EncodecModel
 
 import mio.testing
 from mio import Codes, DataError, Media, UserError
-from mio.core.documents import interleaved_document
-from mio.core.plugins import PluginManager
-from mio.core.rendering import Renderer
-from mio.core.schema import LossConfig
-from mio.core.vocabulary import Vocabulary
+from mio.core.contract.plugins import PluginManager
+from mio.core.recipe.schema import LossConfig
+from mio.core.tokens.documents import interleaved_document
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 from mio.plugins import music
 from mio.plugins.music import encodec
 

@@ -20,9 +20,9 @@ from scipy.signal import resample_poly
 
 import mio.testing
 from mio import DataError, UserError
-from mio.core.codecs import Codecs
-from mio.core.discovery import discover, local
-from mio.core.plugins import PluginManager
+from mio.core.contract.discovery import discover, local
+from mio.core.contract.plugins import PluginManager
+from mio.core.tokens.codecs import Codecs
 from mio.plugins import speech
 from mio.plugins.speech import speechtokenizer
 from mio.plugins.speech.speechtokenizer_checkpoint import _blank

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mio import UserError
-from mio.core.modality import TextTokenizer, Trainable
-from mio.core.transformer.config import TransformerConfig
-from mio.core.vocabulary import Vocabulary
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.values import TextTokenizer, Trainable
+from mio.core.tokens.vocabulary import Vocabulary
 from mio.plugins import text as plugin
 from mio.plugins.text.bpe import BpeTokenizer
 from mio.plugins.text.byte_tokenizer import SPECIALS, ByteTokenizer

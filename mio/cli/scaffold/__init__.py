@@ -6,7 +6,7 @@ import keyword
 from importlib import resources
 from pathlib import Path
 
-from mio.core.declarations import NAME
+from mio.core.contract.validation import NAME
 from mio.core.errors import UserError
 
 FILES = {

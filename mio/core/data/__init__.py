@@ -1,0 +1,1 @@
+"""Sources to batches: reading, shards, shuffling, mixture, packing, loading. Exact and resumable; knows no model."""

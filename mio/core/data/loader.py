@@ -18,10 +18,10 @@ from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Changes, Plan
 from mio.core.data.preflight import preflight
 from mio.core.data.sources import SourcePlugins, Tokens, build_streams
-from mio.core.data.steps import StepShape
 from mio.core.data.streams import DocumentRenderer
 from mio.core.errors import DataError, UserError
-from mio.core.schema import Recipe
+from mio.core.recipe.schema import Recipe
+from mio.core.recipe.steps import StepShape
 
 __all__ = ["Batch", "MioDataModule", "StepBatches"]
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from itertools import groupby
 from typing import NamedTuple
 
-from mio.core.data.config import DataConfig, MixtureConfig, SourceConfig
+from mio.core.recipe.data_schema import DataConfig, MixtureConfig, SourceConfig
 
 _ROUNDING = 1 + 1e-12
 """No child is ahead of its share for a rounding error."""

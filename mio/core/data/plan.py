@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mio.core.data.config import MixtureConfig, PackingConfig
 from mio.core.data.mixture import Leaf, Mixture, Node, RowSchedule
 from mio.core.data.packing import Entry, Pool
 from mio.core.errors import DataError
+from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
 VERSION = 2
 """Version of a plan's state and of what it means: 2 since no share is a row off at any moment."""

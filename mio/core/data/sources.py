@@ -9,19 +9,19 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
-from mio.core.data.checks import check_source
-from mio.core.data.config import SourceConfig
+from mio.core.contract.values import DataModule, Filter, Modality, Record, Source, SourceFactory, Template
 from mio.core.data.mixture import Leaf, leaves, read_sources
 from mio.core.data.order import derive_seed
 from mio.core.data.readers import READERS, at_hand, open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.data.shards.reader import dropped
 from mio.core.data.streams import DocumentRenderer, Memory, RecordStream
-from mio.core.documents import Document
 from mio.core.errors import DataError, PluginError, RecipeError, UserError
-from mio.core.modality import DataModule, Filter, Modality, Record, Source, SourceFactory, Template
-from mio.core.schema import Recipe
-from mio.core.templates import CompiledTemplate, to_document
+from mio.core.recipe.data_checks import check_source
+from mio.core.recipe.data_schema import SourceConfig
+from mio.core.recipe.schema import Recipe
+from mio.core.tokens.documents import Document
+from mio.core.tokens.templates import CompiledTemplate, to_document
 
 _SCATTER = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1

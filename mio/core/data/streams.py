@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.contract.values import Record, Source
 from mio.core.data.order import Order
 from mio.core.data.partial import notes_of
 from mio.core.data.reasons import reason_of
-from mio.core.documents import Document
 from mio.core.errors import DataError, MioError, PluginError
-from mio.core.modality import Record, Source
+from mio.core.tokens.documents import Document
 
 BROKEN = "broken"
 """Reason of a record that cannot be read or rendered."""
@@ -29,7 +29,7 @@ _UNKNOWN = 0
 
 
 class Rendered(Protocol):
-    """A document as numbers (see `mio.core.rendering.Rendered`)."""
+    """A document as numbers (see `mio.core.tokens.rendering.Rendered`)."""
 
     @property
     def tokens(self) -> npt.NDArray[np.int32]: ...
@@ -41,7 +41,7 @@ class Rendered(Protocol):
 
 
 class DocumentRenderer(Protocol):
-    """Document to tokens (see `mio.core.rendering.Renderer`)."""
+    """Document to tokens (see `mio.core.tokens.rendering.Renderer`)."""
 
     def render(self, document: Document) -> Rendered: ...
 

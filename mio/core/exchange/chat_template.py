@@ -1,11 +1,11 @@
-"""The chat form (`mio.core.chat`) as a template for transformers."""
+"""The chat form (`mio.core.tokens.chat`) as a template for transformers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 
-from mio.core.modality import Modality
+from mio.core.contract.values import Modality
 
 _TURNS = """\
 {%- set systems = SYSTEMS -%}

@@ -9,11 +9,10 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.errors import UserError
+from mio.core.contract.values import Modality
+from mio.core.errors import UserError, nearest
 from mio.core.exchange.tokens import FolderTokens
-from mio.core.modality import Modality
-from mio.core.suggest import nearest
-from mio.core.vocabulary import CHAT_TOKENS, Block, Vocabulary
+from mio.core.tokens.vocabulary import CHAT_TOKENS, Block, Vocabulary
 
 
 @dataclass(frozen=True)

@@ -19,24 +19,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mio.core.codecs import save_record, tokenizer_record
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import TEXT
 from mio.core.errors import RecipeError, UserError
-from mio.core.exchange.checkpoint import AGAIN, Checkpoint
+from mio.core.exchange.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys
 from mio.core.exchange.matching import Match, Renamed, beyond_the_rows, match, text_size
+from mio.core.exchange.model_files import AGAIN, Checkpoint
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.weights import KEEP, as_stored, check_shapes, chosen_dtype, store
 from mio.core.exchange.writing import OWN, STAGE_FILES
 from mio.core.files import read_json, write_json
-from mio.core.locking import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, check_run, lock_run
-from mio.core.modality import TEXT
-from mio.core.plugins import PluginManager
-from mio.core.recipe import compose, load_resolved, to_yaml, transformer_config
-from mio.core.rows import migrate_rows
-from mio.core.schema import Recipe
-from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys
-from mio.core.vocabulary import Vocabulary
+from mio.core.model.vocabulary_rows import migrate_rows
+from mio.core.recipe.compose import compose
+from mio.core.recipe.model import transformer_config
+from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.resolved import load_resolved, to_yaml
+from mio.core.recipe.schema import Recipe
+from mio.core.runs.lock import check_run, lock_run
+from mio.core.tokens.codecs import save_record, tokenizer_record
+from mio.core.tokens.vocabulary import Vocabulary
 
 IMPORTED = "imported"
 """Value of the option `tokenizer` that tells a text plugin to load the tokenizer's files from the run folder."""
@@ -139,7 +142,7 @@ def _import_foreign(
     text: int,
     dtype: str,
 ) -> Imported:
-    declared = manager.for_recipe(recipe).modalities()
+    declared = manager.enable(recipe.plugins).modalities()
     owner = next((owner for owner, modality in declared if modality.text), None)
     if owner is None:
         raise RecipeError([f"no plugin under `plugins:` declares `{TEXT}`; add `{TEXT}: {{}}`"])
@@ -156,7 +159,7 @@ def _import_foreign(
     recipe.plugins = recipe.plugins | {owner: options}
     recipe.model = asdict(config)
     recipe.start_from = ""
-    plugins = manager.for_recipe(recipe)
+    plugins = manager.enable(recipe.plugins)
     with _new_folder(recipe) as (partial, final):
         found.write_text(partial / TOKENIZERS / TEXT, size.size)
         tokenizer = text_tokenizer(plugins, partial)
@@ -223,7 +226,7 @@ def _restore(
         imported = Imported(final, True, sum(tensor.numel() for tensor in written.values()), vocabulary)
         if not (partial / SUMMARY).is_file():
             write_json(partial / SUMMARY, _summary(imported, folder))
-        plugins = manager.for_recipe(recipe)
+        plugins = manager.enable(recipe.plugins)
         record = tokenizer_record(partial / TOKENIZERS)
         if record:
             save_record(partial / TOKENIZERS, record)  # of files that may have been written anew
@@ -237,13 +240,13 @@ def _restored_vocabulary(
     """The vocabulary as the run had it. Where its text tokenizer was read from files that are not here, the export's
     own are taken, and `recipe` says so."""
     try:
-        plugins = manager.for_recipe(recipe)
+        plugins = manager.enable(recipe.plugins)
         tokenizer = text_tokenizer(plugins, partial)
     except UserError:
         owner = saved.blocks[0].owner
         chat = [block.name for block in saved.blocks if block.owner == owner and block.kind == "special"]
         recipe.plugins[owner] = {"tokenizer": IMPORTED} | ({"specials": chat} if chat else {})
-        plugins = manager.for_recipe(recipe)
+        plugins = manager.enable(recipe.plugins)
         shutil.rmtree(partial / TOKENIZERS / TEXT, ignore_errors=True)
         FolderTokens.read(folder).write_text(partial / TOKENIZERS / TEXT, saved.blocks[0].size)
         tokenizer = text_tokenizer(plugins, partial)

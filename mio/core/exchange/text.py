@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mio.core.locking import TOKENIZERS
-from mio.core.modality import TEXT, TextTokenizer, Trainable
-from mio.core.plugins import EnabledPlugins
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.values import TEXT, TextTokenizer, Trainable
+from mio.core.recipe.places import TOKENIZERS
 
 
 def text_tokenizer(plugins: EnabledPlugins, run: Path) -> TextTokenizer:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.values import Modality, PortableText, TextTokenizer
 from mio.core.errors import PluginError
 from mio.core.exchange.chat_template import chat_template
 from mio.core.exchange.sentencepiece import added_token
 from mio.core.exchange.tokens import CONFIG, SPECIALS, TOKENIZER
 from mio.core.files import write_json, write_text
-from mio.core.modality import Modality, PortableText, TextTokenizer
-from mio.core.schema import Recipe
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.schema import Recipe
+from mio.core.tokens.vocabulary import Vocabulary
 
 
 def tokenizer_definition(text: TextTokenizer, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def tokenizer_definition(text: TextTokenizer, vocabulary: Vocabulary) -> dict[st
     if not isinstance(text, PortableText):
         raise PluginError(
             f"plugin `{owner}`: its text tokenizer has no method `definition`, so it cannot be exported "
-            "(see PortableText in mio/core/modality.py)"
+            "(see PortableText in mio/core/contract/values.py)"
         )
     content = text.definition()
     vocab = content["model"]["vocab"]

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mio.core.errors import DataError, UserError
-from mio.core.exchange.checkpoint import AGAIN
+from mio.core.errors import DataError, UserError, nearest
+from mio.core.exchange.huggingface_keys import LARGEST
+from mio.core.exchange.model_files import AGAIN
 from mio.core.exchange.sentencepiece import added_token, read_sentencepiece
 from mio.core.files import read_json, write_json, write_text
-from mio.core.suggest import nearest
-from mio.core.transformer.huggingface_keys import LARGEST
 
 TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = "tokenizer.model"

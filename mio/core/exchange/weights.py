@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import UserError
-from mio.core.exchange.checkpoint import Checkpoint, Stored
-from mio.core.exchange.stream import Planned, in_file_order, write_file
-from mio.core.optimizer import ROW_PARAMETERS
-from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.huggingface import from_huggingface, to_huggingface
-from mio.core.transformer.model import Transformer
+from mio.core.exchange.huggingface import from_huggingface, to_huggingface
+from mio.core.exchange.model_files import Checkpoint, Stored
+from mio.core.model.transformer import Transformer
+from mio.core.model.vocabulary_rows import ROW_PARAMETERS
+from mio.core.runs.tensor_files import Planned, in_file_order, write_file
 
 KEEP = "keep"
 KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

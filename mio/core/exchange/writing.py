@@ -17,22 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mio.core.contract.values import Trainable
 from mio.core.errors import UserError
-from mio.core.exchange.checkpoint import SAFETENSORS, Checkpoint
-from mio.core.exchange.stream import Planned, write_shards
+from mio.core.exchange.huggingface_config import config_to_huggingface
+from mio.core.exchange.model_files import Checkpoint
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokenizer_files import write_tokenizer
 from mio.core.exchange.weights import KEEP, check_finite, export_plan, skeleton, theirs_of
 from mio.core.files import read_json, write_json
-from mio.core.locking import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
-from mio.core.modality import Trainable
-from mio.core.recipe import transformer_config
-from mio.core.run import Run
-from mio.core.schema import Recipe
-from mio.core.templates import CHAT
-from mio.core.transformer.huggingface_config import config_to_huggingface
-from mio.core.vocabulary import Vocabulary
-from mio.core.weights import CheckpointWeights, SavedWeights
+from mio.core.recipe.model import transformer_config
+from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
+from mio.core.recipe.schema import Recipe
+from mio.core.runs.run import Run
+from mio.core.runs.tensor_files import SAFETENSORS, Planned, write_shards
+from mio.core.runs.weights import CheckpointWeights, SavedWeights
+from mio.core.tokens.templates import CHAT
+from mio.core.tokens.vocabulary import Vocabulary
 
 OWN = "mio"
 """Folder of an export that holds what a run has beyond a model."""

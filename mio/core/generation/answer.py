@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mio.core.codecs import Codecs
-from mio.core.modality import TEXT, Answer, Codes
+from mio.core.contract.values import TEXT, Answer, Codes
+from mio.core.tokens.codecs import Codecs
 
 
 def decode_answer(codecs: Codecs, parts: Sequence[str | Codes], output: str = "") -> Answer:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mio.core.contract.values import Decoding
 from mio.core.errors import DataError, UserError
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
 from mio.core.generation.sampling import HOTTEST, check_decoding, sample
-from mio.core.modality import Decoding
-from mio.core.rendering import TokenArray
-from mio.core.transformer.cache import KVCache
-from mio.core.transformer.model import Transformer
+from mio.core.model.cache import KVCache
+from mio.core.model.transformer import Transformer
+from mio.core.tokens.rendering import TokenArray
 
 
 @dataclass

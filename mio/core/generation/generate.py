@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mio.core.chat import chat_document
-from mio.core.documents import Document, plain_document
+from mio.core.contract.values import TEXT, Answer, Decoding, Detokenizer, Value
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import naming
 from mio.core.generation.answer import decode_answer
 from mio.core.generation.engine import answer_room, generate_tokens
-from mio.core.generation.grammar import need_of
+from mio.core.generation.grammar import Grammar, need_of
 from mio.core.generation.prompt import parse_prompt
 from mio.core.generation.sampling import check_decoding
-from mio.core.modality import TEXT, Answer, Decoding, Detokenizer, Value
-from mio.core.parsing import parse_tokens
-from mio.core.run import Run
-from mio.core.templates import CHAT
+from mio.core.runs.run import Run
+from mio.core.tokens.chat import chat_document
+from mio.core.tokens.documents import Document, plain_document
+from mio.core.tokens.parsing import parse_tokens
+from mio.core.tokens.templates import CHAT
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,19 @@ def generate(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, media go into a folder")
     values = parse_prompt(prompt, run.codecs.modalities)
+    grammar = Grammar.of(run)
     need = need_of(output, run.codecs.modalities, only=True)
     tokens = run.renderer.prompt(prompt_document(run, values, output))
     context = 0 if beyond_context else run.recipe.data.packing.context
     room = decoding.max_tokens
     if context:
         try:
-            room = answer_room(len(tokens), context, run.grammar.least(need))
+            room = answer_room(len(tokens), context, grammar.least(need))
         except DataError as error:
             raise DataError(
                 f"{error}, or give --beyond-context: answers get worse there, and take much memory"
             ) from None
-    [made] = generate_tokens(run.transformer, run.grammar, [tokens], decoding, need, seed, context)
+    [made] = generate_tokens(run.transformer, grammar, [tokens], decoding, need, seed, context)
     told = ""
     if room < decoding.max_tokens and len(made) + 1 >= room:
         told = (

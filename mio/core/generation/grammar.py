@@ -13,10 +13,12 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import Tensor
 
+from mio.core.contract.values import TEXT, Modality
 from mio.core.errors import UserError
-from mio.core.layouts import SpanGrammar, layout
-from mio.core.modality import TEXT, Modality
-from mio.core.vocabulary import Vocabulary
+from mio.core.runs.run import Run
+from mio.core.tokens.layouts import SpanGrammar, layout
+from mio.core.tokens.templates import CHAT
+from mio.core.tokens.vocabulary import Vocabulary
 
 _State = tuple[str, tuple[int, ...] | tuple[str, ...], bool]
 
@@ -66,6 +68,13 @@ class Grammar:
         self._rows: dict[_State, int] = {}
         self._masks: list[Tensor] = []
         self._table: Tensor | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> Grammar:
+        """Of the answers of a run, which stop as its training documents do."""
+        specials = run.vocabulary.specials
+        stop = specials.im_end if run.recipe.data.form == CHAT else specials.eos
+        return cls(run.vocabulary, run.codecs.modalities, stop)
 
     def span(self, name: str) -> SpanGrammar:
         """Grammar of a span of modality `name` as it is written."""

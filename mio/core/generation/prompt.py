@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from mio.core.errors import UserError
+from mio.core.contract.values import Media, Modality, Value
+from mio.core.errors import UserError, nearest
 from mio.core.files import regular_file
-from mio.core.modality import Media, Modality, Value
-from mio.core.suggest import nearest
 
 _MEDIA = re.compile(r"\{(\w+):([^{}]+)\}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mio.core.declarations import decoding_problems
+from mio.core.contract.validation import decoding_problems
+from mio.core.contract.values import Decoding
 from mio.core.errors import UserError
-from mio.core.modality import Decoding
 
 HOTTEST = 1e6
 """Temperatures above it change nothing, all that is allowed is equally likely; much larger ones are no float32."""

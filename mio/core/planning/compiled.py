@@ -17,8 +17,8 @@ from torch._functorch.aot_autograd import aot_function
 from torch.func import functional_call
 from torch.utils._python_dispatch import _disable_current_modes
 
-from mio.core.transformer.layers import Block, Shared
-from mio.core.transformer.model import Transformer
+from mio.core.model.layers import Block, Shared
+from mio.core.model.transformer import Transformer
 
 
 def partition_blocks(transformer: Transformer) -> None:

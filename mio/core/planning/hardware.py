@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mio.core.errors import UserError
-from mio.core.suggest import nearest
+from mio.core.errors import UserError, nearest
 
 GIB = 2**30
 

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from mio.core.data.steps import StepShape
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError
+from mio.core.model.flops import flops_per_token
 from mio.core.planning.hardware import COMMUNICATOR, CONTEXT, GIB, MATRIX_WORKSPACE, RESERVE
 from mio.core.planning.request import Request
 from mio.core.planning.simulate import Layout, Simulated, simulate
 from mio.core.planning.step_time import Speed, StepTime, sent, step_time
 from mio.core.planning.trace import Collective, Compute
 from mio.core.planning.vocabulary import expected_vocabulary
-from mio.core.plugins import PluginManager
-from mio.core.recipe import transformer_config
-from mio.core.recipe_check import check_training, split_problems
-from mio.core.schema import Recipe
-from mio.core.throughput import flops_per_token
-from mio.core.transformer.config import TransformerConfig
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.model import transformer_config
+from mio.core.recipe.schema import Recipe
+from mio.core.recipe.steps import StepShape
+from mio.core.stages.check import check_training, split_problems
+from mio.core.tokens.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Plan:
 
 
 def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | None = None) -> Plan:
-    """The plan of the last of a chain's `stages`, as `mio.core.recipe.chain` gives them.
+    """The plan of the last of a chain's `stages`, as `mio.core.recipe.chain.chain` gives them.
 
     Reads no data and no tokenizer's weights, and needs neither GPUs nor memory for the model. The process must not be
     part of a `torch.distributed` group. Raises `UserError` for hardware that is not known, and `RecipeError` for a
@@ -114,9 +114,9 @@ def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | No
     """
     recipe = stages[-1]
     asked = (request or Request()).resolve(recipe.runtime)
-    check_training(recipe, manager.for_recipe(recipe), asked.world)
+    check_training(recipe, manager.enable(recipe.plugins), asked.world)
     vocabulary = expected_vocabulary(stages, manager, asked.text_tokens)
-    model = transformer_config(recipe, manager.for_recipe(recipe))
+    model = transformer_config(recipe, manager)
     made = _planned(recipe, asked, model, vocabulary)
     if made.memory.fits:
         return made

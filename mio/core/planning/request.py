@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from mio.core.contract.ranges import ALLOWED, Range, number
 from mio.core.errors import UserError
 from mio.core.planning.hardware import Gpu, Network, find_gpu, find_network
-from mio.core.ranges import ALLOWED, Range, number
-from mio.core.recipe_files import override_layer
-from mio.core.schema import RuntimeConfig
+from mio.core.recipe.files import override_layer
+from mio.core.recipe.schema import RuntimeConfig
 
 
 @dataclass(frozen=True)

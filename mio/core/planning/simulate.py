@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mio.core.contract.backbone import TransformerConfig
 from mio.core.data.batch import Batch
 from mio.core.data.plan import Changes
-from mio.core.module import MioModule
-from mio.core.parallel import compiles, data_parallel, device_mesh, parallelise, recompute
+from mio.core.model.parallel import compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.planning.compiled import partition_blocks
 from mio.core.planning.standin import pretended_cpu, pretended_gpu, pretended_ranks
 from mio.core.planning.trace import (
@@ -30,9 +30,9 @@ from mio.core.planning.trace import (
     Event,
     Trace,
 )
-from mio.core.schema import RuntimeConfig, TrainConfig
-from mio.core.transformer.config import TransformerConfig
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.schema import RuntimeConfig, TrainConfig
+from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.module import MioModule
 
 _GPU_ROUNDING, _CPU_ROUNDING = 512, 1
 """Bytes that the allocators round up to."""

@@ -24,10 +24,11 @@ from torch.optim import optimizer as optimizer_module
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
-from mio.core.owners import share_out
-from mio.core.transformer import layers, model
-from mio.core.transformer.documents import Documents
-from mio.core.transformer.experts import SparseExperts
+from mio.core.distributed.assignment import share_out
+from mio.core.model import layers
+from mio.core.model import transformer as model
+from mio.core.model.documents import Documents
+from mio.core.model.experts import SparseExperts
 
 META = torch.device("meta")
 
@@ -87,7 +88,7 @@ def pretended_cpu(made: Callable[[Tensor], None]) -> Iterator[None]:
     with (
         patch.object(Documents, "from_lengths", classmethod(lambda *given: known(lambda: from_lengths(*given)))),
         patch.object(Documents, "derive", lambda self, key, build: derive(self, key, lambda: known(build))),
-        patch("mio.core.muon.share_out", lambda matrices: known(lambda: share_out(matrices))),
+        patch("mio.core.training.muon.share_out", lambda matrices: known(lambda: share_out(matrices))),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield

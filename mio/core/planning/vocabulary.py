@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.values import TEXT, TextTokenizer
 from mio.core.errors import UserError
-from mio.core.locking import VOCABULARY
-from mio.core.modality import TEXT, TextTokenizer
-from mio.core.plugins import EnabledPlugins, PluginManager
-from mio.core.recipe import starting_folder
-from mio.core.schema import Recipe
-from mio.core.vocabulary import Specials, Vocabulary
+from mio.core.recipe.chain import starting_folder
+from mio.core.recipe.places import VOCABULARY
+from mio.core.recipe.schema import Recipe
+from mio.core.tokens.vocabulary import Specials, Vocabulary
 
 
 class SizedText:
@@ -40,7 +40,7 @@ def expected_vocabulary(stages: Sequence[Recipe], manager: PluginManager, text_t
     start = starting_folder(stages[0])
     base = Vocabulary.load(start / VOCABULARY) if start is not None else None
     for recipe in stages:
-        plugins = manager.for_recipe(recipe)
+        plugins = manager.enable(recipe.plugins)
         if base is not None:
             text = SizedText(base.blocks[0].size, base.text_fingerprint)
         else:

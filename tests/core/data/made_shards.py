@@ -12,16 +12,23 @@ from pathlib import Path
 import numpy as np
 from mio_world import IMAGE, SPEECH, TEXT, VIDEO, FakeCodecs, FakeText
 
-from mio.core.data.config import DataConfig, GroupConfig, MixtureConfig, PackingConfig, SourceConfig, TemplateConfig
+from mio.core.contract.values import Codes, Media
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
 from mio.core.data.shards.store import TokenIndex, TokenStore, source_folder, write_index
 from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.modality import Codes, Media
-from mio.core.rendering import Renderer
-from mio.core.schema import LossConfig, Recipe, TrainConfig
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.data_schema import (
+    DataConfig,
+    GroupConfig,
+    MixtureConfig,
+    PackingConfig,
+    SourceConfig,
+    TemplateConfig,
+)
+from mio.core.recipe.schema import LossConfig, Recipe, TrainConfig
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 
 DECLARED = [("text", TEXT), ("image", IMAGE), ("speech", SPEECH), ("video", VIDEO)]
 FINGERPRINTS = {"image": "i1", "speech": "s1", "video": "v1"}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mio.core.data.config import MixtureConfig, PackingConfig
 from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Plan
+from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
 
 @dataclass

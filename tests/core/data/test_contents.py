@@ -7,12 +7,12 @@ import os
 
 import pytest
 
+from mio.core.contract.values import Modality
 from mio.core.data import contents
 from mio.core.data.contents import FileList, SourceContent
 from mio.core.data.hashing import FileHashes
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
-from mio.core.modality import Modality
 
 KINDS = Kinds(
     {

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
+from mio.core.contract.values import Media, Modality
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.errors import DataError, RecipeError
-from mio.core.modality import Media, Modality
-from mio.core.templates import to_document
+from mio.core.tokens.templates import to_document
 
 KINDS = Kinds(
     {

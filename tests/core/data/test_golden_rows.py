@@ -13,12 +13,12 @@ import json
 import pytest
 from made_shards import data_module, write
 
-from mio.core.codecs import Codecs
+from mio.core.contract.plugins import PluginManager
 from mio.core.data.loader import MioDataModule
-from mio.core.plugins import PluginManager
-from mio.core.recipe import compose
-from mio.core.rendering import Renderer
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.compose import compose
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 
 GOLDEN = {
     ("all", "tokens", 384, 32): "5c0487fc8d4495d1",
@@ -78,7 +78,7 @@ def test_rows_of_a_recipe_on_raw_media(tunes, window, expected):  # noqa: ARG001
     """The recipe that the other tests train: a modality of somebody else's package, bytes as tokens."""
     manager = PluginManager.discover()
     recipe = compose(["tunes.yaml"], [f"data.packing.window={window}"], manager)
-    plugins = manager.for_recipe(recipe)
+    plugins = manager.enable(recipe.plugins)
     codecs = Codecs(plugins)
     renderer = Renderer(Vocabulary.build(codecs.text, plugins.modalities()), codecs, recipe.train.loss)
     assert digest(MioDataModule(recipe, plugins, renderer)) == expected

@@ -9,9 +9,9 @@ from made_recipe import Characters, Plugins, made_recipe
 from torch.utils.data import DataLoader, IterableDataset
 
 from mio.core.data.loader import MioDataModule, StepBatches, as_raised
-from mio.core.data.steps import StepShape
 from mio.core.errors import DataError, RecipeError
-from mio.core.schema import TrainConfig
+from mio.core.recipe.schema import TrainConfig
+from mio.core.recipe.steps import StepShape
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 

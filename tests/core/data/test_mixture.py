@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_streams import farthest
 
-from mio.core.data.config import DataConfig, GroupConfig, MixtureConfig, SourceConfig
 from mio.core.data.mixture import Leaf, Mixture, RowSchedule, leaves
+from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig, SourceConfig
 
 
 def deal(found, lengths, documents):

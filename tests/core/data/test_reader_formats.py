@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_readers import KINDS
 
+from mio.core.contract.values import Codes, Media
 from mio.core.data.readers import READERS, open_reader
 from mio.core.data.readers.coded import CodedText
 from mio.core.data.sources import StreamedSource
 from mio.core.errors import DataError, RecipeError
-from mio.core.layouts import layout
-from mio.core.modality import Codes, Media
+from mio.core.tokens.layouts import layout
 
 FILES = [b"first", b"second", b"third"]
 

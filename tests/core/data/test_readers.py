@@ -4,10 +4,10 @@ import os
 
 import pytest
 
+from mio.core.contract.values import Media, Modality
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.errors import DataError, RecipeError
-from mio.core.modality import Media, Modality
 
 KINDS = Kinds(
     {

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from made_recipe import OWN, Characters, Letters, Plugins, made_recipe
 
-from mio.core.data.config import SourceConfig, TemplateConfig
 from mio.core.data.plan import Plan
 from mio.core.data.preflight import preflight, sample
 from mio.core.data.sources import build_streams, open_sources
 from mio.core.data.streams import CUT_AWAY, WEIGHTLESS
 from mio.core.errors import DataError, PluginError, RecipeError, UserError
-from mio.core.rendering import Rendered
+from mio.core.recipe.data_schema import SourceConfig, TemplateConfig
+from mio.core.tokens.rendering import Rendered
 
 
 def built(recipe, plugins=None):

@@ -23,11 +23,11 @@ def write_model(folder: Path, size: float) -> int:
     """A repository in float32 of about `size` bytes in four shards. Returns the bytes of its tensors."""
     import torch
 
-    from mio.core.exchange.stream import Planned, write_shards
-    from mio.core.transformer.config import TransformerConfig
-    from mio.core.transformer.huggingface import to_huggingface
-    from mio.core.transformer.huggingface_config import config_to_huggingface
-    from mio.core.transformer.model import Transformer
+    from mio.core.contract.backbone import TransformerConfig
+    from mio.core.exchange.huggingface import to_huggingface
+    from mio.core.exchange.huggingface_config import config_to_huggingface
+    from mio.core.model.transformer import Transformer
+    from mio.core.runs.tensor_files import Planned, write_shards
     from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
     width, rows = (1024, 8000) if size < 2e9 else (4096, 64000)
@@ -53,10 +53,10 @@ def write_model(folder: Path, size: float) -> int:
 
 
 def main(folder: Path, size: float) -> None:
+    from mio.core.contract.plugins import PluginManager
     from mio.core.exchange.reading import import_folder
     from mio.core.exchange.writing import export_run
-    from mio.core.plugins import PluginManager
-    from mio.core.run import Run
+    from mio.core.runs.run import Run
 
     total = write_model(folder / "model", size)
     manager = PluginManager.discover()

@@ -13,13 +13,13 @@ import torch
 from repositories import train_sentencepiece, write_json
 from safetensors.torch import load_file, save_file
 
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
 from mio.core.exchange.reading import import_folder
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.writing import export_run
-from mio.core.plugins import PluginManager
-from mio.core.run import Run
+from mio.core.runs.run import Run
 
 YI = ("<|startoftext|>", "<|endoftext|>", "<|Human|>", "<|Assistant|>", "<|System|>", "<|im_start|>", "<|im_end|>")
 MIO_SPECIALS = ("[SPCH]", "</spch>", "[IMG]", "<spch>", "</image>", "<image>")

@@ -12,16 +12,16 @@ import yaml
 from repositories import FAMILIES, make_model, train_sentencepiece, write_bpe, write_json
 from safetensors.torch import load_file, save_file
 
-from mio.core.chat import chat_document
-from mio.core.checkpoints.format import latest
-from mio.core.checkpoints.writing import CheckpointWriter
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
 from mio.core.exchange.reading import import_folder
 from mio.core.exchange.writing import OWN, export_run, parse_size
-from mio.core.locking import Lock, take_as_it_is
-from mio.core.plugins import PluginManager
-from mio.core.run import Run
-from mio.core.transformer.cache import KVCache
+from mio.core.model.cache import KVCache
+from mio.core.runs.checkpoints.format import latest
+from mio.core.runs.checkpoints.writing import CheckpointWriter
+from mio.core.runs.lock import Lock, take_as_it_is
+from mio.core.runs.run import Run
+from mio.core.tokens.chat import chat_document
 
 SPARE = 13
 """Rows that the embedding has beyond the tokens, as Qwen's."""
@@ -61,22 +61,24 @@ def source(family, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def media_run(tmp_path_factory, manager):
     """A run with media blocks as training would leave it, random weights; one block belongs to an absent plugin."""
-    from mio.core.codecs import Codecs, save_record
-    from mio.core.locking import lock_run
-    from mio.core.module import MioModule
-    from mio.core.recipe import compose, to_yaml, transformer_config
-    from mio.core.vocabulary import Vocabulary
-    from mio.core.weights import save_weights
+    from mio.core.recipe.compose import compose
+    from mio.core.recipe.model import transformer_config
+    from mio.core.recipe.resolved import to_yaml
+    from mio.core.runs.lock import lock_run
+    from mio.core.runs.weights import save_weights
+    from mio.core.tokens.codecs import Codecs, save_record
+    from mio.core.tokens.vocabulary import Vocabulary
+    from mio.core.training.module import MioModule
 
     folder = tmp_path_factory.mktemp("runs") / "media"
     (folder / "tokenizers").mkdir(parents=True)
     (folder.parent / "media.yaml").write_text(MEDIA)
     recipe = compose([str(folder.parent / "media.yaml")], [], manager)
-    plugins = manager.for_recipe(recipe)
+    plugins = manager.enable(recipe.plugins)
     vocabulary = Vocabulary.build(Codecs(plugins).text, plugins.modalities())
     del recipe.plugins["speech"]
     (folder / "recipe.yaml").write_text(to_yaml(recipe))
-    grown = Vocabulary.build(Codecs(plugins).text, manager.for_recipe(recipe).modalities(), base=vocabulary)
+    grown = Vocabulary.build(Codecs(plugins).text, manager.enable(recipe.plugins).modalities(), base=vocabulary)
     grown.save(folder / "vocabulary.json")
     torch.manual_seed(0)
     module = MioModule(transformer_config(recipe, manager), grown, recipe.train)
@@ -367,10 +369,11 @@ def test_types(tmp_path, manager, monkeypatch, kind, dtype):
 
 def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch):
     """A plain backbone without ChatML: text, two new tokens; then a stage adds the blocks of a modality."""
-    from mio.core.module import MioModule
-    from mio.core.recipe import compose, transformer_config
-    from mio.core.vocabulary import Vocabulary
-    from mio.core.weights import start_weights
+    from mio.core.recipe.compose import compose
+    from mio.core.recipe.model import transformer_config
+    from mio.core.runs.weights import start_weights
+    from mio.core.tokens.vocabulary import Vocabulary
+    from mio.core.training.module import MioModule
 
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "source"
@@ -395,7 +398,9 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     }
     (tmp_path / "child.yaml").write_text(yaml.safe_dump(child))
     recipe = compose(["child.yaml"], [], manager)
-    vocabulary = Vocabulary.build(parent.codecs.text, manager.for_recipe(recipe).modalities(), base=parent.vocabulary)
+    vocabulary = Vocabulary.build(
+        parent.codecs.text, manager.enable(recipe.plugins).modalities(), base=parent.vocabulary
+    )
     module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train)
     report = start_weights(module.transformer, module.vocabulary, parent, seed=0)
     assert report == {"kept": size + 2, "new": 66, "absent": 0}

@@ -10,13 +10,13 @@ import torch
 from mio_world import TEXT, FakeText
 
 from mio import Codes, DataError, Decoding, Frames, Modality, UserError
+from mio.core.contract.backbone import TransformerConfig
 from mio.core.generation.answer import decode_answer
 from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need, need_of
-from mio.core.parsing import parse_tokens
-from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.model import Transformer
-from mio.core.vocabulary import Vocabulary
+from mio.core.model.transformer import Transformer
+from mio.core.tokens.parsing import parse_tokens
+from mio.core.tokens.vocabulary import Vocabulary
 
 TONES = Modality(name="tones", codebooks=(6, 6), begin="<t>", end="</t>", code_token="<t{}>",
                  layout="frame_major", frames=Frames(minimum=2, maximum=5))  # fmt: skip

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from mio import Decoding, PluginError, UserError
 from mio.cli import app
+from mio.core.contract.plugins import PluginManager
 from mio.core.generation import engine
 from mio.core.generation.generate import generate
-from mio.core.plugins import PluginManager
-from mio.core.run import Run
+from mio.core.runs.run import Run
 
 
 @pytest.fixture

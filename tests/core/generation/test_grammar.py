@@ -11,8 +11,8 @@ from mio_world import IMAGE, MUSIC, SPEECH, TEXT, VIDEO, FakeText
 
 from mio import Codes, Frames, Modality, UserError
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need, need_of
-from mio.core.parsing import parse_tokens
-from mio.core.vocabulary import Vocabulary
+from mio.core.tokens.parsing import parse_tokens
+from mio.core.tokens.vocabulary import Vocabulary
 
 TONES = Modality(
     name="tones",

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mio.core.loss import linear_cross_entropy
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.model.loss import linear_cross_entropy
+from mio.core.model.transformer import Transformer
 from mio.core.planning.simulate import Layout, simulate
 from mio.core.planning.trace import GRADIENTS, OPTIMIZER, PARAMETERS, Collective, Compute
 from mio.core.planning.vocabulary import SizedText
-from mio.core.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
-from mio.core.transformer.config import TransformerConfig
-from mio.core.transformer.model import Transformer
-from mio.core.vocabulary import Vocabulary
+from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
+from mio.core.tokens.vocabulary import Vocabulary
 from tests.core.mio_world import TEXT
 
 MODEL = TransformerConfig(width=256, layers=3, heads=4, kv_heads=2, ffn_width=704)
@@ -156,7 +156,7 @@ def test_a_simulated_cpu_step_takes_what_its_tensors_take():
     """The peak of a real forward and backward pass, from torch's allocator, beside the simulated one."""
     from torch.profiler import ProfilerActivity, profile
 
-    from mio.core.module import MioModule
+    from mio.core.training.module import MioModule
 
     layout = replace(LAYOUT, world=1, per_node=1, device="cpu")
     train = replace(ADAMW, precision="fp32")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
+from mio.core.contract.values import Media
 from mio.core.data.readers.json_values import article, kind
 from mio.core.data.readers.spill import spill
 from mio.core.errors import DataError
 from mio.core.files import regular_file
-from mio.core.modality import Media
 from mio.core.terminal import printable
 
 PLACES = ("bytes", "path", "url", "data", "file")

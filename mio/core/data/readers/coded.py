@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mio.core.contract.values import Codes, Modality
 from mio.core.errors import DataError
-from mio.core.layouts import layout
-from mio.core.modality import Codes, Modality
+from mio.core.tokens.layouts import layout
 
 
 class CodedText:

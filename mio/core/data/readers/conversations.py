@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mio.core.chat import CONTENT, ROLE, SWITCHES, WEIGHT, role_of, turn_weight
+from mio.core.contract.values import TEXT, Codes, Media, Value
 from mio.core.data.readers.cells import PLACES, MediaCells, empty
 from mio.core.data.readers.coded import CodedText
 from mio.core.data.readers.json_values import article, check_text, kind, text_of
-from mio.core.errors import DataError
-from mio.core.modality import TEXT, Codes, Media, Value
-from mio.core.suggest import nearest
+from mio.core.errors import DataError, nearest
 from mio.core.terminal import printable
+from mio.core.tokens.chat import CONTENT, ROLE, SWITCHES, WEIGHT, role_of, turn_weight
 
 COLUMNS = ("messages", "conversations", "conversation")
 """Columns that hold a conversation, if their content is a list."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.values import TEXT, Record
 from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers import metadata
 from mio.core.data.readers.endings import Endings
 from mio.core.data.readers.records import Kinds, RowReader, path_option
 from mio.core.errors import DataError
-from mio.core.modality import TEXT, Record
 
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 

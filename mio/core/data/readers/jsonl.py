@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.contract.values import Record
 from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers.json_values import article, kind, parse_json
 from mio.core.data.readers.records import Kinds, RowReader, path_option
 from mio.core.errors import DataError
-from mio.core.modality import Record
 
 CHUNK = 1 << 24
 """Bytes that are indexed at a time."""

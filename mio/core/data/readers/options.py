@@ -20,8 +20,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mio.core.modality import TEXT
-from mio.core.suggest import nearest
+from mio.core.contract.values import TEXT
+from mio.core.errors import nearest
 
 TURNS = ("column", "role", "content")
 INSERTED = ("texts", "items", "name", "place", "modality", "score", "least")

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.values import TEXT, Codes, Modality, Record, Value
 from mio.core.data.partial import Failed, Notes, PartialRecord
 from mio.core.data.readers.cells import MediaCells, empty
 from mio.core.data.readers.coded import CodedText
 from mio.core.data.readers.conversations import COLUMNS, Beside, Conversations
 from mio.core.data.readers.json_values import article, kind, text_of
 from mio.core.errors import DataError, RecipeError
-from mio.core.modality import TEXT, Codes, Modality, Record, Value
 
 _PARTS, _MESSAGES = "parts", "messages"
 _UNUSABLE = ("object", "date", "time", "duration", "bytes")

@@ -15,6 +15,7 @@ from typing import Any
 
 import xxhash
 
+from mio.core.contract.values import Record
 from mio.core.data.contents import fingerprint_of
 from mio.core.data.hashing import State
 from mio.core.data.readers.arrow_files import (
@@ -28,7 +29,6 @@ from mio.core.data.readers.arrow_files import (
 from mio.core.data.readers.cells import files_named
 from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError, RecipeError
-from mio.core.modality import Record
 
 _BATCH = 256
 """Rows that are looked at together."""

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from mio.core.contract.values import TEXT, Record
 from mio.core.data.contents import fingerprint_of
 from mio.core.data.readers import tar
 from mio.core.data.readers.cells import files_named
@@ -18,7 +19,6 @@ from mio.core.data.readers.endings import Endings
 from mio.core.data.readers.json_values import parse_json
 from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
 from mio.core.errors import DataError
-from mio.core.modality import TEXT, Record
 from mio.core.terminal import printable
 
 _TEXT = ("txt", "text", "caption", "transcript", "cls")

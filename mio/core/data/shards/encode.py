@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.codecs import Codecs
+from mio.core.contract.values import Codes, Media, Record
 from mio.core.data.partial import Failed, notes_of
 from mio.core.data.reasons import reason_of
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.errors import DataError, PluginError
-from mio.core.modality import Codes, Media, Record
+from mio.core.tokens.codecs import Codecs
 
 BATCH = 64
 """Items that are tokenised together."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.contract.values import Codes, Record
 from mio.core.data.hashing import FileHashes
 from mio.core.data.partial import Failed, Notes, PartialRecord, notes_of
 from mio.core.data.shards.format import map_arrays, read_checked, shard_name
@@ -19,7 +20,6 @@ from mio.core.data.shards.shapes import Shape
 from mio.core.data.shards.texts import open_text_tokens
 from mio.core.data.shards.writer import HOLE
 from mio.core.errors import DataError, UserError
-from mio.core.modality import Codes, Record
 
 _PARSED = 4096
 """Shapes kept parsed."""

@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-from mio.core.chat import ROLE, WEIGHT
+from mio.core.contract.values import Codes, Media
 from mio.core.data.partial import Failed
 from mio.core.errors import DataError
-from mio.core.modality import Codes, Media
+from mio.core.tokens.chat import ROLE, WEIGHT
 
 TEXT_SLOT, FAILED_SLOT = 0, -1
 UNUSABLE = "!"

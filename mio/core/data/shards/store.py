@@ -18,15 +18,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mio.core.codecs import Codecs
-from mio.core.data.config import SourceConfig
+from mio.core.checksums import read_summed, write_summed
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.values import Source
 from mio.core.data.contents import FileList, SourceContent, told_changes
 from mio.core.data.hashing import FileHashes
 from mio.core.data.shards.reader import TokenisedSource
 from mio.core.errors import DataError
-from mio.core.modality import Source
-from mio.core.plugins import EnabledPlugins
-from mio.core.sums import read_summed, write_summed
+from mio.core.recipe.data_schema import SourceConfig
+from mio.core.tokens.codecs import Codecs
 
 SOURCE, FILES, INDEX = "source.json", "files.json", "index.json"
 HASHES = "hashes.sqlite"

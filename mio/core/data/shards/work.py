@@ -14,7 +14,9 @@ from typing import Any
 
 import xxhash
 
-from mio.core.codecs import Codecs
+from mio.core.checksums import read_summed, write_summed
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.values import TEXT, Record, Source
 from mio.core.data.contents import SourceContent, told_changes
 from mio.core.data.hashing import FileHashes, State
 from mio.core.data.readers.cells import files_named
@@ -39,9 +41,7 @@ from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.sources import OpenSource, StreamedSource, dropping
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import remove_partial, write_text
-from mio.core.modality import TEXT, Record, Source
-from mio.core.plugins import EnabledPlugins
-from mio.core.sums import read_summed, write_summed
+from mio.core.tokens.codecs import Codecs
 
 FAILED = "failed.jsonl"
 """Beside the shards: every record of which something could not be tokenised, and why."""

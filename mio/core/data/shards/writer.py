@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.contract.values import Modality
 from mio.core.data.partial import Failed
 from mio.core.data.shards.format import code_dtype, write_shard
 from mio.core.data.shards.shapes import UNUSABLE, Unstorable, parts_in, take_apart
 from mio.core.errors import DataError
-from mio.core.modality import Modality
 
 HOLE = 0xFFFFFFFF
 """In place of a record's shape: there is no record."""

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mio.core.contract.values import Codes, Media, Modality
 from mio.core.data.shards.format import read_header, shard_name, verify
 from mio.core.data.shards.reader import Shard, TokenisedSource, dropped
 from mio.core.data.shards.shapes import Failed
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.errors import DataError, UserError
-from mio.core.modality import Codes, Media, Modality
 
 MODALITIES = {
     "text": Modality(name="text", text=True),

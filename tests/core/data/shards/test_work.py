@@ -30,6 +30,7 @@ from token_world import (  # noqa: E402
     worker,
 )
 
+from mio.core.contract.values import Media  # noqa: E402
 from mio.core.data import hashing  # noqa: E402
 from mio.core.data.hashing import FileHashes  # noqa: E402
 from mio.core.data.shards.encode import ShardEncoder  # noqa: E402
@@ -37,7 +38,6 @@ from mio.core.data.shards.store import HASHES, TokenStore  # noqa: E402
 from mio.core.data.shards.work import claim, finish  # noqa: E402
 from mio.core.errors import DataError, PluginError, UserError  # noqa: E402
 from mio.core.files import locked  # noqa: E402
-from mio.core.modality import Media  # noqa: E402
 
 TOKENS, READER, OPTIONS = Path("tokens"), "jsonl", {"path": "captions.jsonl"}
 

@@ -1,0 +1,192 @@
+"""Finding and importing plugins, one failure at a time: a plugin that is broken is reported, the others work.
+
+pluggy's own loader aborts the host program on the first entry point that fails to import, hence this one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mio.core.contract import hookspecs
+from mio.core.errors import PluginError, UserError, nearest
+
+GROUP = "mio"
+"""Entry-point group of plugins."""
+ENVIRONMENT = "MIO_PLUGINS"
+"""Environment variable that lists local plugins, separated like `PATH`."""
+
+HOOKS: dict[str, Callable[..., Any]] = {
+    name: function for name, function in vars(hookspecs).items() if hasattr(function, "mio_spec")
+}
+"""Hook specifications by name."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin that was found, imported when first needed."""
+
+    name: str
+    origin: str
+    """Distribution and version, or where the local module lies."""
+    target: str
+    """What is imported: `package.module`, `package.module:object`, or the path of a file or package folder."""
+    load: Callable[[], object]
+
+    @cached_property
+    def _loaded(self) -> tuple[object | None, str]:
+        try:
+            plugin = self.load()
+        except UserError as error:
+            return None, str(error)
+        except (Exception, SystemExit) as error:
+            return None, f"import failed: {_one_line(error)}"
+        problems = hook_problems(plugin)
+        return (None, "; ".join(problems)) if problems else (plugin, "")
+
+    @property
+    def problem(self) -> str:
+        """One-line reason why the plugin cannot be used; empty if it can. Imports the plugin."""
+        return self._loaded[1]
+
+    @property
+    def plugin(self) -> object:
+        """The plugin's module or object. Raises `PluginError` if it is broken."""
+        plugin, problem = self._loaded
+        if plugin is None:
+            raise PluginError(f"plugin `{self.name}` ({self.origin}) does not work: {problem}")
+        return plugin
+
+    @property
+    def hooks(self) -> list[str]:
+        """Names of the hooks that the plugin implements."""
+        return [name for name in HOOKS if hasattr(getattr(self.plugin, name, None), "mio_impl")]
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
+
+
+def hook_problems(plugin: object) -> list[str]:
+    """What is wrong with a plugin's hook functions: unknown names, missing markers, unknown arguments."""
+    if inspect.isclass(plugin):
+        return [f"it is the class `{plugin.__name__}`; register a module or an instance"]
+    problems, implemented = [], 0
+    for name in dir(plugin):
+        function = getattr(plugin, name, None)
+        if not inspect.isroutine(function) or hasattr(function, "mio_spec"):
+            continue
+        options = getattr(function, "mio_impl", None)
+        if options is None and not name.startswith("mio_"):
+            continue
+        hook = (options or {}).get("specname") or name
+        if hook not in HOOKS:
+            problems.append(f"`{hook}` is not a hook{nearest(hook, HOOKS)}")
+            continue
+        if options is None:
+            problems.append(f"`{hook}` lacks the marker `@mio.hookimpl`")
+            continue
+        implemented += 1
+        if options.get("wrapper") or options.get("hookwrapper"):
+            problems.append(f"`{hook}` is a hook wrapper, which mio does not call")
+        known = list(inspect.signature(HOOKS[hook]).parameters)
+        for argument in inspect.signature(function).parameters.values():
+            if argument.default is argument.empty and argument.name not in known:
+                takes = ", ".join(known) or "none"
+                problems.append(
+                    f"`{hook}` has no argument `{argument.name}`{nearest(argument.name, known)} (it has: {takes})"
+                )
+    if not problems and not implemented:
+        problems.append("it implements no hook; mark at least one function with `@mio.hookimpl`")
+    return problems
+
+
+def installed() -> list[Candidate]:
+    """Plugins of installed packages, in order of their names. Two packages with one name make it unusable."""
+    found: dict[str, dict[str, metadata.EntryPoint]] = defaultdict(dict)
+    for entry in metadata.entry_points(group=GROUP):
+        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown package"
+        found[entry.name][f"{origin}:{entry.value}"] = entry
+    candidates = []
+    for name, entries in sorted(found.items()):
+        origins = [key.split(":", 1)[0] for key in entries]
+        target = next(iter(entries.values())).value
+        load = importer(target) if len(entries) == 1 else _contested(name, list(entries))
+        candidates.append(Candidate(name, ", ".join(origins), target, load))
+    return candidates
+
+
+def _contested(name: str, claims: Sequence[str]) -> Callable[[], object]:
+    def load() -> object:
+        raise PluginError(f"the name `{name}` is claimed by {' and by '.join(claims)}; uninstall or rename one of them")
+
+    return load
+
+
+def local(target: str) -> Candidate:
+    """A plugin that is not installed: `[NAME=]FILE.py`, `[NAME=]FOLDER` of a package, or `[NAME=]MODULE`.
+
+    The name is the file's or the last part of the module's unless it is given. Only a person at the command line or in
+    the environment can name one: recipes cannot.
+    """
+    name, _, place = target.rpartition("=")
+    if _is_path(place):
+        return Candidate(name or Path(place).stem, place, place, importer(place))
+    return Candidate(name or place.rsplit(".", 1)[-1], f"local module {place}", place, importer(place))
+
+
+def _is_path(target: str) -> bool:
+    return target.endswith(".py") or os.sep in target or Path(target).is_dir()
+
+
+def importer(target: str) -> Callable[[], object]:
+    """Function that imports `package.module`, `package.module:object`, or the path of a file or package folder."""
+    if _is_path(target):
+        return lambda: _import_path(Path(target))
+    return metadata.EntryPoint(name="", value=target, group=GROUP).load
+
+
+def _import_path(path: Path) -> ModuleType:
+    """Imports a file or package folder under its own name, so that data workers can unpickle what it defines."""
+    path = path.resolve()
+    source = path / "__init__.py" if path.is_dir() else path
+    if not source.is_file():
+        raise PluginError(f"{source}: no such file")
+    module = path.stem
+    if not module.isidentifier():
+        raise PluginError(f"{path}: `{module}` is no module name; rename it to letters, digits and `_`")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    importlib.invalidate_caches()
+    spec = sys.modules[module].__spec__ if module in sys.modules else importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != source:
+        raise PluginError(f"{path}: another module is called `{module}`; rename the file")
+    return importlib.import_module(module)
+
+
+def discover(targets: Sequence[str] = ()) -> list[Candidate]:
+    """Installed plugins, then those of `MIO_PLUGINS`, then `targets` (see `local`)."""
+    listed = [target for target in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if target]
+    candidates = {candidate.name: candidate for candidate in installed()}
+    for target in dict.fromkeys([*listed, *targets]):
+        candidate = local(target)
+        if candidate.name in candidates:
+            claims = [candidates[candidate.name].origin, candidate.origin]
+            candidate = replace(candidate, origin=", ".join(claims), load=_contested(candidate.name, claims))
+        candidates[candidate.name] = candidate
+    return list(candidates.values())

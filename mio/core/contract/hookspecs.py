@@ -1,0 +1,86 @@
+"""THE CONTRACT between mio and its plugins: read this one file, and `modality.py` for the values, to write a plugin.
+
+A plugin is a module or object whose functions carry `@mio.hookimpl` and one of the names below. It is found through the
+entry-point group `mio` (`[project.entry-points.mio]`, `NAME = "package.module"`), and `NAME` is its name everywhere: in
+`mio plugins list`, under `plugins:` in a recipe, in the owners of vocabulary blocks. An implementation may leave out
+arguments that it does not need. `options` is always the mapping that the recipe gives this plugin under
+`plugins: {NAME: {...}}`; unknown keys in it are the plugin's to refuse, with `mio.UserError`.
+
+Modules are imported at discovery: import torch and other heavy packages inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from mio.core.contract.values import (
+        DataModule,
+        Detokenizer,
+        Modality,
+        SourceFactory,
+        Splitter,
+        Task,
+        TextTokenizer,
+        Tokenizer,
+    )
+
+hookspec = pluggy.HookspecMarker("mio")
+hookimpl = pluggy.HookimplMarker("mio")
+
+
+@hookspec
+def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
+    """Declares the plugin's modalities. Called when a recipe is resolved, before anything is loaded.
+
+    Must depend on `options` alone: the vocabulary is built from the answer.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | TextTokenizer | Splitter | None:
+    """Tokenizer of a modality: media -> codes `[Q, F]`; text -> ids; a modality of parts -> its parts.
+
+    The first plugin that does not answer `None` wins; `options` are those of the plugin that declares the modality.
+    Called once per process. A tokenizer that has weights to learn also follows `Trainable`: mio fits it before the
+    first stage, keeps its weights in the run folder and calls `load` from then on.
+    """
+
+
+@hookspec(firstresult=True)
+def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | None:
+    """Detokenizer of a modality: codes `[Q, F]` -> media, and media -> file. The first that is not `None` wins, so a
+    plugin may replace another's (`tryfirst=True`). Called once per process, when something is generated."""
+
+
+@hookspec(firstresult=True)
+def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
+    """The modality's own data module: how its files are read, its templates in both directions, its filters."""
+
+
+@hookspec
+def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
+    """Corpora that the package ships, by name (`digits/captions`); a recipe uses one as `dataset: NAME`."""
+    raise NotImplementedError
+
+
+@hookspec
+def mio_backbones() -> Mapping[str, Mapping[str, Any]]:
+    """Presets of the transformer, by name: fields of `TransformerConfig`, for `model: {preset: NAME}` in a recipe."""
+    raise NotImplementedError
+
+
+@hookspec
+def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
+    """Evaluation tasks on held-out data. Called by evaluation; nothing is loaded before `Task.records` is called."""
+    raise NotImplementedError
+
+
+@hookspec
+def mio_recipes() -> Mapping[str, str]:
+    """Recipes that the package ships: name -> path of the YAML file, usable wherever a recipe path is."""
+    raise NotImplementedError

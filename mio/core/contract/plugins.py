@@ -1,0 +1,333 @@
+"""The plugins at hand, and those that a recipe enables: typed calls whose every answer is validated.
+
+`PluginManager` knows what is installed; `enable` gives the `EnabledPlugins` of one recipe. Hooks are called through
+pluggy's registration (argument subsets, `tryfirst`, `trylast`), one plugin at a time, so that an answer has an owner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pluggy
+
+from mio.core.contract import hookspecs
+from mio.core.contract.discovery import Candidate, discover
+from mio.core.contract.validation import (
+    PATH_NAME,
+    datamodule_problems,
+    detokenizer_problems,
+    kind,
+    modality_problems,
+    preset_problems,
+    task_problems,
+    tokenizer_problems,
+)
+from mio.core.contract.values import (
+    DataModule,
+    Detokenizer,
+    Filter,
+    Modality,
+    SourceFactory,
+    Splitter,
+    Task,
+    Template,
+    TextTokenizer,
+    Tokenizer,
+)
+from mio.core.errors import PluginError, UserError, nearest
+
+T = TypeVar("T")
+
+
+class PluginManager:
+    """Every plugin that was found, working or not."""
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self.candidates: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates}
+        self.unanswered: dict[str, str] = {}
+        """Plugins passed over by `backbones` and `recipes`, with the reason."""
+
+    @classmethod
+    def discover(cls, local: Sequence[str] = ()) -> PluginManager:
+        """Finds installed plugins, those of the environment variable `MIO_PLUGINS`, and `local` files or modules."""
+        return cls(discover(local))
+
+    def candidate(self, name: str) -> Candidate:
+        """Raises `PluginError` with the nearest name if there is no plugin of that name."""
+        if name not in self.candidates:
+            listed = ", ".join(sorted(self.candidates)) or "none"
+            raise PluginError(
+                f"no plugin `{name}` is installed{nearest(name, self.candidates)} (installed: {listed}); "
+                "install its package, or give a local file with `--plugin FILE`"
+            )
+        return self.candidates[name]
+
+    def enable(self, options: Mapping[str, Mapping[str, Any]]) -> EnabledPlugins:
+        """The named plugins, in order, with their options. Raises `PluginError` if one is missing or broken."""
+        problems, plugins = [], {}
+        for name in options:
+            try:
+                plugins[name] = self.candidate(name).plugin
+            except PluginError as error:
+                problems.append(str(error))
+        if problems:
+            raise PluginError("; ".join(problems))
+        return EnabledPlugins(self, plugins, {name: dict(given or {}) for name, given in options.items()})
+
+    def backbones(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
+        """Transformer presets of all working plugins: name -> (plugin, fields of `TransformerConfig`)."""
+        return _unique("backbone", self._answers("mio_backbones", _backbones))
+
+    def recipes(self) -> dict[str, tuple[str, Path]]:
+        """Recipes that working plugins ship: name -> (plugin, path)."""
+        return _unique("recipe", self._answers("mio_recipes", _recipes))
+
+    def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
+        """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
+        for candidate in self.candidates.values():
+            if candidate.problem:
+                self.unanswered[candidate.name] = candidate.problem
+                continue
+            try:
+                for owner, answer in _calls({candidate.name: candidate.plugin}, hook):
+                    yield from ((owner, name, value) for name, value in read(owner, answer()))
+            except Exception as error:
+                self.unanswered[candidate.name] = str(error) or kind(error)
+
+
+class EnabledPlugins:
+    """The plugins that a recipe names, in its order, with their options."""
+
+    def __init__(
+        self, manager: PluginManager, plugins: Mapping[str, object], options: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.manager = manager
+        self.options = options
+        self._plugins = plugins
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the plugins, in the recipe's order."""
+        return list(self._plugins)
+
+    @cached_property
+    def _modalities(self) -> list[tuple[str, Modality]]:
+        declared: list[tuple[str, Modality]] = []
+        for owner, answer in self._each("mio_modalities"):
+            for index, modality in enumerate(_sequence(owner, "mio_modalities", answer)):
+                name = getattr(modality, "name", "") or f"number {index + 1}"
+                _refuse(owner, "mio_modalities", f"modality `{name}`", modality_problems(modality))
+                declared.append((owner, modality))
+        _unique("modality", ((owner, modality.name, modality) for owner, modality in declared))
+        _unique_tokens(declared)
+        _check_parts(declared)
+        return declared
+
+    def modalities(self) -> list[tuple[str, Modality]]:
+        """(plugin, declaration) of every modality, in vocabulary order."""
+        return list(self._modalities)
+
+    def modality(self, name: str) -> tuple[str, Modality]:
+        """(plugin, declaration) of one modality. Raises `PluginError` with the nearest name if nobody declares it."""
+        for owner, declared in self._modalities:
+            if declared.name == name:
+                return owner, declared
+        known = [declared.name for _, declared in self._modalities]
+        raise PluginError(
+            f"no plugin of the recipe declares the modality `{name}`{nearest(name, known)} "
+            f"(declared: {', '.join(known) or 'none'}); add its plugin under `plugins:`"
+        )
+
+    def tokenizer(self, modality: str) -> Tokenizer | TextTokenizer | Splitter:
+        """Tokenizer of a modality, newly made. Raises `PluginError` if no plugin supplies one."""
+        declaring, declared = self.modality(modality)
+        found = self._first("mio_tokenizer", modality, declaring)
+        if found is None:
+            raise PluginError(
+                f"no plugin supplies a tokenizer for `{modality}`, which `{declaring}` declares, with the options "
+                f"under `plugins.{declaring}`"
+            )
+        owner, tokenizer = found
+        _refuse(owner, "mio_tokenizer", f"tokenizer of `{modality}`", tokenizer_problems(tokenizer, declared))
+        return tokenizer
+
+    def detokenizer(self, modality: str) -> Detokenizer | None:
+        """Detokenizer of a modality, newly made; None if no plugin supplies one."""
+        found = self._first("mio_detokenizer", modality, self.modality(modality)[0])
+        if found is None:
+            return None
+        owner, detokenizer = found
+        _refuse(owner, "mio_detokenizer", f"detokenizer of `{modality}`", detokenizer_problems(detokenizer))
+        return detokenizer
+
+    def datamodule(self, modality: str) -> DataModule:
+        """Data module of a modality; an empty one if no plugin supplies it."""
+        found = self._first("mio_datamodule", modality, self.modality(modality)[0])
+        if found is None:
+            return DataModule()
+        owner, module = found
+        _refuse(owner, "mio_datamodule", f"data module of `{modality}`", datamodule_problems(module))
+        return module
+
+    def templates(self) -> dict[str, tuple[str, tuple[Template, ...]]]:
+        """Template sets of all data modules: name -> (modality, templates)."""
+        return _unique("template set", self._of_datamodules(lambda module: module.templates), "modalities")
+
+    def filters(self) -> dict[str, tuple[str, Filter]]:
+        """Record filters of all data modules: name -> (modality, filter)."""
+        return _unique("filter", self._of_datamodules(lambda module: module.filters), "modalities")
+
+    def _of_datamodules(self, pick: Callable[[DataModule], Mapping[str, T]]) -> Iterator[tuple[str, str, T]]:
+        for _, declared in self._modalities:
+            for name, value in pick(self.datamodule(declared.name)).items():
+                yield declared.name, name, value
+
+    def sources(self) -> dict[str, tuple[str, SourceFactory]]:
+        """Corpora that the plugins ship: name -> (plugin, factory)."""
+        found = []
+        for owner, answer in self._each("mio_sources"):
+            for name, factory in _mapping(owner, "mio_sources", answer).items():
+                _check_name(owner, "mio_sources", name)
+                if not callable(factory):
+                    _refuse(owner, "mio_sources", f"source `{name}`", [f"{factory!r} must be a function"])
+                found.append((owner, name, factory))
+        return _unique("source", found)
+
+    def tasks(self) -> dict[str, tuple[str, Task]]:
+        """Evaluation tasks: name -> (plugin, task)."""
+        known = [declared.name for _, declared in self._modalities]
+        found = []
+        for owner, answer in self._each("mio_tasks"):
+            for task in _sequence(owner, "mio_tasks", answer):
+                _refuse(owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, known))
+                found.append((owner, task.name, task))
+        return _unique("task", found)
+
+    def _each(self, hook: str) -> Iterator[tuple[str, Any]]:
+        """(plugin, answer) of every plugin that has the hook, in the recipe's order."""
+        for owner in self._plugins:
+            for _, answer in _calls({owner: self._plugins[owner]}, hook, options=self.options[owner]):
+                yield owner, answer()
+
+    def _first(self, hook: str, modality: str, declaring: str) -> tuple[str, Any] | None:
+        """(plugin, answer) of the first plugin that does not answer None."""
+        for owner, answer in _calls(self._plugins, hook, modality=modality, options=self.options[declaring]):
+            value = answer()
+            if value is not None:
+                return owner, value
+        return None
+
+
+def _calls(plugins: Mapping[str, object], hook: str, **arguments: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(plugin, call) of each implementation: `tryfirst` ones, then the others in the given order, then `trylast`."""
+    registry = pluggy.PluginManager("mio")
+    registry.add_hookspecs(hookspecs)
+    for name in reversed(list(plugins)):  # pluggy calls what was registered last first
+        registry.register(plugins[name], name)
+    for implementation in reversed(getattr(registry.hook, hook).get_hookimpls()):
+        given = [arguments[name] for name in implementation.argnames]
+        yield implementation.plugin_name, _noting(implementation.plugin_name, hook, implementation.function, given)
+
+
+def _noting(owner: str, hook: str, function: Callable[..., Any], given: Sequence[Any]) -> Callable[[], Any]:
+    def call() -> Any:
+        try:
+            return function(*given)
+        except PluginError:
+            raise
+        except UserError as error:
+            raise PluginError(f"plugin `{owner}`: {error}") from error
+        except Exception as error:
+            error.add_note(f"raised by plugin `{owner}` in `{hook}`")
+            raise
+
+    return call
+
+
+def _refuse(owner: str, hook: str, what: str, problems: Sequence[str]) -> None:
+    if problems:
+        raise PluginError(f"plugin `{owner}`, hook `{hook}`, {what}: {'; '.join(problems)}")
+
+
+def _sequence(owner: str, hook: str, answer: Any) -> Sequence[Any]:
+    if isinstance(answer, str) or not isinstance(answer, Sequence):
+        _refuse(owner, hook, "answer", [f"{kind(answer)} must be a list or tuple"])
+    return answer
+
+
+def _mapping(owner: str, hook: str, answer: Any) -> Mapping[str, Any]:
+    if not isinstance(answer, Mapping):
+        _refuse(owner, hook, "answer", [f"{kind(answer)} must be a mapping by name"])
+    return answer
+
+
+def _check_name(owner: str, hook: str, name: Any) -> None:
+    if not isinstance(name, str) or not PATH_NAME.fullmatch(name):
+        _refuse(owner, hook, "answer", [f"the name {name!r} must be letters, digits, `_`, `-`, `.` and `/`"])
+
+
+def _backbones(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, preset in _mapping(owner, "mio_backbones", answer).items():
+        _check_name(owner, "mio_backbones", name)
+        _refuse(owner, "mio_backbones", f"preset `{name}`", preset_problems(preset))
+        yield name, preset
+
+
+def _recipes(owner: str, answer: Any) -> Iterator[tuple[str, Path]]:
+    for name, path in _mapping(owner, "mio_recipes", answer).items():
+        _check_name(owner, "mio_recipes", name)
+        if not isinstance(path, str | Path) or not Path(path).is_file():
+            _refuse(owner, "mio_recipes", f"recipe `{name}`", [f"{path!r} is no file"])
+        yield name, Path(path)
+
+
+def _unique(what: str, claims: Iterable[tuple[str, str, T]], owners: str = "plugins") -> dict[str, tuple[str, T]]:
+    """name -> (owner, value). Raises `PluginError` that names both owners of a name claimed twice."""
+    found: dict[str, tuple[str, T]] = {}
+    for owner, name, value in claims:
+        if name in found:
+            other = found[name][0]
+            who = (
+                f"`{owner}` declares it twice"
+                if other == owner
+                else f"the {owners} `{other}` and `{owner}` both claim it"
+            )
+            raise PluginError(f"{what} `{name}`: {who}")
+        found[name] = (owner, value)
+    return found
+
+
+def _unique_tokens(declared: Sequence[tuple[str, Modality]]) -> None:
+    """No token string may stand for two things: special tokens and the numbered tokens of codes alike."""
+    specials, patterns = [], []
+    for owner, modality in declared:
+        for token in (modality.begin, modality.end, *modality.specials):
+            if token:
+                specials.append((owner, token, modality.name))
+        if modality.codebooks:
+            patterns.append((owner, modality.code_token, modality.name))
+    owners = {(owner, token): name for owner, token, name in specials}  # a plugin's modalities may share a token
+    _unique("token", ((owner, token, name) for (owner, token), name in owners.items()))
+    _unique("code token", patterns)
+    for owner, pattern, name in patterns:
+        before, after = (re.escape(side) for side in pattern.split("{}"))
+        for other, token, _ in specials:
+            if re.fullmatch(f"{before}[0-9]+{after}", token):
+                raise PluginError(
+                    f"token `{token}`: the plugins `{other}` and `{owner}` both claim it "
+                    f"(`{owner}` as a code of `{name}`, `{pattern}`)"
+                )
+
+
+def _check_parts(declared: Sequence[tuple[str, Modality]]) -> None:
+    known = {modality.name: modality for _, modality in declared}
+    for owner, modality in declared:
+        if modality.parts and (modality.parts not in known or not known[modality.parts].codebooks):
+            raise PluginError(
+                f"plugin `{owner}`, hook `mio_modalities`, modality `{modality.name}`: `parts`: no plugin of the "
+                f"recipe declares a modality `{modality.parts}` with codebooks; add its plugin under `plugins:`"
+            )

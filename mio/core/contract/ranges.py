@@ -1,0 +1,107 @@
+"""Which values a key may have, declared beside the key: checks and documentation read it there. Free of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from mio.core.errors import nearest
+from mio.core.terminal import plain
+
+ALLOWED = "allowed"
+"""Key of a dataclass field's metadata that holds its `Range` or `Choice`."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `least` to `most`. Of a list or mapping it holds for every item."""
+
+    least: float
+    most: float
+    above: bool = False
+    """Whether `least` itself is left out."""
+    below: bool = False
+    """Whether `most` itself is left out."""
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with a value, to follow its name; empty if nothing is."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return ""  # a wrong type is told elsewhere
+        low = value > self.least if self.above else value >= self.least
+        high = value < self.most if self.below else value <= self.most
+        if low and high and math.isfinite(value):
+            return ""
+        bound = f"from {self}"
+        if not low and not math.isnan(value):
+            bound = f"{'above' if self.above else 'at least'} {number_text(self.least)}"
+        elif not high and not math.isnan(value):
+            bound = f"{'below' if self.below else 'at most'} {number_text(self.most)}"
+        return f"is {number_text(value)}; it must be {bound}"
+
+    def __str__(self) -> str:
+        first = f"above {number_text(self.least)}" if self.above else number_text(self.least)
+        return f"{first} to {'below ' if self.below else ''}{number_text(self.most)}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several words."""
+
+    words: tuple[str, ...]
+
+    def problem(self, value: Any) -> str:
+        """As `Range.problem`."""
+        if not isinstance(value, str) or value in self.words:
+            return ""
+        return f"is `{plain(value):.80}`, not one of {self}{nearest(value, self.words)}"
+
+    def __str__(self) -> str:
+        return ", ".join(f"`{word}`" if word else "empty" for word in self.words)
+
+
+def number(default: Any, least: float, most: float, *, above: bool = False, below: bool = False) -> Any:
+    """A dataclass field that holds numbers of a range; `default` may be a function that makes it."""
+    return _field(default, Range(least, most, above, below))
+
+
+def one_of(default: str, *words: str) -> Any:
+    """A dataclass field that holds one of several words."""
+    return _field(default, Choice(words))
+
+
+def _field(default: Any, allowed: Range | Choice) -> Any:
+    factory: Callable[[], Any] | Any = default if callable(default) else MISSING
+    return field(
+        default=MISSING if callable(default) else default, default_factory=factory, metadata={ALLOWED: allowed}
+    )
+
+
+def field_problems(section: Any, where: str) -> list[str]:
+    """What is out of range in a dataclass and those inside it, `where` being its key."""
+    problems = []
+    for one in fields(section):
+        key, value = f"{where}.{one.name}" if where else one.name, getattr(section, one.name)
+        problems += _problems(key, value, one.metadata.get(ALLOWED))
+    return problems
+
+
+def _problems(key: str, value: Any, allowed: Range | Choice | None) -> list[str]:
+    if is_dataclass(value):
+        return field_problems(value, key)
+    if isinstance(value, Mapping):
+        return [text for name, item in value.items() for text in _problems(f"{key}.{plain(str(name))}", item, allowed)]
+    if isinstance(value, list | tuple):
+        return [text for index, item in enumerate(value) for text in _problems(f"{key}[{index}]", item, allowed)]
+    problem = allowed.problem(value) if allowed is not None else ""
+    return [f"`{key}` {problem}"] if problem else []
+
+
+def number_text(value: float) -> str:
+    """A number as a person writes it."""
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) < 10**12 else f"{float(value):.3g}" if abs(value) < 10**300 else "huge"
+    if value == int(value) if math.isfinite(value) else False:
+        return f"{value:,.0f}" if abs(value) < 1e12 else f"{value:g}"
+    return f"{value:g}"

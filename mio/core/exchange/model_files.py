@@ -1,0 +1,139 @@
+"""The tensors of a folder in the Hugging Face layout, read one by one: safetensors or `.bin`, whole or in shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mio.core.errors import DataError, UserError
+from mio.core.files import read_json
+from mio.core.runs.tensor_files import DTYPES, SAFETENSORS
+
+AGAIN = "copy it again"
+"""What to do about a file of a model's folder that is damaged."""
+
+BIN = "pytorch_model.bin"
+
+_OTHER_FORMATS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.gguf", "*.h5", "*.msgpack")
+
+
+class Stored(NamedTuple):
+    """Where a tensor lies and what it is."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Checkpoint:
+    """Tensors of a folder by name. `tensors` is made of the files' headers alone.
+
+    As in transformers, a whole file counts before shards, and safetensors before `.bin`; `ignored` are the indexes that
+    lie beside and are not read.
+
+    Raises `UserError` when the folder holds no weights, or a shard is missing, damaged, quantised or no plain tensors.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._shard: tuple[Path, Mapping[str, Tensor]] | None = None
+        self.tensors: dict[str, Stored] = {}
+        self._called: dict[str, str] = {}
+        shards, self.ignored = _shards(folder)
+        for file, promised in shards.items():
+            found = self._headers(file)
+            missing = sorted(promised - found.keys())
+            if missing:
+                raise DataError(f"{file}: the index promises `{missing[0]}` in it, which is not there: copy it again")
+            for name in found:
+                if name in self.tensors:
+                    raise DataError(f"{file}: `{name}` is also in {self.tensors[name].file.name}: which one counts?")
+            self.tensors |= found
+
+    def rename(self, name: str, new: str) -> None:
+        """Calls a tensor otherwise than its file does."""
+        self.tensors[new] = self.tensors.pop(name)
+        self._called[new] = name
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, on CPU. Its memory is the file's until it is written to."""
+        file = self.tensors[name].file
+        name = self._called.get(name, name)
+        if file.suffix != ".safetensors":
+            return self._load(file)[name]
+        # opened anew each time: the pages of one mapping would stay in memory until the last tensor of the file
+        with safe_open(file, framework="pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+        return tensor
+
+    def _headers(self, file: Path) -> dict[str, Stored]:
+        if file.suffix != ".safetensors":
+            return {name: Stored(file, tuple(value.shape), value.dtype) for name, value in self._load(file).items()}
+        found = {}
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - the handle is no mapping
+                    piece = opened.get_slice(name)
+                    if piece.get_dtype() not in DTYPES:
+                        raise _quantised(file, name, piece.get_dtype())
+                    found[name] = Stored(file, tuple(piece.get_shape()), DTYPES[piece.get_dtype()])
+        except (SafetensorError, OSError, ValueError) as error:
+            told = " ".join(str(error).split())
+            raise DataError(f"{file}: this is no whole safetensors file ({told:.200}); {AGAIN}") from error
+        return found
+
+    def _load(self, file: Path) -> Mapping[str, Tensor]:
+        """The tensors of a `.bin` file, mapped rather than read; the last file stays open."""
+        if self._shard is not None and self._shard[0] == file:
+            return self._shard[1]
+        try:
+            content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # damaged files, old formats and code inside are told apart by their text alone
+            raise DataError(
+                f"{file}: can not be read as tensors alone ({_first_line(error)}); convert it to safetensors "
+                "with transformers, from_pretrained(...).save_pretrained(FOLDER), if you trust where it comes from"
+            ) from error
+        if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+            raise DataError(f"{file}: holds more than tensors by name; is it the checkpoint of a trainer?")
+        for name, value in content.items():
+            if value.dtype not in DTYPES.values():
+                raise _quantised(file, name, str(value.dtype))
+        self._shard = (file, content)
+        return content
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _quantised(file: Path, name: str, dtype: str) -> DataError:
+    known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
+    return DataError(f"{file}: `{name}` is stored as {dtype}, not as one of {known}; take a version not quantised")
+
+
+def _shards(folder: Path) -> tuple[dict[Path, set[str]], tuple[str, ...]]:
+    """Files that hold the weights, each with the tensors that the index promises in it; indexes that do not count."""
+    for whole in (SAFETENSORS, BIN):
+        index = folder / f"{whole}.index.json"
+        if (folder / whole).is_file():
+            return {folder / whole: set()}, (index.name,) if index.is_file() else ()
+        if index.is_file():
+            names = read_json(index, AGAIN).get("weight_map")
+            if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+                raise DataError(f"{index}: has no `weight_map` from tensors to files")
+            files: dict[Path, set[str]] = {}
+            for tensor, name in names.items():
+                if Path(name).name != name:
+                    raise DataError(f"{index}: the shard {name!r} lies outside the folder")
+                files.setdefault(folder / name, set()).add(tensor)
+            missing = sorted(file.name for file in files if not file.is_file())
+            if missing:
+                raise DataError(f"{folder}: {len(missing)} of {len(files)} shards are missing, {missing[0]} is one")
+            return dict(sorted(files.items())), ()
+    others = sorted(path.name for pattern in _OTHER_FORMATS for path in folder.glob(pattern))
+    found = f" (what it has, {', '.join(others[:3])}, is no layout of transformers)" if others else ""
+    raise UserError(f"{folder}: holds no {SAFETENSORS}, no {BIN} and no index of their shards{found}")

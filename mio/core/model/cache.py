@@ -1,0 +1,124 @@
+"""Static key-value cache for decoding a ragged batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mio.core.contract.backbone import TransformerConfig
+
+_MATERIALISED = 512 * 512
+
+
+class KVCache:
+    """Keys and values of each layer by absolute position, one document per sequence.
+
+    A token at position p is stored in slot p and sees the slots up to p, so sequences of unequal length need no
+    bookkeeping beyond their positions: right padding of a prompt lands in slots that nobody can see until the
+    sequence's own tokens overwrite them. For inference: no gradient flows through what is stored.
+
+        cache = KVCache(config, batch=2, capacity=64)
+        model(prompts, cache.positions(prompts.shape[1]), cache=cache)   # prompts int64 [2, L], right-padded
+        cache.advance(torch.tensor([3, 5]))                              # true lengths
+        model(tokens, cache.positions(1), cache=cache)                   # one token each
+        cache.advance(1)
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        batch: int,
+        capacity: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = (config.layers, batch, config.kv_heads or config.heads, capacity, config.head_size)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+        """int64 [B]: tokens of each sequence so far."""
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[3]
+
+    def positions(self, count: int) -> Tensor:
+        """int64 [B, count]: positions of each sequence's next `count` tokens."""
+        return self.lengths[:, None] + torch.arange(count, device=self.lengths.device)
+
+    def advance(self, counts: Tensor | int) -> None:
+        """Counts the tokens just written, `counts` int64 [B] or one number for all, as part of their sequences."""
+        self.lengths = self.lengths + counts
+
+    def keep(self, sequences: Tensor) -> None:
+        """Keeps the sequences of these indices (int64 [N]), in this order; an index may repeat."""
+        self.keys, self.values = self.keys[:, sequences], self.values[:, sequences]
+        self.lengths = self.lengths[sequences]
+
+    def step(self, positions: Tensor, heads: int, windows: Iterable[int]) -> CacheStep:
+        """What all layers, each of one of `windows`, need to write and read tokens at `positions` int64 [B, L].
+
+        Raises:
+            ValueError: a position lies beyond the capacity (checked where it costs no synchronisation: on CPU).
+        """
+        _, B, K, S, _ = self.keys.shape
+        used = S
+        if positions.device.type == "cpu":
+            used = int(positions.max()) + 1
+            if used > S:
+                raise ValueError(f"position {used - 1} lies beyond the cache's capacity of {S}")
+        device = positions.device
+        sequence, head = torch.arange(B, device=device)[:, None, None], torch.arange(K, device=device)
+        slots = ((sequence * K + head) * S + positions[..., None]).view(-1)
+        past = positions[..., None] - torch.arange(used, device=device)
+        masks = {}
+        for window in windows:
+            visible = (past >= 0) & (past < window) if window else past >= 0
+            bias = None
+            if positions.shape[1] * used <= _MATERIALISED:
+                bias = torch.zeros_like(visible, dtype=self.keys.dtype).masked_fill_(~visible, -torch.inf)
+                groups = heads // K
+                bias = bias[:, None, None].expand(B, K, groups, -1, -1).reshape(B * K, -1, used)
+            masks[window] = CacheMask(visible[:, None], bias)
+        return CacheStep(self, slots, used, masks)
+
+
+class CacheMask(NamedTuple):
+    """What the layers of one window see of a cache."""
+
+    visible: Tensor
+    bias: Tensor | None
+    """The same as what is added to the scores, where they are small enough to exist."""
+
+
+class CacheStep(NamedTuple):
+    """One forward pass over a cache."""
+
+    cache: KVCache
+    slots: Tensor
+    used: int
+    masks: dict[int, CacheMask]
+    """By window."""
+
+    def attend(self, layer: int, window: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Stores k and v [B, L, K, E] and lets q [B, L, H, E] look at what is stored, `window` positions back or all if
+        that is 0. Returns [B, L, H, E]."""
+        B, L, H, E = q.shape
+        K = k.shape[2]
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys.view(-1, E).index_copy_(0, self.slots, k.detach().reshape(-1, E).to(keys.dtype))
+        values.view(-1, E).index_copy_(0, self.slots, v.detach().reshape(-1, E).to(keys.dtype))
+        keys, values = keys[:, :, : self.used], values[:, :, : self.used]
+        queries = q.transpose(1, 2).to(keys.dtype)
+        visible, bias = self.masks[window]
+        if bias is not None:
+            grouped = queries.reshape(B * K, H // K * L, E)
+            scores = torch.baddbmm(bias, grouped, keys.flatten(0, 1).transpose(1, 2), alpha=E**-0.5)
+            out = torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(B, H, L, E)
+        else:
+            out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, enable_gqa=H != K)
+        return out.transpose(1, 2).to(q.dtype)

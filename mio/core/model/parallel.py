@@ -1,0 +1,184 @@
+"""How the transformer is spread over devices: tensor parallelism, activation checkpointing, compilation, FSDP2.
+
+A device mesh has three dimensions. `replicate` and `shard` share out the rows of a step; parameters, gradients and
+optimizer state are split over `shard` (FSDP2; Zhao et al. 2023, arXiv 2304.11277) and copied over `replicate` (hybrid
+sharding). `tensor` splits the matrices of each layer and the vocabulary (Shoeybi et al. 2019, arXiv 1909.08053).
+
+Nothing here changes a parameter's name: checkpoints, rules and exports see the same model however it is spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from mio.core.errors import RecipeError
+from mio.core.model.layers import Attention, RMSNorm
+from mio.core.model.transformer import Transformer
+from mio.core.recipe.schema import RuntimeConfig
+
+DIMENSIONS = ("replicate", "shard", "tensor")
+
+
+def mesh_shape(runtime: RuntimeConfig, world_size: int, devices_per_node: int) -> tuple[int, int, int]:
+    """(replicate, shard, tensor) for `world_size` devices. Raises `RecipeError` where they do not divide."""
+    tensor = runtime.tensor_parallel
+    if world_size % tensor or (tensor <= devices_per_node and devices_per_node % tensor):
+        raise RecipeError(
+            [
+                f"`runtime.tensor_parallel` is {tensor}, which does not divide {world_size} devices, "
+                f"{devices_per_node} of them on a node; set it to a divisor of both"
+            ]
+        )
+    data = world_size // tensor
+    if runtime.sharding == "none":
+        return data, 1, tensor
+    if runtime.sharding == "hybrid":
+        within = max(1, devices_per_node // tensor)
+        return data // within, within, tensor
+    return 1, data, tensor
+
+
+def device_mesh(runtime: RuntimeConfig, world_size: int, devices_per_node: int, device_type: str) -> DeviceMesh:
+    """The mesh of all devices, with the dimensions `DIMENSIONS`. Its process group must be there."""
+    shape = mesh_shape(runtime, world_size, devices_per_node)
+    return init_device_mesh(device_type, shape, mesh_dim_names=DIMENSIONS)
+
+
+def data_parallel(mesh: DeviceMesh) -> tuple[int, int]:
+    """(rank, size) of this process among those that see different rows."""
+    replicate, shard = mesh["replicate"], mesh["shard"]
+    return (
+        replicate.get_local_rank() * shard.size() + shard.get_local_rank(),
+        replicate.size() * shard.size(),
+    )
+
+
+def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConfig, precision: str) -> None:
+    """Spreads a transformer over the devices of `mesh`, in place. Its parameters become `DTensor`s.
+
+    Parameters stay float32 and sharded; with precision `bf16` they are gathered and used in bfloat16, and gradients
+    are summed in float32. The transformer may be on the meta device: nothing is allocated then.
+    """
+    if mesh["tensor"].size() > 1:
+        split_matrices(transformer, mesh["tensor"])
+    recompute(transformer, runtime.activation_checkpointing)
+    if compiles(runtime, mesh.device_type):
+        compile_blocks(transformer, mesh.device_type)
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if precision == "bf16" else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    data = mesh["replicate", "shard"] if mesh["replicate"].size() > 1 else mesh["shard"]
+    shard = partial(fully_shard, mesh=data, mp_policy=policy)
+    for block in transformer.layers:
+        shard(block, reshard_after_forward=runtime.reshard)
+    if transformer.head is not None:
+        shard(transformer.embedding, reshard_after_forward=runtime.reshard)
+    # What is left, the head above all, is gathered once per pass: the loss reads it after the forward pass is over.
+    shard(transformer, reshard_after_forward=False)
+
+
+def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
+    """Whether blocks are compiled: `auto` does so on GPUs, where it pays."""
+    return runtime.compile == "blocks" or (runtime.compile == "auto" and device_type == "cuda")
+
+
+def compile_blocks(transformer: Transformer, device_type: str) -> None:
+    """Compiles each block by itself, in place: they are alike, so one compilation serves all of them.
+
+    On a GPU a dense block is one graph of constant shapes; on a CPU the shapes of attention follow the documents, and
+    those of experts the tokens.
+    """
+    constant = device_type == "cuda" and not transformer.config.experts
+    for block in transformer.layers:
+        block.compile(fullgraph=constant, dynamic=False if constant else None)
+
+
+def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
+    """Splits heads, hidden units and vocabulary rows over a one-dimensional mesh, in place.
+
+    Activations between the matrices' pairs are local; what enters and leaves a pair is the same on all devices. Head
+    rows are split like the embedding's, and the loss is computed in parts (`linear_cross_entropy`).
+    """
+    plan: dict[str, Any] = {"embedding": RowwiseParallel(input_layouts=Replicate(), output_layouts=Replicate())}
+    if transformer.head is not None:
+        plan["head"] = ColwiseParallel()
+    for layer in ("query", "key", "value"):
+        plan[f"layers.*.attention.{layer}"] = ColwiseParallel()
+    plan["layers.*.attention.output"] = RowwiseParallel()
+    ffn = "layers.*.ffn.experts.*" if transformer.config.experts else "layers.*.ffn"
+    plan[f"{ffn}.gate"] = plan[f"{ffn}.up"] = ColwiseParallel()
+    plan[f"{ffn}.down"] = RowwiseParallel()
+    parallelize_module(transformer, mesh, plan)
+    for module in transformer.modules():
+        if isinstance(module, Attention):
+            for norm in (module.query_norm, module.key_norm):
+                if isinstance(norm, RMSNorm):  # sees this device's heads only, so its gradient is a part of the sum
+                    norm.weight = nn.Parameter(distribute_tensor(norm.weight, mesh, [Replicate()]))
+
+
+def recompute(transformer: Transformer, what: str) -> None:
+    """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block, in place.
+
+    `full` keeps a block's input alone. `selective` also keeps every second result of a matrix product and what a GPU's
+    attention kernel gives, which are dear to compute, and recomputes the rest.
+    """
+    if what == "none":
+        return
+    for block in transformer.layers:
+        block.forward = partial(_recomputed, block.forward, what == "selective")
+
+
+def _recomputed(forward: Callable[..., Any], selective: bool, *arguments: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments)
+    extra: dict[str, Any] = {"context_fn": _selective_contexts} if selective else {}
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **extra)
+
+
+def _selective_contexts() -> Any:
+    products = {"forward": 0, "recompute": 0}
+
+    def policy(context: Any, operation: Any, *arguments: Any, **keywords: Any) -> CheckpointPolicy:  # noqa: ARG001
+        if operation in _ATTENTION:
+            return CheckpointPolicy.MUST_SAVE
+        if operation in _PRODUCTS:
+            turn = "recompute" if context.is_recompute else "forward"
+            products[turn] += 1
+            if products[turn] % 2:
+                return CheckpointPolicy.MUST_SAVE
+        return CheckpointPolicy.PREFER_RECOMPUTE
+
+    return create_selective_checkpoint_contexts(policy)
+
+
+_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.higher_order.flex_attention,
+}
+
+
+def synchronise(transformer: nn.Module, last: bool) -> None:
+    """Before a backward pass: whether it is the step's last one. Copies of hybrid sharding are summed then alone."""
+    if isinstance(transformer, FSDPModule):
+        transformer.set_is_last_backward(last)
+        transformer.set_requires_all_reduce(last)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This device's part of a parameter or gradient."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,106 @@
+"""The causal transformer over the joint vocabulary."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.model.attention import prepare
+from mio.core.model.cache import KVCache
+from mio.core.model.documents import Documents
+from mio.core.model.experts import balance_loss
+from mio.core.model.initial import initialise
+from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
+from mio.core.model.rope import frequencies, tables
+
+
+class Output(NamedTuple):
+    """A tuple rather than a dataclass: FSDP finds the tensors of a module's output only in standard containers."""
+
+    hidden: Tensor
+    """[B, L, D] after the final norm, in the dtype that the head computes in."""
+    auxiliary: Tensor
+    """float32 scalar to add to the loss: the experts' load balancing times its weight; 0 without experts."""
+
+
+class Transformer(nn.Module):
+    """Decoder of the Llama family.
+
+    Construction under `torch.device("meta")` allocates nothing; `to_empty` and `reset_parameters` finish it.
+
+    Args:
+        config: architecture. Raises `UserError` where it is inconsistent.
+        rows: rows of the embedding and the head: the vocabulary's size, padded.
+    """
+
+    def __init__(self, config: TransformerConfig, rows: int) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.embedding = nn.Embedding(rows, config.width)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
+        self._windows = tuple(dict.fromkeys(config.windows))
+        # Not a buffer: it is made of the configuration alone, and must survive `to_empty` and a change of dtype.
+        self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
+        self.reset_parameters()
+
+    def reset_parameters(self, seed: int = 0) -> None:
+        """Initial weights of a seed (see `mio.core.model.initial`)."""
+        initialise(self, self.config.layers, self.config.init_std, seed)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[rows, D]: the matrix that scores the next token."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        documents: Documents | None = None,
+        cache: KVCache | None = None,
+        embeddings: Tensor | None = None,
+    ) -> Output:
+        """
+        Args:
+            tokens: int64 [B, L].
+            positions: int64 [B, L]: position of each token within its document.
+            documents: packed documents; None: each row is one.
+            cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `documents`.
+            embeddings: [B, L, D] in place of the tokens' own.
+
+        Raises:
+            ValueError: both `documents` and `cache`, or a position beyond the cache.
+        """
+        if cache is not None and documents is not None:
+            raise ValueError("a cache holds one document per sequence: give `documents` or `cache`, not both")
+        x = self.embedding(tokens) if embeddings is None else embeddings
+        if documents is not None:
+            config = self.config
+            prepare(documents, config.heads, config.kv_heads or config.heads, self._windows)
+        if self._frequencies.device != tokens.device:  # moved once: a copy would wait for the work that is queued
+            with torch.inference_mode(False):
+                self._frequencies = self._frequencies.to(tokens.device)
+        cos, sin = tables(positions, self._frequencies, compute_dtype(x))
+        step = None if cache is None else cache.step(positions, self.config.heads, self._windows)
+        shared = Shared(cos, sin, documents, step)
+        balances = []
+        for layer in self.layers:
+            x, balance = layer(x, shared)
+            if balance is not None:
+                balances.append(balance)
+        if balances and self.config.router_aux_weight:
+            auxiliary = self.config.router_aux_weight * balance_loss(balances)
+        else:
+            auxiliary = x.new_zeros((), dtype=torch.float32)
+        return Output(self.norm(x), auxiliary)
+
+    def logits(self, hidden: Tensor, size: int) -> Tensor:
+        """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
+        return F.linear(hidden, self.head_weight[:size].to(compute_dtype(hidden))).float()

@@ -1,0 +1,99 @@
+"""Resolved recipes: written down, read again, identified, compared. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any
+
+from mio.core.errors import RecipeError
+from mio.core.recipe.files import Checker, read_layer
+from mio.core.recipe.merging import typed
+from mio.core.recipe.places import STEP_FOLDER
+from mio.core.recipe.schema import Recipe
+from mio.core.recipe.yaml_text import Key, dump_yaml
+
+
+def load_resolved(path: Path) -> Recipe:
+    """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema."""
+    layer = read_layer(path)
+    problems: list[str] = []
+    checker = Checker(lambda key, text: problems.append(f"{layer.mark(key)}: {text}"), literal=True)
+    content = checker.recipe(layer.content)
+    if problems:
+        raise RecipeError(problems)
+    return typed(Recipe, content)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe, every key of the schema included."""
+    return dump_yaml(asdict(recipe))
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """SHA-256 (hexadecimal) of everything except `runtime`. Where the folder of `start_from` lies does not matter."""
+    return _fingerprint(asdict(recipe))
+
+
+def stored_fingerprint(path: Path) -> str:
+    """Fingerprint of a recipe that `to_yaml` wrote, of the keys that its schema had then. Raises `RecipeError`."""
+    return _fingerprint(read_layer(path).content)
+
+
+def _fingerprint(content: dict[str, Any]) -> str:
+    content = {key: value for key, value in content.items() if key != "runtime"}
+    start = PurePath(str(content.get("start_from", "")))
+    content["start_from"] = f"{start.parents[1].name}/{start.name}" if STEP_FOLDER.fullmatch(start.name) else start.name
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))  # order counts: it is the vocabulary's
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _flat(value: Any, key: Key = ()) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flat(item, (*key, str(name)))
+    else:
+        yield ".".join(key), value
+
+
+def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
+    """Readable lines, one per key that differs: `- key: old`, `+ key: new`, or `key: old -> new`.
+
+    The order of what a section names counts where it decides something: that of the plugins the ids, that of groups and
+    sources who comes first. The section `runtime` counts only if asked for: it may change while a run is interrupted.
+    """
+    lines = list(_reordered(asdict(first), asdict(second)))
+    old, new = dict(_flat(asdict(first))), dict(_flat(asdict(second)))
+    for key in dict.fromkeys([*old, *new]):
+        if key.split(".")[0] == "runtime" and not runtime:
+            continue
+        if key not in new:
+            lines.append(f"- {key}: {_shown(old[key])}")
+        elif key not in old:
+            lines.append(f"+ {key}: {_shown(new[key])}")
+        elif old[key] != new[key]:
+            lines.append(f"{key}: {_shown(old[key])} -> {_shown(new[key])}")
+    return lines
+
+
+_UNORDERED = re.compile(r"model|runtime|plugins\..+|.*\.options")
+"""Mappings that are options: the order of their keys decides nothing."""
+
+
+def _reordered(old: Mapping[str, Any], new: Mapping[str, Any], key: Key = ()) -> Iterator[str]:
+    if _UNORDERED.fullmatch(".".join(key)):
+        return
+    before, after = ([name for name in one if name in other] for one, other in ((old, new), (new, old)))
+    if before != after:
+        yield f"order of {'.'.join(key)}: {', '.join(before)} -> {', '.join(after)}"
+    for name in before:
+        if isinstance(old[name], dict) and isinstance(new[name], dict):
+            yield from _reordered(old[name], new[name], (*key, name))
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

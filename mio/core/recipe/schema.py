@@ -1,0 +1,158 @@
+"""The recipe's structured schema: one dataclass per section, each beside what it configures where that is torch-free.
+
+`recipe.py` composes files into it and validates it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mio.core.contract.ranges import number, one_of
+from mio.core.recipe.data_schema import DataConfig, MixtureConfig
+
+
+@dataclass
+class LossConfig:
+    """Weight of each token's cross-entropy, by what it is. 0 leaves a token out."""
+
+    prompt_text: float = number(1.0, 0, 1e6)
+    prompt_media: float = number(1.0, 0, 1e6)
+    response_text: float = number(1.0, 0, 1e6)
+    response_media: float = number(1.0, 0, 1e6)
+
+
+@dataclass
+class RuleConfig:
+    """What happens to parameters whose name matches; the first matching rule wins. No match at all is an error."""
+
+    pattern: str = ""
+    """Shell-style pattern of parameter names, for example `layers.*.attention.*`."""
+    trainable: bool = True
+    rows: list[str] = field(default_factory=list)
+    """Of an embedding or head: train only the rows of vocabulary blocks that match these patterns."""
+    lr_scale: float = number(1.0, 0, 1e6)
+    """Multiplies the learning rate."""
+    weight_decay: float | None = number(None, 0, 1e3)
+
+
+@dataclass
+class OptimizerConfig:
+    kind: str = one_of("adamw", "adamw", "muon")
+    """`adamw`, or `muon`: Muon on the matrices inside the layers and AdamW on everything else."""
+    lr: float = number(3e-5, 0, 1e3)
+    """Peak learning rate of AdamW."""
+    muon_lr: float = number(0.02, 0, 1e3)
+    """Peak learning rate of Muon."""
+    betas: list[float] = number(lambda: [0.9, 0.95], 0, 1, below=True)
+    eps: float = number(1e-8, 1e-20, 1)
+    weight_decay: float = number(0.1, 0, 1e3)
+    """On matrices; norms, biases and embeddings have none."""
+    warmup: float = number(0.03, 0, 1)
+    """Share of the steps with rising learning rate."""
+    final: float = number(0.0, 0, 1)
+    """Learning rate at the end, as a share of the peak (cosine)."""
+    clip: float = number(1.0, 0, 1e9)
+    """Largest gradient norm; 0 means no clipping."""
+    rules: list[RuleConfig] = field(default_factory=list)
+
+
+@dataclass
+class GuardConfig:
+    """What happens to steps that would do harm."""
+
+    max_skipped: int = number(10, 1, 10**9)
+    """Steps skipped one after the other before the run stops. A step whose gradient is not finite is always skipped."""
+    spike: float = number(0.0, 0, 1e6)
+    """A step is a spike if its loss exceeds the mean of the steps before it by this many standard deviations; 0: none
+    is."""
+    spike_window: int = number(100, 2, 10**6)
+    """Steps that mean and standard deviation are taken over. There are no spikes before as many were trained on."""
+    on_spike: str = one_of("skip", "skip", "warn", "stop")
+    """`skip` leaves the weights as they are, `warn` only counts and reports, `stop` ends the run before the update."""
+
+
+@dataclass
+class TrainConfig:
+    steps: int = number(1000, 1, 10**9)
+    """Optimizer steps of the stage."""
+    rows: int = number(8, 1, 10**6)
+    """Rows of one optimizer step over all devices."""
+    micro_rows: int = number(0, 0, 10**6)
+    """Rows of one forward pass of one device; 0 means all of the device's share. The rest is accumulated."""
+    precision: str = one_of("bf16", "bf16", "fp32")
+    """`bf16`: autocast with float32 weights; `fp32`."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    guards: GuardConfig = field(default_factory=GuardConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    tasks: list[str] = field(default_factory=list)
+    """Tasks run at the end of the stage; empty for none."""
+    items: int = number(200, 1, 10**7)
+    """Held-out items per task."""
+    batch: int = number(100, 1, 10**5)
+    """Prompts decoded together."""
+
+
+@dataclass
+class RuntimeConfig:
+    """How the run is carried out. May differ between an interrupted run and its continuation."""
+
+    runs: str = "runs"
+    """Folder of run folders."""
+    tokens: str = "tokens"
+    """Folder of tokenised sources, which are read in place of the sources themselves."""
+    workers: int = number(0, 0, 1024)
+    """Data worker processes per device."""
+    devices: int = number(1, 1, 1024)
+    """Processes per node, one device each. Under `torchrun` and `srun` theirs count."""
+    nodes: int = number(1, 1, 10**5)
+    accelerator: str = one_of("auto", "auto", "cpu", "gpu", "cuda", "mps")
+    sharding: str = one_of("full", "full", "hybrid", "none")
+    """Parameters, gradients and optimizer state: `full` splits them over all devices, `hybrid` over those of a node,
+    with a copy per node, `none` copies them to every device."""
+    reshard: bool = True
+    """Whether a layer's gathered parameters are given up between its forward and its backward pass."""
+    tensor_parallel: int = number(1, 1, 1024)
+    """Devices that share each matrix and the vocabulary, neighbours of one node."""
+    activation_checkpointing: str = one_of("none", "none", "selective", "full")
+    """Activations: `none` keeps all, `selective` those that are dear to compute, `full` one per layer."""
+    compile: str = one_of("auto", "auto", "blocks", "none")
+    """`blocks` compiles each layer, `none` does not, `auto` does on GPUs."""
+    threads: int = number(0, 0, 1024)
+    """CPU threads; 0 leaves torch's own choice."""
+    log_every: int = number(10, 1, 10**9)
+    """Steps between logged figures."""
+    checkpoint_every: int = number(200, 1, 10**9)
+    """Steps between checkpoints."""
+    keep_last: int = number(2, 1, 10**6)
+    """Newest checkpoints that are kept."""
+    keep_best: int = number(0, 0, 10**6)
+    """Further checkpoints that are kept: those with the lowest training loss since the one before."""
+    restarts: int = number(3, 0, 10**6)
+    """How often processes that `mio fit` started itself are started again after one of them died."""
+    stalled_after: float = number(600.0, 0, 1e9)
+    """Seconds without a step after which every rank's place in the program is reported; 0 turns the watchdog off."""
+    abort_after: float = number(3600.0, 0, 1e9)
+    """Seconds without a step after which the run ends with an error, for its launcher to start it again; 0: never."""
+
+
+@dataclass
+class Recipe:
+    name: str = ""
+    """Name of the stage and of its run folder."""
+    start_from: str = ""
+    """Recipe whose result this stage starts from, or the folder of a run or of a checkpoint; empty: from nothing."""
+    seed: int = number(0, 0, 2**32 - 1)
+    plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Plugins in use, in vocabulary order, with the options of each."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """`preset` (a plugin's backbone) and fields of `TransformerConfig` that differ from it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

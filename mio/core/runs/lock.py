@@ -1,0 +1,351 @@
+"""`recipe.lock`: what a recipe resolved to and its run folder has to hold, read whenever a run is opened. No torch.
+
+The lock of a run names the checksum of every file that the run's results hang on, and of its records. A file that is
+not what the run wrote is refused by name if it would change a result, and told otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import platform
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mio
+from mio.core.runs.checkpoints.format import latest
+from mio.core.tokens.codecs import FINGERPRINTS, Codecs, check_tokenizers, save_record, tokenizer_record
+from mio.core.contract.discovery import Candidate
+from mio.core.errors import DataError, UserError, VocabularyError
+from mio.core.files import locked
+from mio.core.contract.values import TEXT, TextTokenizer, Trainable
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
+
+from mio.core.recipe.resolved import fingerprint, load_resolved, stored_fingerprint
+from mio.core.recipe.places import CHECKPOINTS, INDEX, JOURNAL, LOCK, METRICS, RECIPE, SAMPLES, SKIPPED, SOURCES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.schema import Recipe
+from mio.core.checksums import file_sum, json_sum, read_summed, write_summed
+from mio.core.tokens.vocabulary import Vocabulary
+
+MEANING = (RECIPE, VOCABULARY, f"{TOKENIZERS}/{FINGERPRINTS}")
+"""Files that say what weights mean."""
+
+LOCKED_PACKAGES = ("torch", "lightning", "numpy", "datasets", "tokenizers", "safetensors")
+
+_VERSIONS = ("mio", "python", "packages", "plugins")
+
+
+def warn(line: str) -> None:
+    """Tells of something that changes no result."""
+    print(f"warning: {line}", file=sys.stderr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """What a recipe resolved to."""
+
+    recipe: str
+    """Its fingerprint."""
+    seed: int
+    versions: dict[str, Any]
+    """Of `mio`, `python`, `packages` and `plugins`, those that trained last."""
+    vocabulary: str | None = None
+    """Its fingerprint; None as long as it is not known."""
+    tokenizers: dict[str, str] | None = None
+    """Fingerprint by modality."""
+    run: str = ""
+    """Names this training: its checkpoints have it too."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Checksum by path in the run folder. Locks of earlier versions of mio have none."""
+    history: tuple[dict[str, Any], ...] = ()
+    """Versions that trained the run, each with the step that it began after."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {
+            "recipe": self.recipe,
+            "seed": self.seed,
+            **self.versions,
+            "vocabulary": self.vocabulary,
+            "tokenizers": self.tokenizers,
+            **({"run": self.run, "files": self.files, "history": list(self.history)} if self.run else {}),
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes it, whole or not at all."""
+        write_summed(path, self.to_json())
+
+    @classmethod
+    def read(cls, folder: Path) -> Lock:
+        """The lock of a run folder. Raises `DataError` if there is none or it is damaged."""
+        path = folder / LOCK
+        advice = (
+            f"restore it from a copy, or, where {folder} can be trusted, make a new one: `mio recipe lock {folder}`"
+        )
+        content = read_summed(path, advice)
+        try:
+            lock = cls(
+                recipe=content["recipe"],
+                seed=content["seed"],
+                versions={key: content[key] for key in _VERSIONS},
+                vocabulary=content["vocabulary"],
+                tokenizers=content["tokenizers"],
+                run=content.get("run", ""),
+                files=content.get("files", {}),
+                history=tuple(content.get("history", ())),
+            )
+            told = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
+            for by_name in (lock.versions["packages"], lock.versions["plugins"], lock.tokenizers or {}):
+                told += by_name.values()
+            sound = all(isinstance(value, str) for value in told)
+        except (KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise DataError(f"{path}: is damaged (it is no lock of a recipe); restore it from a copy")
+        return lock
+
+    def sealed(self, folder: Path, names: Iterable[str]) -> Lock:
+        """With the checksums of those files that the folder has."""
+        sums = {name: file_sum(folder / name) for name in names if (folder / name).is_file()}
+        return replace(self, files={**self.files, **sums})
+
+    def unsealed(self) -> Lock:
+        """With no more than what weights mean: for a training that goes on."""
+        return replace(self, files={name: told for name, told in self.files.items() if name in MEANING})
+
+    def going_on(self, step: int, versions: dict[str, Any]) -> Lock:
+        """With `versions` as those that train from `step` on."""
+        history = self.history or ({"step": 0, **self.versions},)
+        if versions != self.versions:
+            history = (*history, {"step": step, **versions})
+        return replace(self, versions=versions, history=history, run=self.run or uuid.uuid4().hex)
+
+
+def resolved(
+    recipe: Recipe,
+    plugins: EnabledPlugins,
+    vocabulary: Vocabulary | None = None,
+    tokenizers: Mapping[str, str] | None = None,
+) -> Lock:
+    """The lock of a recipe: versions of mio, its plugins and what they run on, fingerprints, the seed.
+
+    `vocabulary` and `tokenizers` (modality -> fingerprint) are left out as long as they are not known.
+    """
+    return Lock(
+        recipe=fingerprint(recipe),
+        seed=recipe.seed,
+        versions=versions(plugins.manager, plugins.names),
+        vocabulary=vocabulary.fingerprint if vocabulary is not None else None,
+        tokenizers=dict(tokenizers) if tokenizers is not None else None,
+    )
+
+
+def lock_run(
+    folder: Path,
+    recipe: Recipe,
+    plugins: EnabledPlugins,
+    vocabulary: Vocabulary,
+    tokenizers: Mapping[str, str],
+    earlier: Lock | None = None,
+) -> Lock:
+    """Writes the lock of a run folder that has everything but its lock; returns it. `earlier` is that of the run where
+    it was trained."""
+    lock = resolved(recipe, plugins, vocabulary, tokenizers)
+    if earlier is not None:
+        lock = replace(lock, versions=earlier.versions, run=earlier.run, history=earlier.history)
+    lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS, *records(folder)))
+    lock.save(folder / LOCK)
+    return lock
+
+
+def records(folder: Path) -> list[str]:
+    """Files of a run folder that tell what was, and that nothing is computed from."""
+    samples = (f"{SAMPLES}/{path.name}" for path in sorted((folder / SAMPLES).glob("*")) if path.suffix != ".partial")
+    return [name for name in (SUMMARY, METRICS, JOURNAL, SKIPPED, SOURCES, *samples) if (folder / name).is_file()]
+
+
+def seal_samples(folder: Path) -> None:
+    """Notes the samples of a finished run as they now are. One that is trained, which seals its own, is left alone, and
+    so is one that cannot be written."""
+    with contextlib.suppress(UserError, OSError), locked(folder, "trained"):
+        lock = Lock.read(folder)
+        if SUMMARY in lock.files:
+            others = {name: told for name, told in lock.files.items() if not name.startswith(f"{SAMPLES}/")}
+            names = [name for name in records(folder) if name.startswith(f"{SAMPLES}/")]
+            replace(lock, files=others).sealed(folder, names).save(folder / LOCK)
+
+
+def versions(manager: PluginManager, plugins: Iterable[str]) -> dict[str, Any]:
+    """What is installed. A plugin without a version of its own, a file or folder, goes by a checksum."""
+    return {
+        "mio": mio.__version__,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in LOCKED_PACKAGES},
+        "plugins": {name: _plugin_version(manager.candidate(name)) for name in plugins},
+    }
+
+
+def _plugin_version(candidate: Candidate) -> str:
+    place = Path(candidate.target)
+    if not place.exists():
+        if not candidate.origin.startswith("local module "):
+            return candidate.origin
+        try:
+            found = importlib.util.find_spec(candidate.target.partition(":")[0])
+        except (ImportError, ValueError):
+            found = None
+        if found is None or found.origin is None:
+            return candidate.origin
+        place = Path(found.origin)
+        place = place.parent if place.name == "__init__.py" else place
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    return f"{place.name} {json_sum({str(file.relative_to(place.parent)): file_sum(file) for file in files})[:12]}"
+
+
+def other_versions(lock: Lock, now: Mapping[str, Any]) -> list[str]:
+    """What differs from the versions of a lock, as in `torch 2.11.0 -> 2.11.1`."""
+    return [f"{name} {old} -> {new}" for name, old, new in _version_changes(lock, now) if old != new]
+
+
+def _version_changes(lock: Lock, now: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for key in ("mio", "python"):
+        yield key, lock.versions[key], now[key]
+    for kind, word in (("packages", ""), ("plugins", "plugin ")):
+        old, new = lock.versions[kind], now[kind]
+        for name in (name for name in new if name in old):
+            if lock.run or " " in old[name] or kind == "packages":  # earlier locks have paths of local plugins
+                yield f"{word}{name}", old[name], new[name]
+
+
+def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn) -> Lock:
+    """Compares a run folder with its lock.
+
+    Args:
+        weights: whether the run's result is compared too. It is read as a whole.
+        tell: given a line about each record of the run that is not what the run wrote: no result hangs on these.
+
+    Raises:
+        DataError: the lock is missing or damaged, or a file that a result hangs on is not what the run wrote.
+    """
+    lock = Lock.read(folder)
+    if lock.files:
+        for name in MEANING:
+            _check_file(folder, name, lock)
+    else:
+        _check_meaning(folder, lock)
+    check_tokenizers(folder / TOKENIZERS)
+    if weights and (lock.files or not (folder / WEIGHTS).is_file()):
+        _check_file(folder, WEIGHTS, lock)
+    for name in lock.files:
+        if name not in MEANING and name != WEIGHTS and (problem := _problem(folder / name, lock.files[name])):
+            tell(f"{folder / name}: {problem}; nothing is computed from it")
+    return lock
+
+
+def _check_file(folder: Path, name: str, lock: Lock) -> None:
+    problem = _problem(folder / name, lock.files.get(name))
+    if problem:
+        raise DataError(
+            f"{folder / name}: {problem}; restore it from a copy, or, where the change is meant, "
+            f"`mio recipe lock {folder}` takes the folder as it is"
+        )
+
+
+def _problem(path: Path, told: str | None) -> str:
+    if not path.is_file():
+        return "is missing"
+    if told is None:
+        return f"is not known to {LOCK}: its run did not come to an end"
+    try:
+        found = file_sum(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if found == told else f"is not what the run wrote ({LOCK} has another checksum)"
+
+
+def _check_meaning(folder: Path, lock: Lock) -> None:
+    """The same by the fingerprints that locks of earlier versions have."""
+    for name in MEANING:
+        if not (folder / name).is_file():
+            _check_file(folder, name, lock)
+    record = tokenizer_record(folder / TOKENIZERS)
+    found: tuple[tuple[str, Any, Any], ...] = (
+        (RECIPE, stored_fingerprint(folder / RECIPE), lock.recipe),
+        (VOCABULARY, Vocabulary.load(folder / VOCABULARY).fingerprint, lock.vocabulary),
+        *((f"{TOKENIZERS}/{FINGERPRINTS}", record.get(name), told) for name, told in (lock.tokenizers or {}).items()),
+    )
+    for name, here, told in found:
+        if here != told:
+            raise DataError(
+                f"{folder / name}: is not what the run wrote ({LOCK} has another fingerprint); restore it from a copy, "
+                f"or, where the change is meant, `mio recipe lock {folder}` takes the folder as it is"
+            )
+
+
+def same_vocabulary(folder: Path, text: TextTokenizer, plugins: EnabledPlugins) -> Vocabulary:
+    """The vocabulary of a run folder. Raises `VocabularyError` if the plugins at hand make another one of it."""
+    saved = Vocabulary.load(folder / VOCABULARY)
+    told = f"{folder / VOCABULARY}: the run was made with another vocabulary"
+    advice = f"use the versions and options that {LOCK} and {RECIPE} name, or start a new run from its result"
+    try:
+        vocabulary = Vocabulary.build(text, plugins.modalities(), base=saved)
+    except VocabularyError as error:
+        raise VocabularyError(f"{told}: {error}; {advice}") from error
+    if vocabulary.fingerprint != saved.fingerprint:
+        new = ", ".join(f"`{block.name}`" for block in vocabulary.blocks[len(saved.blocks) :])
+        raise VocabularyError(f"{told}: the plugins at hand declare what the run does not have: {new}; {advice}")
+    return vocabulary
+
+
+def take_as_it_is(folder: Path, manager: PluginManager) -> list[str]:
+    """Writes a new lock for a run folder, which then counts as it is; returns what differs from the lock before.
+
+    Raises `UserError` where the folder's parts contradict each other, or a process trains in it.
+    """
+    with locked(folder, f"{folder}: a process trains in it"):
+        recipe = load_resolved(folder / RECIPE)
+        plugins = manager.enable(recipe.plugins)
+        codecs = Codecs(plugins)
+        codecs.attach(folder / TOKENIZERS, trusted=True)
+        save_record(folder / TOKENIZERS, codecs.fingerprints())
+        vocabulary = same_vocabulary(folder, codecs.text, plugins)
+        lock = resolved(recipe, plugins, vocabulary, codecs.fingerprints())
+        try:
+            before = Lock.read(folder)
+        except DataError as error:
+            told = [str(error)]
+            lock = replace(lock, run=_run_of_checkpoints(folder))
+        else:
+            told = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
+            lock = replace(lock, versions=before.versions, run=before.run, history=before.history)
+        lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS))
+        if (folder / SUMMARY).is_file():
+            lock = lock.sealed(folder, records(folder))
+        lock.save(folder / LOCK)
+    return told
+
+
+def _run_of_checkpoints(folder: Path) -> str:
+    last = latest(folder / CHECKPOINTS)
+    return str(read_summed(last / INDEX, f"delete {last}").get("run", "")) if last is not None else ""
+
+
+def lock_unfitted(recipe: Recipe, plugins: EnabledPlugins) -> tuple[Lock, str]:
+    """(lock, note) of a recipe that has not been trained yet: the fingerprint of the vocabulary is there if no training
+    of tokenizers decides it; the note says why it is not. A stage that starts from another may get another vocabulary:
+    its parent's, grown."""
+    if recipe.start_from:
+        return resolved(recipe, plugins), "vocabulary left open: it grows from the earlier stage's"
+    try:
+        text = plugins.tokenizer(TEXT)
+    except UserError as error:
+        return resolved(recipe, plugins), f"vocabulary left open: {error}"
+    if isinstance(text, Trainable):
+        return resolved(recipe, plugins), "vocabulary left open: the text tokenizer is trained on the recipe's data"
+    assert isinstance(text, TextTokenizer)
+    return resolved(recipe, plugins, Vocabulary.build(text, plugins.modalities())), ""

@@ -1,0 +1,140 @@
+"""A run folder: everything that a trained model needs, read without executing anything in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mio.core.runs.checkpoints.format import latest
+from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.tokens.codecs import Codecs
+from mio.core.errors import UserError
+from mio.core.files import read_json
+from mio.core.runs.lock import check_run, other_versions, same_vocabulary, versions, warn
+from mio.core.recipe.places import CHECKPOINTS, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.recipe.resolved import load_resolved
+from mio.core.recipe.locate import run_of_checkpoint
+from mio.core.recipe.model import transformer_config
+from mio.core.tokens.rendering import Renderer
+from mio.core.recipe.schema import Recipe
+from mio.core.model.transformer import Transformer
+from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.runs.weights import CheckpointWeights, SavedWeights
+
+
+class Run:
+    """What a training made: the result in its run folder, or one of the checkpoints there. Parts are loaded when first
+    used."""
+
+    def __init__(self, folder: Path, manager: PluginManager, checkpoint: Path | None = None) -> None:
+        self.folder = folder
+        self.manager = manager
+        self._checkpoint = checkpoint
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        manager: PluginManager,
+        tell: Callable[[str], None] = warn,
+        weights: bool = True,
+    ) -> Run:
+        """Opens `folder`, that of a finished run, or of a checkpoint (`runs/stage1/checkpoints/step-00000200`) of one
+        that need not be finished, and compares it with its lock.
+
+        Args:
+            tell: given a line where other versions of mio, plugins or packages made the run, and about damage that
+                changes no result.
+            weights: whether the weights are compared too: one of several ranks that open a run does for all.
+
+        Raises:
+            UserError: the folder is neither, or a file of it is not what the run wrote.
+        """
+        path = Path(folder)
+        of_run = run_of_checkpoint(path)
+        if of_run is None:
+            _check_finished(path)
+        run = cls(of_run or path, manager, path if of_run else None)
+        lock = check_run(run.folder, weights and of_run is None, tell)
+        if of_run:
+            Checkpoint(path).check_run(lock.run)
+        if changed := other_versions(lock, versions(manager, run.recipe.plugins)):
+            tell(f"{run.folder} was made by other versions: {', '.join(changed)}")
+        return run
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return load_resolved(self.folder / RECIPE)
+
+    @cached_property
+    def plugins(self) -> EnabledPlugins:
+        return self.manager.enable(self.recipe.plugins)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """As the run has it. Raises `VocabularyError` where the plugins at hand make another one."""
+        return same_vocabulary(self.folder, self.codecs.text, self.plugins)
+
+    @cached_property
+    def codecs(self) -> Codecs:
+        codecs = Codecs(self.plugins)
+        codecs.attach(self.folder / TOKENIZERS)
+        return codecs
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        return Renderer(self.vocabulary, self.codecs, self.recipe.train.loss)
+
+    @cached_property
+    def transformer(self) -> Transformer:
+        """The trained transformer in evaluation mode, float32. Nothing is initialised only to be overwritten: weights
+        stored as float32 are the file's own memory."""
+        with torch.device("meta"):
+            transformer = Transformer(transformer_config(self.recipe, self.manager), self.vocabulary.rows)
+        state = {name: tensor.float() for name, tensor in self.weights().items()}
+        expected = {name: tensor.shape for name, tensor in transformer.state_dict().items()}
+        found = {name: tensor.shape for name, tensor in state.items()}
+        wrong = [name for name in expected | found if expected.get(name) != found.get(name)]
+        if wrong:
+            raise UserError(
+                f"{self._checkpoint or self.folder / WEIGHTS}: does not fit {RECIPE} and {VOCABULARY}: `{wrong[0]}` is "
+                f"{_told(found.get(wrong[0]))} instead of {_told(expected.get(wrong[0]))}"
+                + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+            )
+        transformer.load_state_dict(state, assign=True)
+        return transformer.eval()
+
+    @property
+    def saved(self) -> SavedWeights | CheckpointWeights:
+        """The trained weights, to be read part by part."""
+        if self._checkpoint is not None:
+            return CheckpointWeights(self._checkpoint)
+        return SavedWeights(self.folder / WEIGHTS)
+
+    def weights(self) -> dict[str, Any]:
+        """State dict of the transformer. Raises `UserError` if a file is damaged."""
+        return self.saved.whole()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return read_json(self.folder / SUMMARY, "restore it from a copy")
+
+
+def _check_finished(path: Path) -> None:
+    if not path.is_dir():
+        known = sorted(p.parent.name for p in path.parent.glob(f"*/{WEIGHTS}")) if path.parent.is_dir() else []
+        hint = f"; finished runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
+        raise UserError(f"{path}: no such run folder{hint}")
+    if not (path / WEIGHTS).is_file():
+        last = latest(path / CHECKPOINTS)
+        hint = f", and {last} is its last checkpoint" if last else ""
+        raise UserError(f"{path}: holds no finished run ({WEIGHTS} is missing); `mio fit` goes on with it{hint}")
+
+
+def _told(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(list(shape))

@@ -1,0 +1,156 @@
+"""Weights of a transformer, in and out of run folders, whole or split over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from mio.core.runs.checkpoints.format import sync
+from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo
+from mio.core.errors import UserError
+from mio.core.runs.tensor_files import Planned, in_file_order, write_file
+from mio.core.recipe.places import WEIGHTS
+from mio.core.model.vocabulary_rows import ROW_PARAMETERS
+from mio.core.model.parallel import local
+from mio.core.model.vocabulary_rows import migrate_rows
+from mio.core.distributed.regions import local_region
+from mio.core.model.transformer import Transformer
+from mio.core.tokens.vocabulary import Vocabulary
+
+
+class SavedWeights:
+    """A file of weights, read part by part or whole. Raises `UserError` if it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file: Any = safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: is damaged ({error}); restore it from a copy") from error
+        self._names = set(self._file.keys())
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """None if there is no such parameter."""
+        return tuple(self._file.get_slice(name).get_shape()) if name in self._names else None
+
+    def part(self, name: str, shape: tuple[int, ...], offset: tuple[int, ...]) -> Tensor:
+        """The box of a parameter of this shape and place."""
+        box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
+        return self._file.get_slice(name)[box]
+
+    def whole(self) -> dict[str, Tensor]:
+        """All of them; their memory is the file's until it is written to."""
+        return load_file(self._path)
+
+
+class CheckpointWeights:
+    """The weights in a checkpoint, read part by part. Raises `UserError` if it is damaged."""
+
+    _PREFIX = "model."
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._checkpoint = Checkpoint(path)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """None if there is no such parameter."""
+        info = self._checkpoint.names.get(self._PREFIX + name)
+        return info.shape if info is not None else None
+
+    def part(self, name: str, shape: tuple[int, ...], offset: tuple[int, ...]) -> Tensor:
+        """The box of a parameter of this shape and place."""
+        return self._checkpoint.part(self._PREFIX + name, shape, offset)
+
+    def whole(self) -> dict[str, Tensor]:
+        """All of them."""
+        return {name: self.read(name) for name in self.infos()}
+
+    def infos(self) -> dict[str, TensorInfo]:
+        """Shape and type of each parameter."""
+        start = len(self._PREFIX)
+        return {name[start:]: info for name, info in self._checkpoint.names.items() if name.startswith(self._PREFIX)}
+
+    def read(self, name: str) -> Tensor:
+        """A whole parameter."""
+        return self._checkpoint.read(self._PREFIX + name)
+
+
+class Parent(Protocol):
+    """What a stage starts from (see `mio.core.runs.run.Run`)."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def saved(self) -> SavedWeights | CheckpointWeights: ...
+
+
+@torch.no_grad()
+def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Parent, seed: int) -> dict[str, Any]:
+    """Loads the parent's weights, embedding and head rows by name; of a split parameter, this device's part.
+
+    Returns how many rows were kept, new and absent. Raises `UserError` if the parent's model has another shape
+    or holds NaN or infinities.
+    """
+    saved = parent.saved
+    parameters = dict(transformer.named_parameters())
+    wrong = []
+    for name, parameter in parameters.items():
+        there = saved.shape(name)
+        expected = tuple(parameter.shape)[1:] if name in ROW_PARAMETERS else tuple(parameter.shape)
+        if there is None or (there[1:] if name in ROW_PARAMETERS else there) != expected:
+            wrong.append(name)
+    if wrong:
+        raise UserError(
+            f"{parent.folder}: its model has another shape than the recipe's: {', '.join(wrong[:3])}; "
+            "give `model:` the values of the run that this stage starts from"
+        )
+    report: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        shape, offset = local_region(parameter)
+        if name in ROW_PARAMETERS:
+            whole = saved.shape(name)
+            assert whole is not None
+            rows, counts = migrate_rows(saved.part(name, whole, (0,) * len(whole)), parent.vocabulary, vocabulary, seed)
+            report = {"kept": counts.kept, "new": counts.new, "absent": counts.absent}
+            box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
+            part = rows[box]
+        else:
+            part = saved.part(name, shape, offset)
+        if not bool(part.isfinite().all()):
+            raise UserError(
+                f"{parent.folder}: its weights hold NaN or infinities (in `{name}`); start from an earlier checkpoint"
+            )
+        local(parameter).copy_(part)
+    return report
+
+
+def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> None:
+    """Writes the weights as safetensors, whole or not at all, gathering one parameter at a time.
+
+    A collective call where they are split; `write` says whether this rank writes the file.
+    """
+    parameters = dict(transformer.named_parameters())
+    planned = in_file_order(Planned(name, p.dtype, tuple(p.shape)) for name, p in parameters.items())
+
+    def whole() -> Iterator[tuple[str, Tensor]]:
+        for tensor in planned:
+            value = parameters[tensor.name].detach()
+            yield tensor.name, (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
+
+    if not write:
+        for _ in whole():
+            pass
+        return
+    partial = folder / f"{WEIGHTS}.partial"
+    write_file(partial, planned, whole())
+    sync(partial)
+    partial.replace(folder / WEIGHTS)

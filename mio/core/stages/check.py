@@ -1,0 +1,195 @@
+"""What a composed recipe says, checked against the plugins that it names, before anything is loaded or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.ranges import field_problems
+from mio.core.contract.validation import VIEWS, template_problems
+from mio.core.contract.values import Template
+from mio.core.data.readers import READERS, reader_problems
+from mio.core.data.sources import known_kinds
+from mio.core.errors import DataError, RecipeError, UserError, nearest
+from mio.core.recipe.data_checks import check_data, check_source
+from mio.core.recipe.data_schema import SourceConfig
+from mio.core.recipe.files import hints_of
+from mio.core.recipe.model import transformer_config
+from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
+from mio.core.recipe.steps import StepShape
+
+MOST_POSITIONS = 2**32
+"""Of one step over all devices."""
+
+
+def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -> None:
+    """Raises `RecipeError` with everything that is wrong with a recipe, and `PluginError` for what a plugin returns.
+
+    `devices` are those of all nodes, where a launcher decides and not the recipe.
+    """
+    _refuse(
+        recipe,
+        [
+            *check_data(recipe.data, recipe.mixture),
+            *field_problems(recipe.evaluate, "evaluate"),
+            *_names(recipe, plugins),
+            *_spans(recipe, plugins),
+            *_system(recipe, plugins),
+            *_training(recipe, plugins, devices),
+            *_evaluate(recipe.evaluate, plugins),
+        ],
+    )
+
+
+def check_training(recipe: Recipe, plugins: EnabledPlugins, devices: int) -> None:
+    """`check` of what concerns the model and its training, for a recipe that needs no data. Raises `RecipeError`."""
+    _refuse(recipe, list(_training(recipe, plugins, devices)))
+
+
+def _refuse(recipe: Recipe, problems: list[str]) -> None:
+    if problems:
+        raise RecipeError([f"recipe `{recipe.name}`: {problem}" for problem in problems])
+
+
+def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
+    yield from field_problems(recipe.train, "train")
+    yield from field_problems(recipe.runtime, "runtime")
+    seeds = hints_of(Recipe)["seed"][1]
+    if seeds is not None and (problem := seeds.problem(recipe.seed)):
+        yield f"`seed` {problem}"
+    yield from _train(recipe)
+    yield from _optimizer(recipe.train.optimizer)
+    yield from _rows(recipe.train, recipe.runtime, devices)
+    try:
+        yield from split_problems(transformer_config(recipe, plugins.manager), recipe.runtime.tensor_parallel)
+    except RecipeError as error:
+        yield from error.problems
+
+
+def _names(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    """Datasets, template sets, directions and filters of the sources, and the recipe's own templates."""
+    templates = {name: [template.direction for template in made] for name, (_, made) in plugins.templates().items()}
+    for name, own in recipe.data.templates.items():
+        templates[name] = [template.direction for template in own]
+        if not own:
+            yield f"`data.templates.{name}` is empty; give it a template, or remove it"
+        for index, given in enumerate(own):
+            template = Template(direction=given.direction, prompt=given.prompt, response=given.response)
+            yield from (f"`data.templates.{name}[{index}]`: {problem}" for problem in template_problems(template))
+    datasets = [*READERS, *plugins.sources()]
+    filters = list(plugins.filters())
+    for group, config in recipe.data.groups.items():
+        for name, source in config.sources.items():
+            where = f"data.groups.{group}.sources.{name}"
+            yield from check_source(where, source, datasets, templates, filters)
+            yield from _options(where, source, plugins)
+
+
+def _options(where: str, source: SourceConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    """Options of readers and filters, as far as they can be judged without data."""
+    if source.dataset in READERS and source.dataset not in plugins.sources():
+        for problem in reader_problems(source.dataset, source.options, known_kinds(plugins), whole=False):
+            yield f"`{where}.options`: {problem}"
+    known = plugins.filters()
+    for name, options in source.filters.items():
+        if name not in known:
+            continue
+        if options is not None and not isinstance(options, dict):
+            yield f"`{where}.filters.{name}` must be a mapping of the filter's options"
+            continue
+        try:
+            known[name][1]({}, options or {})  # a filter reads its options before it looks at a record
+        except DataError:
+            continue
+        except UserError as error:
+            yield f"`{where}.filters.{name}`: {error}"
+        except Exception:
+            continue  # it cannot do without a record
+
+
+def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    """A span is never cut, so the context must hold the shortest span of each modality with its two border tokens."""
+    if not any(declared.text for _, declared in plugins.modalities()):
+        yield "no plugin under `plugins:` declares text; add the plugin `text`"
+    context = recipe.data.packing.context
+    for _, declared in plugins.modalities():
+        if not declared.codebooks:
+            continue
+        books = max(len(declared.view(view)) for view in VIEWS)
+        shortest = books * declared.frames.minimum + 2
+        if shortest > context:
+            yield (
+                f"`data.packing.context` is {context}, but the shortest span of `{declared.name}` takes {shortest} "
+                f"positions ({books} x {declared.frames.minimum} codes and 2 borders); give it at least {shortest}"
+            )
+
+
+def _system(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    known = ["default", *(declared.name for _, declared in plugins.modalities())]
+    for name in recipe.data.system:
+        if name not in known:
+            yield f"`data.system.{name}` is neither `default` nor a modality in use{nearest(name, known)}"
+
+
+def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    known = plugins.tasks()
+    for name in evaluate.tasks:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            yield f"`evaluate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
+
+
+def _train(recipe: Recipe) -> Iterator[str]:
+    train, context = recipe.train, recipe.data.packing.context
+    if not any(value > 0 for value in asdict(train.loss).values()):
+        yield "`train.loss` has no weight above 0; nothing would be learnt"
+    if train.rows * context > MOST_POSITIONS:
+        yield (
+            f"`train.rows` {train.rows:,} of `data.packing.context` {context:,} are {train.rows * context:.2g} "
+            f"positions of one step, more than {MOST_POSITIONS:,}; lower one of them"
+        )
+
+
+def split_problems(config: TransformerConfig, devices: int) -> Iterator[str]:
+    """Tensor parallelism splits heads and hidden units evenly."""
+    sizes = {"heads": config.heads, "kv_heads": config.kv_heads or config.heads, "ffn_width": config.ffn_size}
+    for name, size in sizes.items():
+        if devices > 0 and size % devices:
+            yield f"`runtime.tensor_parallel` is {devices}, which does not divide `model.{name}` {size}"
+
+
+def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> Iterator[str]:
+    """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
+    devices = devices or runtime.devices * runtime.nodes
+    if min(devices, runtime.tensor_parallel, train.rows) < 1 or train.micro_rows < 0:
+        return  # out of range, as is told elsewhere
+    if devices % runtime.tensor_parallel:
+        yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
+        return
+    try:
+        StepShape.of(train, devices // runtime.tensor_parallel)
+    except RecipeError as error:
+        yield from error.problems
+
+
+def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
+    where = "train.optimizer"
+    if len(optimizer.betas) != 2:
+        yield f"`{where}.betas` is {optimizer.betas}; it must be two numbers from 0 to below 1"
+    lr = max(optimizer.lr, optimizer.muon_lr if optimizer.kind == "muon" else 0)
+    decays = [(f"{where}.weight_decay", lr, optimizer.weight_decay)]
+    for index, rule in enumerate(optimizer.rules):
+        if not rule.pattern:
+            yield f"`{where}.rules[{index}].pattern` is empty; `*` matches every parameter"
+        if rule.rows and not rule.trainable:
+            yield f"`{where}.rules[{index}].rows` names rows to train, but `trainable` is false"
+        decay = optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay
+        decays.append((f"{where}.rules[{index}]", lr * rule.lr_scale, decay))
+    for name, rate, decay in decays:
+        if rate * decay > 1:
+            yield (
+                f"`{name}`: learning rate {rate:g} times weight decay {decay:g} is {rate * decay:g}; above 1 every "
+                "step would overshoot zero; lower one of them"
+            )

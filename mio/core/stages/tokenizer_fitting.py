@@ -1,0 +1,181 @@
+"""Trainable tokenizers: where they come from, and what they learn from where they have to be trained."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lightning import seed_everything
+from lightning.pytorch.utilities.seed import isolate_rng
+from rich.console import Console
+
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.values import TEXT, Media, Record, Source
+from mio.core.data.reasons import reason_of
+from mio.core.data.sources import OpenSource, StreamedSource, open_sources, template_sets
+from mio.core.errors import DataError
+from mio.core.recipe.schema import Recipe
+from mio.core.tokens.codecs import Codecs, tokenizer_record
+from mio.core.tokens.documents import Document
+from mio.core.tokens.templates import CompiledTemplate, to_document
+
+RECORDS = 2000
+"""Records of each source that are looked at."""
+
+
+def shared_tokenizers(recipe: Recipe, inherited: Path | None) -> Path:
+    """Where `mio tokenize` keeps the tokenizers of a recipe, for the runs that train on their codes.
+
+    The folder's name is a function of what they are trained on and, for those of an earlier stage, `inherited`.
+    """
+    record = tokenizer_record(inherited) if inherited else {}
+    told = {
+        "plugins": recipe.plugins,
+        "seed": recipe.seed,
+        "groups": {name: asdict(group) for name, group in recipe.data.groups.items()},
+        "templates": {name: [asdict(one) for one in own] for name, own in recipe.data.templates.items()},
+        "form": recipe.data.form,
+        "system": recipe.data.system,
+        # as the record was written when it had nothing but fingerprints: folders keep their names
+        "inherited": json.dumps(record, indent=1) if record else "",
+    }
+    digest = hashlib.blake2b(json.dumps(told, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+    return Path(recipe.runtime.tokens) / "tokenizers" / digest
+
+
+def prepare_tokenizers(
+    recipe: Recipe,
+    weights: Path,
+    starts: Sequence[Path],
+    plugins: EnabledPlugins,
+    codecs: Codecs,
+    console: Console,
+) -> dict[str, Any]:
+    """Loads the tokenizers of the folder `weights`. What it lacks is trained on the recipe's data.
+
+    A folder that does not exist yet begins as a copy of the first of `starts` that does. Returns the figures of those
+    that were trained.
+    """
+    start = next((folder for folder in starts if folder.is_dir()), None)
+    if start is not None and not weights.exists():
+        partial = weights.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(start, partial, ignore=shutil.ignore_patterns("*.partial"))
+        partial.rename(weights)
+    known = tokenizer_record(weights)
+    missing = [name for name in codecs.trainable() if name not in known]  # without a record: its maker was ended
+    if not missing:
+        codecs.load(weights)
+        return {}
+    clock = time.perf_counter()
+    console.print(f"training tokenizers: {', '.join(missing)}")
+    with isolate_rng():  # whoever trains them, and whether they are trained or found, changes nothing else
+        seed_everything(recipe.seed, verbose=False)
+        figures = codecs.fit(missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed)
+    for name, reported in figures.items():
+        values = ", ".join(f"{key} {value:.4g}" for key, value in reported.items())
+        console.print(f"  {name}: {values}", highlight=False)
+    console.print(f"  {time.perf_counter() - clock:.1f} s", highlight=False)
+    return {name: dict(reported) for name, reported in figures.items()}
+
+
+def fitting_items(
+    recipe: Recipe, plugins: EnabledPlugins, codecs: Codecs, names: Sequence[str]
+) -> dict[str, list[Any]]:
+    """Texts and distinct media, by modality, of documents from every group that the recipe declares.
+
+    Groups that this stage leaves out count too: the stages of a chain share their tokenizers, and later ones must find
+    their texts and media covered. Media are read as they are found, so that of those that come as bytes one at a time
+    is a file. Records that cannot be read are passed over: the checks before training report them.
+
+    Raises:
+        DataError: nothing is found for one of `names`; says what was wrong with the records.
+    """
+    every = replace(recipe, mixture=replace(recipe.mixture, ratios=dict.fromkeys(recipe.data.groups, 1.0)))
+    texts: list[str] = []
+    told: list[str] = []
+    media: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
+    sets = template_sets(recipe, plugins)
+    for source in open_sources(every, plugins, streamed=True):
+        templates = [
+            CompiledTemplate(template, source.config.templates) for template in sets.get(source.config.templates, ())
+        ]
+        failures = Failures(source.label)
+        for where, document in _documents(recipe, source, templates, failures):
+            for segment in document.segments:
+                if isinstance(segment.content, str):
+                    texts.append(segment.content)
+                elif isinstance(segment.content, Media):
+                    with failures.noted(where):
+                        for item in codecs.items(segment.content):
+                            if isinstance(item, Media) and item.modality in media:
+                                kept = media[item.modality]
+                                kept[item.key] = kept.get(item.key) or codecs.opened(item)
+        if failures.count:
+            told.append(str(failures))
+    found: dict[str, list[Any]] = {name: texts if name == TEXT else list(media[name].values()) for name in names}
+    for name, items in found.items():
+        if not items:
+            why = f": {'; '.join(told)}" if told else "; add a source of it, or leave its plugin out"
+            raise DataError(
+                f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}` that can be "
+                f"read{why}"
+            )
+    return found
+
+
+class Failures:
+    """What could not be read of one source."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.count = 0
+        self._first = ""
+
+    @contextlib.contextmanager
+    def noted(self, where: str) -> Iterator[None]:
+        """Notes an error that costs a record; a mistake in the recipe or a plugin is raised on."""
+        try:
+            yield
+        except Exception as error:
+            reason = reason_of(error, where)
+            self.count += 1
+            self._first = self._first or reason
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.count} records or media cannot be used, the first: {self._first}"
+
+
+def _documents(
+    recipe: Recipe, source: OpenSource, templates: Sequence[CompiledTemplate], failures: Failures
+) -> Iterator[tuple[str, Document]]:
+    """The documents that can be made, each after the place of its record."""
+    form = source.config.form or recipe.data.form
+    locate = getattr(source.records, "locate", lambda index: f"record {index}")
+    for place, (index, read) in enumerate(_looked_at(source.records)):
+        document = None
+        with failures.noted(locate(index)):
+            record = read()
+            template = templates[place % len(templates)] if templates else None
+            own = "chat" if "messages" in record else "plain"
+            document = to_document(record, template, form if template else own, recipe.data.system)
+        if document is not None:
+            yield locate(index), document
+
+
+def _looked_at(records: Source) -> Iterator[tuple[int, Callable[[], Record]]]:
+    """Indices of records, with calls that read one each: evenly spaced, so that sorted corpora are seen whole; a
+    stream's first ones."""
+    if isinstance(records, StreamedSource):
+        return enumerate(islice(records, RECORDS))
+    chosen = islice(range(0, len(records), max(1, len(records) // RECORDS)), RECORDS)
+    return ((index, partial(records.__getitem__, index)) for index in chosen)

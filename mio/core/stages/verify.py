@@ -1,0 +1,62 @@
+"""A run's journal beside its plan: whether it was trained on exactly the rows that its recipe means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mio.core.contract.plugins import PluginManager
+from mio.core.data.journal import Comparison, compare, read
+from mio.core.data.loader import MioDataModule
+from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.errors import DataError, UserError
+from mio.core.recipe.places import CHECKPOINTS, JOURNAL, RECIPE, SUMMARY, WEIGHTS
+from mio.core.runs.checkpoints.format import latest
+from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.runs.lock import check_run
+from mio.core.runs.run import Run
+from mio.core.stages.provenance import check_sources
+
+
+def verify(folder: Path, manager: PluginManager) -> Comparison:
+    """Follows the plan of a run as far as its journal goes: to the last step of a finished run, at least to the last
+    checkpoint of another one. Reads lengths of documents, no weights.
+
+    Raises:
+        UserError: there is no such run folder, it is not what its run wrote, or it has no journal.
+        DataError: the run was trained on other rows than planned, the message names the first steps; or its sources
+            have changed since, the message names the files.
+    """
+    if not (folder / RECIPE).is_file():
+        raise UserError(f"{folder}: is no run folder ({RECIPE} is missing)")
+    lock = check_run(folder, weights=False)
+    run = Run(folder, manager)
+    last = latest(folder / CHECKPOINTS)
+    finished = WEIGHTS in lock.files or (folder / SUMMARY).is_file()
+    steps = run.recipe.train.steps if finished else Checkpoint(last).step if last else 0
+    journal = read(folder / JOURNAL)
+    tokens = TokenStore(
+        Path(run.recipe.runtime.tokens),
+        tokenizer_fingerprints(run.plugins, run.codecs),
+        run.codecs.text.fingerprint,
+    )
+    check_sources(run.recipe, run.plugins, tokens, folder, begun=True)
+    data = MioDataModule(run.recipe, run.plugins, run.renderer, run.vocabulary.specials.pad, tokens)
+    data.preflight()  # as `mio fit` does: it says what is broken
+    found = compare(journal, data.journal(), steps)
+    if not found.exact:
+        problems = [
+            f"{len(steps)} steps {what} ({_first(steps)})"
+            for steps, what in (
+                (found.lost, "are missing"),
+                (found.repeated, "occur more than once"),
+                (found.different, "were trained on other rows than planned"),
+            )
+            if steps
+        ]
+        raise DataError(f"{folder / JOURNAL}: {'; '.join(problems)}")
+    return found
+
+
+def _first(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps[:5])) + (", ..." if len(steps) > 5 else "")

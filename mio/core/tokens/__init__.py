@@ -1,0 +1,1 @@
+"""Records to token ids and back: templates, documents, layouts, the vocabulary. Knows no batches and no model."""

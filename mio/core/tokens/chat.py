@@ -1,0 +1,140 @@
+"""Conversations in ChatML, as Yi-Chat and MIO write them.
+
+    [bos]<|im_start|>system
+    ...<|im_end|>
+    <|im_start|>user
+    ...<|im_end|>
+    <|im_start|>assistant
+    ...<|im_end|>
+
+Only what the assistant says is supervised, with the `<|im_end|>` that closes it. All of it counts as response, also
+that of earlier turns, unless a turn says that it is not to be learnt (see `turn_weight`). Media of the assistant take
+the view `generate`, all other media `understand`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from mio.core.contract.values import TEXT, Codes, Media, Value
+from mio.core.errors import DataError
+from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, Document, Segment, Special, given, written
+
+Message = Mapping[str, Any]
+"""`role` (`system`, `user` or `assistant`) and `content`: one `Value` or a list of them; `weight` (see `turn_weight`)
+where it is not 1."""
+
+ROLE, CONTENT, WEIGHT = "role", "content", "weight"
+"""Keys of a message."""
+
+_WEIGHTS = (1e-6, 1e6)
+"""Least and largest weight of a turn that is not 0: sums of weights stay exact enough."""
+
+SWITCHES = ("train", "training", "trainable", "loss")
+"""Keys by which data say whether a turn is learnt, beside its weight."""
+
+_ROLES = {"system": SYSTEM, "user": PROMPT, "assistant": RESPONSE}
+
+ROLE_NAMES = {
+    "developer": "system",
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
+}
+"""Other names that data give the roles."""
+
+
+def role_of(name: str) -> str:
+    """The role that data call `name`. Raises `DataError` for another one."""
+    role = name.strip().lower()
+    role = ROLE_NAMES.get(role, role)
+    if role not in _ROLES:
+        known = f"{', '.join(_ROLES)}, also called {', '.join(ROLE_NAMES)}"
+        raise DataError(f"a message has the role `{name:.40}`; the roles are {known}")
+    return role
+
+
+def turn_weight(turn: Message) -> float:
+    """Factor on the loss weight of a turn: its `weight`, 0 where `train`, `loss` or the like say that it is not learnt.
+
+    Raises `DataError` for a weight that is no such number, and for a switch that is neither true nor false.
+    """
+    told: Any = turn.get(WEIGHT)
+    least, most = _WEIGHTS
+    if told is None:
+        told = 1.0
+    elif not isinstance(told, Real) or not (told == 0 or least <= told <= most):  # type: ignore[operator]
+        raise DataError(f"`{WEIGHT}` of a turn is {told!r:.40}; it must be 0, or from {least:g} to {most:g}")
+    weight = float(told)
+    for name in SWITCHES:
+        switch = turn.get(name)
+        if switch is None:
+            continue
+        if not isinstance(switch, bool | Real) or switch not in (0, 1):
+            raise DataError(f"`{name}` of a turn is {switch!r:.40}; it must be `true` or `false`")
+        weight *= bool(switch)
+    return weight
+
+
+def chat_document(messages: Sequence[Message], system: Mapping[str, str], output: str | None = None) -> Document:
+    """Document of a conversation.
+
+    `system` holds system prompts by modality and under `default`. The one of `output` is taken; `None` means the one
+    modality that everything the assistant says consists of. A conversation that brings its own system message keeps
+    it. To generate, end with a message of the assistant whose content is empty, say which `output` is wanted, and let
+    the renderer make a prompt of it.
+
+    Raises DataError for a message without role or content, with another role, or with a weight that is none.
+    """
+    turns = [_turn(message) for message in messages]
+    if not turns or turns[0][0] != "system":
+        answers = [content for role, content, _ in turns if role == "assistant"]
+        wanted = _modality_of(answers) if output is None else output
+        prompt = system.get(wanted) or system.get("default", "")
+        if prompt:
+            turns.insert(0, ("system", [prompt], 1.0))
+    segments = [Segment(Special.BOS, PROMPT, False)]
+    answer = 0
+    for role, content, weight in turns:
+        kind = _ROLES[role]
+        segments.append(Segment(Special.IM_START, kind, False))
+        segments.append(Segment(f"{role}\n", kind, False))
+        if role == "assistant":
+            answer = len(segments)
+            segments += written(content, weight)
+        else:
+            segments += given(content, role=kind, supervised=False)
+        segments.append(Segment(Special.IM_END, kind, weight if role == "assistant" else False))
+        segments.append(Segment("\n", kind, False))
+    return Document(tuple(segments), answer or len(segments))
+
+
+def _turn(message: Message) -> tuple[str, Sequence[Value], float]:
+    try:
+        role, content = role_of(message[ROLE]), message[CONTENT]
+    except KeyError as error:
+        raise DataError(
+            f"a message needs `role` and `content`, this one has: {', '.join(message) or 'none'}"
+        ) from error
+    contents = content if isinstance(content, list | tuple) else [content]
+    for item in contents:
+        if not isinstance(item, str | Media | Codes):
+            raise DataError(f"a message of `{role}` holds a {type(item).__name__}, not text, media or codes")
+    return role, contents, turn_weight(message)
+
+
+def _modality_of(answers: Sequence[Sequence[Value]]) -> str:
+    """The modality that all answers consist of, empty for a mixture; white space does not count."""
+    names = set()
+    for content in answers:
+        for item in content:
+            if not isinstance(item, str):
+                names.add(item.modality)
+            elif item.strip():
+                names.add(TEXT)
+    return names.pop() if len(names) == 1 else ""

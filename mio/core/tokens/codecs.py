@@ -1,0 +1,337 @@
+"""The tokenizers and detokenizers of a recipe, loaded once, with the codes of each media item computed once."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mio.core.checksums import file_sum, read_summed, write_summed
+from mio.core.contract.values import (
+    TEXT,
+    CodeArray,
+    Codes,
+    DataModule,
+    Detokenizer,
+    Media,
+    Modality,
+    Splitter,
+    TextTokenizer,
+    Tokenizer,
+    Trainable,
+)
+from mio.core.errors import DataError, PluginError, UserError
+from mio.core.files import regular_file
+
+FINGERPRINTS = "tokenizers.json"
+"""Record of a folder of tokenizers: fingerprint of each, and checksums of its files."""
+
+_COPY = "restore it from a copy"
+
+
+class CodecSource(Protocol):
+    """What `Codecs` needs of the enabled plugins."""
+
+    def modalities(self) -> list[tuple[str, Modality]]: ...
+    def tokenizer(self, modality: str) -> Any: ...
+    def detokenizer(self, modality: str) -> Detokenizer | None: ...
+    def datamodule(self, modality: str) -> DataModule | None: ...
+
+
+class Codecs:
+    """Codes of media and media of codes for every modality of a recipe.
+
+    `remembered` bounds how many items' codes are kept in memory, the least recently used leaving first.
+    """
+
+    def __init__(self, plugins: CodecSource, remembered: int = 200_000) -> None:
+        self.modalities = {declared.name: declared for _, declared in plugins.modalities()}
+        self._plugins = plugins
+        self._tokenizers: dict[str, Any] = {}
+        self._detokenizers: dict[str, Detokenizer] = {}
+        self._folder: Path | None = None
+        self._saved: dict[str, str] = {}
+        """Fingerprints that the folder remembers."""
+        self._trusted = False
+        self._memory: OrderedDict[str, CodeArray] = OrderedDict()
+        self._remembered = remembered
+
+    @property
+    def text(self) -> TextTokenizer:
+        """The text tokenizer. Raises `PluginError` where the recipe has no plugin with text."""
+        if TEXT not in self.modalities:
+            raise PluginError(f"no plugin of the recipe declares `{TEXT}`; add `{TEXT}: {{}}` under `plugins:`")
+        tokenizer: TextTokenizer = self.tokenizer(TEXT)
+        return tokenizer
+
+    def tokenizer(self, modality: str) -> Any:
+        """Tokenizer of a modality. Raises `PluginError` if no plugin supplies one."""
+        if modality not in self._tokenizers:
+            tokenizer = self._plugins.tokenizer(modality)
+            if tokenizer is None:
+                raise PluginError(f"no plugin supplies a tokenizer for `{modality}` with the recipe's options")
+            self._tokenizers[modality] = tokenizer
+            if self._folder is not None:
+                self._restore(modality, self._folder)
+        return self._tokenizers[modality]
+
+    def detokenizer(self, modality: str) -> Detokenizer:
+        """Detokenizer of a modality, with the tokenizer's weights where it takes them."""
+        if modality not in self._detokenizers:
+            detokenizer = self._plugins.detokenizer(modality)
+            if detokenizer is None:
+                raise PluginError(f"no plugin supplies a detokenizer for `{modality}` with the recipe's options")
+            if self._folder is not None and (self._folder / modality).is_dir() and hasattr(detokenizer, "load"):
+                if not self._checked(modality, self._folder):
+                    self.tokenizer(modality)  # whose fingerprint is compared
+                with _reading(self._folder / modality, modality):
+                    detokenizer.load(self._folder / modality)
+            self._detokenizers[modality] = detokenizer
+        return self._detokenizers[modality]
+
+    def trainable(self) -> list[str]:
+        """Modalities whose tokenizer learns its weights."""
+        return [name for name in self.modalities if isinstance(self.tokenizer(name), Trainable)]
+
+    def fit(
+        self, names: Sequence[str], items: Mapping[str, Sequence[Any]], folder: Path, seed: int
+    ) -> dict[str, Mapping[str, float]]:
+        """Trains the tokenizers `names` on `items` of their modalities, saves them under `folder` and loads them all.
+
+        Items are strings for text and `Media` otherwise; files that cannot be read are left out, the checks before
+        training report them. Returns the figures that each tokenizer reports.
+        """
+        figures: dict[str, Mapping[str, float]] = {}
+        for name in names:
+            given = items.get(name, ())
+            if not self.modalities[name].text:
+                given = self._readable(given)
+            if not given:
+                raise DataError(
+                    f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}` that can "
+                    "be read"
+                )
+            try:
+                figures[name] = self.tokenizer(name).fit(given, seed)
+            except (ArithmeticError, ValueError) as error:
+                reason = (f"{error}".splitlines() or [type(error).__name__])[0]
+                raise DataError(
+                    f"the tokenizer of `{name}` cannot be trained on {len(given)} items of the recipe's sources: "
+                    f"{reason} Look for items that are empty or extreme"
+                ) from error
+            partial = folder / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            self.tokenizer(name).save_weights(partial)
+            shutil.rmtree(folder / name, ignore_errors=True)  # without a record: whoever made it was ended
+            partial.rename(folder / name)
+        self.load(folder)
+        return figures
+
+    def load(self, folder: Path) -> None:
+        """Loads the weights saved by `fit`. Raises `UserError` when they are another tokenizer's.
+
+        The folder remembers the fingerprint of every tokenizer that was ever used with it.
+        """
+        self.attach(folder)
+        new = {name: told for name, told in self.fingerprints().items() if name not in self._saved}
+        if new:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_record(folder, new)
+            self._saved |= new
+
+    def attach(self, folder: Path, trusted: bool = False) -> None:
+        """Like `load`, but a tokenizer is made and checked when first needed: text alone needs no other's weights.
+
+        `trusted` takes the folder's files for what they are, whatever its record says.
+        """
+        self._saved = {} if trusted else tokenizer_record(folder)
+        self._folder, self._trusted = folder, trusted
+        self._detokenizers.clear()
+        self._memory.clear()
+        for name in self._tokenizers:
+            self._restore(name, folder)
+
+    def _checked(self, name: str, folder: Path) -> bool:
+        """Compares a tokenizer's files with the folder's record; false if it has no checksums of them."""
+        return self._trusted or check_tokenizers(folder, [name])
+
+    def _restore(self, name: str, folder: Path) -> None:
+        tokenizer = self._tokenizers[name]
+        if isinstance(tokenizer, Trainable):
+            self._checked(name, folder)
+            with _reading(folder / name, name):
+                tokenizer.load(folder / name)
+        if name in self._saved and self._saved[name] != tokenizer.fingerprint:
+            raise UserError(
+                f"{folder}: tokenizer of `{name}` is {tokenizer.fingerprint}, but the run was made with "
+                f"{self._saved[name]}; give the plugin the options it had, or start a new run"
+            )
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of every tokenizer that makes tokens."""
+        return {
+            name: self.tokenizer(name).fingerprint for name, declared in self.modalities.items() if not declared.parts
+        }
+
+    def _readable(self, items: Iterable[Media]) -> list[Media]:
+        found = []
+        for item in items:
+            with contextlib.suppress(DataError):
+                found.append(self.opened(item))
+        return found
+
+    def opened(self, media: Media) -> Media:
+        """Media with its file read. Raises `DataError` if that cannot be done."""
+        if not isinstance(media.data, Path):
+            return media
+        module = self._plugins.datamodule(media.modality)
+        if module is None or module.read is None:
+            raise PluginError(f"no plugin reads files of `{media.modality}`")
+        regular_file(media.data)
+        try:
+            data = module.read(media.data)
+        except UserError:
+            raise
+        except Exception as error:
+            raise DataError(f"{media.data}: cannot be read as {media.modality}: {error}") from error
+        return Media(media.modality, data, media.key, media.label)
+
+    def codes(self, value: Media | Codes) -> CodeArray:
+        """Codes `[Q, F]` of one item, of given codes those that they hold. Raises `DataError` when its file cannot be
+        read."""
+        if isinstance(value, Codes):
+            return value.codes
+        name = f"{value.modality}:{value.key}"
+        codes = self._memory.get(name)
+        if codes is not None:
+            self._memory.move_to_end(name)
+            return codes
+        tokenizer: Tokenizer = self.tokenizer(value.modality)
+        codes = np.asarray(tokenizer.encode([self.opened(value).data])[0])
+        self._memory[name] = codes
+        if len(self._memory) > self._remembered:
+            self._memory.popitem(last=False)
+        return codes
+
+    def written(self, item: Media | Codes) -> CodeArray:
+        """Codes of one item as an answer writes them: of the codebooks of the view `generate`."""
+        whole = item if isinstance(item, Codes) else Codes(item.modality, self.codes(item))
+        return whole.of(self.modalities[item.modality].view("generate"))
+
+    def split(self, media: Media) -> Sequence[Media | Codes]:
+        """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
+        if media.tokenised:
+            return list(media.data)
+        splitter: Splitter = self.tokenizer(media.modality)
+        return splitter.split(self.opened(media))
+
+    def decode(self, modality: str, codes: Any) -> Any:
+        """Media of codes `[Q, F]`, or of a list of parts' media."""
+        return self.detokenizer(modality).decode(codes)
+
+    def originals(self, items: Iterable[Media]) -> list[Any]:
+        """Media as they are, files read."""
+        return [self.opened(item).data for item in items]
+
+    def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
+        """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
+        made = []
+        for item in items:
+            parts = self.modalities[item.modality].parts
+            if parts and isinstance(item, Media):
+                made.append(self.decode(item.modality, self.round_trip(self.split(item))))
+            else:
+                made.append(self.decode(item.modality, self.written(item)))
+        return made
+
+    def items(self, value: Any) -> list[Media | Codes]:
+        """Media and codes inside a record or one of its fields: lists opened, items of parts split."""
+        if isinstance(value, Media):
+            return list(self.split(value)) if self.modalities[value.modality].parts else [value]
+        if isinstance(value, Codes):
+            return [value]
+        if isinstance(value, Mapping):
+            return self.items(list(value.values()))
+        if isinstance(value, (list, tuple)):
+            return [found for inner in value for found in self.items(inner)]
+        return []
+
+
+def tokenizer_record(folder: Path) -> dict[str, str]:
+    """Fingerprints that a folder of tokenizers remembers, by modality; none if it has no record.
+
+    Raises `DataError` if the record is damaged.
+    """
+    return {name: entry["fingerprint"] for name, entry in _record(folder).items()}
+
+
+def check_tokenizers(folder: Path, names: Sequence[str] | None = None) -> bool:
+    """Compares the files of a folder of tokenizers, of all or of the named modalities, with its record.
+
+    Returns whether the record has checksums of them: those of earlier versions of mio have none. Raises `DataError` if
+    a file is missing or another.
+    """
+    record = _record(folder)
+    entries = [record.get(name) for name in (record if names is None else names)]
+    for path, told in ((path, told) for entry in entries if entry for path, told in (entry["files"] or {}).items()):
+        if not (folder / path).is_file():
+            raise DataError(f"{folder / path}: is missing; {_COPY}")
+        try:
+            found = file_sum(folder / path)
+        except OSError as error:
+            raise DataError(f"{folder / path}: cannot be read ({error.strerror}); {_COPY}") from error
+        if found != told:
+            raise DataError(
+                f"{folder / path}: is not what was trained ({folder / FINGERPRINTS} has another checksum); {_COPY}"
+            )
+    return all(entry is not None and entry["files"] is not None for entry in entries)
+
+
+def save_record(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    """Adds tokenizers to a folder's record, with the checksums of their files."""
+    record: dict[str, Any] = {
+        name: entry if entry["files"] is not None else entry["fingerprint"]
+        for name, entry in _record(folder).items()
+        if name not in fingerprints
+    }
+    for name, fingerprint in fingerprints.items():
+        files = sorted(path for path in (folder / name).rglob("*") if path.is_file())
+        sums = {path.relative_to(folder).as_posix(): file_sum(path) for path in files}
+        record[name] = {"fingerprint": fingerprint, "files": sums}
+    write_summed(folder / FINGERPRINTS, record)
+
+
+def _record(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / FINGERPRINTS
+    if not path.is_file():
+        return {}
+    record: dict[str, dict[str, Any]] = {}
+    for name, content in read_summed(path, _COPY).items():
+        entry: Any = {"fingerprint": content, "files": None} if isinstance(content, str) else content
+        try:
+            sound = all(isinstance(told, str) for told in (entry["fingerprint"], *(entry["files"] or {}).values()))
+        except (KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise DataError(f"{path}: is damaged (`{name}` has no fingerprint); {_COPY}")
+        record[name] = entry
+    return record
+
+
+@contextlib.contextmanager
+def _reading(folder: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{folder}: weights of the tokenizer of `{name}` cannot be read "
+            f"({type(error).__name__}: {error}); restore them from a copy"
+        ) from error

@@ -1,0 +1,79 @@
+"""Documents: ordered segments of any modality, with what each is to the training.
+
+A document says everything that rendering needs and nothing about ids, so that one document serves every vocabulary.
+`plain_document` and `interleaved_document` build the plain form, `mio.core.tokens.chat` the chat form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from mio.core.contract.values import Value
+
+PROMPT, RESPONSE, SYSTEM = "prompt", "response", "system"
+"""Roles of a segment. They choose the loss weight of what is supervised."""
+
+UNDERSTAND, GENERATE = "understand", "generate"
+"""Views of media: as it is read, as it is written."""
+
+
+class Special(Enum):
+    """A special token of the text tokenizer as the content of a segment."""
+
+    BOS = "bos"
+    EOS = "eos"
+    IM_START = "im_start"
+    IM_END = "im_end"
+
+
+class Segment(NamedTuple):
+    """A piece of one modality."""
+
+    content: Value | Special
+    role: str
+    supervised: float
+    """Whether its tokens are targets, weighted by role and kind; a number is a further factor, of the record's own."""
+    view: str = UNDERSTAND
+    """Of media: which codebooks its span carries."""
+
+
+class Document(NamedTuple):
+    """Segments in order. `answer` is the index of the segment from which on a model would generate."""
+
+    segments: tuple[Segment, ...]
+    answer: int
+
+
+def given(contents: Iterable[Value], *, role: str = PROMPT, supervised: bool = True) -> list[Segment]:
+    """Segments of what the model is given."""
+    return [Segment(content, role, supervised, UNDERSTAND) for content in contents]
+
+
+def written(contents: Iterable[Value], supervised: float = True) -> list[Segment]:
+    """Segments of what the model is to write, or, unsupervised, of what it could have written."""
+    return [Segment(content, RESPONSE, supervised, GENERATE) for content in contents]
+
+
+def blank(value: object) -> bool:
+    """Whether a piece of content, or a list of them, holds nothing: no media, no codes, white space alone."""
+    if isinstance(value, str):
+        return not value or value.isspace()
+    if isinstance(value, list | tuple):
+        return all(map(blank, value))
+    return value is None
+
+
+def plain_document(prompt: Sequence[Value], response: Sequence[Value]) -> Document:
+    """`[bos] prompt response [eos]`, all of it supervised but for bos, which is never a target."""
+    segments = [Segment(Special.BOS, PROMPT, False), *given(prompt)]
+    answer = len(segments)
+    segments += written(response)
+    segments.append(Segment(Special.EOS, RESPONSE, True))
+    return Document(tuple(segments), answer)
+
+
+def interleaved_document(parts: Sequence[Value]) -> Document:
+    """Plain form of a record that holds `parts`: the model writes all of it."""
+    return plain_document((), parts)

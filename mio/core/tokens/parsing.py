@@ -1,0 +1,103 @@
+"""The way back: token ids become text and codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mio.core.contract.values import Codes, TextTokenizer
+from mio.core.errors import DataError
+from mio.core.tokens.layouts import layout
+from mio.core.tokens.vocabulary import Vocabulary
+
+
+class Parsed(NamedTuple):
+    """Content of a sequence of tokens."""
+
+    parts: tuple[str | Codes, ...]
+    """Text and complete spans, in order. Codes have the codebooks that their span carries, and say which."""
+    unfinished: str
+    """Modality of the span that the sequence breaks off in; empty where it does not."""
+    problems: tuple[str, ...]
+    """What could not be read as content, by position: spans that are no complete grid, codes outside a span."""
+
+
+def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer) -> Parsed:
+    """Text and codes of a sequence of ids, whoever wrote it: nothing in it raises but ids that do not exist.
+
+    Special tokens are no content and are left out. A span ends at its end token; anything but codes before that is
+    reported, and reading goes on there. A span may carry the codebooks of either view.
+    """
+    parts: list[str | Codes] = []
+    problems: list[str] = []
+    unfinished = ""
+    words: list[int] = []
+    tokens = [int(index) for index in ids]
+    if tokens and not 0 <= min(tokens) <= max(tokens) < vocabulary.size:
+        raise DataError(f"token ids outside the vocabulary of {vocabulary.size} ids")
+    position = 0
+
+    def close_text() -> None:
+        if words:
+            parts.append(text.decode(words))
+            words.clear()
+
+    while position < len(tokens):
+        token = tokens[position]
+        block = vocabulary.blocks[vocabulary.block_of[token]]
+        if block.kind == "text":
+            words.append(token)
+        elif token in vocabulary.begins:
+            close_text()
+            name, start = vocabulary.begins[token], position
+            codebooks, codes = _read_codes(tokens, start + 1, vocabulary, name)
+            position += len(codes) + 1
+            if position == len(tokens):
+                unfinished = name
+                break
+            if tokens[position] != vocabulary.end(name):
+                problems.append(f"span of `{name}` at {start} is broken off at {position}")
+                continue
+            try:
+                parts.append(_content(vocabulary, name, codebooks, codes))
+            except DataError as error:
+                problems.append(f"span of `{name}` at {start}: {error}")
+        elif block.kind == "codes":
+            problems.append(f"code of `{block.modality}` at {position} is outside a span")
+        position += 1
+    close_text()
+    return Parsed(tuple(part for part in parts if not isinstance(part, str) or part), unfinished, tuple(problems))
+
+
+def _read_codes(tokens: Sequence[int], start: int, vocabulary: Vocabulary, name: str) -> tuple[list[int], list[int]]:
+    """Codebooks and codes from `start` on, as far as they are of this modality."""
+    codebooks, codes = [], []
+    for position in range(start, len(tokens)):
+        block = vocabulary.blocks[vocabulary.block_of[tokens[position]]]
+        if block.modality != name:
+            break
+        codebooks.append(block.codebook)
+        codes.append(tokens[position] - block.start)
+    return codebooks, codes
+
+
+def _content(vocabulary: Vocabulary, name: str, codebooks: list[int], codes: list[int]) -> Codes:
+    """What a span holds, which carries the codebooks of one of the views."""
+    modality = vocabulary.modality(name)
+    views = [modality.view("generate"), modality.view("understand")]
+    present = set(codebooks)
+    view = next((view for view in views if set(view) == present), views[0])
+    unexpected = present - set(view)
+    if unexpected:
+        raise DataError(f"codebook {min(unexpected)} in a span of the codebooks {list(view)}")
+    grid = layout(modality.layout).parse(
+        np.array([view.index(codebook) for codebook in codebooks], dtype=np.int64),
+        np.array(codes, dtype=np.int64),
+        len(view),
+    )
+    frames = grid.shape[1]
+    if not modality.frames.minimum <= frames <= modality.frames.maximum:
+        raise DataError(f"{frames} frames, a span has {modality.frames.minimum} to {modality.frames.maximum}")
+    return Codes(name, grid, view if len(view) < len(modality.codebooks) else ())

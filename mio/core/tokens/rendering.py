@@ -1,0 +1,261 @@
+"""Rendering: a document becomes token ids with loss weights.
+
+Runs in the data workers for every document of every epoch: pieces of text that recur are tokenised once, a span is one
+gather, and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mio.core.contract.values import CodeArray, Codes, Media, TextTokenizer, TokenisedText
+from mio.core.errors import DataError
+from mio.core.recipe.schema import LossConfig
+from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, Document, Segment, Special
+from mio.core.tokens.layouts import Layout, layout
+from mio.core.tokens.vocabulary import Vocabulary
+
+TokenArray = npt.NDArray[np.int32]
+WeightArray = npt.NDArray[np.float32]
+
+_CACHED_TEXTS = 1 << 16
+_CACHED_LENGTH = 256
+"""Longest text, in characters, whose tokens are kept: literals, labels and short answers, not articles."""
+
+
+class MediaCodecs(Protocol):
+    """What rendering needs of the codecs."""
+
+    @property
+    def text(self) -> TextTokenizer: ...
+
+    def codes(self, media: Media | Codes) -> CodeArray:
+        """Codes `[Q, F]` of all codebooks."""
+
+    def split(self, media: Media) -> Sequence[Media | Codes]:
+        """Parts of media whose modality is made of parts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """One document as tokens."""
+
+    tokens: TokenArray
+    """int32 `[n]`."""
+    weights: WeightArray
+    """float32 `[n]`: weight of each token's cross-entropy when it is the target."""
+    spans: TokenArray
+    """int32 `[S, 2]`: first position and end of each span, which no cut may fall into."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def truncate(self, size: int) -> Rendered:
+        """The longest beginning of at most `size` tokens that cuts no span; itself where it is no longer than that."""
+        if size >= len(self.tokens):
+            return self
+        inside = (self.spans[:, 0] < size) & (size < self.spans[:, 1])
+        if inside.any():
+            size = int(self.spans[inside.argmax(), 0])
+        return Rendered(self.tokens[:size], self.weights[:size], self.spans[self.spans[:, 1] <= size])
+
+
+class _SpanPlan(NamedTuple):
+    """How media of one modality in one view become ids."""
+
+    begin: int
+    end: int
+    codebooks: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    """Id of each codebook's code 0, `[len(codebooks)]`."""
+    sizes: npt.NDArray[np.uint64]
+    """Size of every codebook of the modality, `[Q, 1]`."""
+    layout: Layout
+
+
+class Renderer:
+    """Documents to tokens of one vocabulary, with one loss configuration. Can be pickled; its caches stay behind."""
+
+    def __init__(self, vocabulary: Vocabulary, codecs: MediaCodecs, loss: LossConfig) -> None:
+        self._arguments = (vocabulary, codecs, loss)
+        self._vocabulary = vocabulary
+        self._codecs = codecs
+        self._weights = {
+            (PROMPT, False): loss.prompt_text,
+            (PROMPT, True): loss.prompt_media,
+            (SYSTEM, False): loss.prompt_text,
+            (SYSTEM, True): loss.prompt_media,
+            (RESPONSE, False): loss.response_text,
+            (RESPONSE, True): loss.response_media,
+        }
+        self._special = {
+            special: np.array([getattr(vocabulary.specials, special.value)], dtype=np.int32) for special in Special
+        }
+        self._short_text = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
+        self._plan = lru_cache(maxsize=None)(self._make_plan)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Renderer, self._arguments
+
+    def render(self, document: Document) -> Rendered:
+        """Tokens, weights and spans of a document.
+
+        Raises DataError, naming modality, item and codebook, for codes that do not fit their declaration.
+        """
+        pieces: list[TokenArray] = []
+        weights: list[float] = []
+        spans: list[tuple[int, int]] = []
+        length = 0
+        for segment in document.segments:
+            media = self._pieces(segment, pieces)
+            weight = self._weights[segment.role, media] * segment.supervised if segment.supervised else 0.0
+            for piece in pieces[len(weights) :]:
+                weights.append(weight)
+                if media:
+                    spans.append((length, length + len(piece)))
+                length += len(piece)
+        return Rendered(
+            np.concatenate(pieces, dtype=np.int32),
+            np.repeat(np.array(weights, dtype=np.float32), [len(piece) for piece in pieces]),
+            np.array(spans, dtype=np.int32).reshape(-1, 2),
+        )
+
+    def prompt(self, document: Document) -> TokenArray:
+        """Tokens up to where the model answers, int32: always a beginning of what `render` gives."""
+        pieces: list[TokenArray] = []
+        for segment in document.segments[: document.answer]:
+            self._pieces(segment, pieces)
+        return np.concatenate(pieces, dtype=np.int32)
+
+    def learns(self, document: Document) -> bool:
+        """Whether anything of a document has a weight in the loss. Takes next to no time."""
+        for content, role, supervised, _ in reversed(document.segments):
+            if supervised and self._weights[role, not isinstance(content, str | Special)] > 0 and content != "":
+                return True
+        return False
+
+    def measure(self, document: Document) -> int | None:
+        """Tokens of a document, without making them. None where that is as much work as `render`: the document holds
+        long texts that do not bring their tokens, or media.
+
+        Raises DataError as `render` does.
+        """
+        length = 0
+        for content, _, _, view in document.segments:
+            if isinstance(content, TokenisedText):
+                length += len(content.tokens)
+            elif isinstance(content, str):
+                if len(content) > _CACHED_LENGTH:
+                    return None
+                length += len(self._short_text(content))
+            elif isinstance(content, Special):
+                length += 1
+            else:
+                if isinstance(content, Media) and not content.tokenised:
+                    return None
+                parts = self._vocabulary.modality(content.modality).parts
+                for item in self._parts(content) if parts else (content,):
+                    plan = self._plan(item.modality, view)
+                    length += 2 + self._carried(item, plan).size
+        return length
+
+    def _pieces(self, segment: Segment, pieces: list[TokenArray]) -> bool:
+        """Appends the segment's tokens, one array per span; returns whether they are media."""
+        content = segment.content
+        if isinstance(content, TokenisedText):
+            pieces.append(content.tokens)
+            return False
+        if isinstance(content, str):
+            pieces.append(self._short_text(content) if len(content) <= _CACHED_LENGTH else self._encode(content))
+            return False
+        if isinstance(content, Special):
+            pieces.append(self._special[content])
+            return False
+        modality = self._vocabulary.modality(content.modality)
+        if not modality.parts:
+            pieces.append(self._span(content, segment.view))
+            return True
+        pieces.extend(self._span(part, segment.view) for part in self._parts(content))
+        return True
+
+    def _parts(self, content: Media | Codes) -> Sequence[Media | Codes]:
+        """Parts of an item of a modality of parts."""
+        modality = self._vocabulary.modality(content.modality)
+        if isinstance(content, Codes):
+            raise DataError(f"`{modality.name}` has no codes of its own: give those of each `{modality.parts}` in it")
+        parts = self._codecs.split(content)
+        _check_frames(modality.name, _name(content), len(parts), modality.frames.minimum, modality.frames.maximum)
+        return parts
+
+    def _encode(self, text: str) -> TokenArray:
+        tokens = np.array(self._codecs.text.encode(text), dtype=np.int32)
+        tokens.flags.writeable = False
+        return tokens
+
+    def _make_plan(self, name: str, view: str) -> _SpanPlan:
+        vocabulary = self._vocabulary
+        modality = vocabulary.modality(name)
+        if not modality.codebooks:
+            raise DataError(f"`{name}` has no codes: give it as a string")
+        codebooks = modality.view(view)
+        return _SpanPlan(
+            vocabulary.begin(name),
+            vocabulary.end(name),
+            np.array(codebooks),
+            np.array([vocabulary.code_ids(name, codebook).start for codebook in codebooks]),
+            np.array(modality.codebooks, dtype=np.uint64)[:, None],
+            layout(modality.layout),
+        )
+
+    def _span(self, content: Media | Codes, view: str) -> TokenArray:
+        """`<begin> codes <end>` of one item."""
+        plan = self._plan(content.modality, view)
+        carried = self._carried(content, plan)
+        cells, codebook_of = plan.layout.order(*carried.shape)
+        span = np.empty(len(cells) + 2, dtype=np.int32)
+        span[0] = plan.begin
+        span[-1] = plan.end
+        np.add(carried.ravel()[cells], plan.offsets[codebook_of], out=span[1:-1], casting="unsafe")
+        return span
+
+    def _carried(self, content: Media | Codes, plan: _SpanPlan) -> CodeArray:
+        """Codes `[codebooks of the span, F]` of one item. All that it holds are in their codebooks."""
+        modality = self._vocabulary.modality(content.modality)
+        codes = np.asarray(self._codecs.codes(content))
+        books: Sequence[int] = content.codebooks if isinstance(content, Codes) else ()
+        if books and books[-1] >= len(plan.sizes):
+            raise DataError(f"`{modality.name}` {_name(content)}: there is no codebook {books[-1]}")
+        sizes = plan.sizes[list(books)] if books else plan.sizes
+        if codes.ndim != 2 or len(codes) != len(sizes) or codes.dtype.kind not in "iu":
+            raise DataError(
+                f"`{modality.name}` {_name(content)}: codes are {codes.dtype} {list(codes.shape)}, "
+                f"they must be integers of shape [{len(sizes)}, frames]"
+            )
+        frames = codes.shape[1]
+        _check_frames(modality.name, _name(content), frames, modality.frames.minimum, modality.frames.maximum)
+        wrong = codes.astype(np.uint64) >= sizes  # a negative code becomes a huge one
+        if wrong.any():
+            row, frame = np.argwhere(wrong)[0]
+            codebook = books[row] if books else row
+            raise DataError(
+                f"`{modality.name}` {_name(content)}: code {codes[row, frame]} at frame {frame} is outside "
+                f"codebook {codebook} of {modality.codebooks[codebook]} codes"
+            )
+        if books:
+            return Codes(modality.name, codes, tuple(books)).of(plan.codebooks.tolist())
+        return codes if len(plan.codebooks) == len(codes) else codes[plan.codebooks]
+
+
+def _check_frames(modality: str, name: str, frames: int, minimum: int, maximum: int) -> None:
+    if not minimum <= frames <= maximum:
+        raise DataError(f"`{modality}` {name} has {frames} frames, a span has {minimum} to {maximum}")
+
+
+def _name(content: Media | Codes) -> str:
+    return content.key if isinstance(content, Media) else "given as codes"

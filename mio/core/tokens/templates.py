@@ -1,0 +1,187 @@
+"""Templates: a record becomes a document.
+
+A template's strings hold `{field}`; a literal brace is doubled. A field may be text, media, codes, or a list of them;
+a number counts as text. A field without content, or of white space alone, costs the record, so that no answer is learnt
+from nothing; one that may be empty or missing is written `{field?}`.
+
+Each literal and each text field is a piece that is tokenised by itself, so that lengths add up and a prompt's tokens
+do not depend on what follows. Only where a literal ends in a space directly before text does the space move to the
+text, since tokenizers attach a space to the word after it: `Say: {word}` gives the pieces `Say:` and ` three`. No space
+moves from the prompt to the response: write it at the start of the response.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from string import Formatter
+from typing import Any
+
+from mio.core.contract.values import OPTIONAL, Codes, Media, Record, Template, TokenisedText, Value
+from mio.core.errors import DataError, RecipeError
+from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document, role_of
+from mio.core.tokens.documents import Document, blank, interleaved_document, plain_document
+
+PLAIN, CHAT = "plain", "chat"
+
+
+class CompiledTemplate:
+    """A template with its strings taken apart once.
+
+    Raises RecipeError, naming the template, for a brace that is neither doubled nor around a field's name.
+    """
+
+    def __init__(self, template: Template, name: str = "") -> None:
+        self.name = f"{name}/{template.direction}" if name else template.direction
+        self.direction = template.direction
+        self._prompt = _take_apart(template.prompt, self.name)
+        self._response = _take_apart(template.response, self.name)
+        named = tuple(dict.fromkeys(field for _, field in self._prompt + self._response if field))
+        self.fields = tuple(dict.fromkeys(field.removesuffix(OPTIONAL) for field in named))
+        """Names of the fields, in order of first use."""
+        self.asks = any(field or literal.strip() for literal, field in self._prompt)
+        """Whether there is a prompt at all, beside white space."""
+        self._sure_to_ask = _surely_filled(self._prompt)
+        self._sure_to_answer = _surely_filled(self._response)
+        self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
+
+    def prompt(self, record: Record) -> list[Value]:
+        """The prompt's pieces. Raises DataError for a field that the record lacks or that is no content."""
+        return self._fill(self._prompt, record)
+
+    def response(self, record: Record) -> list[Value]:
+        """The response's pieces. Raises DataError as `prompt` does."""
+        return self._fill(self._response, record)
+
+    def filled(self, record: Record) -> tuple[list[Value], list[Value]]:
+        """Prompt and response of a record that is to be learnt.
+
+        Raises DataError as `prompt` does, for a field that is empty and not written `{field?}`, and where nothing is
+        left of prompt or response.
+        """
+        for field in self._needed:
+            if blank(self._value(record, field)):
+                raise DataError(
+                    f"template `{self.name}`: field `{field}` is empty; give it content, or write `{{{field}?}}` in "
+                    "the template where it may be empty"
+                )
+        prompt, response = self.prompt(record), self.response(record)
+        if not self._sure_to_answer and blank(response):
+            raise DataError(f"template `{self.name}`: its response is empty: there is nothing to learn")
+        if self.asks and not self._sure_to_ask and blank(prompt):
+            raise DataError(f"template `{self.name}`: its prompt is empty: the response would answer nothing")
+        return prompt, response
+
+    def _value(self, record: Record, field: str) -> Any:
+        try:
+            return record[field]
+        except KeyError:
+            raise DataError(
+                f"template `{self.name}` needs field `{field}`; the record has: {', '.join(record) or 'none'}"
+            ) from None
+
+    def _fill(self, pieces: Sequence[tuple[str, str]], record: Record) -> list[Value]:
+        filled: list[Value] = []
+        for literal, field in pieces:
+            values: Sequence[Value] = ()
+            if field:
+                name = field.removesuffix(OPTIONAL)
+                value = self._value(record, name) if name == field or name in record else ()
+                if name != field and blank(value):
+                    value = ()
+                values = (value,) if isinstance(value, str) else self._contents(value, name)
+            if values and isinstance(values[0], str) and literal.endswith(" "):
+                filled.append(literal[:-1])
+                first = values[0]
+                filled.append(first.spaced() if isinstance(first, TokenisedText) else " " + first)
+                values = values[1:]
+            else:
+                filled.append(literal)
+            filled.extend(values)
+        return [piece for piece in filled if piece != ""] if "" in filled else filled
+
+    def _contents(self, value: Any, field: str) -> Sequence[Value]:
+        if isinstance(value, list | tuple):
+            return [self._content(item, field) for item in value]
+        return (self._content(value, field),)
+
+    def _content(self, value: Any, field: str) -> Value:
+        if isinstance(value, str | Media | Codes):
+            return value
+        if isinstance(value, Real) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                raise DataError(f"template `{self.name}`: field `{field}` is {value}, which is no number to learn")
+            return str(value)
+        raise DataError(
+            f"template `{self.name}`: field `{field}` holds a {type(value).__name__}, "
+            "not text, a number, media, codes, or a list of them"
+        )
+
+
+def _surely_filled(pieces: Sequence[tuple[str, str]]) -> bool:
+    """Whether something is there whatever the record: a literal, or a field that must not be empty."""
+    return any(literal.strip() or (field and not field.endswith(OPTIONAL)) for literal, field in pieces)
+
+
+def to_document(
+    record: Record,
+    template: CompiledTemplate | None = None,
+    form: str = PLAIN,
+    system: Mapping[str, str] | None = None,
+    output: str | None = None,
+) -> Document:
+    """Document of a record: by `template`, or without one of its `messages` (chat form) or its `parts` (plain form).
+
+    `system` and `output` are those of `chat_document`. Raises DataError for a record that does not fit.
+    """
+    if template is not None:
+        prompt, response = template.filled(record)
+        if form == PLAIN:
+            return plain_document(prompt, response)
+        turns: list[Message] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        return chat_document(turns, system or {}, output)
+    if "messages" in record:
+        if form != CHAT:
+            raise DataError("a record of `messages` needs the chat form: set `form: chat` for its source")
+        _check_turns(record["messages"])
+        return chat_document(record["messages"], system or {}, output)
+    if "parts" in record:
+        if form != PLAIN:
+            raise DataError("a record of `parts` needs the plain form: set `form: plain` for its source")
+        if blank(record["parts"]):
+            raise DataError("`parts` is empty: there is nothing to learn from it")
+        return interleaved_document(record["parts"])
+    raise DataError(
+        f"a record with the fields {', '.join(record) or 'none'} needs a template, or the field `messages` or `parts`"
+    )
+
+
+def _check_turns(messages: Sequence[Message]) -> None:
+    """Raises DataError where the assistant says nothing, or a turn that is no system prompt is empty."""
+    answers = 0
+    for number, message in enumerate(messages):
+        role = role_of(message.get(ROLE, ""))
+        answers += role == "assistant"
+        if role != "system" and blank(message.get(CONTENT)):
+            raise DataError(f"`messages[{number}]`: the turn of the {role} is empty; leave the record out, or fill it")
+    if not answers:
+        raise DataError("a record of `messages` has no turn of the assistant: there is nothing to learn from it")
+
+
+def _take_apart(text: str, name: str) -> list[tuple[str, str]]:
+    """Pairs of a literal and the field after it; the last pair may lack the field."""
+    pieces: list[tuple[str, str]] = []
+    literal = ""
+    try:
+        for written, field, spec, conversion in Formatter().parse(text):
+            literal += written
+            if field is None:  # a doubled brace ends a piece of the formatter's, not one of ours
+                continue
+            if not field.removesuffix(OPTIONAL).isidentifier() or spec or conversion:
+                raise ValueError(f"`{{{field}}}` is no plain field name")
+            pieces.append((literal, field))
+            literal = ""
+    except ValueError as error:
+        raise RecipeError([f"template `{name}`: {text!r}: {error}; double a brace that is meant as such"]) from error
+    return [*pieces, (literal, "")] if literal else pieces

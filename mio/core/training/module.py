@@ -1,0 +1,181 @@
+"""The LightningModule: owns the transformer and the vocabulary, and turns batches into a loss.
+
+Shapes: B rows, L positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.data.batch import Batch
+from mio.core.errors import VocabularyError
+from mio.core.model.documents import Documents
+from mio.core.model.loss import linear_cross_entropy
+from mio.core.model.parallel import synchronise
+from mio.core.model.transformer import Transformer
+from mio.core.recipe.schema import TrainConfig
+from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.gradients import drop_gradients, gradient_norm, scale_gradients
+from mio.core.training.guards import SKIP, STOP, Guard
+from mio.core.training.metrics import LossMeter
+from mio.core.training.optimizer import build_optimizer, freeze, learning_rate, row_masks
+from mio.core.training.tally import StepTally, StepTotals
+
+
+class MioModule(LightningModule):
+    """Next-token prediction over one vocabulary.
+
+    The loss of a step is the weighted mean of the cross-entropy over every supervised token of the step, however the
+    step is cut into devices and micro batches: gradients are summed, and divided by the step's total weight just
+    before they are clipped.
+
+    Under `torch.device("meta")` nothing is allocated; `spread`, if given, is called with the transformer when training
+    begins, to put it onto devices and give it its weights.
+    """
+
+    def __init__(
+        self,
+        model: TransformerConfig,
+        vocabulary: Vocabulary,
+        train: TrainConfig,
+        leaves: tuple[str, ...] = (),
+        spread: Callable[[Transformer], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model_config = model
+        self.train_config = train
+        self.vocabulary = vocabulary
+        self.transformer = Transformer(model, vocabulary.rows)
+        freeze(self.transformer, train.optimizer, vocabulary)
+        self.meter = LossMeter(vocabulary, leaves)
+        self.guard = Guard(train.guards)
+        self.tally = StepTally()
+        self.replicas = 1
+        """Ranks that see different rows."""
+        self.totals: StepTotals | None = None
+        """The last step over all ranks."""
+        self.grad_norm = 0.0
+        """Gradient norm of the last step, before clipping."""
+        self.on_bad_step: Callable[[str, list[tuple[Batch, Tensor]]], None] = _ignore
+        """Called on every rank with the verdict on a step that was no ordinary one, and its forward passes."""
+        self._spread = spread
+        self._elements = 1
+        self._passes: list[tuple[Batch, Tensor]] = []
+        self._masks: list[Any] = []
+
+    def configure_model(self) -> None:
+        """Puts the transformer onto its devices; Lightning calls this more than once."""
+        if self._spread is not None:
+            self._spread(self.transformer)
+            self._spread = None
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer by the recipe's rules, with warm-up and cosine per optimizer step."""
+        config = self.train_config.optimizer
+        optimizer = build_optimizer(self.transformer, config, self.vocabulary)
+        self._masks = row_masks(self.transformer, config, self.vocabulary)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate(step, self.train_config.steps, config)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def loss_sum(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Sum of scale x weight x cross-entropy over the batch, and the cross-entropy `[B, L]` float32, detached."""
+        documents = Documents.from_lengths(batch.lengths, batch.tokens.shape[1]).to(batch.tokens.device)
+        output = self.transformer(batch.tokens, batch.positions, documents)
+        weights = batch.weights * scale
+        head, group, first = head_part(self.transformer)
+        total, nll = linear_cross_entropy(
+            output.hidden.flatten(0, 1),
+            head,
+            batch.targets.flatten(),
+            weights.flatten(),
+            size=self.vocabulary.size,  # padding rows are never predicted
+            group=group,
+            offset=first,
+        )
+        # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside
+        return total + output.auxiliary * weights.sum(), nll.view_as(batch.targets)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002
+        self._elements = batch.weights.numel()
+        synchronise(self.transformer, batch.ends_step)
+        # The constant divisor keeps gradients near one until the exact division before clipping. Lightning divides by
+        # the micro batches of a step, hence the factor.
+        scale = self.trainer.accumulate_grad_batches / self._elements
+        total, nll = self.loss_sum(batch, scale)
+        self.tally.add(batch, total.detach() / scale)
+        self._passes.append((batch, nll))
+        self.meter.update(batch, nll)
+        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
+        """Sums the step up over the ranks."""
+        self.totals = self.tally.totals()
+        for mask in self._masks:
+            mask.apply()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,  # noqa: ARG002
+        gradient_clip_val: float | None = None,  # noqa: ARG002
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Turns summed gradients into those of the mean over all tokens of a step, clips them by the recipe's norm and
+        keeps the norm for the log; takes the gradients of a harmful step away."""
+        assert self.totals is not None
+        # data parallelism averages gradients over the ranks: undo that together with the constant divisor
+        factor = self._elements * self.replicas / max(self.totals.weight, 1e-8)
+        self.grad_norm = factor * gradient_norm(self.parameters())
+        verdict = self.guard.judge(self.totals.loss, self.grad_norm, self.totals.weight)
+        if self.guard.reason:
+            self.on_bad_step(verdict, self._passes)
+        self._passes = []
+        if verdict in (SKIP, STOP):
+            drop_gradients(self.parameters())
+            return
+        clip = self.train_config.optimizer.clip
+        if clip and self.grad_norm > clip:
+            factor *= clip / self.grad_norm
+        scale_gradients(self.parameters(), factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of a checkpoint but the optimizer's, by name."""
+        state = {f"model.{name}": tensor for name, tensor in self.transformer.state_dict(keep_vars=True).items()}
+        return state | {f"meter.{name}": tensor for name, tensor in self.meter.tensors().items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.meter.gather()
+        checkpoint["vocabulary"] = self.vocabulary.to_json()
+        checkpoint["guard"] = self.guard.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises `VocabularyError` when the checkpoint's vocabulary is another one."""
+        if Vocabulary.from_json(checkpoint["vocabulary"]).fingerprint != self.vocabulary.fingerprint:
+            raise VocabularyError(
+                "the checkpoint was made with another vocabulary; plugins or their options changed during the run. "
+                "Start a new run from its result (`start_from: RUN`), which migrates rows by name"
+            )
+        self.guard.load_state_dict(checkpoint["guard"])
+
+
+def _ignore(verdict: str, passes: list[tuple[Batch, Tensor]]) -> None:
+    """Nobody has asked to be told."""
+
+
+def head_part(transformer: Transformer) -> tuple[Tensor, Any, int]:
+    """The head's rows on this device, the group that has the others (None: there are none), and the first row's id."""
+    head = transformer.head_weight
+    if not isinstance(head, DTensor):
+        return head, None, 0
+    mesh = head.device_mesh
+    rows = head.to_local()
+    first = mesh.get_local_rank() * -(-head.shape[0] // mesh.size())
+    return rows, mesh.get_group(), first

@@ -1,0 +1,173 @@
+"""Optimizers, parameter groups and the learning-rate schedule.
+
+Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, in torch's own implementation. Cosine with linear
+warm-up: Loshchilov and Hutter 2017, arXiv 1608.03983.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from mio.core.errors import RecipeError
+from mio.core.model.vocabulary_rows import ROW_PARAMETERS
+from mio.core.recipe.schema import OptimizerConfig, RuleConfig
+from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.gradients import RowMask
+from mio.core.training.muon import SplitMuon
+
+
+@dataclass(frozen=True)
+class ParameterPlan:
+    """What the rules say about one parameter."""
+
+    name: str
+    trainable: bool = True
+    lr_scale: float = 1.0
+    weight_decay: float = 0.0
+    muon: bool = False
+    rows: tuple[str, ...] = ()
+
+
+def plan_parameters(
+    shapes: Mapping[str, torch.Size], config: OptimizerConfig, vocabulary: Vocabulary
+) -> list[ParameterPlan]:
+    """Applies the recipe's rules to parameters by name.
+
+    Matrices inside the layers decay and, with `kind: muon`, are Muon's; norms, biases, embedding and head do not decay
+    and are AdamW's. A rule may change that. Raises `RecipeError` with every rule that matches no parameter, or no
+    vocabulary block.
+    """
+    problems = [
+        f"train.optimizer.rules: `{rule.pattern}` matches no parameter; names look like `{next(iter(shapes), '')}`"
+        for rule in config.rules
+        if not fnmatch.filter(shapes, rule.pattern)
+    ]
+    for rule in config.rules:
+        problems += _row_problems(rule, shapes, vocabulary)
+    if problems:
+        raise RecipeError(problems)
+    return [_plan(name, shape, config) for name, shape in shapes.items()]
+
+
+def _row_problems(rule: RuleConfig, shapes: Mapping[str, torch.Size], vocabulary: Vocabulary) -> list[str]:
+    if not rule.rows:
+        return []
+    names = [block.name for block in vocabulary.blocks]
+    problems = [
+        f"train.optimizer.rules: `{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block"
+        for pattern in rule.rows
+        if not fnmatch.filter(names, pattern)
+    ]
+    return problems + [
+        f"train.optimizer.rules: `{rule.pattern}` has `rows`, but `{name}` has no vocabulary rows"
+        for name in fnmatch.filter(shapes, rule.pattern)
+        if name not in ROW_PARAMETERS
+    ]
+
+
+def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPlan:
+    matrix = len(shape) >= 2 and name not in ROW_PARAMETERS
+    rule = next((rule for rule in config.rules if fnmatch.fnmatchcase(name, rule.pattern)), RuleConfig())
+    decay = config.weight_decay if matrix else 0.0
+    if rule.weight_decay is not None:
+        decay = rule.weight_decay
+    if rule.rows:
+        decay = 0.0  # decay would move the rows that are to stay
+    return ParameterPlan(
+        name=name,
+        trainable=rule.trainable,
+        lr_scale=rule.lr_scale,
+        weight_decay=decay,
+        muon=config.kind == "muon" and matrix and len(shape) == 2,
+        rows=tuple(rule.rows),
+    )
+
+
+def freeze(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> None:
+    """Marks the parameters that the rules leave out as not trainable: they get no gradient and no optimizer state."""
+    parameters = dict(module.named_parameters())
+    for plan in plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary):
+        parameters[plan.name].requires_grad_(plan.trainable)
+
+
+def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> list[RowMask]:
+    """Masks of the parameters of which the rules train some rows only."""
+    parameters = dict(module.named_parameters())
+    plans = plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary)
+    return [RowMask(parameters[p.name], p.rows, vocabulary) for p in plans if p.trainable and p.rows]
+
+
+def build_optimizer(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> Optimizer:
+    """Groups the trainable parameters of `module` by the recipe's rules and builds their optimizer."""
+    parameters = dict(module.named_parameters())
+    plans = plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary)
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    for plan in plans:
+        if plan.trainable:
+            groups.setdefault((plan.muon, plan.lr_scale, plan.weight_decay), []).append(parameters[plan.name])
+    if not groups:
+        raise RecipeError(["train.optimizer.rules: every parameter is frozen; there is nothing to train"])
+    adamw: list[dict[str, Any]] = []
+    muon: list[dict[str, Any]] = []
+    for (is_muon, lr_scale, decay), chosen in groups.items():
+        lr = lr_scale * (config.muon_lr if is_muon else config.lr)
+        (muon if is_muon else adamw).append({"params": chosen, "lr": lr, "weight_decay": decay})
+    members: list[Optimizer] = []
+    if muon:  # its `match_rms_adamw` would tie the rate to AdamW's; published rates belong to the original rule
+        members.append(SplitMuon(muon, lr=config.muon_lr, momentum=0.95))
+    if adamw:
+        betas = cast("tuple[float, float]", tuple(config.betas))
+        members.append(AdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))
+    return members[0] if len(members) == 1 else Together(*members)
+
+
+class Together(Optimizer):
+    """Several optimizers over disjoint parameters behind the interface of one.
+
+    They share this object's `state` and groups, so schedules, state dicts and checkpoints see a single optimizer.
+    """
+
+    def __init__(self, *members: Optimizer) -> None:
+        self.members = members
+        self._sizes = [len(member.param_groups) for member in members]
+        super().__init__([group for member in members for group in member.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Makes the members look at this object's groups and state, which loading replaces."""
+        start = 0
+        for member, size in zip(self.members, self._sizes, strict=True):
+            member.param_groups = self.param_groups[start : start + size]
+            member.state = self.state
+            start += size
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for member in self.members:
+            member.step()
+        return loss
+
+
+def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Factor on the peak learning rate at `step` of `steps`: linear warm-up, then cosine down to `final`."""
+    warmup = max(1, round(config.warmup * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return config.final + (1.0 - config.final) * 0.5 * (1.0 + math.cos(math.pi * progress))

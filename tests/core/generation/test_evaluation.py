@@ -1,0 +1,222 @@
+"""Evaluation of a small run: tasks by name, answers in order, figures by hand, samples on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import MELODY
+
+from mio import Answer, Codes, DataError, Task, Template, UserError
+from mio.core.contract.plugins import PluginManager
+from mio.core.generation import evaluation
+from mio.core.generation.evaluation import (
+    answer_records,
+    copy_rate,
+    evaluate,
+    results_table,
+    select_tasks,
+    training_codes,
+)
+from mio.core.runs.run import Run
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "tunes"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(finished.parents[1])
+    return Run.open(folder, PluginManager.discover([f"melody={MELODY / 'mio_melody.py'}"]))
+
+
+@pytest.fixture
+def play(run):
+    return run.plugins.tasks()["play"][1]
+
+
+def test_tasks_are_chosen_by_name_and_default_to_all():
+    tasks = {name: name.upper() for name in ("draw", "speak")}
+    assert select_tasks(tasks, []) == ["DRAW", "SPEAK"]
+    assert select_tasks(tasks, ["speak"]) == ["SPEAK"]
+    with pytest.raises(UserError, match=r"no task `drawn`; did you mean `draw`\?; this run has draw, speak"):
+        select_tasks(tasks, ["drawn"])
+
+
+def test_answers_come_in_the_order_of_the_records_whatever_the_batches(run, play):
+    with torch.no_grad():
+        for parameter in run.transformer.parameters():
+            parameter.mul_(4)  # from a model that has learnt nothing to one that answers differently each time
+    records = play.records(30)
+    together = answer_records(run, play, records)
+    assert len({answer.media("melody")[0] for answer in together}) > 1  # they are told apart
+    run.recipe.evaluate.batch = 7
+    assert [answer.parts for answer in answer_records(run, play, records)] == [answer.parts for answer in together]
+    backwards = answer_records(run, play, records[::-1])
+    assert [answer.parts for answer in backwards] == [answer.parts for answer in together][::-1]
+
+
+def test_every_answer_holds_the_output_of_the_task(run, play):
+    assert all(answer.media("melody") for answer in answer_records(run, play, play.records(20)))
+
+
+def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, monkeypatch):
+    seen = {}
+
+    def judge(answers, records):
+        seen["records"] = records
+        return [index % 4 == 0 for index in range(len(answers))]
+
+    def ceiling(records, round_trip):
+        [first] = round_trip([records[0]["melody"]])
+        assert first == records[0]["melody"].data  # this codec loses nothing
+        return 0.75
+
+    task = replace(play, judge=judge, ceiling=ceiling, copies=True)
+    monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {"play": ("melody", task)})
+    lines: list[str] = []
+    report = evaluate(run, items=12, progress=lines.append)
+    assert report["play"].items() >= {"accuracy": 0.25, "n": 12, "ceiling": 0.75}.items()
+    assert 0 <= report["play"]["copied"] <= 1
+    assert seen["records"] == play.records(12)
+    assert lines == ["play: 0.250 of 12"]
+    samples = sorted(path.name for path in (run.folder / "samples").glob("*.txt"))
+    assert [name.split("-")[:2] for name in samples] == [["play", "0"], ["play", "1"]]
+
+
+def test_copies_are_spans_that_equal_a_training_item_code_by_code(run):
+    module = run.plugins.sources()["melody/tunes"][1]("train", {})
+    trained, held_out = module[3]["melody"].data, (0, 0, 0, 0, 0, 0)
+
+    def answer(*tunes):
+        return Answer((), tuple(Codes("melody", np.array([tune], dtype=np.int64)) for tune in tunes))
+
+    known: dict = {}
+    assert copy_rate(run, [answer(trained, held_out), answer(trained), answer()], known) == pytest.approx(2 / 3)
+    assert len(known["melody"]) == len({tuple(module[i]["melody"].data) for i in range(len(module))})
+    assert training_codes(run, "melody") == known["melody"]
+    assert copy_rate(run, [answer()], known) == 0.0
+
+
+def test_evaluation_does_not_depend_on_the_folder_it_is_called_from(run, monkeypatch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate(run, ["play"], items=4)["play"]["n"] == 4
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_template_of_a_task_is_filled_from_its_records(run, play):
+    """A task whose prompt is the whole answer: the prompt's tokens are what training would show before it."""
+    task = Task(
+        name="echo", template=Template(direction="echo", prompt="{notes}", response="{melody}"), records=play.records,
+        output="melody", judge=play.judge,
+    )  # fmt: skip
+    record = play.records(1)[0]
+    document = evaluation.to_document(record, evaluation.CompiledTemplate(task.template, "echo"), "plain", {})
+    prompt, whole = run.renderer.prompt(document), run.renderer.render(document).tokens
+    assert whole[: len(prompt)].tolist() == prompt.tolist()
+    assert whole[len(prompt)] == run.vocabulary.begin("melody")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, ">i4", np.uint16, np.int64])
+def test_copies_do_not_depend_on_the_integers_that_a_tokenizer_gives(run, dtype):
+    module = run.plugins.sources()["melody/tunes"][1]("train", {})
+    given = type(run.codecs.tokenizer("melody")).encode
+    run.codecs.tokenizer("melody").encode = lambda media: [
+        np.asfortranarray(codes).astype(dtype) for codes in given(None, media)
+    ]
+    spans = [Codes("melody", np.array([module[index]["melody"].data])) for index in (0, 5)]
+    assert copy_rate(run, [Answer((), tuple(spans))], {}) == 1.0
+
+
+def test_every_item_of_a_record_of_codes_is_looked_at(run, monkeypatch):
+    tunes = [[[1, 2, 3]], [[4, 4]], [[7, 0, 7, 0]]]
+    records = [{"melody": [Codes("melody", np.array(tune)) for tune in tunes], "notes": "any"}]
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: records)})
+    assert len(training_codes(run, "melody")) == 3
+    answers = [Answer((), (Codes("melody", np.array(tune, dtype=np.int32)),)) for tune in (*tunes, [[1, 2, 4]])]
+    assert copy_rate(run, answers, {}) == 0.75
+
+
+def test_a_training_record_that_cannot_be_read_does_not_end_the_evaluation(run, monkeypatch):
+    class Broken(list):
+        def __getitem__(self, index):
+            if index == 1:
+                raise DataError("a.png: is damaged")
+            return super().__getitem__(index)
+
+    records = Broken([{"melody": Codes("melody", np.array([[note]])), "notes": "any"} for note in range(3)])
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: records)})
+    assert len(training_codes(run, "melody")) == 2
+
+
+def one_task(run, monkeypatch, task):
+    monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {task.name: ("melody", task)})
+    lines: list[str] = []
+    return evaluate(run, items=6, progress=lines.append)[task.name], lines
+
+
+def test_items_that_cannot_be_asked_decoded_or_judged_are_wrong_and_named(run, play, monkeypatch):
+    """One of six each; the judge would have called all of them right."""
+    records = [*play.records(6)]
+    records[1] = {**records[1], "notes": "do " * 60}  # longer than the context of 96 bytes
+    codec = run.codecs.detokenizer("melody")
+    decode, decoded = codec.decode, []
+
+    def broken(codes):
+        decoded.append(codes)
+        if len(decoded) == 1:
+            raise ValueError("no such note")
+        return decode(codes)
+
+    codec.decode = broken
+
+    def judge(answers, records):
+        if any(record is kept for record in records):
+            raise DataError("too quiet")
+        return [True] * len(answers)
+
+    kept = records[5]
+    figures, lines = one_task(run, monkeypatch, replace(play, judge=judge, records=lambda _: records))
+    assert figures.items() >= {"accuracy": 0.5, "n": 6, "failed": 3}.items()
+    assert len(figures["failures"]) == 3
+    assert all(line.startswith("task `play` of plugin `melody`, item ") for line in figures["failures"])
+    assert "item 1: the prompt has " in figures["failures"][0] or "item 1: the prompt has " in figures["failures"][1]
+    assert any("the answer cannot be decoded: ValueError: no such note" in line for line in figures["failures"])
+    assert figures["failures"][-1].endswith("item 5: the judge cannot tell: too quiet")
+    assert lines[0] == "play: 0.500 of 6, 3 failed"
+    json.dumps({"tasks": figures}, allow_nan=False)
+    results_table({"play": figures})
+
+
+def test_an_evaluation_of_nothing_but_failures_has_a_figure(run, play, monkeypatch):
+    def decode(_):
+        raise DataError("no weights")
+
+    run.codecs.detokenizer("melody").decode = decode
+    figures, _ = one_task(run, monkeypatch, replace(play, ceiling=lambda records, through: len(through(records[:0]))))
+    assert figures.items() >= {"accuracy": 0.0, "n": 6, "failed": 6}.items()
+
+
+def test_a_ceiling_that_cannot_be_told_is_left_out_and_said(run, play, monkeypatch):
+    def ceiling(*_):
+        raise DataError("item 3 is gone")
+
+    figures, _ = one_task(run, monkeypatch, replace(play, ceiling=ceiling))
+    assert "ceiling" not in figures
+    assert figures["failures"] == ["task `play` of plugin `melody`, no `ceiling`: item 3 is gone"]
+
+
+def test_a_task_with_a_slash_in_its_name_has_samples(run, play, monkeypatch):
+    one_task(run, monkeypatch, replace(play, name="more/play"))
+    assert len(json.loads((run.folder / "samples" / "more" / "play.json").read_text())) == 2
+
+
+def test_weights_that_are_not_finite_are_told(run):
+    with torch.no_grad():
+        run.transformer.layers[0].attention.output.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="task `play`: the model's scores for the next token are not finite"):
+        evaluate(run, ["play"], items=2)

@@ -1,0 +1,161 @@
+"""`attend` against the definition of attention, whatever way it takes."""
+
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
+
+from mio.core.errors import DataError
+from mio.core.model.attention import attend
+from mio.core.model.documents import Documents
+from mio.core.model.flex import block_mask, document_mask
+
+
+def visible(rows, context, window):
+    """bool [B, L, L] from the definition, position by position."""
+    mask = torch.zeros(len(rows), context, context, dtype=torch.bool)
+    for row, lengths in enumerate(rows):
+        start = 0
+        for length in lengths:
+            for query in range(start, start + length):
+                first = max(start, query - window + 1) if window else start
+                mask[row, query, first : query + 1] = True
+            start += length
+    return mask
+
+
+def reference(q, k, v, mask):
+    groups = q.shape[2] // k.shape[2]
+    k, v = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
+    scores = torch.einsum("blhe,bshe->bhls", q, k) * q.shape[-1] ** -0.5
+    weights = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).nan_to_num(0.0)
+    return torch.einsum("bhls,bshe->blhe", weights, v)
+
+
+def qkv(batch, context, heads, kv_heads, *, width=8, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(batch, context, n, width) for n in (heads, kv_heads, kv_heads)]
+    return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+
+
+@st.composite
+def packings(draw):
+    context = draw(st.integers(4, 80))
+    rows = []
+    for _ in range(draw(st.integers(1, 3))):
+        row = []
+        for length in draw(st.lists(st.integers(1, 40), max_size=6)):
+            if sum(row) + length <= context:
+                row.append(length)
+        rows.append(row)
+    if not any(rows):
+        rows[0] = [1]
+    return rows, context
+
+
+@settings(max_examples=40, deadline=None)
+@given(packings(), st.sampled_from([(4, 4), (4, 2), (3, 1)]), st.sampled_from([0, 1, 5, 64]))
+def test_equals_the_definition(packing, heads, window):
+    rows, context = packing
+    inputs = qkv(len(rows), context, *heads)
+    out = attend(*inputs, Documents.from_lengths(rows, context), window)
+    expected = reference(*inputs, visible(rows, context, window))
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn_like(out)
+    for got, want in zip(
+        torch.autograd.grad((out * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("window", [0, 100])
+def test_long_documents_equal_the_definition(window):
+    rows, context = [[530, 70], [600]], 600
+    inputs = qkv(2, context, 2, 1)
+    out = attend(*inputs, Documents.from_lengths(rows, context), window)
+    torch.testing.assert_close(out, reference(*inputs, visible(rows, context, window)))
+
+
+def test_without_documents_a_row_is_one_document():
+    inputs = qkv(2, 20, 4, 2)
+    torch.testing.assert_close(attend(*inputs, None), reference(*inputs, visible([[20], [20]], 20, 0)))
+
+
+def test_padding_is_zero_and_gets_no_gradient():
+    inputs = qkv(2, 10, 2, 2)
+    out = attend(*inputs, Documents.from_lengths([[3, 4], [10]], 10))
+    assert out[0, 7:].count_nonzero() == 0
+    out.sum().backward()
+    assert all(x.grad[0, 7:].count_nonzero() == 0 for x in inputs)
+
+
+def test_bfloat16_is_close():
+    rows, context = [[60, 50, 18], [128]], 128
+    inputs = qkv(2, context, 4, 2, width=32, dtype=torch.bfloat16)
+    expected = reference(*(x.double() for x in inputs), visible(rows, context, 0))
+    out = attend(*inputs, Documents.from_lengths(rows, context))
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), expected, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_mask_of_the_block_kernel(window):
+    rows, context = [[5, 7, 1], [9, 3], [16]], 16
+    ids = Documents.from_lengths(rows, context).ids
+    mask = create_mask(document_mask(ids, window), 3, None, context, context, device="cpu")
+    assert torch.equal(mask[:, 0], visible(rows, context, window))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize("window", [0, 40])
+def test_block_kernel_equals_buckets(window):
+    rows, context = [[100, 28, 100], [200, 50]], 256
+    documents = Documents.from_lengths(rows, context)
+    q, k, v = (x.detach() for x in qkv(2, context, 4, 2, width=16, dtype=torch.float32))
+    block_mask = create_block_mask(document_mask(documents.ids, window), 2, None, context, context, device="cpu")
+    swapped = (x.transpose(1, 2) for x in (q, k, v))
+    out = flex_attention(*swapped, block_mask=block_mask, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(out, attend(q, k, v, documents, window), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 1, 64, 128, 129, 257])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1] * 300],
+        [[128, 128, 44], [127, 1, 128]],
+        [[200, 60], [300], [5]],
+        [[3, 290], [], [100, 100, 100]],
+    ],
+)
+def test_block_mask_is_the_one_that_torch_makes(rows, window):
+    documents = Documents.from_lengths(rows, 300)
+    got = block_mask(documents, window)
+    want = create_block_mask(document_mask(documents.ids, window), len(rows), None, 300, 300, device="cpu")
+    assert got.seq_lengths == want.seq_lengths
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        mine, theirs = (getattr(mask, f"{kind}_num_blocks") for mask in (got, want))
+        assert torch.equal(mine, theirs), kind
+        mine, theirs, count = (*(getattr(mask, f"{kind}_indices") for mask in (got, want)), theirs)
+        chosen = torch.arange(mine.shape[-1]) < count[..., None]
+        assert torch.equal(mine[chosen], theirs[chosen]), kind
+
+
+def test_documents_survive_pickling_and_moving():
+    documents = Documents.from_lengths([[3, 2]], 8)
+    inputs = qkv(1, 8, 2, 2)
+    out = attend(*inputs, documents)
+    assert torch.equal(attend(*inputs, pickle.loads(pickle.dumps(documents))), out)
+    assert torch.equal(attend(*inputs, documents.to("cpu")), out)
+    assert documents.ids.tolist() == [[0, 0, 0, 1, 1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("rows", [[[3, 6]], [[3, 0]], [[], []]])
+def test_lengths_that_do_not_fit_are_refused(rows):
+    with pytest.raises(DataError):
+        Documents.from_lengths(rows, 8)

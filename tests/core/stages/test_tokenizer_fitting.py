@@ -1,0 +1,90 @@
+"""What trainable tokenizers learn from, and what is said where that is nothing."""
+
+import base64
+import json
+
+import pytest
+
+from mio.core.contract.values import DataModule, Modality, Template
+from mio.core.data.readers import spill
+from mio.core.errors import DataError
+from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig, SourceConfig
+from mio.core.recipe.schema import Recipe
+from mio.core.stages.tokenizer_fitting import fitting_items
+from mio.core.tokens.codecs import Codecs
+
+
+class Plugins:
+    """Sketches are files of JSON; how many of them were files at once is counted."""
+
+    def __init__(self):
+        self.files = []
+
+    def modalities(self):
+        sketch = Modality(name="sketch", codebooks=(8,), begin="<sk>", end="</sk>")
+        return [("made", Modality(name="text", text=True)), ("made", sketch)]
+
+    def sources(self):
+        return {}
+
+    def filters(self):
+        return {}
+
+    def templates(self):
+        return {"pairs": ("made", (Template(direction="read", prompt="{sketch}", response="{word}"),))}
+
+    def datamodule(self, modality):
+        return DataModule(read=self.read, suffixes=(".skt",)) if modality == "sketch" else None
+
+    def read(self, path):
+        self.files.append(len([found for found in path.parent.iterdir() if found.suffix == ".skt"]))
+        return json.loads(path.read_bytes())
+
+
+def items(folder, rows, names, **source):
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = SourceConfig(dataset="jsonl", options={"path": str(folder / "data.jsonl")}, **source)
+    data = DataConfig(groups={"g": GroupConfig(sources={"s": config})})
+    plugins = Plugins()
+    recipe = Recipe(name="made", data=data, mixture=MixtureConfig(ratios={"g": 1}))
+    return fitting_items(recipe, plugins, Codecs(plugins), names), plugins
+
+
+def held(value):
+    return {"bytes": base64.b64encode(json.dumps(value).encode()).decode()}
+
+
+def test_media_are_read_one_at_a_time_and_broken_ones_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(spill.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(spill, "_folders", {})
+    rows = [{"sketch": held([i]), "word": f"w{i}"} for i in range(20)]
+    rows += [{"sketch": {"bytes": "abcd"}, "word": "broken"}, {"word": "none"}, {"sketch": held([3]), "word": "again"}]
+    found, plugins = items(tmp_path, rows, ["text", "sketch"], templates="pairs")
+    assert [media.data for media in found["sketch"]] == [[i] for i in range(20)]
+    assert found["text"][:2] == ["w0", "w1"]
+    assert max(plugins.files) <= 2  # the last record's goes when the next one's is there
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"word": "a"}] * 3, r"g/s: 3 records or media .*data\.jsonl:1: template `pairs/read` needs field `sketch`"),
+        ([{"sketch": [], "word": "a"}], "template `pairs/read`: field `sketch` is empty"),
+        ([{"sketch": held([1]), "word": float("nan")}], r"data\.jsonl:1: `word` is NaN"),
+        (
+            [{"sketch": {"bytes": "abcd"}, "word": "a"}],
+            r"data\.jsonl:1: media given as bytes: cannot be read as sketch",
+        ),
+        ([{"sketch": {"bytes": 3}, "word": "a"}], "`bytes` must be bytes"),
+    ],
+)
+def test_the_reason_surfaces_where_nothing_is_left(tmp_path, rows, words):
+    with pytest.raises(DataError, match=f"the tokenizer of `sketch` has to be trained.*{words}") as caught:
+        items(tmp_path, rows, ["sketch"], templates="pairs")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_without_such_media_says_so(tmp_path):
+    rows = [{"parts": ["a"]}]
+    with pytest.raises(DataError, match="no `sketch` that can be read; add a source of it, or leave its plugin out"):
+        items(tmp_path, rows, ["sketch"])

@@ -1,0 +1,140 @@
+"""Optimizer: groups by rule, the schedule's closed form, and several optimizers behind one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from mio.core.errors import RecipeError
+from mio.core.recipe.schema import OptimizerConfig, RuleConfig
+from mio.core.training.gradients import RowMask
+from mio.core.training.optimizer import Together, build_optimizer, learning_rate, plan_parameters, row_masks
+
+
+@dataclass
+class Block:
+    name: str
+    start: int
+    size: int
+
+
+class FakeVocabulary:
+    """The part of a vocabulary that rules look at."""
+
+    blocks = (Block("text", 0, 4), Block("shape/codebook0", 4, 4))
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(8, 6)
+        self.layer = nn.Linear(6, 6)
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.layer(self.embedding(ids))).pow(2).sum()
+
+
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: p.shape for name, p in model.named_parameters()}
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, masks: Sequence[RowMask] = ()) -> None:
+    for step in range(steps):
+        optimizer.zero_grad()
+        (model(torch.tensor([step % 8, 5])) + model(torch.tensor([2, 7])).sin()).backward()
+        for mask in masks:
+            mask.apply()
+        optimizer.step()
+
+
+def test_only_matrices_inside_layers_decay_or_go_to_muon() -> None:
+    plans = {p.name: p for p in plan_parameters(shapes(Model()), OptimizerConfig(kind="muon"), FakeVocabulary())}
+    assert {name for name, p in plans.items() if p.muon} == {"layer.weight"}
+    assert {name for name, p in plans.items() if p.weight_decay} == {"layer.weight"}
+
+
+def test_first_matching_rule_wins() -> None:
+    rules = [RuleConfig(pattern="layer.bias", lr_scale=2.0), RuleConfig(pattern="layer.*", trainable=False)]
+    plans = {p.name: p for p in plan_parameters(shapes(Model()), OptimizerConfig(rules=rules), FakeVocabulary())}
+    assert plans["layer.bias"].trainable
+    assert plans["layer.bias"].lr_scale == 2.0
+    assert not plans["layer.weight"].trainable
+
+
+def test_every_rule_that_matches_nothing_is_reported() -> None:
+    rules = [RuleConfig(pattern="layr.*"), RuleConfig(pattern="embedding.weight", rows=["colour/*"])]
+    with pytest.raises(RecipeError) as error:
+        plan_parameters(shapes(Model()), OptimizerConfig(rules=rules), FakeVocabulary())
+    assert len(error.value.problems) == 2
+    assert "layr.*" in str(error.value)
+    assert "colour/*" in str(error.value)
+
+
+def test_rules_that_freeze_everything_are_an_error() -> None:
+    with pytest.raises(RecipeError, match="nothing to train"):
+        build_optimizer(Model(), OptimizerConfig(rules=[RuleConfig(pattern="*", trainable=False)]), FakeVocabulary())
+
+
+def test_rows_rule_moves_those_rows_and_no_others() -> None:
+    model = Model()
+    before = model.embedding.weight.detach().clone()
+    rules = [RuleConfig(pattern="embedding.weight", rows=["shape/*"])]
+    config = OptimizerConfig(lr=0.1, rules=rules)
+    masks = row_masks(model, config, FakeVocabulary())
+    train(model, build_optimizer(model, config, FakeVocabulary()), 8, masks)
+    assert torch.equal(model.embedding.weight[:4], before[:4])
+    assert not torch.equal(model.embedding.weight[5], before[5])
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (9, 1.0), (10, 1.0), (55, 0.55), (100, 0.1)])
+def test_schedule_closed_form(step: int, expected: float) -> None:
+    config = OptimizerConfig(warmup=0.1, final=0.1)
+    assert math.isclose(learning_rate(step, 100, config), expected, abs_tol=1e-12)
+
+
+def test_together_equals_its_members_alone() -> None:
+    torch.manual_seed(0)
+    one, two = Model(), Model()
+    config = OptimizerConfig(kind="muon", lr=0.01, muon_lr=0.02)
+    together = build_optimizer(one, config, FakeVocabulary())
+    assert isinstance(together, Together)
+    decay, rest = [two.layer.weight], [p for n, p in two.named_parameters() if n != "layer.weight"]
+    alone = [
+        torch.optim.Muon(decay, lr=0.02, momentum=0.95, weight_decay=0.1),
+        torch.optim.AdamW(rest, lr=0.01, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+    train(one, together, 5)
+    for step in range(5):
+        for optimizer in alone:
+            optimizer.zero_grad()
+        (two(torch.tensor([step % 8, 5])) + two(torch.tensor([2, 7])).sin()).backward()
+        for optimizer in alone:
+            optimizer.step()
+    for (name, left), right in zip(one.named_parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(left, right, msg=name, rtol=0, atol=1e-6)
+
+
+def test_together_continues_exactly_from_its_state_dict() -> None:
+    config = OptimizerConfig(kind="muon", lr=0.01)
+    straight, first = Model(), Model()
+    optimizer = build_optimizer(straight, config, FakeVocabulary())
+    train(straight, optimizer, 3)
+    first_optimizer = build_optimizer(first, config, FakeVocabulary())
+    train(first, first_optimizer, 3)
+    state, weights = copy.deepcopy(first_optimizer.state_dict()), copy.deepcopy(first.state_dict())
+    second = Model()
+    second.load_state_dict(weights)
+    second_optimizer = build_optimizer(second, config, FakeVocabulary())
+    second_optimizer.load_state_dict(state)
+    train(straight, optimizer, 3)
+    train(second, second_optimizer, 3)
+    for left, right in zip(straight.parameters(), second.parameters(), strict=True):
+        assert torch.equal(left, right)
