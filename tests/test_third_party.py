@@ -18,7 +18,9 @@ from conftest import MELODY, ROOT, call
 from rich.console import Console
 
 from mio.core.contract.plugins import PluginManager
+from mio.core.generation.engine import generate_tokens
 from mio.core.generation.evaluation import answer_records
+from mio.core.generation.grammar import Grammar, need_of
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import TrainConfig
 from mio.core.runs.run import Run
@@ -233,9 +235,12 @@ def test_without_the_package_its_block_stays_and_is_never_sampled(grown):
     assert run.summary["vocabulary"]["rows"] == {"kept": vocabulary.size, "new": 0, "absent": 10}
 
     task = run.plugins.tasks()["caption"][1]
-    run.renderer.prompt(to_document(task.records(1)[0], CompiledTemplate(task.template, "caption"), "plain", {}))
-    answer_records(run, task, task.records(10))
-    assert not run.grammar.table(torch.device("cpu"))[:, ids].any()
+    template, grammar = CompiledTemplate(task.template, "caption"), Grammar.of(run)
+    prompts = [run.renderer.prompt(to_document(record, template, "plain", {})) for record in task.records(10)]
+    generate_tokens(run.transformer, grammar, prompts, task.decoding, need_of("", run.codecs.modalities, False), 0)
+    table = grammar.table(torch.device("cpu"))
+    assert table.any()
+    assert not table[:, ids].any()
 
     plugins = PluginManager.discover().enable({**run.recipe.plugins, "melody": {}})
     again = Vocabulary.build(run.codecs.text, plugins.modalities(), base=vocabulary)

@@ -14,6 +14,7 @@ from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.generation import engine
 from mio.core.generation.generate import generate
+from mio.core.generation.grammar import Grammar
 from mio.core.runs.run import Run
 
 
@@ -73,9 +74,11 @@ def test_a_prompt_beyond_the_trained_context_is_refused_unless_it_is_asked_for(r
 
 
 def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
+    stop = Grammar.of(run).stop
+
     def talkative(_, allowed, *__):  # stops only when nothing else is allowed
         allowed = allowed.clone()
-        allowed[:, run.grammar.stop] &= allowed.sum(dim=-1) == 1
+        allowed[:, stop] &= allowed.sum(dim=-1) == 1
         return allowed.int().argmax(dim=-1)
 
     monkeypatch.setattr(engine, "sample", talkative)
