@@ -101,21 +101,21 @@ def step_batch(seed: int, packing: bool) -> Any:
     return batches(alone, max(n for (n,) in alone), len(alone), SHAPE["vocabulary"], seed)[0]
 
 
-def densely_masked(q: Any, k: Any, v: Any, documents: Any, window: int = 0) -> Any:
+def densely_masked(q: Any, k: Any, v: Any, packed: Any, window: int = 0) -> Any:
     """`mio.core.model.attention.attend` by one product over whole rows; a mask hides the other documents."""
     import torch
     import torch.nn.functional as F
 
     def mask() -> Any:
-        ids = documents.ids
+        ids = packed.ids
         same = (ids[:, :, None] == ids[:, None, :]).tril()
         # a padding position sees itself, as a row without anything visible has no softmax
         return (same | torch.eye(ids.shape[1], dtype=torch.bool))[:, None]
 
     assert not window
-    alone = all(len(row) == 1 for row in documents.lengths)
+    alone = packed.starts.shape[1] == len(packed.ids)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    hidden = {"is_causal": True} if alone else {"attn_mask": documents.derive("dense", mask)}
+    hidden = {"is_causal": True} if alone else {"attn_mask": packed.derive("dense", mask)}
     return F.scaled_dot_product_attention(q, k, v, **hidden, enable_gqa=True).transpose(1, 2)
 
 

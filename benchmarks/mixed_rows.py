@@ -81,7 +81,7 @@ def batches(lengths: list[list[int]], context: int, micro_rows: int, vocabulary:
             ]
             for row in lengths[start : start + micro_rows]
         ]
-        batch = assemble(rows, context, pad=0)
+        batch = assemble(rows, context, pad=0, windows=[0])
         batch.digests = [0] * len(rows)
         step.append(batch)
     step[-1].changes = Changes()

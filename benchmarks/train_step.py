@@ -78,6 +78,7 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
     import torch
 
     from mio.core.data.batch import Batch
+    from mio.core.data.document_mask import DocumentMask
     from mio.core.training.heap import keep_freed_memory
 
     start_of_growth()
@@ -91,6 +92,7 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
         weights=torch.ones(ROWS, LENGTH),
         positions=torch.arange(LENGTH).repeat(ROWS, 1),
         leaf=torch.zeros(ROWS, LENGTH, dtype=torch.int64),
+        mask=DocumentMask.from_lengths([[LENGTH]] * ROWS, LENGTH),
         lengths=[[LENGTH]] * ROWS,
         weight=float(ROWS * LENGTH),
     )

@@ -61,8 +61,10 @@ def batches_of(spec: dict[str, Any]) -> list[Any]:
     import torch
 
     from mio.core.data.batch import Batch
+    from mio.core.data.document_mask import DocumentMask
 
-    return [Batch(**made) for made in torch.load(spec["batches"], weights_only=True)]
+    stored = torch.load(spec["batches"], weights_only=True)
+    return [Batch(**made, mask=DocumentMask.from_lengths(made["lengths"], CONTEXT)) for made in stored]
 
 
 def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
@@ -160,6 +162,7 @@ def loss_difference(spec: dict[str, Any]) -> float:
     import torch
 
     from mio.core.data.batch import Batch
+    from mio.core.data.document_mask import DocumentMask
 
     module = made_module({**SHAPE, "vocabulary": spec["vocabulary"]})
     batch = batches_of(spec)[0]
@@ -178,6 +181,7 @@ def loss_difference(spec: dict[str, Any]) -> float:
                     weights=torch.ones(1, length),
                     positions=torch.arange(length)[None],
                     leaf=batch.leaf[place],
+                    mask=DocumentMask.from_lengths([[length]], length),
                     lengths=[[length]],
                     weight=float(length),
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mio.core.contract.values import Codes, Media, Modality, Template
+from mio.core.contract.values import Codes, DataModule, Media, Modality, Template
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.data_schema import (
     DataConfig,
@@ -70,7 +70,7 @@ class Plugins:
         return {"letters": ("text", both)}
 
     def datamodule(self, modality):  # noqa: ARG002
-        return None
+        return DataModule()
 
     def filters(self):
         return {"longest": ("text", lambda record, options: "too long" if len(record["word"]) > options["at"] else "")}

@@ -5,29 +5,20 @@ Shapes: B rows, L positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mio.core.data.document_mask import DocumentMask
 from mio.core.data.plan import Changes
-
-
-class RenderedDocument(Protocol):
-    """A document as numbers."""
-
-    @property
-    def tokens(self) -> npt.NDArray[np.int32]:
-        """Token ids, `[n]`."""
-
-    @property
-    def weights(self) -> npt.NDArray[np.float32]:
-        """Loss weight of each token as a target, `[n]`."""
+from mio.core.tokens.rendering import Rendered
 
 
 @dataclass
@@ -44,6 +35,8 @@ class Batch:
     """Position inside the document, int64 `[B, L]`."""
     leaf: Tensor
     """Index of the stream that the position is from, int64 `[B, L]`; -1 for padding."""
+    mask: DocumentMask
+    """Which positions may see each other."""
     lengths: list[list[int]]
     """Positions of each document, row by row."""
     weight: float
@@ -64,18 +57,37 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its tensors on `device`."""
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in _TENSORS})
+        return self._change(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch with its tensors in page-locked memory."""
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
+        return self._change(Tensor.pin_memory)
+
+    def _change(self, function: Callable[[Tensor], Any]) -> Batch:
+        """The batch with the results of `function` in place of its tensors, those of 8 bytes an element first."""
+        names = ("tokens", "targets", "positions", "leaf", "weights")
+        changed = {name: function(getattr(self, name)) for name in names}
+        return replace(self, **changed, mask=self.mask.change(function))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As one tensor: each that a worker process hands over costs as much as several hundred thousand bytes."""
+        tensors: list[Tensor] = []
+        rest = self._change(tensors.append)
+        flat = torch.cat([tensor.reshape(-1).view(torch.uint8) for tensor in tensors])
+        return _from_one_tensor, (vars(rest), flat, [(tensor.dtype, tensor.shape) for tensor in tensors])
 
 
-_TENSORS = ("tokens", "targets", "weights", "positions", "leaf")
+def _from_one_tensor(rest: dict[str, Any], flat: Tensor, kinds: list[tuple[torch.dtype, torch.Size]]) -> Batch:
+    pieces = flat.split([dtype.itemsize * math.prod(shape) for dtype, shape in kinds])
+    tensors = (piece.view(dtype).view(shape) for piece, (dtype, shape) in zip(pieces, kinds, strict=True))
+    return Batch(**rest)._change(lambda _: next(tensors))
 
 
-def assemble(rows: Sequence[Sequence[tuple[int, RenderedDocument]]], context: int, pad: int) -> Batch:
-    """Packs rows of (stream index, document) into a batch of `context` positions; `pad` fills what is left."""
+def assemble(
+    rows: Sequence[Sequence[tuple[int, Rendered]]], context: int, pad: int, windows: Sequence[int] = ()
+) -> Batch:
+    """Packs rows of (stream index, document) into a batch of `context` positions; `pad` fills what is left. `windows`
+    are those of attention, where it runs on CUDA."""
     lengths = [[len(document.tokens) - 1 for _, document in row] for row in rows]
     flat = list(chain.from_iterable(rows))
     sizes = np.fromiter(chain.from_iterable(lengths), dtype=np.int64, count=len(flat))
@@ -94,4 +106,5 @@ def assemble(rows: Sequence[Sequence[tuple[int, RenderedDocument]]], context: in
         for index, (start, stop) in enumerate(pairwise(borders)):
             grid[index, : stop - start] = values[start:stop]
         tensors[name] = torch.from_numpy(grid)
-    return Batch(lengths=lengths, weight=float(tensors["weights"].double().sum()), **tensors)
+    mask = DocumentMask.from_lengths(lengths, context, windows)
+    return Batch(mask=mask, lengths=lengths, weight=float(tensors["weights"].double().sum()), **tensors)

@@ -5,32 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mio.core.data.batch import Batch, RenderedDocument, assemble
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.data.batch import Batch, assemble
 from mio.core.data.journal import JournalEntry, planned, row_digest
 from mio.core.data.ledger import group_shares, ledger
 from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Changes, Plan
 from mio.core.data.preflight import preflight
-from mio.core.data.sources import SourcePlugins, Tokens, build_streams
-from mio.core.data.streams import DocumentRenderer
+from mio.core.data.shards.store import TokenStore
+from mio.core.data.sources import build_streams
+from mio.core.data.streams import RecordStream
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
+from mio.core.tokens.rendering import Renderer
 
 __all__ = ["Batch", "MioDataModule", "StepBatches"]
-
-
-class Documents(Protocol):
-    """What building rows asks of a stream."""
-
-    def document(self, n: int) -> RenderedDocument:
-        """The n-th document, at most one row long."""
 
 
 def as_raised(error: UserError) -> UserError:
@@ -53,12 +49,13 @@ class StepBatches(IterableDataset[Batch]):
         self,
         *,
         plan: Callable[[], Plan],
-        streams: Sequence[Documents],
+        streams: Sequence[RecordStream],
         shape: StepShape,
         steps: int,
         pad: int,
         rank: int = 0,
         cursor: dict[str, Any] | None = None,
+        windows: Sequence[int] = (),
     ) -> None:
         self._plan = plan
         self._streams = streams
@@ -67,6 +64,7 @@ class StepBatches(IterableDataset[Batch]):
         self._pad = pad
         self._rank = rank
         self._cursor = cursor
+        self._windows = windows
 
     def __len__(self) -> int:
         """Micro batches of the whole run, those before the cursor included: Lightning counts from the run's beginning.
@@ -98,6 +96,7 @@ class StepBatches(IterableDataset[Batch]):
                         ],
                         plan.packing.context,
                         self._pad,
+                        self._windows,
                     )
                     batch.documents = [[(entry.leaf, entry.n) for entry in row] for _, row in chosen]
                     batch.digests = [row_digest(index, row) for index, row in chosen]
@@ -125,15 +124,17 @@ class MioDataModule(LightningDataModule):
     def __init__(
         self,
         recipe: Recipe,
-        plugins: SourcePlugins,
-        renderer: DocumentRenderer,
+        plugins: EnabledPlugins,
+        renderer: Renderer,
         pad: int = 0,
-        tokens: Tokens | None = None,
+        tokens: TokenStore | None = None,
         devices: int | None = None,
     ) -> None:
         super().__init__()
         self._recipe = recipe
         self._pad = pad
+        self.windows: Sequence[int] = ()
+        """Windows of attention (see `DocumentMask.from_lengths`), where it runs on CUDA."""
         self.leaves: list[Leaf]
         self.leaves, self._streams, self._sources = build_streams(recipe, plugins, renderer, tokens)
         devices = devices or recipe.runtime.devices * recipe.runtime.nodes
@@ -176,6 +177,7 @@ class MioDataModule(LightningDataModule):
             pad=self._pad,
             rank=rank,
             cursor=self._cursor(),
+            windows=self.windows,
         )
         return DataLoader(
             batches,

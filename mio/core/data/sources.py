@@ -4,56 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from mio.core.contract.values import DataModule, Filter, Modality, Record, Source, SourceFactory, Template
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.values import DataModule, Filter, Record, Source, SourceFactory, Template
 from mio.core.data.mixture import Leaf, leaves, read_sources
 from mio.core.data.order import derive_seed
 from mio.core.data.readers import READERS, at_hand, open_reader
 from mio.core.data.readers.records import Kinds
+from mio.core.data.readers.tables import Stream
 from mio.core.data.shards.reader import dropped
-from mio.core.data.streams import DocumentRenderer, Memory, RecordStream
+from mio.core.data.shards.store import TokenStore
+from mio.core.data.streams import Memory, RecordStream
 from mio.core.errors import DataError, PluginError, RecipeError, UserError
 from mio.core.recipe.data_checks import check_source
 from mio.core.recipe.data_schema import SourceConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.documents import Document
+from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.templates import CompiledTemplate, to_document
 
 _SCATTER = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
-
-
-class SourcePlugins(Protocol):
-    """What data needs of the enabled plugins; every value comes with its owner."""
-
-    def modalities(self) -> list[tuple[str, Modality]]: ...
-    def sources(self) -> dict[str, tuple[str, SourceFactory]]: ...
-    def templates(self) -> dict[str, tuple[str, tuple[Template, ...]]]: ...
-    def filters(self) -> dict[str, tuple[str, Filter]]: ...
-    def datamodule(self, modality: str) -> DataModule | None: ...
-
-
-class Tokens(Protocol):
-    """Where shards are found (see `mio.core.data.shards.store.TokenStore`)."""
-
-    opened: dict[str, Source]
-
-    def find(self, label: str, config: SourceConfig, raw: Source | None) -> Source | None: ...
-    def fingerprint(self, label: str, records: Source) -> str: ...
-
-
-@runtime_checkable
-class StreamedSource(Protocol):
-    """Records that can only be read in their order, of a number that nobody knows: `mio tokenize` reads them."""
-
-    streamed: bool
-
-    def __iter__(self) -> Iterator[Callable[[], Record]]:
-        """Calls that read one record each."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +51,7 @@ class OpenSource:
 
 
 def open_sources(
-    recipe: Recipe, plugins: SourcePlugins, tokens: Tokens | None = None, streamed: bool = False
+    recipe: Recipe, plugins: EnabledPlugins, tokens: TokenStore | None = None, streamed: bool = False
 ) -> list[OpenSource]:
     """Every source that the recipe's mixture reads, in its order, from shards where `tokens` has them.
 
@@ -118,7 +93,7 @@ def open_sources(
     if problems:
         raise RecipeError(problems)
     for one in opened:
-        if isinstance(one.records, StreamedSource):
+        if isinstance(one.records, Stream):
             if not streamed:
                 raise DataError(f"{one.label}: is a stream, which only `mio tokenize` reads; give it before training")
         elif not len(one.records):
@@ -142,14 +117,13 @@ def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]]
         raise
 
 
-def known_kinds(plugins: SourcePlugins) -> Kinds:
+def known_kinds(plugins: EnabledPlugins) -> Kinds:
     """What readers know of the modalities of the enabled plugins."""
     modalities = {declared.name: declared for _, declared in plugins.modalities()}
 
     @cache
     def modules() -> dict[str, DataModule]:
-        found = {name: plugins.datamodule(name) for name, declared in modalities.items() if not declared.text}
-        return {name: module for name, module in found.items() if module is not None}
+        return {name: plugins.datamodule(name) for name, declared in modalities.items() if not declared.text}
 
     return Kinds(
         modalities,
@@ -158,7 +132,7 @@ def known_kinds(plugins: SourcePlugins) -> Kinds:
     )
 
 
-def template_sets(recipe: Recipe, plugins: SourcePlugins) -> dict[str, tuple[Template, ...]]:
+def template_sets(recipe: Recipe, plugins: EnabledPlugins) -> dict[str, tuple[Template, ...]]:
     """Template sets by name: those of the plugins, with the recipe's own in their place where it has one."""
     sets = {name: templates for name, (_, templates) in plugins.templates().items()}
     for name, own in recipe.data.templates.items():
@@ -167,7 +141,7 @@ def template_sets(recipe: Recipe, plugins: SourcePlugins) -> dict[str, tuple[Tem
 
 
 def build_streams(
-    recipe: Recipe, plugins: SourcePlugins, renderer: DocumentRenderer, tokens: Tokens | None = None
+    recipe: Recipe, plugins: EnabledPlugins, renderer: Renderer, tokens: TokenStore | None = None
 ) -> tuple[list[Leaf], list[RecordStream], list[OpenSource]]:
     """The leaves of the recipe's mixture, the stream of each, and the sources behind them.
 
@@ -229,7 +203,7 @@ def _documents(
     return document
 
 
-def dropping(config: SourceConfig, plugins: SourcePlugins) -> Callable[[Record], str]:
+def dropping(config: SourceConfig, plugins: EnabledPlugins) -> Callable[[Record], str]:
     """The filters of a source as one function: a reason to leave a record out, or the empty string.
 
     Raises `RecipeError` for options that a filter refuses.

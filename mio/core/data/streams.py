@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from mio.core.data.partial import notes_of
 from mio.core.data.reasons import reason_of
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.tokens.documents import Document
+from mio.core.tokens.rendering import Rendered, Renderer
 
 BROKEN = "broken"
 """Reason of a record that cannot be read or rendered."""
@@ -26,30 +26,6 @@ CUT_AWAY = "nothing to learn within the context"
 """Reason of a document that is too long, and whose beginning within the context has no weight in the loss."""
 
 _UNKNOWN = 0
-
-
-class Rendered(Protocol):
-    """A document as numbers (see `mio.core.tokens.rendering.Rendered`)."""
-
-    @property
-    def tokens(self) -> npt.NDArray[np.int32]: ...
-
-    @property
-    def weights(self) -> npt.NDArray[np.float32]: ...
-
-    def truncate(self, size: int) -> Rendered: ...
-
-
-class DocumentRenderer(Protocol):
-    """Document to tokens (see `mio.core.tokens.rendering.Renderer`)."""
-
-    def render(self, document: Document) -> Rendered: ...
-
-    def learns(self, document: Document) -> bool:
-        """Whether anything of a document has a weight in the loss."""
-
-    def measure(self, document: Document) -> int | None:
-        """Tokens that `render` gives; None where finding out takes as long."""
 
 
 class Memory:
@@ -98,7 +74,7 @@ class RecordStream:
         name: str,
         source: Source,
         document: Callable[[Record, int], Document],
-        renderer: DocumentRenderer,
+        renderer: Renderer,
         drop: Callable[[Record], str],
         seed: int,
         context: int,

@@ -12,63 +12,36 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mio.core.model.documents import Documents
-
-_BLOCK = 128
-"""FlexAttention's block of positions."""
+from mio.core.data.document_mask import BLOCK, DocumentMask, visible_blocks
 
 
-def attend_flex(q: Tensor, k: Tensor, v: Tensor, documents: Documents, window: int) -> Tensor:
+def attend_flex(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int) -> Tensor:
     """`attend` on CUDA."""
     from torch.nn.attention.flex_attention import flex_attention
 
     # inside of a compiled block it is a part of that block's graph
     flex = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
-    mask = shared_mask(documents, window)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    out: Tensor = flex(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])  # type: ignore[assignment]
+    out: Tensor = flex(q, k, v, block_mask=shared_mask(mask, window), enable_gqa=q.shape[1] != k.shape[1])  # type: ignore[assignment]
     return out.transpose(1, 2)
 
 
-def shared_mask(documents: Documents, window: int) -> Any:
-    """The `BlockMask` of these documents, made once for all layers."""
-    return documents.derive(("block_mask", window), lambda: block_mask(documents, window))
+def shared_mask(mask: DocumentMask, window: int) -> Any:
+    """The `BlockMask` of a window, made once for all layers."""
+    return mask.derive(("block_mask", window), lambda: block_mask(mask, window))
 
 
-def block_mask(documents: Documents, window: int) -> Any:
-    """FlexAttention's `BlockMask`: which blocks of keys a block of queries sees in part, and which in full.
-
-    Documents lie in order, so the first and last positions of two blocks say whether any pair of theirs may see each
-    other, and whether every pair does. Nothing of the size of L x L exists, as in torch's `create_block_mask`, and
-    nothing waits for the device.
-    """
+def block_mask(mask: DocumentMask, window: int) -> Any:
+    """FlexAttention's `BlockMask`. Nothing waits for the device."""
     from torch.nn.attention.flex_attention import BlockMask
 
-    ids = documents.ids
-    B, L = ids.shape
-    blocks = -(-L // _BLOCK)
-    by_block = F.pad(ids, (0, blocks * _BLOCK - L), value=-1).view(B, blocks, _BLOCK)
-    first, last, end = by_block[..., 0], by_block.amax(-1), by_block[..., -1]  # `end` is -1 if any is padding
-    query = torch.arange(blocks, device=ids.device)[:, None]
-    key = query.T
-    some = (key <= query) & (last[:, None, :] >= first[:, :, None]) & (first[:, :, None] >= 0)
-    full = (key < query) & (first[:, None, :] == end[:, :, None]) & (end[:, :, None] >= 0)
-    if window:
-        some &= (query - key - 1) * _BLOCK + 1 < window  # the nearest pair
-        full &= (query - key + 1) * _BLOCK - 1 < window  # the farthest
-    full &= some
-    return BlockMask.from_kv_blocks(
-        *_ordered(some & ~full), *_ordered(full), _BLOCK, document_mask(ids, window), seq_lengths=(L, L)
-    )
-
-
-def _ordered(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """int32 [B, 1, Q] and [B, 1, Q, K]: how many blocks of keys are chosen for each of queries; all, these first."""
-    numbers = chosen[:, None].to(torch.int32)
-    return numbers.sum(-1, dtype=torch.int32), numbers.argsort(dim=-1, descending=True, stable=True).to(torch.int32)
+    counts, indices = mask.blocks.get(window) or visible_blocks(mask.ids, window)
+    of_keys, of_keys_full, of_queries, of_queries_full = zip(counts, indices, strict=True)
+    L = mask.ids.shape[1]
+    visible = document_mask(mask.ids, window)
+    return BlockMask((L, L), *of_keys, *of_keys_full, *of_queries, *of_queries_full, (BLOCK, BLOCK), visible)
 
 
 def document_mask(ids: Tensor, window: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:

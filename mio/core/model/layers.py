@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.data.document_mask import DocumentMask
 from mio.core.model.attention import attend
 from mio.core.model.cache import CacheStep
-from mio.core.model.documents import Documents
 from mio.core.model.experts import SparseExperts, SwiGLU
 from mio.core.model.rope import rotate
 
@@ -28,7 +28,7 @@ class Shared:
 
     cos: Tensor
     sin: Tensor
-    documents: Documents | None
+    mask: DocumentMask | None
     cache: CacheStep | None
 
 
@@ -103,7 +103,7 @@ class Attention(nn.Module):
         if shared.cache is not None:
             out = shared.cache.attend(self.layer, self.window, q, k, v)
         else:
-            out = attend(q, k, v, shared.documents, self.window)
+            out = attend(q, k, v, shared.mask, self.window)
         return self.output(out.reshape(B, L, -1))
 
 
@@ -123,5 +123,5 @@ class Block(nn.Module):
         normed = self.ffn_norm(x)
         if isinstance(self.ffn, SwiGLU):
             return x + self.ffn(normed), None
-        out, balance = self.ffn(normed, shared.documents.valid if shared.documents is not None else None)
+        out, balance = self.ffn(normed, shared.mask.valid if shared.mask is not None else None)
         return x + out, balance

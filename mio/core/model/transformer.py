@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -9,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.data.document_mask import DocumentMask
 from mio.core.model.attention import prepare
 from mio.core.model.cache import KVCache
-from mio.core.model.documents import Documents
 from mio.core.model.experts import balance_loss
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
@@ -45,7 +46,8 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
-        self._windows = tuple(dict.fromkeys(config.windows))
+        self.windows = tuple(dict.fromkeys(config.windows))
+        """Windows of attention that any layer has."""
         # Not a buffer: it is made of the configuration alone, and must survive `to_empty` and a change of dtype.
         self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
         self.reset_parameters()
@@ -63,7 +65,7 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         positions: Tensor,
-        documents: Documents | None = None,
+        mask: DocumentMask | None = None,
         cache: KVCache | None = None,
         embeddings: Tensor | None = None,
     ) -> Output:
@@ -71,25 +73,25 @@ class Transformer(nn.Module):
         Args:
             tokens: int64 [B, L].
             positions: int64 [B, L]: position of each token within its document.
-            documents: packed documents; None: each row is one.
-            cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `documents`.
+            mask: packed documents; None: each row is one.
+            cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
 
         Raises:
-            ValueError: both `documents` and `cache`, or a position beyond the cache.
+            ValueError: both `mask` and `cache`, or a position beyond the cache.
         """
-        if cache is not None and documents is not None:
-            raise ValueError("a cache holds one document per sequence: give `documents` or `cache`, not both")
+        if cache is not None and mask is not None:
+            raise ValueError("a cache holds one document per sequence: give `mask` or `cache`, not both")
         x = self.embedding(tokens) if embeddings is None else embeddings
-        if documents is not None:
-            config = self.config
-            prepare(documents, config.heads, config.kv_heads or config.heads, self._windows)
+        if mask is not None:
+            mask, config = replace(mask), self.config  # what is derived lasts as long as this pass
+            prepare(mask, config.heads, config.kv_heads or config.heads, self.windows)
         if self._frequencies.device != tokens.device:  # moved once: a copy would wait for the work that is queued
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
-        step = None if cache is None else cache.step(positions, self.config.heads, self._windows)
-        shared = Shared(cos, sin, documents, step)
+        step = None if cache is None else cache.step(positions, self.config.heads, self.windows)
+        shared = Shared(cos, sin, mask, step)
         balances = []
         for layer in self.layers:
             x, balance = layer(x, shared)

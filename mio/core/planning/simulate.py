@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.data.batch import Batch
+from mio.core.data.document_mask import DocumentMask
 from mio.core.data.plan import Changes
 from mio.core.model.parallel import compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.planning.compiled import partition_blocks
@@ -209,6 +210,7 @@ def _batch(layout: Layout, place: torch.device, last: bool) -> Batch:
         torch.ones(shape, device=place),
         positions,
         leaf,
+        DocumentMask.from_lengths(lengths, layout.context).change(lambda tensor: tensor.to(place)),
         lengths,
         float(layout.micro_rows * layout.context),
         [[(0, 0)] * len(row) for row in lengths],

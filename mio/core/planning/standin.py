@@ -24,10 +24,10 @@ from torch.optim import optimizer as optimizer_module
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
+from mio.core.data.document_mask import DocumentMask
 from mio.core.distributed.assignment import share_out
 from mio.core.model import layers
 from mio.core.model import transformer as model
-from mio.core.model.documents import Documents
 from mio.core.model.experts import SparseExperts
 
 META = torch.device("meta")
@@ -84,17 +84,17 @@ def pretended_cpu(made: Callable[[Tensor], None]) -> Iterator[None]:
                 made(leaf)
         return result
 
-    from_lengths, derive = Documents.from_lengths.__func__, Documents.derive  # type: ignore[attr-defined]
+    from_lengths, derive = DocumentMask.from_lengths.__func__, DocumentMask.derive  # type: ignore[attr-defined]
     with (
-        patch.object(Documents, "from_lengths", classmethod(lambda *given: known(lambda: from_lengths(*given)))),
-        patch.object(Documents, "derive", lambda self, key, build: derive(self, key, lambda: known(build))),
+        patch.object(DocumentMask, "from_lengths", classmethod(lambda *given: known(lambda: from_lengths(*given)))),
+        patch.object(DocumentMask, "derive", lambda self, key, build: derive(self, key, lambda: known(build))),
         patch("mio.core.training.muon.share_out", lambda matrices: known(lambda: share_out(matrices))),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None, window: int = 0) -> Tensor:  # noqa: ARG001
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask | None, window: int = 0) -> Tensor:  # noqa: ARG001
     """`attend` as a GPU's kernels do it, whichever: scores are never there, and what is kept for the backward pass are
     q, k, v, the result and one float32 per query and head."""
     q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.checksums import read_summed, write_summed
+from mio.core.contract.plugins import EnabledPlugins
 from mio.core.data.contents import FileList, told_changes
 from mio.core.data.shards.store import TokenStore
-from mio.core.data.sources import SourcePlugins, open_sources
+from mio.core.data.sources import open_sources
 from mio.core.errors import DataError
 from mio.core.recipe.places import SOURCES
 from mio.core.recipe.schema import Recipe
@@ -22,7 +23,7 @@ _ADVICE = "restore it from a copy, or start a new run with another `name=`"
 
 
 def check_sources(
-    recipe: Recipe, plugins: SourcePlugins, tokens: TokenStore, folder: Path, begun: bool
+    recipe: Recipe, plugins: EnabledPlugins, tokens: TokenStore, folder: Path, begun: bool
 ) -> dict[str, str]:
     """Fingerprints of the sources of a run by label, after they were compared with those that it began with.
 

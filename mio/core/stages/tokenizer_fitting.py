@@ -20,8 +20,9 @@ from rich.console import Console
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import TEXT, Media, Record, Source
+from mio.core.data.readers.tables import Stream
 from mio.core.data.reasons import reason_of
-from mio.core.data.sources import OpenSource, StreamedSource, open_sources, template_sets
+from mio.core.data.sources import OpenSource, open_sources, template_sets
 from mio.core.errors import DataError
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.codecs import Codecs, tokenizer_record
@@ -175,7 +176,7 @@ def _documents(
 def _looked_at(records: Source) -> Iterator[tuple[int, Callable[[], Record]]]:
     """Indices of records, with calls that read one each: evenly spaced, so that sorted corpora are seen whole; a
     stream's first ones."""
-    if isinstance(records, StreamedSource):
+    if isinstance(records, Stream):
         return enumerate(islice(records, RECORDS))
     chosen = islice(range(0, len(records), max(1, len(records) // RECORDS)), RECORDS)
     return ((index, partial(records.__getitem__, index)) for index in chosen)

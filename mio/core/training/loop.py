@@ -127,6 +127,7 @@ def _train(
 
     with torch.device("meta"):
         module = MioModule(transformer_config(recipe, plugins), vocabulary, recipe.train, data.leaf_names, spread)
+    data.windows = module.transformer.windows if kind == "cuda" else ()
     if mesh is not None:
         module.replicas = data_parallel(mesh)[1]
         module.tally.counts = module.meter.counts = mesh["tensor"].get_local_rank() == 0

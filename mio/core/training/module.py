@@ -16,7 +16,6 @@ from torch.distributed.tensor import DTensor
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.data.batch import Batch
 from mio.core.errors import VocabularyError
-from mio.core.model.documents import Documents
 from mio.core.model.loss import linear_cross_entropy
 from mio.core.model.parallel import synchronise
 from mio.core.model.transformer import Transformer
@@ -88,8 +87,7 @@ class MioModule(LightningModule):
 
     def loss_sum(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """Sum of scale x weight x cross-entropy over the batch, and the cross-entropy `[B, L]` float32, detached."""
-        documents = Documents.from_lengths(batch.lengths, batch.tokens.shape[1]).to(batch.tokens.device)
-        output = self.transformer(batch.tokens, batch.positions, documents)
+        output = self.transformer(batch.tokens, batch.positions, batch.mask)
         weights = batch.weights * scale
         head, group, first = head_part(self.transformer)
         total, nll = linear_cross_entropy(

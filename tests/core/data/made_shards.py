@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from mio_world import IMAGE, SPEECH, TEXT, VIDEO, FakeCodecs, FakeText
 
-from mio.core.contract.values import Codes, Media
+from mio.core.contract.values import Codes, DataModule, Media
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
 from mio.core.data.shards.store import TokenIndex, TokenStore, source_folder, write_index
@@ -114,7 +114,7 @@ class Plugins:
         return {}
 
     def datamodule(self, modality):  # noqa: ARG002
-        return None
+        return DataModule()
 
 
 def sources(folder: Path) -> dict[str, dict[str, SourceConfig]]:

@@ -52,15 +52,23 @@ def test_random_rows_agree_with_a_loop_over_tokens():
         assert batch.weights[index, place:].sum() == 0
 
 
-def test_a_batch_travels_to_a_device_and_through_pickle_with_its_changes():
-    batch = assemble([[(0, document(1, 2))]], context=4, pad=0)
+def test_a_batch_travels_to_a_device_and_between_processes_with_its_changes():
+    batch = assemble([[(0, document(1, 2)), (2, document(*range(5)))], [(1, document(5, 6, 7))]], 7, 0, windows=[0, 3])
     assert not batch.ends_step
     batch.changes = Changes(skipped=[(0, "broken", "")])
     moved = move_data_to_device(batch, torch.device("meta"))
-    assert moved.tokens.device.type == moved.leaf.device.type == "meta"
-    assert (moved.changes, moved.lengths, moved.ends_step) == (batch.changes, [[1]], True)
-    assert torch.equal(pickle.loads(pickle.dumps(batch)).targets, batch.targets)
+    assert {moved.tokens.device.type, moved.leaf.device.type, moved.mask.ids.device.type} == {"meta"}
+    assert (moved.changes, moved.lengths, moved.ends_step) == (batch.changes, [[1, 4], [2]], True)
     assert batch.tokens.device.type == "cpu"
+    received = pickle.loads(pickle.dumps(batch))
+    assert (received.changes, received.lengths, received.weight) == (batch.changes, batch.lengths, batch.weight)
+    assert received.mask.buckets == batch.mask.buckets
+    tensors = [[], []]
+    for one, own in zip((batch, received), tensors, strict=True):
+        one.to("cpu")._change(own.append)
+    assert [len(own) for own in tensors] == [5 + 3 + 2 * 2] * 2
+    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors[1]}) == 1  # one file descriptor in all
 
 
 def test_a_document_that_does_not_fit_is_a_defect():

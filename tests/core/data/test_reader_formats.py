@@ -17,7 +17,7 @@ from test_readers import KINDS
 from mio.core.contract.values import Codes, Media
 from mio.core.data.readers import READERS, open_reader
 from mio.core.data.readers.coded import CodedText
-from mio.core.data.sources import StreamedSource
+from mio.core.data.readers.tables import Stream
 from mio.core.errors import DataError, RecipeError
 from mio.core.tokens.layouts import layout
 
@@ -122,7 +122,7 @@ def test_media_of_bytes_are_files_for_as_long_as_somebody_holds_them(tmp_path):
 
 def test_a_stream_is_read_in_its_order_and_only_by_tokenising(tmp_path):
     source = opened("hub", write(tmp_path, "hub") | {"streaming": True})
-    assert isinstance(source, StreamedSource)
+    assert isinstance(source, Stream)
     assert [call()["caption"] for call in source] == ["one", "two", "three"]
 
 

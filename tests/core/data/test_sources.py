@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_recipe import OWN, Characters, Letters, Plugins, made_recipe
 
+from mio.core.contract.values import DataModule
 from mio.core.data.plan import Plan
 from mio.core.data.preflight import preflight, sample
 from mio.core.data.sources import build_streams, open_sources
@@ -120,7 +121,7 @@ def test_lines_of_a_table_are_counted_one_by_one_and_notes_are_reported(tmp_path
 
     class Reading(Plugins):
         def datamodule(self, modality):  # noqa: ARG002
-            return None
+            return DataModule()
 
     lines = ["file_name,word,number", *(f"{i}.xyz,abc,{i}" for i in range(9)), "9.xyz,abc,9,more"]
     (tmp_path / "metadata.csv").write_text("\n".join(lines))

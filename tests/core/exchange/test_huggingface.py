@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.data.document_mask import DocumentMask
 from mio.core.errors import UserError
 from mio.core.exchange.huggingface import from_huggingface, to_huggingface
 from mio.core.exchange.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys
 from mio.core.exchange.huggingface_keys import DEFAULTS, HARMLESS, NEUTRAL, REQUIRED
-from mio.core.model.documents import Documents
 from mio.core.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -95,7 +95,7 @@ def test_logits_equal(family, tmp_path):
     model = ours_from(tmp_path)
     tokens = torch.randint(96, (2, 40))
     expected = reference(tokens)
-    out = model(tokens, torch.arange(40).expand(2, -1), Documents.from_lengths([[40], [40]], 40))
+    out = model(tokens, torch.arange(40).expand(2, -1), DocumentMask.from_lengths([[40], [40]], 40))
     logits = model.logits(out.hidden, 96)
     assert expected.logits.std() > 0.5
     torch.testing.assert_close(logits, expected.logits, atol=1e-4, rtol=1e-4)

@@ -1,16 +1,13 @@
 """`attend` against the definition of attention, whatever way it takes."""
 
-import pickle
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
 
-from mio.core.errors import DataError
+from mio.core.data.document_mask import DocumentMask
 from mio.core.model.attention import attend
-from mio.core.model.documents import Documents
 from mio.core.model.flex import block_mask, document_mask
 
 
@@ -61,7 +58,7 @@ def packings(draw):
 def test_equals_the_definition(packing, heads, window):
     rows, context = packing
     inputs = qkv(len(rows), context, *heads)
-    out = attend(*inputs, Documents.from_lengths(rows, context), window)
+    out = attend(*inputs, DocumentMask.from_lengths(rows, context), window)
     expected = reference(*inputs, visible(rows, context, window))
     torch.testing.assert_close(out, expected)
     weight = torch.randn_like(out)
@@ -77,7 +74,7 @@ def test_equals_the_definition(packing, heads, window):
 def test_long_documents_equal_the_definition(window):
     rows, context = [[530, 70], [600]], 600
     inputs = qkv(2, context, 2, 1)
-    out = attend(*inputs, Documents.from_lengths(rows, context), window)
+    out = attend(*inputs, DocumentMask.from_lengths(rows, context), window)
     torch.testing.assert_close(out, reference(*inputs, visible(rows, context, window)))
 
 
@@ -88,7 +85,7 @@ def test_without_documents_a_row_is_one_document():
 
 def test_padding_is_zero_and_gets_no_gradient():
     inputs = qkv(2, 10, 2, 2)
-    out = attend(*inputs, Documents.from_lengths([[3, 4], [10]], 10))
+    out = attend(*inputs, DocumentMask.from_lengths([[3, 4], [10]], 10))
     assert out[0, 7:].count_nonzero() == 0
     out.sum().backward()
     assert all(x.grad[0, 7:].count_nonzero() == 0 for x in inputs)
@@ -98,7 +95,7 @@ def test_bfloat16_is_close():
     rows, context = [[60, 50, 18], [128]], 128
     inputs = qkv(2, context, 4, 2, width=32, dtype=torch.bfloat16)
     expected = reference(*(x.double() for x in inputs), visible(rows, context, 0))
-    out = attend(*inputs, Documents.from_lengths(rows, context))
+    out = attend(*inputs, DocumentMask.from_lengths(rows, context))
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.double(), expected, atol=0.03, rtol=0.03)
 
@@ -106,7 +103,7 @@ def test_bfloat16_is_close():
 @pytest.mark.parametrize("window", [0, 3])
 def test_mask_of_the_block_kernel(window):
     rows, context = [[5, 7, 1], [9, 3], [16]], 16
-    ids = Documents.from_lengths(rows, context).ids
+    ids = DocumentMask.from_lengths(rows, context).ids
     mask = create_mask(document_mask(ids, window), 3, None, context, context, device="cpu")
     assert torch.equal(mask[:, 0], visible(rows, context, window))
 
@@ -115,12 +112,12 @@ def test_mask_of_the_block_kernel(window):
 @pytest.mark.parametrize("window", [0, 40])
 def test_block_kernel_equals_buckets(window):
     rows, context = [[100, 28, 100], [200, 50]], 256
-    documents = Documents.from_lengths(rows, context)
+    mask = DocumentMask.from_lengths(rows, context)
     q, k, v = (x.detach() for x in qkv(2, context, 4, 2, width=16, dtype=torch.float32))
-    block_mask = create_block_mask(document_mask(documents.ids, window), 2, None, context, context, device="cpu")
+    block_mask = create_block_mask(document_mask(mask.ids, window), 2, None, context, context, device="cpu")
     swapped = (x.transpose(1, 2) for x in (q, k, v))
     out = flex_attention(*swapped, block_mask=block_mask, enable_gqa=True).transpose(1, 2)
-    torch.testing.assert_close(out, attend(q, k, v, documents, window), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(out, attend(q, k, v, mask, window), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("window", [0, 1, 64, 128, 129, 257])
@@ -133,10 +130,12 @@ def test_block_kernel_equals_buckets(window):
         [[3, 290], [], [100, 100, 100]],
     ],
 )
-def test_block_mask_is_the_one_that_torch_makes(rows, window):
-    documents = Documents.from_lengths(rows, 300)
-    got = block_mask(documents, window)
-    want = create_block_mask(document_mask(documents.ids, window), len(rows), None, 300, 300, device="cpu")
+@pytest.mark.parametrize("made", ["with the batch", "where it is needed"])
+def test_block_mask_is_the_one_that_torch_makes(rows, window, made):
+    windows = (17, window) if made == "with the batch" else ()
+    mask = DocumentMask.from_lengths(rows, 300, windows)
+    got = block_mask(mask, window)
+    want = create_block_mask(document_mask(mask.ids, window), len(rows), None, 300, 300, device="cpu")
     assert got.seq_lengths == want.seq_lengths
     for kind in ("kv", "full_kv", "q", "full_q"):
         mine, theirs = (getattr(mask, f"{kind}_num_blocks") for mask in (got, want))
@@ -144,18 +143,3 @@ def test_block_mask_is_the_one_that_torch_makes(rows, window):
         mine, theirs, count = (*(getattr(mask, f"{kind}_indices") for mask in (got, want)), theirs)
         chosen = torch.arange(mine.shape[-1]) < count[..., None]
         assert torch.equal(mine[chosen], theirs[chosen]), kind
-
-
-def test_documents_survive_pickling_and_moving():
-    documents = Documents.from_lengths([[3, 2]], 8)
-    inputs = qkv(1, 8, 2, 2)
-    out = attend(*inputs, documents)
-    assert torch.equal(attend(*inputs, pickle.loads(pickle.dumps(documents))), out)
-    assert torch.equal(attend(*inputs, documents.to("cpu")), out)
-    assert documents.ids.tolist() == [[0, 0, 0, 1, 1, -1, -1, -1]]
-
-
-@pytest.mark.parametrize("rows", [[[3, 6]], [[3, 0]], [[], []]])
-def test_lengths_that_do_not_fit_are_refused(rows):
-    with pytest.raises(DataError):
-        Documents.from_lengths(rows, 8)

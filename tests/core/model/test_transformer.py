@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from mio.core.contract.backbone import RopeScaling, TransformerConfig
+from mio.core.data.document_mask import DocumentMask
 from mio.core.errors import UserError
 from mio.core.model.cache import KVCache
-from mio.core.model.documents import Documents
 from mio.core.model.experts import SparseExperts, SwiGLU
 from mio.core.model.transformer import Transformer
 
@@ -46,7 +46,7 @@ def positions_of(rows, context):
 
 def batch(rows=PACKED, context=128):
     tokens = torch.randint(ROWS, (len(rows), context), generator=torch.Generator().manual_seed(1))
-    return tokens, positions_of(rows, context), Documents.from_lengths(rows, context)
+    return tokens, positions_of(rows, context), DocumentMask.from_lengths(rows, context)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -148,7 +148,7 @@ def test_cache_refuses_what_it_cannot_hold():
     with pytest.raises(ValueError, match="capacity of 4"):
         model(tokens, cache.positions(5), cache=cache)
     with pytest.raises(ValueError, match="not both"):
-        model(tokens[:, :4], cache.positions(4), Documents.from_lengths([[4]], 4), cache)
+        model(tokens[:, :4], cache.positions(4), DocumentMask.from_lengths([[4]], 4), cache)
 
 
 def test_bfloat16_cache_under_autocast():

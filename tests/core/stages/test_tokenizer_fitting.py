@@ -34,7 +34,7 @@ class Plugins:
         return {"pairs": ("made", (Template(direction="read", prompt="{sketch}", response="{word}"),))}
 
     def datamodule(self, modality):
-        return DataModule(read=self.read, suffixes=(".skt",)) if modality == "sketch" else None
+        return DataModule(read=self.read, suffixes=(".skt",)) if modality == "sketch" else DataModule()
 
     def read(self, path):
         self.files.append(len([found for found in path.parent.iterdir() if found.suffix == ".skt"]))

@@ -20,6 +20,7 @@ from mio.core.contract.values import TEXT, Record, Source
 from mio.core.data.contents import SourceContent, told_changes
 from mio.core.data.hashing import FileHashes, State
 from mio.core.data.readers.cells import files_named
+from mio.core.data.readers.tables import Stream
 from mio.core.data.shards.encode import ShardEncoder
 from mio.core.data.shards.format import SUFFIX, read_header, shard_name, verify
 from mio.core.data.shards.store import (
@@ -38,7 +39,7 @@ from mio.core.data.shards.store import (
 )
 from mio.core.data.shards.texts import SUFFIX as TEXTS
 from mio.core.data.shards.texts import write_text_tokens
-from mio.core.data.sources import OpenSource, StreamedSource, dropping
+from mio.core.data.sources import OpenSource, dropping
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import remove_partial, write_text
 from mio.core.tokens.codecs import Codecs
@@ -59,7 +60,7 @@ class Job:
     @property
     def records(self) -> int | None:
         """How many records there are; None for a stream."""
-        return None if isinstance(self.source.records, StreamedSource) else len(self.source.records)
+        return None if isinstance(self.source.records, Stream) else len(self.source.records)
 
     @property
     def shards(self) -> int:
@@ -204,7 +205,7 @@ class ShardWorker:
         again: bool = False,
     ) -> tuple[int, set[int]]:
         """Goes through a stream: (shards that it has, those that were left though their rows have changed)."""
-        assert isinstance(job.source.records, StreamedSource)
+        assert isinstance(job.source.records, Stream)
         rows = iter(job.source.records)
         stale: set[int] = set()
         number = count = 0
