@@ -19,7 +19,8 @@ def settings(spec: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """mio's transformer, vocabulary, and sections `train` and `runtime` of the recipe."""
     from mio.core.contract.backbone import TransformerConfig
     from mio.core.recipe.schema import OptimizerConfig, RuntimeConfig, TrainConfig
-    from mio.core.tokens.vocabulary import Block, Specials, Vocabulary
+    from mio.core.tokens.blocks import Block, Specials
+    from mio.core.tokens.vocabulary import Vocabulary
 
     config = TransformerConfig(
         width=spec["width"],

@@ -14,7 +14,8 @@ def made_module(shape: dict[str, Any], leaves: int = 1) -> Any:
 
     from mio.core.contract.backbone import TransformerConfig
     from mio.core.recipe.schema import OptimizerConfig, TrainConfig
-    from mio.core.tokens.vocabulary import Block, Specials, Vocabulary
+    from mio.core.tokens.blocks import Block, Specials
+    from mio.core.tokens.vocabulary import Vocabulary
     from mio.core.training.module import MioModule
 
     torch.manual_seed(0)

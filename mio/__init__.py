@@ -5,6 +5,7 @@ Importing it does not import torch.
 """
 
 from mio import media
+from mio.core.contract.checker import read_options
 from mio.core.contract.hookspecs import hookimpl
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.values import (
@@ -29,7 +30,6 @@ from mio.core.contract.values import (
     Trainable,
 )
 from mio.core.errors import DataError, MioError, PluginError, UserError
-from mio.core.recipe.options import read_options
 
 __version__ = "0.1.0"
 

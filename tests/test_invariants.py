@@ -45,13 +45,13 @@ def test_the_core_names_no_modality():
 
 @pytest.mark.parametrize("path", sources(PLUGINS), ids=lambda path: str(path.relative_to(PLUGINS)))
 def test_built_in_plugins_use_the_contract_alone(path):
-    """What a third party has: names that `mio` exports, and the module of the contract's values."""
+    """What a third party has: names that `mio` exports."""
     own = ".".join(["mio", *path.relative_to(PACKAGE).parts[:2]]).removesuffix(".py")
     for module, name in imports(path):
         if module.split(".")[0] != "mio" or module == own or module.startswith(f"{own}."):
             continue
-        assert module in ("mio", "mio.core.contract.values"), f"{path.name} imports {module}"
-        assert module != "mio" or name in mio.__all__, f"{path.name} imports {name}, which mio does not export"
+        assert module == "mio", f"{path.name} imports {module}"
+        assert name in ("", *mio.__all__), f"{path.name} imports {name}, which mio does not export"
 
 
 def test_nothing_imports_a_built_in_plugin():

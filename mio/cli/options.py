@@ -62,8 +62,7 @@ def open_run(folder: Path, local: Sequence[str]) -> Run:
 
 def refuse_no_run(folder: Path) -> None:
     """Raises `UserError` for what is no run at all, before the seconds that torch takes to load."""
-    from mio.core.recipe.locate import is_file, run_of_checkpoint
-    from mio.core.recipe.places import RECIPE
+    from mio.core.recipe.places import RECIPE, is_file, run_of_checkpoint
 
     if not is_file(folder / RECIPE) and run_of_checkpoint(folder) is None:
         try:

@@ -46,7 +46,7 @@ def check(
 ) -> None:
     """Run the conformance checks on a plugin, the same that `mio.testing.check_plugin` runs in pytest."""
     from mio.core.errors import PluginError
-    from mio.core.recipe.files import override_layer
+    from mio.core.recipe.layers import override_layer
     from mio.core.recipe.merging import merge
     from mio.core.terminal import plain
     from mio.testing import conformance

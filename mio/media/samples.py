@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.contract.checker import read_options
 from mio.core.contract.ranges import number
 from mio.core.contract.values import Codes, Media, Record
 from mio.core.errors import DataError
-from mio.core.recipe.options import read_options
 from mio.media.sound import LOUDEST, MAX_RATE, Floats, read_sound, sound_seconds, too_loud
 
 _LEAST_RATE = 1000

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from mio import Answer, DataError, Media, Template, UserError
+from mio.core.contract.checker import Checker
 from mio.core.recipe.data_schema import DataConfig
-from mio.core.recipe.files import Checker
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.plugins import digits, image, speech, video
 from mio.plugins.digits import judges, scans, voices
@@ -286,9 +286,9 @@ def test_counting_and_stories_put_the_right_word_before_each_picture():
 
 
 def test_recipe_follows_the_schema_and_uses_every_corpus():
-    problems = []
-    Checker(lambda _, text: problems.append(text)).of(DataConfig, DATA)
-    assert not problems
+    checker = Checker()
+    checker.check(DataConfig, DATA)
+    assert not checker.problems
     assert set(DATA["groups"]) == {"image_text", "text", "interleaved", "speech_text", "sft"}
     assert (
         {source["dataset"] for source in SOURCES_IN_USE} == set(SOURCES) == {f"digits/{b.__name__}" for b in BUILDERS}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from mio.core.contract.ranges import field_problems, number, one_of
+from mio.core.contract.checker import Checker
+from mio.core.contract.ranges import number, one_of
 from mio.core.errors import UserError
 
 ROPE_SCALINGS = ("none", "linear", "llama3")
@@ -120,6 +121,8 @@ class TransformerConfig:
         """Raises:
         UserError: fields contradict each other or are out of range; the message lists all that are.
         """
-        problems = field_problems(self, "model") or list(self.problems())
+        checker = Checker()
+        checker.check(TransformerConfig, asdict(self), ("model",))
+        problems = [text for _, text in checker.problems] or list(self.problems())
         if problems:
             raise UserError("transformer: " + "; ".join(problems))

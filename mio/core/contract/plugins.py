@@ -93,7 +93,7 @@ class PluginManager:
                 self.unanswered[candidate.name] = candidate.problem
                 continue
             try:
-                for owner, answer in _calls({candidate.name: candidate.plugin}, hook):
+                for owner, answer in _calls(_registry({candidate.name: candidate.plugin}), hook):
                     yield from ((owner, name, value) for name, value in read(owner, answer()))
             except Exception as error:
                 self.unanswered[candidate.name] = str(error) or kind(error)
@@ -108,6 +108,7 @@ class EnabledPlugins:
         self.manager = manager
         self.options = options
         self._plugins = plugins
+        self._registry = _registry(plugins)
 
     @property
     def names(self) -> list[str]:
@@ -210,33 +211,38 @@ class EnabledPlugins:
     def _each(self, hook: str) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of every plugin that has the hook, in the recipe's order."""
         for owner in self._plugins:
-            for _, answer in _calls({owner: self._plugins[owner]}, hook, options=self.options[owner]):
-                yield owner, answer()
+            for name, answer in _calls(self._registry, hook, options=self.options[owner]):
+                if name == owner:
+                    yield owner, answer()
 
     def _first(self, hook: str, modality: str, declaring: str) -> tuple[str, Any] | None:
         """(plugin, answer) of the first plugin that does not answer None."""
-        for owner, answer in _calls(self._plugins, hook, modality=modality, options=self.options[declaring]):
+        for owner, answer in _calls(self._registry, hook, modality=modality, options=self.options[declaring]):
             value = answer()
             if value is not None:
                 return owner, value
         return None
 
 
-def _calls(plugins: Mapping[str, object], hook: str, **arguments: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(plugin, call) of each implementation: `tryfirst` ones, then the others in the given order, then `trylast`."""
+def _registry(plugins: Mapping[str, object]) -> pluggy.PluginManager:
     registry = pluggy.PluginManager("mio")
     registry.add_hookspecs(hookspecs)
     for name in reversed(list(plugins)):  # pluggy calls what was registered last first
         registry.register(plugins[name], name)
+    return registry
+
+
+def _calls(registry: pluggy.PluginManager, hook: str, **arguments: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(plugin, call) of each implementation: `tryfirst` ones, then the others in the plugins' order, then `trylast`."""
     for implementation in reversed(getattr(registry.hook, hook).get_hookimpls()):
-        given = [arguments[name] for name in implementation.argnames]
-        yield implementation.plugin_name, _noting(implementation.plugin_name, hook, implementation.function, given)
+        values = [arguments[name] for name in implementation.argnames]
+        yield implementation.plugin_name, _noting(implementation.plugin_name, hook, implementation.function, values)
 
 
-def _noting(owner: str, hook: str, function: Callable[..., Any], given: Sequence[Any]) -> Callable[[], Any]:
+def _noting(owner: str, hook: str, function: Callable[..., Any], values: Sequence[Any]) -> Callable[[], Any]:
     def call() -> Any:
         try:
-            return function(*given)
+            return function(*values)
         except PluginError:
             raise
         except UserError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from mio.core.errors import nearest
@@ -12,6 +12,8 @@ from mio.core.terminal import plain
 
 ALLOWED = "allowed"
 """Key of a dataclass field's metadata that holds its `Range` or `Choice`."""
+KEYS = "keys"
+"""Key of the metadata of a field that is a mapping: the dataclass whose keys it may have."""
 
 
 @dataclass(frozen=True)
@@ -76,26 +78,6 @@ def _field(default: Any, allowed: Range | Choice) -> Any:
     return field(
         default=MISSING if callable(default) else default, default_factory=factory, metadata={ALLOWED: allowed}
     )
-
-
-def field_problems(section: Any, where: str) -> list[str]:
-    """What is out of range in a dataclass and those inside it, `where` being its key."""
-    problems = []
-    for one in fields(section):
-        key, value = f"{where}.{one.name}" if where else one.name, getattr(section, one.name)
-        problems += _problems(key, value, one.metadata.get(ALLOWED))
-    return problems
-
-
-def _problems(key: str, value: Any, allowed: Range | Choice | None) -> list[str]:
-    if is_dataclass(value):
-        return field_problems(value, key)
-    if isinstance(value, Mapping):
-        return [text for name, item in value.items() for text in _problems(f"{key}.{plain(str(name))}", item, allowed)]
-    if isinstance(value, list | tuple):
-        return [text for index, item in enumerate(value) for text in _problems(f"{key}[{index}]", item, allowed)]
-    problem = allowed.problem(value) if allowed is not None else ""
-    return [f"`{key}` {problem}"] if problem else []
 
 
 def number_text(value: float) -> str:

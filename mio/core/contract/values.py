@@ -82,11 +82,6 @@ class Media:
     key: str
     label: str = ""
 
-    @property
-    def tokenised(self) -> bool:
-        """Whether `data` are the codes of its parts, as shards hold them."""
-        return isinstance(self.data, tuple) and bool(self.data) and all(isinstance(part, Codes) for part in self.data)
-
 
 @dataclass(frozen=True)
 class Codes:
@@ -117,27 +112,6 @@ class Codes:
                 f"codebook {min(missing)} is needed as well"
             )
         return self.codes[[self.codebooks.index(codebook) for codebook in codebooks]]
-
-
-class TokenisedText(str):
-    """A text that brings its tokens. What is made of it is plain text, but for `spaced`."""
-
-    __slots__ = ("_after_space", "tokens")
-
-    tokens: npt.NDArray[Any]
-    """Its ids in the text tokenizer at hand, `[n]`, of any integer type."""
-    _after_space: npt.NDArray[Any] | None
-
-    def __new__(cls, text: str, tokens: npt.NDArray[Any], after_space: npt.NDArray[Any] | None = None) -> TokenisedText:
-        """`after_space` are the ids of the text with a space before it."""
-        made = super().__new__(cls, text)
-        made.tokens = tokens
-        made._after_space = after_space
-        return made
-
-    def spaced(self) -> str:
-        """The text with a space before it, with its tokens where they are known."""
-        return f" {self}" if self._after_space is None else TokenisedText(f" {self}", self._after_space)
 
 
 Value = str | Media | Codes

@@ -20,7 +20,6 @@ from mio.core.data.shards.reader import dropped
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.streams import Memory, RecordStream
 from mio.core.errors import DataError, PluginError, RecipeError, UserError
-from mio.core.recipe.data_checks import check_source
 from mio.core.recipe.data_schema import SourceConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.documents import Document
@@ -68,7 +67,7 @@ def open_sources(
     opened, problems = [], []
     for group, name, source in read_sources(recipe.data, recipe.mixture):
         where = f"data.groups.{group}.sources.{name}"
-        wrong = check_source(where, source, datasets, directions, filters)
+        wrong = list(source.problems(where, datasets, directions, filters))
         problems += wrong
         if not wrong:
             raw: Source | None = None

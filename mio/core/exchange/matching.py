@@ -12,7 +12,8 @@ import numpy.typing as npt
 from mio.core.contract.values import Modality
 from mio.core.errors import UserError, nearest
 from mio.core.exchange.tokens import FolderTokens
-from mio.core.tokens.vocabulary import CHAT_TOKENS, Block, Vocabulary
+from mio.core.tokens.blocks import CHAT_TOKENS, Block
+from mio.core.tokens.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

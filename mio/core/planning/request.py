@@ -9,7 +9,7 @@ from typing import Any
 from mio.core.contract.ranges import ALLOWED, Range, number
 from mio.core.errors import UserError
 from mio.core.planning.hardware import Gpu, Network, find_gpu, find_network
-from mio.core.recipe.files import override_layer
+from mio.core.recipe.layers import override_layer
 from mio.core.recipe.schema import RuntimeConfig
 
 

@@ -10,7 +10,8 @@ from mio.core.errors import UserError
 from mio.core.recipe.chain import starting_folder
 from mio.core.recipe.places import VOCABULARY
 from mio.core.recipe.schema import Recipe
-from mio.core.tokens.vocabulary import Specials, Vocabulary
+from mio.core.tokens.blocks import Specials
+from mio.core.tokens.vocabulary import Vocabulary
 
 
 class SizedText:

@@ -9,8 +9,7 @@ from pathlib import Path
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.compose import Composed, compose_file
-from mio.core.recipe.locate import is_file, locate, recipes_in, run_of_checkpoint
-from mio.core.recipe.places import RECIPE
+from mio.core.recipe.places import RECIPE, is_file, locate, recipes_in, run_of_checkpoint
 from mio.core.recipe.schema import Recipe
 
 LONGEST_CHAIN = 100

@@ -7,19 +7,19 @@ further files of the command line in order, `key=value` overrides. See docs/reci
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from mio.core.contract.checker import Key
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, UserError
-from mio.core.recipe.files import Checker, Layer, override_layer, read_layer
 from mio.core.recipe.interpolation import MISSING, reference_problems, texts
-from mio.core.recipe.locate import is_file, locate
+from mio.core.recipe.layers import Layer, checker, override_layer, read_layer
 from mio.core.recipe.merging import merge, resolve, typed
+from mio.core.recipe.places import is_file, locate
 from mio.core.recipe.schema import Recipe
-from mio.core.recipe.yaml_text import Key
 from mio.core.terminal import plain
 
 NAME = re.compile(r"(?=.{1,100}\Z)[^\W_]([\w.\-]*[\w\-])?")
@@ -42,6 +42,19 @@ class Composed:
     """Folder that a relative `start_from` is relative to."""
 
 
+class Part(NamedTuple):
+    """What a layer says about the recipe: all of it, or its section about one stage."""
+
+    layer: Layer
+    prefix: Key
+    """Key of the section in the layer."""
+    content: dict[str, Any]
+
+    def mark(self, key: Key) -> str:
+        """Place of a key of the content."""
+        return self.layer.mark((*self.prefix, *key))
+
+
 def compose(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManager) -> Recipe:
     """One recipe from files or names, merged left to right, and `key=value` overrides.
 
@@ -54,64 +67,65 @@ def compose(recipes: Sequence[str], overrides: Sequence[str], manager: PluginMan
 def compose_file(
     path: Path, overlays: Sequence[str], overrides: Sequence[str], manager: PluginManager, last: bool
 ) -> Composed:
-    read: list[int] = []
-    own = _layers(path, manager, (), read)
+    sizes: list[int] = []
+    own = _layers(path, manager, (), sizes)
     names = {layer.content["name"] for layer in own if isinstance(layer.content.get("name"), str)} or {path.stem}
-    extra = [layer for overlay in overlays for layer in _layers(locate(overlay, manager), manager, (), read)]
+    extra = [layer for overlay in overlays for layer in _layers(locate(overlay, manager), manager, (), sizes)]
     extra += [override_layer(text) for text in overrides]
     if not last:
         for layer in extra:
             layer.content = {key: value for key, value in layer.content.items() if key not in STAGE_ONLY}
+    layers = [*own, *extra]
+    start_folder = next((layer.folder for layer in reversed(layers) if "start_from" in layer.content), path.parent)
     problems: list[str] = []
-    said: list[tuple[Layer, Key, Any]] = []
-    start_folder = path.parent
-    for layer in [*own, *extra]:
-        content = dict(layer.content)
-        stages = content.pop("stages", None) or {}
-        if "start_from" in content:
-            start_folder = layer.folder
-        said.append((layer, (), _checked(layer, (), content, problems)))
-        if not isinstance(stages, dict):
-            problems.append(f"{layer.mark(('stages',))}: `stages` must be a mapping of recipe names")
-            continue
-        for name, section in stages.items():
-            prefix = ("stages", plain(str(name)))
-            checked = _checked(layer, prefix, _without_stage_keys(layer, prefix, section, problems), problems)
-            if name in names:
-                said.append((layer, prefix, checked))
+    parts = [part for layer in layers for part in _parts(layer, names, problems)]
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
-    merged = merge(*(content for _, _, content in said))
+    merged = merge(*(part.content for part in parts))
     merged["name"] = merged.get("name") or path.stem
-    recipe = _resolved(merged, lambda key: _place(said, key))
+    recipe = _resolved(merged, lambda key: _place(parts, key))
     if not NAME.fullmatch(recipe.name):
         raise RecipeError(
             [
-                f"{_place(said, ('name',))}: `name` {plain(repr(recipe.name)):.120} names a folder: at most "
+                f"{_place(parts, ('name',))}: `name` {plain(repr(recipe.name)):.120} names a folder: at most "
                 f"{LONGEST_NAME} letters, digits, `_`, `-` and `.`, the first a letter or digit, the last no `.`"
             ]
         )
     return Composed(recipe, path, start_folder)
 
 
-def _checked(layer: Layer, prefix: Key, content: Any, problems: list[str]) -> Any:
-    return Checker(lambda key, text: problems.append(f"{layer.mark((*prefix, *key))}: {text}")).recipe(content)
+def _parts(layer: Layer, names: Collection[str], problems: list[str]) -> Iterator[Part]:
+    """What a layer says about a recipe of these names, checked; also what it says about others is."""
+    content = dict(layer.content)
+    stages = content.pop("stages", None) or {}
+    yield _checked(Part(layer, (), content), problems)
+    if not isinstance(stages, dict):
+        problems.append(f"{layer.mark(('stages',))}: `stages` must be a mapping of recipe names")
+        return
+    for name, section in stages.items():
+        part = Part(layer, ("stages", plain(str(name))), section)
+        if isinstance(section, dict):
+            for key in sorted(STAGE_ONLY & section.keys()):
+                problems.append(f"{part.mark((key,))}: `{key}` cannot be set here: it belongs to one recipe alone")
+            part = part._replace(content={key: item for key, item in section.items() if key not in STAGE_ONLY})
+        part = _checked(part, problems)
+        if name in names:
+            yield part
 
 
-def _without_stage_keys(layer: Layer, prefix: Key, section: Any, problems: list[str]) -> Any:
-    if not isinstance(section, dict):
-        return section
-    for name in sorted(STAGE_ONLY & section.keys()):
-        problems.append(f"{layer.mark((*prefix, name))}: `{name}` cannot be set here: it belongs to one recipe alone")
-    return {name: value for name, value in section.items() if name not in STAGE_ONLY}
+def _checked(part: Part, problems: list[str]) -> Part:
+    check = checker()
+    content = check.check(Recipe, part.content)
+    problems += [f"{part.mark(key)}: {text}" for key, text in check.problems]
+    return part._replace(content=content)
 
 
-def _place(said: Sequence[tuple[Layer, Key, Any]], key: Key) -> str:
+def _place(parts: Sequence[Part], key: Key) -> str:
     """File and line, or override, that said last what stands under a key."""
     for length in range(len(key), -1, -1):
-        for layer, prefix, content in reversed(said):
-            if _holds(content, key[:length]):
-                return layer.mark((*prefix, *key[:length]))
+        for part in reversed(parts):
+            if _holds(part.content, key[:length]):
+                return part.mark(key[:length])
     return "recipe"
 
 
@@ -126,29 +140,26 @@ def _holds(content: Any, key: Key) -> bool:
     return True
 
 
-def _resolved(merged: Mapping[str, Any], place: Callable[[Key], str]) -> Recipe:
-    """The recipe of merged content, references replaced, also those to defaults."""
-    problems: list[str] = []
-    checker = Checker(lambda key, text: problems.append(f"{place(key)}: {text}"), literal=True)
-    content: Any = merged
-    if any("${" in text or text.endswith(MISSING) for _, text in texts(merged)):
-        whole = merge(asdict(Recipe()), merged)
-        problems += [f"{place(key)}: {text}" for key, text in reference_problems(whole)]
-        if not problems:
-            resolved = resolve(whole)
-            content = {name: resolved[name] for name in merged}
+def _resolved(merged: dict[str, Any], place: Callable[[Key], str]) -> Recipe:
+    """The recipe of merged content. Where that has references, also to defaults, what they lead to is checked too."""
+    if not any("${" in text or text.endswith(MISSING) for _, text in texts(merged)):
+        return typed(Recipe, merged)
+    whole = merge(asdict(Recipe()), merged)
+    problems = list(reference_problems(whole))
     if not problems:
-        content = checker.recipe(content)
+        literal, resolved = checker(literal=True), resolve(whole)
+        merged = literal.check(Recipe, {name: resolved[name] for name in merged})
+        problems = literal.problems
     if problems:
-        raise RecipeError(list(dict.fromkeys(problems)))
-    return typed(Recipe, content)
+        raise RecipeError(list(dict.fromkeys(f"{place(key)}: {text}" for key, text in problems)))
+    return typed(Recipe, merged)
 
 
-def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], read: list[int]) -> list[Layer]:
-    """The file's layer after those of the files that it includes. `read` has the number of keys of each file."""
+def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], sizes: list[int]) -> list[Layer]:
+    """The file's layer after those of the files that it includes. `sizes` has the number of keys of each file."""
     if path.resolve() in above:
         raise RecipeError([f"{path}: `include` leads back to the file itself"])
-    if len(read) >= MOST_FILES or len(above) >= DEEPEST_INCLUDE or sum(read) > MOST_KEYS:
+    if len(sizes) >= MOST_FILES or len(above) >= DEEPEST_INCLUDE or sum(sizes) > MOST_KEYS:
         raise RecipeError(
             [
                 f"{path}: `include` leads to more than {MOST_FILES} files or {MOST_KEYS:,} keys, counted as often as "
@@ -156,7 +167,7 @@ def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], read: l
             ]
         )
     layer = read_layer(path)
-    read.append(len(layer.marks))
+    sizes.append(len(layer.marks))
     included = layer.content.pop("include", None) or []
     if not isinstance(included, list) or not all(isinstance(item, str) for item in included):
         raise RecipeError([f"{layer.mark(('include',))}: `include` must be a list of recipe files or names"])
@@ -167,5 +178,5 @@ def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], read: l
             target = beside if is_file(beside) else locate(item, manager)
         except UserError as error:
             raise RecipeError([f"{layer.mark(('include', str(index)))}: {error}"]) from None
-        layers += _layers(target, manager, (*above, path.resolve()), read)
+        layers += _layers(target, manager, (*above, path.resolve()), sizes)
     return [*layers, layer]

@@ -1,11 +1,14 @@
-"""Configuration of the data: sources, groups, mixture, packing. Free of torch."""
+"""The schema of the data sections: sources, groups, mixture, packing. Free of torch."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mio.core.contract.ranges import number, one_of
+from mio.core.errors import nearest
 
 
 @dataclass
@@ -27,6 +30,56 @@ class SourceConfig:
     """`plain` or `chat`; empty means the recipe's `data.form`."""
     filters: dict[str, Any] = field(default_factory=dict)
     """Record filters by name, each with its options; records dropped are counted per reason."""
+
+    def problems(
+        self,
+        where: str,
+        datasets: Collection[str],
+        templates: Mapping[str, Collection[str]],
+        filters: Collection[str],
+    ) -> Iterator[str]:
+        """What is wrong with the names, and with the numbers in options, one sentence each.
+
+        Args:
+            where: place in the recipe, for the messages.
+            datasets: corpora and readers that exist.
+            templates: directions of each template set that exists, the recipe's own sets included.
+            filters: record filters that exist.
+        """
+        if self.dataset not in datasets:
+            yield f"`{where}.dataset` names an unknown dataset `{self.dataset}`{nearest(self.dataset, datasets)}"
+        known = templates.get(self.templates, ())
+        if self.templates and self.templates not in templates:
+            hint = nearest(self.templates, templates)
+            yield f"`{where}.templates` names an unknown template set `{self.templates}`{hint}"
+        elif self.directions and not self.templates:
+            yield f"`{where}.directions` needs `{where}.templates`; set it, or remove the directions"
+        else:
+            for name in self.directions:
+                if name not in known:
+                    yield (
+                        f"`{where}.directions` names a direction `{name}` that template set `{self.templates}` lacks"
+                        f"{nearest(name, known)}"
+                    )
+        for name, options in self.filters.items():
+            if name not in filters:
+                yield f"`{where}.filters` names an unknown filter `{name}`{nearest(name, filters)}"
+            if not isinstance(options, Mapping | None):
+                yield f"`{where}.filters.{name}` must be a mapping of options, not {options!r:.60}"
+        yield from _not_finite(f"{where}.options", self.options)
+        yield from _not_finite(f"{where}.filters", self.filters)
+
+
+def _not_finite(where: str, value: object) -> Iterator[str]:
+    """Problems of the numbers anywhere inside options: each must be finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"`{where}` is {value}; it must be a finite number"
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _not_finite(f"{where}.{name}", inner)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _not_finite(f"{where}[{index}]", inner)
 
 
 @dataclass

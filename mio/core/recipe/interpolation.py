@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mio.core.recipe.yaml_text import DEEPEST, LARGEST_FILE, MOST_NODES, Key
+from mio.core.contract.checker import Key
+from mio.core.recipe.yaml_text import DEEPEST, LARGEST_FILE, MOST_NODES
 
 MISSING = "???"
 """A value that has to be given by another file or an override."""
@@ -18,16 +19,17 @@ _MOST_STEPS = 32
 
 _NAME = r"[\w/\-]+"
 _REFERENCE = re.compile(rf"(\.*(?:{_NAME}|\[{_NAME}\])(?:\.{_NAME}|\[{_NAME}\])*)\}}")
-OPENING = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
+_OPENING = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
 """A `${` behind an even number of backslashes."""
 
 
-def reference_problem(value: str) -> str:
-    """What is wrong with the interpolations of a text: a resolver would read the machine or run code."""
-    for opening in OPENING.finditer(value):
-        if not _REFERENCE.match(value, opening.end()):
-            return "an interpolation names another key, as in `${train.steps}`, and nothing else; `\\${` is plain text"
-    return ""
+def reference_problem(value: str) -> str | None:
+    """What is wrong with the interpolations of a text: a resolver would read the machine or run code. Empty if nothing
+    is; None for a text that means itself."""
+    openings = [opening.end() for opening in _OPENING.finditer(value)]
+    if not all(_REFERENCE.match(value, end) for end in openings):
+        return "an interpolation names another key, as in `${train.steps}`, and nothing else; `\\${` is plain text"
+    return "" if openings or value == MISSING else None
 
 
 class _Wrong(Exception):
@@ -118,7 +120,7 @@ class _Sizes:
             raise _Wrong("is `???`, a value that has to be given; give it, or write `\\???` for the text")
         if not isinstance(value, str):
             return _Size(1, 0, single=isinstance(value, int | float) and not isinstance(value, bool))
-        found = [_REFERENCE.match(value, opening.end()) for opening in OPENING.finditer(value)]
+        found = [_REFERENCE.match(value, opening.end()) for opening in _OPENING.finditer(value)]
         references = [one[1] for one in found if one]
         sizes = [self._of_reference(reference, key, followed, depth) for reference in references]
         whole = [value] == [f"${{{reference}}}" for reference in references]

@@ -13,8 +13,8 @@ from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from mio.core.recipe.files import REPLACE
 from mio.core.recipe.interpolation import MISSING
+from mio.core.recipe.layers import REPLACE
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def resolve(content: Mapping[str, Any]) -> Any:
 
 
 def typed(kind: type[T], *contents: Mapping[str, Any]) -> T:
-    """A dataclass of contents that a `Checker` found nothing wrong with, the later ones winning."""
+    """A dataclass of contents that passed a `Checker`, the later ones winning."""
     config = OmegaConf.unsafe_merge(OmegaConf.structured(kind), *(_literal(content) for content in contents))
     return cast(T, OmegaConf.to_object(config))
 

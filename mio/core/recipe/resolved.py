@@ -10,22 +10,22 @@ from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
+from mio.core.contract.checker import Key
 from mio.core.errors import RecipeError
-from mio.core.recipe.files import Checker, read_layer
+from mio.core.recipe.layers import checker, read_layer
 from mio.core.recipe.merging import typed
 from mio.core.recipe.places import STEP_FOLDER
 from mio.core.recipe.schema import Recipe
-from mio.core.recipe.yaml_text import Key, dump_yaml
+from mio.core.recipe.yaml_text import dump_yaml
 
 
 def load_resolved(path: Path) -> Recipe:
     """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema."""
     layer = read_layer(path)
-    problems: list[str] = []
-    checker = Checker(lambda key, text: problems.append(f"{layer.mark(key)}: {text}"), literal=True)
-    content = checker.recipe(layer.content)
-    if problems:
-        raise RecipeError(problems)
+    literal = checker(literal=True)
+    content = literal.check(Recipe, layer.content)
+    if literal.problems:
+        raise RecipeError([f"{layer.mark(key)}: {text}" for key, text in literal.problems])
     return typed(Recipe, content)
 
 

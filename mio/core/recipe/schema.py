@@ -1,14 +1,12 @@
-"""The recipe's structured schema: one dataclass per section, each beside what it configures where that is torch-free.
-
-`recipe.py` composes files into it and validates it.
-"""
+"""The schema of recipes: one dataclass per section, those of the data in `data_schema.py`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from mio.core.contract.ranges import number, one_of
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.ranges import KEYS, number, one_of
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 
 
@@ -141,6 +139,16 @@ class RuntimeConfig:
 
 
 @dataclass
+class _Preset:
+    preset: str = ""
+
+
+@dataclass
+class ModelKeys(TransformerConfig, _Preset):
+    """Keys of `model`. A recipe keeps those that are set, as what they change may be a preset."""
+
+
+@dataclass
 class Recipe:
     name: str = ""
     """Name of the stage and of its run folder."""
@@ -149,7 +157,7 @@ class Recipe:
     seed: int = number(0, 0, 2**32 - 1)
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Plugins in use, in vocabulary order, with the options of each."""
-    model: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict, metadata={KEYS: ModelKeys})
     """`preset` (a plugin's backbone) and fields of `TransformerConfig` that differ from it."""
     data: DataConfig = field(default_factory=DataConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from mio.core.contract.checker import Key
 from mio.core.errors import RecipeError
 from mio.core.terminal import plain
 
@@ -28,8 +29,6 @@ LONGEST_KEY = 200
 MOST_DIGITS = 40
 """Digits of a whole number."""
 _LONGEST_NUMBER = 400
-
-Key = tuple[str, ...]
 
 _PREFIX = "tag:yaml.org,2002:"
 _SCALARS = {
@@ -61,22 +60,45 @@ class _Loader(yaml.SafeLoader):
     depth = 0
     nodes = 0
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.sizes: dict[int, tuple[int, int, int]] = {}
+        """Values, levels and characters of each node that is complete, by its id, aliases followed."""
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
-        self.nodes += 1
-        if self.nodes > MOST_NODES:
-            raise _refusal(event, f"more than {MOST_NODES:,} values are too many for a recipe")
         self.depth += 1
         if self.depth > DEEPEST:
             raise _refusal(event, f"more than {DEEPEST} mappings and lists inside each other are too many")
-        tag = getattr(event, "tag", None)
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise _refusal(event, f"more than {MOST_NODES:,} values are too many for a recipe")
         node = super().compose_node(parent, index)
         self.depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self.sizes:
+                raise _refusal(node, "the alias refers to what it is part of")
+            return node
+        tag = getattr(event, "tag", None)
         if tag == "!" and isinstance(node, yaml.ScalarNode):
             node.tag = f"{_PREFIX}str"
-        elif tag is not None and not isinstance(event, yaml.AliasEvent):
+        elif tag is not None:
             _check_tag(event, node, tag)
+        if node is not None:
+            self.sizes[id(node)] = self._size(node)
         return node
+
+    def _size(self, node: yaml.Node) -> tuple[int, int, int]:
+        if isinstance(node, yaml.ScalarNode):
+            return 1, 1, len(node.value)
+        inner = node.value if isinstance(node, yaml.SequenceNode) else chain.from_iterable(node.value)
+        values, levels, characters = zip((1, 0, 0), *(self.sizes[id(item)] for item in inner), strict=True)
+        size = sum(values), 1 + max(levels), sum(characters)
+        bounds = ((MOST_NODES, "values"), (DEEPEST, "levels"), (LARGEST_FILE, "characters"))
+        for number, (most, what) in zip(size, bounds, strict=True):
+            if number > most:
+                raise _refusal(node, f"aliases make this more than {most:,} {what}, too many for a recipe")
+        return size
 
 
 for _name, (_pattern, _first) in _SCALARS.items():
@@ -209,7 +231,6 @@ def parse_yaml(text: str, origin: str) -> tuple[Any, dict[Key, str]]:
             raise RecipeError([f"{origin}: recipes are YAML 1.2; remove the `%YAML` line"])
         if node is None:
             return {}, {}
-        _Sizes().of(node)
         marks: dict[Key, str] = {}
         problems = list(_walk(node, (), origin, marks))
         if problems:
@@ -238,38 +259,6 @@ def _line(text: str, index: int, origin: str) -> str:
 
 def _at(origin: str, node: yaml.Node) -> str:
     return f"{origin}:{node.start_mark.line + 1}"
-
-
-class _Sizes:
-    """Nodes, depth and characters of what a node stands for, aliases followed: counted without following them twice."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[int, int, int] | None] = {}
-
-    def of(self, node: yaml.Node) -> tuple[int, int, int]:
-        if id(node) in self._known:
-            known = self._known[id(node)]
-            if known is None:
-                raise _refusal(node, "the alias refers to what it is part of")
-            return known
-        if isinstance(node, yaml.ScalarNode):
-            result = (1, 1, len(node.value))
-        else:
-            self._known[id(node)] = None
-            inner = node.value if isinstance(node, yaml.SequenceNode) else chain.from_iterable(node.value)
-            sizes = [self.of(item) for item in inner]
-            result = (
-                1 + sum(size[0] for size in sizes),
-                1 + max((size[1] for size in sizes), default=0),
-                sum(size[2] for size in sizes),
-            )
-        for size, most, what in zip(
-            result, (MOST_NODES, DEEPEST, LARGEST_FILE), ("values", "levels", "characters"), strict=True
-        ):
-            if size > most:
-                raise _refusal(node, f"aliases make this more than {most:,} {what}, too many for a recipe")
-        self._known[id(node)] = result
-        return result
 
 
 def _walk(node: yaml.Node, key: Key, origin: str, marks: dict[Key, str]) -> Iterator[str]:

@@ -15,10 +15,17 @@ from mio.core.tokens.codecs import Codecs
 from mio.core.errors import UserError
 from mio.core.files import read_json
 from mio.core.runs.lock import check_run, other_versions, same_vocabulary, versions, warn
-from mio.core.recipe.places import CHECKPOINTS, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.places import (
+    CHECKPOINTS,
+    RECIPE,
+    SUMMARY,
+    TOKENIZERS,
+    VOCABULARY,
+    WEIGHTS,
+    run_of_checkpoint,
+)
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.recipe.resolved import load_resolved
-from mio.core.recipe.locate import run_of_checkpoint
 from mio.core.recipe.model import transformer_config
 from mio.core.tokens.rendering import Renderer
 from mio.core.recipe.schema import Recipe

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.ranges import field_problems
 from mio.core.contract.validation import VIEWS, template_problems
 from mio.core.contract.values import Template
 from mio.core.data.readers import READERS, reader_problems
 from mio.core.data.sources import known_kinds
 from mio.core.errors import DataError, RecipeError, UserError, nearest
-from mio.core.recipe.data_checks import check_data, check_source
-from mio.core.recipe.data_schema import SourceConfig
-from mio.core.recipe.files import hints_of
+from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
@@ -27,14 +25,15 @@ MOST_POSITIONS = 2**32
 def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -> None:
     """Raises `RecipeError` with everything that is wrong with a recipe, and `PluginError` for what a plugin returns.
 
-    `devices` are those of all nodes, where a launcher decides and not the recipe.
+    Keys, types and ranges were checked when the recipe was read. `devices` are those of all nodes, where a launcher
+    decides and not the recipe.
     """
     _refuse(
         recipe,
         [
-            *check_data(recipe.data, recipe.mixture),
-            *field_problems(recipe.evaluate, "evaluate"),
-            *_names(recipe, plugins),
+            *_mixture(recipe.data, recipe.mixture),
+            *_templates(recipe.data),
+            *_groups(recipe.data, plugins),
             *_spans(recipe, plugins),
             *_system(recipe, plugins),
             *_training(recipe, plugins, devices),
@@ -54,11 +53,6 @@ def _refuse(recipe: Recipe, problems: list[str]) -> None:
 
 
 def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
-    yield from field_problems(recipe.train, "train")
-    yield from field_problems(recipe.runtime, "runtime")
-    seeds = hints_of(Recipe)["seed"][1]
-    if seeds is not None and (problem := seeds.problem(recipe.seed)):
-        yield f"`seed` {problem}"
     yield from _train(recipe)
     yield from _optimizer(recipe.train.optimizer)
     yield from _rows(recipe.train, recipe.runtime, devices)
@@ -68,45 +62,60 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
         yield from error.problems
 
 
-def _names(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
-    """Datasets, template sets, directions and filters of the sources, and the recipe's own templates."""
-    templates = {name: [template.direction for template in made] for name, (_, made) in plugins.templates().items()}
-    for name, own in recipe.data.templates.items():
-        templates[name] = [template.direction for template in own]
-        if not own:
+def _mixture(data: DataConfig, mixture: MixtureConfig) -> Iterator[str]:
+    for group, ratio in mixture.ratios.items():
+        if group not in data.groups:
+            yield f"`mixture.ratios` names an unknown group `{group}`{nearest(group, data.groups)}"
+        elif ratio > 0 and not data.groups[group].sources:
+            yield f"`mixture.ratios.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
+    if not any(ratio > 0 for ratio in mixture.ratios.values()):
+        yield "`mixture.ratios` has no ratio above 0; give at least one group a share"
+
+
+def _templates(data: DataConfig) -> Iterator[str]:
+    """The recipe's own template sets."""
+    for name, templates in data.templates.items():
+        if not templates:
             yield f"`data.templates.{name}` is empty; give it a template, or remove it"
-        for index, given in enumerate(own):
-            template = Template(direction=given.direction, prompt=given.prompt, response=given.response)
-            yield from (f"`data.templates.{name}[{index}]`: {problem}" for problem in template_problems(template))
-    datasets = [*READERS, *plugins.sources()]
-    filters = list(plugins.filters())
-    for group, config in recipe.data.groups.items():
+        for index, config in enumerate(templates):
+            problems = template_problems(Template(**asdict(config)))
+            yield from (f"`data.templates.{name}[{index}]`: {problem}" for problem in problems)
+
+
+def _groups(data: DataConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    """Shares of sources and directions; datasets, template sets, directions and filters by name; options."""
+    sets = {name: templates for name, (_, templates) in plugins.templates().items()} | data.templates
+    directions = {name: [template.direction for template in templates] for name, templates in sets.items()}
+    shipped, kinds = plugins.sources(), known_kinds(plugins)
+    filters = {name: function for name, (_, function) in plugins.filters().items()}
+    for group, config in data.groups.items():
+        if config.sources and not any(source.weight > 0 for source in config.sources.values()):
+            yield f"`data.groups.{group}` has no source with a weight above 0; give at least one a weight"
         for name, source in config.sources.items():
             where = f"data.groups.{group}.sources.{name}"
-            yield from check_source(where, source, datasets, templates, filters)
-            yield from _options(where, source, plugins)
+            if source.directions and not any(share > 0 for share in source.directions.values()):
+                yield f"`{where}.directions` has no share above 0; give at least one direction a share"
+            yield from source.problems(where, [*READERS, *shipped], directions, filters)
+            if source.dataset in READERS and source.dataset not in shipped:
+                for problem in reader_problems(source.dataset, source.options, kinds, whole=False):
+                    yield f"`{where}.options`: {problem}"
+            for key, options in source.filters.items():
+                right = key in filters and isinstance(options, Mapping | None)
+                if right and (problem := _filter_problem(filters[key], options or {})):
+                    yield f"`{where}.filters.{key}`: {problem}"
 
 
-def _options(where: str, source: SourceConfig, plugins: EnabledPlugins) -> Iterator[str]:
-    """Options of readers and filters, as far as they can be judged without data."""
-    if source.dataset in READERS and source.dataset not in plugins.sources():
-        for problem in reader_problems(source.dataset, source.options, known_kinds(plugins), whole=False):
-            yield f"`{where}.options`: {problem}"
-    known = plugins.filters()
-    for name, options in source.filters.items():
-        if name not in known:
-            continue
-        if options is not None and not isinstance(options, dict):
-            yield f"`{where}.filters.{name}` must be a mapping of the filter's options"
-            continue
-        try:
-            known[name][1]({}, options or {})  # a filter reads its options before it looks at a record
-        except DataError:
-            continue
-        except UserError as error:
-            yield f"`{where}.filters.{name}`: {error}"
-        except Exception:
-            continue  # it cannot do without a record
+def _filter_problem(function: Callable[[Any, Mapping[str, Any]], str], options: Mapping[str, Any]) -> str:
+    """What a filter says about its options, which it reads before it looks at a record."""
+    try:
+        function({}, options)
+    except DataError:
+        return ""
+    except UserError as error:
+        return str(error)
+    except Exception:
+        return ""  # it cannot do without a record
+    return ""
 
 
 def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:

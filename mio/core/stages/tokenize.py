@@ -24,8 +24,7 @@ from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
 from mio.core.files import waiting
 from mio.core.recipe.chain import chain, starting_folder
-from mio.core.recipe.locate import run_of_checkpoint
-from mio.core.recipe.places import RECIPE, TOKENIZERS
+from mio.core.recipe.places import RECIPE, TOKENIZERS, run_of_checkpoint
 from mio.core.recipe.resolved import diff, load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.lock import check_run

@@ -27,6 +27,7 @@ from mio.core.contract.values import (
 )
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import regular_file
+from mio.core.tokens.tokenised import is_tokenised
 
 FINGERPRINTS = "tokenizers.json"
 """Record of a folder of tokenizers: fingerprint of each, and checksums of its files."""
@@ -226,7 +227,7 @@ class Codecs:
 
     def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
-        if media.tokenised:
+        if is_tokenised(media):
             return list(media.data)
         splitter: Splitter = self.tokenizer(media.modality)
         return splitter.split(self.opened(media))

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.contract.values import CodeArray, Codes, Media, TextTokenizer, TokenisedText
+from mio.core.contract.values import CodeArray, Codes, Media, TextTokenizer
 from mio.core.errors import DataError
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, Document, Segment, Special
 from mio.core.tokens.layouts import Layout, layout
+from mio.core.tokens.tokenised import TokenisedText, is_tokenised
 from mio.core.tokens.vocabulary import Vocabulary
 
 TokenArray = npt.NDArray[np.int32]
@@ -157,7 +158,7 @@ class Renderer:
             elif isinstance(content, Special):
                 length += 1
             else:
-                if isinstance(content, Media) and not content.tokenised:
+                if isinstance(content, Media) and not is_tokenised(content):
                     return None
                 parts = self._vocabulary.modality(content.modality).parts
                 for item in self._parts(content) if parts else (content,):

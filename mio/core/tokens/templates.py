@@ -18,10 +18,11 @@ from numbers import Real
 from string import Formatter
 from typing import Any
 
-from mio.core.contract.values import OPTIONAL, Codes, Media, Record, Template, TokenisedText, Value
+from mio.core.contract.values import OPTIONAL, Codes, Media, Record, Template, Value
 from mio.core.errors import DataError, RecipeError
 from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document, role_of
 from mio.core.tokens.documents import Document, blank, interleaved_document, plain_document
+from mio.core.tokens.tokenised import TokenisedText
 
 PLAIN, CHAT = "plain", "chat"
 

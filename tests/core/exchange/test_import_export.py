@@ -98,7 +98,9 @@ def media_run(tmp_path_factory, manager):
 def greedy(run, prompt, count):
     """Decoding with the cache, every id allowed but those of absent plugins."""
     transformer, size = run.transformer, run.vocabulary.size
-    allowed = torch.from_numpy(run.vocabulary.sampleable[:size])
+    allowed = torch.ones(size, dtype=torch.bool)
+    for block in run.vocabulary.blocks:
+        allowed[block.start : block.start + block.size] = not block.absent
     cache = KVCache(transformer.config, 1, len(prompt) + count)
     tokens, made = torch.tensor([prompt]), []
     while True:

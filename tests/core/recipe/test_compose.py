@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mio import Frames, Modality, UserError, hookimpl
+from mio.core.contract.checker import keys_of
 from mio.core.contract.discovery import Candidate
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError
 from mio.core.recipe.chain import chain, starting_folder
 from mio.core.recipe.compose import compose
-from mio.core.recipe.files import schema_keys, schema_ranges
 from mio.core.recipe.merging import merge
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
@@ -369,8 +369,11 @@ def test_a_preset_is_changed_by_the_recipes_own_fields():
         ({"init_std": -1.0}, "`model.init_std` is -1; it must be at least 0"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(model, problem):
-    assert problem in problems(transformer_config, Recipe(model=model), Presets())[0]
+def test_sizes_that_do_not_fit_are_refused(write, model, problem):
+    def made(path):
+        return transformer_config(compose([path], [], NONE), NONE)
+
+    assert problem in problems(made, write("a.yaml", yaml.safe_dump({"model": model})))[0]
 
 
 # checks against plugins
@@ -416,7 +419,20 @@ def test_a_sound_recipe_passes(write):
     [
         ("mixture.ratios={pears: 1}", "unknown group `pears`; did you mean `pairs`?"),
         ("mixture.ratios={pairs: 0}", "no ratio above 0"),
+        ("mixture.ratios={_replace_: true}", "no ratio above 0"),
         ("mixture.ratios={pairs: -1}", "`mixture.ratios.pairs` is -1; it must be at least 0"),
+        ("mixture.ratios={pairs: .nan}", "`mixture.ratios.pairs` is nan"),
+        ("data.groups.pairs={_replace_: true}", "`mixture.ratios.pairs` is 1, but `data.groups.pairs` has no sources"),
+        ("data.groups.pairs.sources.a.weight=0", "`data.groups.pairs` has no source with a weight above 0"),
+        ("data.groups.pairs.sources.a.weight=-2", "sources.a.weight` is -2"),
+        ("data.groups.pairs.sources.a.directions={draw: 0}", "sources.a.directions` has no share above 0"),
+        ("data.groups.pairs.sources.a.directions={draw: -1}", "sources.a.directions.draw` is -1"),
+        ("data.groups.pairs.sources.a.options={path: .inf}", "sources.a.options.path` is inf; it must be a finite"),
+        (
+            "data.groups.pairs.sources.a.filters={size: 3}",
+            "sources.a.filters.size` must be a mapping of options, not 3",
+        ),
+        ("data.packing.window=0", "`data.packing.window` is 0"),
         ("mixture.unit=tokns", "did you mean `tokens`?"),
         ("data.groups.pairs.sources.a.dataset=jsnl", "unknown dataset `jsnl`; did you mean `jsonl`?"),
         ("data.groups.pairs.sources.a.templates=ownn", "unknown template set `ownn`; did you mean `own`?"),
@@ -454,6 +470,11 @@ def test_what_a_recipe_says_is_checked_against_the_plugins(write, override, prob
 
 def test_all_problems_of_the_meaning_are_told_at_once(write):
     assert len(problems(checked, write, "train.steps=0", "data.form=x", "evaluate.items=0", "model.layers=0")) == 4
+
+
+def test_planning_and_checking_need_no_torch():
+    code = "import mio.core.data.plan, mio.core.stages.check, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # the repository's recipes and documentation
@@ -518,5 +539,4 @@ def test_the_documentation_lists_exactly_the_keys_of_the_schema():
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     section = text.split("## Keys")[1].split("## Errors")[0]
     documented = re.findall(r"^\| `([^`]+)` \| .* \| ?(.*?) ?\|$", section, re.MULTILINE)
-    assert [key for key, _ in documented] == list(schema_keys())
-    assert documented == [(key, str(allowed or "")) for key, allowed in schema_ranges().items()]
+    assert documented == [(key, str(allowed or "")) for key, allowed in keys_of(Recipe)]

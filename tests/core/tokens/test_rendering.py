@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from mio_world import DECLARED, MUSIC, SPEECH, FakeCodecs, FakeText, image_codes, speech_codes
 
 from mio import Codes, DataError, Media, Template
-from mio.core.contract.values import TokenisedText
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.documents import Document, Segment, interleaved_document, plain_document
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.templates import CompiledTemplate, to_document
+from mio.core.tokens.tokenised import TokenisedText
 from mio.core.tokens.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.build(FakeText(), [*DECLARED, ("melody", MUSIC)], base=Vocabulary.build(FakeText(), DECLARED))

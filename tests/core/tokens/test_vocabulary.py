@@ -67,8 +67,6 @@ def test_block_of_agrees_with_the_blocks(vocabulary):
         assert (vocabulary.block_of[block.start : block.start + block.size] == index).all()
         assert (np.flatnonzero(vocabulary.block_of == index) == np.array(block.ids)).all()
     assert (vocabulary.block_of[vocabulary.size :] == -1).all()
-    assert vocabulary.sampleable.sum() == vocabulary.size
-    assert not vocabulary.sampleable[vocabulary.size :].any()
 
 
 def test_growth_appends_and_moves_nothing(vocabulary):
@@ -108,13 +106,9 @@ def test_blocks_of_an_absent_plugin_stay_and_come_back(vocabulary):
     assert without.size == vocabulary.size + 2 + 8192
     absent = {block.name for block in without.blocks if block.absent}
     assert absent == {"<spch>", "</spch>", "[SPCH]", *(f"speech/codebook{q}" for q in range(4))}
-    assert not without.sampleable[list(vocabulary.code_ids("speech", 2))].any()
-    assert not without.sampleable[vocabulary.begin("speech")]
-    assert without.sampleable.sum() == without.size - 3 - 4096
     assert without.token(64006) == "<spch0>"
     back = Vocabulary.build(FakeText(), [*DECLARED, ("melody", MUSIC)], base=without)
     assert back.code_ids("speech", 0) == vocabulary.code_ids("speech", 0)
-    assert back.sampleable.sum() == back.size
     assert not any(block.absent for block in back.blocks)
 
 

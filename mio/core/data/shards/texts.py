@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.contract.values import TextTokenizer, TokenisedText
+from mio.core.contract.values import TextTokenizer
 from mio.core.data.hashing import FileHashes
 from mio.core.data.shards.format import Array, code_dtype, map_arrays, read_checked, read_header, verify, write_shard
 from mio.core.errors import DataError
+from mio.core.tokens.tokenised import TokenisedText
 
 SUFFIX = ".ids"
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from mio_world import FakeText
 
-from mio.core.contract.values import Modality, Template, TokenisedText
+from mio.core.contract.values import Modality, Template
 from mio.core.data.shards.reader import Shard
 from mio.core.data.shards.texts import tokens_path, write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.tokens.templates import CompiledTemplate
+from mio.core.tokens.tokenised import TokenisedText
 
 TEXTS = ("", "word", " two words", "déjà vu", "word")
 
