@@ -153,7 +153,9 @@ def _check_counts(stored: Mapping[str, Stored], config: TransformerConfig, folde
         numbers = {int(match[1]) for name in stored if (match := pattern.match(name))}
         present = next(number for number in range(len(numbers) + 1) if number not in numbers)
         if present < promised:
-            raise UserError(f"{folder}: config.json says `{key}` {promised}, but its weights hold only {present}")
+            raise UserError(
+                f"{folder}: config.json says `{key}` {promised}, but its weights hold only {present} of them"
+            )
 
 
 def check_finite(tensor: Tensor, wanted: torch.dtype, name: str, file: Path) -> None:
