@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint(run, capsys):
         (["{melody:gone.txt}"], r"gone\.txt: no such file"),
         (["play {melody:bad.txt} again"], r"bad\.txt: cannot be read as melody"),
         ([""], r"it is empty"),
-        (["a\udcff"], r"no text in UTF-8"),
+        (["a\udcff"], r"not valid UTF-8"),
         (["hello", "--output", "melodi"], r"no modality `melodi`.*melody"),
         (["hello", "--output", "melody", "--max-tokens", "2"], r"too few"),
     ],

@@ -130,8 +130,8 @@ def variant(
         spans = sum(2 + codes.codes.size for codes in made.answer.codes)
         if spans + 1 > room:
             return f"{spans} tokens of spans for {room}"
-        if made.told and room == options["max_tokens"]:
-            return f"told of a cut that was none: {made.told}"
+        if made.notice and room == options["max_tokens"]:
+            return f"told of a cut that was none: {made.notice}"
         return ""
 
     wild = ", ".join(f"{name} {value!r:.30}" for name, value in options.items())

@@ -22,7 +22,7 @@ from replays import Variant
 from safetensors.torch import load_file, save_file
 
 from mio.core.contract.plugins import PluginManager
-from mio.core.exchange.reading import import_folder
+from mio.core.exchange.reading import ImportOptions, import_folder
 from mio.core.runs.run import Run
 from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
@@ -196,7 +196,7 @@ def _variant(name: str, folder: Path, manager: PluginManager) -> Variant:
     def read() -> torch.Tensor:
 
         with contextlib.chdir(folder.parent):  # runs are made below the current folder
-            run = Run.open(import_folder(folder, [], [], manager, name=folder.name).folder, manager)
+            run = Run.open(import_folder(folder, [], [], manager, ImportOptions(name=folder.name)).folder, manager)
             run.transformer.eval()
         hidden = run.transformer(tokens, torch.arange(40)[None]).hidden
         return run.transformer.logits(hidden, ROWS)

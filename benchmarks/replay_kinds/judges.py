@@ -22,7 +22,7 @@ import torch
 from replays import Variant
 
 from mio import Answer, DataError, Record, Task, Template, UserError
-from mio.core.generation.judging import verdicts
+from mio.core.generation.judging import OwnedTask
 
 CONTAINERS: dict[str, tuple[Callable[[list[Any]], Any], bool]] = {
     "list": (list, True),
@@ -87,7 +87,7 @@ def variant(name: str, given: Callable[[], Any], expected: list[float] | None, a
     def read() -> Any:
         found = {place: Answer((("text", str(place)),)) for place in range(answers)}
         try:
-            return verdicts("counter", task(lambda *_: given()), found, RECORDS, {})
+            return OwnedTask("counter", task(lambda *_: given())).verdicts(found, RECORDS, {})
         except UserError as error:
             if "task `count` of plugin `counter`" not in str(error):
                 raise RuntimeError("task and plugin are not named") from error
@@ -112,7 +112,7 @@ def stumbling(places: set[int], answers: int) -> Variant:
     def read() -> Any:
         failed: dict[int, str] = {}
         found = {place: Answer((("text", str(place)),)) for place in range(answers)}
-        return verdicts("counter", task(judge), found, RECORDS, failed), failed
+        return OwnedTask("counter", task(judge)).verdicts(found, RECORDS, failed), failed
 
     def right(made: Any) -> str:
         found, failed = made

@@ -48,8 +48,8 @@ def generate(
         temperature=temperature, media_temperature=media_temperature, top_p=top_p, max_tokens=max_tokens
     )
     made = answer_prompt(trained, prompt, output, out, decoding, seed, beyond_context)
-    if made.told:
-        typer.echo(made.told, err=True)
+    if made.notice:
+        typer.echo(made.notice, err=True)
     content = made.to_json()
     if as_json:
         typer.echo(json_text(content))

@@ -51,10 +51,11 @@ def import_(
     names, overrides = split(recipes) if recipes else ([], [])
     plugins = manager(plugin)
 
-    from mio.core.exchange.reading import import_folder
+    from mio.core.exchange.reading import ImportOptions, import_folder
     from mio.core.terminal import plain
 
-    made = import_folder(folder, names, overrides, plugins, name=name, tokens=token, text=text_size, dtype=dtype)
+    options = ImportOptions(name=name, tokens=token, text=text_size, dtype=dtype)
+    made = import_folder(folder, names, overrides, plugins, options)
     for line in _lines(made):
         typer.echo(plain(line))
 

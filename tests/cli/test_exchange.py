@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mio.cli import app
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.exchange.huggingface import to_huggingface
+from mio.core.exchange.huggingface import huggingface_name
 from mio.core.exchange.huggingface_config import config_to_huggingface
 from mio.core.model.transformer import Transformer
 from mio.plugins.text.byte_tokenizer import ByteTokenizer
@@ -27,7 +27,7 @@ def model(tmp_path, monkeypatch):
     folder.mkdir()
     config = TransformerConfig(width=16, layers=1, heads=2, ffn_width=32)
     torch.manual_seed(0)
-    state = dict(to_huggingface(Transformer(config, SIZE + 3).state_dict().items()))
+    state = {huggingface_name(name): value for name, value in Transformer(config, SIZE + 3).state_dict().items()}
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config_to_huggingface(config, SIZE + 3, 512)))
     (folder / "tokenizer.json").write_text(json.dumps(ByteTokenizer().definition()))

@@ -15,7 +15,7 @@ from mio.core.files import read_json
 from mio.core.runs.tensor_files import DTYPES, SAFETENSORS
 
 AGAIN = "copy it again"
-"""What to do about a file of a model's folder that is damaged."""
+"""Advice for a damaged file of a model's folder."""
 
 BIN = "pytorch_model.bin"
 
@@ -30,42 +30,45 @@ class Stored(NamedTuple):
     dtype: torch.dtype
 
 
-class Checkpoint:
-    """Tensors of a folder by name. `tensors` is made of the files' headers alone.
+class ModelFiles:
+    """Tensors of a folder by name. `tensors` comes from the files' headers alone.
 
-    As in transformers, a whole file counts before shards, and safetensors before `.bin`; `ignored` are the indexes that
-    lie beside and are not read.
+    As in transformers, a whole file wins over shards, and safetensors over `.bin`; `ignored` names the indexes that are
+    not read for that reason.
 
-    Raises `UserError` when the folder holds no weights, or a shard is missing, damaged, quantised or no plain tensors.
+    Raises `UserError` when the folder holds no weights, or a shard is missing, damaged, quantised, or holds more than
+    tensors.
     """
 
     def __init__(self, folder: Path) -> None:
         self._shard: tuple[Path, Mapping[str, Tensor]] | None = None
         self.tensors: dict[str, Stored] = {}
-        self._called: dict[str, str] = {}
+        self._file_names: dict[str, str] = {}
         shards, self.ignored = _shards(folder)
         for file, promised in shards.items():
-            found = self._headers(file)
-            missing = sorted(promised - found.keys())
+            stored = self._headers(file)
+            missing = sorted(promised - stored.keys())
             if missing:
-                raise DataError(f"{file}: the index promises `{missing[0]}` in it, which is not there: copy it again")
-            for name in found:
+                raise DataError(f"{file}: the index promises `{missing[0]}` in it, which is not there; {AGAIN}")
+            for name in stored:
                 if name in self.tensors:
-                    raise DataError(f"{file}: `{name}` is also in {self.tensors[name].file.name}: which one counts?")
-            self.tensors |= found
+                    raise DataError(
+                        f"{file}: `{name}` is also in {self.tensors[name].file.name}; only one file may hold it"
+                    )
+            self.tensors |= stored
 
     def rename(self, name: str, new: str) -> None:
-        """Calls a tensor otherwise than its file does."""
+        """Gives a tensor another name than it has in its file."""
         self.tensors[new] = self.tensors.pop(name)
-        self._called[new] = name
+        self._file_names[new] = name
 
     def read(self, name: str) -> Tensor:
         """One tensor, on CPU. Its memory is the file's until it is written to."""
         file = self.tensors[name].file
-        name = self._called.get(name, name)
+        name = self._file_names.get(name, name)
         if file.suffix != ".safetensors":
             return self._load(file)[name]
-        # opened anew each time: the pages of one mapping would stay in memory until the last tensor of the file
+        # opened for each tensor: one mapping would keep its pages in memory until the last tensor of the file
         with safe_open(file, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
         return tensor
@@ -73,18 +76,18 @@ class Checkpoint:
     def _headers(self, file: Path) -> dict[str, Stored]:
         if file.suffix != ".safetensors":
             return {name: Stored(file, tuple(value.shape), value.dtype) for name, value in self._load(file).items()}
-        found = {}
+        stored = {}
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - the handle is no mapping
                     piece = opened.get_slice(name)
                     if piece.get_dtype() not in DTYPES:
                         raise _quantised(file, name, piece.get_dtype())
-                    found[name] = Stored(file, tuple(piece.get_shape()), DTYPES[piece.get_dtype()])
+                    stored[name] = Stored(file, tuple(piece.get_shape()), DTYPES[piece.get_dtype()])
         except (SafetensorError, OSError, ValueError) as error:
-            told = " ".join(str(error).split())
-            raise DataError(f"{file}: this is no whole safetensors file ({told:.200}); {AGAIN}") from error
-        return found
+            reason = " ".join(str(error).split())
+            raise DataError(f"{file}: not a complete safetensors file ({reason:.200}); {AGAIN}") from error
+        return stored
 
     def _load(self, file: Path) -> Mapping[str, Tensor]:
         """The tensors of a `.bin` file, mapped rather than read; the last file stays open."""
@@ -92,9 +95,9 @@ class Checkpoint:
             return self._shard[1]
         try:
             content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # damaged files, old formats and code inside are told apart by their text alone
+        except Exception as error:  # for damage, an old format and code in the file alike
             raise DataError(
-                f"{file}: can not be read as tensors alone ({_first_line(error)}); convert it to safetensors "
+                f"{file}: cannot be read as tensors alone ({_first_line(error)}); convert it to safetensors "
                 "with transformers, from_pretrained(...).save_pretrained(FOLDER), if you trust where it comes from"
             ) from error
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -112,11 +115,11 @@ def _first_line(error: Exception) -> str:
 
 def _quantised(file: Path, name: str, dtype: str) -> DataError:
     known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
-    return DataError(f"{file}: `{name}` is stored as {dtype}, not as one of {known}; take a version not quantised")
+    return DataError(f"{file}: `{name}` is stored as {dtype}, not as one of {known}; take one that is not quantised")
 
 
 def _shards(folder: Path) -> tuple[dict[Path, set[str]], tuple[str, ...]]:
-    """Files that hold the weights, each with the tensors that the index promises in it; indexes that do not count."""
+    """Files that hold the weights, each with the tensors that the index promises in it; and the ignored indexes."""
     for whole in (SAFETENSORS, BIN):
         index = folder / f"{whole}.index.json"
         if (folder / whole).is_file():
@@ -135,5 +138,5 @@ def _shards(folder: Path) -> tuple[dict[Path, set[str]], tuple[str, ...]]:
                 raise DataError(f"{folder}: {len(missing)} of {len(files)} shards are missing, {missing[0]} is one")
             return dict(sorted(files.items())), ()
     others = sorted(path.name for pattern in _OTHER_FORMATS for path in folder.glob(pattern))
-    found = f" (what it has, {', '.join(others[:3])}, is no layout of transformers)" if others else ""
-    raise UserError(f"{folder}: holds no {SAFETENSORS}, no {BIN} and no index of their shards{found}")
+    instead = f" (it has {', '.join(others[:3])}, which transformers does not read)" if others else ""
+    raise UserError(f"{folder}: holds no {SAFETENSORS}, no {BIN} and no index of their shards{instead}")

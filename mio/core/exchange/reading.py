@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,13 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import TEXT
 from mio.core.errors import RecipeError, UserError
 from mio.core.exchange.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys
-from mio.core.exchange.matching import Match, Renamed, beyond_the_rows, match, text_size
-from mio.core.exchange.model_files import AGAIN, Checkpoint
+from mio.core.exchange.matching import Renamed, beyond_the_rows, match, text_size
+from mio.core.exchange.model_files import AGAIN
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
-from mio.core.exchange.weights import KEEP, as_stored, check_shapes, chosen_dtype, store
+from mio.core.exchange.weights import KEEP, FolderModel, chosen_dtype
 from mio.core.exchange.writing import OWN, STAGE_FILES
-from mio.core.files import read_json, write_json
+from mio.core.files import new_folder, read_json, write_json
 from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.compose import compose
 from mio.core.recipe.model import transformer_config
@@ -42,16 +40,16 @@ from mio.core.tokens.codecs import save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
 IMPORTED = "imported"
-"""Value of the option `tokenizer` that tells a text plugin to load the tokenizer's files from the run folder."""
+"""Value of a text plugin's option `tokenizer`: the tokenizer's files lie in the run folder."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made."""
+    """The run that an import made, and what became of the model's tokens and keys."""
 
     folder: Path
     restored: bool
-    """It was an export of mio."""
+    """Whether it was an export of mio."""
     parameters: int
     vocabulary: Vocabulary
     new: tuple[str, ...] = ()
@@ -61,15 +59,29 @@ class Imported:
     unnamed: int = 0
     """Rows of the model that belong to no token: left out."""
     overruled: tuple[str, ...] = ()
-    """Keys of the recipe's `model` that config.json has otherwise; config.json counts."""
+    """Keys of the recipe's `model` that differ from config.json, which wins."""
     unread: tuple[str, ...] = ()
     """Keys of config.json that the family does not read, neither here nor in transformers."""
     ignored: tuple[str, ...] = ()
-    """Indexes that lie beside a whole file of weights and do not count."""
+    """Indexes that are not read, as a whole file of weights lies beside them."""
     untied: bool = False
     """config.json ties head and embedding, which differ: both are kept, as transformers does."""
     text_options: Mapping[str, Any] | None = None
     """Options of the text plugin for stages that start from this run; None where the recipe says them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Choices of the user's."""
+
+    name: str = ""
+    """Of the run; default: the folder's, or that of the run that was exported."""
+    tokens: Sequence[str] = ()
+    """`OURS=THEIRS`, where the model's names of tokens are not the plugins'."""
+    text: int = 0
+    """Number of ids that are text; 0 means all below the first token of another modality."""
+    dtype: str = KEEP
+    """`keep`, `bf16`, `fp16` or `fp32`."""
 
 
 def import_folder(
@@ -77,11 +89,7 @@ def import_folder(
     recipes: Sequence[str],
     overrides: Sequence[str],
     manager: PluginManager,
-    *,
-    name: str = "",
-    tokens: Sequence[str] = (),
-    text: int = 0,
-    dtype: str = KEEP,
+    options: ImportOptions = ImportOptions(),
 ) -> Imported:
     """Makes a run of a model's folder.
 
@@ -90,11 +98,8 @@ def import_folder(
         recipes: recipe of the run: plugins that declare the model's tokens, form and system prompts, evaluation. Empty
             for a plain backbone or an export of mio.
         overrides: `key=value` for the recipe.
-        manager: plugins at hand.
-        name: of the run; default: the folder's, or that of the run that was exported.
-        tokens: `OURS=THEIRS`, where the model calls tokens otherwise than the plugins do.
-        text: number of ids that are text; 0 means all below the first token of another modality.
-        dtype: `keep`, `bf16`, `fp16` or `fp32`.
+        manager: the installed plugins.
+        options: everything else.
 
     Raises:
         UserError: the folder lacks something, its parts contradict each other, or the run exists already.
@@ -103,14 +108,17 @@ def import_folder(
         raise UserError(f"{folder}: no such folder")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: holds no config.json; is it a model's folder in the Hugging Face layout?")
-    chosen_dtype(dtype)
+    chosen_dtype(options.dtype)
     data = read_json(folder / "config.json", AGAIN)
-    with _naming(folder):
+    try:
         config = config_from_huggingface(data)
+    except UserError as error:
+        raise UserError(f"{folder}/{error}") from None
+    size = data.get("vocab_size")
     if (folder / OWN).is_dir():
-        if recipes or overrides or tokens or text:
+        if recipes or overrides or options.tokens or options.text:
             raise UserError(f"{folder}: is an export of mio and brings its own recipe; give nothing but `--name`")
-        return _restore(folder, config, data.get("vocab_size"), manager, name, dtype)
+        return _restore(folder, config, size, manager, options)
     if overrides and not recipes:
         raise UserError(f"`{overrides[0]}` changes a recipe, and none is given; give one before it")
     if recipes:
@@ -118,99 +126,91 @@ def import_folder(
     else:
         recipe = Recipe(plugins={TEXT: {}})
         recipe.data.packing.context = data.get("max_position_embeddings") or recipe.data.packing.context
-    recipe.name = name or _run_name(folder)
-    checkpoint = Checkpoint(folder)
-    stored = as_stored(checkpoint, config)
-    rows = check_shapes(checkpoint, stored, folder, data.get("vocab_size"))
-    made = _import_foreign(folder, checkpoint, rows, stored, recipe, manager, tokens, text, dtype)
+    recipe.name = options.name or _run_name(folder)
+    model = FolderModel.open(folder, config, size)
     return replace(
-        made,
+        _import_foreign(model, recipe, manager, options),
         unread=tuple(f"`{key}`" for key in unread_keys(data)),
-        ignored=checkpoint.ignored,
-        untied=stored.tied_embeddings != config.tied_embeddings,
+        ignored=model.files.ignored,
+        untied=model.config.tied_embeddings != config.tied_embeddings,
     )
 
 
-def _import_foreign(
-    folder: Path,
-    checkpoint: Checkpoint,
-    rows: int,
-    config: TransformerConfig,
-    recipe: Recipe,
-    manager: PluginManager,
-    tokens: Sequence[str],
-    text: int,
-    dtype: str,
-) -> Imported:
+def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, options: ImportOptions) -> Imported:
+    """A model that was not exported by mio."""
     declared = manager.enable(recipe.plugins).modalities()
     owner = next((owner for owner, modality in declared if modality.text), None)
     if owner is None:
         raise RecipeError([f"no plugin under `plugins:` declares `{TEXT}`; add `{TEXT}: {{}}`"])
     modalities = [modality for _, modality in declared]
-    found = FolderTokens.read(folder)
-    renamed = Renamed(tokens, modalities)
-    size = text_size(found, modalities, renamed, text)
-    if size.size > rows:
-        raise beyond_the_rows(found, size.size - 1, rows)
-    options: dict[str, Any] = {"tokenizer": IMPORTED}
-    if size.missing_chat_tokens:
-        options["specials"] = list(size.missing_chat_tokens)
-    overruled = _overruled(recipe, config, manager)
-    recipe.plugins = recipe.plugins | {owner: options}
-    recipe.model = asdict(config)
+    tokens = FolderTokens.read(model.folder)
+    renamed = Renamed(options.tokens, modalities)
+    text = text_size(tokens, modalities, renamed, options.text)
+    if text.size > model.rows:
+        raise beyond_the_rows(tokens, text.size - 1, model.rows)
+    text_options: dict[str, Any] = {"tokenizer": IMPORTED}
+    if text.missing_chat_tokens:
+        text_options["specials"] = list(text.missing_chat_tokens)
+    overruled = _overruled(recipe, model.config, manager)
+    recipe.plugins = recipe.plugins | {owner: text_options}
+    recipe.model = asdict(model.config)
     recipe.start_from = ""
     plugins = manager.enable(recipe.plugins)
-    with _new_folder(recipe) as (partial, final):
-        found.write_text(partial / TOKENIZERS / TEXT, size.size)
+    final = _run_folder(recipe)
+    with new_folder(final) as partial:
+        tokens.write_text(partial / TOKENIZERS / TEXT, text.size)
         tokenizer = text_tokenizer(plugins, partial)
         vocabulary = Vocabulary.build(tokenizer, plugins.modalities())
-        _check_text(folder, found, vocabulary, size.size)
-        matched = match(vocabulary, found, renamed, rows)
-        written = store(
-            checkpoint, config, vocabulary.rows, partial / WEIGHTS, dtype, _row_move(matched, vocabulary, recipe.seed)
-        )
+        _check_text(tokens, vocabulary, text.size)
+        matched = match(vocabulary, tokens, renamed, model.rows)
+        index = torch.from_numpy(matched.rows)
+
+        def move(weight: Tensor) -> Tensor:
+            return migrate_rows(weight.index_select(0, index), matched.known, vocabulary, recipe.seed)[0]
+
         known = {block.name for block in matched.known.blocks}
         imported = Imported(
             folder=final,
             restored=False,
-            parameters=sum(tensor.numel() for tensor in written.values()),
+            parameters=model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, move),
             vocabulary=vocabulary,
             new=tuple(block.name for block in vocabulary.blocks if block.name not in known),
             unmapped=matched.unmapped,
             unnamed=matched.unnamed,
             overruled=overruled,
-            text_options=options,
+            text_options=text_options,
         )
         save_record(partial / TOKENIZERS, {TEXT: tokenizer.fingerprint})
         (partial / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
         vocabulary.save(partial / VOCABULARY)
-        write_json(partial / SUMMARY, _summary(imported, folder))
+        write_json(partial / SUMMARY, _summary(imported, model.folder))
         lock_run(partial, recipe, plugins, vocabulary, {TEXT: tokenizer.fingerprint})
     return imported
 
 
 def _restore(
-    folder: Path, config: TransformerConfig, size: int | None, manager: PluginManager, name: str, dtype: str
+    folder: Path, config: TransformerConfig, size: int | None, manager: PluginManager, options: ImportOptions
 ) -> Imported:
+    """The run that was exported to the folder."""
     own = folder / OWN
     absent = [file for file in (RECIPE, VOCABULARY) if not (own / file).is_file()]
     if absent:
         raise UserError(f"{own}: {absent[0]} is missing; export the run again")
     earlier = None
-    if (own / LOCK).is_file():  # records are not all part of an export
+    if (own / LOCK).is_file():  # an export does not hold all of the run's records
         earlier = check_run(own, weights=False, tell=lambda line: None)  # noqa: ARG005
     recipe = load_resolved(own / RECIPE)
-    recipe.name = name or recipe.name
+    recipe.name = options.name or recipe.name
     saved = Vocabulary.load(own / VOCABULARY)
     _check_config(folder, config, transformer_config(recipe, manager), saved)
-    checkpoint = Checkpoint(folder)
-    rows = check_shapes(checkpoint, as_stored(checkpoint, config), folder, size)
-    if rows != saved.size:
+    model = FolderModel.open(folder, config, size)
+    if model.rows != saved.size:
         raise UserError(
-            f"{folder}: embedding of {rows} rows, {OWN}/{VOCABULARY} {saved.size} ids: the model was changed since "
-            f"its export; remove {OWN}/ to read it as a foreign model, with a recipe that declares its tokens"
+            f"{folder}: embedding of {model.rows} rows, {OWN}/{VOCABULARY} {saved.size} ids: the model was changed "
+            f"since its export; remove {OWN}/ to read it as a foreign model, with a recipe that declares its tokens"
         )
-    with _new_folder(recipe) as (partial, final):
+    final = _run_folder(recipe)
+    with new_folder(final) as partial:
         for file in STAGE_FILES:
             if (own / file).is_file():
                 shutil.copyfile(own / file, partial / file)
@@ -220,16 +220,16 @@ def _restore(
         (partial / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
 
         def pad(weight: Tensor) -> Tensor:
-            return torch.cat([weight, weight.new_zeros(vocabulary.rows - rows, weight.shape[1])])
+            return torch.cat([weight, weight.new_zeros(vocabulary.rows - model.rows, weight.shape[1])])
 
-        written = store(checkpoint, config, vocabulary.rows, partial / WEIGHTS, dtype, pad)
-        imported = Imported(final, True, sum(tensor.numel() for tensor in written.values()), vocabulary)
+        parameters = model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, pad)
+        imported = Imported(final, restored=True, parameters=parameters, vocabulary=vocabulary)
         if not (partial / SUMMARY).is_file():
             write_json(partial / SUMMARY, _summary(imported, folder))
         plugins = manager.enable(recipe.plugins)
         record = tokenizer_record(partial / TOKENIZERS)
         if record:
-            save_record(partial / TOKENIZERS, record)  # of files that may have been written anew
+            save_record(partial / TOKENIZERS, record)  # checksums: its files may have been written again
         lock_run(partial, recipe, plugins, vocabulary, record, earlier)
     return imported
 
@@ -260,34 +260,27 @@ def _restored_vocabulary(
     return vocabulary
 
 
-def _check_text(folder: Path, found: FolderTokens, vocabulary: Vocabulary, size: int) -> None:
+def _check_text(tokens: FolderTokens, vocabulary: Vocabulary, size: int) -> None:
     """The text tokenizer must give every id the string that the folder gives it."""
-    text = vocabulary.blocks[0]
+    text, folder = vocabulary.blocks[0], tokens.folder
     if text.size != size:
         raise UserError(f"{folder}: {size} ids are text, but plugin `{text.owner}` reads {text.size} from its files")
     for index in text.ids:
-        if vocabulary.token(index) != found.strings.get(index, vocabulary.token(index)):
+        if vocabulary.token(index) != tokens.strings.get(index, vocabulary.token(index)):
             raise UserError(
-                f"{folder}: the id {index} is {found.strings[index]!r} in its files, {vocabulary.token(index)!r} for "
+                f"{folder}: the id {index} is {tokens.strings[index]!r} in its files, {vocabulary.token(index)!r} for "
                 f"plugin `{text.owner}`"
             )
-
-
-def _row_move(matched: Match, vocabulary: Vocabulary, seed: int) -> Callable[[Tensor], Tensor]:
-    index = torch.from_numpy(matched.rows)
-
-    def move(weight: Tensor) -> Tensor:
-        rows, _ = migrate_rows(weight.index_select(0, index), matched.known, vocabulary, seed)
-        return rows
-
-    return move
 
 
 def _overruled(recipe: Recipe, config: TransformerConfig, manager: PluginManager) -> tuple[str, ...]:
     if not recipe.model:
         return ()
-    wanted, given = _resolved(transformer_config(recipe, manager)), _resolved(config)
-    return tuple(field.name for field in fields(given) if getattr(wanted, field.name) != getattr(given, field.name))
+    return _differing(_resolved(transformer_config(recipe, manager)), _resolved(config))
+
+
+def _differing(a: TransformerConfig, b: TransformerConfig) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(a) if getattr(a, field.name) != getattr(b, field.name))
 
 
 def _resolved(config: TransformerConfig) -> TransformerConfig:
@@ -296,11 +289,10 @@ def _resolved(config: TransformerConfig) -> TransformerConfig:
     )
 
 
-def _check_config(folder: Path, given: TransformerConfig, own: TransformerConfig, vocabulary: Vocabulary) -> None:
-    """Compares what config.json can say at all: the recipe's model may hold more."""
+def _check_config(folder: Path, config: TransformerConfig, own: TransformerConfig, vocabulary: Vocabulary) -> None:
+    """Compares what config.json can say: the recipe's model may hold more."""
     expected = config_from_huggingface(config_to_huggingface(own, vocabulary.size, 1))
-    other = [f.name for f in fields(given) if getattr(given, f.name) != getattr(expected, f.name)]
-    if other:
+    if other := _differing(config, expected):
         raise UserError(
             f"{folder}: config.json and {OWN}/{RECIPE} disagree on {', '.join(f'`{name}`' for name in other)}: one of "
             "them was changed after the export"
@@ -326,28 +318,11 @@ def _run_name(folder: Path) -> str:
     return name or IMPORTED
 
 
-@contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{folder}/{error}") from None
-
-
-@contextmanager
-def _new_folder(recipe: Recipe) -> Iterator[tuple[Path, Path]]:
-    """(folder to write to, run folder that it becomes in the end). Raises `UserError` if the run exists."""
+def _run_folder(recipe: Recipe) -> Path:
+    """The folder of the new run. Raises `UserError` if it exists."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", recipe.name):
         raise UserError(f"--name {recipe.name!r} names a folder: letters, digits, `_`, `-` and `.` only")
-    final = Path(recipe.runtime.runs) / recipe.name
-    if final.exists():
-        raise UserError(f"{final} exists already; give another `--name`, or delete it")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{recipe.name}-", dir=final.parent))
-    try:
-        yield partial, final
-        partial.chmod(0o755)  # made for the owner alone
-        partial.rename(final)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    folder = Path(recipe.runtime.runs) / recipe.name
+    if folder.exists():
+        raise UserError(f"{folder} exists already; give another `--name`, or delete it")
+    return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,17 +13,16 @@ from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import UserError
-from mio.core.exchange.huggingface import from_huggingface, to_huggingface
-from mio.core.exchange.model_files import Checkpoint, Stored
+from mio.core.exchange.huggingface import EMBEDDING, HEAD, huggingface_name, is_redundant
+from mio.core.exchange.model_files import ModelFiles, Stored
 from mio.core.model.transformer import Transformer
 from mio.core.model.vocabulary_rows import ROW_PARAMETERS
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
 
 KEEP = "keep"
 KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-"""Types that tensors may be converted to."""
+"""Types that tensors can be converted to."""
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 _EXPERT = re.compile(r"model\.layers\.0\.block_sparse_moe\.experts\.(\d{1,9})\.")
 _ROWS = 4096
@@ -46,102 +45,117 @@ def skeleton(config: TransformerConfig, rows: int) -> dict[str, Tensor]:
         return Transformer(config, rows).state_dict()
 
 
-def theirs_of(config: TransformerConfig, rows: int) -> dict[str, str]:
-    """Names of the Hugging Face layout by the transformer's own."""
-    ours = skeleton(config, rows)
-    return dict(zip(ours, (name for name, _ in to_huggingface(ours.items())), strict=True))
+def huggingface_names(config: TransformerConfig) -> dict[str, str]:
+    """Names in the Hugging Face layout by the transformer's own."""
+    return {name: huggingface_name(name) for name in skeleton(config, 1)}
 
 
-def as_stored(checkpoint: Checkpoint, config: TransformerConfig) -> TransformerConfig:
-    """The configuration with `tied_embeddings` as the tensors have it, as transformers does it.
+@dataclass(frozen=True)
+class FolderModel:
+    """The model in a folder of the Hugging Face layout, its tensors checked against config.json by name and shape."""
 
-    Where config.json ties the head to the embedding, and both are there and differ, both are kept. A head that is there
-    alone is the embedding too.
-    """
-    if not config.tied_embeddings or _HEAD not in checkpoint.tensors:
+    folder: Path
+    files: ModelFiles
+    config: TransformerConfig
+    """As config.json says, but `tied_embeddings` as the tensors have it."""
+    rows: int
+    """Of the embedding."""
+
+    @classmethod
+    def open(cls, folder: Path, config: TransformerConfig, size: int | None) -> FolderModel:
+        """Opens the files.
+
+        Args:
+            folder: holds the weights.
+            config: what config.json says.
+            size: rows of the embedding that config.json promises, None where it does not say.
+
+        Raises `UserError` that names tensors which are missing, have another shape, or have no place in the model.
+        """
+        files = ModelFiles(folder)
+        config = _tied_as_stored(files, config)
+        return cls(folder, files, config, _check_shapes(files, config, folder, size))
+
+    def store(self, rows: int, path: Path, kind: str, move: RowMove) -> int:
+        """Writes the tensors one by one as the weights of a run of `rows` vocabulary rows.
+
+        `move` makes the rows of embedding and head. Returns the number of parameters.
+        """
+        dtype = chosen_dtype(kind)
+        stored, names = self.files.tensors, huggingface_names(self.config)
+        planned = in_file_order(
+            Planned(name, dtype or stored[names[name]].dtype, tuple(tensor.shape))
+            for name, tensor in skeleton(self.config, rows).items()
+        )
+
+        def tensors() -> Iterator[tuple[str, Tensor]]:
+            for name, wanted, _ in planned:
+                tensor = self.files.read(names[name])
+                check_finite(tensor, wanted, names[name], stored[names[name]].file)
+                if name in ROW_PARAMETERS:
+                    tensor = move(tensor)
+                yield name, tensor.to(wanted)
+
+        write_file(path, planned, tensors())
+        return sum(math.prod(tensor.shape) for tensor in planned)
+
+
+def _tied_as_stored(files: ModelFiles, config: TransformerConfig) -> TransformerConfig:
+    """The configuration with `tied_embeddings` as the tensors have it, as in transformers: a head that differs from the
+    embedding is kept although config.json ties them, and a head without an embedding is the embedding too."""
+    if not config.tied_embeddings or HEAD not in files.tensors:
         return config
-    if _EMBEDDING not in checkpoint.tensors:
-        checkpoint.rename(_HEAD, _EMBEDDING)
-    elif not _equal(checkpoint, _HEAD, _EMBEDDING):
+    if EMBEDDING not in files.tensors:
+        files.rename(HEAD, EMBEDDING)
+    elif not _equal(files, HEAD, EMBEDDING):
         return replace(config, tied_embeddings=False)
     return config
 
 
-def _equal(checkpoint: Checkpoint, a: str, b: str) -> bool:
-    if checkpoint.tensors[a].shape != checkpoint.tensors[b].shape:
+def _equal(files: ModelFiles, a: str, b: str) -> bool:
+    if files.tensors[a].shape != files.tensors[b].shape:
         return False
-    pairs = zip(checkpoint.read(a).split(_ROWS), checkpoint.read(b).split(_ROWS), strict=True)
+    pairs = zip(files.read(a).split(_ROWS), files.read(b).split(_ROWS), strict=True)
     return all(torch.equal(x.float(), y.float()) for x, y in pairs)
 
 
-def check_shapes(checkpoint: Checkpoint, config: TransformerConfig, folder: Path, size: int | None = None) -> int:
-    """Compares names and shapes with the configuration. Returns the rows of the embedding.
-
-    Args:
-        size: rows that config.json promises, None where it does not say.
-
-    Raises `UserError` that names tensors which are missing, have another shape, or have no place in the model.
-    """
-    stored = checkpoint.tensors
+def _check_shapes(files: ModelFiles, config: TransformerConfig, folder: Path, size: int | None) -> int:
+    """Compares names and shapes with the configuration. Returns the rows of the embedding."""
+    stored = files.tensors
     _check_counts(stored, config, folder)
-    names = theirs_of(config, 1)
-    known = set(names.values())
-    for name in stored.keys() - known:
-        if list(from_huggingface([(name, torch.empty(0))], config)):
+    names = huggingface_names(config)
+    for name in stored.keys() - set(names.values()):
+        if not is_redundant(name, config):
             raise UserError(f"{folder}: its tensor `{name}` has no place in the model that config.json describes")
     missing = [theirs for theirs in names.values() if theirs not in stored]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise UserError(f"{folder}: its weights lack the tensor `{missing[0]}`{more}, which config.json asks for")
-    shape = stored[_EMBEDDING].shape
+    shape = stored[EMBEDDING].shape
     rows = shape[0] if len(shape) == 2 else 0
     if not rows:
-        raise UserError(f"{folder}: the tensor `{_EMBEDDING}` is {list(shape)}, it must be [ids, {config.width}]")
-    for ours, expected in skeleton(config, size or rows).items():
-        shape = stored[names[ours]].shape
+        raise UserError(f"{folder}: the tensor `{EMBEDDING}` is {list(shape)}, it must be [ids, {config.width}]")
+    for name, expected in skeleton(config, size or rows).items():
+        shape = stored[names[name]].shape
         if shape != tuple(expected.shape):
             raise UserError(
-                f"{folder}: the tensor `{names[ours]}` is {list(shape)}, by config.json it is {list(expected.shape)}"
+                f"{folder}: the tensor `{names[name]}` is {list(shape)}, by config.json it is {list(expected.shape)}"
             )
     return rows
 
 
 def _check_counts(stored: Mapping[str, Stored], config: TransformerConfig, folder: Path) -> None:
-    """Layers and experts that config.json promises must be there before anything is made of their number."""
+    """As many layers and experts must be there as config.json promises, before a model of that size is made."""
     for pattern, key, promised in (
         (_LAYER, "num_hidden_layers", config.layers),
         (_EXPERT, "num_local_experts", config.experts),
     ):
-        numbers = {int(found[1]) for name in stored if (found := pattern.match(name))}
-        there = next(number for number in range(len(numbers) + 1) if number not in numbers)
-        if there < promised:
-            raise UserError(f"{folder}: config.json says `{key}` {promised}, but its weights hold only {there} of them")
-
-
-def store(
-    checkpoint: Checkpoint, config: TransformerConfig, rows: int, path: Path, kind: str, move: RowMove
-) -> dict[str, Tensor]:
-    """Writes the tensors of a checkpoint as the weights of a run of `rows` embedding rows, one by one.
-
-    `move` makes the rows of embedding and head. Returns the skeleton of what was written, in its types.
-    """
-    dtype = chosen_dtype(kind)
-    ours, names = skeleton(config, rows), theirs_of(config, rows)
-    planned = in_file_order(
-        Planned(name, dtype or checkpoint.tensors[names[name]].dtype, tuple(tensor.shape))
-        for name, tensor in ours.items()
-    )
-
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        for name, wanted, _ in planned:
-            tensor = checkpoint.read(names[name])
-            check_finite(tensor, wanted, names[name], checkpoint.tensors[names[name]].file)
-            if name in ROW_PARAMETERS:
-                tensor = move(tensor)
-            yield name, tensor.to(wanted)
-
-    write_file(path, planned, tensors())
-    return {name: tensor.to(dtype or checkpoint.tensors[names[name]].dtype) for name, tensor in ours.items()}
+        numbers = {int(match[1]) for name in stored if (match := pattern.match(name))}
+        present = next(number for number in range(len(numbers) + 1) if number not in numbers)
+        if present < promised:
+            raise UserError(
+                f"{folder}: config.json says `{key}` {promised}, but its weights hold only {present} of them"
+            )
 
 
 def check_finite(tensor: Tensor, wanted: torch.dtype, name: str, file: Path) -> None:

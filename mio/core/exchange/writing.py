@@ -6,25 +6,24 @@ modalities. `mio import` restores the run from it.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from mio.core.contract.values import Trainable
 from mio.core.errors import UserError
 from mio.core.exchange.huggingface_config import config_to_huggingface
-from mio.core.exchange.model_files import Checkpoint
+from mio.core.exchange.model_files import ModelFiles
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokenizer_files import write_tokenizer
-from mio.core.exchange.weights import KEEP, check_finite, export_plan, skeleton, theirs_of
-from mio.core.files import read_json, write_json
+from mio.core.exchange.weights import KEEP, check_finite, export_plan, huggingface_names, skeleton
+from mio.core.files import new_folder, read_json, write_json
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
 from mio.core.recipe.schema import Recipe
@@ -40,7 +39,7 @@ OWN = "mio"
 STAGE_FILES = (RECIPE, LOCK, VOCABULARY, SUMMARY)
 
 RESTORE = "restore it from a copy"
-"""What to do about a part of a run that is lost."""
+"""Advice for a part of a run that is lost."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
 
@@ -70,8 +69,8 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         dtype: `keep`, `bf16`, `fp16` or `fp32`.
 
     Raises:
-        UserError: the folder holds something, the run lacks a part or has parts of another, its weights are damaged, no
-            family of transformers has the model's features, or the text tokenizer cannot be written down.
+        UserError: the folder is not empty, the run lacks a part or has parts of another run, its weights are damaged,
+            no family of transformers has the model's features, or the text tokenizer cannot be exported.
     """
     limit = parse_size(shard_size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -79,45 +78,31 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
     _check_parts(run)
     config = transformer_config(run.recipe, run.manager)
     text = text_tokenizer(run.plugins, run.folder)
-    saved = Vocabulary.load(run.folder / VOCABULARY)
-    vocabulary = Vocabulary.build(text, run.plugins.modalities(), base=saved)
-    place, there, read = _weights(run)
-    expected = skeleton(config, vocabulary.rows)
-    own = [_stored(place, there, name, tuple(tensor.shape)) for name, tensor in expected.items()]
-    if beyond := sorted(there.keys() - expected.keys()):
-        raise UserError(f"{place}: the tensor `{beyond[0]}` has no place in the model that {RECIPE} describes")
-    plan = export_plan(own, vocabulary.size, dtype)
-    names = theirs_of(config, vocabulary.rows)
+    modalities = run.plugins.modalities()
+    vocabulary = Vocabulary.build(text, modalities, base=Vocabulary.load(run.folder / VOCABULARY))
+    weights = _RunWeights.of(run)
+    plan = export_plan(weights.fitting(skeleton(config, vocabulary.rows)), vocabulary.size, dtype)
+    names = huggingface_names(config)
     types = {tensor.name: str(tensor.dtype).removeprefix("torch.") for tensor in plan}
-    context = run.recipe.data.packing.context
-    model = config_to_huggingface(config, vocabulary.size, context, types["embedding.weight"])
+    model = config_to_huggingface(config, vocabulary.size, run.recipe.data.packing.context, types["embedding.weight"])
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, wanted, shape in plan:
-            tensor = read(name)[: shape[0]]
-            check_finite(tensor, wanted, name, place)
+            tensor = weights.read(name)[: shape[0]]
+            check_finite(tensor, wanted, name, weights.place)
             yield names[name], tensor.to(wanted)
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder) as partial:
         write_json(partial / "config.json", model | _ids(vocabulary, run.recipe))
         write_json(partial / "generation_config.json", _generation(vocabulary, run.recipe))
-        write_tokenizer(partial, text, vocabulary, run.recipe, [declared for _, declared in run.plugins.modalities()])
+        write_tokenizer(partial, text, vocabulary, run.recipe, [declared for _, declared in modalities])
         _copy_own(run.folder, partial / OWN)
         renamed = [tensor._replace(name=names[tensor.name]) for tensor in plan]
         files = write_shards(partial, renamed, tensors(), limit)
-        partial.chmod(0o755)  # made for the owner alone
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return Exported(
         folder=folder,
         family=model["model_type"],
-        parameters=sum(torch.Size(tensor.shape).numel() for tensor in plan),
+        parameters=sum(math.prod(tensor.shape) for tensor in plan),
         bytes=sum(tensor.bytes for tensor in plan),
         files=files,
         size=vocabulary.size,
@@ -125,7 +110,7 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
 
 
 def _check_parts(run: Run) -> None:
-    """Raises `UserError` for a run folder without all its parts: what would be exported could not be restored."""
+    """Raises `UserError` if the run folder lacks a part without which its export could not be restored."""
     folder, finished = run.folder, isinstance(run.saved, SavedWeights)
     for file in (RECIPE, LOCK, VOCABULARY, *((SUMMARY,) if finished else ())):
         if not (folder / file).is_file():
@@ -141,36 +126,46 @@ def _check_parts(run: Run) -> None:
 def _is_trained(run: Run, modality: str) -> bool:
     try:
         return isinstance(run.plugins.tokenizer(modality), Trainable)
-    except UserError:  # its own files are not at hand, and not needed
+    except UserError:  # files of its own are missing, and not needed here
         return False
 
 
-def _weights(run: Run) -> tuple[Path, dict[str, Planned], Callable[[str], Tensor]]:
-    """Where the weights are, what is there by the transformer's own names, and how it is read."""
-    saved = run.saved
-    if isinstance(saved, CheckpointWeights):
-        infos = {name: Planned(name, info.dtype, info.shape) for name, info in saved.infos().items()}
-        return saved.path, infos, saved.read
-    checkpoint = Checkpoint(run.folder)
-    there = {name: Planned(name, stored.dtype, stored.shape) for name, stored in checkpoint.tensors.items()}
-    return run.folder / SAFETENSORS, there, checkpoint.read
+class _RunWeights(NamedTuple):
+    """The weights of a run, finished or at a checkpoint."""
 
+    place: Path
+    tensors: Mapping[str, Planned]
+    """By the transformer's own names."""
+    read: Callable[[str], Tensor]
 
-def _stored(place: Path, there: Mapping[str, Planned], name: str, shape: tuple[int, ...]) -> Planned:
-    stored = there.get(name)
-    if stored is None:
-        raise UserError(f"{place}: the tensor `{name}` is missing, by {RECIPE} and {VOCABULARY} it is {list(shape)}")
-    if stored.shape != shape:
-        raise UserError(
-            f"{place}: the tensor `{name}` is {list(stored.shape)}, by {RECIPE} and {VOCABULARY} it is {list(shape)}"
-        )
-    return stored
+    @classmethod
+    def of(cls, run: Run) -> _RunWeights:
+        saved = run.saved
+        if isinstance(saved, CheckpointWeights):
+            infos = {name: Planned(name, info.dtype, info.shape) for name, info in saved.infos().items()}
+            return cls(saved.path, infos, saved.read)
+        files = ModelFiles(run.folder)
+        tensors = {name: Planned(name, stored.dtype, stored.shape) for name, stored in files.tensors.items()}
+        return cls(run.folder / SAFETENSORS, tensors, files.read)
+
+    def fitting(self, expected: Mapping[str, Tensor]) -> list[Planned]:
+        """The tensors, if names and shapes are those `expected`. Raises `UserError` otherwise."""
+        for name, tensor in expected.items():
+            stored, shape = self.tensors.get(name), tuple(tensor.shape)
+            if stored is None or stored.shape != shape:
+                there = "missing" if stored is None else f"{list(stored.shape)}"
+                raise UserError(
+                    f"{self.place}: the tensor `{name}` is {there}, by {RECIPE} and {VOCABULARY} it is {list(shape)}"
+                )
+        if beyond := sorted(self.tensors.keys() - expected.keys()):
+            raise UserError(f"{self.place}: the tensor `{beyond[0]}` has no place in the model of {RECIPE}")
+        return [self.tensors[name] for name in expected]
 
 
 def parse_size(text: str) -> int:
     """Bytes of `5GB`, `500MB` and the like. Raises `UserError` for anything else."""
-    found = _SIZE.fullmatch(text.strip()) if len(text) < 40 else None
-    size = int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+    match = _SIZE.fullmatch(text.strip()) if len(text) < 40 else None
+    size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if not size:
         raise UserError(f"--shard-size {text!r} is no size; write it like `5GB` or `500MB`")
     return size

@@ -1,1 +1,1 @@
-"""Using a run: prompts, answers under the span grammar, evaluation. Changes no weights."""
+"""Using a trained model: prompts, answers under the span grammar, evaluation. Never changes weights."""

@@ -19,15 +19,15 @@ from mio.core.tokens.rendering import TokenArray
 
 @dataclass
 class _Sequence:
-    """One answer in the making."""
+    """An answer that is being generated."""
 
     grammar: AnswerGrammar
     tokens: list[int]
 
 
 def answer_room(prompt: int, context: int, least: int = 1) -> int:
-    """Tokens that an answer to a prompt of so many may have, its stop token included, for both to fit `context`
-    positions. Raises `DataError` if these are fewer than `least`."""
+    """Most tokens of an answer, its stop token included, that fit `context` positions behind `prompt` tokens. Raises
+    `DataError` if there are fewer than `least`."""
     room = context + 1 - prompt
     if room < least:
         raise DataError(
@@ -47,15 +47,15 @@ def generate_tokens(
     seed: int = 0,
     context: int = 0,
 ) -> list[list[int]]:
-    """Answers to `prompts` (token ids), stop token left out. The answers are the same whenever prompts, order and seed
-    are.
+    """Answers to `prompts` (token ids), without their stop tokens: the same ones for the same prompts in the same order
+    and the same seed.
 
     Args:
-        context: positions that a prompt and its answer may take together; 0: as many as they like.
+        context: positions that a prompt and its answer may take together; 0: no limit.
 
     Raises:
-        UserError: the token budget or the context cannot hold what is needed, options of `decoding` have no meaning, or
-            the model's scores are not finite.
+        UserError: the token budget or the context cannot hold what is needed, options of `decoding` are invalid, or the
+            model's scores are not finite.
     """
     check_decoding(decoding, seed)
     device = transformer.head_weight.device
@@ -74,9 +74,9 @@ def generate_tokens(
     capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
     try:
         cache = KVCache(transformer.config, len(prompts), capacity, device=device)
-    except RuntimeError as error:  # as torch says that there is not enough memory
+    except RuntimeError as error:  # torch's error for too little memory
         raise UserError(
-            f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit the memory; allow them "
+            f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit into memory; allow "
             "fewer tokens"
         ) from error
     hidden = transformer(tokens, cache.positions(longest), cache=cache).hidden
@@ -107,8 +107,8 @@ def _choose(
     decoding: Decoding,
     generator: torch.Generator,
 ) -> Tensor:
-    rows = [sequence.grammar.row() for sequence in active]
-    allowed = grammar.table(hidden.device)[torch.tensor(rows, device=hidden.device)]
+    indices = [sequence.grammar.mask_index() for sequence in active]
+    allowed = grammar.masks(hidden.device)[torch.tensor(indices, device=hidden.device)]
     in_span = torch.tensor([sequence.grammar.in_span for sequence in active], device=hidden.device)
     media, text = (float(min(value, HOTTEST)) for value in (decoding.media_temperature, decoding.temperature))
     temperature = torch.where(in_span, media, text)

@@ -31,8 +31,8 @@ class Generated:
     answer: Answer
     files: tuple[Path, ...]
     """One per media part, in order."""
-    told: str = ""
-    """What a person should know about the answer: that it was cut off, say."""
+    notice: str = ""
+    """What a person should know about the answer, such as that the context cut it off."""
 
     def to_json(self) -> dict[str, Any]:
         """`parts`, in order: `{"type": "text", "text": ...}` or `{"type": MODALITY, "path": ...}`."""
@@ -54,8 +54,8 @@ def generate(
     seed: int = 0,
     beyond_context: bool = False,
 ) -> Generated:
-    """Answers `prompt` (see `parse_prompt`) and writes the answer's media into `out`, by default the current folder,
-    beside what is there.
+    """Answers `prompt` (see `parse_prompt`) and writes the answer's media into `out`, by default the current folder.
+    Files that are there stay.
 
     With `output` the answer holds that modality and no media of another. Prompt and answer keep to the positions that
     the model was trained on, unless they may go `beyond_context`.
@@ -82,29 +82,29 @@ def generate(
             raise DataError(
                 f"{error}, or give --beyond-context: answers get worse there, and take much memory"
             ) from None
-    [made] = generate_tokens(run.transformer, grammar, [tokens], decoding, need, seed, context)
-    told = ""
-    if room < decoding.max_tokens and len(made) + 1 >= room:
-        told = (
-            f"the answer ends after {len(made)} tokens, with the {context} positions that the model was trained on; "
-            "--beyond-context lets it go on"
+    [generated] = generate_tokens(run.transformer, grammar, [tokens], decoding, need, seed, context)
+    notice = ""
+    if room < decoding.max_tokens and len(generated) + 1 >= room:
+        notice = (
+            f"the answer ends after {len(generated)} tokens, with the {context} positions that the model was trained "
+            "on; --beyond-context lets it go on"
         )
-    answer = decode_answer(run.codecs, parse_tokens(made, run.vocabulary, run.codecs.text).parts, output)
+    answer = decode_answer(run.codecs, parse_tokens(generated, run.vocabulary, run.codecs.text).parts, output)
     files = []
     for index, (name, content) in enumerate(answer.parts):
         if name != TEXT:
             files.append(_save_beside(run.codecs.detokenizer(name), content, folder, name, index))
-    return Generated(answer, tuple(files), told)
+    return Generated(answer, tuple(files), notice)
 
 
 def _save_beside(detokenizer: Detokenizer, content: Any, folder: Path, name: str, number: int) -> Path:
-    """Writes media to `NAME-NUMBER` plus the format's suffix, with the next number for which there is no file yet, or
-    one that is the same byte by byte."""
+    """Writes media to `NAME-NUMBER` plus the format's suffix. The number is the next one without a file, or with a file
+    of the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    with naming(folder), tempfile.TemporaryDirectory(prefix=".mio-", dir=folder) as made:
-        saved = detokenizer.save(content, Path(made) / name)
+    with naming(folder), tempfile.TemporaryDirectory(prefix=".mio-", dir=folder) as scratch:
+        saved = detokenizer.save(content, Path(scratch) / name)
         if not saved.is_file():
-            raise PluginError(f"the detokenizer of `{name}` says that it saved {saved.name}, where there is no file")
+            raise PluginError(f"the detokenizer of `{name}` says that it saved {saved.name}, but there is no such file")
         while True:
             path = folder / f"{name}-{number}{saved.name.removeprefix(name)}"
             try:

@@ -7,8 +7,9 @@ Everything follows from the modality declarations; V is the vocabulary's number 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,22 @@ from mio.core.tokens.layouts import SpanGrammar, layout
 from mio.core.tokens.templates import CHAT
 from mio.core.tokens.vocabulary import Vocabulary
 
-_State = tuple[str, tuple[int, ...] | tuple[str, ...], bool]
+
+class Between(NamedTuple):
+    """The next token lies between spans."""
+
+    openable: tuple[str, ...]
+    """Modalities of which a span may be opened; `text` stands for a token of text."""
+    may_stop: bool
+
+
+class Inside(NamedTuple):
+    """The next token lies inside a span."""
+
+    modality: str
+    codebooks: tuple[int, ...]
+    """Codebooks of which a code may come, by their place in the view that is written."""
+    may_end: bool
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,7 @@ def need_of(output: str, modalities: Mapping[str, Modality], only: bool) -> Need
 
 
 class Grammar:
-    """The token masks of one vocabulary, made when first needed and shared by all answers."""
+    """The token masks of one vocabulary, one per state, made when first needed and shared by all answers."""
 
     def __init__(self, vocabulary: Vocabulary, modalities: Mapping[str, Modality], stop: int) -> None:
         self.vocabulary = vocabulary
@@ -65,9 +81,9 @@ class Grammar:
             name: {int(vocabulary.block_of[vocabulary.code_ids(name, q).start]): place for place, q in enumerate(view)}
             for name, view in ((name, declared.view("generate")) for name, declared in self.spans.items())
         }
-        self._rows: dict[_State, int] = {}
-        self._masks: list[Tensor] = []
-        self._table: Tensor | None = None
+        self._index: dict[Between | Inside, int] = {}
+        self._made: list[Tensor] = []
+        self._masks: Tensor | None = None
 
     @classmethod
     def of(cls, run: Run) -> Grammar:
@@ -89,44 +105,43 @@ class Grammar:
         """Place of a code's codebook among those that a span of modality `name` is written with."""
         return self._places[name][int(self.vocabulary.block_of[token])]
 
-    def row(self, state: _State) -> int:
-        """Row of `table` for a state: `("", openable modalities, may stop)` or `(modality, codebooks, may end)`."""
-        if state not in self._rows:
-            self._rows[state] = len(self._masks)
-            self._masks.append(self._mask(*state))
-            self._table = None
-        return self._rows[state]
+    def mask_index(self, state: Between | Inside) -> int:
+        """Index in `masks` of a state's mask."""
+        if state not in self._index:
+            self._index[state] = len(self._made)
+            self._made.append(self._mask(state))
+            self._masks = None
+        return self._index[state]
 
-    def table(self, device: torch.device) -> Tensor:
+    def masks(self, device: torch.device) -> Tensor:
         """All masks made so far, bool `[states, V]`, true for tokens that may come."""
-        if self._table is None or self._table.device != device:
-            self._table = torch.stack(self._masks).to(device)
-        return self._table
+        if self._masks is None or self._masks.device != device:
+            self._masks = torch.stack(self._made).to(device)
+        return self._masks
 
-    def _mask(self, modality: str, choices: Sequence[int | str], may_end: bool) -> Tensor:
+    def _mask(self, state: Between | Inside) -> Tensor:
         vocabulary = self.vocabulary
         mask = torch.zeros(vocabulary.rows, dtype=torch.bool)
-        if modality:
-            view = self.spans[modality].view("generate")
-            for index in choices:
-                ids = vocabulary.code_ids(modality, view[int(index)])
+        if isinstance(state, Inside):
+            view = self.spans[state.modality].view("generate")
+            for place in state.codebooks:
+                ids = vocabulary.code_ids(state.modality, view[place])
                 mask[ids.start : ids.stop] = True
-            if may_end:
-                mask[vocabulary.end(modality)] = True
+            mask[vocabulary.end(state.modality)] = state.may_end
             return mask
-        if TEXT in choices:
-            ids = vocabulary.blocks[0].ids
-            mask[ids.start : ids.stop] = True
-            mask[list(astuple(vocabulary.specials))] = False
-        for name in choices:
-            if name in self.spans:
-                mask[vocabulary.begin(str(name))] = True
-        mask[self.stop] = may_end
+        for name in state.openable:
+            if name == TEXT:
+                ids = vocabulary.blocks[0].ids
+                mask[ids.start : ids.stop] = True
+                mask[list(astuple(vocabulary.specials))] = False
+            else:
+                mask[vocabulary.begin(name)] = True
+        mask[self.stop] = state.may_stop
         return mask
 
 
 class AnswerGrammar:
-    """State of one answer. `budget` is the most tokens that it may have, the stop token included."""
+    """State of one answer. `budget` is the number of tokens that it may still have, the stop token included."""
 
     def __init__(self, grammar: Grammar, need: Need, budget: int) -> None:
         least = grammar.least(need)
@@ -141,7 +156,7 @@ class AnswerGrammar:
         self._need = need
         self._spans = 0
         self._last = ""
-        """Modality of the span just before this place; empty after text."""
+        """Modality of the span just before; empty after text."""
         self._name = ""
         self._span: SpanGrammar | None = None
 
@@ -150,26 +165,24 @@ class AnswerGrammar:
         """Whether the next token lies inside a span."""
         return self._span is not None
 
-    def row(self) -> int:
-        """Row of the grammar's table that the next token must satisfy."""
-        return self._grammar.row(self._in_span_state() if self._span is not None else self._between_state())
+    def mask_index(self) -> int:
+        """Index in the grammar's masks of the one that the next token must satisfy."""
+        return self._grammar.mask_index(self._between() if self._span is None else self._inside(self._span))
 
     def _owed(self) -> int:
         """Tokens that must still come after the present span, or from here if there is none."""
         missing = max(0, self._need.least - self._spans)
         return missing * self._grammar.shortest.get(self._need.modality, 0) + 1
 
-    def _in_span_state(self) -> _State:
-        assert self._span is not None
-        codebooks, may_end = self._span.allowed(self.budget - self._owed())
-        return self._name, codebooks, may_end
+    def _inside(self, span: SpanGrammar) -> Inside:
+        return Inside(self._name, *span.allowed(self.budget - self._owed()))
 
-    def _between_state(self) -> _State:
+    def _between(self) -> Between:
         need, grammar = self._need, self._grammar
         owed = self._owed()
         if need.together and 0 < self._spans < need.least:
-            return "", (need.modality,), False
-        choices: list[str] = [TEXT] if 1 + owed <= self.budget else []
+            return Between((need.modality,), may_stop=False)
+        openable = [TEXT] if 1 + owed <= self.budget else []
         for name in grammar.spans:
             wanted = name == need.modality
             if need.only and not wanted:
@@ -180,11 +193,11 @@ class AnswerGrammar:
                 continue
             after = owed - (grammar.shortest[name] if wanted and self._spans < need.least else 0)
             if grammar.shortest[name] + after <= self.budget:
-                choices.append(name)
-        return "", tuple(choices), self._spans >= need.least
+                openable.append(name)
+        return Between(tuple(openable), may_stop=self._spans >= need.least)
 
     def advance(self, token: int) -> None:
-        """Takes the token that was chosen; it must satisfy `row()`."""
+        """Takes the token that was chosen; the mask at `mask_index()` must allow it."""
         grammar = self._grammar
         self.budget -= 1
         if self._span is not None:

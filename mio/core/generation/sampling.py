@@ -1,4 +1,4 @@
-"""Choosing tokens from logits. N sequences, V rows of the vocabulary."""
+"""Sampling of tokens from logits. N sequences, V vocabulary rows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mio.core.contract.values import Decoding
 from mio.core.errors import UserError
 
 HOTTEST = 1e6
-"""Temperatures above it change nothing, all that is allowed is equally likely; much larger ones are no float32."""
+"""Above this temperature all allowed tokens are equally likely; much larger ones overflow float32."""
 SEEDS = 1 << 63
 
 
 def check_decoding(decoding: Decoding, seed: int = 0) -> None:
-    """Raises `UserError`, which names every option that has no meaning."""
+    """Raises `UserError` that names every invalid option."""
     problems = decoding_problems(decoding)
     if not isinstance(seed, int) or not 0 <= seed < SEEDS:
-        problems.append(f"`seed`: {seed!r} is no integer from 0 to 2^63 - 1")
+        problems.append(f"`seed`: {seed!r} is not an integer from 0 to 2^63 - 1")
     if problems:
         raise UserError(f"sampling: {'; '.join(problems)}")
 
@@ -34,8 +34,8 @@ def sample(logits: Tensor, allowed: Tensor, temperature: Tensor, top_p: float, g
     """
     if not bool((logits.isfinite() | ~allowed).all()):
         raise UserError(
-            "the model's scores for the next token are not finite: its weights hold NaN or infinities, or have grown "
-            "beyond all measure; take an earlier checkpoint, or train again with a lower learning rate"
+            "the model's scores for the next token are not finite: its weights hold NaN or infinities, or its "
+            "training diverged; take an earlier checkpoint, or train again with a lower learning rate"
         )
     logits = logits.masked_fill(~allowed, float("-inf"))
     greedy = logits.argmax(dim=-1)

@@ -88,17 +88,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=full) if by_weight else None
         for tokens in kept.split(_chunk(size, dtype, hidden.device, group)):
             h, target, w = hidden[tokens].to(dtype), targets[tokens] - offset, weights[tokens].to(full)
-            logits = F.linear(h, head)
-            if group is None:
-                nll[tokens] = _predict(logits, target, w)
-            else:
-                nll[tokens] = _predict_shard(logits, target, w, group)
-            # From here on `logits` holds the loss's gradient by them.
+            nll[tokens], grad_logits = _loss_and_gradient(F.linear(h, head), target, w, group)
             if grad_hidden is not None:
-                grad_hidden[tokens] = (logits @ head).to(hidden.dtype)
+                grad_hidden[tokens] = (grad_logits @ head).to(hidden.dtype)
             if grad_weight is not None:
-                _accumulate(grad_weight, logits, h)
-            del logits  # before the next tokens' logits take as much
+                _accumulate(grad_weight, grad_logits, h)
+            del grad_logits  # frees its memory for the next tokens' logits
         if grad_hidden is not None and group is not None:
             dist.all_reduce(grad_hidden, group=group)
         ctx.grads = (grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
@@ -124,8 +119,13 @@ def _chunk(size: int, dtype: torch.dtype, device: torch.device, group: dist.Proc
     return max(1, (_CPU_LOGITS if device.type == "cpu" else _GPU_LOGITS) // (columns * dtype.itemsize))
 
 
-def _predict(logits: Tensor, target: Tensor, w: Tensor) -> Tensor:
-    """Negative log-likelihoods float32 [T]; turns the logits [T, V] into the gradient of `w @ nll` in place."""
+def _loss_and_gradient(
+    logits: Tensor, target: Tensor, w: Tensor, group: dist.ProcessGroup | None
+) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihoods float32 [T], and the gradient [T, V] of `w @ nll` by the logits. The gradient is written
+    over the logits, which nothing needs any more."""
+    if group is not None:
+        return _loss_and_gradient_of_shard(logits, target, w, group)
     full = torch.promote_types(logits.dtype, torch.float32)
     on_cpu = logits.device.type == "cpu"
     count = max(1, _PIECE // logits.shape[1]) if on_cpu else len(logits)
@@ -139,11 +139,13 @@ def _predict(logits: Tensor, target: Tensor, w: Tensor) -> Tensor:
         # The softmax of the highest logit is never tiny, so its logarithm recovers the normaliser exactly.
         nll.append(highest - probabilities.amax(-1, keepdim=True).log() - of_target)
         part.copy_(probabilities.mul_(weight).scatter_add_(1, index, -weight))
-    return torch.cat(nll).squeeze(1)
+    return torch.cat(nll).squeeze(1), logits
 
 
-def _predict_shard(logits: Tensor, target: Tensor, w: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """`_predict` where every rank has some columns of the logits, maybe none; `target` counts from the first."""
+def _loss_and_gradient_of_shard(
+    logits: Tensor, target: Tensor, w: Tensor, group: dist.ProcessGroup
+) -> tuple[Tensor, Tensor]:
+    """`_loss_and_gradient` where each rank has some columns of the logits, or none; `target` counts from its first."""
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     columns = scores.shape[1]
     here = ((target >= 0) & (target < columns)).nonzero().squeeze(1)
@@ -156,14 +158,14 @@ def _predict_shard(logits: Tensor, target: Tensor, w: Tensor, group: dist.Proces
     scores.mul_((w / sums[0]).unsqueeze(1))
     scores[here, target[here]] -= w[here]
     logits.copy_(scores)
-    return sums[0].log() - sums[1]
+    return sums[0].log() - sums[1], logits
 
 
-def _accumulate(total: Tensor, by_logits: Tensor, h: Tensor) -> None:
-    """Adds `by_logits.T @ h` to the first rows of `total`."""
-    rows = total[: by_logits.shape[1]]
+def _accumulate(total: Tensor, grad_logits: Tensor, h: Tensor) -> None:
+    """Adds `grad_logits.T @ h` to the first rows of `total`."""
+    rows = total[: grad_logits.shape[1]]
     if rows.dtype == h.dtype:
-        rows.addmm_(by_logits.T, h)
+        rows.addmm_(grad_logits.T, h)
         return
-    for part, grads in zip(rows.split(_SLICE), by_logits.split(_SLICE, dim=1), strict=True):
+    for part, grads in zip(rows.split(_SLICE), grad_logits.split(_SLICE, dim=1), strict=True):
         part.add_(grads.T @ h)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import sub
 
 import numpy as np
 import numpy.typing as npt
@@ -29,24 +30,37 @@ IndexArray = npt.NDArray[np.int64]
 class SpanGrammar:
     """Which codebook's code may come next inside a span; one subclass per layout.
 
-    Codebooks are numbered 0 to Q - 1 within the span. State is a few integers, so that a step costs about a
+    Codebooks are numbered 0 to Q - 1 within the span. The state is one count per codebook, so a step takes about a
     microsecond. Codebook 0 decides the number of frames: each of its codes opens one more.
     """
 
-    __slots__ = ("codebooks", "emitted", "frames", "maximum", "minimum")
+    __slots__ = ("codebooks", "emitted", "maximum", "minimum", "written")
 
     def __init__(self, codebooks: int, frames: Frames) -> None:
         self.codebooks = codebooks
         self.minimum = frames.minimum
         self.maximum = frames.maximum
+        self.written = [0] * codebooks
+        """Codes so far, by codebook."""
         self.emitted = 0
         """Codes so far."""
-        self.frames = 0
-        """Codes of codebook 0 so far."""
+
+    @property
+    def frames(self) -> int:
+        """Frames opened so far."""
+        return self.written[0]
 
     def _following(self) -> tuple[tuple[int, ...], bool]:
         """Codebooks that may come next, and whether the span may end here."""
         raise NotImplementedError
+
+    def _frame_or(self, *closing: int) -> tuple[tuple[int, ...], bool]:
+        """`_following` where another frame may be opened. With enough frames the span may be closed instead: by a code
+        of the codebook `closing`, or by the end token where none is given."""
+        more = (0,) if self.frames < self.maximum else ()
+        if self.frames < self.minimum:
+            return more, False
+        return (*more, *closing), not closing
 
     def allowed(self, budget: int | None = None) -> tuple[tuple[int, ...], bool]:
         """Codebooks of which a code may come next, and whether the end token may.
@@ -62,13 +76,9 @@ class SpanGrammar:
     def advance(self, codebook: int) -> None:
         """Records that a code of `codebook` was written. Raises ValueError where the grammar does not permit it."""
         if codebook not in self._following()[0]:
-            raise ValueError(f"codebook {codebook} can not follow after {self.emitted} codes of this span")
-        self._move(codebook)
+            raise ValueError(f"a code of codebook {codebook} may not follow after {self.emitted} codes of this span")
+        self.written[codebook] += 1
         self.emitted += 1
-        self.frames += codebook == 0
-
-    def _move(self, codebook: int) -> None:
-        """State of the layout's own, before the counters change."""
 
     def remaining(self) -> int:
         """Fewest further tokens that close the span from here, its end token included."""
@@ -78,14 +88,6 @@ class SpanGrammar:
         """Fewest tokens that close the span if a code of `codebook` is the first of them."""
         return self.codebooks * max(self.frames + (codebook == 0), self.minimum) - self.emitted + 1
 
-    def copy(self) -> SpanGrammar:
-        """An independent grammar in the same state."""
-        other = object.__new__(type(self))
-        for kind in type(self).__mro__:
-            for slot in getattr(kind, "__slots__", ()):
-                setattr(other, slot, getattr(self, slot))
-        return other
-
 
 class _FrameMajorGrammar(SpanGrammar):
     """Also that of `flat`, the case Q = 1."""
@@ -94,54 +96,36 @@ class _FrameMajorGrammar(SpanGrammar):
 
     def _following(self) -> tuple[tuple[int, ...], bool]:
         codebook = self.emitted % self.codebooks
-        if codebook:
-            return (codebook,), False
-        return (0,) if self.frames < self.maximum else (), self.frames >= self.minimum
+        return ((codebook,), False) if codebook else self._frame_or()
 
 
 class _CodebookMajorGrammar(SpanGrammar):
     __slots__ = ()
 
     def _following(self) -> tuple[tuple[int, ...], bool]:
-        if self.emitted > self.frames:  # past codebook 0, whose length is now everyone's
+        if self.emitted > self.frames:  # codebook 0 is complete, and its length is everyone's
             codebook = self.emitted // self.frames
             return ((codebook,), False) if codebook < self.codebooks else ((), True)
-        more = (0,) if self.frames < self.maximum else ()
-        enough = self.frames >= self.minimum
-        if self.codebooks == 1 or not self.frames:
-            return more, enough
-        return (*more, 1) if enough else more, False
+        return self._frame_or() if self.codebooks == 1 or not self.frames else self._frame_or(1)
 
 
 class _DelayedGrammar(SpanGrammar):
-    __slots__ = ("codebook", "ending", "step")
+    """Each codebook follows the one before it at a distance of one frame.
 
-    def __init__(self, codebooks: int, frames: Frames) -> None:
-        super().__init__(codebooks, frames)
-        self.step = 0
-        """Step t of the delay pattern."""
-        self.codebook = 0
-        """Codebook that step t writes next."""
-        self.ending = False
-        """No more frames are opened: `frames` is final."""
+    A new code of codebook q puts q + 1 two frames behind, so that q + 1 is next. Where none is two frames behind, the
+    step is complete. The next one opens a frame, or leaves codebook 0 as it is: then the first codebook that is behind
+    catches up, and from then on no frame can be opened.
+    """
+
+    __slots__ = ()
 
     def _following(self) -> tuple[tuple[int, ...], bool]:
-        if self.ending or self.codebook:
-            return ((self.codebook,), False) if self.codebook < self.codebooks else ((), True)
-        more = (0,) if self.frames < self.maximum else ()
-        enough = self.frames >= self.minimum
-        if self.codebooks == 1 or not self.frames:
-            return more, enough
-        return (*more, 1) if enough else more, False
-
-    def _move(self, codebook: int) -> None:
-        if codebook and not self.codebook:
-            self.ending = True
-        if codebook < min(self.step, self.codebooks - 1):
-            self.codebook = codebook + 1
-            return
-        self.step += 1
-        self.codebook = self.step - self.frames + 1 if self.ending else 0
+        behind = list(map(sub, self.written, self.written[1:]))
+        for distance in (2, 1):
+            if distance in behind:
+                codebook = behind.index(distance) + 1
+                return self._frame_or(1) if distance == codebook == 1 else ((codebook,), False)
+        return self._frame_or() if self.codebooks == 1 or not self.frames else ((), True)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def write_model(folder: Path, size: float) -> int:
     import torch
 
     from mio.core.contract.backbone import TransformerConfig
-    from mio.core.exchange.huggingface import to_huggingface
+    from mio.core.exchange.huggingface import huggingface_name
     from mio.core.exchange.huggingface_config import config_to_huggingface
     from mio.core.model.transformer import Transformer
     from mio.core.runs.tensor_files import Planned, write_shards
@@ -37,7 +37,7 @@ def write_model(folder: Path, size: float) -> int:
     )
     with torch.device("meta"):
         state = Transformer(config, rows).state_dict()
-    planned = [Planned(name, torch.float32, tuple(t.shape)) for name, t in to_huggingface(state.items())]
+    planned = [Planned(huggingface_name(name), torch.float32, tuple(t.shape)) for name, t in state.items()]
     total = sum(tensor.bytes for tensor in planned)
     noise = torch.randn(max(tensor.bytes for tensor in planned) // 4)
     tensors = ((name, noise[: torch.Size(shape).numel()].view(shape)) for name, _, shape in planned)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
-from mio.core.exchange.reading import import_folder
+from mio.core.exchange.reading import ImportOptions, import_folder
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.writing import export_run
@@ -136,7 +136,7 @@ ORDERS = {
 def test_mio(tmp_path, manager, order, files):
     repository = tmp_path / "MIO-7B-Instruct"
     size = write_repository(repository, YI, ORDERS[order], files)
-    made = import_folder(repository, ["mio.yaml"], [], manager, name="mio", text=size)
+    made = import_folder(repository, ["mio.yaml"], [], manager, ImportOptions(name="mio", text=size))
     vocabulary = made.vocabulary
     assert [block.name for block in vocabulary.blocks][1:5] == ["<image>", "</image>", "<spch>", "</spch>"]
     assert vocabulary.blocks[0].size == size
@@ -201,7 +201,7 @@ def test_an_imported_model_goes_out_without_tokenizers_of_media(tmp_path, manage
     """Under mio's order, in safetensors; and comes back as it was."""
     repository = tmp_path / "MIO-7B"
     size = write_repository(repository, YI, ORDERS["interleaved"])
-    made = import_folder(repository, ["mio.yaml"], [], manager, text=size)
+    made = import_folder(repository, ["mio.yaml"], [], manager, ImportOptions(text=size))
     exported = export_run(Run.open(made.folder, manager), tmp_path / "out")
     assert exported.size == made.vocabulary.size
     tokens = FolderTokens.read(tmp_path / "out")
@@ -210,7 +210,7 @@ def test_an_imported_model_goes_out_without_tokenizers_of_media(tmp_path, manage
     assert tokens.ids.keys() == old.ids.keys() - set(made.unmapped)
     for token, index in tokens.ids.items():
         assert int(rows[index, 0]) == old.ids[token]
-    back = import_folder(tmp_path / "out", [], [], manager, name="back")
+    back = import_folder(tmp_path / "out", [], [], manager, ImportOptions(name="back"))
     files = [(folder / "model.safetensors").read_bytes() for folder in (made.folder, back.folder)]
     assert files[0] == files[1]
 
@@ -228,7 +228,7 @@ def test_other_names_are_given_by_hand(tmp_path, manager):
     tokens = ["<img{}>=<👀{}>", "<image>=<soim>", "</image>=<eoim>", "<|im_end|>=<-Ins->"]
     declared = {m.name: m for _, m in manager.enable({"image": {"tokenizer": "seed"}}).modalities()}["image"]
     tokens += [f"{token}=<-Res->" for token in declared.specials]
-    made = import_folder(repository, ["seed.yaml"], [], manager, tokens=tokens)
+    made = import_folder(repository, ["seed.yaml"], [], manager, ImportOptions(tokens=tokens))
     found = sources_with_new(made, manager)
     assert [found[f"<img{code}>"] for code in range(8192)] == list(range(size + 4, size + 4 + 8192))
     assert (found["<image>"], found["</image>"]) == (size + 8196, size + 8197)
@@ -247,7 +247,7 @@ class TestMistakes:
 
     def fails(self, manager, folder, recipes=("anygpt.yaml",), **options):
         with pytest.raises(UserError) as caught:
-            import_folder(folder, list(recipes), [], manager, **options)
+            import_folder(folder, list(recipes), [], manager, ImportOptions(**options))
         assert not Path("runs").exists() or not list(Path("runs").iterdir())
         return str(caught.value)
 
@@ -272,7 +272,7 @@ class TestMistakes:
         path.write_text(path.read_text().replace("\ufe0f", ""))
         told = self.fails(manager, repository)
         assert r"it has '<\U0001f5e30>', which looks the same" in told
-        made = import_folder(repository, ["anygpt.yaml"], [], manager, tokens=["<🗣\ufe0f{}>=<🗣{}>"])
+        made = import_folder(repository, ["anygpt.yaml"], [], manager, ImportOptions(tokens=["<🗣\ufe0f{}>=<🗣{}>"]))
         assert sources_with_new(made, manager)["<🗣\ufe0f7>"] == self.size + ANYGPT.index("<🗣\ufe0f7>")
 
     def test_two_ids_for_one_string(self, repository, manager):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
-from mio.core.exchange.reading import import_folder
+from mio.core.exchange.reading import ImportOptions, import_folder
 from mio.core.exchange.writing import OWN, export_run, parse_size
 from mio.core.model.cache import KVCache
 from mio.core.runs.checkpoints.format import latest
@@ -145,7 +145,7 @@ def test_import_export_and_back(source, manager, tmp_path):
     loaded.generation_config.eos_token_id = None
     assert generated(loaded, prompt, 64) == greedy(run, prompt, 64)
 
-    back = import_folder(out, [], [], manager, name="back")
+    back = import_folder(out, [], [], manager, ImportOptions(name="back"))
     assert back.restored
     names = ("recipe.yaml", "recipe.lock")  # which have the run's name, and what hangs on it
     assert digests(back.folder, but=names) == digests(made.folder, but=names)
@@ -341,7 +341,7 @@ def test_a_text_tokenizer_from_a_folder_travels_with_the_export(tmp_path, manage
     assert run.vocabulary.size == size  # the same files have the same fingerprint, whichever way they are named
     export_run(run, tmp_path / "out")
     (tmp_path / "tokenizer").rename(tmp_path / "elsewhere")
-    back = import_folder(tmp_path / "out", [], [], manager, name="back")
+    back = import_folder(tmp_path / "out", [], [], manager, ImportOptions(name="back"))
     again = Run.open(back.folder, manager)
     assert again.recipe.plugins["text"] == {"tokenizer": "imported"}
     assert again.vocabulary.fingerprint == run.vocabulary.fingerprint
@@ -356,7 +356,7 @@ def test_types(tmp_path, manager, monkeypatch, kind, dtype):
     folder = tmp_path / "source"
     folder.mkdir()
     make_model("llama", write_bpe(folder)).save_pretrained(folder)
-    made = import_folder(folder, [], [], manager, dtype=kind)
+    made = import_folder(folder, [], [], manager, ImportOptions(dtype=kind))
     stored = load_file(made.folder / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {dtype}
     original = load_file(folder / "model.safetensors")["model.norm.weight"]
@@ -437,7 +437,7 @@ class TestMistakes:
             import_folder(exported, [], [], manager)
         (exported / OWN / "vocabulary.json").write_text("{}")
         with pytest.raises(UserError, match=r"vocabulary\.json: is not what the run wrote"):
-            import_folder(exported, [], [], manager, name="other")
+            import_folder(exported, [], [], manager, ImportOptions(name="other"))
         assert [path.name for path in (tmp_path / "runs").iterdir()] == ["media"]
 
     def test_an_export_changed_afterwards(self, exported, manager):
@@ -467,7 +467,7 @@ class TestMistakes:
     @pytest.mark.parametrize("kind", ["fp8", "float32", ""])
     def test_unknown_types(self, media_run, exported, manager, kind):
         with pytest.raises(UserError, match="is none of keep, bf16, fp16, fp32"):
-            import_folder(exported, [], [], manager, dtype=kind)
+            import_folder(exported, [], [], manager, ImportOptions(dtype=kind))
         with pytest.raises(UserError, match="is none of keep"):
             export_run(media_run, exported.parent / "other", dtype=kind)
         assert not (exported.parent / "other").exists()

@@ -45,8 +45,8 @@ def naive(transformer, prompt, need, decoding):
         ids = torch.tensor([[*prompt, *tokens]])
         hidden = transformer(ids, torch.arange(ids.shape[1])[None]).hidden[0, -1]
         logits = hidden @ transformer.head_weight.T
-        row = answer.row()
-        logits[~GRAMMAR.table(torch.device("cpu"))[row]] = -torch.inf
+        index = answer.mask_index()
+        logits[~GRAMMAR.masks(torch.device("cpu"))[index]] = -torch.inf
         token = int(logits.argmax())
         answer.advance(token)
         if answer.done:

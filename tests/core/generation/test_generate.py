@@ -70,7 +70,7 @@ def test_a_prompt_beyond_the_trained_context_is_refused_unless_it_is_asked_for(r
     with pytest.raises(UserError, match=r"the prompt has \d+ tokens and .* the 96 positions .* give --beyond-context"):
         generate(run, "x" * context)
     made = generate(run, "x" * context, decoding=Decoding(max_tokens=3), beyond_context=True)
-    assert made.told == ""
+    assert made.notice == ""
 
 
 def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
@@ -83,9 +83,11 @@ def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
 
     monkeypatch.setattr(engine, "sample", talkative)
     made = generate(run, "x" * 80, decoding=Decoding(max_tokens=200))
-    assert made.told.startswith("the answer ends after 15 tokens, with the 96 positions that the model was trained on")
-    assert generate(run, "x" * 80, decoding=Decoding(max_tokens=15)).told == ""
-    assert generate(run, "x" * 80, decoding=Decoding(max_tokens=40), beyond_context=True).told == ""
+    assert made.notice.startswith(
+        "the answer ends after 15 tokens, with the 96 positions that the model was trained on"
+    )
+    assert generate(run, "x" * 80, decoding=Decoding(max_tokens=15)).notice == ""
+    assert generate(run, "x" * 80, decoding=Decoding(max_tokens=40), beyond_context=True).notice == ""
 
 
 def test_weights_that_are_not_finite_are_one_line(run, capsys):

@@ -33,8 +33,8 @@ CPU = torch.device("cpu")
 
 
 def allowed(grammar, answer):
-    row = answer.row()
-    return grammar.table(CPU)[row].nonzero().flatten().numpy()
+    index = answer.mask_index()
+    return grammar.masks(CPU)[index].nonzero().flatten().numpy()
 
 
 def walk(answer, seed, grammar=GRAMMAR, stop_share=0.02):

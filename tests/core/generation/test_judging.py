@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mio import Answer, DataError, PluginError, Task, Template
-from mio.core.generation.judging import ceilings, task_records, verdicts
+from mio.core.generation.judging import OwnedTask
 
 ANSWERS = {place: Answer((("text", str(place)),)) for place in range(4)}
 RECORDS = [{"number": place} for place in range(4)]
@@ -25,7 +25,7 @@ def task(judge=None, ceiling=None, records=lambda n: RECORDS[:n]):
 
 def judged(given, answers=ANSWERS):
     failed = {}
-    found = verdicts("counter", task(lambda *_: given), answers, RECORDS, failed)
+    found = OwnedTask("counter", task(lambda *_: given)).verdicts(answers, RECORDS, failed)
     assert not failed
     return found
 
@@ -98,7 +98,7 @@ def test_an_answer_that_the_judge_cannot_tell_costs_this_answer_alone():
         return [answer.text == "1" for answer in answers]
 
     failed = {}
-    assert verdicts("counter", task(judge), ANSWERS, RECORDS, failed) == {0: 0.0, 1: 1.0, 3: 0.0}
+    assert OwnedTask("counter", task(judge)).verdicts(ANSWERS, RECORDS, failed) == {0: 0.0, 1: 1.0, 3: 0.0}
     assert failed == {2: "the judge cannot tell: no digit in 2"}
 
 
@@ -107,7 +107,7 @@ def test_an_error_in_the_judges_code_says_where():
         return [record["name"] for record in records]
 
     with pytest.raises(PluginError, match=r"`counter`: its judge raised KeyError: 'name' \(.*\.py, line \d+\)"):
-        verdicts("counter", task(judge), ANSWERS, RECORDS, {})
+        OwnedTask("counter", task(judge)).verdicts(ANSWERS, RECORDS, {})
 
 
 class Codecs:
@@ -118,12 +118,12 @@ class Codecs:
 @pytest.mark.parametrize("given", [math.nan, 1.5, -1, None, "1", [0.5]], ids=str)
 def test_a_ceiling_is_a_share(given):
     with pytest.raises(PluginError, match="task `count` of plugin `counter`: `ceiling` gave"):
-        ceilings("counter", task(ceiling=lambda *_: given), RECORDS, Codecs())
+        OwnedTask("counter", task(ceiling=lambda *_: given)).ceilings(RECORDS, Codecs())
 
 
 def test_ceilings_of_the_codec_and_of_the_judge():
     made = task(ceiling=lambda _, through: np.float32(0.5) if through is Codecs.originals else 1)
-    assert ceilings("counter", made, RECORDS, Codecs()) == {"ceiling": 1.0, "judge": 0.5}
+    assert OwnedTask("counter", made).ceilings(RECORDS, Codecs()) == {"ceiling": 1.0, "judge": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_ceilings_of_the_codec_and_of_the_judge():
 )
 def test_records_of_a_task_are_records(given, message):
     with pytest.raises(PluginError, match=f"^task `count` of plugin `counter`: {message}"):
-        task_records("counter", task(records=lambda _: given), 3)
+        OwnedTask("counter", task(records=lambda _: given)).records(3)
 
 
 def test_no_more_records_than_asked_for():
-    assert task_records("counter", task(records=lambda _: RECORDS), 3) == RECORDS[:3]
+    assert OwnedTask("counter", task(records=lambda _: RECORDS)).records(3) == RECORDS[:3]

@@ -49,8 +49,8 @@ def test_text_that_the_locale_could_not_decode_is_read_as_utf_8():
         ("{image:b.png}", "b.png: no such file"),
         ("{image:.}", "is a folder, not a file"),
         ("", "it is empty"),
-        ("\ud800", "no text in UTF-8"),
-        ("{image:a.png}\udcff", "no text in UTF-8"),
+        ("\ud800", "not valid UTF-8"),
+        ("{image:a.png}\udcff", "not valid UTF-8"),
     ],
 )
 def test_mistakes(files, prompt, message):
