@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mio.core.runs.checkpoints.format import latest
+from mio.core.checksums import file_sum
 from mio.core.errors import UserError
 from mio.core.files import PARTIAL, locked, write_json
-from mio.core.runs.lock import MEANING, Lock, other_versions, records
 from mio.core.recipe.places import CHECKPOINTS, LOCK, SUMMARY, WEIGHTS
-from mio.core.checksums import file_sum
+from mio.core.runs.checkpoints.format import latest
+from mio.core.runs.lock import MEANING, Lock, other_versions, records
 
 
 @contextlib.contextmanager

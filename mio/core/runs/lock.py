@@ -18,18 +18,31 @@ from pathlib import Path
 from typing import Any
 
 import mio
-from mio.core.runs.checkpoints.format import latest
-from mio.core.tokens.codecs import FINGERPRINTS, Codecs, check_tokenizers, save_record, tokenizer_record
+from mio.core.checksums import file_sum, json_sum, read_summed, write_summed
 from mio.core.contract.discovery import Candidate
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import DataError, UserError, VocabularyError
 from mio.core.files import locked
-from mio.core.contract.values import TEXT, TextTokenizer, Trainable
-from mio.core.contract.plugins import EnabledPlugins, PluginManager
-
+from mio.core.recipe.places import (
+    CHECKPOINTS,
+    INDEX,
+    JOURNAL,
+    LOCK,
+    METRICS,
+    RECIPE,
+    SAMPLES,
+    SKIPPED,
+    SOURCES,
+    SUMMARY,
+    TOKENIZERS,
+    VOCABULARY,
+    WEIGHTS,
+)
 from mio.core.recipe.resolved import fingerprint, load_resolved, stored_fingerprint
-from mio.core.recipe.places import CHECKPOINTS, INDEX, JOURNAL, LOCK, METRICS, RECIPE, SAMPLES, SKIPPED, SOURCES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.schema import Recipe
-from mio.core.checksums import file_sum, json_sum, read_summed, write_summed
+from mio.core.runs.checkpoints.format import latest
+from mio.core.tokens.codecs import FINGERPRINTS, Codecs, check_tokenizers, save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
 MEANING = (RECIPE, VOCABULARY, f"{TOKENIZERS}/{FINGERPRINTS}")

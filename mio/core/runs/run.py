@@ -9,22 +9,22 @@ from typing import Any
 
 import torch
 
-from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.checkpoints.reading import Checkpoint
-from mio.core.tokens.codecs import Codecs
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import UserError
 from mio.core.files import read_json
-from mio.core.runs.lock import check_run, other_versions, same_vocabulary, versions, warn
-from mio.core.recipe.places import CHECKPOINTS, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
-from mio.core.contract.plugins import EnabledPlugins, PluginManager
-from mio.core.recipe.resolved import load_resolved
+from mio.core.model.transformer import Transformer
 from mio.core.recipe.locate import run_of_checkpoint
 from mio.core.recipe.model import transformer_config
-from mio.core.tokens.rendering import Renderer
+from mio.core.recipe.places import CHECKPOINTS, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
-from mio.core.model.transformer import Transformer
-from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.runs.checkpoints.format import latest
+from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.runs.lock import check_run, other_versions, same_vocabulary, versions, warn
 from mio.core.runs.weights import CheckpointWeights, SavedWeights
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 
 
 class Run:

@@ -12,16 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mio.core.distributed.regions import local_region
+from mio.core.errors import UserError
+from mio.core.model.parallel import local
+from mio.core.model.transformer import Transformer
+from mio.core.model.vocabulary_rows import ROW_PARAMETERS, migrate_rows
+from mio.core.recipe.places import WEIGHTS
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo
-from mio.core.errors import UserError
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
-from mio.core.recipe.places import WEIGHTS
-from mio.core.model.vocabulary_rows import ROW_PARAMETERS
-from mio.core.model.parallel import local
-from mio.core.model.vocabulary_rows import migrate_rows
-from mio.core.distributed.regions import local_region
-from mio.core.model.transformer import Transformer
 from mio.core.tokens.vocabulary import Vocabulary
 
 

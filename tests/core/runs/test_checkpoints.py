@@ -19,11 +19,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from mio.core.errors import UserError
 from mio.core.runs.checkpoints import writing
 from mio.core.runs.checkpoints.format import latest, listed
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.runs.checkpoints.writing import CheckpointWriter
-from mio.core.errors import UserError
 
 TENSORS = {
     "matrix": torch.randn(7, 5),

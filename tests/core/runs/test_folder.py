@@ -21,21 +21,21 @@ from conftest import MELODY, ROOT, TINY
 from rich.console import Console
 
 from mio.cli import app
-from mio.core.runs import lock as locking
-from mio.core.recipe.resolved import diff, load_resolved
-from mio.core.recipe.schema import Recipe
-from mio.core.training.callbacks import Checkpoints
-from mio.core.runs.checkpoints.format import latest
+from mio.core.checksums import file_sum, read_summed, write_summed
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import Decoding
 from mio.core.data.journal import read
 from mio.core.errors import DataError, UserError
 from mio.core.files import locked
-from mio.core.stages.fit import fit_chain
 from mio.core.generation.generate import generate
+from mio.core.recipe.resolved import diff, load_resolved
+from mio.core.recipe.schema import Recipe
+from mio.core.runs import lock as locking
+from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import Lock, check_run, lock_run
-from mio.core.contract.values import Decoding
-from mio.core.contract.plugins import PluginManager
 from mio.core.runs.run import Run
-from mio.core.checksums import file_sum, read_summed, write_summed
+from mio.core.stages.fit import fit_chain
+from mio.core.training.callbacks import Checkpoints
 
 
 @pytest.fixture

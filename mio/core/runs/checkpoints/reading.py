@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from mio.core.runs.checkpoints.format import STATE, VERSION, checksum
-from mio.core.recipe.places import INDEX
-from mio.core.errors import DataError, UserError
 from mio.core.checksums import read_summed
 from mio.core.distributed.regions import local_region
+from mio.core.errors import DataError, UserError
+from mio.core.recipe.places import INDEX
+from mio.core.runs.checkpoints.format import STATE, VERSION, checksum
 
 
 class TensorInfo(NamedTuple):

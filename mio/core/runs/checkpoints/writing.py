@@ -15,14 +15,14 @@ from typing import Any
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
-from mio.core.runs.checkpoints.format import STATE, VERSION, checksum, listed, rank_file, rank_part, step_name, sync
-from mio.core.recipe.places import INDEX
-from mio.core.runs.checkpoints.reading import Checkpoint
-from mio.core.errors import UserError
-from mio.core.runs.tensor_files import Planned, in_file_order, write_file
-from mio.core.files import read_json, write_text
 from mio.core.checksums import write_summed
 from mio.core.distributed.regions import local_region
+from mio.core.errors import UserError
+from mio.core.files import read_json, write_text
+from mio.core.recipe.places import INDEX
+from mio.core.runs.checkpoints.format import STATE, VERSION, checksum, listed, rank_file, rank_part, step_name, sync
+from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.runs.tensor_files import Planned, in_file_order, write_file
 
 _POLL = 0.02
 

@@ -1,0 +1,1 @@
+"""What lasts of a run: its folder, lock, weights and checkpoints, written whole and read without executing anything."""
