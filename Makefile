@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup lock demo test check format clean
 
 help:
 	@echo "make setup   install mio and its tools into $(VENV)  (PYTHON=... chooses the interpreter)"
+	@echo "make lock    take the newest versions of all packages into constraints.txt"
 	@echo "make demo    train the four stages on the digits world, minutes on a laptop"
 	@echo "make test    style, types and tests"
 	@echo "make check   style and types only"
@@ -15,8 +16,8 @@ help:
 
 setup: $(STAMP)
 
-# the stamp is older than pyproject.toml when dependencies or entry points have changed
-$(STAMP): pyproject.toml
+# the stamp is older than these when dependencies, entry points or versions have changed
+$(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: mio needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true);" \
 	       "run make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -24,9 +25,15 @@ $(STAMP): pyproject.toml
 	  echo "error: '$(PYTHON)' cannot make virtual environments; install its venv package" \
 	       "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
+	  --build-constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# one set of versions for all systems and all Pythons from the oldest on, without the index that it was read from
+lock: setup
+	UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	  --no-annotate --extra dev --output-file constraints.txt pyproject.toml
 
 demo: setup
 	$(BIN)/mio fit recipes/stage4.yaml
@@ -35,10 +42,11 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@imports=$$($(BIN)/lint-imports --no-logo) || { echo "$$imports"; exit 1; }
 
 test: check
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m compileall -q mio
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
 format: setup
 	$(BIN)/ruff check --fix .

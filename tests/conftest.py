@@ -7,13 +7,15 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the processes that tests start
 
 import io
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 MELODY = ROOT / "tests" / "packages" / "mio-melody"
@@ -38,35 +40,79 @@ TINY = ("train.steps=4", "train.rows=2", "train.micro_rows=0")
 """Overrides for runs whose result does not matter."""
 
 
+SPLIT = ("test_distributed", "test_resume", "test_tokenize", "test_bad_input", "test_checkpoints")
+"""Files whose tests pytest-xdist may run in different processes: what they have in common is made by `once`."""
+LONGEST = ("test_third_party", "test_fit", "test_distributed", "test_damaged_media", "test_resume", "test_tokenize")
+"""Files that are begun first, so that none of them is the last to end."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Whole commands first: with a file per process, the longest files must not be the last to begin."""
-    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
+    """Orders the tests, and groups them for `--dist loadgroup`: a file stays in one process unless it is in `SPLIT`."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+    for item in items:
+        if item.path.stem not in SPLIT:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all processes of pytest-xdist. To be copied before it is changed."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, whole = base / name, base / f"{name}.whole"
+    with FileLock(base / f"{name}.lock"):
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
+
+
+@contextmanager
+def tunes_in(folder: Path) -> Iterator[None]:
+    """Puts the recipe `tunes.yaml` and its data into a folder and works there."""
+    (folder / "tunes.yaml").write_text(TUNES)
+    lines = [f'{{"text": "melody number {index} has {index % 7} notes"}}' for index in range(40)]
+    (folder / "names.jsonl").write_text("\n".join(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MIO_PLUGINS", f"melody={MELODY / 'mio_melody.py'}")
+        yield
 
 
 @pytest.fixture
-def tunes(tmp_path, monkeypatch):
+def tunes(tmp_path):
     """A working directory with the recipe `tunes.yaml` and its data."""
-    (tmp_path / "tunes.yaml").write_text(TUNES)
-    lines = [f'{{"text": "melody number {index} has {index % 7} notes"}}' for index in range(40)]
-    (tmp_path / "names.jsonl").write_text("\n".join(lines))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MIO_PLUGINS", f"melody={MELODY / 'mio_melody.py'}")
-    return tmp_path
+    with tunes_in(tmp_path):
+        yield tmp_path
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """Run folder of `tunes.yaml` after four steps: trained, if not much. To be copied before it is changed."""
-    from mio.cli import app
 
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tunes.yaml").write_text(TUNES)
-    (folder / "names.jsonl").write_text('{"text": "do re mi"}')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MIO_PLUGINS", f"melody={MELODY / 'mio_melody.py'}")
-        assert app.run(["fit", "tunes.yaml", *TINY]) == 0
-    return folder / "runs" / "tunes"
+    def make(folder):
+        with tunes_in(folder):
+            (folder / "names.jsonl").write_text('{"text": "do re mi"}')
+            fit("runs", *TINY)
+
+    return once(tmp_path_factory, "finished", make) / "runs" / "tunes"
+
+
+def fit(runs, *overrides):
+    """Trains `tunes.yaml` in this process; returns what was printed."""
+    from rich.console import Console
+
+    from mio.core.contract.plugins import PluginManager
+    from mio.core.stages.fit import fit_chain
+
+    printed = io.StringIO()
+    console = Console(file=printed, width=200)
+    fit_chain(["tunes.yaml"], [f"runtime.runs={runs}", *overrides], PluginManager.discover(), console)
+    return printed.getvalue()
 
 
 def start(*arguments, **options):
@@ -80,45 +126,3 @@ def call(*arguments, **options):
     process = start(*arguments, **options)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
-
-
-@dataclass
-class Chain:
-    """The four stages of the digits world at reduced size."""
-
-    runs: Path
-    arguments: tuple[list[str], list[str]]
-    printed: str
-
-    def folder(self, stage: int) -> Path:
-        return self.runs / f"stage{stage}"
-
-
-@pytest.fixture(scope="session")
-def trained_chain(tmp_path_factory):
-    """All four shipped stages, trained by one call: eight steps of four rows, corpora of 240 records."""
-    from rich.console import Console
-
-    from mio.core.contract.plugins import PluginManager
-    from mio.core.recipe.compose import compose
-    from mio.core.stages.fit import fit_chain
-
-    folder = tmp_path_factory.mktemp("chain")
-    manager = PluginManager.discover()
-    groups = compose([str(ROOT / "recipes/stage4.yaml")], [], manager).data.groups
-    shorter = {
-        group: {"sources": {name: {"options": {"length": 240}} for name in config.sources}}
-        for group, config in groups.items()
-    }
-    small = {
-        "data": {"groups": shorter},
-        "train": {"steps": 8, "rows": 4},
-        "evaluate": {"tasks": ["caption", "draw"], "items": 8},
-        "runtime": {"runs": str(folder / "runs"), "threads": 1, "accelerator": "cpu", "log_every": 4},
-    }
-    (folder / "small.yaml").write_text(yaml.safe_dump(small))
-    arguments = ([str(ROOT / "recipes/stage4.yaml"), str(folder / "small.yaml")], [])
-    printed = io.StringIO()
-    last = fit_chain(*arguments, manager, Console(file=printed, width=200))
-    assert last == folder / "runs" / "stage4"
-    return Chain(folder / "runs", arguments, printed.getvalue())

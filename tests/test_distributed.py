@@ -13,18 +13,21 @@ import time
 
 import pytest
 import torch
-from conftest import call, start
+from conftest import call, fit, once, start, tunes_in
 from safetensors.torch import load_file
 
+from mio.cli import app
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.tokens.vocabulary import Vocabulary
 
 EXACT = ("train.precision=fp32", "runtime.log_every=1")
+SHORT = (*EXACT, "train.steps=10", "train.optimizer.kind=adamw")
 
 
-def fit(runs, *overrides):
-    code, out, err = call("fit", "tunes.yaml", f"runtime.runs={runs}", *overrides)
+def fit_on(ranks, runs, *overrides):
+    """Trains `tunes.yaml` in as many processes; returns what was printed."""
+    code, out, err = call("fit", "tunes.yaml", f"runtime.runs={runs}", f"runtime.devices={ranks}", *overrides)
     assert code == 0, err
     return out
 
@@ -54,32 +57,44 @@ def wait_for_checkpoint(process, runs, after=0):
 
 
 @pytest.fixture
-def alone(tunes):
-    """The same recipe in one process, cut into the forward passes that two ranks make."""
-    fit(tunes / "alone", *EXACT)
-    return tunes / "alone"
+def alone(tmp_path_factory):
+    """Runs folder of the same recipe in one process, cut into the forward passes that two ranks make. To be read."""
+
+    def make(folder):
+        with tunes_in(folder):
+            fit("runs", *EXACT)
+
+    return once(tmp_path_factory, "alone", make) / "runs"
 
 
-def test_two_ranks_end_with_the_weights_of_one_process_bit_by_bit(tunes, alone):
-    fit(tunes / "two", *EXACT, "runtime.devices=2")
+@pytest.fixture
+def shortly_alone(tmp_path_factory):
+    """The same for a few steps of AdamW."""
+
+    def make(folder):
+        with tunes_in(folder):
+            fit("runs", *SHORT)
+
+    return once(tmp_path_factory, "shortly_alone", make) / "runs"
+
+
+def test_two_ranks_end_with_the_weights_of_one_process_bit_by_bit(tunes, alone, capsys):
+    fit_on(2, tunes / "two", *EXACT)
     assert losses(tunes / "two") == losses(alone)
     assert journal(tunes / "two") == journal(alone)
     assert (tunes / "two/tunes/model.safetensors").read_bytes() == (alone / "tunes/model.safetensors").read_bytes()
-    code, out, err = call("recipe", "verify", tunes / "two/tunes")
-    assert code == 0, err
-    assert "60 steps, each trained on exactly the rows that the recipe plans" in out
+    assert app.run(["recipe", "verify", str(tunes / "two/tunes")]) == 0
+    assert "60 steps, each trained on exactly the rows that the recipe plans" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "how", ["tensor_parallel=2", "sharding=none", "activation_checkpointing=full", "activation_checkpointing=selective"]
 )
-def test_other_ways_to_spread_the_model_train_the_same(tunes, how):
-    short = (*EXACT, "train.steps=10", "train.optimizer.kind=adamw")
-    fit(tunes / "alone", *short)
-    fit(tunes / "two", *short, "runtime.devices=2", f"runtime.{how}")
-    assert journal(tunes / "two") == journal(tunes / "alone")
-    assert losses(tunes / "two") == pytest.approx(losses(tunes / "alone"), abs=1e-6)
-    one, two = (load_file(tunes / runs / "tunes/model.safetensors") for runs in ("alone", "two"))
+def test_other_ways_to_spread_the_model_train_the_same(tunes, shortly_alone, how):
+    fit_on(2, tunes / "two", *SHORT, f"runtime.{how}")
+    assert journal(tunes / "two") == journal(shortly_alone)
+    assert losses(tunes / "two") == pytest.approx(losses(shortly_alone), abs=1e-6)
+    one, two = (load_file(runs / "tunes/model.safetensors") for runs in (shortly_alone, tunes / "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
 
@@ -106,7 +121,8 @@ def test_a_killed_run_goes_on_with_another_number_of_ranks(tunes, alone, before,
         os.kill(number, signal.SIGKILL)
     process.communicate()
     assert not (runs / "tunes/summary.json").exists()
-    out = fit(runs, *EXACT, f"runtime.devices={after}", "runtime.workers=1")
+    on = (runs, *EXACT, "runtime.workers=1")
+    out = fit(*on) if after == 1 else fit_on(after, *on)
     assert "going on from" in out
     assert journal(runs) == journal(alone)
     assert losses(runs) == losses(alone)
@@ -124,7 +140,7 @@ def test_a_signal_makes_all_ranks_save_and_stop_at_the_same_step(tunes, alone):
     assert "Traceback" not in err
     step = Checkpoint(latest(runs / "tunes/checkpoints")).step
     assert f"interrupted: stopped by SIGTERM after step {step} of 60; the same command goes on" in err
-    fit(runs, *EXACT, "runtime.devices=2")
+    fit_on(2, runs, *EXACT)
     assert journal(runs) == journal(alone)
 
 
@@ -209,7 +225,7 @@ def test_a_stage_grows_from_a_checkpoint_that_other_ranks_wrote(tunes):
     (tunes / "runs/plain/model.safetensors").unlink()
     checkpoint = tunes / "runs/plain/checkpoints/step-00000010"
     frozen = ("train.optimizer.lr=0", "train.optimizer.muon_lr=0", "train.steps=2", "train.micro_rows=1")
-    fit(tunes / "runs", f"start_from={checkpoint}", *frozen, "train.rows=3", "runtime.devices=3")
+    fit_on(3, tunes / "runs", f"start_from={checkpoint}", *frozen, "train.rows=3")
     was, now = Checkpoint(checkpoint), load_file(tunes / "runs/tunes/model.safetensors")
     old, new = (Vocabulary.load(tunes / f"runs/{name}/vocabulary.json") for name in ("plain", "tunes"))
     assert new.size > old.size

@@ -7,12 +7,16 @@ import hashlib
 import io
 import json
 import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import call
+import yaml
+from conftest import ROOT, call
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
@@ -20,6 +24,7 @@ from safetensors.torch import load_file
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.generation.evaluation import evaluate
+from mio.core.recipe.compose import compose
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.runs.run import Run
 from mio.core.stages.fit import fit_chain
@@ -33,6 +38,42 @@ RATIOS = {
     4: {"sft": 1.0},
 }
 """Table 9 of arXiv 2409.17692 v4."""
+
+
+@dataclass
+class Chain:
+    """The four stages of the digits world at reduced size."""
+
+    runs: Path
+    arguments: tuple[list[str], list[str]]
+    printed: str
+
+    def folder(self, stage: int) -> Path:
+        return self.runs / f"stage{stage}"
+
+
+@pytest.fixture(scope="module")
+def trained_chain(tmp_path_factory):
+    """All four shipped stages, trained by one call: eight steps of four rows, corpora of 240 records."""
+    folder = tmp_path_factory.mktemp("chain")
+    manager = PluginManager.discover()
+    groups = compose([str(ROOT / "recipes/stage4.yaml")], [], manager).data.groups
+    shorter = {
+        group: {"sources": {name: {"options": {"length": 240}} for name in config.sources}}
+        for group, config in groups.items()
+    }
+    small = {
+        "data": {"groups": shorter},
+        "train": {"steps": 8, "rows": 4},
+        "evaluate": {"tasks": ["caption", "draw"], "items": 8},
+        "runtime": {"runs": str(folder / "runs"), "threads": 1, "accelerator": "cpu", "log_every": 4},
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump(small))
+    arguments = ([str(ROOT / "recipes/stage4.yaml"), str(folder / "small.yaml")], [])
+    printed = io.StringIO()
+    last = fit_chain(*arguments, manager, Console(file=printed, width=200))
+    assert last == folder / "runs" / "stage4"
+    return Chain(folder / "runs", arguments, printed.getvalue())
 
 
 def digests(folder):
@@ -210,10 +251,16 @@ def test_generate_gives_the_same_again_by_seed(trained_chain, tmp_path, capsys):
     assert made[0] == made[1] != made[2]
 
 
-def test_evaluate_writes_the_figures_that_the_summary_has(trained_chain, tmp_path):
+def test_a_damaged_picture_in_a_prompt_of_the_real_command(trained_chain, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    code, out, err = call("generate", trained_chain.folder(4), f"What is {{image:{tmp_path / 'a.png'}}}?")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"error: \S+a\.png: .*\n", err)
+
+
+def test_evaluate_writes_the_figures_that_the_summary_has(trained_chain, tmp_path, capsys):
     file = tmp_path / "figures.json"
-    code, out, err = call("evaluate", trained_chain.folder(4), "--json", file)
-    assert code == 0, err
+    out = answered(capsys, "evaluate", trained_chain.folder(4), "--json", file)
     report = json.loads(file.read_text())
     before = summary(trained_chain, 4)["tasks"]
     assert report.keys() == {"tasks"}

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
+import shutil
 import signal
 import time
 
 import pytest
-from conftest import call, start
-from rich.console import Console
+from conftest import fit, once, start, tunes_in
 
 from mio.core.contract.plugins import PluginManager
 from mio.core.runs.checkpoints.format import latest
-from mio.core.stages.fit import fit_chain
 
 STEPS = 60
-
-
-def fit(runs, *overrides):
-    """Trains in this process; returns what was printed."""
-    printed = io.StringIO()
-    fit_chain(
-        ["tunes.yaml"], [f"runtime.runs={runs}", *overrides], PluginManager.discover(), Console(file=printed, width=200)
-    )
-    return printed.getvalue()
 
 
 def weights(runs):
@@ -52,8 +41,14 @@ def stop_after_a_checkpoint(process, runs, number):
 
 
 @pytest.fixture
-def undisturbed(tunes):
-    fit(tunes / "undisturbed")
+def undisturbed(tunes, tmp_path_factory):
+    """The runs folder of a training from beginning to end; the test's own copy."""
+
+    def make(folder):
+        with tunes_in(folder):
+            fit("runs")
+
+    shutil.copytree(once(tmp_path_factory, "undisturbed", make) / "runs", tunes / "undisturbed")
     return tunes / "undisturbed"
 
 
@@ -67,9 +62,7 @@ def test_a_run_that_is_interrupted_or_killed_goes_on_exactly(tunes, undisturbed)
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("interrupted: stopped by SIGINT after step ")
     assert "the same command goes on from there" in err
-    code, out, err = call(*arguments)
-    assert code == 0, err
-    assert "going on from" in out
+    assert "going on from" in fit(interrupted, "runtime.workers=2")
     assert weights(interrupted) == weights(undisturbed)
     assert steps_logged(interrupted) == steps_logged(undisturbed) == list(range(10, STEPS + 1, 10))
 
@@ -114,14 +107,14 @@ def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(undisturbed):
     assert not half.exists()
 
 
-def test_a_run_folder_is_not_continued_with_other_data(tunes):
+def test_a_run_folder_is_not_continued_with_other_data(tunes, undisturbed):
     """The recipe is the same, the file that it reads is not, if only by its middle: neither going on nor verifying will
     have it. A finished run does not mind."""
     from mio.core.errors import DataError
     from mio.core.stages.verify import verify
 
     manager = PluginManager.discover()
-    fit(tunes / "runs")
+    undisturbed.rename(tunes / "runs")
     assert verify(tunes / "runs/tunes", manager).exact
     lines = (tunes / "names.jsonl").read_text()
     (tunes / "names.jsonl").write_text(lines.replace("number 7", "number 9"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from conftest import MELODY
 
-from mio import Answer, Codes, DataError, Task, Template, UserError
+from mio import Answer, Codes, DataError, Decoding, Task, Template, UserError
 from mio.core.contract.plugins import PluginManager
 from mio.core.generation import evaluation
 from mio.core.generation.evaluation import (
@@ -68,6 +69,7 @@ def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, mo
 
     def judge(answers, records):
         seen["records"] = records
+        seen["spans"] = [tuple(codes.codes[0]) for answer in answers for codes in answer.codes]
         return [index % 4 == 0 for index in range(len(answers))]
 
     def ceiling(records, round_trip):
@@ -75,29 +77,44 @@ def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, mo
         assert first == records[0]["melody"].data  # this codec loses nothing
         return 0.75
 
-    task = replace(play, judge=judge, ceiling=ceiling, copies=True)
+    # answers of few notes, and a training that showed two of these
+    short = Decoding(media_temperature=1.0, max_tokens=5)
+    shown = [{"melody": Codes("melody", np.array([[note]])), "notes": "any"} for note in (4, 6)]
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: shown)})
+    task = replace(play, judge=judge, ceiling=ceiling, copies=True, decoding=short)
     monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {"play": ("melody", task)})
     lines: list[str] = []
     report = evaluate(run, items=12, progress=lines.append)
     assert report["play"].items() >= {"accuracy": 0.25, "n": 12, "ceiling": 0.75}.items()
-    assert 0 <= report["play"]["copied"] <= 1
+    copies = [span in {(4,), (6,)} for span in seen["spans"]]
+    assert 0 < sum(copies) < len(copies)
+    assert report["play"]["copied"] == pytest.approx(sum(copies) / len(copies), abs=1e-4)
     assert seen["records"] == play.records(12)
     assert lines == ["play: 0.250 of 12"]
     samples = sorted(path.name for path in (run.folder / "samples").glob("*.txt"))
     assert [name.split("-")[:2] for name in samples] == [["play", "0"], ["play", "1"]]
 
 
+def tunes_of(run, split):
+    """Melodies of a split as its source says them, which are their own codes."""
+    source = run.plugins.sources()["melody/tunes"][1](split, {})
+    return [source[index]["melody"].data for index in range(len(source))]
+
+
+def answer(*tunes):
+    return Answer((), tuple(Codes("melody", np.array([tune], dtype=np.int64)) for tune in tunes))
+
+
 def test_copies_are_spans_that_equal_a_training_item_code_by_code(run):
-    module = run.plugins.sources()["melody/tunes"][1]("train", {})
-    trained, held_out = module[3]["melody"].data, (0, 0, 0, 0, 0, 0)
-
-    def answer(*tunes):
-        return Answer((), tuple(Codes("melody", np.array([tune], dtype=np.int64)) for tune in tunes))
-
+    every = [notes for size in (2, 3) for notes in itertools.product(range(8), repeat=size)]
+    trained, held_out = tunes_of(run, "train"), tunes_of(run, "test")
+    assert sorted(trained + held_out) == sorted(every)
     known: dict = {}
-    assert copy_rate(run, [answer(trained, held_out), answer(trained), answer()], known) == pytest.approx(2 / 3)
-    assert len(known["melody"]) == len({tuple(module[i]["melody"].data) for i in range(len(module))})
-    assert training_codes(run, "melody") == known["melody"]
+    assert copy_rate(run, [answer(*every)], known) == pytest.approx(len(trained) / len(every))
+    assert copy_rate(run, [answer(tune) for tune in trained] + [answer()], known) == 1.0
+    assert copy_rate(run, [answer(*held_out)], known) == 0.0
+    beyond = [(*tune, 0) for tune in trained if len(tune) == 3]  # what begins like one is none
+    assert copy_rate(run, [answer(*beyond)], {}) == 0.0
     assert copy_rate(run, [answer()], known) == 0.0
 
 

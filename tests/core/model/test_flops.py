@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.model.flops import flops_per_token, peak_flops
 from mio.core.model.transformer import Transformer
+from mio.core.planning.hardware import GPUS
 
 CONFIGS = [
     TransformerConfig(width=64, layers=3, heads=4),
@@ -61,16 +62,24 @@ def test_the_peak_of_this_machine_is_measured_and_plausible():
 
 
 @pytest.mark.parametrize(
-    ("name", "peak"),
+    ("name", "processors", "products", "clock"),
     [
-        ("NVIDIA H100 80GB HBM3", 989.4e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA H200", 989.4e12),
-        ("NVIDIA GH200 480GB", 989.4e12),
-        ("NVIDIA A800-SXM4-80GB", 312e12),
-        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA H100 80GB HBM3", 132, 512, 1.83e9),
+        ("NVIDIA H200", 132, 512, 1.83e9),
+        ("NVIDIA GH200 480GB", 132, 512, 1.83e9),
+        ("NVIDIA H100 PCIe", 114, 512, 1.62e9),
+        ("NVIDIA A100-SXM4-80GB", 108, 256, 1.41e9),
+        ("NVIDIA A800-SXM4-80GB", 108, 256, 1.41e9),
+        ("NVIDIA B200", 148, 1024, 1.85e9),
     ],
 )
-def test_the_peak_of_a_gpu_is_its_data_sheets_for_dense_products(monkeypatch, name, peak):
+def test_the_peak_of_a_gpu_is_what_its_tensor_cores_multiply_in_a_second(
+    monkeypatch, name, processors, products, clock
+):
+    """Multiprocessors, dense bfloat16 multiply-adds per clock of each of their four tensor cores, and the clock, of
+    NVIDIA's architecture white papers (A100 2020, H100 2022; B200: cores twice as wide). Each is two operations."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    assert peak_flops(torch.device("cuda"), "bf16") == pytest.approx(peak, rel=0.01)
+    expected = 2 * processors * 4 * products * clock
+    assert peak_flops(torch.device("cuda"), "bf16") == pytest.approx(expected, rel=0.01)
+    planned = [gpu for key, gpu in GPUS.items() if key in name.lower() and "PCIe" not in name and "GH" not in name]
+    assert [gpu.bf16 for gpu in planned] == [pytest.approx(expected, rel=0.01)] * len(planned)

@@ -1,10 +1,12 @@
-"""Rings against their formulas, and the clock against schedules worked out by hand."""
+"""Collectives against bytes counted by hand and measured bandwidths, the clock against schedules worked out by hand."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mio.core.planning.hardware import GPUS, LAUNCH, MEMORY_ACHIEVED, NETWORKS, NVLINK_ACHIEVED, NVLINK_LATENCY
+from mio.core.planning.hardware import GPUS, NETWORKS
 from mio.core.planning.step_time import Sent, Speed, seconds, sent, step_time
 from mio.core.planning.trace import Collective, Compute, Wait
 
@@ -28,20 +30,46 @@ def test_a_ring_sends_n_minus_1_of_n_and_one_gpu_of_a_node_sends_to_another(kind
 
 
 def test_of_an_all_to_all_what_is_for_other_nodes_goes_there():
-    across = Collective("all-to-all", 16000, ALL, "exchange")
-    assert sent(across, 8) == Sent(7000, 8000)
-    wire = 8000e9 / 1000 / (NETWORK.bandwidth * NETWORK.achieved)
+    assert sent(Collective("all-to-all", 16000, ALL, "exchange"), 8) == Sent(7000, 8000)
+
+
+def bus_bandwidth(kind, ranks, speed=SPEED):
+    """Bytes per second as nccl-tests count them: what a ring would send per GPU, by the time of a large tensor."""
+    size = 16 * 10**9
+    passes = 2 if kind == "all-reduce" else 1
+    return passes * (len(ranks) - 1) / len(ranks) * size / seconds(Collective(kind, size, ranks, "gather"), speed)
+
+
+@pytest.mark.parametrize("kind", ["all-gather", "reduce-scatter", "all-reduce"])
+def test_large_collectives_reach_what_nccl_was_measured_to_reach(kind):
+    """Within a node: 370 GB/s for rings on eight H100 (the maintainer, github.com/NVIDIA/nccl-tests issue 212), 230 on
+    eight A100. Between nodes a ring leaves each of them through all eight network cards, 400 or 200 Gbit/s each."""
+    assert bus_bandwidth(kind, NODE) == pytest.approx(370e9, rel=0.05)
+    a100 = replace(SPEED, gpu=GPUS["a100"], network=NETWORKS["infiniband-200"])
+    assert bus_bandwidth(kind, NODE, a100) == pytest.approx(230e9, rel=0.05)
+    assert 0.7 < bus_bandwidth(kind, ALL) / (8 * 400e9 / 8) < 1
+    assert 0.7 < bus_bandwidth(kind, ALL, a100) / (8 * 200e9 / 8) < 1
+    assert 0.7 < bus_bandwidth(kind, ACROSS) / (400e9 / 8) < 1
+
+
+def test_an_exchange_between_nodes_goes_at_the_speed_of_one_network_card():
     large = Collective("all-to-all", 16 * 10**9, ALL, "exchange")
-    assert seconds(large, SPEED) == pytest.approx(LAUNCH + NETWORK.latency + wire)
+    assert 0.7 < 8e9 / seconds(large, SPEED) / (400e9 / 8) < 1
 
 
-def test_large_collectives_take_the_time_of_their_bytes():
-    size = 8 * 10**9
-    took = seconds(Collective("all-gather", size, NODE, "gather"), SPEED)
-    assert took == pytest.approx(LAUNCH + 7 * NVLINK_LATENCY + 7e9 / (GPU.nvlink * NVLINK_ACHIEVED))
-    took = seconds(Collective("all-reduce", size, ACROSS, "reduce"), SPEED)
-    assert took == pytest.approx(LAUNCH + 4 * NETWORK.latency + 8e9 / (NETWORK.bandwidth * NETWORK.achieved))
-    assert seconds(Collective("all-reduce", size, (5,), "reduce"), SPEED) == 0
+def test_small_collectives_take_the_time_of_their_hops():
+    """Microseconds whatever their size; a ring has one hop for each further rank, an all-reduce goes round twice."""
+
+    def small(kind, count, size=8):
+        return seconds(Collective(kind, size, tuple(range(count)), "gather"), SPEED)
+
+    assert small("all-gather", 8, 1024) == pytest.approx(small("all-gather", 8), rel=1e-2)
+    assert 5e-6 < small("all-gather", 2) < small("all-reduce", 8) < 100e-6
+    hop = small("all-gather", 3) - small("all-gather", 2)
+    assert small("all-gather", 8) - small("all-gather", 2) == pytest.approx(6 * hop, rel=1e-4)
+    assert small("all-reduce", 8) - small("all-reduce", 2) == pytest.approx(12 * hop, rel=1e-4)
+    assert small("all-gather", 9) - small("all-gather", 8) > hop  # the ninth is in another node
+    assert small("all-reduce", 1) == 0
 
 
 def gather(size=10**9):
@@ -95,6 +123,10 @@ def test_what_is_exchanged_stops_the_computation():
     assert took(layer, exchange, layer).total == pytest.approx(2 * SENDING + seconds(exchange, SPEED))
 
 
-def test_copies_run_at_the_memorys_speed_and_sections_repeat():
-    time = step_time([(3, [Compute(copied=1e9)])], SPEED)
-    assert time.total == pytest.approx(3e9 / (GPU.bandwidth * MEMORY_ACHIEVED))
+@pytest.mark.parametrize(
+    ("gpu", "bits", "rate"), [("a100", 5 * 1024, 3.186e9), ("h100", 5 * 1024, 5.23e9), ("h200", 6 * 1024, 6.25e9)]
+)
+def test_copies_take_the_time_of_the_memorys_wires_and_sections_repeat(gpu, bits, rate):
+    """Stacks of 1,024 data pins at so many bits per second each; copies reach 70 to 100 % of that."""
+    time = step_time([(3, [Compute(copied=1e9)])], replace(SPEED, gpu=GPUS[gpu]))
+    assert 0.7 < 3e9 / time.total / (bits * rate / 8) < 1
