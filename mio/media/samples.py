@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.contract.ranges import number
-from mio.core.contract.values import Codes, Media, Record
+from mio.core.contract.values import Codes, Record
 from mio.core.errors import DataError
 from mio.core.recipe.options import read_options
+from mio.media import contents
 from mio.media.sound import LOUDEST, MAX_RATE, Floats, read_sound, sound_seconds, too_loud
 
 _LEAST_RATE = 1000
@@ -98,6 +99,16 @@ class SoundRules:
         soundfile.write(path, *media, subtype="PCM_16")
         return path
 
+    def checked_codes(self, codes: Any, codebooks: int, size: int) -> npt.NDArray[np.int64]:
+        """Codes int64 `[q, F]` of the first q codebooks of `size` codes. Raises `DataError` for more than `codebooks`,
+        for no frames, and for codes outside their codebook."""
+        codes = np.asarray(codes)
+        if codes.ndim != 2 or not 1 <= codes.shape[0] <= codebooks or not codes.shape[1]:
+            raise DataError(f"{self.name} has codes [1..{codebooks}, frames], these are {list(codes.shape)}")
+        if codes.min() < 0 or codes.max() >= size:
+            raise DataError(f"{self.name} codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
+        return np.asarray(codes, np.int64)
+
     def filter(self, record: Record, options: Mapping[str, Any]) -> str:
         """Drops records with an item longer than `seconds` (default `max_seconds`), by what is decoded of its file."""
         given = {"seconds": self.max_seconds, **options}
@@ -106,24 +117,18 @@ class SoundRules:
             return f"{self.name} longer than {longest:g} s"
         return ""
 
-    def _seconds(self, value: Any, longest: float) -> Iterator[float]:
-        """Duration of each item inside a record's field; of a file with more than `longest`, some number above it."""
-        if isinstance(value, Codes) and value.modality == self.name:
-            yield value.codes.shape[1] / self.frame_rate
-        elif isinstance(value, Media):
-            if value.modality != self.name:
-                return
-            if isinstance(value.data, Path):
-                yield sound_seconds(value.data, longest)
+    def _seconds(self, record: Record, longest: float) -> Iterator[float]:
+        """Duration of each item of a record; of a file with more than `longest`, some number above it."""
+        for item in contents(record):
+            if item.modality != self.name:
+                continue
+            if isinstance(item, Codes):
+                yield item.codes.shape[1] / self.frame_rate
+            elif isinstance(item.data, Path):
+                yield sound_seconds(item.data, longest)
             else:
-                samples, rate = self._checked(value.data)
+                samples, rate = self._checked(item.data)
                 yield len(samples) / rate
-        elif isinstance(value, Mapping):
-            for inner in value.values():
-                yield from self._seconds(inner, longest)
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                yield from self._seconds(inner, longest)
 
     @property
     def _advice(self) -> str:

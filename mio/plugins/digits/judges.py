@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import Answer, DataError, Media, Record
-from mio.plugins.digits import scans, voices
+from mio.plugins.digits import scans
 from mio.plugins.digits.voices import DIGITS
 
 if TYPE_CHECKING:
@@ -38,20 +38,6 @@ def hear(recordings: Sequence[tuple[npt.NDArray[np.float32], int]]) -> list[int]
 
 VARIANTS = 8
 """Variants of each real scan that the picture judge learns from; without shifts it would misread shifted digits."""
-
-
-@cache
-def judges_report() -> dict[str, float]:
-    """Accuracy of the judges on real held-out media: scans not trained on, and voices not trained on."""
-    pixels, digits = scans.scans()
-    test = list(scans.indices("test"))
-    clips = [clip for clip in voices.clips("test") if clip.word in DIGITS]
-    heard = hear([(clip.samples, clip.rate) for clip in clips])
-    said = [DIGITS.index(clip.word) for clip in clips]
-    return {
-        "picture": float(np.mean(np.asarray(see(list(pixels[test]))) == digits[test])),
-        "speech": float(np.mean(np.asarray(heard) == said)),
-    }
 
 
 def _features(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -71,6 +71,28 @@ def read(path: Path) -> npt.NDArray[np.uint8]:
             raise DataError(f"{path}: images of mode {image.mode} cannot be read: {error}") from error
 
 
+def checked_pixels(image: Any) -> npt.NDArray[np.uint8]:
+    """Pixels uint8 `[H, W]` or `[H, W, 3]`. Raises `DataError` for anything else."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        raise DataError(f"an image must be uint8 [H, W] or [H, W, 3], this is {image.dtype} {list(image.shape)}")
+    return image
+
+
+def picture(image: Any) -> Any:
+    """Pixels as an RGB image of Pillow. Raises `DataError` as `checked_pixels` does."""
+    from PIL import Image
+
+    return Image.fromarray(checked_pixels(image)).convert("RGB")
+
+
+def write_png(image: Any, stem: Path) -> Path:
+    """Writes an image of Pillow to `stem` plus `.png`; returns the path."""
+    path = stem.with_name(stem.name + ".png")
+    image.save(path)
+    return path
+
+
 def _pixels(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
@@ -243,20 +265,15 @@ def _without_text(path: Path) -> io.BytesIO:
     return io.BytesIO(b"".join(kept))
 
 
-def _sizes(value: Any) -> Iterator[tuple[int, int]]:
-    """Width and height of each image inside a record's field; images that are codes already have none."""
-    if isinstance(value, Media) and value.modality == "image":
-        if isinstance(value.data, Path):
-            yield size(value.data)
-        else:
-            height, width = np.shape(value.data)[:2]
-            yield width, height
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _sizes(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _sizes(inner)
+def _sizes(record: Record) -> Iterator[tuple[int, int]]:
+    """Width and height of each image of a record; images that are codes have none."""
+    for item in media.contents(record):
+        if isinstance(item, Media) and item.modality == "image":
+            if isinstance(item.data, Path):
+                yield size(item.data)
+            else:
+                height, width = np.shape(item.data)[:2]
+                yield width, height
 
 
 @dataclass(frozen=True)

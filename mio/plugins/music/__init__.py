@@ -72,8 +72,7 @@ class MusicOptions:
     @property
     def frames(self) -> Frames:
         """Frames that a span may have."""
-        # the tiny addition keeps 0.58 s, in binary a little less, at 29 frames
-        return Frames(minimum=1, maximum=int(FRAME_RATE * self.max_seconds + 1e-6))
+        return Frames(minimum=1, maximum=self.sounds.most_frames)
 
     @property
     def sounds(self) -> media.SoundRules:

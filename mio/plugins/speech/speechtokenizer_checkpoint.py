@@ -14,8 +14,7 @@ import json
 import math
 import sys
 import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mio import UserError
+from mio import UserError, networks
 from mio.plugins.speech.options import CODES, FRAME_RATE, PretrainedOptions
 
 KEYS = (
@@ -71,32 +70,22 @@ def network_class() -> type[nn.Module]:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class SpeechTokenizerWeights:
     """Configuration and weights, checked against each other. Tensors are read from the disk when they are used."""
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def open(cls, options: PretrainedOptions) -> Checkpoint:
+    def open(cls, options: PretrainedOptions) -> SpeechTokenizerWeights:
         """Raises `UserError` for a missing or damaged file, for a configuration that does not fit the options, and, by
         name, for keys that are missing, of another shape, or surplus."""
         config_file, weights_file = options.files()
         config = _config(config_file, options.codebooks)
-        tensors = _read(weights_file)
+        tensors = networks.load_tensors(weights_file)
         needed = {name: value.shape for name, value in _blank(config).state_dict().items()}
-        problems = {
-            "missing": [name for name in needed if name not in tensors],
-            "of another shape": [
-                f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
-                for name, shape in needed.items()
-                if name in tensors and tensors[name].shape != shape
-            ],
-            "surplus": [name for name in tensors if name not in needed],
-        }
-        if any(problems.values()):
-            told = "; ".join(f"{title}: {_some(names)}" for title, names in problems.items() if names)
-            raise UserError(f"{weights_file}: does not fit {config_file}: {told}; take both from one checkpoint")
+        if problems := networks.described(networks.misfits(needed, tensors)):
+            raise UserError(f"{weights_file}: does not fit {config_file}: {problems}; take both from one checkpoint")
         return cls(config, tensors)
 
     @property
@@ -181,23 +170,3 @@ def _config(path: Path, codebooks: int) -> dict[str, Any]:
     if config["n_q"] < codebooks:
         raise UserError(f"{path}: has {config['n_q']} levels; lower `codebooks` of the plugin from {codebooks}")
     return config
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        # files of the format before torch 1.6 cannot be mapped
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: not a checkpoint of tensors that can be read: {reason}") from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(
-            f"{path}: holds other things than names with one tensor each; save the model's state_dict alone"
-        )
-    return dict(loaded)
-
-
-def _some(names: Iterable[str], shown: int = 5) -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return ", ".join(listed[:shown]) + rest
