@@ -1,7 +1,7 @@
 """Judges of the digits world: what does a picture show, what does a recording say?
 
-Both are trained on real training media and small variations of them, never on anything that went through a codec or a
-model, once per process.
+Both are trained once per process, on real training media and small variations of them, never on the output of a codec
+or model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def see(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[int]:
 
 
 def hear(recordings: Sequence[tuple[npt.NDArray[np.float32], int]]) -> list[int]:
-    """Digit that each recording (samples float32 `[T]`, rate) says. Raises `DataError` for what is no sound."""
+    """Digit that each recording (samples float32 `[T]`, rate) says. Raises `DataError` for anything but sound."""
     return _speech_judge().classify(list(recordings)) if recordings else []
 
 
@@ -84,15 +84,15 @@ def media_of(answer: Answer, modality: str) -> list[Any]:
 
 def shows(answers: Sequence[Answer], expected: Sequence[str], modality: str = "image") -> list[bool]:
     """Whether each answer's media of `modality` are the expected digits: names in order, none missing or too many."""
-    found = [media_of(answer, modality) for answer in answers]
-    digits = iter((see if modality == "image" else hear)([item for items in found for item in items]))
+    shown = [media_of(answer, modality) for answer in answers]
+    digits = iter((see if modality == "image" else hear)([item for items in shown for item in items]))
     return [
-        " ".join(DIGITS[next(digits)] for _ in items) == names for items, names in zip(found, expected, strict=True)
+        " ".join(DIGITS[next(digits)] for _ in items) == names for items, names in zip(shown, expected, strict=True)
     ]
 
 
 def last_clause(text: str) -> str:
-    """What a text ends in, behind the last colon, without capitals and full stop: an answer may first say how."""
+    """The end of a text behind its last colon, in lower case, without a full stop: answers may explain first."""
     return text.rsplit(":", 1)[-1].strip().rstrip(".").lower()
 
 

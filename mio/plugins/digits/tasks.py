@@ -14,7 +14,7 @@ from mio.plugins.digits.corpora import BUILDERS, Corpus
 from mio.plugins.digits.judges import ceiling, frames_of, last_clause, shows
 
 READ = 20_000
-"""Records of a held-out corpus that are looked through for different items."""
+"""Records of a held-out corpus that are searched for different items."""
 
 DECODING = Decoding(temperature=0.0, media_temperature=0.5)
 

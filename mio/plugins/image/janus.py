@@ -33,14 +33,14 @@ from mio.plugins.image.options import (
 Pixels = npt.NDArray[np.uint8]
 
 VERSION = 1
-"""Of what is done to images before the network; part of the fingerprint."""
+"""Version of the preprocessing; part of the fingerprint."""
 
 PREFIXES = ("model.vqmodel.", "vqmodel.", "")
-"""How the names of the tokenizer's weights begin: in a whole Janus, saved by newer and older versions, and alone."""
+"""Prefixes of the weights' names: in a whole Janus, saved by newer and older versions, and alone."""
 CODEBOOK = "quantize.embedding.weight"
 
 EXPECTED = {"num_embeddings": 16_384, "in_channels": 3, "out_channels": 3, "double_latent": False}
-"""What the plugin's codes are made with: properties of the published configuration. Widths and depths may differ."""
+"""Properties of the published configuration that codes depend on. Widths and depths may differ."""
 
 
 class JanusTokenizer:
@@ -53,7 +53,7 @@ class JanusTokenizer:
         self.options = options
         self._device = networks.device(options.device, "plugins.image")
         self._model = _loaded(options)
-        # codes do not depend on it
+        # codes do not depend on the decoder
         del self._model.decoder, self._model.post_quant_conv
         digest = hashlib.sha256(json.dumps([VERSION, options.size, options.dtype]).encode())
         for name, value in sorted(self._model.state_dict().items()):
@@ -65,7 +65,7 @@ class JanusTokenizer:
         return _ready(self._model, self._device, self.options)
 
     def encode(self, media: Sequence[Pixels]) -> list[npt.NDArray[np.int64]]:
-        """One image at a time: a kernel for several may round differently. Raises `DataError` for what is no image."""
+        """One image at a time: a kernel for several may round differently. Raises `DataError` for other media."""
         codes = []
         for image in media:
             pixels = prepared(image, self.options.size)
@@ -162,15 +162,15 @@ def _config(path: Path, patches: int) -> Any:
         if kind == "janus":
             written = written["vq_config"]
         config = JanusVQVAEConfig(**{**written, "num_patches": patches})
-        found = {name: getattr(config, name) for name in EXPECTED} | {"halvings": len(config.channel_multiplier) - 1}
-    # whatever transformers makes of somebody's values
+        saved = {name: getattr(config, name) for name in EXPECTED} | {"halvings": len(config.channel_multiplier) - 1}
+    # transformers raises errors of many kinds for wrong values
     except Exception as error:
         raise UserError(f"{path}: not a configuration of Janus: {networks.one_line(error)}") from error
     if kind not in ("janus", JanusVQVAEConfig.model_type):
         raise UserError(f"{path}: `model_type` is {kind!r}; the tokenizer `janus` reads `janus` and `janus_vqgan`")
-    if 2 ** found.pop("halvings") != JANUS_PATCH:
+    if 2 ** saved.pop("halvings") != JANUS_PATCH:
         raise UserError(f"{path}: `channel_multiplier` must have 5 items, so that a code is {JANUS_PATCH} pixels wide")
-    wrong = [f"`{name}` is {found[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if found[name] != due]
+    wrong = [f"`{name}` is {saved[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if saved[name] != due]
     if wrong:
         raise UserError(f"{path}: {', '.join(wrong)}; the plugin's codes are those of the published Janus")
     return config
@@ -209,7 +209,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _ready(model: Any, device: torch.device, options: JanusOptions) -> Any:
-    """The model to run and not to train, its codebook in float32."""
+    """The model for inference, its codebook in float32."""
     networks.check_worker(device, "plugins.image")
     for name, part in model.named_children():
         part.to(device, torch.float32 if name == "quantize" else networks.dtype(options.dtype))

@@ -1,4 +1,4 @@
-"""Options of the image tokenizers but for `seed`, whose are in `seed/options.py`."""
+"""Options of the image tokenizers, except `seed` (see `seed/options.py`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Images as codes of their square patches: one k-means codebook, encoded in NumPy.
 
 Vector quantisation with exponential moving averages as in VQ-VAE (arXiv 1711.00937, appendix A.1), on pixels instead of
-features: no encoder has to be trained, and a code is a small picture.
+features: there is no encoder to train, and a code is a small picture.
 
 Shapes: H, W pixels; C channels; F codes of an image; D = patch * patch * C values of a patch.
 """
@@ -24,7 +24,7 @@ from mio.plugins.image.options import PatchOptions, checked_codes
 
 EPOCHS = 20
 MAX_PATCHES = 65_536
-"""Patches that the codebook is trained on at most, drawn at random."""
+"""Most patches of training data, drawn at random."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -196,6 +196,6 @@ class PatchDetokenizer:
 
         factor = max(1, -(-self.options.save_side // min(media.shape[:2])))
         picture = Image.fromarray(media)
-        # whole squares, not a blur: what the model drew is seen as it is
+        # whole squares instead of a blur: exactly what the model drew
         size = (picture.width * factor, picture.height * factor)
         return write_png(picture.resize(size, Image.Resampling.NEAREST), stem)

@@ -28,7 +28,7 @@ RATE = 32_000
 """Samples per second of the codec."""
 
 VERSION = 2
-"""Of what is done to music before the network, its reading from files included; part of the fingerprint."""
+"""Version of the preprocessing, reading files included; part of the fingerprint."""
 
 EXPECTED = {
     "model_type": "encodec",
@@ -40,7 +40,7 @@ EXPECTED = {
     "normalize": False,
     "chunk_length_s": None,
 }
-"""What the plugin's codes are made with: properties of the published configuration. Widths and depths may differ."""
+"""Properties of the published configuration that codes depend on. Widths and depths may differ."""
 
 
 class EncodecTokenizer:
@@ -64,7 +64,7 @@ class EncodecTokenizer:
         return _ready(self._model, self._device, self.options)
 
     def frames(self, media: Any) -> int:
-        """`ceil(T / 640)` after resampling. Raises `DataError` for no music, or for more than may be."""
+        """`ceil(T / 640)` after resampling. Raises `DataError` for anything but music, or too much of it."""
         return self.options.sounds.frames(media, RATE)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:
@@ -124,11 +124,11 @@ def _loaded(options: MusicOptions) -> Any:
     try:
         written = json.loads(config_file.read_text(encoding="utf-8"))
         config = EncodecConfig(**written)
-        found = {name: getattr(config, name) for name in EXPECTED} | {"model_type": written.get("model_type")}
-    # whatever transformers makes of somebody's values
+        saved = {name: getattr(config, name) for name in EXPECTED} | {"model_type": written.get("model_type")}
+    # transformers raises errors of many kinds for wrong values
     except Exception as error:
         raise UserError(f"{config_file}: not a configuration of EnCodec: {networks.one_line(error)}") from error
-    wrong = [f"`{name}` is {found[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if found[name] != due]
+    wrong = [f"`{name}` is {saved[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if saved[name] != due]
     if wrong:
         raise UserError(f"{config_file}: {', '.join(wrong)}; the plugin's codes are those of facebook/encodec_32khz")
     # the caller's random state stays as it was
@@ -150,10 +150,10 @@ def _loaded(options: MusicOptions) -> Any:
 
 
 def _ready(model: Any, device: torch.device, options: MusicOptions) -> Any:
-    """The model to run and not to train: convolutions in one piece, codebooks in float32."""
+    """The model for inference: weight normalisation folded in, codebooks in float32."""
     networks.check_worker(device, "plugins.music")
     for module in list(model.modules()):
-        # weight normalisation makes the weight anew at each call; made once it is the same, bit by bit
+        # computed once instead of at each call, bit by bit the same
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
     model.to(device, networks.dtype(options.dtype))
@@ -162,7 +162,7 @@ def _ready(model: Any, device: torch.device, options: MusicOptions) -> Any:
 
 
 def _fingerprint(model: Any) -> str:
-    """64 hexadecimal digits of SHA-256 over all that codes are made with."""
+    """SHA-256 in hexadecimal of everything that codes depend on."""
     # the codec's own settings, not who saved it and when
     settings = {name: getattr(model.config, name) for name in type(model.config).__annotations__}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

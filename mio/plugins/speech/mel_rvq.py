@@ -26,17 +26,17 @@ from mio.plugins.speech.options import MelOptions
 from mio.plugins.speech.spectrum import Floats, Spectrum
 
 VERSION = 2
-"""Of what is done to speech before the codec, its reading from files included; part of the fingerprint."""
+"""Version of the preprocessing, reading files included; part of the fingerprint."""
 NEIGHBOURS = 3
-"""Frames on either side that the content of a frame is judged by."""
+"""Frames on either side that determine the content code of a frame."""
 DIMENSIONS = 24
 """Largest dimension P of the content projection."""
 PARTS = 6
-"""Stretches of equal length of a word, each a class of the discriminant analysis: rough phones."""
+"""Equal parts of a word, each a class of the discriminant analysis: rough phones."""
 PER_LABEL = 5
-"""Items that a label needs at least, to be learnt from."""
+"""Fewest items of a label that is used."""
 MAX_FRAMES = 60_000
-"""Frames that are trained on at most, of items drawn at random."""
+"""Most frames of training data, from items drawn at random."""
 PASSES = 10
 """Passes of the moving averages over the frames after k-means."""
 
@@ -217,7 +217,7 @@ class MelTokenizer:
         self.fingerprint = self.codec.fingerprint
 
     def frames(self, media: Any) -> int:
-        """`ceil(T * 50 / rate)` after resampling. Raises `DataError` for no speech, or for more than may be."""
+        """`ceil(T * 50 / rate)` after resampling. Raises `DataError` for anything but speech, or too much of it."""
         return self.options.sounds.frames(media, self.options.rate)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:

@@ -25,7 +25,7 @@ CodeGrid = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 VERSION = 2
-"""Of what is done to speech before the network, its reading from files included; part of the fingerprint."""
+"""Version of the preprocessing, reading files included; part of the fingerprint."""
 
 
 class PretrainedTokenizer:
@@ -51,7 +51,7 @@ class PretrainedTokenizer:
         return SpeechTokenizerWeights.open(self.options).encoder(self._device, networks.dtype(self.options.dtype))
 
     def frames(self, media: Any) -> int:
-        """`ceil(T / 320)` after resampling. Raises `DataError` for no speech, or for more than may be."""
+        """`ceil(T / 320)` after resampling. Raises `DataError` for anything but speech, or too much of it."""
         return self.options.sounds.frames(media, self.rate)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:

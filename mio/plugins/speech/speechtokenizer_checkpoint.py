@@ -40,7 +40,7 @@ KEYS = (
     "n_q",
     "sample_rate",
 )
-"""What the networks take from `config.json`; its other keys are about training."""
+"""Keys of `config.json` that the networks read; the others are about training."""
 
 ACTIVATIONS = ("ELU", "Snake")
 
@@ -65,8 +65,8 @@ def network_class() -> type[nn.Module]:
     with warnings.catch_warnings():
         # torch deprecates the package's torch.jit.script
         warnings.simplefilter("ignore")
-        found: type[nn.Module] = importlib.import_module(f"{PACKAGE}.model").SpeechTokenizer
-    return found
+        network: type[nn.Module] = importlib.import_module(f"{PACKAGE}.model").SpeechTokenizer
+    return network
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SpeechTokenizerWeights:
         return int(self.config["sample_rate"])
 
     def fingerprint(self, codebooks: int) -> str:
-        """64 hexadecimal digits of SHA-256 over all that codes of the first `codebooks` levels are made with."""
+        """SHA-256 in hexadecimal of everything that codes of the first `codebooks` levels depend on."""
         used = {key: self.config[key] for key in KEYS}
         digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode())
         books = {f"quantizer.vq.layers.{level}._codebook.embed" for level in range(codebooks)}
@@ -114,7 +114,7 @@ class SpeechTokenizerWeights:
         return self._ready("encoder", device, dtype)
 
     def _ready(self, without: str, device: torch.device, dtype: torch.dtype) -> Any:
-        """The network less one part, to run and not to train: convolutions in one piece, codebooks in float32."""
+        """The network without one part, for inference: weight normalisation folded in, codebooks in float32."""
         network = _blank(self.config)
         delattr(network, without)
         # a projection to features of HuBERT, which the distillation needs
@@ -123,7 +123,7 @@ class SpeechTokenizerWeights:
         weights = {name: self.tensors[name].to(torch.float32, copy=True) for name in network.state_dict()}
         network.load_state_dict(weights, assign=True)
         for module in network.modules():
-            # weight normalisation makes the weight anew at each call; made once it is the same, bit by bit
+            # computed once instead of at each call, bit by bit the same
             if hasattr(module, "weight_g"):
                 nn.utils.remove_weight_norm(module)
         quantizer = network.quantizer
@@ -134,11 +134,11 @@ class SpeechTokenizerWeights:
 
 def _blank(config: Mapping[str, Any]) -> Any:
     """The network without memory for its parameters. Raises `UserError` if the package cannot build it."""
-    made = network_class()
+    network = network_class()
     with warnings.catch_warnings(), torch.device("meta"):
         # torch deprecates the package's torch.nn.utils.weight_norm, once per layer
         warnings.simplefilter("ignore")
-        return made(dict(config))
+        return network(dict(config))
 
 
 def _config(path: Path, codebooks: int) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class SeedTokenizer:
         return weights.load(SeedEncoder, self.dimensions, self.device, networks.dtype(self.options.dtype))
 
     def encode(self, media: Sequence[Pixels]) -> list[npt.NDArray[np.int64]]:
-        """Raises `DataError` for an array that is no image."""
+        """Raises `DataError` for an array that is not an image."""
         size, dtype, codes = self.options.batch_size, networks.dtype(self.options.dtype), []
         for start in range(0, len(media), size):
             images = media[start : start + size]
@@ -56,8 +56,8 @@ class SeedTokenizer:
                 batch[index] = prepared(image, self.options)
             encoder = self.encoder
             with networks.exact(self.device):
-                found = encoder(batch.to(self.device, dtype)).cpu().numpy()
-            codes += [row[None] for row in found[: len(images)]]
+                batch_codes = encoder(batch.to(self.device, dtype)).cpu().numpy()
+            codes += [row[None] for row in batch_codes[: len(images)]]
         return codes
 
     def frames(self, media: Any) -> int:  # noqa: ARG002  every image has as many
@@ -86,7 +86,7 @@ class SeedDetokenizer:
 
     @cached_property
     def pipeline(self) -> Any:
-        """The unCLIP pipeline, from the folder alone. Raises `UserError` for another one or one that brings code."""
+        """The unCLIP pipeline, from the folder alone. Raises `UserError` for any other, or one that brings code."""
         from diffusers import StableUnCLIPImg2ImgPipeline
 
         load: Any = StableUnCLIPImg2ImgPipeline.from_pretrained

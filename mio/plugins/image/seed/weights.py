@@ -1,4 +1,4 @@
-"""Reads SEED's checkpoints: which keys they must have, which they may have, and a fingerprint of those that count."""
+"""Reads SEED's checkpoints: the keys they must have, the keys they may have, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ QUANTIZER_SURPLUS = (
 surplus keys (github.com/OpenMOSS/AnyGPT, issue 14); the patterns come from the training code."""
 
 VISION_SURPLUS = (r"(norm|fc_norm|head)\.", r"mask_token$")
-"""Keys of `eva_vit_g.pth` that are not used: what follows the blocks, and masked pre-training. So is the block that
-BLIP-2 leaves out."""
+"""Keys of `eva_vit_g.pth` that are not used: the layers behind the blocks, and masked pre-training. Nor is the block
+that BLIP-2 leaves out."""
 
 SAMPLED_ABOVE = 2**18
 """Tensors of more elements enter the fingerprint with `SAMPLES` of them, evenly spaced; smaller ones, the codebook of
@@ -121,21 +121,21 @@ class SeedWeights:
     def load(
         self, network: Callable[[Dimensions], Network], dimensions: Dimensions, device: torch.device, dtype: torch.dtype
     ) -> Network:
-        """`network` with the weights on `device` in `dtype`, its codebook in float32; ready to run, not to train.
+        """`network` for inference with the weights on `device` in `dtype`, its codebook in float32.
 
         Each tensor is copied once, from the mapped file to its place: nothing is initialised first.
         """
-        made = _blank(network, dimensions)
+        loaded = _blank(network, dimensions)
         weights = {
             name: self.tensors[checkpoint_key(name)].to(
                 device, torch.float32 if name.startswith("quantize.") else dtype, copy=True
             )
-            for name in made.state_dict()
+            for name in loaded.state_dict()
         }
-        made.load_state_dict(weights, assign=True)
-        for buffer in made.buffers():
+        loaded.load_state_dict(weights, assign=True)
+        for buffer in loaded.buffers():
             buffer.data = buffer.to(device, dtype)
-        return made.eval().requires_grad_(False)
+        return loaded.eval().requires_grad_(False)
 
 
 def _blank(network: Callable[[Dimensions], Network], dimensions: Dimensions) -> Network:
