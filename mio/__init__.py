@@ -4,7 +4,7 @@ A plugin needs no more than this module: the hook marker, the values of the cont
 Importing it does not import torch.
 """
 
-from mio import media
+from mio import media, networks
 from mio.core.contract.checker import read_options
 from mio.core.contract.hookspecs import hookimpl
 from mio.core.contract.ranges import number, one_of
@@ -59,6 +59,7 @@ __all__ = [
     "UserError",
     "hookimpl",
     "media",
+    "networks",
     "number",
     "one_of",
     "read_options",

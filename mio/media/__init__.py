@@ -1,4 +1,4 @@
-"""Reading files that others wrote: what plugins of sound and of moving pictures share, a third party's as well.
+"""Reading media files of any origin: what plugins for sound and video share, third parties' as well.
 
     from mio import media
 
@@ -6,15 +6,17 @@
     samples, rate = rules.read(path)
     with media.container(path, ("matroska", "mov")) as container: ...      # PyAV's, of these formats alone
 
-What a file says of itself is compared with what it holds, and what kind of file it is is told by its content. Whatever
-is wrong with one is a `DataError` that begins with its path. Loads NumPy and decoders when first used.
+A file's kind follows from its content, and what its header says is compared with what it holds. Anything wrong is a
+`DataError` that begins with the file's path. Imports decoders when first used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mio.core.contract.values import Codes, Media
 from mio.core.files import regular_file
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = [
     "Sound",
     "SoundRules",
     "container",
+    "contents",
     "opened",
     "read_sound",
     "regular_file",
@@ -34,23 +37,8 @@ __all__ = [
 ]
 
 SOUND_SUFFIXES = (
-    *(
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".mp3",
-        ".m4a",
-        ".opus",
-        ".oga",
-        ".aac",
-        ".wma",
-        ".aiff",
-        ".aif",
-        ".aifc",
-        ".au",
-        ".snd",
-    ),
-    *(".caf", ".w64", ".rf64", ".amr", ".mka", ".weba", ".mp2", ".ac3", ".wv", ".tta", ".sph"),
+    *(".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".oga", ".aac", ".wma", ".aiff", ".aif", ".aifc", ".au"),
+    *(".snd", ".caf", ".w64", ".rf64", ".amr", ".mka", ".weba", ".mp2", ".ac3", ".wv", ".tta", ".sph"),
 )
 """Endings of files that hold sound and nothing else; `read_sound` reads the sound of videos too."""
 
@@ -62,6 +50,15 @@ _PLACES = {
     "read_sound": "sound",
     "sound_seconds": "sound",
 }
+
+
+def contents(value: Any) -> Iterator[Media | Codes]:
+    """Media and codes inside a record or one of its fields, in order."""
+    if isinstance(value, Media | Codes):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from contents(inner)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Media files opened with care: regular files alone, told by their content, of named formats, and all there."""
+"""Opens media files: only regular and complete ones, of known formats, recognised by their content."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from mio.media.structure import missing
 def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """A file and its size in bytes.
 
-    Raises `DataError` if it is not there, cannot be read, is empty, or is no regular file: a pipe or device might never
-    end.
+    Raises `DataError` if it is missing, unreadable, empty, or not a regular file: a pipe or device might never end.
     """
     size = regular_file(path).st_size
     if not size:
@@ -32,11 +31,11 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 
 
 _FARTHEST = 1 << 42
-"""Bytes into a file, more than any file system objects to."""
+"""Largest position in a file; file systems reject larger ones."""
 
 
 class Nameless:
-    """A file, or a part of one, to read: FFmpeg is to judge it by its content, and to know of no place it lies in."""
+    """A file, or its first `end` bytes, without a name: FFmpeg must recognise it by its content."""
 
     def __init__(self, file: BinaryIO, end: int) -> None:
         self._file, self._end = file, end
@@ -46,7 +45,7 @@ class Nameless:
         return self._file.read(max(0, min(count, self._end - self._file.tell())))
 
     def seek(self, place: int, whence: int = 0) -> int:
-        """The new place; negative, as C has it, where there can be none: damaged files send readers anywhere."""
+        """The new position; a negative error number, as in C, for an impossible one: damaged files lead anywhere."""
         place += (0, self._file.tell(), self._end)[whence]
         return self._file.seek(place) if 0 <= place <= _FARTHEST else -errno.EINVAL
 
@@ -59,17 +58,17 @@ def container(path: Path, formats: Sequence[str], options: Mapping[str, str] | N
     """A file as PyAV's container.
 
     Args:
-        formats: FFmpeg's names of the demuxers that may read it. Which one does is told by the content. A format that
-            names other files, as a playlist does, should not be among them.
-        options: FFmpeg's, of the container.
+        formats: FFmpeg's names of the demuxers that may read it; the content decides which one does. Leave out formats
+            that name other files, such as playlists.
+        options: FFmpeg's options of the container.
 
-    Raises `DataError` for a file that is damaged, cut off, or of no such format, also where reading fails later.
+    Raises `DataError` for a file that is damaged, cut off, or of another format, also if reading fails later.
     """
     with opened(path) as (file, size):
         if gone := missing(file, size):
             raise DataError(f"{path}: damaged: {gone}")
-        with demuxed(path, Nameless(file, size), formats, options) as found:
-            yield found
+        with demuxed(path, Nameless(file, size), formats, options) as demuxer:
+            yield demuxer
 
 
 @contextmanager
@@ -77,15 +76,15 @@ def demuxed(path: Path, file: Any, formats: Sequence[str], options: Mapping[str,
     """PyAV's container of an open file; `path` is for messages."""
     import av
 
-    given = {"format_whitelist": ",".join(formats), **(options or {})}
+    settings = {"format_whitelist": ",".join(formats), **(options or {})}
     try:
-        found = av.open(file, metadata_errors="replace", options=given)
+        demuxer = av.open(file, metadata_errors="replace", options=settings)
     except (av.FFmpegError, ArithmeticError, UnicodeError, ValueError) as error:
-        raise DataError(f"{path}: its content is of no known format, or damaged: {told(error)}") from None
-    with found:
-        yield found
+        raise DataError(f"{path}: unknown format, or damaged: {ffmpeg_reason(error)}") from None
+    with demuxer:
+        yield demuxer
 
 
-def told(error: Exception) -> str:
-    """FFmpeg's words for an error, without its number."""
+def ffmpeg_reason(error: Exception) -> str:
+    """FFmpeg's text of an error, without its number."""
     return str(getattr(error, "strerror", None) or error)

@@ -1,4 +1,4 @@
-"""The frames of MPEG audio (MP3, MP2), found one by one: how many there are is written nowhere that can be trusted."""
+"""The frames of MPEG audio (MP3, MP2), located one by one: no header states their number reliably."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _KBITS = {
 _LEADING = 1 << 16
 """Bytes before the first frame that may be something else."""
 _SURE = 3
-"""Frames in a row that make a beginning."""
+"""Frames in a row that confirm the beginning of a stream."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the four bytes at the beginning of a frame say."""
+    """The four bytes at the beginning of a frame, decoded."""
 
     stream: tuple[int, int, int]
     """Version, layer and samples per second: the same in all frames of a stream."""
@@ -50,19 +50,19 @@ def header(content: bytes, place: int) -> Header | None:
 
 
 def _sure(content: bytes, place: int) -> bool:
-    """Whether some frames of one stream follow each other here; fewer will do if the content ends behind them."""
+    """Whether `_SURE` frames of one stream follow each other here, or fewer up to the end of the content."""
     stream = None
     for number in range(_SURE):
-        found = header(content, place)
-        if found is None or (stream is not None and found.stream != stream):
+        head = header(content, place)
+        if head is None or (stream is not None and head.stream != stream):
             return number > 0 and place == len(content)
-        stream = found.stream
-        place += found.size
+        stream = head.stream
+        place += head.size
     return True
 
 
 def begin(content: bytes, start: int = 0, within: int = _LEADING) -> int | None:
-    """Where the first frame is, if it is `within` so many bytes."""
+    """Position of the first frame, if it is `within` so many bytes."""
     place = start - 1
     while (place := content.find(b"\xff", place + 1, start + within)) >= 0:
         if _sure(content, place):
@@ -91,10 +91,10 @@ def _tag_size(content: bytes, place: int) -> int:
     return id3_size(content, place)
 
 
-def _said(content: bytes, place: int, found: Header) -> int | None:
-    """Frames by the Xing, Info or VBRI header that the frame at `place` is, 0 if it does not say, None if none."""
-    version, _, _ = found.stream
-    side = (17 if found.mono else 32) if version == _MPEG1 else (9 if found.mono else 17)
+def _frame_count(content: bytes, place: int, first: Header) -> int | None:
+    """Number of frames in the Xing, Info or VBRI header at `place`: 0 if it lacks it, None if there is no header."""
+    version, _, _ = first.stream
+    side = (17 if first.mono else 32) if version == _MPEG1 else (9 if first.mono else 17)
     name = place + 4 + side
     if content[name : name + 4] in (b"Xing", b"Info"):
         return int.from_bytes(content[name + 8 : name + 12], "big") if content[name + 7] & 1 else 0
@@ -104,9 +104,9 @@ def _said(content: bytes, place: int, found: Header) -> int | None:
 
 
 def frames(content: bytes, whole: bool, seconds: float) -> bytes | None:
-    """The frames of `content` one behind the other, without tags and what else there is; None if it is no MPEG audio.
+    """The frames of `content` in a row, without tags and other data; None if it is not MPEG audio.
 
-    The first is a header if there is one whose number of frames is right: then decoders know what encoders added.
+    The header frame is kept if its number of frames is right: it tells decoders how much padding encoders added.
 
     Args:
         whole: whether the content goes to the end of the file.
@@ -119,33 +119,33 @@ def frames(content: bytes, whole: bool, seconds: float) -> bytes | None:
         return None
     first = header(content, place)
     assert first is not None
-    said = _said(content, place, first)
+    promised = _frame_count(content, place, first)
     spans: list[tuple[int, int]] = []
     # beside a header frame, encoders put up to 4095 samples before the sound
     wanted = seconds * first.stream[2] / first.samples + 12
     while place < len(content) and len(spans) < wanted:
-        found = header(content, place)
-        if found and found.stream == first.stream:
-            if place + found.size > len(content):
+        frame = header(content, place)
+        if frame and frame.stream == first.stream:
+            if place + frame.size > len(content):
                 if whole:
                     raise ValueError("the file was cut off: it ends within a frame")
                 break
-            spans.append((place, place + found.size))
-            place += found.size
+            spans.append((place, place + frame.size))
+            place += frame.size
         elif tag := _tag_size(content, place):
             place += tag
         else:
             if beyond := begin(content, place + 1, 16 * _LEADING):
-                raise ValueError(f"{beyond - place} bytes among its frames are none, or of another stream")
+                raise ValueError(f"{beyond - place} bytes between its frames are not frames, or of another stream")
             break
     more = len(spans) >= wanted or not whole
     used = sum(end - start for start, end in spans)
     if not more:
-        count = len(spans) - (said is not None)
-        if said and count < said - 1:
-            raise ValueError(f"the file was cut off: {count} of {said} frames are there")
+        count = len(spans) - (promised is not None)
+        if promised and count < promised - 1:
+            raise ValueError(f"the file was cut off: {count} of {promised} frames are there")
         if len(content) - place > used:
-            raise ValueError("more than half of it is no sound")
-        if said is not None and count != said:
+            raise ValueError("more than half of it is not sound")
+        if promised is not None and count != promised:
             spans = spans[1:]
     return b"".join(content[start:end] for start, end in spans)

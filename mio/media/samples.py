@@ -1,4 +1,4 @@
-"""Sound as the tokenizer of a modality needs it: mono, at its rate, no longer than is allowed.
+"""Sound as the tokenizer of a modality needs it: mono, at its rate, within its longest duration.
 
 Shapes: T samples, C channels.
 """
@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from mio.core.contract.checker import read_options
 from mio.core.contract.ranges import number
-from mio.core.contract.values import Codes, Media, Record
+from mio.core.contract.values import Codes, Record
 from mio.core.errors import DataError
+from mio.media import contents
 from mio.media.sound import LOUDEST, MAX_RATE, Floats, read_sound, sound_seconds, too_loud
 
 _LEAST_RATE = 1000
@@ -43,7 +44,7 @@ class SoundRules:
     truncate: bool
     """Whether longer items are cut; otherwise they are an error."""
     filter_name: str
-    """The name under which `filter` is offered."""
+    """Name of `filter` in recipes."""
 
     @property
     def most_frames(self) -> int:
@@ -52,15 +53,15 @@ class SoundRules:
         return int(self.frame_rate * self.max_seconds + 1e-6)
 
     def read(self, path: Path) -> tuple[Floats, int]:
-        """Samples float32 `[T]` or `[T, C]` of a file, no more of them than are used, and the rate in hertz.
+        """Samples float32 `[T]` or `[T, C]` of a file, up to the longest duration, and the rate in hertz.
 
-        Raises `DataError` as `read_sound` does, and for a file that is too long and not to be cut.
+        Raises `DataError` as `read_sound` does, and for a file that is too long and must not be cut.
         """
-        found = read_sound(path, self.max_seconds)
-        if found.more and not self.truncate:
-            lasts = "" if found.seconds is None else f"{found.seconds:.2f} s, "
+        sound = read_sound(path, self.max_seconds)
+        if sound.more and not self.truncate:
+            lasts = "" if sound.seconds is None else f"{sound.seconds:.2f} s, "
             raise DataError(f"{path}: lasts {lasts}longer than {self.max_seconds:g} s; {self._advice}")
-        return found.samples, found.rate
+        return sound.samples, sound.rate
 
     def frames(self, media: Any, target: int) -> int:
         """Started frames of an item once it is resampled to `target` hertz. Raises `DataError` as `mono` does."""
@@ -68,16 +69,17 @@ class SoundRules:
         return self._frame_count(len(samples), rate, target)
 
     def mono(self, media: Any, target: int) -> Floats:
-        """Samples float32 `[T]` at `target` hertz: cut where that is wanted, channels averaged, integers scaled to
+        """Samples float32 `[T]` at `target` hertz: cut if the rules say so, channels averaged, integers scaled to
         [-1, 1], resampled without a shift.
 
-        Raises `DataError` for what is no sound or too long, and for samples that are no finite numbers or out of scale.
+        Raises `DataError` for anything but sound, for items that are too long, and for samples that are not finite or
+        out of scale.
         """
         samples, rate = self._fitted(media, target)
         if samples.dtype.kind == "i":
             samples = samples / -float(np.iinfo(samples.dtype).min)
         if not np.isfinite(samples).all():
-            raise DataError(f"{self.name} holds samples that are no finite numbers")
+            raise DataError(f"{self.name} holds samples that are not finite")
         if (loudest := float(np.abs(samples).max())) > LOUDEST:
             raise DataError(f"{self.name} {too_loud(loudest)}")
         samples = samples.astype(np.float32)
@@ -98,32 +100,36 @@ class SoundRules:
         soundfile.write(path, *media, subtype="PCM_16")
         return path
 
+    def checked_codes(self, codes: Any, codebooks: int, size: int) -> npt.NDArray[np.int64]:
+        """Codes int64 `[q, F]` of the first q codebooks of `size` codes. Raises `DataError` for more than `codebooks`,
+        for no frames, and for codes outside their codebook."""
+        codes = np.asarray(codes)
+        if codes.ndim != 2 or not 1 <= codes.shape[0] <= codebooks or not codes.shape[1]:
+            raise DataError(f"{self.name} has codes [1..{codebooks}, frames], these are {list(codes.shape)}")
+        if codes.min() < 0 or codes.max() >= size:
+            raise DataError(f"{self.name} codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
+        return np.asarray(codes, np.int64)
+
     def filter(self, record: Record, options: Mapping[str, Any]) -> str:
-        """Drops records with an item longer than `seconds` (default `max_seconds`), by what is decoded of its file."""
-        given = {"seconds": self.max_seconds, **options}
-        longest = read_options(FilterOptions, given, f"filter `{self.filter_name}`").seconds
+        """Drops records with an item whose decoded duration exceeds `seconds` (default `max_seconds`)."""
+        chosen = {"seconds": self.max_seconds, **options}
+        longest = read_options(FilterOptions, chosen, f"filter `{self.filter_name}`").seconds
         if any(seconds > longest for seconds in self._seconds(record, longest)):
             return f"{self.name} longer than {longest:g} s"
         return ""
 
-    def _seconds(self, value: Any, longest: float) -> Iterator[float]:
-        """Duration of each item inside a record's field; of a file with more than `longest`, some number above it."""
-        if isinstance(value, Codes) and value.modality == self.name:
-            yield value.codes.shape[1] / self.frame_rate
-        elif isinstance(value, Media):
-            if value.modality != self.name:
-                return
-            if isinstance(value.data, Path):
-                yield sound_seconds(value.data, longest)
+    def _seconds(self, record: Record, longest: float) -> Iterator[float]:
+        """Duration of each item of a record; of a file with more than `longest`, some number above it."""
+        for item in contents(record):
+            if item.modality != self.name:
+                continue
+            if isinstance(item, Codes):
+                yield item.codes.shape[1] / self.frame_rate
+            elif isinstance(item.data, Path):
+                yield sound_seconds(item.data, longest)
             else:
-                samples, rate = self._checked(value.data)
+                samples, rate = self._checked(item.data)
                 yield len(samples) / rate
-        elif isinstance(value, Mapping):
-            for inner in value.values():
-                yield from self._seconds(inner, longest)
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                yield from self._seconds(inner, longest)
 
     @property
     def _advice(self) -> str:

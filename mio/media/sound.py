@@ -1,4 +1,4 @@
-"""Sound files as samples. What is decoded counts, never what a header says of the length.
+"""Sound files as samples. Their length is what was decoded, never what a header says.
 
 Shapes: T samples, C channels.
 """
@@ -20,33 +20,33 @@ import numpy.typing as npt
 from mio.core.errors import DataError
 from mio.core.files import regular_file
 from mio.media import mpeg
-from mio.media.containers import Nameless, demuxed, opened, told
+from mio.media.containers import Nameless, demuxed, ffmpeg_reason, opened
 from mio.media.structure import UNENDED, caf_frames, missing, pages, sphere_end, wave64_end, wave_data
 
 Floats = npt.NDArray[np.float32]
 
 MAX_CHANNELS = 8
-"""Most channels that are decoded: with the duration it bounds the memory that a file may ask for."""
+"""Most channels that are decoded: with the duration they bound a file's memory."""
 MAX_RATE = 768_000
 """Most samples per second that are decoded, for the same reason."""
 LOUDEST = 100.0
-"""Largest sample that is one of [-1, 1] after all: decoders overshoot, and 40 dB are more than any of them."""
+"""Largest sample that still counts as scaled to [-1, 1]: decoders overshoot, but none by 40 dB."""
 
 FORMATS = (
     *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "asf", "aac", "amr", "amrnb", "amrwb", "flac"),
     *("ogg", "wav", "aiff", "au", "caf", "w64", "avi", "flv", "mpegts", "mpeg", "ac3", "eac3", "wv", "tta", "ape"),
 )
-"""FFmpeg's formats that are read where libsndfile does not read a file. MP3 is one that is looked for by hand."""
+"""FFmpeg's formats, for files that libsndfile does not read. MP3 is recognised by `mpeg.py`."""
 
 _LIBSNDFILE = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"dns.", b"riff", b"caff", b"NIST")
 _CODECS = {b"\x01vorbis": "soundfile", b"OpusHead": "soundfile", b"\x7fFLAC": "soundfile"}
 _MPEG_CODECS = (0x50, 0x55)
 """Of WAV files: MP2 and MP3."""
 _LEADING = 8
-"""Packets at the beginning of a broadcast that may be parts of others."""
+"""Packets at the beginning of a broadcast that may depend on earlier ones."""
 _BLOCK = 1 << 16
 _LARGEST = 1 << 30
-"""Bytes of a file whose header does not say how long it is: it is taken into memory."""
+"""Largest file, in bytes, that is read into memory because its header lacks its length."""
 _FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
@@ -59,9 +59,9 @@ class Sound:
     rate: int
     """Hertz."""
     more: bool
-    """Whether the file goes on. If not, it was decoded to its end, and held what it says it holds."""
+    """Whether the file goes on. If not, it was decoded to its end, and its header was right."""
     seconds: float | None
-    """How long the file is, where that is known without decoding more of it."""
+    """Duration of the file, if known without decoding more of it."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +71,33 @@ class _Stream:
     rate: int
     channels: int
     blocks: Iterator[Floats]
-    """`[T, C]`, one after the other. Raises `ValueError` for what is damaged."""
+    """`[T, C]`, in order. Raises `ValueError` for damage."""
     length: int | None = None
-    """Samples, where as many bytes as these need are there."""
+    """Samples, if the file has the bytes for them."""
 
 
 def read_sound(path: Path, seconds: float) -> Sound:
     """The first `seconds` of a sound file, or of the sound of a video.
 
-    Raises `DataError` for a file that is damaged, cut off, empty, no sound, or has more than 8 channels. Of a file that
-    goes on behind `seconds`, what comes there is not looked at, beyond what a header must say.
+    Raises `DataError` for a file that is damaged, cut off, empty, not sound, or has more than 8 channels. The part of a
+    file behind `seconds` is not decoded; only its header is checked.
     """
     kept: list[Floats] = []
-    found = _decode(path, seconds, kept.append)
-    samples = np.concatenate(kept)[: found.longest]
+    decoded = _decode(path, seconds, kept.append)
+    samples = np.concatenate(kept)[: decoded.longest]
     if not np.isfinite(samples).all():
-        raise DataError(f"{path}: damaged sound file: holds samples that are no numbers")
+        raise DataError(f"{path}: damaged sound file: holds samples that are not numbers")
     if (loudest := float(np.abs(samples).max())) > LOUDEST:
         raise DataError(f"{path}: {too_loud(loudest)}")
-    more = found.decoded > found.longest
-    length = found.length if more else found.decoded
-    return Sound(samples[:, 0] if samples.shape[1] == 1 else samples, found.rate, more, length and length / found.rate)
+    more = decoded.decoded > decoded.longest
+    length = decoded.length if more else decoded.decoded
+    return Sound(
+        samples[:, 0] if samples.shape[1] == 1 else samples, decoded.rate, more, length and length / decoded.rate
+    )
 
 
 def too_loud(loudest: float) -> str:
-    """What is wrong with samples that are no fractions of full scale."""
+    """The problem of samples that are not fractions of full scale."""
     return f"holds samples of {loudest:g}, which are not of the range from -1 to 1; scale them, or store integers"
 
 
@@ -104,14 +106,14 @@ def sound_seconds(path: Path, most: float) -> float:
 
     Raises `DataError` as `read_sound` does. The lengths of some thousand files are remembered.
     """
-    found = regular_file(path)
-    return _counted(path, found.st_size, found.st_mtime_ns, most)
+    status = regular_file(path)
+    return _counted(path, status.st_size, status.st_mtime_ns, most)
 
 
 @lru_cache(maxsize=4096)
 def _counted(path: Path, size: int, changed: int, most: float) -> float:  # noqa: ARG001
-    found = _decode(path, most, None)
-    return (found.length or found.decoded) / found.rate
+    decoded = _decode(path, most, None)
+    return (decoded.length or decoded.decoded) / decoded.rate
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,13 @@ class _Decoded:
     decoded: int
     """Samples."""
     longest: int
-    """Samples that were wanted; one or more beyond are decoded of a file that has them."""
+    """Samples that were asked for; of a longer file, at least one more is decoded."""
     length: int | None
-    """Samples of the file, where they are known without being decoded."""
+    """Samples of the file, if known without decoding."""
 
 
 def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) -> _Decoded:
-    """Gives what is decoded to `take`, until it is more than `seconds`; without one, decodes only to count."""
+    """Decodes until there is more than `seconds`, and passes blocks to `take`; without `take`, only counts."""
     decoded, length = 0, None
     with opened(path) as (file, size):
         try:
@@ -147,14 +149,14 @@ def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) ->
         except ValueError as error:
             raise DataError(f"{path}: damaged sound file: {error}") from None
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {told(error)}") from None
+            raise DataError(f"{path}: cannot be read: {ffmpeg_reason(error)}") from None
     if not decoded:
         raise DataError(f"{path}: holds no samples")
     return _Decoded(stream.rate, decoded, longest, length)
 
 
 def _streams(path: Path, file: BinaryIO, size: int, seconds: float) -> Iterator[_Stream]:
-    """The file's streams, to be joined: one, but for chained Ogg files. All have the first one's rate and channels."""
+    """The file's streams in order: one, except in chained Ogg files. All have the first one's rate and channels."""
     kind, begin, end = _kind(file, size)
     if kind != "ogg" and (gone := missing(file, size)):
         raise ValueError(gone)
@@ -184,7 +186,7 @@ def _checked(path: Path, stream: _Stream, first: _Stream | None) -> _Stream:
         raise DataError(f"{path}: {stream.rate} samples per second are too many (at most {MAX_RATE})")
     if first and (stream.rate, stream.channels) != (first.rate, first.channels):
         raise DataError(
-            f"{path}: is several recordings one behind the other, and they differ: {first.channels} channels at "
+            f"{path}: is several recordings in a row, and they differ: {first.channels} channels at "
             f"{first.rate} Hz, then {stream.channels} at {stream.rate} Hz; split it"
         )
     return stream
@@ -196,7 +198,7 @@ def _at(file: BinaryIO, place: int, count: int) -> bytes:
 
 
 def _kind(file: BinaryIO, size: int) -> tuple[str, int, int]:
-    """Who reads the file (`ogg`, `mpeg`, `soundfile` or `av`), and where its content begins and ends."""
+    """The reader (`ogg`, `mpeg`, `soundfile` or `av`), and where the content begins and ends."""
     start = 0
     while tag := mpeg.id3_size(_at(file, start, 10)):
         start += tag
@@ -204,7 +206,7 @@ def _kind(file: BinaryIO, size: int) -> tuple[str, int, int]:
     if head[:4] == b"OggS":
         return "ogg", start, size
     if head[8:12] == b"WAVE" and (waves := wave_data(file, size)) and waves.codec in _MPEG_CODECS:
-        return "mpeg", waves.begin, size if waves.said is None else waves.begin + waves.said
+        return "mpeg", waves.begin, size if waves.length is None else waves.begin + waves.length
     if head[:4] in _LIBSNDFILE and head[8:11] != b"AVI":
         return "soundfile", start, size
     if head[4:8] in (b"ftyp", b"moov", b"mdat") or head[:4] in (b"fLaC", b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75"):
@@ -213,7 +215,7 @@ def _kind(file: BinaryIO, size: int) -> tuple[str, int, int]:
 
 
 def _links(file: BinaryIO, size: int) -> list[tuple[int, int, str]]:
-    """Begin, end and decoder of each stretch of an Ogg file that is a recording of its own."""
+    """Begin, end and decoder of each recording in an Ogg file."""
     links: list[tuple[int, int, str]] = []
     running: set[int] = set()
     for page in pages(file, size):
@@ -222,7 +224,7 @@ def _links(file: BinaryIO, size: int) -> list[tuple[int, int, str]]:
             links.append((page.begin, page.end, decoder))
         elif links:
             begin, _, decoder = links[-1]
-            # a picture beside the sound is nothing that libsndfile expects
+            # libsndfile does not expect a picture beside the sound
             links[-1] = (begin, page.end, "av" if page.first else decoder)
         if page.first:
             running.add(page.serial)
@@ -234,27 +236,27 @@ def _links(file: BinaryIO, size: int) -> list[tuple[int, int, str]]:
 
 
 def _by_libsndfile(file: BinaryIO, size: int) -> _Stream | None:
-    """By libsndfile; None if it does not know the format or its codec."""
+    """Decoded by libsndfile; None if it does not know the format or the codec."""
     import soundfile
 
     header = _at(file, 0, 12)
     waves = wave_data(file, size) if header[8:12] == b"WAVE" else None
-    if waves and waves.said is None:
+    if waves and waves.length is None:
         file = _completed(file, size, waves.begin, header[:4])
-    # of these libsndfile takes whatever follows for samples
+    # here libsndfile reads anything behind the samples as more samples
     end = wave64_end(file, size) if header[:4] == b"riff" else sphere_end(file) if header[:4] == b"NIST" else None
-    said = caf_frames(file, size) if header[:4] == b"caff" else None
+    promised = caf_frames(file, size) if header[:4] == b"caff" else None
     try:
-        found = soundfile.SoundFile(Nameless(file, size if end is None else min(end, size)))
+        sound = soundfile.SoundFile(Nameless(file, size if end is None else min(end, size)))
     except (soundfile.SoundFileError, RuntimeError, TypeError):
         return None
 
     def blocks() -> Iterator[Floats]:
         count = 0
-        with found:
+        with sound:
             while True:
                 try:
-                    block = found.read(_BLOCK, dtype="float32", always_2d=True)
+                    block = sound.read(_BLOCK, dtype="float32", always_2d=True)
                 except (soundfile.SoundFileError, RuntimeError) as error:
                     raise ValueError(str(error)) from None
                 count += len(block)
@@ -262,19 +264,19 @@ def _by_libsndfile(file: BinaryIO, size: int) -> _Stream | None:
                     yield block
                 if len(block) < _BLOCK:
                     break
-            # some decoders give what they could and report nothing
-            due = max(found.frames, said or 0)
+            # some decoders return what they could and report no error
+            due = max(sound.frames, promised or 0)
             if count < due:
                 raise ValueError(f"{count} of {due} samples could be read")
 
-    counted = found.subtype.startswith("PCM") or found.subtype in ("FLOAT", "DOUBLE", "ULAW", "ALAW")
-    return _Stream(found.samplerate, found.channels, blocks(), found.frames if counted else None)
+    counted = sound.subtype.startswith("PCM") or sound.subtype in ("FLOAT", "DOUBLE", "ULAW", "ALAW")
+    return _Stream(sound.samplerate, sound.channels, blocks(), sound.frames if counted else None)
 
 
 def _completed(file: BinaryIO, size: int, begin: int, kind: bytes) -> BinaryIO:
-    """A WAV file of a recorder that did not know how long it would record, as if it had known."""
+    """A WAV file whose recorder left its length open, with the length filled in."""
     if size > _LARGEST:
-        raise ValueError("its header does not say how long it is, and it is too large to find out; write it anew")
+        raise ValueError("its header lacks its length, and it is too large to find out; write it again")
     content = bytearray(_at(file, 0, size))
     order: Literal["big", "little"] = "big" if kind == b"RIFX" else "little"
     content[:8] = (kind if kind == b"RIFX" else b"RIFF") + (size - 8).to_bytes(4, order)
@@ -288,27 +290,27 @@ def _completed(file: BinaryIO, size: int, begin: int, kind: bytes) -> BinaryIO:
 def _mpeg(path: Path, file: BinaryIO, begin: int, end: int, seconds: float) -> Iterator[_Stream]:
     # no stream takes more than 56 KB a second
     content = _at(file, begin, math.ceil(min(seconds * 60_000 + (1 << 20), end - begin)))
-    found = mpeg.frames(content, begin + len(content) >= end, seconds)
-    if found is None:
-        raise ValueError("its content is no MPEG audio, though it says so")
-    if found:
-        with demuxed(path, BytesIO(found), ("mp3",)) as container:
+    frames = mpeg.frames(content, begin + len(content) >= end, seconds)
+    if frames is None:
+        raise ValueError("its header says MPEG audio, but its content is not")
+    if frames:
+        with demuxed(path, BytesIO(frames), ("mp3",)) as container:
             yield _checked(path, _by_pyav(path, container), None)
 
 
 def _by_pyav(path: Path, container: Any) -> _Stream:
-    """By FFmpeg. Raises `DataError` if there is no sound in the file."""
+    """Decoded by FFmpeg. Raises `DataError` if there is no sound in the file."""
     streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if not streams:
         raise DataError(f"{path}: holds no sound that can be decoded")
     stream = next((one for one in streams if one.disposition & one.disposition.default), streams[0])
-    # in another container it may be a part of the recording that its header is of
-    said = _flac_length(stream.codec_context.extradata) if container.format.name == "flac" else None
+    # in other containers the header may describe more than the file holds
+    promised = _flac_length(stream.codec_context.extradata) if container.format.name == "flac" else None
     if stream.codec_context.name == "flac":
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
     stream.thread_type = "NONE"  # with more, FFmpeg loses which frames were damaged
     frames = _frames(container, stream)
-    # what the container says of rate and channels need not be what its decoder makes
+    # the decoder may give another rate and other channels than the container says
     first = next(frames, None)
     if first is None:
         return _Stream(stream.rate or 1, stream.channels or 1, iter(()))
@@ -324,8 +326,8 @@ def _by_pyav(path: Path, container: Any) -> _Stream:
                 )
             count += frame.samples
             yield _floats(frame)
-        if said and count < said:
-            raise ValueError(f"{count} of {said} samples could be read")
+        if promised and count < promised:
+            raise ValueError(f"{count} of {promised} samples could be read")
 
     return _Stream(rate, channels, blocks())
 
@@ -335,7 +337,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     import av
 
     seconds = 0.0
-    # broadcasts are recorded from some moment on: what belongs to something before it is no damage
+    # broadcasts are recorded from some moment on: packets that depend on earlier ones are not damage
     leading = _LEADING if container.format.name in ("mpegts", "mpeg") else 0
     try:
         for packet in container.demux(stream):
@@ -352,15 +354,15 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
                 seconds += frame.samples / max(1, frame.sample_rate)
                 yield frame
     except (av.FFmpegError, ArithmeticError, UnicodeError) as error:
-        raise ValueError(f"after {seconds:.2f} s: {told(error)}") from None
+        raise ValueError(f"after {seconds:.2f} s: {ffmpeg_reason(error)}") from None
 
 
 def _flac_length(information: bytes | None) -> int | None:
-    """Samples by a FLAC stream's own header; None where it does not know, or has forgotten."""
+    """Samples by a FLAC stream's own header; None if it lacks them."""
     if not information or len(information) < 18:
         return None
-    said = int.from_bytes(information[13:18], "big") & (2**36 - 1)
-    return said if 0 < said < 2**36 - 1 else None
+    length = int.from_bytes(information[13:18], "big") & (2**36 - 1)
+    return length if 0 < length < 2**36 - 1 else None
 
 
 def _floats(frame: Any) -> Floats:
@@ -369,6 +371,6 @@ def _floats(frame: Any) -> Floats:
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     scale = _FULL_SCALE.get(frame.format.packed.name)
     if scale is None:
-        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused as such
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused later
             return np.asarray(values, np.float32)
     return np.asarray((values - (128.0 if values.dtype == np.uint8 else 0)) / scale, np.float32)

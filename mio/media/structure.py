@@ -1,7 +1,7 @@
-"""Whether a media file is all there, by the sizes that its own structure states. Nothing is decoded.
+"""Whether a media file is complete, by the sizes in its own structure. Nothing is decoded.
 
-Only what a file says for certain counts: a box, chunk or page that reaches beyond the end of the file, or an end that
-is not marked as one. Streams that were written without knowing their length say so, and are whole as they are.
+Only certain signs count: a box, chunk or page that reaches beyond the end of the file, or a missing end mark. Streams
+written with an open length say so, and count as complete.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 UNKNOWN = 0x7FFF0000
-"""Sizes of 32 bits from here on are what recorders write who do not know how long they will record."""
+"""Recorders write 32-bit sizes from here on to leave the length open."""
 
 UNENDED = "the file was cut off: its last Ogg page is not marked as the last"
 
 _BOXES = b"ftyp styp moov moof mdat free skip wide pnot sidx ssix mfra meta uuid udta emsg prft".split()
 _CAF = b"desc data free pakt chan peak info kuki strg mark".split()
 _PARTS = 1 << 18
-"""Chunks of a file that are looked at: zeros would be many of no length."""
+"""Most chunks of a file that are read: a run of zeros would be endless chunks of no length."""
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _Order = Literal["little", "big"]
@@ -27,7 +27,7 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def missing(file: BinaryIO, size: int) -> str:
-    """What is missing of a file of `size` bytes, in words, or the empty string. Moves the place that `file` is at."""
+    """What is missing from a file of `size` bytes; empty if it is complete. Moves the position of `file`."""
     head = _at(file, 0, 16)
     for begins, walk in _KINDS:
         if begins(head):
@@ -40,30 +40,30 @@ def _at(file: BinaryIO, place: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _beyond(what: str, said: int, there: int) -> str:
-    return f"the file was cut off: {what} has {said:,} bytes, of which {max(0, there):,} are there"
+def _beyond(what: str, length: int, present: int) -> str:
+    return f"the file was cut off: {what} has {length:,} bytes, of which {max(0, present):,} are there"
 
 
 # --- ISO base media: MP4, MOV, M4A, 3GP
 
 
 def _boxes(file: BinaryIO, size: int) -> str:
-    place, found = 0, set()
+    place, kinds = 0, set()
     while place + 8 <= size:
         head = _at(file, place, 16)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
         if kind not in _BOXES or length == 0:
-            found.add(kind)
+            kinds.add(kind)
             break
         if length < 8:
             break
         if place + length > size:
             return _beyond(f"its `{kind.decode()}` box", length, size - place)
-        found.add(kind)
+        kinds.add(kind)
         place += length
-    if b"moov" not in found and b"moof" not in found and b"mdat" in found:
+    if b"moov" not in kinds and b"moof" not in kinds and b"mdat" in kinds:
         return "the file was cut off: its index (`moov` box), which follows the content, is not there"
     return ""
 
@@ -72,7 +72,7 @@ def _boxes(file: BinaryIO, size: int) -> str:
 
 
 def _chunks(file: BinaryIO, place: int, size: int, order: _Order, wide: int = 4) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, beginning and length of the content of each chunk from `place` on. Lengths of 8 bytes have a sign."""
+    """Kind, beginning and length of each chunk from `place` on. Lengths of 8 bytes are signed."""
     for _ in range(_PARTS):
         begin = place + 4 + wide
         if begin > size:
@@ -97,8 +97,8 @@ class WaveData:
     """Where the samples of a WAV file lie."""
 
     begin: int
-    said: int | None
-    """Bytes of samples by the header; None where it does not know."""
+    length: int | None
+    """Bytes of samples by the header; None if it leaves them open."""
     codec: int
     """Number of the codec in the chunk `fmt `."""
 
@@ -118,23 +118,23 @@ def wave_data(file: BinaryIO, size: int) -> WaveData | None:
                 return WaveData(begin, large if 0 < large < 1 << 62 else None, codec)
             if length >= UNKNOWN > size - begin:
                 return WaveData(begin, None, codec)
-            # either nothing was entered when the recording ended, or there is nothing but further chunks
+            # a length of 0: the recorder never filled it in, unless only further chunks follow
             streamed = length == 0 and size > begin and abs(riff - size) > 1 and not _chunked(file, begin, size, order)
             return WaveData(begin, None if streamed else length, codec)
     return None
 
 
 def _chunked(file: BinaryIO, place: int, size: int, order: _Order) -> bool:
-    """Whether what is left of a file is a number of chunks."""
+    """Whether the rest of a file consists of chunks."""
     for _, begin, length in _chunks(file, place, size, order):
         place = begin + length + length % 2
     return place == size
 
 
 def _wave(file: BinaryIO, size: int) -> str:
-    found = wave_data(file, size)
-    if found and found.said is not None and found.begin + found.said > size:
-        return _beyond("its `data` chunk", found.said, size - found.begin)
+    data = wave_data(file, size)
+    if data and data.length is not None and data.begin + data.length > size:
+        return _beyond("its `data` chunk", data.length, size - data.begin)
     return ""
 
 
@@ -153,7 +153,7 @@ def _au(file: BinaryIO, size: int) -> str:
 
 
 def wave64_end(file: BinaryIO, size: int) -> int | None:
-    """Where the samples of a Wave64 file end by its header; None if it does not know."""
+    """End of the samples of a Wave64 file by its header; None if it leaves it open."""
     place = 40
     while place + 24 <= size:
         head = _at(file, place, 24)
@@ -172,12 +172,12 @@ def _wave64(file: BinaryIO, size: int) -> str:
 
 
 def sphere_end(file: BinaryIO) -> int | None:
-    """Where the samples of a NIST SPHERE file end by its header; None if it does not say."""
+    """End of the samples of a NIST SPHERE file by its header; None if it lacks it."""
     lines = _at(file, 0, 1024).decode("latin-1").splitlines()
-    found = {words[0]: words[-1] for line in lines if len(words := line.split()) == 3}
+    fields = {words[0]: words[-1] for line in lines if len(words := line.split()) == 3}
     try:
-        sample = int(found.get("channel_count", "1")) * int(found["sample_n_bytes"])
-        return int(lines[1]) + int(found["sample_count"]) * sample
+        sample = int(fields.get("channel_count", "1")) * int(fields["sample_n_bytes"])
+        return int(lines[1]) + int(fields["sample_count"]) * sample
     except (KeyError, ValueError, IndexError):
         return None
 
@@ -197,7 +197,7 @@ def _caf(file: BinaryIO, size: int) -> str:
 
 
 def caf_frames(file: BinaryIO, size: int) -> int | None:
-    """Samples of a CAF file whose packets are of different sizes; None for others."""
+    """Samples of a CAF file with packets of variable size; None for others."""
     for kind, begin, _ in _chunks(file, 8, size, "big", 8):
         if kind == b"pakt":
             return int.from_bytes(_at(file, begin + 8, 8), "big")
@@ -273,7 +273,7 @@ class Page:
     serial: int
     number: int
     content: bytes
-    """The first bytes of what it carries."""
+    """The first bytes of its content."""
 
 
 def pages(file: BinaryIO, size: int) -> Iterator[Page]:
@@ -285,7 +285,7 @@ def pages(file: BinaryIO, size: int) -> Iterator[Page]:
         if head[:4] != b"OggS":
             after = _next_page(file, place, size)
             if after is None and place:
-                return  # what follows the last page is no part of the sound
+                return  # bytes behind the last page do not belong to the sound
             if after is None or place:
                 raise ValueError(f"no Ogg page at byte {place:,}")
             place = after
@@ -309,9 +309,9 @@ def pages(file: BinaryIO, size: int) -> Iterator[Page]:
 def _next_page(file: BinaryIO, place: int, size: int) -> int | None:
     while place < size:
         block = _at(file, place, 1 << 16)
-        found = block.find(b"OggS")
-        if found >= 0:
-            return place + found
+        offset = block.find(b"OggS")
+        if offset >= 0:
+            return place + offset
         if len(block) < 4:
             return None
         place += len(block) - 3
@@ -319,7 +319,7 @@ def _next_page(file: BinaryIO, place: int, size: int) -> int | None:
 
 
 def _ogg_checksum(content: bytes) -> int:
-    """zlib's polynomial with the bits the other way round, and neither beginning nor end inverted."""
+    """CRC-32 with zlib's polynomial, but with reversed bits and without inversion."""
     mirrored = ~zlib.crc32(content.translate(_MIRRORED), 0xFFFFFFFF) & 0xFFFFFFFF
     return int.from_bytes(mirrored.to_bytes(4, "little").translate(_MIRRORED), "big")
 

@@ -106,7 +106,7 @@ def test_a_stage_starts_from_an_import(model, tunes, capsys):
         (["import", "MODEL", "nothing.yaml"], "no recipe nothing.yaml"),
         (["import", "MODEL", "--name", "a/b"], "--name 'a/b' names a folder"),
         (["import", "MODEL", "--dtype", "int8"], "--dtype 'int8' is none of keep, bf16, fp16, fp32"),
-        (["import", "MODEL", "--token", "<x>=<y>"], "`<x>` is no token of the recipe's plugins"),
+        (["import", "MODEL", "--token", "<x>=<y>"], "`<x>` is not a token of the recipe's plugins"),
         (["import", "MODEL", "--token", "<|im_end|>=<y>"], "the text itself has that token already"),
         (["import", "MODEL", "--text-size", "999"], "--text-size 999, but its tokenizer has 261 ids"),
         (["import", "MODEL", "--text-size", "99"], "--text-size 99 cuts into the 256 ids of its text tokenizer"),

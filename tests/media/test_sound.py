@@ -190,7 +190,7 @@ def test_samples_that_are_none_are_refused(read, value):
     samples[99] = value
     with pytest.raises(DataError, match=r"no numbers|not of the range"):
         read(written(samples, "WAV", "FLOAT"))
-    with pytest.raises(DataError, match=r"no finite numbers|not of the range"):
+    with pytest.raises(DataError, match=r"not finite|not of the range"):
         RULES.mono((samples, 16_000), 8000)
 
 

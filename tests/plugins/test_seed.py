@@ -27,7 +27,7 @@ from mio.plugins.image.seed.model import Dimensions, SeedDecoder, SeedEncoder
 from mio.plugins.image.seed.options import SeedOptions
 from mio.plugins.image.seed.qformer import CausalQFormer
 from mio.plugins.image.seed.tokenizer import SeedDetokenizer, SeedTokenizer, embedding, prepared
-from mio.plugins.image.seed.weights import Checkpoint, checkpoint_key
+from mio.plugins.image.seed.weights import SeedWeights, checkpoint_key
 
 REDUCED = Dimensions(
     vision_width=64,
@@ -227,7 +227,7 @@ def tokenizer(folder, **options):
 
 def decoder(folder):
     options = SeedOptions(checkpoint=str(folder))
-    return Checkpoint.open(options, REDUCED, vision=False).load(
+    return SeedWeights.open(options, REDUCED, vision=False).load(
         SeedDecoder, REDUCED, torch.device("cpu"), torch.float32
     )
 
@@ -401,7 +401,7 @@ def test_files_that_hold_more_than_tensors_are_refused(tmp_path, capsys):
             tokenizer(tmp_path)
     assert "executed" not in capsys.readouterr().out
     torch.save({"model": weights()[1]}, tmp_path / "seed_quantizer.pt")
-    with pytest.raises(UserError, match="not names with one tensor each"):
+    with pytest.raises(UserError, match="holds more than tensors by name"):
         tokenizer(tmp_path)
 
 

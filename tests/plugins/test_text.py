@@ -186,7 +186,7 @@ def test_added_tokens_of_letters_beyond_ascii_come_back(qwen, bpe, tmp_path):
         (lambda content: content["model"]["vocab"].update(zzz=-1), "'zzz' has the id -1"),
         (lambda content: content["model"]["vocab"].update(zzz=1 << 40), "'zzz' has the id"),
         (lambda content: content["added_tokens"].append({"content": 5, "id": 9}), "the token 5 has the id 9"),
-        (lambda content: content.update(model=[]), "is no tokenizer"),
+        (lambda content: content.update(model=[]), "is not a tokenizer"),
     ],
 )
 def test_vocabularies_that_are_none_are_refused(qwen, tmp_path, change, told):
@@ -311,7 +311,7 @@ def test_mistakes_in_the_options_are_one_line(options, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "can not read"), ("[]", "is no mapping"), ("{}", "is no tokenizer of the library")],
+    [("{", "cannot read"), ("[]", "is not a mapping"), ("{}", "is not a tokenizer of the library")],
 )
 def test_a_damaged_folder_is_named(tmp_path, content, message):
     (tmp_path / "tokenizer.json").write_text(content)

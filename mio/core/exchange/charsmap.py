@@ -1,11 +1,11 @@
 """Normalisation rules of a SentencePiece model, as normalizers of the library `tokenizers`.
 
-The rules are a double array (https://github.com/s-yata/darts-clone) of UTF-8 strings, from which sentencepiece takes
-the longest that a text goes on with. The library's `Precompiled` reads the same bytes, but looks at one grapheme or one
-character at a time: of a letter with a mark it may drop the mark, and what is longer it never finds. Rules made of
-Unicode's normal forms (`nmt_nfkc` and the like) map single characters, and letters followed by the marks of their
-canonical decomposition. So here every character is kept apart from the next while `Precompiled` maps it; letters and
-marks that a rule joins are joined by Unicode's composition, and all other marks are kept from it.
+The rules are a double array (https://github.com/s-yata/darts-clone) of UTF-8 strings; sentencepiece applies the longest
+that matches. The library's `Precompiled` reads the same bytes, but looks up single graphemes or characters: it may drop
+the mark of a letter, and never matches anything longer. Rules derived from Unicode's normal forms (`nmt_nfkc` and the
+like) map single characters, and letters followed by the marks of their canonical decomposition. So separators keep
+characters apart while `Precompiled` maps them. Unicode's composition then joins the letters and marks that a rule
+joins, and separators keep it from joining others.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from functools import lru_cache
 from typing import Any
 
 _COMPOSED = {"か\u3099": "が", "e\u0301": "é"}
-"""Rules made of Unicode's normal forms have such."""
+"""Rules that every set derived from Unicode's normal forms has."""
 _INSIDE, _BETWEEN = "\U0010fffe", "\U0010ffff"
 """Stand between characters that a rule joins, and between others."""
 _MARK = r"[\p{M}\x{200c}\x{200d}\x{ff9e}\x{ff9f}\x{1f3fb}-\x{1f3ff}\x{e33}\x{eb3}]"
-"""Characters that a grapheme goes on with."""
+"""Characters that continue a grapheme."""
 _LEADING = r"[\x{1100}-\x{1112}\x{3131}-\x{314e}\x{ffa1}-\x{ffbe}]"
 _VOWEL = r"[\x{1161}-\x{1175}\x{314f}-\x{3163}\x{ffc2}-\x{ffdc}]"
 _TRAILING = r"[\x{11a8}-\x{11c2}]"
 _SYLLABLE = r"[\x{ac00}-\x{d7a3}]"
-"""Hangul: rules join letters to a syllable, and nothing to a syllable that is there."""
+"""Hangul: rules join letters into a syllable, and nothing with an existing syllable."""
 _MOST_RULES = 1000
 _LARGEST = 1 << 16
-"""Bytes of rules that somebody wrote; those of Unicode's forms have more."""
+"""Bytes of custom rules; rules derived from Unicode's forms have more."""
 
 
 def rule_normalizers(charsmap: bytes) -> Iterator[dict[str, Any]]:
-    """Normalizers that follow the rules; none for the identity."""
+    """Normalizers that apply the rules; none for the identity."""
     if not charsmap:
         return
     precompiled = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}
@@ -97,7 +97,7 @@ def _any_of(characters: Iterable[str]) -> str:
 
 
 def rule_problem(charsmap: bytes) -> str:
-    """Why the rules cannot be followed, or nothing."""
+    """Why the rules cannot be applied; empty if they can."""
     try:
         if not charsmap or _composing(charsmap):
             return ""
@@ -109,7 +109,7 @@ def rule_problem(charsmap: bytes) -> str:
     for key in rules:
         value = _looked_up(charsmap, key) or ""
         if any(_looked_up(charsmap, letter) not in (None, letter) for letter in value):
-            return f"the normalisation rule {key!r} -> {value!r} makes what another rule changes, which cannot be read"
+            return f"the normalisation rule {key!r} -> {value!r} has a result that another rule changes; not supported"
     return ""
 
 
@@ -118,9 +118,9 @@ def _composing(charsmap: bytes) -> bool:
 
 
 def _long_rules(charsmap: bytes) -> list[str]:
-    """What rules of several characters replace."""
+    """The strings of several characters that rules replace."""
     units, _ = _parts(charsmap)
-    found: list[str] = []
+    keys: list[str] = []
     nodes = [(_child(units, 0), b"")]
     while nodes:
         node, key = nodes.pop()
@@ -129,13 +129,13 @@ def _long_rules(charsmap: bytes) -> list[str]:
             if at < len(units) and units[at] & 0x800000FF == letter:
                 longer = key + bytes([letter])
                 if units[at] >> 8 & 1:
-                    found.append(longer.decode())
+                    keys.append(longer.decode())
                 nodes.append((_child(units, at), longer))
-    return [key for key in found if len(key) > 1]
+    return [key for key in keys if len(key) > 1]
 
 
 def _looked_up(charsmap: bytes, key: str) -> str | None:
-    """What a rule makes of exactly this text; None where there is no such rule."""
+    """The result of the rule for exactly this text; None without such a rule."""
     units, strings = _parts(charsmap)
     node, leaf = _child(units, 0), False
     for letter in key.encode():

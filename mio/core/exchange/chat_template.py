@@ -80,11 +80,11 @@ tokenise the media and write them as their token strings inside the text') -}}
 
 
 def chat_template(system: Mapping[str, str], modalities: Iterable[Modality]) -> str:
-    """Jinja template of a conversation, which renders it as a record of `messages` is rendered for training.
+    """Jinja template that renders a conversation as training renders a record of `messages`.
 
-    `system` are the recipe's system prompts by modality. Before a conversation that brings none comes the one of the
-    modality that all answers so far consist of, or of the variable `output`, or else `default`. Media are written as
-    their token strings; parts that are files are an error. What is learnt is marked for
+    `system` holds the recipe's system prompts by modality. A conversation without one gets that of the variable
+    `output`, of the one modality that all its answers consist of, or `default`. Media are written as their token
+    strings; parts that are files are an error. What is learnt is marked for
     `apply_chat_template(..., return_assistant_tokens_mask=True)`.
     """
     spans = [[each.name, each.begin, each.end] for each in modalities if each.begin and each.end]
@@ -92,5 +92,5 @@ def chat_template(system: Mapping[str, str], modalities: Iterable[Modality]) -> 
 
 
 def _literal(value: object) -> str:
-    """A Jinja expression. Characters beyond ASCII stay: Jinja knows no pairs of surrogates, which JSON writes."""
+    """A Jinja expression. Characters beyond ASCII stay as they are: Jinja does not read JSON's surrogate pairs."""
     return json.dumps(value, ensure_ascii=False)

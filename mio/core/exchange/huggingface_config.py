@@ -2,7 +2,7 @@
 
 Free of transformers. What a configuration leaves out has the default of its family in transformers, which differ: a
 Mistral without the key `sliding_window` has a window. A key that changes the mathematics is honoured or refused by
-name; keys that the family does not read are told by `unread_keys`.
+name; `unread_keys` lists the keys that the family does not read.
 """
 
 from __future__ import annotations
@@ -38,22 +38,21 @@ def config_from_huggingface(data: Mapping[str, Any]) -> TransformerConfig:
     """The architecture that a `config.json` describes, with `tied_embeddings` as it says.
 
     Raises:
-        UserError: the family, or something that the configuration switches on, is not supported, or a value is no
-            number that a model can have; all problems at once.
+        UserError: the family or a feature is not supported, or a value is out of range; all problems at once.
     """
     family = family_of(data)
     if missing := [name for name in REQUIRED if name not in data]:
         raise UserError(f"config.json: {', '.join(f'`{name}`' for name in missing)} missing; is this a model's folder?")
-    given = DEFAULTS[family] | {name: data[name] for name in DEFAULTS[family] if name in data}
-    if given.get("use_sliding_window") is False:
-        given["sliding_window"] = None
-    if given.get("num_experts") is not None:  # transformers takes both names
-        given["num_local_experts"] = given["num_experts"]
-    problems = [*_wrong_numbers(data, given), *_unsupported(data, given)]
+    settings = DEFAULTS[family] | {name: data[name] for name in DEFAULTS[family] if name in data}
+    if settings.get("use_sliding_window") is False:
+        settings["sliding_window"] = None
+    if settings.get("num_experts") is not None:  # transformers takes both names
+        settings["num_local_experts"] = settings["num_experts"]
+    problems = [*_wrong_numbers(data, settings), *_unsupported(data, settings)]
     if problems:
         raise UserError("config.json: " + "; ".join(problems))
-    windowed, problems = _windowed_layers(given, data["num_hidden_layers"])
-    scaling, theta, more = _rope(data, given)
+    windowed, problems = _windowed_layers(settings, data["num_hidden_layers"])
+    scaling, theta, more = _rope(data, settings)
     problems += more
     if problems:
         raise UserError("config.json: " + "; ".join(problems))
@@ -63,20 +62,20 @@ def config_from_huggingface(data: Mapping[str, Any]) -> TransformerConfig:
         width=data["hidden_size"],
         layers=data["num_hidden_layers"],
         heads=data["num_attention_heads"],
-        kv_heads=given["num_key_value_heads"] or 0,
-        head_width=given["head_dim"] or 0,
+        kv_heads=settings["num_key_value_heads"] or 0,
+        head_width=settings["head_dim"] or 0,
         ffn_width=data["intermediate_size"],
-        norm_eps=float(given["rms_norm_eps"]),
+        norm_eps=float(settings["rms_norm_eps"]),
         rope_theta=theta,
         rope_scaling=scaling,
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
         tied_embeddings=bool(data.get("tie_word_embeddings", False)),
-        sliding_window=given["sliding_window"] if any(windowed) else 0,
+        sliding_window=settings["sliding_window"] if any(windowed) else 0,
         full_attention_layers=full if any(windowed) else [],
-        experts=given["num_local_experts"] if sparse else 0,
-        experts_per_token=given["num_experts_per_tok"] if sparse else 2,
-        router_aux_weight=float(given["router_aux_loss_coef"] or 0) if sparse else 0.0,
+        experts=settings["num_local_experts"] if sparse else 0,
+        experts_per_token=settings["num_experts_per_tok"] if sparse else 2,
+        router_aux_weight=float(settings["router_aux_loss_coef"] or 0) if sparse else 0.0,
         init_std=float(data.get("initializer_range") or 0.02),
     )
     try:
@@ -100,7 +99,7 @@ def family_of(data: Mapping[str, Any]) -> str:
 
 
 def unread_keys(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Keys of a `config.json` that the family does not read and that say something: transformers ignores them too."""
+    """Keys of a `config.json` that have a value and that the family does not read: transformers ignores them too."""
     family = family_of(data)
     read = DEFAULTS[family].keys() | set(REQUIRED)
     known = HARMLESS | read | (NEUTRAL.keys() - (BIASES - read))
@@ -111,11 +110,11 @@ def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _wrong_numbers(data: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Values that are no numbers, or none that a model can have."""
+def _wrong_numbers(data: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Values that are not numbers, or are out of range."""
     problems = []
     values = {name: data[name] for name in (*REQUIRED, "vocab_size", "max_position_embeddings") if name in data}
-    for name, value in ({**given, **values}).items():
+    for name, value in ({**settings, **values}).items():
         limit = LARGEST.get(name)
         optional = name in ("num_key_value_heads", "head_dim", "sliding_window")
         if limit is None or (value is None and optional):
@@ -125,54 +124,54 @@ def _wrong_numbers(data: Mapping[str, Any], given: Mapping[str, Any]) -> list[st
         elif not 1 <= value <= limit:
             problems.append(f"`{name}` is {value}, not from 1 to {limit}")
     for name in ("rms_norm_eps", "router_aux_loss_coef", "initializer_range"):
-        value = given.get(name, data.get(name))
+        value = settings.get(name, data.get(name))
         if value is not None and not (_is_number(value, (int, float)) and math.isfinite(value) and value >= 0):
             problems.append(f"`{name}` is {value!r:.40}, not a number from 0 on")
-    if given["rms_norm_eps"] is None:
+    if settings["rms_norm_eps"] is None:
         problems.append("`rms_norm_eps` is None, not a number from 0 on")
     for name in ("tie_word_embeddings", "use_sliding_window"):
         if not isinstance(data.get(name, False), bool):
             problems.append(f"`{name}` is {data[name]!r:.40}, not true or false")
-    window_layers = given.get("max_window_layers", 0)
+    window_layers = settings.get("max_window_layers", 0)
     if not _is_number(window_layers, int):
         problems.append(f"`max_window_layers` is {window_layers!r:.40}, not a whole number")
     return problems
 
 
-def _unsupported(data: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """What the configuration asks for and the transformer does not do."""
+def _unsupported(data: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Features of the configuration that the transformer lacks."""
     problems = []
     if data.get("hidden_act", "silu") not in ACTIVATIONS:
         problems.append(f"`hidden_act` {data['hidden_act']!r:.40} is not supported, only `silu`")
     for name, neutral in NEUTRAL.items():
-        if name in BIASES and name not in given:
+        if name in BIASES and name not in settings:
             continue
         if name in data and not any(data[name] == value and type(data[name]) is type(value) for value in neutral):
             problems.append(f"`{name}` {data[name]!r:.60} is not supported")
     return problems
 
 
-def _windowed_layers(given: Mapping[str, Any], layers: int) -> tuple[list[bool], list[str]]:
-    """Which layers have the sliding window, and what is wrong about them."""
-    window, types = given.get("sliding_window"), given.get("layer_types")
+def _windowed_layers(settings: Mapping[str, Any], layers: int) -> tuple[list[bool], list[str]]:
+    """Which layers have the sliding window, and the problems."""
+    window, types = settings.get("sliding_window"), settings.get("layer_types")
     if types is None:
-        first = given.get("max_window_layers", 0)
+        first = settings.get("max_window_layers", 0)
         return [window is not None and layer >= first for layer in range(layers)], []
     if not isinstance(types, list) or len(types) != layers:
-        return [], [f"`layer_types` is no list of `num_hidden_layers` = {layers} names"]
+        return [], [f"`layer_types` is not a list of `num_hidden_layers` = {layers} names"]
     if unknown := [kind for kind in types if not isinstance(kind, str) or kind not in _LAYER_TYPES]:
         return [], [f"`layer_types` {unknown[0]!r:.40} is not supported, only `{_FULL}` and `{_WINDOWED}`"]
     windowed = [_LAYER_TYPES[kind] for kind in types]
     if any(windowed) and window is None:
         switched = (
-            "`use_sliding_window` is false" if given.get("use_sliding_window") is False else "no `sliding_window`"
+            "`use_sliding_window` is false" if settings.get("use_sliding_window") is False else "no `sliding_window`"
         )
         return [], [f"`layer_types` has layers of `{_WINDOWED}`, but {switched}"]
     return windowed, []
 
 
-def _rope(data: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[RopeScaling, float, list[str]]:
-    """Scaling and base of the rotary embedding, and what is wrong about them.
+def _rope(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[RopeScaling, float, list[str]]:
+    """Scaling and base of the rotary embedding, and the problems.
 
     transformers 5 has it all in `rope_parameters`; before, theta stood beside `rope_scaling`. Where both are there, it
     takes `rope_scaling`.
@@ -186,10 +185,10 @@ def _rope(data: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[RopeScalin
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in _ROPE_KINDS:
         return RopeScaling(), 0.0, [f"`{name}`: rotary scaling {kind!r:.40} is not supported, only linear and llama3"]
-    values: dict[str, Any] = {"rope_theta": rope.get("rope_theta", given["rope_theta"])}
+    values: dict[str, Any] = {"rope_theta": rope.get("rope_theta", settings["rope_theta"])}
     values |= {key: rope.get(key) for key in _ROPE_KEYS[kind]}
     if kind == "llama3":
-        trained = rope.get("original_max_position_embeddings", given["max_position_embeddings"])
+        trained = rope.get("original_max_position_embeddings", settings["max_position_embeddings"])
         values["original_max_position_embeddings"] = data.get("original_max_position_embeddings", trained)
     problems = [
         f"`{name}.{key}` is {value!r:.40}, not a number above 0"
@@ -215,7 +214,7 @@ def _rope(data: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[RopeScalin
 
 
 def config_to_huggingface(config: TransformerConfig, rows: int, context: int, dtype: str = "float32") -> dict[str, Any]:
-    """The `config.json` of the family that has this architecture.
+    """The `config.json` of the family with this architecture.
 
     Args:
         config: architecture.

@@ -1,5 +1,5 @@
 """The keys of a `config.json` in the Hugging Face layout: what each family reads, what changes the mathematics, what
-does not. Compared with transformers' configuration classes in the tests."""
+does not. The tests compare them with transformers' configuration classes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "router_aux_loss_coef": 0.001,
     },
 }
-"""What each family reads beside what all models have, with the defaults of transformers' configuration classes."""
+"""Keys that each family reads, with the defaults of transformers' configuration classes."""
 
 LARGEST = {
     "hidden_size": 1 << 20,
@@ -58,7 +58,7 @@ LARGEST = {
     "num_local_experts": 1 << 12,
     "num_experts_per_tok": 1 << 12,
 }
-"""Bounds of whole numbers: a mistyped one ends here and not in a machine without memory."""
+"""Upper bounds of whole numbers: a typing error is refused before it allocates memory."""
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 ACTIVATIONS = ("silu", "swish")
 
@@ -95,7 +95,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n_shared_experts": (None, 0),
     "attention_sinks": (None, False),
 }
-"""Keys that change the mathematics, with the values that change nothing; any other is refused."""
+"""Keys that change the mathematics, with their neutral values; any other value is refused."""
 
 BIASES = {"attention_bias", "mlp_bias"}
 """Those of them that only some families read."""
@@ -182,4 +182,4 @@ HARMLESS = frozenset(
         "vocab_size",
     ]
 )
-"""Keys that change nothing about a trained model's logits, or that are read elsewhere here."""
+"""Keys that do not change a trained model's logits, or that other code here reads."""

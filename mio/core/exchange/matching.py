@@ -1,4 +1,4 @@
-"""Which id of a foreign model each id of mio's vocabulary comes from, by token string and never by place."""
+"""Maps the ids of mio's vocabulary to those of a foreign model, by token string and never by position."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ class Match:
     rows: npt.NDArray[np.int64]
     """Foreign row of each id of `known`, int64 `[known.size]`."""
     unmapped: tuple[str, ...]
-    """Foreign tokens that nothing in the vocabulary is called by, in id order: their rows are left out."""
+    """Foreign tokens that the vocabulary lacks, in id order: their rows are left out."""
     unnamed: int
-    """Foreign rows that no token belongs to."""
+    """Foreign rows without a token."""
 
 
 class Renamed:
-    """What the foreign model calls mio's tokens: `theirs` by `ours`, both with `{}` where they name codes."""
+    """The foreign model's strings for mio's tokens: `theirs` by `ours`, both with `{}` where they name codes."""
 
-    def __init__(self, given: Sequence[str], modalities: Sequence[Modality]) -> None:
-        """`given` are strings `OURS=THEIRS`. Raises `UserError` for one that names no token of `modalities`."""
+    def __init__(self, renames: Sequence[str], modalities: Sequence[Modality]) -> None:
+        """`renames` are strings `OURS=THEIRS`. Raises `UserError` for one that names no token of `modalities`."""
         known = [block.pattern or block.name for declared in modalities for block in _blocks(declared)]
         known = list(dict.fromkeys([*known, *CHAT_TOKENS.values()]))
         self.theirs: dict[str, str] = {}
-        for text in given:
+        for text in renames:
             ours = next((token for token in known if text.startswith(f"{token}=")), None)
             if ours is None:
                 name = text.partition("=")[0]
                 raise UserError(
-                    f"--token {text!r}: `{name}` is no token of the recipe's plugins{nearest(name, known)} "
+                    f"--token {text!r}: `{name}` is not a token of the recipe's plugins{nearest(name, known)} "
                     f"(tokens: {', '.join(known)}); write OURS=THEIRS"
                 )
             theirs = text[len(ours) + 1 :]
@@ -73,10 +73,10 @@ class Renamed:
 
 
 def text_size(tokens: FolderTokens, modalities: Sequence[Modality], renamed: Renamed, size: int = 0) -> TextSize:
-    """Where text ends: below the first id that a modality of codes claims.
+    """Where text ends: at the first id that another modality claims.
 
-    What lies below, tokens that somebody added to the text included, stays text. `size` is the user's own choice, 0
-    where there is none. Raises `UserError` when it takes in a token of a modality, or there is no text at all.
+    All ids below it are text, added tokens included. `size` is the user's choice, 0 for none. Raises `UserError` if it
+    includes a token of another modality, or if there is no text at all.
     """
     claimed = {
         tokens.ids[string]: string
@@ -105,7 +105,7 @@ def text_size(tokens: FolderTokens, modalities: Sequence[Modality], renamed: Ren
 
 
 def _blocks(declared: Modality) -> Iterator[Block]:
-    """What a modality claims, in blocks whose places are not decided; codes run on through the codebooks."""
+    """The tokens that a modality declares, in blocks without a position; codes are numbered through all codebooks."""
     for token in (declared.begin, declared.end, *declared.specials):
         if token:
             yield Block(name=token, owner="", kind="special", start=0, size=1)
@@ -117,15 +117,15 @@ def _blocks(declared: Modality) -> Iterator[Block]:
 def match(vocabulary: Vocabulary, tokens: FolderTokens, renamed: Renamed, rows: int) -> Match:
     """Finds every id of `vocabulary` in a foreign model of `rows` embedding rows.
 
-    Raises `UserError` that names the token strings which the model lacks, or has beyond its embedding, or which two of
-    the vocabulary's tokens are called by. Tokens of ChatML may be missing: they are new.
+    Raises `UserError` that names token strings which the model lacks, whose ids lie beyond its embedding, or which
+    stand for two of the vocabulary's tokens. Tokens of ChatML may be missing: they are new.
     """
     text = vocabulary.blocks[0]
     names = {block.pattern or block.name for block in vocabulary.blocks[1:]}
     idle = [f"{ours}={theirs}" for ours, theirs in renamed.theirs.items() if ours not in names]
     if idle:
         raise UserError(f"--token {idle[0]!r}: the text itself has that token already; leave the option out")
-    found: list[Block] = [text]
+    blocks: list[Block] = [text]
     sources = [np.arange(text.size, dtype=np.int64)]
     used: dict[str, str] = {}
     for block in vocabulary.blocks[1:]:
@@ -142,7 +142,7 @@ def match(vocabulary: Vocabulary, tokens: FolderTokens, renamed: Renamed, rows: 
                     "one token string stands for one thing"
                 )
         sources.append(np.array([tokens.ids[string] for string in strings], dtype=np.int64))
-        found.append(block)
+        blocks.append(block)
     index = np.concatenate(sources)
     if index.max() >= rows:
         raise beyond_the_rows(tokens, int(index[index >= rows][0]), rows)
@@ -150,11 +150,11 @@ def match(vocabulary: Vocabulary, tokens: FolderTokens, renamed: Renamed, rows: 
     taken[index] = True
     left = [int(row) for row in np.flatnonzero(~taken)]
     named = tuple(tokens.strings[row] for row in left if row in tokens.strings)
-    return Match(_only(vocabulary, found), index, named, len(left) - len(named))
+    return Match(_only(vocabulary, blocks), index, named, len(left) - len(named))
 
 
 def beyond_the_rows(tokens: FolderTokens, index: int, rows: int) -> UserError:
-    """The error of a token that the embedding of `rows` rows has no row for."""
+    """The error for a token whose id has no row in an embedding of `rows` rows."""
     return UserError(
         f"{tokens.folder}: the token `{tokens.strings.get(index, '?')}` has the id {index}, the embedding only {rows} "
         "rows; tokenizer and weights do not belong together"
@@ -166,10 +166,10 @@ def _missing(block: Block, missing: Sequence[str], tokens: FolderTokens, renamed
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     ours = block.pattern or block.name
     wrong = renamed.theirs.get(ours, "")
-    told = f"`{ours}` is to be found as `{wrong}`" if wrong else f"plugin `{block.owner}` declares `{ours}`"
+    origin = f"`{ours}` is called `{wrong}` by `--token`" if wrong else f"plugin `{block.owner}` declares `{ours}`"
     return UserError(
-        f"{tokens.folder}: the tokenizer has no {shown}{more}{tokens.near(missing[0])} ({told}); give "
-        f"`--token '{ours}=THEIRS'` where it is called otherwise, or leave the plugin out of the recipe: a later stage "
+        f"{tokens.folder}: the tokenizer has no {shown}{more}{tokens.near(missing[0])} ({origin}); give "
+        f"`--token '{ours}=THEIRS'` if it has another name there, or leave the plugin out of the recipe: a later stage "
         "adds it"
     )
 

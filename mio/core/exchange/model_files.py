@@ -79,7 +79,7 @@ class ModelFiles:
         stored = {}
         try:
             with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - the handle is no mapping
+                for name in opened.keys():  # noqa: SIM118 - the handle is not a mapping
                     piece = opened.get_slice(name)
                     if piece.get_dtype() not in DTYPES:
                         raise _quantised(file, name, piece.get_dtype())

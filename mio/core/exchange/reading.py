@@ -1,8 +1,8 @@
 """`mio import`: a folder in the Hugging Face layout becomes a run folder.
 
-Three kinds of folder. An export of mio brings its recipe, vocabulary and tokenizers and is restored. A plain backbone
+Three kinds of folder. An export of mio holds recipe, vocabulary and tokenizers, and is restored. A plain backbone
 becomes a run whose vocabulary is text, which grows when a stage starts from it. A foreign any-to-any model is read with
-a recipe whose plugins declare its tokens: rows of embedding and head are picked by token string, wherever they are.
+a recipe whose plugins declare its tokens: rows of embedding and head are selected by token string, wherever they are.
 """
 
 from __future__ import annotations
@@ -237,8 +237,8 @@ def _restore(
 def _restored_vocabulary(
     folder: Path, recipe: Recipe, manager: PluginManager, saved: Vocabulary, partial: Path
 ) -> Vocabulary:
-    """The vocabulary as the run had it. Where its text tokenizer was read from files that are not here, the export's
-    own are taken, and `recipe` says so."""
+    """The run's vocabulary. If the files of its text tokenizer are missing, the export's own replace them, and `recipe`
+    is changed accordingly."""
     try:
         plugins = manager.enable(recipe.plugins)
         tokenizer = text_tokenizer(plugins, partial)
@@ -254,7 +254,7 @@ def _restored_vocabulary(
     if vocabulary.size != saved.size:
         grown = [block.name for block in vocabulary.blocks[len(saved.blocks) :]]
         raise UserError(
-            f"{folder}: the plugins at hand declare what the exported run did not have: {', '.join(grown[:3])}; "
+            f"{folder}: the installed plugins declare what the exported run did not have: {', '.join(grown[:3])}; "
             "install the versions that mio/recipe.lock names"
         )
     return vocabulary

@@ -24,7 +24,7 @@ _SPACE = "▁"
 
 
 class Piece(NamedTuple):
-    """A token. The ids are the places in the file."""
+    """A token; its id is its position in the file."""
 
     string: str
     score: float
@@ -33,16 +33,16 @@ class Piece(NamedTuple):
 
 
 class SentencePieceModel(NamedTuple):
-    """What matters of a `tokenizer.model`."""
+    """The parts of a `tokenizer.model` that encoding depends on."""
 
     pieces: list[Piece]
     kind: int
     charsmap: bytes
     """Compiled normalisation rules; empty for the identity."""
     dummy_prefix: bool
-    """A space is put in front of every text."""
+    """A space is added before every text."""
     extra_spaces: bool
-    """Runs of spaces are kept, and those at both ends."""
+    """Runs of spaces and spaces at both ends are kept."""
     escaped: bool
     """Spaces become U+2581."""
     suffix: bool
@@ -51,8 +51,8 @@ class SentencePieceModel(NamedTuple):
     def definition(self) -> dict[str, Any]:
         """Content of a `tokenizer.json` that encodes alike.
 
-        User-defined symbols are a part of the model where it can find them, so that a text is normalised as a whole;
-        else they are tokens that cut a text before anything else is done to it.
+        User-defined symbols belong to the model where it can find them, so that a text is normalised as a whole;
+        elsewhere they are added tokens, which split a text before normalisation.
         """
         symbols = [piece.string for piece in self.pieces if piece.kind == _USER_DEFINED]
         inside = bool(symbols) and self._finds(symbols)
@@ -64,7 +64,7 @@ class SentencePieceModel(NamedTuple):
     def _definition(self, symbols: list[str], cut: bool) -> dict[str, Any]:
         normalizers = list(self._normalizers(cut))
         split = "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
-        found = symbols and self.kind != _UNIGRAM
+        split_off = symbols and self.kind != _UNIGRAM
         return {
             "version": "1.0",
             "truncation": None,
@@ -76,15 +76,15 @@ class SentencePieceModel(NamedTuple):
             ],
             "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
             "pre_tokenizer": {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False}
-            if found
+            if split_off
             else None,
             "post_processor": None,
             "decoder": {"type": "Sequence", "decoders": self._decoders()},
-            "model": self._unigrams() if self.kind == _UNIGRAM else self._pairs(whole=bool(found)),
+            "model": self._unigrams() if self.kind == _UNIGRAM else self._pairs(whole=bool(split_off)),
         }
 
     def _normalizers(self, cut: bool) -> Iterator[dict[str, Any]]:
-        """`cut`: parts of a text are normalised one by one, so that nothing can be said of a text's ends."""
+        """`cut`: added tokens split a text before normalisation, so rules for the ends of a text do not apply."""
         yield from rule_normalizers(self.charsmap)
         if not self.extra_spaces:
             yield {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
@@ -117,7 +117,7 @@ class SentencePieceModel(NamedTuple):
         return any(piece.kind == _BYTE for piece in self.pieces)
 
     def _finds(self, symbols: list[str]) -> bool:
-        """Whether symbols come through the normalisation as they are."""
+        """Whether normalisation leaves the symbols unchanged."""
         from tokenizers import Tokenizer
 
         rules = {"type": "Sequence", "normalizers": list(rule_normalizers(self.charsmap))}
@@ -129,15 +129,14 @@ class SentencePieceModel(NamedTuple):
         )
 
     def _reachable(self, definition: dict[str, Any]) -> bool:
-        """Whether every piece is made of its own characters by merges, so that it makes no difference that a part of a
-        text which is a piece is looked up as a whole."""
+        """Whether merges build every piece from its characters, so that looking pieces up first changes nothing."""
         from tokenizers import Tokenizer
 
         plain = definition | {"normalizer": None, "pre_tokenizer": None, "added_tokens": []}
         tokenizer = Tokenizer.from_str(json.dumps(plain | {"model": self._pairs(whole=False)}))
         normal = [index for index, piece in enumerate(self.pieces) if piece.kind == _NORMAL]
         encoded = tokenizer.encode_batch([self.pieces[index].string for index in normal])
-        return all(found.ids == [index] for index, found in zip(normal, encoded, strict=True))
+        return all(encoding.ids == [index] for index, encoding in zip(normal, encoded, strict=True))
 
     def _unigrams(self) -> dict[str, Any]:
         """A user-defined symbol counts as so many of the likeliest piece as it has characters (sentencepiece,
@@ -153,7 +152,7 @@ class SentencePieceModel(NamedTuple):
         }
 
     def _pairs(self, whole: bool) -> dict[str, Any]:
-        """`whole`: parts of a text that are a piece are looked up before anything is merged."""
+        """`whole`: parts of a text that are pieces are looked up before merging."""
         ids = {piece.string: index for index, piece in enumerate(self.pieces)}
         unknown = self._unknown
         return {
@@ -172,9 +171,9 @@ class SentencePieceModel(NamedTuple):
     def _merges(self, ids: dict[str, int]) -> list[tuple[str, str]]:
         """Pairs in the order in which they are merged.
 
-        SentencePiece joins whichever neighbours make the piece of the highest score; a merge list says the same where
-        every way to cut a piece into two known ones stands at the place of the piece. Of those the one with the longer
-        left part comes first: sentencepiece joins the leftmost, which leaves the shorter part of a run at its right.
+        SentencePiece merges the neighbours that form the piece of the highest score. A merge list is equivalent if it
+        has every way to cut a piece into two known ones at the piece's rank. The cut with the longer left part comes
+        first: sentencepiece merges from the left, which leaves the shorter part of a run at its right.
         """
         normal = [piece for piece in self.pieces if piece.kind == _NORMAL and len(piece.string) > 1]
         merges: list[tuple[str, str]] = []
@@ -185,18 +184,18 @@ class SentencePieceModel(NamedTuple):
         return merges
 
     def _joins(self, part: str, ids: dict[str, int]) -> bool:
-        """Whether a part of a piece can come about: single characters, and pieces that others made."""
+        """Whether a part of a piece can exist while merging: single characters and normal pieces."""
         return part in ids and self.pieces[ids[part]].kind == _NORMAL
 
 
 _ENDS = r"\A +| +\z"
-"""What sentencepiece takes from the ends of a text."""
+"""Spaces that sentencepiece strips from the ends of a text."""
 _END = r"(?<=[\s\S])\z"
-"""Where it puts the space of `suffix`."""
+"""Where it adds the space of `suffix`."""
 
 
 def added_token(index: int, content: str, *, special: bool) -> dict[str, Any]:
-    """Entry of `added_tokens`: a token that is found before anything else is done to a text."""
+    """Entry of `added_tokens`: a token that is matched before a text is normalised and split."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": index, "content": content, **flags, "special": special}
 
@@ -220,7 +219,7 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
             raise ValueError("cut off")
         kind, charsmap = int(trainer.get(3, _UNIGRAM)), bytes(rules.get(2, b""))
     except (OSError, IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
-        raise DataError(f"{path}: this is no whole SentencePiece model ({error!r}); copy it again") from error
+        raise DataError(f"{path}: not a complete SentencePiece model ({error!r}); copy it again") from error
     problem = _problem(pieces, kind) or rule_problem(charsmap)
     if problem:
         raise UserError(f"{path}: {problem}")
@@ -236,7 +235,7 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
 
 
 def _problem(pieces: list[Piece], kind: int) -> str:
-    """Why a model cannot be read, or nothing."""
+    """Why a model cannot be read; empty if it can."""
     if not pieces:
         return "this SentencePiece model holds no pieces"
     if kind not in (_UNIGRAM, _BPE, _CHARACTERS):
@@ -245,7 +244,7 @@ def _problem(pieces: list[Piece], kind: int) -> str:
     seen: set[str] = set()
     for piece in pieces:
         if not piece.string or piece.string in seen:
-            return f"the piece {piece.string!r} of this SentencePiece model is empty or stands twice"
+            return f"the piece {piece.string!r} of this SentencePiece model is empty or occurs twice"
         if not math.isfinite(piece.score):
             return f"the piece {piece.string!r} of this SentencePiece model has the score {piece.score}"
         if piece.kind == _UNUSED:

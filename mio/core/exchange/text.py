@@ -1,4 +1,4 @@
-"""The text tokenizer of a run, without the tokenizers of media: those may need weights that are not at hand."""
+"""The text tokenizer of a run, without the tokenizers of media: their weights may be missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mio.core.recipe.places import TOKENIZERS
 
 
 def text_tokenizer(plugins: EnabledPlugins, run: Path) -> TextTokenizer:
-    """Text tokenizer of the plugins in use, with the files in the run folder where it keeps them there."""
+    """Text tokenizer of the enabled plugins, with its files in the run folder if it has any."""
     tokenizer = plugins.tokenizer(TEXT)
     if isinstance(tokenizer, Trainable):
         tokenizer.load(run / TOKENIZERS / TEXT)

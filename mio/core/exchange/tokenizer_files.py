@@ -20,9 +20,9 @@ from mio.core.tokens.vocabulary import Vocabulary
 def tokenizer_definition(text: TextTokenizer, vocabulary: Vocabulary) -> dict[str, Any]:
     """Content of `tokenizer.json`: the text tokenizer, extended by every token behind it.
 
-    Added tokens are found in a text before it is cut into words, so that a span written as token strings is read as its
-    ids; a text begins with bos, as documents do. Raises `PluginError` when the text tokenizer cannot be written down,
-    or the library gives a token another id.
+    Added tokens are matched before a text is split into words, so a span written as token strings becomes its ids; a
+    text begins with bos, as documents do. Raises `PluginError` if the text tokenizer has no definition, or if the
+    library gives a token another id.
     """
     owner = vocabulary.blocks[0].owner
     if not isinstance(text, PortableText):
@@ -68,7 +68,7 @@ def write_tokenizer(
 
 
 def _starting_with(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Post-processor that puts bos in front."""
+    """Post-processor that adds bos."""
     index = vocabulary.specials.bos
     bos = vocabulary.token(index)
     first = {"SpecialToken": {"id": bos, "type_id": 0}}

@@ -1,4 +1,4 @@
-"""The token strings of a model's folder: which id each has, from whichever tokenizer files there are."""
+"""The token strings of a model's folder and their ids, from whichever tokenizer files it has."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class FolderTokens:
 
     folder: Path
     definition: dict[str, Any]
-    """Content of `tokenizer.json`, made of `tokenizer.model` where that is all there is; tokens added in other files
-    included."""
+    """Content of `tokenizer.json`, converted from `tokenizer.model` if there is no other, with the tokens that other
+    files add."""
     ids: dict[str, int]
     strings: dict[int, str]
     added: frozenset[str]
-    """Tokens that are no part of the text tokenizer's own model."""
+    """Tokens outside the text tokenizer's own model."""
 
     @classmethod
     def read(cls, folder: Path) -> FolderTokens:
@@ -70,11 +70,11 @@ class FolderTokens:
         return cls(folder, definition | {"added_tokens": entries}, ids, strings, frozenset(ids.keys() - own.keys()))
 
     def near(self, string: str) -> str:
-        """`; it has X` for an added token that looks like `string`, or nothing."""
+        """`; it has X` for an added token that looks like `string`; empty without one."""
         plain = _visible(string)
         for other in self.added:
             if _visible(other) == plain:
-                return f"; it has {other!a}, which looks the same and differs in characters that are not seen"
+                return f"; it has {other!a}, which looks the same and differs in invisible characters"
         return nearest(string, self.added).replace("did you mean", "it has").replace("?", "")
 
     def write_text(self, folder: Path, size: int) -> None:
@@ -104,11 +104,13 @@ def _own_ids(origin: Path, definition: dict[str, Any]) -> dict[str, int]:
         own = {entry[0]: index for index, entry in enumerate(vocab)}
         for string, score in vocab:
             if isinstance(score, bool) or not isinstance(score, int | float):
-                raise DataError(f"{origin}: the token {string!r} has the score {score!r:.40}, which is no number")
+                raise DataError(f"{origin}: the token {string!r} has the score {score!r:.40}, which is not a number")
         if len(own) < len(vocab):
-            raise DataError(f"{origin}: {_twice([entry[0] for entry in vocab])!r} stands twice among its tokens")
+            raise DataError(f"{origin}: {_twice([entry[0] for entry in vocab])!r} occurs twice among its tokens")
     else:
-        raise DataError(f"{origin}: is no tokenizer of the library `tokenizers`: `model.vocab` holds no tokens by id")
+        raise DataError(
+            f"{origin}: is not a tokenizer of the library `tokenizers`: `model.vocab` holds no tokens by id"
+        )
     if not own:
         raise DataError(f"{origin}: its vocabulary is empty; {AGAIN}")
     if len(set(own.values())) < len(own):
@@ -125,7 +127,9 @@ def _twice(items: list[Any]) -> Any:
 def _added(origin: Path, entries: Any) -> list[dict[str, Any]]:
     """Entries of `added_tokens`, checked."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(f"{origin}: is no tokenizer of the library `tokenizers`: `added_tokens` is no list of tokens")
+        raise DataError(
+            f"{origin}: is not a tokenizer of the library `tokenizers`: `added_tokens` is not a list of tokens"
+        )
     for entry in entries:
         _check_id(origin, entry.get("content"), entry.get("id"))
     return entries
@@ -135,7 +139,7 @@ def _check_id(file: Path, string: Any, index: Any) -> None:
     if not isinstance(string, str) or not string:
         raise DataError(f"{file}: a token is {string!r:.40}, not a string of characters")
     if not isinstance(index, int) or isinstance(index, bool):
-        raise DataError(f"{file}: the token {string!r:.40} has the id {index!r:.40}, which is no number")
+        raise DataError(f"{file}: the token {string!r:.40} has the id {index!r:.40}, which is not a number")
     if not 0 <= index < LARGEST["vocab_size"]:
         raise DataError(f"{file}: the token {string!r:.40} has the id {index}, not from 0 to {LARGEST['vocab_size']}")
 
@@ -160,5 +164,5 @@ def _later_files(folder: Path) -> Iterable[tuple[Path, dict[str, Any]]]:
 
 
 def _visible(string: str) -> str:
-    """Without variation selectors and joiners, which editors and shells add or lose."""
+    """The string without variation selectors and joiners, which editors and shells add or drop."""
     return re.sub("[\ufe00-\ufe0f\u200b-\u200d\u2060]", "", string)

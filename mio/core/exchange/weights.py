@@ -1,4 +1,4 @@
-"""The tensors of a transformer between its own names and rows and those of a folder in the Hugging Face layout."""
+"""Weights between the transformer's own names and vocabulary rows and those of the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _check_shapes(files: ModelFiles, config: TransformerConfig, folder: Path, si
 
 
 def _check_counts(stored: Mapping[str, Stored], config: TransformerConfig, folder: Path) -> None:
-    """As many layers and experts must be there as config.json promises, before a model of that size is made."""
+    """Compares the numbers of layers and experts with config.json, before a model of that size is built."""
     for pattern, key, promised in (
         (_LAYER, "num_hidden_layers", config.layers),
         (_EXPERT, "num_local_experts", config.experts),
@@ -173,7 +173,7 @@ def check_finite(tensor: Tensor, wanted: torch.dtype, name: str, file: Path) -> 
 
 
 def export_plan(stored: Sequence[Planned], size: int, kind: str) -> list[Planned]:
-    """The tensors of a run as they are exported: `size` rows of embedding and head, without padding."""
+    """The tensors of a run as they are exported: `size` rows of embedding and head, without padding rows."""
     dtype = chosen_dtype(kind)
     return in_file_order(
         Planned(name, dtype or own, (size, *shape[1:]) if name in ROW_PARAMETERS else shape)

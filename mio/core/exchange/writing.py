@@ -46,7 +46,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made."""
+    """The files of an export."""
 
     folder: Path
     family: str
@@ -64,7 +64,7 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
 
     Args:
         run: a finished run, or a checkpoint of one that need not be finished.
-        folder: to be made; may exist if it is empty.
+        folder: must be missing or empty.
         shard_size: most bytes of one file of weights, as in `5GB` or `500MB` (powers of ten).
         dtype: `keep`, `bf16`, `fp16` or `fp32`.
 
@@ -167,7 +167,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip()) if len(text) < 40 else None
     size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if not size:
-        raise UserError(f"--shard-size {text!r} is no size; write it like `5GB` or `500MB`")
+        raise UserError(f"--shard-size {text!r} is not a size; write it like `5GB` or `500MB`")
     return size
 
 

@@ -62,7 +62,7 @@ def generate(
 
     Raises:
         UserError: the prompt names unknown modalities or missing or damaged files, or does not fit the context; options
-            of `decoding` have no meaning; `out` is no folder; the model's scores are not finite.
+            of `decoding` are invalid; `out` is not a folder; the model's scores are not finite.
     """
     decoding = decoding or Decoding()
     check_decoding(decoding, seed)

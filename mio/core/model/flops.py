@@ -1,4 +1,4 @@
-"""Floating-point work of a training step and what the device could do, for the model FLOPs utilisation (MFU).
+"""FLOPs of a training step and the peak of the device, for the model FLOPs utilisation (MFU).
 
 Counting follows the PaLM paper (Chowdhery et al. 2022, arXiv 2204.02311, appendix B): 6 per parameter and token, plus
 12 per layer, head size, head and attended position, of which causal attention needs half.
@@ -26,8 +26,8 @@ _BF16 = {
     "a800": 312e12,
     "a100": 312e12,
 }
-"""FLOP/s of dense bfloat16 products by what the device's name contains, first match, from NVIDIA's data sheets, which
-print twice as much for matrices with zeros. Lightning's table does not know these names, or has that figure."""
+"""FLOP/s of dense bfloat16 products by what the device's name contains, first match, from NVIDIA's data sheets, whose
+headline figures are twice as high (sparse matrices). Lightning's table lacks these names, or has the sparse figure."""
 
 
 def flops_per_token(config: TransformerConfig, rows: int, mean_length: float) -> float:
@@ -41,7 +41,7 @@ def flops_per_token(config: TransformerConfig, rows: int, mean_length: float) ->
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """FLOP/s that the device can reach: its data sheet's on a GPU, measured with one matrix product on a CPU."""
+    """Peak FLOP/s of the device: from its data sheet on a GPU, measured with a matrix product on a CPU."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device).lower()

@@ -1,7 +1,7 @@
-"""Initial weights, the same however the transformer is spread over devices.
+"""Initial weights that do not depend on how the transformer is spread over devices.
 
 Rows are drawn in blocks, each from a generator of its own that is seeded by the run's seed, the parameter's name and
-the block's number. A device draws the blocks that its part of a parameter touches, and no others.
+the block's number. A device draws only the blocks that its part of a parameter touches.
 """
 
 from __future__ import annotations

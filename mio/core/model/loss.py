@@ -43,15 +43,15 @@ def linear_cross_entropy(
 
     With a `group`, each of its ranks holds some rows of the head and calls this with the same `hidden`, `targets` and
     `weights`. All get the same result and the same gradient of `hidden`, summed over the group, and each the gradient
-    of its own rows. What crosses the wire is three numbers per token, and that gradient.
+    of its own rows. Communicated are three numbers per token, and that gradient.
 
     Args:
         hidden: [T, D].
         weight: [V, D], of any floating dtype; with a `group`, this rank's rows.
         targets: int64 [T], below `size`.
         weights: float32 [T].
-        size: ids that can be predicted; rows of the whole head beyond it are padding. None: all of them, which a
-            `group` does not know and must be told.
+        size: ids that can be predicted; rows of the whole head beyond it are padding. None: all rows; a `group` needs
+            the number.
         group: ranks that share the head.
         offset: id of the first row of `weight`.
 
@@ -103,7 +103,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
-            raise RuntimeError("linear_cross_entropy holds its gradients for one backward pass, and it is over")
+            raise RuntimeError("linear_cross_entropy holds its gradients for one backward pass, which has already run")
         (by_hidden, by_weight), ctx.grads = ctx.grads, None
         scale = grads[0]
         if scale.device.type != "cpu" or scale != 1:

@@ -1,6 +1,6 @@
 """How the transformer is spread over devices: tensor parallelism, activation checkpointing, compilation, FSDP2.
 
-A device mesh has three dimensions. `replicate` and `shard` share out the rows of a step; parameters, gradients and
+A device mesh has three dimensions. The rows of a step are split over `replicate` and `shard`; parameters, gradients and
 optimizer state are split over `shard` (FSDP2; Zhao et al. 2023, arXiv 2304.11277) and copied over `replicate` (hybrid
 sharding). `tensor` splits the matrices of each layer and the vocabulary (Shoeybi et al. 2019, arXiv 1909.08053).
 
@@ -49,7 +49,7 @@ def mesh_shape(runtime: RuntimeConfig, world_size: int, devices_per_node: int) -
 
 
 def device_mesh(runtime: RuntimeConfig, world_size: int, devices_per_node: int, device_type: str) -> DeviceMesh:
-    """The mesh of all devices, with the dimensions `DIMENSIONS`. Its process group must be there."""
+    """The mesh of all devices, with the dimensions `DIMENSIONS`. Needs an initialised process group."""
     shape = mesh_shape(runtime, world_size, devices_per_node)
     return init_device_mesh(device_type, shape, mesh_dim_names=DIMENSIONS)
 
@@ -85,12 +85,12 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
         shard(block, reshard_after_forward=runtime.reshard)
     if transformer.head is not None:
         shard(transformer.embedding, reshard_after_forward=runtime.reshard)
-    # What is left, the head above all, is gathered once per pass: the loss reads it after the forward pass is over.
+    # The rest, mostly the head, is gathered once per pass: the loss reads it after the forward pass.
     shard(transformer, reshard_after_forward=False)
 
 
 def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
-    """Whether blocks are compiled: `auto` does so on GPUs, where it pays."""
+    """Whether blocks are compiled; `auto`: on GPUs."""
     return runtime.compile == "blocks" or (runtime.compile == "auto" and device_type == "cuda")
 
 
@@ -131,8 +131,8 @@ def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
 def recompute(transformer: Transformer, what: str) -> None:
     """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block, in place.
 
-    `full` keeps a block's input alone. `selective` also keeps every second result of a matrix product and what a GPU's
-    attention kernel gives, which are dear to compute, and recomputes the rest.
+    `full` keeps only a block's input. `selective` also keeps every second matrix product and the results of a GPU's
+    attention kernel, which are expensive, and recomputes the rest.
     """
     if what == "none":
         return
@@ -173,7 +173,8 @@ _ATTENTION = {
 
 
 def synchronise(transformer: nn.Module, last: bool) -> None:
-    """Before a backward pass: whether it is the step's last one. Copies of hybrid sharding are summed then alone."""
+    """Tells FSDP2 before a backward pass whether it is the step's last: only that one sums over hybrid sharding's
+    copies."""
     if isinstance(transformer, FSDPModule):
         transformer.set_is_last_backward(last)
         transformer.set_requires_all_reduce(last)

@@ -22,8 +22,8 @@ ROW_PARAMETERS = ("embedding.weight", "head.weight")
 
 COVARIANCE_SCALE = 1e-2
 """Scale of the trained rows' covariance. A tenth of their spread keeps Hewitt's bound within exp(variance / 2), a few
-percent, and yet tells the codes of one codebook apart from the first step on. The 1e-9 of transformers does not: it
-is lost when the rows are rounded to bfloat16, and the new tokens start out as one and the same input."""
+percent, and yet distinguishes the codes of one codebook from the first step on. The 1e-9 of transformers does not: it
+is lost when the rows are rounded to bfloat16, and all new tokens start as the same input."""
 
 _SAMPLE = 1024
 """Trained rows that new rows are combined from."""
@@ -31,7 +31,7 @@ _SAMPLE = 1024
 
 @dataclass(frozen=True)
 class RowReport:
-    """Rows of the new matrix by where they came from."""
+    """Rows of the new matrix by origin."""
 
     kept: int
     """Copied bit by bit, those of absent plugins included."""
@@ -55,7 +55,7 @@ def migrate_rows(weight: Tensor, old: Vocabulary, new: Vocabulary, seed: int) ->
     """
     if weight.shape[0] < old.size:
         raise VocabularyError(
-            f"the matrix has {weight.shape[0]} rows, its vocabulary {old.size} ids: they do not belong"
+            f"the matrix has {weight.shape[0]} rows, its vocabulary {old.size} ids: they do not belong together"
         )
     sources = {block.name: block for block in old.blocks}
     lost = sources.keys() - {block.name for block in new.blocks}

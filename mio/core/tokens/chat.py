@@ -7,8 +7,8 @@
     <|im_start|>assistant
     ...<|im_end|>
 
-Only what the assistant says is supervised, with the `<|im_end|>` that closes it. All of it counts as response, also
-that of earlier turns, unless a turn says that it is not to be learnt (see `turn_weight`). Media of the assistant take
+Only the assistant's turns are supervised, each with the `<|im_end|>` that closes it. All of them count as response,
+also earlier ones, unless a turn is excluded from the loss (see `turn_weight`). Media of the assistant take
 the view `generate`, all other media `understand`.
 """
 
@@ -20,7 +20,16 @@ from typing import Any
 
 from mio.core.contract.values import TEXT, Codes, Media, Value
 from mio.core.errors import DataError
-from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, Document, Segment, Special, given, written
+from mio.core.tokens.documents import (
+    PROMPT,
+    RESPONSE,
+    SYSTEM,
+    Document,
+    Segment,
+    Special,
+    prompt_segments,
+    response_segments,
+)
 
 Message = Mapping[str, Any]
 """`role` (`system`, `user` or `assistant`) and `content`: one `Value` or a list of them; `weight` (see `turn_weight`)
@@ -30,7 +39,7 @@ ROLE, CONTENT, WEIGHT = "role", "content", "weight"
 """Keys of a message."""
 
 _WEIGHTS = (1e-6, 1e6)
-"""Least and largest weight of a turn that is not 0: sums of weights stay exact enough."""
+"""Smallest and largest weight of a turn that is not 0: sums of weights stay exact enough."""
 
 SWITCHES = ("train", "training", "trainable", "loss")
 """Keys by which data say whether a turn is learnt, beside its weight."""
@@ -46,11 +55,11 @@ ROLE_NAMES = {
     "model": "assistant",
     "ai": "assistant",
 }
-"""Other names that data give the roles."""
+"""Other names of the roles in data sets."""
 
 
 def role_of(name: str) -> str:
-    """The role that data call `name`. Raises `DataError` for another one."""
+    """The role that the data call `name`. Raises `DataError` for an unknown name."""
     role = name.strip().lower()
     role = ROLE_NAMES.get(role, role)
     if role not in _ROLES:
@@ -60,17 +69,17 @@ def role_of(name: str) -> str:
 
 
 def turn_weight(turn: Message) -> float:
-    """Factor on the loss weight of a turn: its `weight`, 0 where `train`, `loss` or the like say that it is not learnt.
+    """Factor on the loss weight of a turn: its `weight`, or 0 where `train`, `loss` or the like switch it off.
 
-    Raises `DataError` for a weight that is no such number, and for a switch that is neither true nor false.
+    Raises `DataError` for an invalid weight, and for a switch that is neither true nor false.
     """
-    told: Any = turn.get(WEIGHT)
+    stated: Any = turn.get(WEIGHT)
     least, most = _WEIGHTS
-    if told is None:
-        told = 1.0
-    elif not isinstance(told, Real) or not (told == 0 or least <= told <= most):  # type: ignore[operator]
-        raise DataError(f"`{WEIGHT}` of a turn is {told!r:.40}; it must be 0, or from {least:g} to {most:g}")
-    weight = float(told)
+    if stated is None:
+        stated = 1.0
+    elif not isinstance(stated, Real) or not (stated == 0 or least <= stated <= most):  # type: ignore[operator]
+        raise DataError(f"`{WEIGHT}` of a turn is {stated!r:.40}; it must be 0, or from {least:g} to {most:g}")
+    weight = float(stated)
     for name in SWITCHES:
         switch = turn.get(name)
         if switch is None:
@@ -89,7 +98,7 @@ def chat_document(messages: Sequence[Message], system: Mapping[str, str], output
     it. To generate, end with a message of the assistant whose content is empty, say which `output` is wanted, and let
     the renderer make a prompt of it.
 
-    Raises DataError for a message without role or content, with another role, or with a weight that is none.
+    Raises DataError for a message without role or content, or with an invalid role or weight.
     """
     turns = [_turn(message) for message in messages]
     if not turns or turns[0][0] != "system":
@@ -106,9 +115,9 @@ def chat_document(messages: Sequence[Message], system: Mapping[str, str], output
         segments.append(Segment(f"{role}\n", kind, False))
         if role == "assistant":
             answer = len(segments)
-            segments += written(content, weight)
+            segments += response_segments(content, weight)
         else:
-            segments += given(content, role=kind, supervised=False)
+            segments += prompt_segments(content, role=kind, supervised=False)
         segments.append(Segment(Special.IM_END, kind, weight if role == "assistant" else False))
         segments.append(Segment("\n", kind, False))
     return Document(tuple(segments), answer or len(segments))

@@ -1,6 +1,6 @@
-"""Documents: ordered segments of any modality, with what each is to the training.
+"""Documents: ordered segments of any modality, each with its role in training.
 
-A document says everything that rendering needs and nothing about ids, so that one document serves every vocabulary.
+A document holds everything that rendering needs and no ids, so that one document serves every vocabulary.
 `plain_document` and `interleaved_document` build the plain form, `mio.core.tokens.chat` the chat form.
 """
 
@@ -16,7 +16,7 @@ PROMPT, RESPONSE, SYSTEM = "prompt", "response", "system"
 """Roles of a segment. They choose the loss weight of what is supervised."""
 
 UNDERSTAND, GENERATE = "understand", "generate"
-"""Views of media: as it is read, as it is written."""
+"""Views of media: as the model reads them, as it writes them."""
 
 
 class Special(Enum):
@@ -40,19 +40,19 @@ class Segment(NamedTuple):
 
 
 class Document(NamedTuple):
-    """Segments in order. `answer` is the index of the segment from which on a model would generate."""
+    """Segments in order. `answer` is the index of the first segment that a model would generate."""
 
     segments: tuple[Segment, ...]
     answer: int
 
 
-def given(contents: Iterable[Value], *, role: str = PROMPT, supervised: bool = True) -> list[Segment]:
-    """Segments of what the model is given."""
+def prompt_segments(contents: Iterable[Value], *, role: str = PROMPT, supervised: bool = True) -> list[Segment]:
+    """Segments that the model reads."""
     return [Segment(content, role, supervised, UNDERSTAND) for content in contents]
 
 
-def written(contents: Iterable[Value], supervised: float = True) -> list[Segment]:
-    """Segments of what the model is to write, or, unsupervised, of what it could have written."""
+def response_segments(contents: Iterable[Value], supervised: float = True) -> list[Segment]:
+    """Segments that the model learns to write; unsupervised, an answer that is not learnt."""
     return [Segment(content, RESPONSE, supervised, GENERATE) for content in contents]
 
 
@@ -67,9 +67,9 @@ def blank(value: object) -> bool:
 
 def plain_document(prompt: Sequence[Value], response: Sequence[Value]) -> Document:
     """`[bos] prompt response [eos]`, all of it supervised but for bos, which is never a target."""
-    segments = [Segment(Special.BOS, PROMPT, False), *given(prompt)]
+    segments = [Segment(Special.BOS, PROMPT, False), *prompt_segments(prompt)]
     answer = len(segments)
-    segments += written(response)
+    segments += response_segments(response)
     segments.append(Segment(Special.EOS, RESPONSE, True))
     return Document(tuple(segments), answer)
 

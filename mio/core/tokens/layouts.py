@@ -1,7 +1,7 @@
-"""Layouts: how a grid of codes `[Q, F]` becomes a flat span, and the grammar that lets only such spans be generated.
+"""Layouts: the order in which a grid of codes `[Q, F]` becomes a span, and the grammar that permits only such spans.
 
 A layout is an order in which the cells of the grid are written. In each of them a span of F frames has exactly Q * F
-codes, the cells of one codebook come in frame order, and the sequence of codebooks alone tells where each code goes.
+codes, the cells of one codebook come in frame order, and the sequence of codebooks alone determines each code's cell.
 
 | name | order of the codes | used by |
 | --- | --- | --- |
@@ -149,10 +149,11 @@ class Layout:
         return codebook, codes.ravel()[cells]
 
     def parse(self, codebook: IndexArray, code: CodeArray, codebooks: int) -> CodeArray:
-        """Inverse of `flatten`: codes `[Q, F]`. Raises DataError where the span is no complete grid in this layout."""
+        """Inverse of `flatten`: codes `[Q, F]`. Raises DataError for a span that is not a complete grid."""
         if len(codebook) % codebooks:
             raise DataError(
-                f"{len(codebook)} codes are no whole number of frames of {codebooks} codebooks (layout `{self.name}`)"
+                f"{len(codebook)} codes are not a whole number of frames of {codebooks} codebooks "
+                f"(layout `{self.name}`)"
             )
         frames = len(codebook) // codebooks
         cells, expected = self.order(codebooks, frames)
@@ -168,7 +169,7 @@ class Layout:
         return codes.reshape(codebooks, frames)
 
     def grammar(self, codebooks: int, frames: Frames) -> SpanGrammar:
-        """Grammar of one span, at its start. It permits exactly the flattened grids of `frames`."""
+        """Grammar of one span, at its start. It permits exactly the flattened grids of `frames` frames."""
         self.order(codebooks, 0)
         return self._grammar(codebooks, frames)
 

@@ -1,4 +1,4 @@
-"""The way back: token ids become text and codes."""
+"""From token ids back to text and codes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Parsed(NamedTuple):
     parts: tuple[str | Codes, ...]
     """Text and complete spans, in order. Codes have the codebooks that their span carries, and say which."""
     unfinished: str
-    """Modality of the span that the sequence breaks off in; empty where it does not."""
+    """Modality of the span in which the sequence ends; empty if it ends outside of spans."""
     problems: tuple[str, ...]
-    """What could not be read as content, by position: spans that are no complete grid, codes outside a span."""
+    """Problems, by position: spans that are not a complete grid, codes outside a span."""
 
 
 def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer) -> Parsed:
-    """Text and codes of a sequence of ids, whoever wrote it: nothing in it raises but ids that do not exist.
+    """Text and codes of any sequence of ids. Raises DataError for ids outside the vocabulary only.
 
-    Special tokens are no content and are left out. A span ends at its end token; anything but codes before that is
-    reported, and reading goes on there. A span may carry the codebooks of either view.
+    Special tokens are left out. A span ends at its end token; anything but codes before that is a problem, and parsing
+    goes on there. A span may carry the codebooks of either view.
     """
     parts: list[str | Codes] = []
     problems: list[str] = []
@@ -72,7 +72,7 @@ def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer
 
 
 def _read_codes(tokens: Sequence[int], start: int, vocabulary: Vocabulary, name: str) -> tuple[list[int], list[int]]:
-    """Codebooks and codes from `start` on, as far as they are of this modality."""
+    """Codebooks and codes of this modality from `start` on."""
     codebooks, codes = [], []
     for position in range(start, len(tokens)):
         block = vocabulary.blocks[vocabulary.block_of[tokens[position]]]
@@ -84,7 +84,7 @@ def _read_codes(tokens: Sequence[int], start: int, vocabulary: Vocabulary, name:
 
 
 def _content(vocabulary: Vocabulary, name: str, codebooks: list[int], codes: list[int]) -> Codes:
-    """What a span holds, which carries the codebooks of one of the views."""
+    """Codes of a span, which carries the codebooks of one of the views."""
     modality = vocabulary.modality(name)
     views = [modality.view("generate"), modality.view("understand")]
     present = set(codebooks)

@@ -1,12 +1,12 @@
 """Templates: a record becomes a document.
 
 A template's strings hold `{field}`; a literal brace is doubled. A field may be text, media, codes, or a list of them;
-a number counts as text. A field without content, or of white space alone, costs the record, so that no answer is learnt
-from nothing; one that may be empty or missing is written `{field?}`.
+a number counts as text. A record with an empty field, or one of white space alone, is broken: no answer is learnt from
+nothing. A field that may be empty or missing is written `{field?}`.
 
-Each literal and each text field is a piece that is tokenised by itself, so that lengths add up and a prompt's tokens
-do not depend on what follows. Only where a literal ends in a space directly before text does the space move to the
-text, since tokenizers attach a space to the word after it: `Say: {word}` gives the pieces `Say:` and ` three`. No space
+Each literal and each text field is tokenised by itself, so that lengths add up and a prompt's tokens do not depend on
+what follows. Where a literal ends in a space directly before text, the space moves to the text, since tokenizers attach
+a space to the word after it: `Say: {word}` gives the pieces `Say:` and ` three`. No space
 moves from the prompt to the response: write it at the start of the response.
 """
 
@@ -28,7 +28,7 @@ PLAIN, CHAT = "plain", "chat"
 
 
 class CompiledTemplate:
-    """A template with its strings taken apart once.
+    """A template whose strings are parsed once.
 
     Raises RecipeError, naming the template, for a brace that is neither doubled nor around a field's name.
     """
@@ -36,19 +36,19 @@ class CompiledTemplate:
     def __init__(self, template: Template, name: str = "") -> None:
         self.name = f"{name}/{template.direction}" if name else template.direction
         self.direction = template.direction
-        self._prompt = _take_apart(template.prompt, self.name)
-        self._response = _take_apart(template.response, self.name)
+        self._prompt = _parse(template.prompt, self.name)
+        self._response = _parse(template.response, self.name)
         named = tuple(dict.fromkeys(field for _, field in self._prompt + self._response if field))
         self.fields = tuple(dict.fromkeys(field.removesuffix(OPTIONAL) for field in named))
         """Names of the fields, in order of first use."""
         self.asks = any(field or literal.strip() for literal, field in self._prompt)
-        """Whether there is a prompt at all, beside white space."""
-        self._sure_to_ask = _surely_filled(self._prompt)
-        self._sure_to_answer = _surely_filled(self._response)
+        """Whether the template has a prompt, other than white space."""
+        self._has_prompt = _never_empty(self._prompt)
+        self._has_response = _never_empty(self._response)
         self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
 
     def prompt(self, record: Record) -> list[Value]:
-        """The prompt's pieces. Raises DataError for a field that the record lacks or that is no content."""
+        """The prompt's pieces. Raises DataError for a field that is missing or holds something else than content."""
         return self._fill(self._prompt, record)
 
     def response(self, record: Record) -> list[Value]:
@@ -56,10 +56,10 @@ class CompiledTemplate:
         return self._fill(self._response, record)
 
     def filled(self, record: Record) -> tuple[list[Value], list[Value]]:
-        """Prompt and response of a record that is to be learnt.
+        """Prompt and response of a record for training.
 
-        Raises DataError as `prompt` does, for a field that is empty and not written `{field?}`, and where nothing is
-        left of prompt or response.
+        Raises DataError as `prompt` does, for an empty field that is not written `{field?}`, and for an empty prompt or
+        response.
         """
         for field in self._needed:
             if blank(self._value(record, field)):
@@ -68,9 +68,9 @@ class CompiledTemplate:
                     "the template where it may be empty"
                 )
         prompt, response = self.prompt(record), self.response(record)
-        if not self._sure_to_answer and blank(response):
+        if not self._has_response and blank(response):
             raise DataError(f"template `{self.name}`: its response is empty: there is nothing to learn")
-        if self.asks and not self._sure_to_ask and blank(prompt):
+        if self.asks and not self._has_prompt and blank(prompt):
             raise DataError(f"template `{self.name}`: its prompt is empty: the response would answer nothing")
         return prompt, response
 
@@ -112,7 +112,7 @@ class CompiledTemplate:
             return value
         if isinstance(value, Real) and not isinstance(value, bool):
             if not math.isfinite(value):
-                raise DataError(f"template `{self.name}`: field `{field}` is {value}, which is no number to learn")
+                raise DataError(f"template `{self.name}`: field `{field}` is {value}, which cannot be learnt")
             return str(value)
         raise DataError(
             f"template `{self.name}`: field `{field}` holds a {type(value).__name__}, "
@@ -120,8 +120,8 @@ class CompiledTemplate:
         )
 
 
-def _surely_filled(pieces: Sequence[tuple[str, str]]) -> bool:
-    """Whether something is there whatever the record: a literal, or a field that must not be empty."""
+def _never_empty(pieces: Sequence[tuple[str, str]]) -> bool:
+    """Whether there is content for every record: a literal, or a field that must not be empty."""
     return any(literal.strip() or (field and not field.endswith(OPTIONAL)) for literal, field in pieces)
 
 
@@ -159,7 +159,7 @@ def to_document(
 
 
 def _check_turns(messages: Sequence[Message]) -> None:
-    """Raises DataError where the assistant says nothing, or a turn that is no system prompt is empty."""
+    """Raises DataError if the assistant has no turn, or if a turn other than the system prompt is empty."""
     answers = 0
     for number, message in enumerate(messages):
         role = role_of(message.get(ROLE, ""))
@@ -170,19 +170,19 @@ def _check_turns(messages: Sequence[Message]) -> None:
         raise DataError("a record of `messages` has no turn of the assistant: there is nothing to learn from it")
 
 
-def _take_apart(text: str, name: str) -> list[tuple[str, str]]:
+def _parse(text: str, name: str) -> list[tuple[str, str]]:
     """Pairs of a literal and the field after it; the last pair may lack the field."""
     pieces: list[tuple[str, str]] = []
     literal = ""
     try:
         for written, field, spec, conversion in Formatter().parse(text):
             literal += written
-            if field is None:  # a doubled brace ends a piece of the formatter's, not one of ours
+            if field is None:  # the formatter splits at a doubled brace, a literal of ours goes on
                 continue
             if not field.removesuffix(OPTIONAL).isidentifier() or spec or conversion:
-                raise ValueError(f"`{{{field}}}` is no plain field name")
+                raise ValueError(f"`{{{field}}}` is not a plain field name")
             pieces.append((literal, field))
             literal = ""
     except ValueError as error:
-        raise RecipeError([f"template `{name}`: {text!r}: {error}; double a brace that is meant as such"]) from error
+        raise RecipeError([f"template `{name}`: {text!r}: {error}; double a literal brace"]) from error
     return [*pieces, (literal, "")] if literal else pieces

@@ -1,8 +1,7 @@
 """The digits world: corpora and tasks that are small enough for a laptop and need no download.
 
 Handwritten digits, spoken digits, videos of counting, sums and text, in the directions that MIO has. The plugin
-declares no modality: its records hold media of `image`, `speech` and `video`, whoever supplies those. It takes no
-options.
+declares no modality: its records hold media of `image`, `speech` and `video` from any plugin. It has no options.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 def _no_options(options: Mapping[str, Any]) -> None:
     if options:
-        raise UserError(f"plugins.digits: no option `{min(options)}`; it has none")
+        raise UserError(f"plugins.digits: unknown option `{min(options)}`; it has none")
 
 
 @hookimpl

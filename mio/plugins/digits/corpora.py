@@ -1,6 +1,6 @@
-"""The corpora of the digits world, all made as they are read: record i is a function of corpus, split, seed and i.
+"""The corpora of the digits world, generated as they are read: record i is a function of corpus, split, seed and i.
 
-Every number that a record shows, says or results in lies between zero and nine. A builder takes the split's `World` and
+Every number in a record lies between zero and nine. A builder takes the split's `World` and
 a `random.Random` and returns a record; its docstring names the record's fields.
 """
 

@@ -1,7 +1,7 @@
 """Judges of the digits world: what does a picture show, what does a recording say?
 
-Both are trained on real training media and small variations of them, never on anything that went through a codec or a
-model, once per process.
+Both are trained once per process, on real training media and small variations of them, never on the output of a codec
+or model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import Answer, DataError, Media, Record
-from mio.plugins.digits import scans, voices
+from mio.plugins.digits import scans
 from mio.plugins.digits.voices import DIGITS
 
 if TYPE_CHECKING:
@@ -32,26 +32,12 @@ def see(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[int]:
 
 
 def hear(recordings: Sequence[tuple[npt.NDArray[np.float32], int]]) -> list[int]:
-    """Digit that each recording (samples float32 `[T]`, rate) says. Raises `DataError` for what is no sound."""
+    """Digit that each recording (samples float32 `[T]`, rate) says. Raises `DataError` for anything but sound."""
     return _speech_judge().classify(list(recordings)) if recordings else []
 
 
 VARIANTS = 8
 """Variants of each real scan that the picture judge learns from; without shifts it would misread shifted digits."""
-
-
-@cache
-def judges_report() -> dict[str, float]:
-    """Accuracy of the judges on real held-out media: scans not trained on, and voices not trained on."""
-    pixels, digits = scans.scans()
-    test = list(scans.indices("test"))
-    clips = [clip for clip in voices.clips("test") if clip.word in DIGITS]
-    heard = hear([(clip.samples, clip.rate) for clip in clips])
-    said = [DIGITS.index(clip.word) for clip in clips]
-    return {
-        "picture": float(np.mean(np.asarray(see(list(pixels[test]))) == digits[test])),
-        "speech": float(np.mean(np.asarray(heard) == said)),
-    }
 
 
 def _features(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -98,15 +84,15 @@ def media_of(answer: Answer, modality: str) -> list[Any]:
 
 def shows(answers: Sequence[Answer], expected: Sequence[str], modality: str = "image") -> list[bool]:
     """Whether each answer's media of `modality` are the expected digits: names in order, none missing or too many."""
-    found = [media_of(answer, modality) for answer in answers]
-    digits = iter((see if modality == "image" else hear)([item for items in found for item in items]))
+    shown = [media_of(answer, modality) for answer in answers]
+    digits = iter((see if modality == "image" else hear)([item for items in shown for item in items]))
     return [
-        " ".join(DIGITS[next(digits)] for _ in items) == names for items, names in zip(found, expected, strict=True)
+        " ".join(DIGITS[next(digits)] for _ in items) == names for items, names in zip(shown, expected, strict=True)
     ]
 
 
 def last_clause(text: str) -> str:
-    """What a text ends in, behind the last colon, without capitals and full stop: an answer may first say how."""
+    """The end of a text behind its last colon, in lower case, without a full stop: answers may explain first."""
     return text.rsplit(":", 1)[-1].strip().rstrip(".").lower()
 
 

@@ -7,14 +7,13 @@ speech tokenizer's features is not shared by the judge.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mio import DataError
+from mio import DataError, networks
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +116,7 @@ def _trained(seed: int) -> SpeechJudge:
     inputs = torch.stack([_features(samples, clip.rate) for samples, clip in takes])
     targets = torch.tensor([DIGITS.index(clip.word) for _, clip in takes])
     # the caller's random state stays as it was; one thread adds in one order, so cores do not change the judge
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), networks.one_thread():
         torch.manual_seed(seed)
         network = _network()
         steps, batch = EPOCHS * (len(inputs) // 128), 128
@@ -138,18 +137,6 @@ def _trained(seed: int) -> SpeechJudge:
             schedule.step()
     network.eval()
     return SpeechJudge(network)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _masked(inputs: torch.Tensor) -> torch.Tensor:

@@ -6,15 +6,15 @@ Each template is one that the SFT data of `recipes/data/digits.yaml` trains. Whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mio import Answer, Decoding, Media, Record, Task, Template
+from mio import Answer, Decoding, Media, Record, Task, Template, media
 from mio.plugins.digits.corpora import BUILDERS, Corpus
 from mio.plugins.digits.judges import ceiling, frames_of, last_clause, shows
 
 READ = 20_000
-"""Records of a held-out corpus that are looked through for different items."""
+"""Records of a held-out corpus that are searched for different items."""
 
 DECODING = Decoding(temperature=0.0, media_temperature=0.5)
 
@@ -29,7 +29,7 @@ def held_out(corpus: str, count: int) -> list[Record]:
         if len(records) == count:
             break
         record = source[index]
-        keys = tuple(media.key for media in _media(record))
+        keys = tuple(item.key for item in _media(record))
         if keys not in seen:
             seen.add(keys)
             records.append(record)
@@ -37,13 +37,7 @@ def held_out(corpus: str, count: int) -> list[Record]:
 
 
 def _media(value: Any) -> Iterator[Media]:
-    if isinstance(value, Media):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _media(list(value.values()))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _media(inner)
+    return (item for item in media.contents(value) if isinstance(item, Media))
 
 
 def _task(
@@ -54,7 +48,7 @@ def _task(
     response: str,
     output: str,
     judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[bool]],
-    media: Callable[[Record], Sequence[Media]],
+    right: Callable[[Record], Sequence[Media]],
     copies: bool = False,
 ) -> Task:
     return Task(
@@ -63,7 +57,7 @@ def _task(
         records=lambda count: held_out(corpus, count),
         output=output,
         judge=judge,
-        ceiling=ceiling(media),
+        ceiling=ceiling(right),
         decoding=DECODING,
         copies=copies,
     )
@@ -85,8 +79,8 @@ def _of(*names: str) -> Callable[[Record], list[Media]]:
     """Media in some fields of a record, the frames of videos one by one."""
     return lambda record: [
         part
-        for media in _media([record[name] for name in names])
-        for part in (frames_of(media) if media.modality == "video" else [media])
+        for item in _media([record[name] for name in names])
+        for part in (frames_of(item) if item.modality == "video" else [item])
     ]
 
 
@@ -115,7 +109,7 @@ def tasks() -> list[Task]:
             response="{caption}",
             output="text",
             judge=_written("caption"),
-            media=_of("image"),
+            right=_of("image"),
         ),
         _task(
             "draw",
@@ -124,7 +118,7 @@ def tasks() -> list[Task]:
             response="{image}",
             output="image",
             judge=_shown("caption"),
-            media=_of("image"),
+            right=_of("image"),
             copies=True,
         ),
         _task(
@@ -134,7 +128,7 @@ def tasks() -> list[Task]:
             response="{transcription}",
             output="text",
             judge=_written("transcription"),
-            media=_of("speech"),
+            right=_of("speech"),
         ),
         _task(
             "speak",
@@ -143,7 +137,7 @@ def tasks() -> list[Task]:
             response="{speech}",
             output="speech",
             judge=_shown("transcription", "speech"),
-            media=_of("speech"),
+            right=_of("speech"),
         ),
         _task(
             "picture_to_speech",
@@ -152,7 +146,7 @@ def tasks() -> list[Task]:
             response="{name}: {speech}",
             output="speech",
             judge=_shown("name", "speech"),
-            media=_of("image", "speech"),
+            right=_of("image", "speech"),
         ),
         _task(
             "speech_to_picture",
@@ -161,7 +155,7 @@ def tasks() -> list[Task]:
             response="{name}: {image}",
             output="image",
             judge=_shown("name"),
-            media=_of("image", "speech"),
+            right=_of("image", "speech"),
             copies=True,
         ),
         _task(
@@ -171,7 +165,7 @@ def tasks() -> list[Task]:
             response="{working}",
             output="image",
             judge=_sum_right,
-            media=_of("operands", "working"),
+            right=_of("operands", "working"),
         ),
         _task(
             "edit",
@@ -180,7 +174,7 @@ def tasks() -> list[Task]:
             response="{reading}: {edited}",
             output="image",
             judge=_shown("name"),
-            media=_of("image", "edited"),
+            right=_of("image", "edited"),
             copies=True,
         ),
         _task(
@@ -190,7 +184,7 @@ def tasks() -> list[Task]:
             response="{names}: {description}",
             output="text",
             judge=_written("description"),
-            media=_of("video"),
+            right=_of("video"),
         ),
         _task(
             "video_draw",
@@ -199,7 +193,7 @@ def tasks() -> list[Task]:
             response="{names}: {video}",
             output="video",
             judge=_shown("names"),
-            media=_of("video"),
+            right=_of("video"),
             copies=True,
         ),
         _task(
@@ -209,7 +203,7 @@ def tasks() -> list[Task]:
             response="{rest}",
             output="image",
             judge=_count_right,
-            media=lambda record: list(_media(record["rest"]))[:1],
+            right=lambda record: list(_media(record["rest"]))[:1],
         ),
         _task(
             "answer_aloud",
@@ -218,6 +212,6 @@ def tasks() -> list[Task]:
             response="{reading}: {answer}",
             output="speech",
             judge=_shown("result", "speech"),
-            media=_of("operands", "answer"),
+            right=_of("operands", "answer"),
         ),
     ]

@@ -50,17 +50,17 @@ def clips(split: str) -> tuple[Clip, ...]:
         raise DataError(f"the spoken digits have the splits `train` and `test`, not `{split}`")
     try:
         index = json.loads((FOLDER / "index.json").read_text())
-        found = []
+        all_clips = []
         for voice in index["voices"]:
             if voice["split"] != split:
                 continue
             samples, rate = soundfile.read(FOLDER / voice["file"], dtype="float32")
             samples.flags.writeable = False
             for word, take, start, length in voice["clips"]:
-                found.append(Clip(word, voice["name"], take, samples[start : start + length], rate))
+                all_clips.append(Clip(word, voice["name"], take, samples[start : start + length], rate))
     except (OSError, soundfile.SoundFileError) as error:
         raise DataError(f"cannot read the spoken digits in {FOLDER}: {error}; install mio again") from error
-    return tuple(found)
+    return tuple(all_clips)
 
 
 def vary(clip: Clip, seed: int) -> npt.NDArray[np.float32]:

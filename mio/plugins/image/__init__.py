@@ -51,11 +51,11 @@ TOKENIZERS: Mapping[str, type[AnyOptions]] = {"seed": SeedOptions, "janus": Janu
 
 def _options_of(options: Mapping[str, Any]) -> AnyOptions:
     """The chosen tokenizer's options. Raises `UserError` for an unknown tokenizer or option."""
-    given = dict(options)
-    name = given.pop("tokenizer", "seed")
+    rest = dict(options)
+    name = rest.pop("tokenizer", "seed")
     if not isinstance(name, str) or name not in TOKENIZERS:
         raise UserError(f"plugins.image: unknown tokenizer `{name}`; known are {', '.join(TOKENIZERS)}")
-    return read_options(TOKENIZERS[name], given, f"plugins.image: tokenizer `{name}`")
+    return read_options(TOKENIZERS[name], rest, f"plugins.image: tokenizer `{name}`")
 
 
 @hookimpl

@@ -16,13 +16,13 @@ import numpy.typing as npt
 from mio import DataError, Media, Record, media, number, read_options
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
-"""Files of other endings are read if they are of one of `FORMATS`; `.gif` is a video where nothing says what it is."""
+"""Files with other endings are read if they have one of `FORMATS`; `.gif` counts as a video by default."""
 
 # Named one by one: Pillow's other formats include some that call external programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 
 MAX_PIXELS = 64_000_000
-"""Largest width times height that is decoded; the header tells it before any pixel is."""
+"""Largest width times height, checked in the header before any pixel is decoded."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -42,11 +42,11 @@ def size(path: Path) -> tuple[int, int]:
 def read(path: Path) -> npt.NDArray[np.uint8]:
     """First picture of an image file, upright: uint8 `[H, W]` for a grey file, `[H, W, 3]` otherwise.
 
-    Transparent parts become white, of what is half transparent half. Of 16 bits the upper 8 are taken; floats go from 0
-    (black) to 1. Colours are taken as sRGB, whatever profile the file holds.
+    Images are composed on white. Of 16 bits the upper 8 are used; floats go from 0 (black) to 1. Colours count as sRGB,
+    whatever profile the file holds.
 
-    Raises `DataError` for a file that is damaged, too large, or no image, and for integers of 32 bits or with a sign,
-    of which no file says what is white.
+    Raises `DataError` for a file that is damaged, too large, or not an image, and for signed or 32-bit integers, whose
+    white level no file states.
     """
     image = _opened(path)
     stored = _stored(image)
@@ -62,13 +62,36 @@ def read(path: Path) -> npt.NDArray[np.uint8]:
     with image:
         _turn(image)
         if isinstance(image.info.get("transparency"), str):
-            del image.info["transparency"]  # a text of this name
+            del image.info["transparency"]  # text with this key
         try:
             return _pixels(image, stored, path)
         except (MemoryError, DataError):
             raise
         except Exception as error:
             raise DataError(f"{path}: images of mode {image.mode} cannot be read: {error}") from error
+
+
+def checked_pixels(image: Any) -> npt.NDArray[np.uint8]:
+    """Pixels uint8 `[H, W]` or `[H, W, 3]`. Raises `DataError` for anything else."""
+    pixels: npt.NDArray[Any] = np.asarray(image)
+    colours = pixels.shape[2:]
+    if pixels.dtype != np.uint8 or not pixels.size or pixels.ndim not in (2, 3) or colours not in ((), (3,)):
+        raise DataError(f"an image must be uint8 [H, W] or [H, W, 3], this is {pixels.dtype} {list(pixels.shape)}")
+    return pixels
+
+
+def picture(image: Any) -> Any:
+    """Pixels as an RGB image of Pillow. Raises `DataError` as `checked_pixels` does."""
+    from PIL import Image
+
+    return Image.fromarray(checked_pixels(image)).convert("RGB")
+
+
+def write_png(image: Any, stem: Path) -> Path:
+    """Writes an image of Pillow to `stem` plus `.png`; returns the path."""
+    path = stem.with_name(stem.name + ".png")
+    image.save(path)
+    return path
 
 
 def _pixels(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
@@ -78,7 +101,7 @@ def _pixels(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.u
         return _deep(image, stored, path)
     if _tag(image, _SAMPLE_FORMAT) == _SIGNED:
         raise _unknown_range(path)
-    # no copy of what is as it should be: a picture of the largest size takes 200 MB
+    # avoids copies: a picture of the largest size takes 200 MB
     if image.mode in ("1", "L"):
         pixels = np.asarray(image if image.mode == "L" else image.convert("L"))
         key = image.info.get("transparency")
@@ -107,26 +130,26 @@ def _deep(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uin
         raise _unknown_range(path)
     if image.mode == "F":
         if stored == ("libtiff", "F;32BF"):
-            pixels = pixels.byteswap()  # libtiff has put them into this machine's order already
+            pixels = pixels.byteswap()  # libtiff has swapped the bytes already
         if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
             raise DataError(
                 f"{path}: its floats go from {pixels.min():g} to {pixels.max():g}, which does not say what is white; "
                 "scale them to 0 ... 1, or convert the file to 8 or 16 bits"
             )
-        found = np.rint(pixels * 255).astype(np.uint8)
+        grey = np.rint(pixels * 255).astype(np.uint8)
     else:
-        found = (pixels >> (int(_tag(image, _BITS) or 16) - 8)).astype(np.uint8)
+        grey = (pixels >> (int(_tag(image, _BITS) or 16) - 8)).astype(np.uint8)
     if inverted:
-        found = 255 - found
+        grey = 255 - grey
     key = image.info.get("transparency")
-    return found if key is None else np.where(pixels == key, np.uint8(255), found)
+    return grey if key is None else np.where(pixels == key, np.uint8(255), grey)
 
 
 def _keyed(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
-    """An RGB picture, one colour of which is transparent."""
+    """An RGB picture with one transparent colour."""
     pixels = np.asarray(image)
     key = np.asarray(image.info["transparency"], np.uint16)
-    if stored[1] == "RGB;16B":  # of which Pillow keeps the upper bytes
+    if stored[1] == "RGB;16B":  # Pillow keeps only the upper bytes
         with _opened(path) as lower:
             lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
             lower.load()
@@ -138,14 +161,14 @@ def _keyed(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.ui
 
 
 def _grey(key: int, stored: tuple[str, str]) -> int:
-    """The transparent value of a grey PNG of up to 8 bits, as its pixels are given: spread over 0 ... 255."""
+    """The transparent value of a grey PNG of up to 8 bits, scaled to 0 ... 255 as its pixels are."""
     bits = {"L;2": 2, "L;4": 4}.get(stored[1], 8)
     most: int = (1 << bits) - 1
     return (key & most) * 255 // most
 
 
 def _tag(image: Any, number: int) -> Any:
-    """First value of a TIFF's tag; None where there is none."""
+    """First value of a TIFF's tag; None without one."""
     value = getattr(image, "tag_v2", {}).get(number)
     return value[0] if isinstance(value, tuple) and value else value
 
@@ -158,19 +181,19 @@ def _unknown_range(path: Path) -> DataError:
 
 
 def _turn(image: Any) -> None:
-    """Turns a picture upright, as the file says."""
+    """Turns a picture upright by its EXIF orientation."""
     from PIL import ImageOps
 
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception:  # notes of the camera that cannot be read turn nothing, as in any viewer
+    except Exception:  # unreadable EXIF data is ignored, as in any viewer
         return
 
 
 def _opened(path: Path) -> Any:
-    """An image whose header was read."""
+    """An image with its header read."""
     media.regular_file(path)
     try:
         return _checked(path, path)
@@ -188,7 +211,7 @@ def _loaded_without_text(path: Path) -> Any:
 
 
 def _checked(path: Path, content: Path | io.BytesIO) -> Any:
-    """Opens what lies at `path`. Raises `ValueError` for a PNG with text that Pillow finds too long."""
+    """Opens an image. Raises `ValueError` for a PNG with text that Pillow finds too long."""
     from PIL import Image
 
     try:
@@ -212,7 +235,7 @@ def _checked(path: Path, content: Path | io.BytesIO) -> Any:
         raise DataError(f"{path}: {width} x {height} pixels are {what} (at most {MAX_PIXELS:,})")
     if _tag(image, _PLANES) == _SEPARATE and _stored(image)[0] == "raw":
         bits = _tag(image, _BITS)
-        if bits != 8 or _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow takes the bytes for samples
+        if bits != 8 or _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow would read bytes as samples
             image.close()
             raise DataError(
                 f"{path}: a TIFF of separate planes of {bits} bits is not read; save it with interleaved pixels"
@@ -230,7 +253,7 @@ def _stored(image: Any) -> tuple[str, str]:
 
 
 def _without_text(path: Path) -> io.BytesIO:
-    """A PNG without its texts and colour profile, which Pillow refuses to read beyond 1 MiB; another file as it is."""
+    """A PNG without its texts and colour profile, which Pillow refuses beyond 1 MiB; any other file unchanged."""
     content = path.read_bytes()
     if not content.startswith(_PNG):
         return io.BytesIO(content)
@@ -243,20 +266,15 @@ def _without_text(path: Path) -> io.BytesIO:
     return io.BytesIO(b"".join(kept))
 
 
-def _sizes(value: Any) -> Iterator[tuple[int, int]]:
-    """Width and height of each image inside a record's field; images that are codes already have none."""
-    if isinstance(value, Media) and value.modality == "image":
-        if isinstance(value.data, Path):
-            yield size(value.data)
-        else:
-            height, width = np.shape(value.data)[:2]
-            yield width, height
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _sizes(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _sizes(inner)
+def _sizes(record: Record) -> Iterator[tuple[int, int]]:
+    """Width and height of each image of a record; images that are codes have none."""
+    for item in media.contents(record):
+        if isinstance(item, Media) and item.modality == "image":
+            if isinstance(item.data, Path):
+                yield size(item.data)
+            else:
+                height, width = np.shape(item.data)[:2]
+                yield width, height
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from torch.utils.data import get_worker_info
 
-from mio import DataError, UserError
-from mio.plugins.image.compute import TORCH_DTYPES, device_of, exact, picture
-from mio.plugins.image.options import JANUS_CONFIG, JANUS_INDEX, JANUS_PATCH, JANUS_WEIGHTS, JanusOptions
+from mio import UserError, networks
+from mio.plugins.image.files import picture, write_png
+from mio.plugins.image.options import (
+    JANUS_CONFIG,
+    JANUS_INDEX,
+    JANUS_PATCH,
+    JANUS_WEIGHTS,
+    JanusOptions,
+    checked_codes,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
 VERSION = 1
-"""Of what is done to images before the network; part of the fingerprint."""
+"""Version of the preprocessing; part of the fingerprint."""
 
 PREFIXES = ("model.vqmodel.", "vqmodel.", "")
-"""How the names of the tokenizer's weights begin: in a whole Janus, saved by newer and older versions, and alone."""
+"""Prefixes of the weights' names: in a whole Janus, saved by newer and older versions, and alone."""
 CODEBOOK = "quantize.embedding.weight"
 
 EXPECTED = {"num_embeddings": 16_384, "in_channels": 3, "out_channels": 3, "double_latent": False}
-"""What the plugin's codes are made with: properties of the published configuration. Widths and depths may differ."""
+"""Properties of the published configuration that codes depend on. Widths and depths may differ."""
 
 
 class JanusTokenizer:
@@ -45,9 +51,9 @@ class JanusTokenizer:
 
     def __init__(self, options: JanusOptions) -> None:
         self.options = options
-        self._device = device_of(options.device)
+        self._device = networks.device(options.device, "plugins.image")
         self._model = _loaded(options)
-        # codes do not depend on it
+        # codes do not depend on the decoder
         del self._model.decoder, self._model.post_quant_conv
         digest = hashlib.sha256(json.dumps([VERSION, options.size, options.dtype]).encode())
         for name, value in sorted(self._model.state_dict().items()):
@@ -59,13 +65,13 @@ class JanusTokenizer:
         return _ready(self._model, self._device, self.options)
 
     def encode(self, media: Sequence[Pixels]) -> list[npt.NDArray[np.int64]]:
-        """One image at a time: a kernel for several may round differently. Raises `DataError` for what is no image."""
+        """One image at a time: a kernel for several may round differently. Raises `DataError` for other media."""
         codes = []
         for image in media:
             pixels = prepared(image, self.options.size)
             network = self._network
-            with exact(self._device):
-                batch = pixels[None].to(self._device, TORCH_DTYPES[self.options.dtype])
+            with networks.exact(self._device):
+                batch = pixels[None].to(self._device, networks.dtype(self.options.dtype))
                 features = network.quant_conv(network.encoder(batch))[0].flatten(1).T
                 codes.append(nearest(features, network.quantize.embedding.weight)[None].cpu().numpy())
         return codes
@@ -79,7 +85,7 @@ class JanusDetokenizer:
 
     def __init__(self, options: JanusOptions) -> None:
         self.options = options
-        self._device = device_of(options.device)
+        self._device = networks.device(options.device, "plugins.image")
         self._model = _loaded(options)
         del self._model.encoder, self._model.quant_conv
 
@@ -89,24 +95,18 @@ class JanusDetokenizer:
 
     def decode(self, codes: npt.NDArray[np.int64]) -> Pixels:
         """Raises `DataError` unless there are as many codes as an image has, each in the codebook."""
-        codes, size = np.asarray(codes), self.options.codebook_size
-        if codes.shape != (1, self.options.frames):
-            raise DataError(f"an image has codes [1, {self.options.frames}], these are {list(codes.shape)}")
-        if codes.min() < 0 or codes.max() >= size:
-            raise DataError(f"image codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
+        codes = checked_codes(codes, self.options.frames, self.options.codebook_size)
         network = self._network
-        with exact(self._device):
-            entries = network.quantize.get_codebook_entry(torch.from_numpy(codes.astype(np.int64)).to(self._device))
-            made = network.decoder(network.post_quant_conv(entries.to(TORCH_DTYPES[self.options.dtype])))
-            values: Tensor = ((made[0].float() + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 0)
+        with networks.exact(self._device):
+            entries = network.quantize.get_codebook_entry(torch.from_numpy(codes).to(self._device))
+            drawn = network.decoder(network.post_quant_conv(entries.to(networks.dtype(self.options.dtype))))
+            values: Tensor = ((drawn[0].float() + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 0)
         return np.asarray(values.cpu().numpy(), np.uint8)
 
     def save(self, media: Pixels, stem: Path) -> Path:
         from PIL import Image
 
-        path = stem.with_name(stem.name + ".png")
-        Image.fromarray(media).save(path)
-        return path
+        return write_png(Image.fromarray(media), stem)
 
 
 def prepared(image: Pixels, size: int) -> Tensor:
@@ -142,23 +142,13 @@ def _loaded(options: JanusOptions) -> Any:
 
     folder = options.folder()
     config = _config(folder / JANUS_CONFIG, options.size // JANUS_PATCH)
-    found = _tensors(folder)
+    tensors = _tensors(folder)
     with torch.device("meta"):
         model = JanusVQVAE(config)
     needed = {name: value.shape for name, value in model.state_dict().items()}
-    problems = {
-        "missing": [name for name in needed if name not in found],
-        "surplus": [name for name in found if name not in needed],
-        "of another shape": [
-            f"{name} {list(found[name].shape)} instead of {list(shape)}"
-            for name, shape in needed.items()
-            if name in found and found[name].shape != shape
-        ],
-    }
-    listed = [f"{what}: {_some(names)}" for what, names in problems.items() if names]
-    if listed:
-        raise UserError(f"{folder}: the image tokenizer does not fit {JANUS_CONFIG}: {'; '.join(listed)}")
-    model.load_state_dict({name: value.float() for name, value in found.items()}, assign=True)
+    if problems := networks.described(networks.misfits(needed, tensors)):
+        raise UserError(f"{folder}: the image tokenizer does not fit {JANUS_CONFIG}: {problems}")
+    model.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
     return model
 
 
@@ -172,15 +162,15 @@ def _config(path: Path, patches: int) -> Any:
         if kind == "janus":
             written = written["vq_config"]
         config = JanusVQVAEConfig(**{**written, "num_patches": patches})
-        found = {name: getattr(config, name) for name in EXPECTED} | {"halvings": len(config.channel_multiplier) - 1}
-    # whatever transformers makes of somebody's values
+        saved = {name: getattr(config, name) for name in EXPECTED} | {"halvings": len(config.channel_multiplier) - 1}
+    # transformers raises errors of many kinds for wrong values
     except Exception as error:
-        raise UserError(f"{path}: not a configuration of Janus: {_line(error)}") from error
+        raise UserError(f"{path}: not a configuration of Janus: {networks.one_line(error)}") from error
     if kind not in ("janus", JanusVQVAEConfig.model_type):
         raise UserError(f"{path}: `model_type` is {kind!r}; the tokenizer `janus` reads `janus` and `janus_vqgan`")
-    if 2 ** found.pop("halvings") != JANUS_PATCH:
+    if 2 ** saved.pop("halvings") != JANUS_PATCH:
         raise UserError(f"{path}: `channel_multiplier` must have 5 items, so that a code is {JANUS_PATCH} pixels wide")
-    wrong = [f"`{name}` is {found[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if found[name] != due]
+    wrong = [f"`{name}` is {saved[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if saved[name] != due]
     if wrong:
         raise UserError(f"{path}: {', '.join(wrong)}; the plugin's codes are those of the published Janus")
     return config
@@ -214,27 +204,13 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
         raise
     # safetensors and JSON have several errors of their own
     except Exception as error:
-        raise UserError(f"{path}: not a file of weights that can be read: {_line(error)}") from error
+        raise UserError(f"{path}: not a file of weights that can be read: {networks.one_line(error)}") from error
     return tensors
 
 
 def _ready(model: Any, device: torch.device, options: JanusOptions) -> Any:
-    """The model to run and not to train, its codebook in float32."""
-    if device.type != "cpu" and get_worker_info() is not None:
-        raise UserError(
-            f"plugins.image: `device: {options.device}` is a GPU, which data workers cannot use; set `device: cpu`, or "
-            "`runtime.workers` to 0"
-        )
+    """The model for inference, its codebook in float32."""
+    networks.check_worker(device, "plugins.image")
     for name, part in model.named_children():
-        part.to(device, torch.float32 if name == "quantize" else TORCH_DTYPES[options.dtype])
+        part.to(device, torch.float32 if name == "quantize" else networks.dtype(options.dtype))
     return model.eval().requires_grad_(False)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _some(names: Iterable[str], shown: int = 5) -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return ", ".join(listed[:shown]) + rest

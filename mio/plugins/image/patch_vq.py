@@ -1,7 +1,7 @@
 """Images as codes of their square patches: one k-means codebook, encoded in NumPy.
 
 Vector quantisation with exponential moving averages as in VQ-VAE (arXiv 1711.00937, appendix A.1), on pixels instead of
-features: no encoder has to be trained, and a code is a small picture.
+features: there is no encoder to train, and a code is a small picture.
 
 Shapes: H, W pixels; C channels; F codes of an image; D = patch * patch * C values of a patch.
 """
@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio import DataError, Media, UserError
-from mio.plugins.image.options import PatchOptions
+from mio import Media, UserError
+from mio.plugins.image.files import checked_pixels, write_png
+from mio.plugins.image.options import PatchOptions, checked_codes
 
 EPOCHS = 20
 MAX_PATCHES = 65_536
-"""Patches that the codebook is trained on at most, drawn at random."""
+"""Most patches of training data, drawn at random."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,14 +34,7 @@ def resized(image: Pixels, size: int, channels: int) -> Pixels:
 
     Raises `DataError` for an array of another shape or type.
     """
-    image = np.asarray(image)
-    if (
-        image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or (image.ndim == 3 and image.shape[2] != 3)
-        or not image.size
-    ):
-        raise DataError(f"an image must be uint8 [H, W] or [H, W, 3], this is {image.dtype} {list(image.shape)}")
+    image = checked_pixels(image)
     grey = image.ndim == 2
     if image.shape[:2] != (size, size) or grey != (channels == 1):
         from PIL import Image
@@ -192,22 +186,16 @@ class PatchDetokenizer:
 
     def decode(self, codes: npt.NDArray[np.int64]) -> Pixels:
         """Raises `DataError` unless there are exactly F codes, each in the codebook."""
-        codes = np.asarray(codes)
-        if codes.shape != (1, self.options.frames):
-            raise DataError(f"an image has codes [1, {self.options.frames}], these are {list(codes.shape)}")
         entries = self.codebook.trained()
-        if codes.min() < 0 or codes.max() >= len(entries):
-            raise DataError(f"image codes must lie in 0..{len(entries) - 1}, these reach {codes.min()}..{codes.max()}")
+        codes = checked_codes(codes, self.options.frames, len(entries))
         image = from_patches(entries[codes[0]], self.options.patch)
         return image[..., 0] if self.options.channels == 1 else image
 
     def save(self, media: Pixels, stem: Path) -> Path:
         from PIL import Image
 
-        path = stem.with_name(stem.name + ".png")
         factor = max(1, -(-self.options.save_side // min(media.shape[:2])))
         picture = Image.fromarray(media)
-        # whole squares, not a blur: what the model drew is seen as it is
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-        picture.save(path)
-        return path
+        # whole squares instead of a blur: exactly what the model drew
+        size = (picture.width * factor, picture.height * factor)
+        return write_png(picture.resize(size, Image.Resampling.NEAREST), stem)

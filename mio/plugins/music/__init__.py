@@ -58,8 +58,8 @@ class MusicOptions:
     max_seconds: float = number(5.0, 1 / FRAME_RATE, 86_400)
     """Longest clip; AnyGPT's."""
     too_long: str = one_of("error", "error", "truncate")
-    """What becomes of a longer clip: `error` (the record is skipped and counted) or `truncate` (its beginning is kept).
-    The filter `music_max_seconds` drops it beforehand."""
+    """Treatment of longer clips: `error` (the record is skipped and counted) or `truncate` (the beginning is kept). The
+    filter `music_max_seconds` drops them earlier."""
     layout: str = "frame_major"
     """`frame_major` (AnyGPT), `codebook_major` or `delayed` (MusicGen)."""
     tokens: str = one_of("mio", *TOKENS)
@@ -72,12 +72,11 @@ class MusicOptions:
     @property
     def frames(self) -> Frames:
         """Frames that a span may have."""
-        # the tiny addition keeps 0.58 s, in binary a little less, at 29 frames
-        return Frames(minimum=1, maximum=int(FRAME_RATE * self.max_seconds + 1e-6))
+        return Frames(minimum=1, maximum=self.sounds.most_frames)
 
     @property
     def sounds(self) -> media.SoundRules:
-        """How music is read, and brought to what the codec takes."""
+        """How music is read and converted for the codec."""
         return media.SoundRules(
             name="music",
             frame_rate=FRAME_RATE,

@@ -5,11 +5,10 @@ The networks are `EncodecModel` of transformers, the checkpoint facebook/encodec
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.utils import parametrize
-from torch.utils.data import get_worker_info
 
-from mio import DataError, UserError
+from mio import UserError, networks
 from mio.plugins.music import BOOKS, FRAME_RATE, MusicOptions
 
 CodeGrid = npt.NDArray[np.int64]
@@ -29,10 +27,8 @@ Floats = npt.NDArray[np.float32]
 RATE = 32_000
 """Samples per second of the codec."""
 
-TORCH_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 VERSION = 2
-"""Of what is done to music before the network, its reading from files included; part of the fingerprint."""
+"""Version of the preprocessing, reading files included; part of the fingerprint."""
 
 EXPECTED = {
     "model_type": "encodec",
@@ -44,7 +40,7 @@ EXPECTED = {
     "normalize": False,
     "chunk_length_s": None,
 }
-"""What the plugin's codes are made with: properties of the published configuration. Widths and depths may differ."""
+"""Properties of the published configuration that codes depend on. Widths and depths may differ."""
 
 
 class EncodecTokenizer:
@@ -55,7 +51,7 @@ class EncodecTokenizer:
 
     def __init__(self, options: MusicOptions) -> None:
         self.options = options
-        self._device = _device(options.device)
+        self._device = networks.device(options.device, "plugins.music")
         self._model = _loaded(options)
         longest = options.frames.maximum if options.too_long == "truncate" else None
         settings = json.dumps([VERSION, options.dtype, longest])
@@ -68,22 +64,22 @@ class EncodecTokenizer:
         return _ready(self._model, self._device, self.options)
 
     def frames(self, media: Any) -> int:
-        """`ceil(T / 640)` after resampling. Raises `DataError` for no music, or for more than may be."""
+        """`ceil(T / 640)` after resampling. Raises `DataError` for anything but music, or too much of it."""
         return self.options.sounds.frames(media, RATE)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:
         """One clip at a time: padding would change the last codes, and a kernel for several clips may round
         differently."""
-        found = []
+        grids = []
         for item in media:
             samples = self.options.sounds.mono(item, RATE)
             network = self._network
-            with _exact(self._device):
-                signal = torch.from_numpy(samples).to(self._device, TORCH_DTYPES[self.options.dtype])
+            with networks.exact(self._device):
+                signal = torch.from_numpy(samples).to(self._device, networks.dtype(self.options.dtype))
                 features = network.encoder(signal[None, None]).float()
                 codes = network.quantizer.encode(features, network.config.target_bandwidths[-1])
-            found.append(codes[:, 0].cpu().numpy())
-        return found
+            grids.append(codes[:, 0].cpu().numpy())
+        return grids
 
 
 class EncodecDetokenizer:
@@ -92,7 +88,7 @@ class EncodecDetokenizer:
 
     def __init__(self, options: MusicOptions) -> None:
         self.options = options
-        self._device = _device(options.device)
+        self._device = networks.device(options.device, "plugins.music")
         self._model = _loaded(options)
         del self._model.encoder
 
@@ -102,15 +98,11 @@ class EncodecDetokenizer:
 
     def decode(self, codes: CodeGrid) -> tuple[Floats, int]:
         """Raises `DataError` for more than 4 codebooks, no frames, or codes outside their codebook."""
-        codes = np.asarray(codes)
-        if codes.ndim != 2 or not 1 <= codes.shape[0] <= len(BOOKS) or not codes.shape[1]:
-            raise DataError(f"music has codes [1..{len(BOOKS)}, frames], these are {list(codes.shape)}")
-        if codes.min() < 0 or codes.max() >= BOOKS[0]:
-            raise DataError(f"music codes must lie in 0..{BOOKS[0] - 1}, these reach {codes.min()}..{codes.max()}")
+        codes = self.options.sounds.checked_codes(codes, len(BOOKS), BOOKS[0])
         network = self._network
-        with _exact(self._device):
-            features = network.quantizer.decode(torch.from_numpy(codes.astype(np.int64)).to(self._device)[:, None])
-            samples = network.decoder(features.to(TORCH_DTYPES[self.options.dtype]))[0, 0].float().clamp(-1, 1)
+        with networks.exact(self._device):
+            features = network.quantizer.decode(torch.from_numpy(codes).to(self._device)[:, None])
+            samples = network.decoder(features.to(networks.dtype(self.options.dtype)))[0, 0].float().clamp(-1, 1)
         return samples.cpu().numpy(), RATE
 
     def save(self, media: tuple[Floats, int], stem: Path) -> Path:
@@ -132,11 +124,11 @@ def _loaded(options: MusicOptions) -> Any:
     try:
         written = json.loads(config_file.read_text(encoding="utf-8"))
         config = EncodecConfig(**written)
-        found = {name: getattr(config, name) for name in EXPECTED} | {"model_type": written.get("model_type")}
-    # whatever transformers makes of somebody's values
+        saved = {name: getattr(config, name) for name in EXPECTED} | {"model_type": written.get("model_type")}
+    # transformers raises errors of many kinds for wrong values
     except Exception as error:
-        raise UserError(f"{config_file}: not a configuration of EnCodec: {_line(error)}") from error
-    wrong = [f"`{name}` is {found[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if found[name] != due]
+        raise UserError(f"{config_file}: not a configuration of EnCodec: {networks.one_line(error)}") from error
+    wrong = [f"`{name}` is {saved[name]!r} instead of {due!r}" for name, due in EXPECTED.items() if saved[name] != due]
     if wrong:
         raise UserError(f"{config_file}: {', '.join(wrong)}; the plugin's codes are those of facebook/encodec_32khz")
     # the caller's random state stays as it was
@@ -145,36 +137,32 @@ def _loaded(options: MusicOptions) -> Any:
     try:
         tensors = load_file(weights_file)
     except Exception as error:
-        raise UserError(f"{weights_file}: not a file of tensors that can be read: {_line(error)}") from error
+        reason = networks.one_line(error)
+        raise UserError(f"{weights_file}: not a file of tensors that can be read: {reason}") from error
     try:
         # torch takes the names of weight normalisation before and after 2.0, `weight_g` and `original0`
         missing, surplus = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
-        raise UserError(f"{weights_file}: does not fit {config_file}: {_line(error)}") from error
-    problems = [f"{what}: {_some(names)}" for what, names in (("missing", missing), ("surplus", surplus)) if names]
-    if problems:
-        raise UserError(f"{weights_file}: does not fit {config_file}: {'; '.join(problems)}")
+        raise UserError(f"{weights_file}: does not fit {config_file}: {networks.one_line(error)}") from error
+    if problems := networks.described({"missing": missing, "surplus": surplus}):
+        raise UserError(f"{weights_file}: does not fit {config_file}: {problems}")
     return model
 
 
 def _ready(model: Any, device: torch.device, options: MusicOptions) -> Any:
-    """The model to run and not to train: convolutions in one piece, codebooks in float32."""
-    if device.type != "cpu" and get_worker_info() is not None:
-        raise UserError(
-            f"plugins.music: `device: {device}` cannot be used by data workers; set `device: cpu`, or "
-            "`runtime.workers` to 0"
-        )
+    """The model for inference: weight normalisation folded in, codebooks in float32."""
+    networks.check_worker(device, "plugins.music")
     for module in list(model.modules()):
-        # weight normalisation makes the weight anew at each call; made once it is the same, bit by bit
+        # computed once instead of at each call, bit by bit the same
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
-    model.to(device, TORCH_DTYPES[options.dtype])
+    model.to(device, networks.dtype(options.dtype))
     model.quantizer.to(torch.float32)
     return model.eval().requires_grad_(False)
 
 
 def _fingerprint(model: Any) -> str:
-    """64 hexadecimal digits of SHA-256 over all that codes are made with."""
+    """SHA-256 in hexadecimal of everything that codes depend on."""
     # the codec's own settings, not who saved it and when
     settings = {name: getattr(model.config, name) for name in type(model.config).__annotations__}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -182,41 +170,3 @@ def _fingerprint(model: Any) -> str:
         if name.startswith("encoder.") or name.endswith(".embed"):
             digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode() + value.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _some(names: Iterable[str], shown: int = 5) -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return ", ".join(listed[:shown]) + rest
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"plugins.music: `device` is {name!r}, which torch does not know") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"plugins.music: `device` is {name}, but torch sees no GPU")
-    return device
-
-
-@contextlib.contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """No gradients, and the same arithmetic at every call, whatever a surrounding training run has switched on."""
-    precision = torch.get_float32_matmul_precision()
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, enabled=False),
-        torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
-        ),
-    ):
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(precision)

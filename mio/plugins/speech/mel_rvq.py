@@ -14,30 +14,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mio import DataError, Media, UserError
+from mio import DataError, Media, UserError, networks
 from mio.plugins.speech.options import MelOptions
 from mio.plugins.speech.spectrum import Floats, Spectrum
 
 VERSION = 2
-"""Of what is done to speech before the codec, its reading from files included; part of the fingerprint."""
+"""Version of the preprocessing, reading files included; part of the fingerprint."""
 NEIGHBOURS = 3
-"""Frames on either side that the content of a frame is judged by."""
+"""Frames on either side that determine the content code of a frame."""
 DIMENSIONS = 24
 """Largest dimension P of the content projection."""
 PARTS = 6
-"""Stretches of equal length of a word, each a class of the discriminant analysis: rough phones."""
+"""Equal parts of a word, each a class of the discriminant analysis: rough phones."""
 PER_LABEL = 5
-"""Items that a label needs at least, to be learnt from."""
+"""Fewest items of a label that is used."""
 MAX_FRAMES = 60_000
-"""Frames that are trained on at most, of items drawn at random."""
+"""Most frames of training data, from items drawn at random."""
 PASSES = 10
 """Passes of the moving averages over the frames after k-means."""
 
@@ -209,21 +208,6 @@ def _residual_books(rest: Floats, books: int, size: int, seed: int) -> Floats:
         return np.asarray(quantizer.codebooks.numpy(), np.float32).copy()
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order, so that the same items and seed give the same codec on any number of cores."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 class MelTokenizer:
     """Tokenizer (`Tokenizer`, `Trainable`): speech `(samples, rate)` -> codes `[Q, F]`, F one per started 20 ms."""
 
@@ -233,7 +217,7 @@ class MelTokenizer:
         self.fingerprint = self.codec.fingerprint
 
     def frames(self, media: Any) -> int:
-        """`ceil(T * 50 / rate)` after resampling. Raises `DataError` for no speech, or for more than may be."""
+        """`ceil(T * 50 / rate)` after resampling. Raises `DataError` for anything but speech, or too much of it."""
         return self.options.sounds.frames(media, self.options.rate)
 
     def encode(self, media: Sequence[Any]) -> list[CodeGrid]:
@@ -258,7 +242,7 @@ class MelTokenizer:
             words.append(label[0] if len(label) == 1 else "")
         if not frames:
             raise DataError("the speech tokenizer has nothing to be trained on")
-        with _one_thread():
+        with networks.one_thread():
             figures = self.codec.fit(frames, words, seed)
         self.fingerprint = self.codec.fingerprint
         return figures
@@ -286,12 +270,7 @@ class MelDetokenizer:
 
     def decode(self, codes: CodeGrid) -> tuple[Floats, int]:
         """Raises `DataError` for more codebooks than there are, no frames, or codes outside their codebook."""
-        codes = np.asarray(codes)
-        books, size = self.options.codebooks, self.options.codebook_size
-        if codes.ndim != 2 or not 1 <= codes.shape[0] <= books or not codes.shape[1]:
-            raise DataError(f"speech has codes [1..{books}, frames], these are {list(codes.shape)}")
-        if codes.min() < 0 or codes.max() >= size:
-            raise DataError(f"speech codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
+        codes = self.options.sounds.checked_codes(codes, self.options.codebooks, self.options.codebook_size)
         return self.codec.spectrum.samples(self.codec.decode(codes)), self.options.rate
 
     def save(self, media: tuple[Floats, int], stem: Path) -> Path:

@@ -39,8 +39,8 @@ class SpeechOptions:
     max_seconds: float = number(15.0, 1 / FRAME_RATE, 86_400)
     """Longest speech."""
     too_long: str = one_of("error", "error", "truncate")
-    """What becomes of a longer item: `error` (the record is skipped and counted; the filter `max_seconds` drops it
-    beforehand, as MIO does) or `truncate` (its beginning is kept)."""
+    """Treatment of longer items: `error` (the record is skipped and counted; the filter `max_seconds` drops it earlier,
+    as MIO does) or `truncate` (its beginning is kept)."""
     layout: str = "codebook_major"
     """`codebook_major` (MIO), `frame_major` or `delayed`; with one codebook always `flat`."""
     views: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -51,12 +51,11 @@ class SpeechOptions:
     @property
     def frames(self) -> Frames:
         """Frames that a span may have."""
-        # the tiny addition keeps 0.58 s, in binary a little less, at 29 frames
-        return Frames(minimum=1, maximum=int(FRAME_RATE * self.max_seconds + 1e-6))
+        return Frames(minimum=1, maximum=self.sounds.most_frames)
 
     @property
     def sounds(self) -> media.SoundRules:
-        """How speech is read, and brought to what tokenizers take."""
+        """How speech is read and converted for tokenizers."""
         return media.SoundRules(
             name="speech",
             frame_rate=FRAME_RATE,
@@ -74,9 +73,9 @@ class PretrainedOptions(SpeechOptions):
     """Folder with `config.json` and `SpeechTokenizer.pt` (MIO) or `ckpt.dev` (AnyGPT), or a model folder that has them
     in `SpeechTokenizer/`, `speechtokenizer/` or `speechtokenizer_hubert_avg/`."""
     weights: str = ""
-    """File to take instead of the folder's weights."""
+    """File to use instead of the folder's weights."""
     config: str = ""
-    """File to take instead of the `config.json` beside the weights."""
+    """File to use instead of the `config.json` beside the weights."""
     codebooks: int = number(4, 1, 8)
     """Levels that are kept, of eight: 4 (MIO), 1 (AnyGPT, which leaves the others to a detokenizer of its own)."""
     device: str = "cpu"
@@ -95,7 +94,7 @@ class PretrainedOptions(SpeechOptions):
         config = Path(self.config).expanduser() if self.config else weights.with_name(CONFIG)
         if not config.is_file():
             option = "`config`" if self.config else f"`config` is not given, and beside {weights.name}"
-            raise UserError(f"plugins.speech: {option}: {config} is no file; {SOURCE}")
+            raise UserError(f"plugins.speech: {option}: {config} is not a file; {SOURCE}")
         return config, weights
 
     def _weights(self) -> Path:
@@ -103,7 +102,7 @@ class PretrainedOptions(SpeechOptions):
             path = Path(self.weights).expanduser()
             if path.is_file():
                 return path
-            raise UserError(f"plugins.speech: `weights`: {path} is no file; {SOURCE}")
+            raise UserError(f"plugins.speech: `weights`: {path} is not a file; {SOURCE}")
         if not self.checkpoint:
             raise UserError(
                 f"plugins.speech: tokenizer `speechtokenizer` needs {' or '.join(WEIGHTS)}: set `checkpoint` to its "
@@ -145,8 +144,8 @@ TOKENIZERS: Mapping[str, type[PretrainedOptions | MelOptions]] = {
 
 def parsed(options: Mapping[str, Any]) -> PretrainedOptions | MelOptions:
     """The options of the tokenizer that they name. Raises `UserError` for an unknown tokenizer or option."""
-    given = dict(options)
-    name = given.pop("tokenizer", "speechtokenizer")
+    rest = dict(options)
+    name = rest.pop("tokenizer", "speechtokenizer")
     if not isinstance(name, str) or name not in TOKENIZERS:
         raise UserError(f"plugins.speech: unknown tokenizer `{name}`; known are {', '.join(TOKENIZERS)}")
-    return read_options(TOKENIZERS[name], given, f"plugins.speech: tokenizer `{name}`")
+    return read_options(TOKENIZERS[name], rest, f"plugins.speech: tokenizer `{name}`")

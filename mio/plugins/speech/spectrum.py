@@ -83,11 +83,11 @@ class Spectrum:
             consistent = transform(signal(spectrum))
             ahead = consistent + MOMENTUM * (consistent - before)
             spectrum, before = magnitude * ahead / np.maximum(np.abs(ahead), 1e-9), consistent
-        made = signal(spectrum)[margin : margin + length]
+        sound = signal(spectrum)[margin : margin + length]
         # speech has a band near 0 dB; what has none is silence, and is not made loud
         if float(log_mel.max()) > FLOOR / 2:
-            made = made * (PEAK / max(float(np.abs(made).max()), 1e-9))
-        return np.asarray(np.clip(made, -1, 1), np.float32)
+            sound = sound * (PEAK / max(float(np.abs(sound).max()), 1e-9))
+        return np.asarray(np.clip(sound, -1, 1), np.float32)
 
     def _magnitude(self, log_mel: Floats, count: int) -> Floats:
         """Amplitudes `[N, K]` at `count` frames evenly spread over those of `log_mel`, interpolated in decibels."""

@@ -14,8 +14,7 @@ import json
 import math
 import sys
 import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mio import UserError
+from mio import UserError, networks
 from mio.plugins.speech.options import CODES, FRAME_RATE, PretrainedOptions
 
 KEYS = (
@@ -41,7 +40,7 @@ KEYS = (
     "n_q",
     "sample_rate",
 )
-"""What the networks take from `config.json`; its other keys are about training."""
+"""Keys of `config.json` that the networks read; the others are about training."""
 
 ACTIVATIONS = ("ELU", "Snake")
 
@@ -66,37 +65,27 @@ def network_class() -> type[nn.Module]:
     with warnings.catch_warnings():
         # torch deprecates the package's torch.jit.script
         warnings.simplefilter("ignore")
-        found: type[nn.Module] = importlib.import_module(f"{PACKAGE}.model").SpeechTokenizer
-    return found
+        network: type[nn.Module] = importlib.import_module(f"{PACKAGE}.model").SpeechTokenizer
+    return network
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class SpeechTokenizerWeights:
     """Configuration and weights, checked against each other. Tensors are read from the disk when they are used."""
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def open(cls, options: PretrainedOptions) -> Checkpoint:
+    def open(cls, options: PretrainedOptions) -> SpeechTokenizerWeights:
         """Raises `UserError` for a missing or damaged file, for a configuration that does not fit the options, and, by
         name, for keys that are missing, of another shape, or surplus."""
         config_file, weights_file = options.files()
         config = _config(config_file, options.codebooks)
-        tensors = _read(weights_file)
+        tensors = networks.load_tensors(weights_file)
         needed = {name: value.shape for name, value in _blank(config).state_dict().items()}
-        problems = {
-            "missing": [name for name in needed if name not in tensors],
-            "of another shape": [
-                f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
-                for name, shape in needed.items()
-                if name in tensors and tensors[name].shape != shape
-            ],
-            "surplus": [name for name in tensors if name not in needed],
-        }
-        if any(problems.values()):
-            told = "; ".join(f"{title}: {_some(names)}" for title, names in problems.items() if names)
-            raise UserError(f"{weights_file}: does not fit {config_file}: {told}; take both from one checkpoint")
+        if problems := networks.described(networks.misfits(needed, tensors)):
+            raise UserError(f"{weights_file}: does not fit {config_file}: {problems}; take both from one checkpoint")
         return cls(config, tensors)
 
     @property
@@ -105,7 +94,7 @@ class Checkpoint:
         return int(self.config["sample_rate"])
 
     def fingerprint(self, codebooks: int) -> str:
-        """64 hexadecimal digits of SHA-256 over all that codes of the first `codebooks` levels are made with."""
+        """SHA-256 in hexadecimal of everything that codes of the first `codebooks` levels depend on."""
         used = {key: self.config[key] for key in KEYS}
         digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode())
         books = {f"quantizer.vq.layers.{level}._codebook.embed" for level in range(codebooks)}
@@ -125,7 +114,7 @@ class Checkpoint:
         return self._ready("encoder", device, dtype)
 
     def _ready(self, without: str, device: torch.device, dtype: torch.dtype) -> Any:
-        """The network less one part, to run and not to train: convolutions in one piece, codebooks in float32."""
+        """The network without one part, for inference: weight normalisation folded in, codebooks in float32."""
         network = _blank(self.config)
         delattr(network, without)
         # a projection to features of HuBERT, which the distillation needs
@@ -134,7 +123,7 @@ class Checkpoint:
         weights = {name: self.tensors[name].to(torch.float32, copy=True) for name in network.state_dict()}
         network.load_state_dict(weights, assign=True)
         for module in network.modules():
-            # weight normalisation makes the weight anew at each call; made once it is the same, bit by bit
+            # computed once instead of at each call, bit by bit the same
             if hasattr(module, "weight_g"):
                 nn.utils.remove_weight_norm(module)
         quantizer = network.quantizer
@@ -145,11 +134,11 @@ class Checkpoint:
 
 def _blank(config: Mapping[str, Any]) -> Any:
     """The network without memory for its parameters. Raises `UserError` if the package cannot build it."""
-    made = network_class()
+    network = network_class()
     with warnings.catch_warnings(), torch.device("meta"):
         # torch deprecates the package's torch.nn.utils.weight_norm, once per layer
         warnings.simplefilter("ignore")
-        return made(dict(config))
+        return network(dict(config))
 
 
 def _config(path: Path, codebooks: int) -> dict[str, Any]:
@@ -181,23 +170,3 @@ def _config(path: Path, codebooks: int) -> dict[str, Any]:
     if config["n_q"] < codebooks:
         raise UserError(f"{path}: has {config['n_q']} levels; lower `codebooks` of the plugin from {codebooks}")
     return config
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        # files of the format before torch 1.6 cannot be mapped
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: not a checkpoint of tensors that can be read: {reason}") from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(
-            f"{path}: holds other things than names with one tensor each; save the model's state_dict alone"
-        )
-    return dict(loaded)
-
-
-def _some(names: Iterable[str], shown: int = 5) -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return ", ".join(listed[:shown]) + rest

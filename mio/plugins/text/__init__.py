@@ -3,8 +3,8 @@
 Options:
     tokenizer: `bpe` (default), a byte-level BPE trained on the recipe's text; `bytes`; `imported`, that of the imported
         run which the recipe starts from; or the folder (or its `tokenizer.json`) of a Hugging Face fast tokenizer.
-    size: tokens of the `bpe`; for a folder, its first so many ids, leaving out tokens that were added after them.
-    specials: of `imported`: tokens of ChatML that it lacks, declared as special tokens of the vocabulary.
+    size: number of tokens of the `bpe`; for a folder, the number of ids to keep: tokens added after them are dropped.
+    specials: for `imported`: tokens of ChatML that it lacks, declared as special tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = ("bpe", "bytes", "imported")
 def mio_modalities(options: Mapping[str, Any]) -> list[Modality]:
     chosen = _read_options(options)
     kind, size, specials = chosen.tokenizer, chosen.size, tuple(chosen.specials)
-    # a recipe can be checked where the files are not; `mio_tokenizer` says what is missing
+    # recipes can be checked without the files; `mio_tokenizer` reports missing ones
     if kind not in KINDS and _is_there(kind):
         from mio.plugins.text.pretrained import missing_chat_tokens
 
@@ -127,5 +127,5 @@ def _read_options(options: Mapping[str, Any]) -> TextOptions:
 def _is_there(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
-    except (OSError, RuntimeError):  # no name that a file can have, nobody's home
+    except (OSError, RuntimeError):  # not a possible file name, or the home of an unknown user
         return False

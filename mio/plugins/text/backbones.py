@@ -51,4 +51,4 @@ BACKBONES: Mapping[str, Mapping[str, Any]] = {
         "qk_norm": True,
     },
 }
-"""A backbone's vocabulary is no part of it: the recipe's own vocabulary sets the rows of embedding and head."""
+"""Without their vocabularies: the recipe's own sets the rows of embedding and head."""

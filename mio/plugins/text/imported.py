@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ImportedTokenizer:
-    """`mio.TextTokenizer` whose files are found like the weights of one that is trained; it never is itself."""
+    """`mio.TextTokenizer` that is loaded from a run folder like a trained one, but never trained."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -39,7 +39,7 @@ class ImportedTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """That of the same files read from a folder that the recipe names."""
+        """The same as for these files in a folder that the recipe names."""
         return self._tokenizer.fingerprint
 
     @property
@@ -47,7 +47,7 @@ class ImportedTokenizer:
         return self._tokenizer.specials
 
     def fit(self, items: Sequence[str], seed: int) -> Mapping[str, float]:
-        """Raises UserError: there is nothing to learn, and no run that the files could come from."""
+        """Raises UserError: it cannot be trained, and there is no run to load its files from."""
         del items, seed
         self._refuse()
 

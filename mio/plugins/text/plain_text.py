@@ -1,8 +1,8 @@
 """The definition of a tokenizer (`tokenizer.json`) changed so that a text never becomes a special token.
 
-Many models' own vocabularies hold their special tokens: unigrams and whole words find `</s>` in a text as they find any
-other token, and so do merges that end in one. Here every special token has a name that no text holds, under the same
-id: what a text has in its place is encoded as the model encodes text that it has no token for.
+Many models' vocabularies hold their special tokens: unigrams and whole words match `</s>` in a text like any other
+token, and so do merges that produce one. Here every special token gets a name that no text holds, under the same id;
+its string in a text is encoded like any text without a token.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Collection
 from typing import Any
 
 _BYTE = r"<(?=0x[0-9A-Fa-f]{2}>)"
-"""Where the names of byte tokens are cut, so that nobody's text finds them."""
+"""Splits the names of byte tokens, so that no text matches them."""
 _IS_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 def text_only(content: dict[str, Any], specials: Collection[str]) -> dict[str, Any]:
-    """`content` of a `tokenizer.json` with the token strings `specials` out of a text's reach."""
+    """`content` of a `tokenizer.json` in which no text matches the token strings `specials`."""
     secret = secrets.token_hex(16)
     names = {special: f"<{secret} {number}>" for number, special in enumerate(specials)}
     added = [token | {"content": names.get(token["content"], token["content"])} for token in content["added_tokens"]]
@@ -45,7 +45,7 @@ def _renamed(model: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def _reserved(merge: Any, names: dict[str, str], bytewise: bool) -> bool:
-    """Whether a merge makes a special token, or a byte token out of its name, or goes on from one."""
+    """Whether a merge produces a special token, produces a byte token from its name, or continues one."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     parts = (left, right, left + right)
     return any(part in names or (bytewise and _IS_BYTE.fullmatch(part) is not None) for part in parts)

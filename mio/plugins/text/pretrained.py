@@ -1,9 +1,8 @@
 """A backbone's own text tokenizer, read from its Hugging Face files.
 
-Two things about the files are changed on reading, so that pieces of text add up: no space is put before a text that has
-none or taken from its ends (the dummy prefix and the trimming of SentencePiece, which would turn up at every border
-between pieces), and tokens whose ids lie beyond `size` are dropped (codes of other modalities in an extended
-checkpoint: their own plugins declare those).
+Two things change on reading, so that pieces of text add up: no space is added before a text or stripped from its ends
+(SentencePiece's dummy prefix and trimming, which would act between any two pieces), and tokens with ids from `size` on
+are dropped (codes of other modalities in an extended checkpoint, which their own plugins declare).
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
 _CONFIGURATIONS = ("special_tokens_map.json", "tokenizer_config.json")
 CHAT_TOKENS = {"im_start": "<|im_start|>", "im_end": "<|im_end|>"}
 _MOST = 1 << 26
-"""More ids than any tokenizer has."""
+"""Upper bound of ids."""
 _USUAL = {
     "bos": ("<|startoftext|>", "<s>", "<|begin_of_text|>", "<|endoftext|>"),
     "eos": ("<|endoftext|>", "</s>", "<|end_of_text|>"),
     "pad": ("<pad>", "<unk>"),
 }
-"""Token strings tried in order where the tokenizer's configuration names none."""
+"""Token strings to try in order if the tokenizer's configuration names none."""
 
 
 class Definition(NamedTuple):
@@ -48,7 +47,7 @@ class Definition(NamedTuple):
 class PretrainedTokenizer:
     """`mio.TextTokenizer` of a Hugging Face fast tokenizer.
 
-    Raises UserError when the files are missing or no tokenizer, or have no end-of-text token.
+    Raises UserError when the files are missing, are not a tokenizer, or name no end-of-text token.
     """
 
     def __init__(self, path: str, size: int = 0) -> None:
@@ -62,7 +61,7 @@ class PretrainedTokenizer:
         self.fingerprint = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
         self._tokenizer = _opened(path, definition.content)
         for token in definition.content["added_tokens"]:
-            # the library numbers them anew after a gap
+            # the library renumbers them after a gap
             if self._tokenizer.token_to_id(token["content"]) != token["id"]:
                 raise UserError(
                     f"plugins.text.tokenizer: {path}: its ids have a gap before {token['id']} ({token['content']}); "
@@ -84,7 +83,7 @@ class PretrainedTokenizer:
         try:
             ids = self._encoder.encode(text, add_special_tokens=False).ids
         except Exception as error:  # the library raises plain Exception
-            raise DataError(f"plugins.text.tokenizer: {self._path} can not encode {text!r:.60}: {error}") from error
+            raise DataError(f"plugins.text.tokenizer: {self._path} cannot encode {text!r:.60}: {error}") from error
         if self._forbidden is not None and self._forbidden in ids:
             raise DataError(
                 f"plugins.text.tokenizer: {self._path} has no token for a part of {text!r:.60}, and what it has for "
@@ -101,7 +100,7 @@ class PretrainedTokenizer:
         return copy.deepcopy(self._content)
 
     def token(self, index: int) -> str:
-        """Token string; ids that the tokenizer leaves unused have made-up ones."""
+        """Token string; unused ids get `<unused_ID>`."""
         return str(self._tokenizer.id_to_token(index) or f"<unused_{index}>")
 
 
@@ -154,7 +153,7 @@ def _read_definition(file: Path, size: int, changed: tuple[int, ...]) -> Definit
 
 
 def _tokens(file: Path, content: dict[str, Any]) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Ids of the model's own tokens, and the added ones. Raises UserError for what is no string with a number."""
+    """Ids of the model's own tokens, and the added ones. Raises UserError for anything but a string with a number."""
     model, added = content.get("model"), content.get("added_tokens") or []
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocab, list) and all(isinstance(entry, list) and entry for entry in vocab):
@@ -162,9 +161,9 @@ def _tokens(file: Path, content: dict[str, Any]) -> tuple[dict[str, int], list[d
     elif isinstance(vocab, dict):
         pairs = list(vocab.items())
     else:
-        raise UserError(f"plugins.text.tokenizer: {file} is no tokenizer of the library `tokenizers`")
+        raise UserError(f"plugins.text.tokenizer: {file} is not a tokenizer of the library `tokenizers`")
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise UserError(f"plugins.text.tokenizer: {file}: `added_tokens` is no list of tokens")
+        raise UserError(f"plugins.text.tokenizer: {file}: `added_tokens` is not a list of tokens")
     if not pairs:
         raise UserError(f"plugins.text.tokenizer: {file}: its vocabulary is empty")
     for string, index in [*pairs, *((token.get("content"), token.get("id")) for token in added)]:
@@ -181,18 +180,18 @@ def _opened(path: str, content: dict[str, Any]) -> HuggingFaceTokenizer:
 
     try:
         return Tokenizer.from_str(json.dumps(content))
-    except BaseException as error:  # plain Exception, or a panic of the library, which is none
+    except BaseException as error:  # plain Exception, or a panic of the library, a BaseException
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        told = " ".join(str(error).split())
-        raise UserError(f"plugins.text.tokenizer: {path}: the library `tokenizers` can not read it: {told}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"plugins.text.tokenizer: {path}: the library `tokenizers` cannot read it: {reason}") from error
 
 
 def _unknown(model: dict[str, Any]) -> int | None:
-    """Id of what the model has for text that it has no token for."""
+    """Id of the unknown token."""
     vocab = model["vocab"]
-    found = vocab.get(model.get("unk_token")) if isinstance(vocab, dict) else model.get("unk_id")
-    return found if isinstance(found, int) else None
+    index = vocab.get(model.get("unk_token")) if isinstance(vocab, dict) else model.get("unk_id")
+    return index if isinstance(index, int) else None
 
 
 def _find_specials(folder: Path, ids: dict[str, int]) -> dict[str, int]:
@@ -205,19 +204,18 @@ def _find_specials(folder: Path, ids: dict[str, int]) -> dict[str, int]:
                     named[key.removesuffix("_token")] = token
     if "pad" not in named and "unk" in named:
         named["pad"] = named["unk"]
-    found = {}
+    specials = {}
     for name, usual in _USUAL.items():
         token = next((token for token in (named.get(name), *usual) if token in ids), None)
         if token is not None:
-            found[name] = ids[token]
-    if "eos" in found:  # as GPT-2 does it: the end of one text is the beginning of the next
-        found = {"bos": found["eos"], "pad": found["eos"]} | found
-    return found | {name: ids[token] for name, token in CHAT_TOKENS.items() if token in ids}
+            specials[name] = ids[token]
+    if "eos" in specials:  # as GPT-2 does it: the end of one text is the beginning of the next
+        specials = {"bos": specials["eos"], "pad": specials["eos"]} | specials
+    return specials | {name: ids[token] for name, token in CHAT_TOKENS.items() if token in ids}
 
 
 def _piecewise(section: Any) -> Any:
-    """A normalizer, pre-tokenizer or decoder without the steps that put a space in front of a text or at its end, or
-    take spaces away there."""
+    """A normalizer, pre-tokenizer or decoder without the steps that add or strip spaces at the ends of a text."""
     if not isinstance(section, dict):
         return section
     section = dict(section)
@@ -238,7 +236,7 @@ def _piecewise(section: Any) -> Any:
 
 
 def _with_letters(decoder: Any, added: list[dict[str, Any]]) -> Any:
-    """A byte-level decoder that knows added tokens of letters beyond ASCII: it would take each letter for a byte."""
+    """A byte-level decoder that keeps added tokens with letters beyond ASCII, which it would take for bytes."""
     if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
         return decoder
     letters = {byte: chr(byte) for byte in (*range(33, 127), *range(161, 173), *range(174, 256))}
@@ -250,7 +248,7 @@ def _with_letters(decoder: Any, added: list[dict[str, Any]]) -> Any:
             "pattern": {"Regex": rf"\A{re.escape(token['content'])}\z"},
             "content": "".join(letters[byte] for byte in token["content"].encode()),
         }
-        # what a step makes is longer, and may be called like another token, whose step must come before
+        # the result of a step is longer, and may equal another token, whose step must come first
         for token in sorted(added, key=lambda token: -len(token["content"]))
         if not token["content"].isascii() and alphabet.issuperset(token["content"])
     ]
@@ -261,7 +259,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"plugins.text.tokenizer: can not read {path}: {error}") from error
+        raise UserError(f"plugins.text.tokenizer: cannot read {path}: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"plugins.text.tokenizer: {path} is no mapping")
+        raise UserError(f"plugins.text.tokenizer: {path} is not a mapping")
     return content

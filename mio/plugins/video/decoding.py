@@ -16,31 +16,30 @@ FORMATS = (
     *("mov", "matroska", "avi", "gif", "apng", "mpegts", "flv", "asf", "mpeg", "mpegvideo", "ogg", "mxf", "dv", "ivf"),
     "nut",
 )
-"""FFmpeg's containers that are read; the content tells which one a file is. None of them names other files to read, as
-playlists do."""
+"""FFmpeg's containers that are read, recognised by content. None of them names other files to read, as playlists do."""
 
 SUFFIXES = (
     *(".mp4", ".mov", ".avi", ".webm", ".mkv", ".gif", ".m4v", ".3gp", ".3g2", ".qt", ".ts", ".mts", ".m2ts", ".flv"),
     *(".f4v", ".wmv", ".asf", ".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ogv", ".ogm", ".mxf", ".dv", ".apng", ".divx"),
 )
-"""Endings of files that are taken for videos where nothing else says what they are."""
+"""Endings of files that count as videos by default."""
 
 MAX_PIXELS = 36_000_000
-"""Largest width times height of a frame that is decoded: a little more than 8K."""
+"""Largest width times height of a frame: a little more than 8K."""
 
 DENSE_PIXELS = 4_000_000_000
 """Pixels of a file that are decoded frame by frame: two minutes of 1280 x 720 at 30 frames per second. Key frames alone
-follow, and after each further budget of this size they are taken at twice the distance."""
+follow; after each further budget of this size their distance doubles."""
 
 MOST_PIXELS = 40_000_000_000
-"""Pixels that are decoded of one file at most: a minute or two of work."""
+"""Most pixels decoded per file: a minute or two of work."""
 
 _FRAME_PIXELS = 20_000
-"""What a frame counts at least, since small ones cost time too."""
+"""Fewest pixels that a frame counts, since small ones cost time too."""
 
 
 class Decoding:
-    """The frames of the video stream of `path`: iterating gives pairs of seconds, which ascend, and frame.
+    """The frames of the video stream of `path`: iterating gives pairs of ascending seconds and frame.
 
     Args:
         path: a file of one of `FORMATS`, or an animated WebP.
@@ -51,21 +50,21 @@ class Decoding:
         self.path = path
         self.keys = keys
         self.display = Display()
-        """How its frames are shown; known once there is one."""
+        """How its frames are shown; known from the first frame on."""
         self.skipped = False
         """Whether frames were left out."""
         self.end = 0.0
         """Seconds of the last packet of the stream, read or not."""
 
     def __iter__(self) -> Iterator[tuple[float, Any]]:
-        """Raises `DataError` for a file that is damaged, holds no picture, is no video, or takes too long to decode."""
+        """Raises `DataError` for a file that is damaged, holds no picture, is not a video, or takes too long."""
         import av
 
         path, count = self.path, 0
         try:
-            for found in self._pictures() if _is_webp(path) else self._read():
+            for pair in self._pictures() if _is_webp(path) else self._read():
                 count += 1
-                yield found
+                yield pair
         except (av.FFmpegError, ArithmeticError, UnicodeError, ValueError) as error:
             where = f"after {count} frames" if count else "at its start"
             reason = getattr(error, "strerror", None) or error
@@ -83,7 +82,7 @@ class Decoding:
         if stream.codec_context is None:
             raise DataError(f"{self.path}: its video stream is of an unknown codec")
         self._check(stream.width, stream.height)
-        # with more threads FFmpeg loses which frames were damaged; data workers are many as it is
+        # with more threads FFmpeg forgets which frames were damaged; data workers run in parallel anyway
         stream.thread_type = "NONE"
         decoder = _decoder(stream)
         decoder.options = {"max_pixels": str(MAX_PIXELS)}
@@ -99,10 +98,10 @@ class Decoding:
                 if not packet.is_keyframe or self._near(packet, time, distance):
                     self.skipped = True
                     continue
-            # the last packet is empty, and still needed: it has the unit of time of the frames that are left
+            # the last packet is empty but needed: it has the time base of the remaining frames
             for frame in decoder.decode(packet):
                 self._check(frame.width, frame.height)
-                # a decoder says so where it made up what was missing; of key frames alone some always is
+                # the decoder marks frames with concealed gaps; between key frames alone there always are some
                 if frame.is_corrupt and not self.skipped:
                     raise ValueError("what follows cannot be decoded")
                 decoded += max(frame.width * frame.height, _FRAME_PIXELS)
@@ -111,7 +110,7 @@ class Decoding:
                         f"{self.path}: takes too long to decode (more than {MOST_PIXELS:,} pixels); cut it into "
                         "shorter videos, or encode it with a key frame every few seconds"
                     )
-                # frames come in the order in which they are shown; a time that contradicts it is damaged
+                # frames come in display order; a time that contradicts it is damaged
                 if frame.time is not None and frame.time > time:
                     time = frame.time
                 else:
@@ -153,7 +152,7 @@ def _is_webp(path: Path) -> bool:
 
 
 def _chosen(streams: Sequence[Any]) -> Any:
-    """The first of the video streams that a player shows: no cover or thumbnails, and by default if one is marked."""
+    """The video stream that a player shows: not a cover or thumbnails, the one marked as default or else the first."""
     from av.stream import Disposition
 
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
@@ -164,7 +163,7 @@ def _chosen(streams: Sequence[Any]) -> Any:
 
 
 def _decoder(stream: Any) -> Any:
-    """What decodes a stream. Of VP8 and VP9, libvpx alone decodes transparency, which lies beside the frames."""
+    """The decoder of a stream. For VP8 and VP9, only libvpx decodes transparency."""
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name, "")
     if name and tag_of(stream, "alpha_mode") == "1":
         from av.codec import CodecContext

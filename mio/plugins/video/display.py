@@ -1,4 +1,4 @@
-"""How the frames of a file are meant to be seen: turned, mirrored, of square pixels, on white where transparent."""
+"""How a player shows the frames of a file: rotated, mirrored, with square pixels, transparency on white."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import numpy.typing as npt
 Picture = npt.NDArray[np.uint8]
 
 WIDEST = 16
-"""Largest ratio of a pixel's sides; more is damage."""
+"""Largest aspect ratio of a pixel; more is damage."""
 
 _ROWS = 256
-"""Of a picture that are put on white at a time."""
+"""Rows that are composed on white at a time."""
 
 _ALPHA = {"bgra": 3, "rgba": 3, "argb": 0, "abgr": 0}
-"""Byte of the four of a pixel that says how opaque it is, as GIF and PNG have it."""
+"""Which of a pixel's four bytes is alpha."""
 
 _STRAIGHT = 0.02
-"""Sine of the largest angle, about a degree, by which a turn may differ from quarters of a full one."""
+"""Sine of the largest angle, about a degree, by which a rotation may differ from a multiple of 90 degrees."""
 
 
 @dataclass(frozen=True)
 class Display:
-    """What a stream says about how its frames are shown."""
+    """A stream's settings for showing its frames."""
 
     pixel: float = 1.0
     """Width of a pixel by its height."""
     turn: int = 0
-    """Degrees clockwise by the stream's tag `rotate`, which older programs wrote. A frame's own matrix comes first."""
+    """Degrees clockwise by the stream's tag `rotate`, which older programs wrote. A frame's own matrix wins."""
 
     @classmethod
     def of(cls, stream: Any) -> Display:
-        """Of PyAV's stream. Raises `ValueError` for what cannot be honoured."""
+        """Those of PyAV's stream. Raises `ValueError` for unsupported ones."""
         ratio = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
         if not 1 / WIDEST <= ratio <= WIDEST:
-            raise ValueError(f"its pixels are said to be {ratio:g} times as wide as high")
+            raise ValueError(f"its pixel aspect ratio is {ratio:g}, which cannot be right")
         tag = tag_of(stream, "rotate") or "0"
         try:
             turn = float(tag)
         except ValueError:
-            raise ValueError(f"its tag `rotate` is {tag!r}, which is no angle") from None
+            raise ValueError(f"its tag `rotate` is {tag!r}, which is not an angle") from None
         if turn % 90:
             raise ValueError(_tilted(turn))
         return cls(ratio, int(turn) % 360)
@@ -51,7 +51,7 @@ class Display:
     def picture(self, frame: Any, side: int) -> Picture:
         """The frame as RGB `[H, W, 3]`, its longer side at most `side`.
 
-        Raises `ValueError` for a turn that cannot be honoured, and FFmpeg's errors for colours that it does not know.
+        Raises `ValueError` for an unsupported rotation, and FFmpeg's errors for unknown colours.
         """
         wide = frame.width * self.pixel
         shrink = min(1.0, side / max(wide, frame.height))
@@ -80,15 +80,15 @@ def tag_of(stream: Any, name: str) -> str:
 
 
 def _tilted(degrees: float) -> str:
-    return f"it is to be turned by {degrees:.3g} degrees, and only quarters of a full turn are known; encode it upright"
+    return f"it asks for a rotation by {degrees:.3g} degrees; only multiples of 90 are supported; encode it upright"
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int] | None:
-    """The part of the frame's display matrix that turns, mirrors and scales, as (a, b, c, d); None if it has none."""
-    found = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
-    if found is None:
+    """The linear part (a, b, c, d) of the frame's display matrix; None if it has none."""
+    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
         return None
-    a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     return a, b, c, d
 
 
@@ -100,7 +100,7 @@ def _converted(frame: Any, width: int, height: int) -> Picture:
     from av import VideoFrame
 
     pixels = frame.to_ndarray(format="rgba")
-    # onto white before it is made smaller, lest colours that nobody is to see bleed into others
+    # composed before it is shrunk, so that colours of transparent pixels do not bleed into others
     white = np.empty((*pixels.shape[:2], 3), np.uint8)
     for row in range(0, len(pixels), _ROWS):
         some = pixels[row : row + _ROWS].astype(np.uint16)
@@ -113,7 +113,7 @@ def _converted(frame: Any, width: int, height: int) -> Picture:
 
 
 def _opaque(frame: Any) -> bool:
-    """Whether nothing of the frame is transparent, where that is seen without converting it."""
+    """Whether the frame is known to be opaque without converting it."""
     place = _ALPHA.get(frame.format.name)
     if place is None:
         return False

@@ -1,4 +1,4 @@
-"""Video files as a few frames, at even distances or one of each scene, read in one pass and bounded memory."""
+"""A few frames of a video file, evenly spaced or one per scene, read in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from mio.plugins.video.scenes import SIDE, Scenes
 __all__ = ["SUFFIXES", "read"]
 
 _KEPT = 64
-"""Frames kept while reading, and as many of scenes, at least; twice as many as are asked for if that is more."""
+"""Fewest frames, and scenes, kept while reading; twice the wanted number if that is more."""
 
 
 def read(path: Path, *, frames: int = 8, max_side: int = 512, fewest: int = 1, scenes: bool = False) -> list[Picture]:
     """At most `frames` frames of a video file in order: uint8 `[H, W, 3]`, longer side at most `max_side`.
 
-    They are as a player shows them: turned or mirrored as the file says, of square pixels, white where transparent.
-    They are those nearest to points at even distances in time, first and last included. With `scenes` they are the
-    middle frames of its scenes: of even ones where there are more than `frames`, and with frames at even distances
-    between them where there are fewer than `fewest`. Sound is not read.
+    They look as in a player: rotated and mirrored as the file says, with square pixels, transparency on white. They are
+    those nearest to evenly spaced times, first and last included. With `scenes` they are the middle frames of its
+    scenes: of evenly chosen ones if there are more than `frames`, filled up with evenly spaced frames if there are
+    fewer than `fewest`. Sound is not read.
 
-    A file is decoded once, and in its order. Of a long one only key frames are, after the first minutes (see
-    `decoding.DENSE_PIXELS`), unless they are too far apart. Raises `DataError` for a file that is damaged, holds no
-    picture, is no video, or takes too long to decode.
+    A file is decoded once, in order. After the first minutes of a long one (see `decoding.DENSE_PIXELS`) only key
+    frames are decoded, unless they are too far apart. Raises `DataError` for a file that is damaged, holds no picture,
+    is not a video, or takes too long to decode.
     """
     import av
 
     try:
         return _chosen(path, frames, max_side, fewest, scenes)
-    # of frames that were decoded and cannot be shown as they should
+    # from frames that cannot be converted
     except (av.FFmpegError, ValueError) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _chosen(path: Path, frames: int, max_side: int, fewest: int, scenes: bool) -> list[Picture]:
     decoding = Decoding(path)
-    timeline, found = _sample(decoding, frames, max_side, scenes)
+    timeline, middles = _sample(decoding, frames, max_side, scenes)
     if decoding.skipped and max(timeline.widest, decoding.end - timeline.times[-1]) > decoding.end / frames:
-        timeline, found = _sample(Decoding(path, keys=False), frames, max_side, scenes)
+        timeline, middles = _sample(Decoding(path, keys=False), frames, max_side, scenes)
     if not timeline.times:
         raise DataError(f"{path}: holds no frame that can be decoded")
-    if found is None:
+    if middles is None:
         return [timeline.pictures[index] for index in evenly_in_time(timeline.times, frames)]
-    chosen = {found.times[index]: found.pictures[index] for index in evenly(len(found.times), frames)}
+    chosen = {middles.times[index]: middles.pictures[index] for index in evenly(len(middles.times), frames)}
     for index in fill(list(chosen), timeline.times, min(fewest, frames)):
         chosen[timeline.times[index]] = timeline.pictures[index]
     return [chosen[time] for time in sorted(chosen)]
@@ -56,16 +56,16 @@ def _chosen(path: Path, frames: int, max_side: int, fewest: int, scenes: bool) -
 
 def _sample(decoding: Decoding, frames: int, max_side: int, scenes: bool) -> tuple[Timeline, Scenes | None]:
     timeline = Timeline(max(_KEPT, 2 * frames))
-    found = Scenes(max(_KEPT, 2 * frames)) if scenes else None
+    scene_frames = Scenes(max(_KEPT, 2 * frames)) if scenes else None
     last = None
     for last in decoding:
         time, frame = last
         picture = partial(decoding.display.picture, frame, max_side)
         timeline.offer(time, picture)
-        if found:
-            found.offer(time, np.ascontiguousarray(decoding.display.picture(frame, SIDE)[..., ::-1]), picture)
+        if scene_frames:
+            scene_frames.offer(time, np.ascontiguousarray(decoding.display.picture(frame, SIDE)[..., ::-1]), picture)
     if last:
         timeline.offer(last[0], partial(decoding.display.picture, last[1], max_side), last=True)
-    if found:
-        found.close()
-    return timeline, found
+    if scene_frames:
+        scene_frames.close()
+    return timeline, scene_frames

@@ -1,4 +1,4 @@
-"""Which frames of a video are taken: by time and not by number, so that a variable frame rate changes nothing."""
+"""Choice of a video's frames by time, not by number, so that a variable frame rate does not matter."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def evenly_in_time(times: Sequence[float], chosen: int) -> list[int]:
 
 
 def fill(taken: Sequence[float], times: Sequence[float], wanted: int) -> list[int]:
-    """Indices of `times` that bring `taken` to `wanted`, each the one farthest from all that there are by then."""
+    """Indices of `times` that bring `taken` to `wanted`, each the farthest from all before it."""
     there, added = list(taken), []
     for _ in range(min(wanted - len(taken), len(times))):
         distances = [min((abs(time - other) for other in there), default=1.0) for time in times]
@@ -63,10 +63,10 @@ def fill(taken: Sequence[float], times: Sequence[float], wanted: int) -> list[in
 
 
 class Timeline:
-    """At most `capacity` pictures at about even distances of a stream that may be endless.
+    """At most `capacity` about evenly spaced pictures of a stream of unknown length.
 
-    Pictures are kept when they come at least `gap` seconds after the one before. When there are too many, `gap` becomes
-    twice their mean distance and those that are too near leave.
+    A picture is kept if it comes at least `gap` seconds after the one before. When there are too many, `gap` becomes
+    twice their mean distance, and pictures that are too near are dropped.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -76,7 +76,7 @@ class Timeline:
         self._gap = 0.0
 
     def offer(self, time: float, picture: Callable[[], Picture], last: bool = False) -> None:
-        """Takes what `picture` makes, if it is wanted; the last one always is. `time` ascends from call to call."""
+        """Keeps the result of `picture` if it is wanted, and always if it is the `last`. `time` ascends."""
         if self.times and (time <= self.times[-1] or (not last and time - self.times[-1] < self._gap)):
             return
         self.times.append(time)
@@ -85,7 +85,7 @@ class Timeline:
             self._thin()
 
     def _thin(self) -> None:
-        # a little less than twice, lest rounding lets go what is just far enough
+        # a little less than twice, so that rounding does not drop pictures that are just far enough
         self._gap = (2 - 1e-6) * (self.times[-1] - self.times[0]) / (len(self.times) - 1)
         kept: list[int] = []
         for index, time in enumerate(self.times):

@@ -13,16 +13,16 @@ SIDE = 256
 """Longer side in pixels of the frames that are compared, about what PySceneDetect itself shrinks videos to."""
 
 SHORTEST = 0.6
-"""Seconds that a scene lasts at least, PySceneDetect's own default."""
+"""Shortest scene in seconds, PySceneDetect's default."""
 
 _MIDDLE = 8
-"""Frames kept of the current scene, of which the one nearest its middle is taken."""
+"""Frames kept of the current scene; the one nearest its middle is chosen."""
 
 
 def detector() -> Any:
     """PySceneDetect's `ContentDetector` with its own threshold. Raises `UserError` where it is not installed.
 
-    Cuts come in the mode `SUPPRESS`, which tells each one at once and not after the frames that follow it.
+    The mode `SUPPRESS` reports each cut at once, not after the frames that follow it.
     """
     try:
         from scenedetect.detector import FlashFilter
@@ -37,7 +37,7 @@ def detector() -> Any:
 class Scenes:
     """The middle frames of at most `capacity` scenes.
 
-    Every `stride`-th scene is kept; when there are more than `capacity`, every other one leaves and the stride doubles.
+    Every `stride`-th scene is kept; beyond `capacity`, every other one is dropped and the stride doubles.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -20,7 +20,7 @@ class FrameSplitter:
 
     def __init__(self, options: VideoOptions) -> None:
         self.options = options
-        # what decides which frames are taken and how they look; the number changes with the way of choosing them
+        # everything that frames depend on; the number is the version of the choice
         self.fingerprint = f"frames-3-{options.min_frames}-{options.max_frames}-{options.frames}-{options.max_side}"
 
     def split(self, media: Media) -> list[Media]:

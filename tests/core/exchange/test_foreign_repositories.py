@@ -297,12 +297,12 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("token", "told"),
         [
-            ("<eom>=<x>", "`<eom>` is no token of the recipe's plugins; did you mean `<eomu>`?"),
-            ("<eoim>", "`<eoim>` is no token of the recipe's plugins"),
+            ("<eom>=<x>", "`<eom>` is not a token of the recipe's plugins; did you mean `<eomu>`?"),
+            ("<eoim>", "`<eoim>` is not a token of the recipe's plugins"),
             ("<👀{}>=<x>", "must hold one `{}`"),
             ("<eoim>=<x{}>", "must be one token string"),
             ("<eoim>=", "must be one token string"),
-            ("<eoim>=<nothing>", "`<eoim>` is to be found as `<nothing>`"),
+            ("<eoim>=<nothing>", "`<eoim>` is called `<nothing>` by `--token`"),
         ],
     )
     def test_wrong_names(self, repository, manager, token, told):

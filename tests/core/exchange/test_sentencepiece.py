@@ -100,7 +100,7 @@ def changed(path, change):
         (lambda model: setattr(model.trainer_spec, "model_type", 3), "of whole words cannot be read"),
         (lambda model: model.ClearField("pieces"), "holds no pieces"),
         (lambda model: setattr(model.pieces[300], "score", float("nan")), "has the score nan"),
-        (lambda model: setattr(model.pieces[300], "piece", model.pieces[301].piece), "stands twice"),
+        (lambda model: setattr(model.pieces[300], "piece", model.pieces[301].piece), "occurs twice"),
         (lambda model: setattr(model.pieces[300], "type", 5), "marked as unused"),
         (lambda model: setattr(model.normalizer_spec, "precompiled_charsmap", b"\xff" * 70), "rules .* are damaged"),
     ],
@@ -122,5 +122,5 @@ def test_damaged_files_are_refused(tmp_path, keep):
     with pytest.raises(UserError):
         read_sentencepiece(path)
     path.write_bytes(b"\xff" * 40)
-    with pytest.raises(DataError, match="no whole SentencePiece model"):
+    with pytest.raises(DataError, match="not a complete SentencePiece model"):
         read_sentencepiece(path)

@@ -154,9 +154,9 @@ def test_damaged_files(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(STATE, path)
     path.write_bytes(path.read_bytes()[:-3])
-    assert "no whole safetensors file" in refused(tmp_path)
+    assert "not a complete safetensors file" in refused(tmp_path)
     path.write_bytes(b"")
-    assert "no whole safetensors file" in refused(tmp_path)
+    assert "not a complete safetensors file" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_changed_codebook_sequence_does_not_parse(case, data):
 @pytest.mark.parametrize("name", MULTI)
 def test_an_incomplete_grid_does_not_parse(name):
     codebook, code = layout(name).flatten(np.arange(12).reshape(4, 3))
-    with pytest.raises(DataError, match="11 codes are no whole number of frames of 4 codebooks"):
+    with pytest.raises(DataError, match="11 codes are not a whole number of frames of 4 codebooks"):
         layout(name).parse(codebook[:-1], code[:-1], 4)
 
 

@@ -153,5 +153,5 @@ def test_nothing_is_learnt_from_nothing():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan"), [1.0, float("-inf")]], ids=repr)
 def test_numbers_that_are_none_are_an_error(value):
-    with pytest.raises(DataError, match=r"field `word` is (nan|-?inf), which is no number"):
+    with pytest.raises(DataError, match=r"field `word` is (nan|-?inf), which cannot be learnt"):
         to_document({"word": value}, compiled("", "{word}"))

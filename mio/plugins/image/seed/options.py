@@ -32,29 +32,29 @@ class SeedOptions(ImageOptions):
     checkpoint: str = ""
     """Folder with `seed_quantizer.pt` and `eva_vit_g.pth`, or a model of MIO, with both in `seed-tokenizer-2/`."""
     quantizer: str = ""
-    """File to take instead of the folder's `seed_quantizer.pt`."""
+    """File to use instead of the folder's `seed_quantizer.pt`."""
     vision: str = ""
-    """File to take instead of the folder's `eva_vit_g.pth`."""
+    """File to use instead of the folder's `eva_vit_g.pth`."""
     unclip: str = ""
     """Folder of Stable Diffusion 2.1 unCLIP in the diffusers layout. Default: `stable-diffusion-2-1-unclip/` in
     `checkpoint` or beside it. Needed only where images are generated."""
     ignore_keys: Sequence[str] = ()
-    """Beginnings of names in the checkpoints that are not needed. A name that is neither needed nor known to be
-    superfluous is an error otherwise, since it may mean another architecture."""
+    """Prefixes of names in the checkpoints to ignore. Other names that are neither needed nor known to be superfluous
+    are an error, since they may mean another architecture."""
     device: str = "auto"
     """`auto`: the GPU if there is one; otherwise as torch names it, `cpu`, `cuda:1`."""
     dtype: str = one_of("float32", *DTYPES)
     """Of the networks: `float32`, `bf16`, or `fp16` as in the published code on a GPU. Codes are always searched, and
     embedded again, in float32."""
     batch_size: int = number(1, 1, 4096)
-    """Images per forward pass. Smaller batches are filled up, so that kernels, and with them codes, stay the same."""
+    """Images per forward pass. Smaller batches are padded: kernels, and so codes, stay the same."""
     resize: str = one_of("bicubic", "bicubic", "bilinear")
-    """How an image is brought to 224 x 224, its aspect ratio not kept: `bicubic` (`ImageTokenizer.processor` of the
+    """How an image is resized to 224 x 224, ignoring its aspect ratio: `bicubic` (`ImageTokenizer.processor` of the
     published code) or `bilinear` (its `get_transform`)."""
     mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073)
     """Subtracted from pixels in [0, 1]: red, green, blue. CLIP's."""
     std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711)
-    """Divides what is left."""
+    """Divides the result."""
     steps: int = number(20, 1, 10_000)
     """Denoising steps of unCLIP."""
     guidance: float = number(10.0, 0, 1000)
@@ -102,9 +102,9 @@ class SeedOptions(ImageOptions):
         folder = Path(self.checkpoint).expanduser()
         return [folder, folder / FOLDER]
 
-    def _found(self, name: str, given: str, option: str, folders: list[Path]) -> Path:
-        if given:
-            path = Path(given).expanduser()
+    def _found(self, name: str, file: str, option: str, folders: list[Path]) -> Path:
+        if file:
+            path = Path(file).expanduser()
             if path.exists():
                 return path
             raise _wrong(f"`{option}`: {path} does not exist; {SOURCES[name]}")

@@ -37,8 +37,8 @@ class Attention(nn.Module):
             for part in (self.query(x), self.key(context), self.value(context))
         )  # [B, heads, Q or N, D / heads]
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        made: Tensor = self.norm(self.out(attended.transpose(1, 2).flatten(2)) + x)
-        return made
+        attended_norm: Tensor = self.norm(self.out(attended.transpose(1, 2).flatten(2)) + x)
+        return attended_norm
 
 
 class Layer(nn.Module):
@@ -56,8 +56,8 @@ class Layer(nn.Module):
         x = self.self_attention(x, x)
         if self.cross_attention is not None:
             x = self.cross_attention(x, features)
-        made: Tensor = self.norm(self.contract(functional.gelu(self.expand(x))) + x)
-        return made
+        output: Tensor = self.norm(self.contract(functional.gelu(self.expand(x))) + x)
+        return output
 
 
 class CausalQFormer(nn.Module):

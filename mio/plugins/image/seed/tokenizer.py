@@ -15,11 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mio import DataError, UserError
-from mio.plugins.image.compute import TORCH_DTYPES, device_of, exact, picture
+from mio import UserError, networks
+from mio.plugins.image.files import picture, write_png
+from mio.plugins.image.options import checked_codes
 from mio.plugins.image.seed.model import QUERIES, SIDE, Dimensions, SeedDecoder, SeedEncoder
 from mio.plugins.image.seed.options import SeedOptions
-from mio.plugins.image.seed.weights import Checkpoint
+from mio.plugins.image.seed.weights import SeedWeights
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -27,26 +28,26 @@ Pixels = npt.NDArray[np.uint8]
 class SeedTokenizer:
     """Tokenizer (`Tokenizer`): uint8 images -> codes int64 `[1, 32]`.
 
-    The files are opened and checked at once, which also gives the fingerprint: weights (see `Checkpoint.fingerprint`),
+    The files are opened and checked at once, which also gives the fingerprint: weights (see `SeedWeights.fingerprint`),
     dtype, and how pixels are prepared. The network is loaded at the first `encode`.
     """
 
     def __init__(self, options: SeedOptions, dimensions: Dimensions = Dimensions()) -> None:  # noqa: B008  frozen
         self.options, self.dimensions = options, dimensions
-        self.device = device_of(options.device)
+        self.device = networks.device(options.device, "plugins.image")
         settings = json.dumps([options.dtype, options.resize, options.mean, options.std])
-        weights = Checkpoint.open(options, dimensions).fingerprint()
+        weights = SeedWeights.open(options, dimensions).fingerprint()
         self.fingerprint = f"seed-{hashlib.sha256(f'{weights} {settings}'.encode()).hexdigest()[:16]}"
 
     @cached_property
     def encoder(self) -> SeedEncoder:
         """The network, loaded once."""
-        checkpoint = Checkpoint.open(self.options, self.dimensions)
-        return checkpoint.load(SeedEncoder, self.dimensions, self.device, TORCH_DTYPES[self.options.dtype])
+        weights = SeedWeights.open(self.options, self.dimensions)
+        return weights.load(SeedEncoder, self.dimensions, self.device, networks.dtype(self.options.dtype))
 
     def encode(self, media: Sequence[Pixels]) -> list[npt.NDArray[np.int64]]:
-        """Raises `DataError` for an array that is no image."""
-        size, dtype, codes = self.options.batch_size, TORCH_DTYPES[self.options.dtype], []
+        """Raises `DataError` for an array that is not an image."""
+        size, dtype, codes = self.options.batch_size, networks.dtype(self.options.dtype), []
         for start in range(0, len(media), size):
             images = media[start : start + size]
             # a kernel for another number of images may round differently, and a code change with it
@@ -54,9 +55,9 @@ class SeedTokenizer:
             for index, image in enumerate(images):
                 batch[index] = prepared(image, self.options)
             encoder = self.encoder
-            with exact(self.device):
-                found = encoder(batch.to(self.device, dtype)).cpu().numpy()
-            codes += [row[None] for row in found[: len(images)]]
+            with networks.exact(self.device):
+                batch_codes = encoder(batch.to(self.device, dtype)).cpu().numpy()
+            codes += [row[None] for row in batch_codes[: len(images)]]
         return codes
 
     def frames(self, media: Any) -> int:  # noqa: ARG002  every image has as many
@@ -71,7 +72,7 @@ class SeedDetokenizer:
 
     def __init__(self, options: SeedOptions, dimensions: Dimensions = Dimensions()) -> None:  # noqa: B008  frozen
         self.options, self.dimensions = options, dimensions
-        self.device = device_of(options.device)
+        self.device = networks.device(options.device, "plugins.image")
         options.quantizer_file()
         self.folder = options.unclip_folder()
         if importlib.util.find_spec("diffusers") is None:
@@ -80,24 +81,24 @@ class SeedDetokenizer:
     @cached_property
     def decoder(self) -> SeedDecoder:
         """The network from codes to embeddings, in float32."""
-        checkpoint = Checkpoint.open(self.options, self.dimensions, vision=False)
-        return checkpoint.load(SeedDecoder, self.dimensions, self.device, torch.float32)
+        weights = SeedWeights.open(self.options, self.dimensions, vision=False)
+        return weights.load(SeedDecoder, self.dimensions, self.device, torch.float32)
 
     @cached_property
     def pipeline(self) -> Any:
-        """The unCLIP pipeline, from the folder alone. Raises `UserError` for another one or one that brings code."""
+        """The unCLIP pipeline, from the folder alone. Raises `UserError` for any other, or one that brings code."""
         from diffusers import StableUnCLIPImg2ImgPipeline
 
         load: Any = StableUnCLIPImg2ImgPipeline.from_pretrained
         try:
             pipeline = load(
                 self.folder,
-                torch_dtype=TORCH_DTYPES[self.options.dtype],
+                torch_dtype=networks.dtype(self.options.dtype),
                 local_files_only=True,
                 trust_remote_code=False,
             )
         except (OSError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
+            reason = networks.one_line(error)
             raise UserError(f"{self.folder}: not an unCLIP pipeline that can be loaded: {reason}") from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(self.device)
@@ -105,9 +106,9 @@ class SeedDetokenizer:
     def decode(self, codes: npt.NDArray[np.int64]) -> Pixels:
         """The same image for the same codes. Raises `DataError` unless there are 32 codes, each in the codebook."""
         options, decoder, pipeline = self.options, self.decoder, self.pipeline
-        with exact(self.device):
+        with networks.exact(self.device):
             image = pipeline(
-                image_embeds=embedding(decoder, codes).to(TORCH_DTYPES[options.dtype]),
+                image_embeds=embedding(decoder, codes).to(networks.dtype(options.dtype)),
                 num_inference_steps=options.steps,
                 guidance_scale=options.guidance,
                 noise_level=options.noise_level,
@@ -120,9 +121,7 @@ class SeedDetokenizer:
     def save(self, media: Pixels, stem: Path) -> Path:
         from PIL import Image
 
-        path = stem.with_name(stem.name + ".png")
-        Image.fromarray(media).save(path)
-        return path
+        return write_png(Image.fromarray(media), stem)
 
 
 def prepared(image: Pixels, options: SeedOptions) -> Tensor:
@@ -138,11 +137,6 @@ def prepared(image: Pixels, options: SeedOptions) -> Tensor:
 
 def embedding(decoder: SeedDecoder, codes: npt.NDArray[np.int64]) -> Tensor:
     """Codes `[1, 32]` -> unCLIP's image embedding float32 `[1, 1024]`. Raises `DataError` for other codes."""
-    codes = np.asarray(codes)
-    size = decoder.quantize.num_embeddings
-    if codes.shape != (1, QUERIES):
-        raise DataError(f"an image has codes [1, {QUERIES}], these are {list(codes.shape)}")
-    if codes.min() < 0 or codes.max() >= size:
-        raise DataError(f"image codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
-    made: Tensor = decoder(torch.from_numpy(codes.astype(np.int64)).to(decoder.quantize.weight.device))
-    return made
+    codes = checked_codes(codes, QUERIES, decoder.quantize.num_embeddings)
+    embeddings: Tensor = decoder(torch.from_numpy(codes).to(decoder.quantize.weight.device))
+    return embeddings

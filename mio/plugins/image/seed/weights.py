@@ -1,20 +1,18 @@
-"""Reads SEED's checkpoints: which keys they must have, which they may have, and a fingerprint of those that count."""
+"""Reads SEED's checkpoints: the keys they must have, the keys they may have, and their fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from mio import UserError
+from mio import UserError, networks
 from mio.plugins.image.seed.model import SIDE, Dimensions, SeedDecoder, SeedEncoder
 from mio.plugins.image.seed.options import QUANTIZER, VISION, SeedOptions
 
@@ -52,8 +50,8 @@ QUANTIZER_SURPLUS = (
 surplus keys (github.com/OpenMOSS/AnyGPT, issue 14); the patterns come from the training code."""
 
 VISION_SURPLUS = (r"(norm|fc_norm|head)\.", r"mask_token$")
-"""Keys of `eva_vit_g.pth` that are not used: what follows the blocks, and masked pre-training. So is the block that
-BLIP-2 leaves out."""
+"""Keys of `eva_vit_g.pth` that are not used: the layers behind the blocks, and masked pre-training. Nor is the block
+that BLIP-2 leaves out."""
 
 SAMPLED_ABOVE = 2**18
 """Tensors of more elements enter the fingerprint with `SAMPLES` of them, evenly spaced; smaller ones, the codebook of
@@ -74,7 +72,7 @@ def checkpoint_key(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class SeedWeights:
     """The two files, checked. Tensors are read from the disk when they are used."""
 
     tensors: Mapping[str, Tensor]
@@ -83,7 +81,7 @@ class Checkpoint:
     """Keys that the codes depend on."""
 
     @classmethod
-    def open(cls, options: SeedOptions, dimensions: Dimensions, vision: bool = True) -> Checkpoint:
+    def open(cls, options: SeedOptions, dimensions: Dimensions, vision: bool = True) -> SeedWeights:
         """Opens `seed_quantizer.pt` and, unless `vision` is false, `eva_vit_g.pth`.
 
         Raises `UserError` that names the keys if one is missing, has another shape, or is neither needed nor known.
@@ -92,15 +90,16 @@ class Checkpoint:
         needed = encoding | _shapes(_blank(SeedDecoder, dimensions))
         quantizer_file, vision_file = options.quantizer_file(), options.vision_file() if vision else None
         theirs = {key: shape for key, shape in needed.items() if not key.startswith(VISION_PREFIX)}
-        tensors = _checked(quantizer_file, _read(quantizer_file), theirs, QUANTIZER_SURPLUS, options.ignore_keys)
+        stored = networks.load_tensors(quantizer_file)
+        tensors = _checked(quantizer_file, stored, theirs, QUANTIZER_SURPLUS, options.ignore_keys)
         if vision_file is not None:
             theirs = {
                 key.removeprefix(VISION_PREFIX): shape for key, shape in needed.items() if key.startswith(VISION_PREFIX)
             }
-            found = _read(vision_file)
-            _check_image_size(vision_file, found.get("pos_embed"), theirs["pos_embed"])
+            stored = networks.load_tensors(vision_file)
+            _check_image_size(vision_file, stored.get("pos_embed"), theirs["pos_embed"])
             surplus = (*VISION_SURPLUS, rf"blocks\.{dimensions.vision_depth}\.")
-            checked = _checked(vision_file, found, theirs, surplus, options.ignore_keys)
+            checked = _checked(vision_file, stored, theirs, surplus, options.ignore_keys)
             tensors |= {VISION_PREFIX + key: value for key, value in checked.items()}
         return cls(tensors, frozenset(encoding))
 
@@ -122,21 +121,21 @@ class Checkpoint:
     def load(
         self, network: Callable[[Dimensions], Network], dimensions: Dimensions, device: torch.device, dtype: torch.dtype
     ) -> Network:
-        """`network` with the weights on `device` in `dtype`, its codebook in float32; ready to run, not to train.
+        """`network` for inference with the weights on `device` in `dtype`, its codebook in float32.
 
         Each tensor is copied once, from the mapped file to its place: nothing is initialised first.
         """
-        made = _blank(network, dimensions)
+        loaded = _blank(network, dimensions)
         weights = {
             name: self.tensors[checkpoint_key(name)].to(
                 device, torch.float32 if name.startswith("quantize.") else dtype, copy=True
             )
-            for name in made.state_dict()
+            for name in loaded.state_dict()
         }
-        made.load_state_dict(weights, assign=True)
-        for buffer in made.buffers():
+        loaded.load_state_dict(weights, assign=True)
+        for buffer in loaded.buffers():
             buffer.data = buffer.to(device, dtype)
-        return made.eval().requires_grad_(False)
+        return loaded.eval().requires_grad_(False)
 
 
 def _blank(network: Callable[[Dimensions], Network], dimensions: Dimensions) -> Network:
@@ -149,19 +148,6 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {checkpoint_key(name): value.shape for name, value in network.state_dict().items()}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    # files of the format before torch 1.6 cannot be mapped
-    mapped = zipfile.is_zipfile(path)
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: not a checkpoint of tensors that can be read: {reason}") from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"{path}: holds {type(loaded).__name__}, not names with one tensor each")
-    return dict(loaded)
-
-
 def _check_image_size(path: Path, positions: Tensor | None, shape: torch.Size) -> None:
     if positions is not None and positions.ndim == 3 and positions.shape[1] != shape[1]:
         raise UserError(
@@ -172,39 +158,21 @@ def _check_image_size(path: Path, positions: Tensor | None, shape: torch.Size) -
 
 def _checked(
     path: Path,
-    found: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
     needed: Mapping[str, torch.Size],
     surplus: Sequence[str],
     ignored: Sequence[str],
 ) -> dict[str, Tensor]:
     """The needed tensors. Raises `UserError` that names what is missing, of another shape, or unknown."""
-    missing = [key for key in needed if key not in found]
-    wrong = [
-        f"{key} {list(found[key].shape)} instead of {list(shape)}"
-        for key, shape in needed.items()
-        if key in found and found[key].shape != shape
-    ]
-    unknown = [
+    problems = networks.misfits(needed, stored)
+    problems["unknown"] = unknown = [
         key
-        for key in found
-        if key not in needed
-        and not any(re.match(pattern, key) for pattern in surplus)
-        and not key.startswith(tuple(ignored))
+        for key in problems.pop("surplus")
+        if not any(re.match(pattern, key) for pattern in surplus) and not key.startswith(tuple(ignored))
     ]
-    problems = [
-        f"{title}: {_some(keys)}"
-        for title, keys in (("missing", missing), ("of another shape", wrong), ("unknown", unknown))
-        if keys
-    ]
-    if problems:
+    if listed := networks.described(problems):
         advice = f"is it the {VISION if 'patch_embed.proj.weight' in needed else QUANTIZER} of SEED version 2?"
-        if unknown and not missing and not wrong:
+        if unknown and not problems["missing"] and not problems["of another shape"]:
             advice += " If these are not needed, list how they begin in `ignore_keys`"
-        raise UserError(f"{path}: {'; '.join(problems)}; {advice}")
-    return {key: found[key] for key in needed}
-
-
-def _some(keys: Iterable[str], shown: int = 5) -> str:
-    listed = list(keys)
-    rest = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return ", ".join(listed[:shown]) + rest
+        raise UserError(f"{path}: {listed}; {advice}")
+    return {key: stored[key] for key in needed}

@@ -1,0 +1,140 @@
+"""Pretrained networks inside tokenizers: what plugins share, a third party's as well.
+
+    from mio import networks
+
+    device = networks.device("cuda:1", "plugins.hum")
+    with networks.exact(device):
+        codes = network.encode(signal.to(device, networks.dtype("bf16")))
+
+Imports torch when first used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mio.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_NAMED = 5
+"""Names that an error lists."""
+
+
+def device(name: str, plugin: str) -> torch.device:
+    """The device that an option names as torch does; `auto` is the GPU if there is one.
+
+    Raises `UserError`, which begins with `plugin`, for a device that is unknown or missing.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"{plugin}: `device` is {name!r}, which torch does not know") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"{plugin}: `device` is {name}, but torch sees no GPU")
+    return found
+
+
+def check_worker(device: torch.device, plugin: str) -> None:
+    """Raises `UserError` in a data worker for a device that only the main process can use."""
+    from torch.utils.data import get_worker_info
+
+    if device.type != "cpu" and get_worker_info() is not None:
+        raise UserError(
+            f"{plugin}: `device: {device}` cannot be used by data workers; set `device: cpu`, or `runtime.workers` to 0"
+        )
+
+
+def dtype(name: str) -> torch.dtype:
+    """`float32`, `bf16` or `fp16`."""
+    import torch
+
+    return {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+@contextlib.contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """No gradients, and the same arithmetic at every call, whatever a surrounding training run has switched on."""
+    import torch
+
+    precision = torch.get_float32_matmul_precision()
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, enabled=False),
+        torch.jit.optimized_execution(False),  # type: ignore[attr-defined]  # fuses scripts after a few calls
+        torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+        ),
+    ):
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order: training gives the same weights on any number of cores."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of `torch.save`, mapped rather than read. Raises `UserError` for any other content."""
+    import torch
+
+    try:
+        # files of the format before torch 1.6 cannot be mapped
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: not a checkpoint of tensors that can be read: {reason}") from error
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: holds more than tensors by name; save the model's state_dict alone")
+    return dict(loaded)
+
+
+def misfits(needed: Mapping[str, torch.Size], tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+    """Tensors that are `missing`, `of another shape` or `surplus`, compared with the `needed` names and shapes."""
+    return {
+        "missing": [name for name in needed if name not in tensors],
+        "of another shape": [
+            f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
+            for name, shape in needed.items()
+            if name in tensors and tensors[name].shape != shape
+        ],
+        "surplus": [name for name in tensors if name not in needed],
+    }
+
+
+def described(problems: Mapping[str, Iterable[str]]) -> str:
+    """Problems on one line, each with the first of its names; empty if there are none."""
+    listed = {problem: list(names) for problem, names in problems.items()}
+    return "; ".join(
+        f"{problem}: {', '.join(names[:_NAMED])}" + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
+        for problem, names in listed.items()
+        if names
+    )
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error of transformers or safetensors, which often has several lines."""
+    return " ".join(str(error).split()) or type(error).__name__
