@@ -37,7 +37,8 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import Codes, TextTokenizer
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
-from mio.core.data.shards.store import TokenIndex, TokenStore, source_folder, write_index
+from mio.core.data.shards.reader import TokenIndex
+from mio.core.data.shards.store import TokenStore, source_folder, write_index
 from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.recipe.compose import compose

@@ -26,8 +26,8 @@ import numpy as np
 
 from mio.core.contract.values import Codes, Modality
 from mio.core.data.shards.format import shard_name
-from mio.core.data.shards.reader import TokenisedSource
-from mio.core.data.shards.store import TokenIndex, open_tokens, write_index
+from mio.core.data.shards.reader import TokenIndex, TokenisedSource
+from mio.core.data.shards.store import open_tokens, write_index
 from mio.core.data.shards.writer import ShardWriter
 
 MODALITIES = {

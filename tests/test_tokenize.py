@@ -23,8 +23,7 @@ from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.data.loader import MioDataModule
 from mio.core.data.readers import spill
-from mio.core.data.shards.reader import TokenisedSource
-from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.data.shards.store import TokenStore, open_tokens, tokenizer_fingerprints
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.chain import chain
 from mio.core.stages.tokenize import load_tokenizers, tokenize
@@ -252,8 +251,7 @@ def test_shards_of_another_size_are_not_mixed():
 def test_a_header_tells_how_well_a_sample_is_reconstructed(small):
     run()
     folder = captions(small)
-    index = json.loads((folder / "index.json").read_text())
-    source = TokenisedSource(folder, index["records"], index["shard_records"], "", index["shards"])
+    source = open_tokens(folder)[0]
     source[0]
     sample = source._shards[0].header["sample"]["image"]
     assert sample["frames"] == 16

@@ -70,7 +70,8 @@ class FakeCodecs:
         self.text = text or FakeText()
 
     def codes(self, media: Media | Codes) -> np.ndarray:
-        return media.codes if isinstance(media, Codes) else media.data
+        codes = np.asarray(media.codes if isinstance(media, Codes) else media.data)
+        return codes.astype(np.int64) if codes.dtype.kind in "iu" else codes
 
     def split(self, media: Media) -> list[Media]:
         return list(media.data)

@@ -1,6 +1,8 @@
 """The values that plugins return and that records are made of. See `hookspecs.py` for who asks for them.
 
-Shapes: Q codebooks, F frames. Codes are integer arrays `[Q, F]`, each below the size of its codebook.
+Shapes: Q codebooks, F frames. Codes are integer arrays `[Q, F]`, each below the size of its codebook. A tokenizer may
+give any integer type, and shards store the smallest; `mio.core.tokens.codecs.Codecs.codes` makes int64 of either, the
+type in which detokenizers and the renderer get codes. Ids are int32 in a rendered document, int64 in a batch.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,33 +30,30 @@ class Notes:
     """Keys inside the record that nothing reads: of a conversation's turns, say."""
 
 
-class PartialRecord(dict[str, Any]):
+class PartialRecord(Mapping[str, Any]):
     """A record that brings `notes`.
 
-    Reading a field that has no content raises `DataError` with the reason: what nobody reads costs nothing. Such
-    fields are not among `items()`.
+    Reading a field without content raises `DataError` with the reason: what nobody reads costs nothing. `in` says that
+    such a field is there; it is not among the fields that are gone through.
     """
 
-    __slots__ = ("notes",)
-
     def __init__(self, fields: Mapping[str, Any], notes: Notes) -> None:
-        super().__init__(fields)
         self.notes = notes
+        self._fields = fields
 
-    def __missing__(self, name: str) -> Any:
-        if name in self.notes.failed:
+    def __getitem__(self, name: str) -> Any:
+        if name in self.notes.failed and name not in self._fields:
             raise DataError(self.notes.failed[name].reason)
-        raise KeyError(name)
+        return self._fields[name]
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self.notes.failed
+        return name in self._fields or name in self.notes.failed
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """As for any mapping; raises `DataError` for a field without content."""
-        try:
-            return self[name]
-        except KeyError:
-            return default
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
 
 
 def notes_of(record: Mapping[str, Any]) -> Notes:

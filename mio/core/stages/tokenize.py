@@ -17,7 +17,8 @@ from rich.console import Console
 from mio.core import terminal
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.data.hashing import FileHashes, State
-from mio.core.data.shards.store import HASHES, TokenIndex
+from mio.core.data.shards.reader import TokenIndex
+from mio.core.data.shards.store import HASHES
 from mio.core.data.shards.work import FAILED, Job, ShardWorker, claim, finish, make_job, shards_there
 from mio.core.data.sources import open_sources
 from mio.core.distributed.ranks import Ranks

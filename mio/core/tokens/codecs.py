@@ -7,19 +7,18 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from mio.core.checksums import file_sum, read_summed, write_summed
+from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import (
     TEXT,
     CodeArray,
     Codes,
-    DataModule,
     Detokenizer,
     Media,
-    Modality,
     Splitter,
     TextTokenizer,
     Tokenizer,
@@ -35,22 +34,13 @@ FINGERPRINTS = "tokenizers.json"
 _COPY = "restore it from a copy"
 
 
-class CodecSource(Protocol):
-    """What `Codecs` needs of the enabled plugins."""
-
-    def modalities(self) -> list[tuple[str, Modality]]: ...
-    def tokenizer(self, modality: str) -> Any: ...
-    def detokenizer(self, modality: str) -> Detokenizer | None: ...
-    def datamodule(self, modality: str) -> DataModule | None: ...
-
-
 class Codecs:
     """Codes of media and media of codes for every modality of a recipe.
 
     `remembered` bounds how many items' codes are kept in memory, the least recently used leaving first.
     """
 
-    def __init__(self, plugins: CodecSource, remembered: int = 200_000) -> None:
+    def __init__(self, plugins: EnabledPlugins, remembered: int = 200_000) -> None:
         self.modalities = {declared.name: declared for _, declared in plugins.modalities()}
         self._plugins = plugins
         self._tokenizers: dict[str, Any] = {}
@@ -73,10 +63,7 @@ class Codecs:
     def tokenizer(self, modality: str) -> Any:
         """Tokenizer of a modality. Raises `PluginError` if no plugin supplies one."""
         if modality not in self._tokenizers:
-            tokenizer = self._plugins.tokenizer(modality)
-            if tokenizer is None:
-                raise PluginError(f"no plugin supplies a tokenizer for `{modality}` with the recipe's options")
-            self._tokenizers[modality] = tokenizer
+            self._tokenizers[modality] = self._plugins.tokenizer(modality)
             if self._folder is not None:
                 self._restore(modality, self._folder)
         return self._tokenizers[modality]
@@ -192,7 +179,7 @@ class Codecs:
         if not isinstance(media.data, Path):
             return media
         module = self._plugins.datamodule(media.modality)
-        if module is None or module.read is None:
+        if module.read is None:
             raise PluginError(f"no plugin reads files of `{media.modality}`")
         regular_file(media.data)
         try:
@@ -204,17 +191,18 @@ class Codecs:
         return Media(media.modality, data, media.key, media.label)
 
     def codes(self, value: Media | Codes) -> CodeArray:
-        """Codes `[Q, F]` of one item, of given codes those that they hold. Raises `DataError` when its file cannot be
-        read."""
+        """Codes `[Q, F]` of one item, of given codes those that they hold: int64, whatever a tokenizer gives or a shard
+        stores. What are no integers is left to the renderer to refuse. Raises `DataError` when its file cannot be read.
+        """
         if isinstance(value, Codes):
-            return value.codes
+            return _int64(value.codes)
         name = f"{value.modality}:{value.key}"
         codes = self._memory.get(name)
         if codes is not None:
             self._memory.move_to_end(name)
             return codes
         tokenizer: Tokenizer = self.tokenizer(value.modality)
-        codes = np.asarray(tokenizer.encode([self.opened(value).data])[0])
+        codes = _int64(tokenizer.encode([self.opened(value).data])[0])
         self._memory[name] = codes
         if len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
@@ -222,8 +210,8 @@ class Codecs:
 
     def written(self, item: Media | Codes) -> CodeArray:
         """Codes of one item as an answer writes them: of the codebooks of the view `generate`."""
-        whole = item if isinstance(item, Codes) else Codes(item.modality, self.codes(item))
-        return whole.of(self.modalities[item.modality].view("generate"))
+        books = item.codebooks if isinstance(item, Codes) else ()
+        return Codes(item.modality, self.codes(item), books).of(self.modalities[item.modality].view("generate"))
 
     def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
@@ -262,6 +250,11 @@ class Codecs:
         if isinstance(value, (list, tuple)):
             return [found for inner in value for found in self.items(inner)]
         return []
+
+
+def _int64(codes: Any) -> CodeArray:
+    array: CodeArray = np.asarray(codes)
+    return array.astype(np.int64, copy=False) if array.dtype.kind in "iu" else array
 
 
 def tokenizer_record(folder: Path) -> dict[str, str]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.contract.values import CodeArray, Codes, Media, TextTokenizer
+from mio.core.contract.values import CodeArray, Codes, Media
 from mio.core.errors import DataError
 from mio.core.recipe.schema import LossConfig
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, Document, Segment, Special
 from mio.core.tokens.layouts import Layout, layout
 from mio.core.tokens.tokenised import TokenisedText, is_tokenised
@@ -28,19 +29,6 @@ WeightArray = npt.NDArray[np.float32]
 _CACHED_TEXTS = 1 << 16
 _CACHED_LENGTH = 256
 """Longest text, in characters, whose tokens are kept: literals, labels and short answers, not articles."""
-
-
-class MediaCodecs(Protocol):
-    """What rendering needs of the codecs."""
-
-    @property
-    def text(self) -> TextTokenizer: ...
-
-    def codes(self, media: Media | Codes) -> CodeArray:
-        """Codes `[Q, F]` of all codebooks."""
-
-    def split(self, media: Media) -> Sequence[Media | Codes]:
-        """Parts of media whose modality is made of parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +71,7 @@ class _SpanPlan(NamedTuple):
 class Renderer:
     """Documents to tokens of one vocabulary, with one loss configuration. Can be pickled; its caches stay behind."""
 
-    def __init__(self, vocabulary: Vocabulary, codecs: MediaCodecs, loss: LossConfig) -> None:
+    def __init__(self, vocabulary: Vocabulary, codecs: Codecs, loss: LossConfig) -> None:
         self._arguments = (vocabulary, codecs, loss)
         self._vocabulary = vocabulary
         self._codecs = codecs
@@ -228,7 +216,7 @@ class Renderer:
     def _carried(self, content: Media | Codes, plan: _SpanPlan) -> CodeArray:
         """Codes `[codebooks of the span, F]` of one item. All that it holds are in their codebooks."""
         modality = self._vocabulary.modality(content.modality)
-        codes = np.asarray(self._codecs.codes(content))
+        codes = self._codecs.codes(content)
         books: Sequence[int] = content.codebooks if isinstance(content, Codes) else ()
         if books and books[-1] >= len(plan.sizes):
             raise DataError(f"`{modality.name}` {_name(content)}: there is no codebook {books[-1]}")
@@ -240,7 +228,7 @@ class Renderer:
             )
         frames = codes.shape[1]
         _check_frames(modality.name, _name(content), frames, modality.frames.minimum, modality.frames.maximum)
-        wrong = codes.astype(np.uint64) >= sizes  # a negative code becomes a huge one
+        wrong = codes.view(np.uint64) >= sizes  # a negative code becomes a huge one
         if wrong.any():
             row, frame = np.argwhere(wrong)[0]
             codebook = books[row] if books else row

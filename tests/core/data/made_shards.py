@@ -15,7 +15,8 @@ from mio_world import IMAGE, SPEECH, TEXT, VIDEO, FakeCodecs, FakeText
 from mio.core.contract.values import Codes, DataModule, Media
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.format import shard_name
-from mio.core.data.shards.store import TokenIndex, TokenStore, source_folder, write_index
+from mio.core.data.shards.reader import TokenIndex
+from mio.core.data.shards.store import TokenStore, source_folder, write_index
 from mio.core.data.shards.texts import write_text_tokens
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.recipe.data_schema import (

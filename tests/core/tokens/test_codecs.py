@@ -108,6 +108,16 @@ def media(numbers, key="k"):
     return Media("tones", numbers, key)
 
 
+@pytest.mark.parametrize("stored", [np.uint8, np.uint16, np.uint32, np.int32, np.int64])
+def test_codes_are_int64_whatever_a_shard_or_a_tokenizer_gives(stored):
+    codecs, grid = Codecs(Plugins()), np.array([[1, 2], [0, 3]], stored)
+    codecs.tokenizer("tones").encode = lambda items: [grid for _ in items]
+    for item in (Codes("tones", grid), media([1, 2])):
+        whole, written = codecs.codes(item), codecs.written(item)
+        assert whole.dtype == written.dtype == np.int64
+        assert (whole.tolist(), written.tolist()) == ([[1, 2], [0, 3]], [[0, 3]])
+
+
 def test_a_tokenizer_is_made_once_and_an_item_encoded_once_by_its_key():
     plugins = Plugins()
     codecs = Codecs(plugins)

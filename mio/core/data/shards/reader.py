@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from mio.core.contract.values import Codes, Record
 from mio.core.data.hashing import FileHashes
 from mio.core.data.partial import Failed, Notes, PartialRecord, notes_of
 from mio.core.data.shards.format import map_arrays, read_checked, shard_name
-from mio.core.data.shards.shapes import Shape
+from mio.core.data.shards.shapes import RecordShape
 from mio.core.data.shards.texts import open_text_tokens
 from mio.core.data.shards.writer import HOLE
 from mio.core.errors import DataError, UserError
@@ -45,10 +43,11 @@ class Shard:
         )
         self._text = arrays["text"].data
         self._tokens = open_text_tokens(path, self.header["checksum"], text, hashes) if text else None
-        self._books = {name: len(found["codebooks"]) for name, found in self.header["modalities"].items()}
-        self._ends = {name: arrays[f"ends/{name}"].data for name in self._books}
-        self._codes = {name: arrays[f"codes/{name}"] for name in self._books}
-        self._shapes: OrderedDict[int, Shape] = OrderedDict()
+        self._items_of = {
+            name: (arrays[f"ends/{name}"].data, arrays[f"codes/{name}"], len(declared["codebooks"]))
+            for name, declared in self.header["modalities"].items()
+        }
+        self._shapes: OrderedDict[int, RecordShape] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._shape_of)
@@ -64,35 +63,20 @@ class Shard:
         texts = [str(self._text[start:end], "utf-8") for start, end in pairwise(ends)]
         if self._tokens is not None:
             texts = list(map(self._tokens.text, range(at, stop), texts))
-        kinds = shape.kinds
-        record = shape.put_together(iter(texts), map(self._item, kinds, self._refs(place)) if kinds else iter(()))
+        numbers = self._items[self._item_at[place] : self._item_at[place + 1]].tolist()
+        record = shape.fields.restore(iter(texts), map(self._item, shape.modalities, numbers))
         if shape.unusable or (self._failures and place in self._failures):
             return PartialRecord(record, Notes(shape.unusable | self._failures.get(place, {})))
         return record
 
-    def frames(self, place: int) -> list[tuple[str, int]]:
-        """(modality, frames) of each item of a record, in order, from the index alone; none for a hole."""
-        number = self._shape_of[place]
-        if number == HOLE:
-            return []
-        found = []
-        for name, item in zip((self._shapes.get(number) or self._parsed(number)).kinds, self._refs(place), strict=True):
-            ends = self._ends[name]
-            found.append((name, (ends[item + 1] - ends[item]) // self._books[name]))
-        return found
-
-    def _refs(self, place: int) -> list[int]:
-        return self._items[self._item_at[place] : self._item_at[place + 1]].tolist()
-
     def _item(self, modality: str, number: int) -> Codes:
-        ends = self._ends[modality]
-        codes: npt.NDArray[np.int64] = self._codes[modality][ends[number] : ends[number + 1]]
-        return Codes(modality, codes.reshape(self._books[modality], -1))
+        ends, codes, books = self._items_of[modality]
+        return Codes(modality, codes[ends[number] : ends[number + 1]].reshape(books, -1))
 
-    def _parsed(self, number: int) -> Shape:
+    def _parsed(self, number: int) -> RecordShape:
         ends = self._arrays["shape_ends"]
         text = self._arrays["shapes"][int(ends[number]) : int(ends[number + 1])].tobytes()
-        shape = self._shapes[number] = Shape(json.loads(text))
+        shape = self._shapes[number] = RecordShape(json.loads(text))
         if len(self._shapes) > _PARSED:
             self._shapes.popitem(last=False)
         return shape
@@ -100,10 +84,10 @@ class Shard:
     @cached_property
     def _failures(self) -> dict[int, dict[str, Failed]]:
         """Fields that could not be tokenised, by place."""
-        found: dict[int, dict[str, Failed]] = {}
+        failures: dict[int, dict[str, Failed]] = {}
         for index, field, reason in self.header["failed"]:
-            found.setdefault(index - self.first, {})[field] = Failed(reason)
-        return found
+            failures.setdefault(index - self.first, {})[field] = Failed(reason)
+        return failures
 
     @cached_property
     def _dropped(self) -> dict[int, str]:
@@ -115,66 +99,60 @@ class Shard:
         raise DataError(self._failures[place][""].reason)
 
 
+@dataclass(frozen=True)
+class TokenIndex:
+    """What is known of all shards of a source: `index.json`."""
+
+    records: int
+    shard_records: int
+    content: str
+    """Fingerprint of the source, where it has one."""
+    tokenizers: dict[str, str]
+    """Fingerprint by modality, of those that occur."""
+    failed: int
+    """Records of which at least one field could not be tokenised."""
+    dropped: dict[str, int]
+    """Records that filters left out, by reason."""
+    shards: list[str]
+    """Checksum of each shard."""
+    source: str = ""
+    """Digest of what `source.json` says of the recipe, which every shard carries too."""
+
+
 class TokenisedSource:
     """The records of a tokenised source, by the folder of its shards. Shards are opened when they are first read."""
 
-    def __init__(
-        self,
-        folder: Path,
-        records: int,
-        shard_records: int,
-        content: str,
-        checksums: list[str],
-        source: str = "",
-        hashes: FileHashes | None = None,
-    ) -> None:
-        """
-        Args:
-            records: how many there are.
-            shard_records: how many each shard but the last holds.
-            content: fingerprint of the source that was tokenised, where it had one.
-            checksums: of each shard.
-            source: which every shard carries, where it is known.
-            hashes: remember which shards were found whole.
-        """
+    def __init__(self, folder: Path, index: TokenIndex, hashes: FileHashes | None = None) -> None:
+        """`hashes` remember which shards were found whole."""
         self.folder = folder
-        self.fingerprint = content
+        self.fingerprint = index.content
         self.name_record: Callable[[int], str] = lambda index: f"{folder.name}: record {index}"
         """Names a record for messages: the way of the source itself, where that is at hand."""
         self.notes: list[str] = []
         """What of the source's files belongs to no record, where it is at hand."""
         self.text = ""
         """Fingerprint of the text tokenizer whose tokens texts are to bring."""
-        self._records = records
-        self._size = shard_records
-        self._checksums = checksums
-        self._source = source
+        self._index = index
         self._hashes = hashes
-        self._shards: list[Shard | None] = [None] * len(checksums)
+        self._shards: list[Shard | None] = [None] * len(index.shards)
 
     def __len__(self) -> int:
-        return self._records
+        return self._index.records
 
     def __getitem__(self, index: int) -> Record:
-        if not 0 <= index < self._records:
-            raise IndexError(f"record {index} of {self._records}")
-        number, place = divmod(index, self._size)
+        if not 0 <= index < self._index.records:
+            raise IndexError(f"record {index} of {self._index.records}")
+        number, place = divmod(index, self._index.shard_records)
         shard = self._shards[number] or self._open(number)
         return shard[place]
-
-    def frames(self, index: int) -> list[tuple[str, int]]:
-        """(modality, frames) of each item of a record, in order, without reading its codes."""
-        number, place = divmod(index, self._size)
-        return (self._shards[number] or self._open(number)).frames(place)
 
     @property
     def unused(self) -> Counter[str]:
         """What the records of the shards opened so far hold that no template could use, with their number."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for shard in self._shards:
-            if shard is not None:
-                found.update(shard.header["unstorable"])
-        return found
+            counts.update(shard.header["unstorable"] if shard is not None else ())
+        return counts
 
     def locate(self, index: int) -> str:
         """Names a record for messages."""
@@ -187,9 +165,9 @@ class TokenisedSource:
             shard = Shard(path, self.text, self._hashes)
         except DataError as error:
             raise UserError(str(error)) from error
-        place = (self._source, number)
-        found = (shard.header.get("source"), shard.header.get("number"))
-        if shard.header["checksum"] != self._checksums[number] or (self._source and found != place):
+        header, source = shard.header, self._index.source
+        is_other = source and (header.get("source"), header.get("number")) != (source, number)
+        if is_other or header["checksum"] != self._index.shards[number]:
             raise UserError(f"{path}: is not the shard that the folder's index names; give `mio tokenize` again")
         self._shards[number] = shard
         return shard

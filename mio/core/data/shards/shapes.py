@@ -1,23 +1,24 @@
 """A record taken apart: its shape, its texts and its items of codes. Free of torch.
 
 The shape is what remains of a record without its content: names of fields, lists, turns. Records of one source have few
-distinct ones, so a shard keeps each once. It is written as JSON:
+distinct ones, so a shard keeps each once, as JSON:
 
-| JSON | stands for |
+| node | JSON |
 | --- | --- |
-| `0` | a text |
-| `"M"` | codes of modality M |
-| `["", "M", "P", n]` | an item of modality M that consists of n items of modality P |
-| any other `[...]` | a list |
-| `{"name": ...}` | a mapping, the record itself among them |
-| `{"": value}` | a constant: a turn's role or weight, a truth value, null |
-| `-1` | a field whose content could not be tokenised |
-| `["!", "KIND"]` | a field that no template could use: what it holds |
+| `Text` | `0` |
+| `Item` | `"M"` |
+| `Parts` | `["", "M", "P", n]` |
+| `List` | any other `[node, ...]` |
+| `Fields`, the record itself among them | `{"name": node, ...}` |
+| `Constant` | `{"": value}` |
+| a field of the record whose content could not be tokenised | `-1` |
+| a field of the record that no template could use, holding a KIND | `["!", "KIND"]` |
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -26,47 +27,144 @@ from mio.core.data.partial import Failed
 from mio.core.errors import DataError
 from mio.core.tokens.chat import ROLE, WEIGHT
 
-TEXT_SLOT, FAILED_SLOT = 0, -1
-UNUSABLE = "!"
-"""Begins a list that stands for a field which no template could use."""
+FAILED_FIELD, UNUSABLE_FIELD = -1, "!"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text.
+
+    `restore` makes the value of a node, here and below, of the next of a record's texts and items.
+    """
+
+    def restore(self, texts: Iterator[str], _: Iterator[Codes]) -> str:
+        return next(texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item of codes."""
+
+    modality: str
+
+    def restore(self, _: Iterator[str], items: Iterator[Codes]) -> Codes:
+        return next(items)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """An item of a modality of parts, which is `count` items of the modality `part`."""
+
+    modality: str
+    part: str
+    count: int
+
+    def restore(self, _: Iterator[str], items: Iterator[Codes]) -> Media:
+        return Media(self.modality, tuple(next(items) for _ in range(self.count)), key="tokenised")
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """A list of nodes."""
+
+    nodes: tuple[Node, ...]
+
+    def restore(self, texts: Iterator[str], items: Iterator[Codes]) -> list[Any]:
+        return [node.restore(texts, items) for node in self.nodes]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A mapping of names to nodes."""
+
+    nodes: Mapping[str, Node]
+
+    def restore(self, texts: Iterator[str], items: Iterator[Codes]) -> dict[str, Any]:
+        return {name: next(texts) if node is TEXT else node.restore(texts, items) for name, node in self.nodes.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One of a few values, which belongs to the shape: a turn's role or weight, a truth value, null."""
+
+    value: Any
+
+    def restore(self, _: Iterator[str], __: Iterator[Codes]) -> Any:
+        return self.value
+
+
+Node = Text | Item | Parts | List | Fields | Constant
+TEXT = Text()
+
+
+def to_json(node: Node) -> Any:
+    """A node as values of JSON."""
+    match node:
+        case Text():
+            return 0
+        case Item(modality):
+            return modality
+        case Parts(modality, part, count):
+            return ["", modality, part, count]
+        case List(nodes):
+            return list(map(to_json, nodes))
+        case Fields(fields):
+            return {name: to_json(inner) for name, inner in fields.items()}
+        case Constant(value):
+            return {"": value}
+
+
+def from_json(written: Any) -> Node:
+    """Inverse of `to_json`."""
+    match written:
+        case 0:
+            return TEXT
+        case str():
+            return Item(written)
+        case ["", modality, part, count]:
+            return Parts(modality, part, count)
+        case {"": value}:
+            return Constant(value)
+        case list():
+            return List(tuple(map(from_json, written)))
+        case _:
+            return Fields({name: from_json(inner) for name, inner in written.items()})
 
 
 class Unstorable(Exception):
     """A value that no template could use either. The message names its type."""
 
 
-def take_apart(value: Any, texts: list[str], items: list[tuple[str, Any]]) -> Any:
+def take_apart(value: Any, texts: list[str], items: list[tuple[str, Any]]) -> Node:
     """Shape of a value; its texts and codes are appended in the order in which they occur. Raises `Unstorable`."""
     if isinstance(value, str):
         texts.append(value)
-        return TEXT_SLOT
+        return TEXT
     if isinstance(value, Codes):
         if value.codebooks:
             raise DataError(f"codes of `{value.modality}` hold the codebooks {list(value.codebooks)} alone")
         items.append((value.modality, value.codes))
-        return value.modality
-    if isinstance(value, Failed):
-        if value.kind:
-            raise Unstorable(value.kind)
-        return FAILED_SLOT
+        return Item(value.modality)
     if value is None or isinstance(value, bool):
-        return {"": value}
+        return Constant(value)
     if isinstance(value, Real):
         texts.append(str(value))
-        return TEXT_SLOT
+        return TEXT
     if isinstance(value, Media) and isinstance(value.data, tuple):
         for part in value.data:
             take_apart(part, texts, items)
-        return ["", value.modality, value.data[0].modality if value.data else "", len(value.data)]
+        return Parts(value.modality, value.data[0].modality if value.data else "", len(value.data))
     if isinstance(value, list | tuple):
-        return [take_apart(item, texts, items) for item in value]
+        return List(tuple(take_apart(inner, texts, items) for inner in value))
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) and name for name in value):
             raise Unstorable(f"a mapping with the keys {list(value)}")
-        return {
-            name: {"": inner} if _constant(name, inner) else take_apart(inner, texts, items)
-            for name, inner in value.items()
-        }
+        return Fields(
+            {
+                name: Constant(inner) if _constant(name, inner) else take_apart(inner, texts, items)
+                for name, inner in value.items()
+            }
+        )
     raise Unstorable(type(value).__name__)
 
 
@@ -75,74 +173,33 @@ def _constant(name: str, value: Any) -> bool:
     return (name == ROLE and isinstance(value, str)) or (name == WEIGHT and isinstance(value, Real))
 
 
-class Shape:
-    """A shape, ready to put records together."""
+class RecordShape:
+    """The shape of a record, to be read."""
 
-    __slots__ = ("_fields", "kinds", "unusable")
+    __slots__ = ("fields", "modalities", "parts", "unusable")
 
-    def __init__(self, shape: Mapping[str, Any]) -> None:
-        self.unusable: dict[str, Failed] = {
+    def __init__(self, written: Mapping[str, Any]) -> None:
+        self.unusable = {
             name: Failed(f"`{name}` holds a {inner[1]}, which no template can use", inner[1])
-            for name, inner in shape.items()
-            if isinstance(inner, list) and inner[:1] == [UNUSABLE]
+            for name, inner in written.items()
+            if isinstance(inner, list) and inner[:1] == [UNUSABLE_FIELD]
         }
         """Fields that no template could use."""
-        self._fields = tuple(
-            (name, inner) for name, inner in shape.items() if inner != FAILED_SLOT and name not in self.unusable
-        )
-        self.kinds: tuple[str, ...] = tuple(_kinds([inner for _, inner in self._fields]))
+        left_out = {name for name, inner in written.items() if inner == FAILED_FIELD} | self.unusable.keys()
+        self.fields = Fields({name: from_json(inner) for name, inner in written.items() if name not in left_out})
+        """The others."""
+        self.modalities: list[str] = []
         """Modality of each item, in order."""
+        self.parts: set[str] = set()
+        """Modalities of parts that occur."""
+        self._look_into(self.fields)
 
-    def put_together(self, texts: Iterator[str], items: Iterator[Codes]) -> dict[str, Any]:
-        """The record of these texts and items, as many as the shape has."""
-        record: dict[str, Any] = {}
-        for name, inner in self._fields:
-            if inner == TEXT_SLOT:
-                record[name] = next(texts)
-            elif isinstance(inner, str):
-                record[name] = next(items)
-            else:
-                record[name] = _restored(inner, texts, items)
-        return record
-
-
-def _restored(shape: Any, texts: Iterator[str], items: Iterator[Codes]) -> Any:
-    if shape == TEXT_SLOT:
-        return next(texts)
-    if isinstance(shape, str):
-        return next(items)
-    if isinstance(shape, list):
-        if shape and shape[0] == "":
-            _, modality, _, count = shape
-            return Media(modality, tuple(next(items) for _ in range(count)), key="tokenised")
-        return [_restored(inner, texts, items) for inner in shape]
-    if "" in shape:
-        return shape[""]
-    return {name: _restored(inner, texts, items) for name, inner in shape.items()}
-
-
-def _kinds(shape: Any) -> Iterator[str]:
-    if isinstance(shape, str):
-        yield shape
-    elif isinstance(shape, list):
-        if shape and shape[0] == "":
-            yield from [shape[2]] * shape[3]
-        else:
-            for inner in shape:
-                yield from _kinds(inner)
-    elif isinstance(shape, dict) and "" not in shape:
-        for inner in shape.values():
-            yield from _kinds(inner)
-
-
-def parts_in(shape: Any) -> Iterator[str]:
-    """Modalities of parts that occur in a shape."""
-    if isinstance(shape, list):
-        if shape and shape[0] == "":
-            yield shape[1]
-        else:
-            for inner in shape:
-                yield from parts_in(inner)
-    elif isinstance(shape, dict) and "" not in shape:
-        for inner in shape.values():
-            yield from parts_in(inner)
+    def _look_into(self, node: Node) -> None:
+        if isinstance(node, Item):
+            self.modalities.append(node.modality)
+        elif isinstance(node, Parts):
+            self.modalities += [node.part] * node.count
+            self.parts.add(node.modality)
+        elif isinstance(node, List | Fields):
+            for inner in node.nodes.values() if isinstance(node, Fields) else node.nodes:
+                self._look_into(inner)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import Source
 from mio.core.data.contents import FileList, SourceContent, told_changes
 from mio.core.data.hashing import FileHashes
-from mio.core.data.shards.reader import TokenisedSource
+from mio.core.data.shards.reader import TokenIndex, TokenisedSource
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import SourceConfig
 from mio.core.tokens.codecs import Codecs
@@ -31,26 +31,6 @@ from mio.core.tokens.codecs import Codecs
 SOURCE, FILES, INDEX = "source.json", "files.json", "index.json"
 HASHES = "hashes.sqlite"
 ADVICE = "delete it and give `mio tokenize` again"
-
-
-@dataclass(frozen=True)
-class TokenIndex:
-    """What `index.json` holds."""
-
-    records: int
-    shard_records: int
-    content: str
-    """Fingerprint of the source, where it has one."""
-    tokenizers: dict[str, str]
-    """Fingerprint by modality, of those that occur."""
-    failed: int
-    """Records of which at least one field could not be tokenised."""
-    dropped: dict[str, int]
-    """Records that filters left out, by reason."""
-    shards: list[str]
-    """Checksum of each shard."""
-    source: str = ""
-    """Digest of what `source.json` says of the recipe, which every shard carries too."""
 
 
 def source_folder(root: Path, config: SourceConfig) -> Path:
@@ -112,10 +92,7 @@ def open_tokens(folder: Path, hashes: FileHashes | None = None) -> tuple[Tokenis
         index = TokenIndex(**content)
     except TypeError as error:
         raise DataError(f"{folder / INDEX}: is of another version of mio; {ADVICE}") from error
-    source = TokenisedSource(
-        folder, index.records, index.shard_records, index.content, index.shards, index.source, hashes
-    )
-    return source, index
+    return TokenisedSource(folder, index, hashes), index
 
 
 class TokenStore:

@@ -23,12 +23,12 @@ from mio.core.data.readers.cells import files_named
 from mio.core.data.readers.tables import Stream
 from mio.core.data.shards.encode import ShardEncoder
 from mio.core.data.shards.format import SUFFIX, read_header, shard_name, verify
+from mio.core.data.shards.reader import TokenIndex
 from mio.core.data.shards.store import (
     ADVICE,
     FILES,
     INDEX,
     SOURCE,
-    TokenIndex,
     changes_since,
     refuse_other_tokenizers,
     source_digest,

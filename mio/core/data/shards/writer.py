@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mio.core.contract.values import Modality
 from mio.core.data.partial import Failed
 from mio.core.data.shards.format import code_dtype, write_shard
-from mio.core.data.shards.shapes import UNUSABLE, Unstorable, parts_in, take_apart
+from mio.core.data.shards.shapes import FAILED_FIELD, UNUSABLE_FIELD, RecordShape, Unstorable, take_apart, to_json
 from mio.core.errors import DataError
 
 HOLE = 0xFFFFFFFF
@@ -81,30 +81,25 @@ class ShardWriter:
     def add(self, record: Mapping[str, Any]) -> None:
         """Adds a record whose media are codes. A field of `Failed` is a hole of that field."""
         shape: dict[str, Any] = {}
-        texts: list[str] = []
-        refs: list[int] = []
         for name, value in record.items():
-            found: list[str] = []
+            texts: list[str] = []
             items: list[tuple[str, Any]] = []
             try:
-                shape[name] = take_apart(value, found, items)
-                numbers = [self._items[modality].number(codes) for modality, codes in items]
-                content = [text.encode() for text in found]
+                if isinstance(value, Failed):
+                    raise Unstorable(value.kind) if value.kind else DataError(value.reason)
+                shape[name] = to_json(take_apart(value, texts, items))
+                refs = [self._items[modality].number(codes) for modality, codes in items]
+                content = [text.encode() for text in texts]
             except Unstorable as error:
                 self.note(f"{name} ({error})")
-                shape[name] = [UNUSABLE, str(error)]
-                continue
+                shape[name] = [UNUSABLE_FIELD, str(error)]
             except (DataError, UnicodeEncodeError) as error:
                 self.failed.append((self.first + self.records, name, str(error)))
-                shape[name] = -1
-                continue
-            if isinstance(value, Failed):
-                self.failed.append((self.first + self.records, name, value.reason))
-            texts += found
-            refs += numbers
-            self._text += content
+                shape[name] = FAILED_FIELD
+            else:
+                self._refs += refs
+                self._text += content
         key = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
-        self._refs += refs
         self._close(self._shapes.setdefault(key, len(self._shapes)))
 
     def note(self, label: str) -> None:
@@ -130,7 +125,7 @@ class ShardWriter:
     def write(self, path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the shard; `header` is added to what the writer knows. Returns the whole header."""
         shapes = [shape.encode() for shape in self._shapes]
-        parts = {name for shape in self._shapes if '["",' in shape for name in parts_in(json.loads(shape))}
+        parts = {name for shape in self._shapes for name in RecordShape(json.loads(shape)).parts}
         used = {name: items for name, items in self._items.items() if items.codes}
         arrays: dict[str, npt.NDArray[Any]] = {
             "shape_of": np.array(self._shape_of, np.uint32),

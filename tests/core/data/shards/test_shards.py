@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mio.core.contract.values import Codes, Media, Modality
+from mio.core.data.partial import Failed
 from mio.core.data.shards.format import read_header, shard_name, verify
-from mio.core.data.shards.reader import Shard, TokenisedSource, dropped
-from mio.core.data.shards.shapes import Failed
+from mio.core.data.shards.reader import Shard, TokenIndex, TokenisedSource, dropped
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.errors import DataError, UserError
 
@@ -98,12 +98,10 @@ def test_small_codebooks_take_two_bytes_per_code_and_an_array_given_twice_is_sto
     assert shard.header["tokenizers"] == {"hum": "h1", "sketch": "s1"}
 
 
-def test_frames_are_known_from_the_index(tmp_path):
+def test_the_tokenizers_of_all_that_occurs_are_named_those_of_parts_too(tmp_path):
     film = Media("film", (sketch(2), sketch(5)), "k")
     hum = Codes("hum", np.zeros((2, 7), int))
     shard = written(tmp_path / "a.shard", {"text": "x", "film": film, "more": [hum, "y"]}, Failed("gone"))
-    assert shard.frames(0) == [("sketch", 2), ("sketch", 5), ("hum", 7)]
-    assert shard.frames(1) == []
     assert shard.header["tokenizers"] == {"film": "f1", "hum": "h1", "sketch": "s1"}
 
 
@@ -181,13 +179,14 @@ def test_a_source_reads_across_shards_and_refuses_a_strange_one(tmp_path):
     for number, first in enumerate((0, 3, 6)):
         records = [{"text": f"record {index}"} for index in range(first, min(first + 3, 8))]
         checksums.append(written(tmp_path / shard_name(number), *records, first=first).header["checksum"])
-    source = TokenisedSource(tmp_path, 8, 3, "content", checksums)
+    index = TokenIndex(8, 3, "content", {}, 0, {}, checksums)
+    source = TokenisedSource(tmp_path, index)
     assert [source[index]["text"] for index in (7, 0, 3, 2)] == ["record 7", "record 0", "record 3", "record 2"]
     with pytest.raises(IndexError):
         source[8]
     written(tmp_path / shard_name(1), {"text": "other"}, first=3)
     with pytest.raises(UserError, match="is not the shard that the folder's index names"):
-        TokenisedSource(tmp_path, 8, 3, "content", checksums)[4]
+        TokenisedSource(tmp_path, index)[4]
 
 
 def test_thousands_of_shards_hold_no_file_open(tmp_path):
