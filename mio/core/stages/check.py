@@ -70,13 +70,13 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
 
 def _names(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     """Datasets, template sets, directions and filters of the sources, and the recipe's own templates."""
-    templates = {name: [template.direction for template in made] for name, (_, made) in plugins.templates().items()}
+    templates = {name: [one.direction for one in templates] for name, (_, templates) in plugins.templates().items()}
     for name, own in recipe.data.templates.items():
         templates[name] = [template.direction for template in own]
         if not own:
             yield f"`data.templates.{name}` is empty; give it a template, or remove it"
-        for index, given in enumerate(own):
-            template = Template(direction=given.direction, prompt=given.prompt, response=given.response)
+        for index, written in enumerate(own):
+            template = Template(direction=written.direction, prompt=written.prompt, response=written.response)
             yield from (f"`data.templates.{name}[{index}]`: {problem}" for problem in template_problems(template))
     datasets = [*READERS, *plugins.sources()]
     filters = list(plugins.filters())
@@ -164,7 +164,7 @@ def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> It
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
     devices = devices or runtime.devices * runtime.nodes
     if min(devices, runtime.tensor_parallel, train.rows) < 1 or train.micro_rows < 0:
-        return  # out of range, as is told elsewhere
+        return  # out of range: `field_problems` has that
     if devices % runtime.tensor_parallel:
         yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
         return
