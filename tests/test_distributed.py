@@ -148,7 +148,8 @@ def test_a_rank_that_cannot_write_its_part_of_a_checkpoint_ends_all_of_them_and_
     assert process.returncode == 2
     assert len(err.splitlines()) == 1, err
     assert "could not be written: File too large; make room or mend the folder" in err
-    Checkpoint(latest(tunes / "runs/tunes/checkpoints")).verify()
+    checkpoint = Checkpoint(latest(tunes / "runs/tunes/checkpoints"))
+    assert all(checkpoint.read(name).isfinite().all() for name in checkpoint.names)
 
 
 def test_torchrun_starts_it_unchanged(tunes, alone):

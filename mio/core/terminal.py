@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -134,7 +133,7 @@ class Progress:
             if self._total is not None:
                 left = int((self._total - self._done) / rate)
                 parts.append(f"{left // 60}:{left % 60:02d} left")
-        self._console.print(", ".join([*parts, *([detail] if detail else [])]), highlight=False)
+        self._console.print(", ".join([*parts, *([detail] if detail else [])]))
 
     def _rate(self) -> float:
         return (self._done - self._skipped) / max(time.monotonic() - self._start, 1e-9)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -176,21 +177,17 @@ def _coordinates_and_boxes(
 def _to_assigned(matrices: Sequence[Assignment], rank: int) -> _Exchange:
     outgoing = [(matrix.rank, matrix, matrix.part) for matrix in matrices if rank in matrix.sources]
     incoming = [(source, own, own.parts[source]) for own in _of_rank(matrices, rank) for source in own.sources]
-    return _Exchange(sorted(outgoing, key=_other_end), sorted(incoming, key=_other_end))
+    return _Exchange(sorted(outgoing, key=itemgetter(0)), sorted(incoming, key=itemgetter(0)))
 
 
 def _from_assigned(matrices: Sequence[Assignment], rank: int) -> _Exchange:
     outgoing = [(member, own, box) for own in _of_rank(matrices, rank) for member, box in own.parts.items()]
     incoming = [(matrix.rank, matrix, matrix.part) for matrix in matrices if rank in matrix.parts]
-    return _Exchange(sorted(outgoing, key=_other_end), sorted(incoming, key=_other_end))
+    return _Exchange(sorted(outgoing, key=itemgetter(0)), sorted(incoming, key=itemgetter(0)))
 
 
 def _of_rank(matrices: Iterable[Assignment], rank: int) -> list[Assignment]:
     return [matrix for matrix in matrices if matrix.rank == rank]
-
-
-def _other_end(message: _Message) -> int:
-    return message[0]
 
 
 def _counts(messages: Sequence[_Message]) -> list[int]:

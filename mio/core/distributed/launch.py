@@ -50,11 +50,7 @@ def follow_launcher() -> None:
 
 def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
     """Runs `mio ARGUMENTS` in so many processes, again up to `restarts` times if one dies. Returns the exit code."""
-    return launch_command([sys.executable, "-m", "mio", *arguments], processes, restarts)
-
-
-def launch_command(command: Sequence[str], processes: int, restarts: int) -> int:
-    """As `launch`, for any command that calls `follow_launcher`."""
+    command = [sys.executable, "-m", "mio", *arguments]
     stopping: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
 

@@ -15,8 +15,14 @@ from mio.core.checksums import file_sum
 from mio.core.errors import UserError
 from mio.core.files import PARTIAL, locked, write_json
 from mio.core.recipe.places import CHECKPOINTS, LOCK, SUMMARY, WEIGHTS
+from mio.core.recipe.schema import Recipe
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import MEANING, Lock, other_versions, records
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """Where a recipe is trained."""
+    return Path(recipe.runtime.runs) / recipe.name
 
 
 @contextlib.contextmanager

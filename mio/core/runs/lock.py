@@ -261,7 +261,10 @@ def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn) -
 
 
 def _check_file(folder: Path, name: str, lock: Lock) -> None:
-    problem = _problem(folder / name, lock.files.get(name))
+    _refuse(folder, name, _problem(folder / name, lock.files.get(name)))
+
+
+def _refuse(folder: Path, name: str, problem: str) -> None:
     if problem:
         raise DataError(
             f"{folder / name}: {problem}; restore it from a copy, or, where the change is meant, "
@@ -294,10 +297,7 @@ def _check_meaning(folder: Path, lock: Lock) -> None:
     )
     for name, actual, recorded in fingerprints:
         if actual != recorded:
-            raise DataError(
-                f"{folder / name}: is not what the run wrote ({LOCK} has another fingerprint); restore it from a copy, "
-                f"or, where the change is meant, `mio recipe lock {folder}` takes the folder as it is"
-            )
+            _refuse(folder, name, f"is not what the run wrote ({LOCK} has another fingerprint)")
 
 
 def same_vocabulary(folder: Path, text: TextTokenizer, plugins: EnabledPlugins) -> Vocabulary:
@@ -332,7 +332,8 @@ def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
             before = Lock.read(folder)
         except DataError as error:
             changes = [str(error)]
-            lock = replace(lock, run=_run_of_checkpoints(folder))
+            if last := latest(folder / CHECKPOINTS):
+                lock = replace(lock, run=str(read_summed(last / INDEX, f"delete {last}").get("run", "")))
         else:
             changes = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
             lock = replace(lock, versions=before.versions, run=before.run, history=before.history)
@@ -343,15 +344,9 @@ def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
     return changes
 
 
-def _run_of_checkpoints(folder: Path) -> str:
-    last = latest(folder / CHECKPOINTS)
-    return str(read_summed(last / INDEX, f"delete {last}").get("run", "")) if last is not None else ""
-
-
 def lock_untrained(recipe: Recipe, plugins: EnabledPlugins) -> tuple[Lock, str]:
-    """(lock, note) of a recipe that has not been trained yet: the fingerprint of the vocabulary is there if no training
-    of tokenizers decides it; the note says why it is not. A stage that starts from another may get another vocabulary:
-    its parent's, grown."""
+    """(lock, note) of a recipe that has not been trained yet; where it has no fingerprint of the vocabulary, the note
+    says why."""
     if recipe.start_from:
         return resolved(recipe, plugins), "vocabulary left open: it grows from the earlier stage's"
     try:

@@ -28,7 +28,7 @@ from mio.core.recipe.chain import chain, starting_folder
 from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
-from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder
+from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
@@ -66,38 +66,17 @@ def fit_chain(
     stages = ranks.all_or_none(resolve)
     last = stages[-1]
 
-    def tell(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
     for recipe in stages:
-        folder = Path(recipe.runtime.runs) / recipe.name
         with contextlib.ExitStack() as lock:
-            state = ranks.broadcast(ranks.on_first(partial(claim_folder, recipe, lock, tell, recipe is last)))
+            state = ranks.broadcast(ranks.on_first(partial(claim_folder, recipe, lock, console.print, recipe is last)))
             if state != FINISHED:
                 if recipe is not last:
                     console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
-                parent = open_parent(recipe, manager, tell, ranks)
-                Stage(
-                    recipe=recipe,
-                    manager=manager,
-                    parent=parent,
-                    goes_on=state == UNFINISHED,
-                    ranks=ranks,
-                    console=console,
-                ).fit()
+                Stage(recipe, manager, ranks, console, goes_on=state == UNFINISHED).fit()
             elif recipe is last:
-                console.print(f"{folder} is finished; nothing to do (give another `name=` to train it again)")
+                console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
     ranks.barrier()  # rank 0, which keeps the store, leaves last
-    return folder
-
-
-def open_parent(recipe: Recipe, manager: PluginManager, tell: Callable[[str], None], ranks: Ranks) -> Run | None:
-    """The run that a stage starts from, compared with its lock by the first rank."""
-    start = starting_folder(recipe)
-    if start is None:
-        return None
-    quiet = tell if ranks.first else lambda line: None  # noqa: ARG005
-    return ranks.all_or_none(lambda: Run.open(start, manager, quiet, weights=ranks.first))
+    return run_folder(last)
 
 
 def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str], None], whole: bool = True) -> str:
@@ -117,7 +96,7 @@ def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str
         UserError: another recipe was trained in the folder, another process trains in it, or it is not what its run
             wrote.
     """
-    folder = Path(recipe.runtime.runs) / recipe.name
+    folder = run_folder(recipe)
     if not (folder / SUMMARY).is_file():
         lock.enter_context(locked_folder(folder))
     finished = (folder / SUMMARY).is_file()
@@ -145,22 +124,29 @@ def _same_recipe(folder: Path, recipe: Recipe) -> bool:
         return False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Stage:
     """One stage, from its recipe to a finished run folder."""
 
     recipe: Recipe
     manager: PluginManager
-    parent: Run | None
-    """The run that it starts from."""
-    goes_on: bool
-    """Whether the folder holds an unfinished run: its files count and stay as they are until all is checked."""
     ranks: Ranks
     console: Console
+    goes_on: bool
+    """Whether the folder holds an unfinished run: its files count and stay as they are until all is checked."""
 
     @cached_property
     def folder(self) -> Path:
-        return Path(self.recipe.runtime.runs) / self.recipe.name
+        return run_folder(self.recipe)
+
+    @cached_property
+    def parent(self) -> Run | None:
+        """The run that it starts from, compared with its lock by rank 0. A collective call, the first time."""
+        start, first = starting_folder(self.recipe), self.ranks.first
+        if start is None:
+            return None
+        tell = self.console.print if first else lambda line: None  # noqa: ARG005
+        return self.ranks.all_or_none(lambda: Run.open(start, self.manager, tell, weights=first))
 
     @cached_property
     def plugins(self) -> EnabledPlugins:
@@ -172,8 +158,8 @@ class Stage:
 
     def fit(self) -> None:
         """Tokenizers, checks, training, evaluation, summary."""
+        recipe, ranks, folder, parent = self.recipe, self.ranks, self.folder, self.parent
         start = time.perf_counter()
-        recipe, ranks, folder = self.recipe, self.ranks, self.folder
         self.console.rule(Text(plain(recipe.name), style="bold"))
         if recipe.runtime.threads:
             torch.set_num_threads(recipe.runtime.threads)
@@ -194,19 +180,8 @@ class Stage:
 
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
-        training = Training(
-            recipe=recipe,
-            manager=self.manager,
-            vocabulary=vocabulary,
-            data=data,
-            parent=self.parent,
-            folder=folder,
-            active=active,
-            ranks=ranks,
-            console=self.console,
-        )
         with explaining_errors(folder):
-            trained = training.run()
+            trained = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console).run()
         summary = {
             "recipe": fingerprint(recipe),
             "steps": recipe.train.steps,
@@ -245,7 +220,7 @@ class Stage:
                 vocabulary.save(self.folder / VOCABULARY)
                 lock_run(self.folder, self.recipe, self.plugins, vocabulary, self.codecs.fingerprints())
         now = versions(self.manager, self.plugins.names)
-        return ActiveRun(self.folder, Lock.read(self.folder), now, self._print)
+        return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
 
     def _tokens(self) -> TokenStore:
         """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""
@@ -264,15 +239,15 @@ class Stage:
     def _report_data(self, data: MioDataModule, tokens: TokenStore, checked: dict[str, Any]) -> None:
         """Prints which sources are read from shards or could be if these were complete, and what the checks noticed."""
         if data.tokenised:
-            self._print(f"read from {tokens.root}: {', '.join(data.tokenised)}")
+            self.console.print(f"read from {tokens.root}: {', '.join(data.tokenised)}")
         for folder in tokens.incomplete:
-            self._print(f"{folder} is incomplete and not read; `mio tokenize` goes on with it")
+            self.console.print(f"{folder} is incomplete and not read; `mio tokenize` goes on with it")
         for label, report in checked.items():
             for note in report.get("notes", ()):
-                self._print(f"{label}: {note}")
+                self.console.print(f"{label}: {note}")
             if report["unknown"]:
                 unused = ", ".join(f"{what} ({count:,} records)" for what, count in report["unknown"].items())
-                self._print(f"{label}: not used: {unused}")
+                self.console.print(f"{label}: not used: {unused}")
 
     def _finish(self, active: ActiveRun | None, summary: dict[str, Any], start: float) -> None:
         """Evaluates a trained stage and writes its summary, which marks the run as finished."""
@@ -282,12 +257,9 @@ class Stage:
             if self.recipe.evaluate.tasks:
                 self.console.print(f"evaluating on held-out data: {', '.join(self.recipe.evaluate.tasks)}")
                 run = Run(self.folder, self.manager)
-                summary["tasks"] = evaluate(run, progress=lambda line: self._print(f"  {line}"))
+                summary["tasks"] = evaluate(run, progress=lambda line: self.console.print(f"  {line}"))
                 self.console.print(results_table(summary["tasks"]))
                 samples = sorted(path for path in (self.folder / SAMPLES).iterdir() if path.suffix != ".json")
-                self._print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
+                self.console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
             summary["wall_seconds"] = round(time.perf_counter() - start, 1)
             active.finish(summary)
-
-    def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False)

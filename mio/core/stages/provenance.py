@@ -26,7 +26,7 @@ def check_sources(
 ) -> dict[str, str]:
     """Fingerprints of the sources of a run by label, after they were compared with those that it began with.
 
-    Each is hashed at most once per state of its files. Sources stay open in `tokens`, for whoever reads them next.
+    Each is hashed at most once per state of its files. Sources stay open in `tokens`, to be read next.
 
     Args:
         folder: of the run.

@@ -28,6 +28,7 @@ from mio.core.recipe.locate import run_of_checkpoint
 from mio.core.recipe.places import RECIPE, TOKENIZERS
 from mio.core.recipe.resolved import diff, load_resolved
 from mio.core.recipe.schema import Recipe
+from mio.core.runs.active import run_folder
 from mio.core.runs.lock import check_run
 from mio.core.stages.check import check
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
@@ -86,7 +87,7 @@ def tokenize(
         else:
             ranks.barrier()
             inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
-        hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}", highlight=False))
+        hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}"))
         jobs: dict[Path, Job] = {}
         for source in open_sources(recipe, plugins, streamed=True):
             job = make_job(root, source, shard_records, hashes)
@@ -99,7 +100,7 @@ def tokenize(
                     stack.enter_context(_waiting(folder, console))
                 for folder, job in jobs.items():
                     if note := claim(job):
-                        console.print(note, highlight=False, soft_wrap=True)
+                        console.print(note)
                     before[folder] = shards_there(job)
             ranks.barrier()  # the others find the hashes of the first
             if engine == "ray":
@@ -114,7 +115,7 @@ def tokenize(
                 if ranks.rank == 0:
                     indices[folder] = finish(job, count)
                     line = summary(job, indices[folder], before[folder])
-                    console.print(line, highlight=False, soft_wrap=True)
+                    console.print(line)
                 else:
                     indices[folder] = TokenIndex(0, 0, "", {}, 0, {}, [])
     ranks.barrier()  # rank 0, which keeps the store, leaves last
@@ -139,7 +140,7 @@ def load_tokenizers(
     They are those of its run folder if there is one, else those of the stage before if it has all, else those of the
     folder that runs find (see `shared_tokenizers`).
     """
-    run = Path(recipe.runtime.runs) / recipe.name
+    run = run_folder(recipe)
     wanted = codecs.trainable()
     same = (run / RECIPE).is_file() and not diff(load_resolved(run / RECIPE), recipe)
     for folder in ([run / TOKENIZERS] if same else []) + ([inherited] if inherited else []):
@@ -157,7 +158,7 @@ def _waiting(folder: Path, console: Console) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
 
     def tell() -> None:
-        console.print(f"waiting for another `mio tokenize` that is at work in {folder}", highlight=False)
+        console.print(f"waiting for another `mio tokenize` that is at work in {folder}")
 
     with waiting(folder, tell):
         yield

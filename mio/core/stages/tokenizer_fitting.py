@@ -62,7 +62,7 @@ def prepare_tokenizers(
 ) -> dict[str, Any]:
     """Loads the tokenizers of the folder `weights`. What it lacks is trained on the recipe's data.
 
-    A folder that does not exist yet begins as a copy of the first of `starts` that does. Returns the figures of those
+    A folder that does not exist yet begins as a copy of the first of `starts` that does. Returns the metrics of those
     that were trained.
     """
     start = next((folder for folder in starts if folder.is_dir()), None)
@@ -80,12 +80,12 @@ def prepare_tokenizers(
     console.print(f"training tokenizers: {', '.join(missing)}")
     with isolate_rng():  # training them or finding them trained leaves the same random state
         seed_everything(recipe.seed, verbose=False)
-        figures = codecs.fit(missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed)
-    for name, reported in figures.items():
+        metrics = codecs.fit(missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed)
+    for name, reported in metrics.items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in reported.items())
-        console.print(f"  {name}: {values}", highlight=False)
-    console.print(f"  {time.perf_counter() - clock:.1f} s", highlight=False)
-    return {name: dict(reported) for name, reported in figures.items()}
+        console.print(f"  {name}: {values}")
+    console.print(f"  {time.perf_counter() - clock:.1f} s")
+    return {name: dict(reported) for name, reported in metrics.items()}
 
 
 def fitting_items(

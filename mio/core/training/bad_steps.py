@@ -51,7 +51,7 @@ class BadSteps:
             entry = {"step": step, "verdict": verdict, "reason": reason, "records": records}
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-            self.console.print(f"step {step} ({verdict}): {reason}: {'; '.join(records[:3])}", highlight=False)
+            self.console.print(f"step {step} ({verdict}): {reason}: {'; '.join(records[:3])}")
         if verdict == STOP:
             raise UserError(
                 f"stopped at step {step}: {reason}, and {self.guard.in_a_row} steps in a row were skipped. Their "

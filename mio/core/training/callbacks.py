@@ -17,6 +17,7 @@ from mio.core.data.batch import Batch
 from mio.core.data.journal import Journal, JournalEntry
 from mio.core.model.flops import flops_per_token, peak_flops
 from mio.core.runs.active import ActiveRun
+from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.terminal import Progress
 from mio.core.training.metric_files import MetricsTable
 from mio.core.training.module import MioModule
@@ -131,7 +132,7 @@ class ShowProgress(Callback):
 
 
 RECORDS = "records"
-"""Key of a checkpoint's state that holds what `StepTables.check` compares."""
+"""Key of a checkpoint's state that has the state of the tables."""
 
 
 @dataclass
@@ -143,11 +144,16 @@ class StepTables:
     metrics: MetricsTable
 
     def state(self) -> dict[str, Any]:
-        """What `check` compares."""
         return {"journal": self.journal.state(), "metrics": self.metrics.state()}
 
-    def check(self, state: dict[str, Any], step: int, tell: Callable[[str], None]) -> None:
-        """Compares the tables with the state in a checkpoint of `step`. Raises `DataError` for another journal."""
+    def check(self, path: Path, tell: Callable[[str], None]) -> None:
+        """Compares the tables with the checkpoint that the run goes on from. Raises `DataError` for another journal, or
+        where the checkpoint is another run's."""
+        checkpoint = Checkpoint(path)
+        checkpoint.check_run(self.run.lock.run)
+        state, step = checkpoint.state.get(RECORDS), checkpoint.step
+        if state is None:  # of an earlier version
+            return
         if self.journal.path.is_file():
             self.journal.check(state["journal"], step)
         elif state["journal"]["lines"]:

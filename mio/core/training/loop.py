@@ -7,7 +7,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,15 @@ from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
-from mio.core.runs.active import ActiveRun
+from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.runs.checkpoints.writing import CheckpointWriter
 from mio.core.runs.run import Run
 from mio.core.runs.weights import save_weights, start_weights
 from mio.core.terminal import Progress
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import BadSteps
-from mio.core.training.callbacks import RECORDS, Checkpoints, Metrics, ShowProgress, StepTables
+from mio.core.training.callbacks import Checkpoints, Metrics, ShowProgress, StepTables
 from mio.core.training.heap import keep_freed_memory
 from mio.core.training.metric_files import Events, MetricsTable
 from mio.core.training.module import MioModule
@@ -58,7 +57,7 @@ class Trained:
     codebooks: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Training:
     """The training of a stage, before it begins. `run` carries it out."""
 
@@ -68,9 +67,8 @@ class Training:
     data: MioDataModule
     parent: Run | None
     """The run whose weights it starts from."""
-    folder: Path
     active: ActiveRun | None
-    """The run in this folder, on rank 0."""
+    """The run in its folder, on rank 0."""
     ranks: Ranks
     console: Console
 
@@ -81,6 +79,10 @@ class Training:
             keep_freed_memory()
         with self.ranks.process_group(self.recipe.name, self.device.type), contextlib.ExitStack() as stack:
             return self._run(stack)
+
+    @cached_property
+    def folder(self) -> Path:
+        return run_folder(self.recipe)
 
     @cached_property
     def device(self) -> torch.device:
@@ -113,19 +115,26 @@ class Training:
             for file in (tables.journal, tables.metrics, events):
                 stack.callback(file.close)
         checkpoints = Checkpoints(self.folder / CHECKPOINTS, runtime.checkpoint_every, tables)
-        watchdog = Watchdog(
-            self.folder / PLACES, ranks.rank, ranks.size, runtime.stalled_after, runtime.abort_after, self._tell
-        )
+        places, patience, limit = self.folder / PLACES, runtime.stalled_after, runtime.abort_after
+        watchdog = Watchdog(places, ranks.rank, ranks.size, patience, limit, console.print)
         stack.callback(watchdog.stop)
         progress = stack.enter_context(Progress(console, recipe.name, recipe.train.steps, "steps"))
         shown = [ShowProgress(progress, metrics)] if ranks.first else []
         trainer = self._trainer([metrics, checkpoints, watchdog, *shown])
-        writer = self._writer()
+        group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if ranks.size > 1 else None
+        writer = CheckpointWriter(
+            self.folder / CHECKPOINTS,
+            group,
+            attempt=ranks.attempt,
+            keep_last=runtime.keep_last,
+            keep_best=runtime.keep_best,
+            run=self.active.lock.run if self.active else "",
+        )
         trainer.strategy.writer = writer  # type: ignore[attr-defined]
         resumed = latest(self.folder / CHECKPOINTS)
         if resumed is not None:
-            ranks.on_first(lambda: self._check_tables(resumed, tables))
-            console.print(f"going on from {resumed}", highlight=False)
+            ranks.on_first(partial(tables.check, resumed, console.print) if tables else lambda: None)
+            console.print(f"going on from {resumed}")
         with checkpoints.catching_signals():
             try:
                 trainer.fit(module, datamodule=self.data, ckpt_path=resumed, weights_only=True)
@@ -176,17 +185,6 @@ class Training:
         module.on_bad_step = bad_steps.report
         return module
 
-    def _writer(self) -> CheckpointWriter:
-        several = self.ranks.size > 1
-        return CheckpointWriter(
-            self.folder / CHECKPOINTS,
-            torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None,
-            attempt=self.ranks.attempt,
-            keep_last=self.recipe.runtime.keep_last,
-            keep_best=self.recipe.runtime.keep_best,
-            run=self.active.lock.run if self.active else "",
-        )
-
     def _trainer(self, callbacks: list[Callback]) -> Trainer:
         try:
             trainer = Trainer(
@@ -212,18 +210,6 @@ class Training:
         # wait for each other for ever. `Checkpoints` has the signals.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return trainer
-
-    def _check_tables(self, path: Path, tables: StepTables | None) -> None:
-        """Compares the run's tables with the checkpoint that it goes on from. Raises `UserError`."""
-        assert tables is not None
-        checkpoint = Checkpoint(path)
-        state = checkpoint.state.get(RECORDS)
-        checkpoint.check_run(tables.run.lock.run)
-        if state is not None:
-            tables.check(state, checkpoint.step, self._tell)
-
-    def _tell(self, line: str) -> None:
-        self.console.print(line, highlight=False)
 
 
 def device_type(accelerator: str) -> str:

@@ -25,7 +25,7 @@ class StepTotals(NamedTuple):
     positions: int
     """Positions of the rows, padding included."""
     digest: int
-    """64-bit fingerprint of the rows, whoever read them in whatever order (see `mio.core.data.journal.row_digest`)."""
+    """64-bit fingerprint of the rows, in any order and from any rank (see `mio.core.data.journal.row_digest`)."""
     stop: bool
     """Whether any rank got a signal to stop."""
 

@@ -74,11 +74,6 @@ class Checkpoint:
                 "own one back, or move it away"
             )
 
-    def verify(self) -> None:
-        """Raises `UserError` naming the first file that is not what was written."""
-        for file in self._files:
-            self._verify(file)
-
     def read(self, name: str) -> Tensor:
         """A whole tensor, on the CPU."""
         info = self._info(name)

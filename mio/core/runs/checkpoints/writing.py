@@ -1,8 +1,5 @@
-"""Writes checkpoints in the background. Ranks wait for each other in the writing threads, through a group of their own.
-
-Training goes on meanwhile, with collectives of its own. A gloo group notices a rank that is gone at once, which a store
-would not, and needs nothing of the shared file system but the files.
-"""
+"""Writes checkpoints in the background. Ranks wait for each other in the writing threads, through a gloo group of their
+own: training goes on with its own collectives, and a rank that is gone is noticed at once."""
 
 from __future__ import annotations
 
@@ -10,11 +7,9 @@ import json
 import math
 import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch import Tensor
@@ -30,27 +25,18 @@ from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
 
 
-@dataclass(frozen=True)
-class _Snapshot:
+class _Snapshot(NamedTuple):
     """What a checkpoint holds, as this rank has it."""
 
     step: int
     partial: Path
     """Folder that it is written in."""
     chunks: Mapping[str, tuple[Tensor, tuple[int, ...]]]
-    """Copies of the parts that this rank writes, with their place in the tensor, by its name."""
+    """Copies of the parts that this rank writes, and their place in the tensor, by its name."""
     tensors: dict[str, dict[str, Any]]
     """Shape, dtype and (none yet) chunks of every tensor, as in the index."""
     state: str
     loss: float | None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What a rank has written, as in the index."""
-
-    chunks: dict[str, dict[str, Any]]
-    files: dict[str, dict[str, Any]]
 
 
 class CheckpointWriter:
@@ -84,8 +70,6 @@ class CheckpointWriter:
         self.keep_last = max(1, keep_last)
         self.keep_best = keep_best
         self.run = run
-        self.stall_seconds = 0.0
-        """Seconds that training was held up by all saves."""
         self._thread: threading.Thread | None = None
         self._problem: Exception | None = None
         self._begun = False
@@ -111,7 +95,6 @@ class CheckpointWriter:
         Raises:
             UserError: the earlier save failed; what was saved before it is whole.
         """
-        began = time.perf_counter()
         self.wait()
         self.begin()
         snapshot = _Snapshot(
@@ -125,7 +108,6 @@ class CheckpointWriter:
             json.dumps(state),
             loss if loss is not None and math.isfinite(loss) else None,
         )
-        self.stall_seconds += time.perf_counter() - began
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
         self._thread.start()
 
@@ -176,60 +158,57 @@ class CheckpointWriter:
         result, problem, defect = None, "", None
         try:
             result = work()
-        except OSError as error:
-            problem = (
-                f"{snapshot.partial}: the checkpoint of step {snapshot.step} could not be written: "
-                f"{error.strerror or error}; make room or mend the folder, and give the same command again: earlier "
-                "checkpoints are whole"
-            )
         except Exception as error:
-            problem, defect = f"{snapshot.partial}: {type(error).__name__}: {error}", error
-        results: list[Any] = [(result, problem)]
+            if isinstance(error, OSError):
+                reason = error.strerror or str(error)
+            else:
+                reason, defect = f"{type(error).__name__}: {error}", error
+            problem = (
+                f"{snapshot.partial}: the checkpoint of step {snapshot.step} could not be written: {reason}; make room "
+                "or mend the folder, and give the same command again: earlier checkpoints are whole"
+            )
+        results, outcome = [(result, problem)], [problem]  # the problem that all ranks raise
         if self.group is not None:
             results *= self.group.size()
-            first: list[str] = [""]
             try:
                 dist.gather_object((result, problem), results if self.rank == 0 else None, 0, self.group)
-                if self.rank == 0:
-                    first = [next((problem for _, problem in results if problem), "")]
-                dist.broadcast_object_list(first, 0, self.group)
+                outcome = [next((problem for _, problem in results if problem), "")]
+                dist.broadcast_object_list(outcome, 0, self.group)
             except RuntimeError as error:
                 if "imed out" not in str(error):
                     raise  # a rank is gone
-                first = [f"{snapshot.partial}: not all ranks have written their parts in time; earlier ones are whole"]
-            [problem] = first
-        if defect is not None:
+                outcome = [f"{snapshot.partial}: not all ranks have written their parts in time; the last one is whole"]
+        if defect:
             raise defect
-        if problem:
-            raise UserError(problem)
+        if outcome[0]:
+            raise UserError(outcome[0])
         return [result for result, _ in results]
 
-    def _write_part(self, snapshot: _Snapshot) -> _Part:
+    def _write_part(self, snapshot: _Snapshot) -> dict[str, Any]:
+        """Returns the chunks and files that this rank has written, as in the index."""
         snapshot.partial.mkdir(exist_ok=True)  # not its parents: where the run folder was deleted, none is made
         chunks = snapshot.chunks
         if not chunks:
-            return _Part({}, {})
+            return {"chunks": {}, "files": {}}
         path = snapshot.partial / rank_file(self.rank)
         planned = in_file_order(Planned(name, part.dtype, tuple(part.shape)) for name, (part, _) in chunks.items())
         write_file(path, planned, ((tensor.name, chunks[tensor.name][0]) for tensor in planned))
         sync(path)
-        return _Part(
-            {
-                name: {"file": path.name, "offset": list(offset), "shape": list(part.shape)}
-                for name, (part, offset) in chunks.items()
-            },
-            {path.name: {"bytes": path.stat().st_size, "checksum": checksum(path)}},
-        )
+        entries = {
+            name: {"file": path.name, "offset": list(offset), "shape": list(part.shape)}
+            for name, (part, offset) in chunks.items()
+        }
+        return {"chunks": entries, "files": {path.name: {"bytes": path.stat().st_size, "checksum": checksum(path)}}}
 
-    def _complete(self, snapshot: _Snapshot, parts: list[_Part]) -> None:
+    def _complete(self, snapshot: _Snapshot, parts: list[dict[str, Any]]) -> None:
         """Rank 0 writes what the parts have in common and makes a checkpoint of them."""
         partial, final = snapshot.partial, self.folder / step_name(snapshot.step)
         write_text(partial / STATE, snapshot.state)
         state = {"bytes": len(snapshot.state.encode()), "checksum": checksum(partial / STATE)}
-        files = {**parts[0].files, STATE: state}
+        files = {**parts[0]["files"], STATE: state}
         for part in parts:
-            files |= part.files
-            for name, chunk in part.chunks.items():
+            files |= part["files"]
+            for name, chunk in part["chunks"].items():
                 known = snapshot.tensors[name]["chunks"]
                 # what tensor parallelism does not split has one mesh per neighbour, each of which writes it
                 if all(chunk["offset"] != other["offset"] for other in known):
@@ -266,7 +245,7 @@ class CheckpointWriter:
 
 
 def _loss(path: Path) -> float | None:
-    """Of a checkpoint; None if it has none, or cannot be read: whoever needs it raises that."""
+    """Of a checkpoint; None if it has none, or cannot be read."""
     try:
         return Checkpoint(path).loss
     except UserError:
