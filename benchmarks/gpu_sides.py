@@ -62,7 +62,7 @@ def mio(spec: dict[str, Any]) -> dict[str, Any]:
     from mio.core.model.flops import flops_per_token
     from mio.core.model.parallel import data_parallel, device_mesh, local, parallelise
     from mio.core.model.transformer import Transformer
-    from mio.core.training.callbacks import Figures
+    from mio.core.training.callbacks import Metrics
     from mio.core.training.loop import quieten_lightning
     from mio.core.training.module import MioModule
     from mio.core.training.strategy import ManyDevices
@@ -112,7 +112,7 @@ def mio(spec: dict[str, Any]) -> dict[str, Any]:
         max_steps=steps,
         max_epochs=-1,
         accumulate_grad_batches=spec["rows"] // spec["micro_rows"],
-        callbacks=[Figures(10, dict), clock],
+        callbacks=[Metrics(10, dict), clock],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

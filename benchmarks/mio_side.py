@@ -44,8 +44,8 @@ def train_on(module: Any, optimizer: Any, batch: Any, precision: str = "bf16") -
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         total, nll = module.loss_sum(batch, scale)
     torch.autograd.backward(total)
-    module.tally.add(batch, total.detach() / scale)
-    module.meter.update(batch, nll)
+    module.statistics.add(batch, total.detach() / scale)
+    module.loss_metrics.update(batch, nll)
     module.on_before_optimizer_step(optimizer)
     module.configure_gradient_clipping(optimizer)
     optimizer.step()

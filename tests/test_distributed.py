@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,18 @@ def test_what_ends_one_rank_ends_all_of_them_and_is_told_once(tunes):
     assert len(err.splitlines()) == 1, err
     assert err.startswith("error: ")
     assert "runs/tunes" in err
+
+
+def test_a_rank_that_cannot_write_its_part_of_a_checkpoint_ends_all_of_them_and_is_told_once(tunes):
+    process = start("fit", "tunes.yaml", "train.steps=5000", "runtime.devices=2")
+    wait_for_checkpoint(process, tunes / "runs")
+    resource.prlimit(processes(process.pid)[1], resource.RLIMIT_FSIZE, (1000, 1000))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert len(err.splitlines()) == 1, err
+    assert "could not be written: File too large; make room or mend the folder" in err
+    checkpoint = Checkpoint(latest(tunes / "runs/tunes/checkpoints"))
+    assert all(checkpoint.read(name).isfinite().all() for name in checkpoint.names)
 
 
 def test_torchrun_starts_it_unchanged(tunes, alone):

@@ -78,18 +78,18 @@ def lock(
     """Write down what a recipe resolves to: versions, fingerprints, seed. Given a run folder, take it as it is from now
     on, whatever its lock says."""
     from mio.core.recipe.places import LOCK, RECIPE
-    from mio.core.runs.lock import lock_unfitted, take_as_it_is
+    from mio.core.runs.lock import accept_changes, lock_untrained
 
     writable_file("--out", out)
     plugins = manager(plugin)
     run = Path(recipes[0])
     if (run / RECIPE).is_file():
-        for line in take_as_it_is(run, plugins):
+        for line in accept_changes(run, plugins):
             typer.echo(line)
         typer.echo(run / LOCK)
         return
     stage = _stages(recipes, plugins)[-1]
-    content, note = lock_unfitted(stage, plugins.enable(stage.plugins))
+    content, note = lock_untrained(stage, plugins.enable(stage.plugins))
     content.save(out)
     typer.echo(f"{out}{f' ({note})' if note else ''}")
 

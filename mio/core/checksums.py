@@ -68,7 +68,7 @@ def read_summed(path: Path, advice: str) -> dict[str, Any]:
         DataError: as `mio.core.files.read_json`, and where the content is another than its sum says.
     """
     content = read_json(path, advice)
-    told = content.pop(CHECKSUM, None)
-    if told is not None and told != json_sum(content):
+    recorded = content.pop(CHECKSUM, None)
+    if recorded is not None and recorded != json_sum(content):
         raise DataError(f"{path}: is damaged (its checksum is another); {advice}")
     return content

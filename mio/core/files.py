@@ -58,7 +58,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives errors of the system's the name of the file that is written: a full disk is told without one."""
+    """Adds the name of the file that is written to errors of the system, which has none for a full disk."""
     try:
         yield
     except OSError as error:
@@ -99,7 +99,7 @@ def _lives(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # it is somebody else's
+        pass  # it is another user's
     return True
 
 
@@ -113,15 +113,15 @@ def regular_file(path: Path, where: str = "") -> os.stat_result:
     a pipe or device might never end."""
     where = where or str(path)
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:  # no path holds a NUL
         if isinstance(error, OSError) and error.errno not in _GONE:
             raise DataError(f"{where}: cannot be read: {error.strerror}") from None
         raise DataError(f"{where}: no such file") from None
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
         raise DataError(f"{where}: is {kind}, not a file")
-    return found
+    return status
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:
@@ -150,15 +150,15 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
 def waiting(folder: Path, tell: Callable[[], None], name: str = ".lock") -> Iterator[None]:
     """As `locked`, but waits until nobody else holds the lock; `tell` is called once before."""
     with contextlib.ExitStack() as stack:
-        told = False
+        waits = False
         while True:
             try:
                 stack.enter_context(locked(folder, "busy", name))
                 break
             except UserError:
-                if not told:
+                if not waits:
                     tell()
-                    told = True
+                    waits = True
                 time.sleep(0.2)
         yield
 
@@ -206,12 +206,12 @@ os.register_at_fork(after_in_child=_let_go)
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, for `json.loads`. Raises `ValueError` where a key occurs twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    content = dict(pairs)
+    if len(content) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"key `{twice}` occurs twice")
-    return found
+    return content
 
 
 def _refuse(constant: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ EVERY = 15.0
 
 def plain(text: str) -> str:
     """The text with every character that a terminal would act on written as an escape: `\\x1b`, `\\u202e`."""
-    return _ACTING.sub(lambda found: _escape(found[0]), text)
+    return _ACTING.sub(lambda match: _escape(match[0]), text)
 
 
 def printable(text: Any) -> str:
@@ -33,7 +32,7 @@ def printable(text: Any) -> str:
 def json_text(content: Any, indent: int | None = None) -> str:
     """JSON for a terminal: the same content, with such characters as `\\u009b`."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
-    return _BEYOND_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _BEYOND_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _escape(character: str) -> str:
@@ -63,15 +62,18 @@ def console(stderr: bool = False, quiet: bool = False, file: TextIO | None = Non
 
 
 class Progress:
-    """Counts records; shows how many there are, how fast they go and how long the rest takes.
+    """Counts what is done; shows how much there is, how fast it goes and how long the rest takes.
+
+    On a terminal it is a bar, elsewhere a line every 15 seconds.
 
     Args:
         label: of the work.
-        total: records, or None where nobody knows.
+        total: None where it is not known.
+        unit: what is counted, in the plural.
     """
 
-    def __init__(self, console: Console, label: str, total: int | None) -> None:
-        self._console, self._label, self._total = console, label, total
+    def __init__(self, console: Console, label: str, total: int | None, unit: str = "records") -> None:
+        self._console, self._label, self._total, self._unit = console, label, total, unit
         self._done = self._skipped = 0
         self._start = self._last = time.monotonic()
         from rich import progress as bars
@@ -84,44 +86,54 @@ class Progress:
                 bars.MofNCompleteColumn(),
                 bars.TextColumn("{task.fields[rate]}"),
                 bars.TimeRemainingColumn(),
+                bars.TextColumn("{task.fields[detail]}", markup=False),
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task(plain(label), total=total, rate="")
+            self._task = self._bar.add_task(plain(label), total=total, rate="", detail="")
 
     def __enter__(self) -> Progress:
         if self._bar:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 
-    def tick(self) -> None:
-        """One record is done."""
+    def tick(self, detail: str = "") -> None:
+        """One more is done; `detail` is shown beside the counts."""
         self._done += 1
-        self._show()
+        self._show(detail)
 
     def skip(self, count: int) -> None:
-        """So many records were done before."""
+        """So many were done before."""
+        if self._done == self._skipped:  # the clock starts with the first that is done now
+            self._start = time.monotonic()
         self._done += count
         self._skipped += count
-        self._show()
+        self._show("")
 
-    def _show(self) -> None:
+    def _show(self, detail: str) -> None:
         now = time.monotonic()
         if now - self._last < (0.2 if self._bar else EVERY):
             return
         self._last = now
-        rate = (self._done - self._skipped) / max(now - self._start, 1e-9)
         if self._bar:
-            self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f}/s")
-            return
-        line = f"  {self._label}: {self._done:,}"
-        if self._total is not None:
-            left = int((self._total - self._done) / max(rate, 1e-9))
-            line += f"/{self._total:,} records, {rate:,.0f}/s, {left // 60}:{left % 60:02d} left"
+            self._bar.update(self._task, completed=self._done, rate=f"{self._rate():,.1f}/s", detail=detail)
         else:
-            line += f" records, {rate:,.0f}/s"
-        self._console.print(line, highlight=False)
+            self.line(detail)
+
+    def line(self, detail: str = "") -> None:
+        """Prints how far it is."""
+        of_total = "" if self._total is None else f"/{self._total:,}"
+        parts = [f"  {self._label}: {self._done:,}{of_total} {self._unit}"]
+        if rate := self._rate():
+            parts.append(f"{rate:,.1f}/s")
+            if self._total is not None:
+                left = int((self._total - self._done) / rate)
+                parts.append(f"{left // 60}:{left % 60:02d} left")
+        self._console.print(", ".join([*parts, *([detail] if detail else [])]))
+
+    def _rate(self) -> float:
+        return (self._done - self._skipped) / max(time.monotonic() - self._start, 1e-9)

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mio.core.data.step_table import StepTable
 from mio.core.errors import DataError
-from mio.core.files import write_text
 
 _WORD = 1 << 32
 _LINE = re.compile(rb"([1-9]\d{0,17}),(\d{1,18}),(\d{1,18}),(\d{1,18}),([0-9a-f]{1,16})\r?")
@@ -35,17 +35,27 @@ class JournalEntry(NamedTuple):
 
 
 def row_digest(index: int, row: Sequence[Sequence[int]]) -> int:
-    """64-bit fingerprint of the row with this place in the sequence: of (leaf, number, positions, truncated) of each of
-    its documents."""
+    """64-bit fingerprint of the row with this index in the sequence: of (stream, number, positions, truncated) of each
+    of its documents."""
     content = np.array([index, *(value for entry in row for value in entry)], dtype="<i8").tobytes()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def add_digests(digests: Iterable[int]) -> int:
-    """Sum of fingerprints, each half of 32 bits by itself: ranks add the halves up in float64."""
+    """Sum of fingerprints, each half of 32 bits by itself."""
+    return joined_halves(*digest_halves(digests))
+
+
+def digest_halves(digests: Iterable[int]) -> tuple[int, int]:
+    """Sums of the low and the high halves, which ranks add up in float64."""
     low = high = 0
     for digest in digests:
         low, high = low + digest % _WORD, high + digest // _WORD
+    return low, high
+
+
+def joined_halves(low: int, high: int) -> int:
+    """The fingerprint that such sums make."""
     return high % _WORD * _WORD + low % _WORD
 
 
@@ -53,67 +63,46 @@ def planned(plan: Any, rows: int, steps: int) -> Iterator[JournalEntry]:
     """The journal that a run has to have, by its `mio.core.data.plan.Plan` alone; `rows` make up a step."""
     for step in range(1, steps + 1):
         first = plan.rows
-        made = [plan.next_row() for _ in range(rows)]
+        of_step = [plan.next_row() for _ in range(rows)]
         yield JournalEntry(
             step,
             rows,
-            sum(len(row) for row in made),
-            sum(entry.length for row in made for entry in row),
-            add_digests(row_digest(index, row) for index, row in enumerate(made, first)),
+            sum(len(row) for row in of_step),
+            sum(entry.length for row in of_step for entry in row),
+            add_digests(row_digest(index, row) for index, row in enumerate(of_step, first)),
         )
 
 
-class Journal:
-    """The journal's file, to which a line is added per step, and the digest of its lines so far."""
+class Journal(StepTable):
+    """The journal's file, to which a line is added per step."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: TextIO | None = None
-        self._digest = hashlib.blake2b(digest_size=16)
-        self._lines = 0
-
-    def state(self) -> dict[str, Any]:
-        """What `check` compares: how many lines there are, and their digest."""
-        return {"lines": self._lines, "digest": self._digest.hexdigest()}
+    counted = "lines"
 
     def check(self, state: Mapping[str, Any], step: int) -> None:
         """Raises `DataError` where the lines up to `step` are not those that were written when `state` was taken."""
-        self._take(step)
-        if self.state() != {"lines": state["lines"], "digest": state["digest"]}:
-            raise DataError(f"{self.path}: is not what the run wrote up to step {step}; {_WITHOUT}")
-
-    def _take(self, step: int) -> list[str]:
-        """Lines up to a step, which the next ones are added to."""
-        found = [_line(old) for old in (read(self.path) if self.path.is_file() else ()) if old.step <= step]
-        self._digest, self._lines = hashlib.blake2b("".join(found).encode(), digest_size=16), len(found)
-        return found
+        if not self.matches(state, step):
+            raise DataError(
+                f"{self.path}: is not what the run wrote up to step {step}; restore it from a copy. The rows that were "
+                "trained on cannot be told without it: move it away, and the run goes on, but `mio recipe verify` will "
+                "not approve of it"
+            )
 
     def add(self, entry: JournalEntry) -> None:
-        """Writes a line. Lines of the same step and later ones, which a killed run left behind, are replaced."""
-        if self._file is None:
-            write_text(self.path, "".join([_HEADER, *self._take(entry.step - 1)]))
-            self._file = self.path.open("a", newline="", encoding="utf-8")
-        line = _line(entry)
-        self._file.write(line)
-        self._file.flush()
-        self._digest.update(line.encode())
-        self._lines += 1
+        """Writes a line."""
+        self.add_line(_line(entry))
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _signed(self, line: Mapping[str, str]) -> str:
+        return ",".join(line.values()) + "\r\n"
+
+    def _read(self) -> list[dict[str, str]]:
+        return [_line(entry) for entry in read(self.path)] if self.path.is_file() else []
 
 
-_HEADER = ",".join(JournalEntry._fields) + "\r\n"
-_WITHOUT = (
-    "restore it from a copy. The rows that were trained on cannot be told without it: move it away, and the run goes "
-    "on, but `mio recipe verify` will not approve of it"
-)
+_HEADER = ",".join(JournalEntry._fields)
 
 
-def _line(entry: JournalEntry) -> str:
-    return ",".join([*map(str, entry[:4]), f"{entry.digest:016x}"]) + "\r\n"
+def _line(entry: JournalEntry) -> dict[str, str]:
+    return {name: f"{value:016x}" if name == "digest" else str(value) for name, value in entry._asdict().items()}
 
 
 def read(path: Path) -> list[JournalEntry]:
@@ -128,14 +117,14 @@ def read(path: Path) -> list[JournalEntry]:
         raise DataError(f"{path}: there is no journal; `mio fit` writes one while it trains") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if lines[0].rstrip(b"\r") != _HEADER.rstrip().encode():
-        raise DataError(f"{path}, line 1: is damaged: {lines[0][:80]!r} instead of {_HEADER.rstrip()!r}")
+    if lines[0].rstrip(b"\r") != _HEADER.encode():
+        raise DataError(f"{path}, line 1: is damaged: {lines[0][:80]!r} instead of {_HEADER!r}")
     entries = []
     for number, line in enumerate(lines[1:-1], 2):  # what follows the last line's end is empty, or half a line
-        found = _LINE.fullmatch(line)
-        if found is None:
+        match = _LINE.fullmatch(line)
+        if match is None:
             raise DataError(f"{path}, line {number}: is damaged: {line[:80]!r}")
-        step, rows, documents, tokens, digest = found.groups()
+        step, rows, documents, tokens, digest = match.groups()
         entries.append(JournalEntry(int(step), int(rows), int(documents), int(tokens), int(digest, 16)))
     return entries
 

@@ -1,9 +1,9 @@
-"""Shares out work on whole matrices among the ranks that hold their parts.
+"""Assigns whole matrices to ranks that hold parts of them: each is gathered on one rank and scattered from there.
 
-Each matrix has an owner. In a round every rank is sent the parts of the matrix that it owns, and sends back what it
-made of them. With n matrices on N ranks a rank thus works on n / N of them, where gathering each one everywhere would
-make every rank work on all. Where there are copies of the parameters (hybrid sharding), an owner deals with the ranks
-of its own copy, and these pass their parts on to the other copies.
+With n matrices on N ranks a rank thus works on n / N of them, where gathering each one everywhere would make every rank
+work on all. In a round each rank is assigned about one matrix. Where there are replicas of the parameters (hybrid
+sharding), the matrix is exchanged within the replica of the assigned rank, whose ranks broadcast their parts to the
+other replicas.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -26,46 +27,47 @@ Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """A matrix, who works on it, and who has which part of it."""
+class Assignment:
+    """A matrix, the rank that works on it, and which rank has which part of it."""
 
     index: int
-    """Its number among the matrices that are shared out."""
+    """Its number among the matrices that are assigned."""
     shape: tuple[int, ...]
-    owner: int
+    rank: int
+    """The one that works on it."""
     parts: Mapping[int, Box]
-    """By rank, of the copy that the owner belongs to."""
+    """By rank, of the replica that the assigned rank belongs to."""
     sources: tuple[int, ...]
-    """Ranks of that copy whose parts make up the matrix."""
+    """Ranks of that replica whose parts make up the matrix."""
     part: Box
-    """This rank's, of whichever copy."""
-    copies: Any
-    """Process group of the ranks that have the same part, one of each copy; None without copies."""
+    """This rank's, of whichever replica."""
+    replicas: Any
+    """Process group of the ranks that have the same part, one of each replica; None without replicas."""
     root: int
-    """The one among them that belongs to the owner's copy."""
+    """The one among them that belongs to the assigned rank's replica."""
 
 
-_Entry = tuple[int, Place, Box]
+_Message = tuple[int, Assignment, Box]
 """The rank at the other end, a matrix, and the part of it that is sent."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Leg:
-    """What this rank sends and is sent at once, by ascending rank of the other end."""
+class _Exchange:
+    """An all-to-all: what this rank sends and receives, by ascending rank of the other end."""
 
-    outgoing: list[_Entry]
-    incoming: list[_Entry]
+    outgoing: list[_Message]
+    incoming: list[_Message]
 
-    def carry(
-        self, take: Callable[[Place, Box], Tensor], device: torch.device, dtype: torch.dtype
-    ) -> dict[Any, Tensor]:
-        """Sends what `take` finds for each outgoing entry; what came in, flat, by (rank, index). A collective call."""
-        sent = [take(place, box).reshape(-1).to(dtype) for _, place, box in self.outgoing]
-        buffer = torch.cat(sent) if sent else torch.empty(0, dtype=dtype, device=device)
+    def run(
+        self, part: Callable[[Assignment, Box], Tensor], device: torch.device, dtype: torch.dtype
+    ) -> dict[tuple[int, int], Tensor]:
+        """Sends `part` of each outgoing message; what was received, flat, by (rank, index). A collective call."""
+        parts = [part(matrix, box).reshape(-1).to(dtype) for _, matrix, box in self.outgoing]
+        buffer = torch.cat(parts) if parts else torch.empty(0, dtype=dtype, device=device)
         sizes = [_elements(box) for _, _, box in self.incoming]
         received = torch.empty(sum(sizes), dtype=dtype, device=device)
         dist.all_to_all_single(received, buffer, _counts(self.incoming), _counts(self.outgoing))
-        keys = [(rank, place.index) for rank, place, _ in self.incoming]
+        keys = [(rank, matrix.index) for rank, matrix, _ in self.incoming]
         return dict(zip(keys, received.split(sizes), strict=True))
 
 
@@ -73,87 +75,87 @@ class _Leg:
 class Round:
     """Matrices that are worked on at the same time, about one on each rank."""
 
-    places: list[Place]
-    to_owners: _Leg
-    from_owners: _Leg
+    matrices: list[Assignment]
+    _to_assigned: _Exchange
+    _from_assigned: _Exchange
 
     def gather(self, parts: Mapping[int, Tensor], device: torch.device, dtype: torch.dtype) -> dict[int, Tensor]:
-        """The matrices that this rank owns, whole, by index. A collective call.
+        """The matrices that this rank is assigned, whole, by index. A collective call.
 
         Args:
             parts: this rank's parts of all matrices of the round, by index, on `device`.
             device: where everything is.
             dtype: what they travel in and arrive in.
         """
-        arrived = self.to_owners.carry(lambda place, _: parts[place.index], device, dtype)
+        received = self._to_assigned.run(lambda matrix, _: parts[matrix.index], device, dtype)
         wholes: dict[int, Tensor] = {}
-        for rank, place, box in self.to_owners.incoming:
-            if place.index not in wholes:
-                wholes[place.index] = torch.empty(place.shape, dtype=dtype, device=device)
-            part = wholes[place.index][box]
-            part.copy_(arrived[rank, place.index].view(part.shape))
+        for rank, matrix, box in self._to_assigned.incoming:
+            if matrix.index not in wholes:
+                wholes[matrix.index] = torch.empty(matrix.shape, dtype=dtype, device=device)
+            part = wholes[matrix.index][box]
+            part.copy_(received[rank, matrix.index].view(part.shape))
         return wholes
 
-    def hand_back(
+    def scatter(
         self, wholes: Mapping[int, Tensor], device: torch.device, dtype: torch.dtype
     ) -> Iterator[tuple[int, Tensor]]:
-        """Index and this rank's part of each matrix of the round, as they come. A collective call: use it up.
+        """Index and this rank's part of each matrix of the round, one by one. A collective call: use it up.
 
         Args:
-            wholes: the matrices that this rank owns, by index, on `device`.
+            wholes: the matrices that this rank is assigned, by index, on `device`.
             device: where everything is.
             dtype: what they travel in and arrive in.
         """
-        arrived = self.from_owners.carry(lambda place, box: wholes[place.index][box], device, dtype)
-        for place in self.places:
-            part = arrived.get((place.owner, place.index))
+        received = self._from_assigned.run(lambda matrix, box: wholes[matrix.index][box], device, dtype)
+        for matrix in self.matrices:
+            part = received.get((matrix.rank, matrix.index))
             if part is None:
-                part = torch.empty(_elements(place.part), dtype=dtype, device=device)
-            if place.copies is not None and len(part):
-                dist.broadcast(part, place.root, group=place.copies)
-            yield place.index, part.view([side.stop - side.start for side in place.part])
+                part = torch.empty(_elements(matrix.part), dtype=dtype, device=device)
+            if matrix.replicas is not None and len(part):
+                dist.broadcast(part, matrix.root, group=matrix.replicas)
+            yield matrix.index, part.view([side.stop - side.start for side in matrix.part])
 
 
-def share_out(matrices: Sequence[Tensor]) -> list[Round]:
-    """Who works on which of these split matrices, `DTensor`s; the same on every rank.
+def assign(matrices: Sequence[Tensor]) -> list[Round]:
+    """Which rank works on which of these split matrices, `DTensor`s; the same on every rank.
 
     The largest come first, each to the rank with the least to do (Graham 1969, "Bounds on multiprocessing timing
     anomalies"); work is that of a product with the matrix's own transpose.
     """
     rank = dist.get_rank()
     loads: dict[int, list[tuple[float, int]]] = {}
-    turns: list[list[Place]] = []
+    rounds: list[list[Assignment]] = []
     for index in sorted(range(len(matrices)), key=lambda i: -_work(matrices[i])):
         matrix = cast("DTensor", matrices[index])
         size = matrix.device_mesh.size()
         # Tensor parallelism splits some matrices over all ranks and others over those of one of several submeshes,
-        # which see no more than their own: loads are kept for each size of mesh, by place in it.
+        # which see no more than their own: loads are kept for each size of mesh, by position in it.
         load = loads.setdefault(size, [(0.0, 0)] * size)
-        chosen = min(range(size), key=load.__getitem__)
-        work, turn = load[chosen]
-        load[chosen] = work + _work(matrix), turn + 1
-        if turn == len(turns):
-            turns.append([])
-        turns[turn].append(_place(index, matrix, chosen, rank))
-    return [Round(places, _to_owners(places, rank), _from_owners(places, rank)) for places in turns]
+        position = min(range(size), key=load.__getitem__)
+        work, number = load[position]
+        load[position] = work + _work(matrix), number + 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(_assignment(index, matrix, position, rank))
+    return [Round(members, _to_assigned(members, rank), _from_assigned(members, rank)) for members in rounds]
 
 
-def _place(index: int, matrix: DTensor, owner: int, rank: int) -> Place:
-    """`owner` is a place in the matrix's mesh, counted row by row."""
+def _assignment(index: int, matrix: DTensor, position: int, rank: int) -> Assignment:
+    """`position` is that of the assigned rank in the matrix's mesh, counted row by row."""
     mesh, shape, placements = matrix.device_mesh, tuple(matrix.shape), tuple(matrix.placements)
     ranks = mesh.mesh.flatten().tolist()
-    coordinates, boxes = _layout(shape, tuple(mesh.shape), placements)
-    at, mine = coordinates[owner], coordinates[ranks.index(rank)]
-    copied = [dim for dim, placement in enumerate(placements) if isinstance(placement, Replicate)]
-    copy = next((dim for dim in copied if mesh.shape[dim] > 1), None)
-    members = [place for place, coordinate in enumerate(coordinates) if copy is None or coordinate[copy] == at[copy]]
-    root = mine if copy is None else (*mine[:copy], at[copy], *mine[copy + 1 :])
-    return Place(
+    coordinates, boxes = _coordinates_and_boxes(shape, tuple(mesh.shape), placements)
+    assigned, own = coordinates[position], coordinates[ranks.index(rank)]
+    replicated = [dim for dim, placement in enumerate(placements) if isinstance(placement, Replicate)]
+    copy = next((dim for dim in replicated if mesh.shape[dim] > 1), None)
+    members = [at for at, coordinate in enumerate(coordinates) if copy is None or coordinate[copy] == assigned[copy]]
+    root = own if copy is None else (*own[:copy], assigned[copy], *own[copy + 1 :])
+    return Assignment(
         index,
         shape,
-        ranks[owner],
-        {ranks[place]: boxes[place] for place in members},
-        tuple(ranks[place] for place in members if all(coordinates[place][dim] == at[dim] for dim in copied)),
+        ranks[position],
+        {ranks[at]: boxes[at] for at in members},
+        tuple(ranks[at] for at in members if all(coordinates[at][dim] == assigned[dim] for dim in replicated)),
         boxes[ranks.index(rank)],
         None if copy is None else mesh.get_group(copy),
         ranks[coordinates.index(root)],
@@ -161,7 +163,7 @@ def _place(index: int, matrix: DTensor, owner: int, rank: int) -> Place:
 
 
 @lru_cache(maxsize=256)
-def _layout(
+def _coordinates_and_boxes(
     shape: tuple[int, ...], mesh: tuple[int, ...], placements: tuple[Placement, ...]
 ) -> tuple[list[tuple[int, ...]], list[Box]]:
     """The coordinates of a mesh, row by row, and the part of a tensor that each of them has."""
@@ -172,29 +174,25 @@ def _layout(
     ]
 
 
-def _to_owners(places: Iterable[Place], rank: int) -> _Leg:
-    outgoing = [(place.owner, place, place.part) for place in places if rank in place.sources]
-    incoming = [(source, place, place.parts[source]) for place in _owned(places, rank) for source in place.sources]
-    return _Leg(sorted(outgoing, key=_rank), sorted(incoming, key=_rank))
+def _to_assigned(matrices: Sequence[Assignment], rank: int) -> _Exchange:
+    outgoing = [(matrix.rank, matrix, matrix.part) for matrix in matrices if rank in matrix.sources]
+    incoming = [(source, own, own.parts[source]) for own in _of_rank(matrices, rank) for source in own.sources]
+    return _Exchange(sorted(outgoing, key=itemgetter(0)), sorted(incoming, key=itemgetter(0)))
 
 
-def _from_owners(places: Iterable[Place], rank: int) -> _Leg:
-    outgoing = [(member, place, box) for place in _owned(places, rank) for member, box in place.parts.items()]
-    incoming = [(place.owner, place, place.part) for place in places if rank in place.parts]
-    return _Leg(sorted(outgoing, key=_rank), sorted(incoming, key=_rank))
+def _from_assigned(matrices: Sequence[Assignment], rank: int) -> _Exchange:
+    outgoing = [(member, own, box) for own in _of_rank(matrices, rank) for member, box in own.parts.items()]
+    incoming = [(matrix.rank, matrix, matrix.part) for matrix in matrices if rank in matrix.parts]
+    return _Exchange(sorted(outgoing, key=itemgetter(0)), sorted(incoming, key=itemgetter(0)))
 
 
-def _owned(places: Iterable[Place], rank: int) -> list[Place]:
-    return [place for place in places if place.owner == rank]
+def _of_rank(matrices: Iterable[Assignment], rank: int) -> list[Assignment]:
+    return [matrix for matrix in matrices if matrix.rank == rank]
 
 
-def _rank(entry: _Entry) -> int:
-    return entry[0]
-
-
-def _counts(entries: Sequence[_Entry]) -> list[int]:
+def _counts(messages: Sequence[_Message]) -> list[int]:
     counts = [0] * dist.get_world_size()
-    for rank, _, box in entries:
+    for rank, _, box in messages:
         counts[rank] += _elements(box)
     return counts
 

@@ -1,7 +1,7 @@
 """Starts a run's processes on one machine, as `torchrun` would, and starts them again when one dies. Free of torch.
 
 Unlike `torchrun` it knows what an exit code of mio's means: a mistake of the user's is not tried again, and a run that
-was told to stop is given the time to save its state.
+was interrupted gets the time to save its state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import FrameType
 MISTAKE, INTERRUPTED = 2, 130
 _POLL = 0.1
 _GRACE = 30.0
-"""Seconds that the others are given to end after one process died."""
+"""Seconds that the others have to end after one process died."""
 
 
 _PIPE = "MIO_LAUNCHER_PIPE"
@@ -50,11 +50,7 @@ def follow_launcher() -> None:
 
 def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
     """Runs `mio ARGUMENTS` in so many processes, again up to `restarts` times if one dies. Returns the exit code."""
-    return launch_command([sys.executable, "-m", "mio", *arguments], processes, restarts)
-
-
-def launch_command(command: Sequence[str], processes: int, restarts: int) -> int:
-    """As `launch`, for any command that calls `follow_launcher`."""
+    command = [sys.executable, "-m", "mio", *arguments]
     stopping: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
 
@@ -77,7 +73,7 @@ def launch_command(command: Sequence[str], processes: int, restarts: int) -> int
             if attempt < restarts:
                 left = restarts - attempt
                 print(f"a process {ended}: starting again from the last checkpoint ({left} left)", flush=True)
-        if code < 0:  # one that ended by itself has told why
+        if code < 0:  # one that ended by itself has printed why
             print(f"error: a process {ended}; the same command goes on from the last checkpoint", file=sys.stderr)
         return 1 if code < 0 else code
     finally:
@@ -93,7 +89,7 @@ def _start(command: Sequence[str], processes: int, attempt: int) -> list[subproc
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch warns of a lost peer with a stack of C++; who was lost is told anyway
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch warns of a lost peer with a stack of C++; mio says who was lost
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

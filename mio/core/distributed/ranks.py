@@ -22,7 +22,7 @@ _PATIENCE = timedelta(days=7)
 """Ranks may wait for each other for as long as the work of the slowest takes; a rank that dies is noticed at once."""
 _POLL = 0.5
 _LEAVING = 10.0
-"""Seconds that rank 0, which keeps the connection, waits for the others to hear that one failed."""
+"""Seconds that rank 0, which keeps the store, waits for the others to acknowledge a failure."""
 
 
 def launched() -> bool:
@@ -42,11 +42,11 @@ class Ranks:
     """Names this start of the processes; the same on all of them, another after a restart."""
     _store: Any = None
     _group: Any = None
-    _turns: dict[str, int] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def join(cls) -> Ranks:
-        """Finds out who this process is, and joins the others if there are any.
+        """Finds out which rank this process is, and joins the others if there are any.
 
         The group stays out of `torch.distributed`'s global state: codecs look there, and would take the ranks, which
         do different work, for the ranks of one training.
@@ -56,13 +56,13 @@ class Ranks:
 
         for kind in (TorchElasticEnvironment, SLURMEnvironment):
             if kind.detect():
-                place = kind()
-                rank, size = place.global_rank(), place.world_size()
+                environment = kind()
+                rank, size = environment.global_rank(), environment.world_size()
                 if size == 1:
                     break
-                store, group = _meet(f"tcp://{place.main_address}:{place.main_port}", rank, size)
-                ranks = cls(rank, size, place.local_rank(), _nodes(size), "", store, group)
-                ranks.attempt = ranks.share(uuid.uuid4().hex[:12])
+                store, group = _rendezvous(f"tcp://{environment.main_address}:{environment.main_port}", rank, size)
+                ranks = cls(rank, size, environment.local_rank(), _nodes(size), "", store, group)
+                ranks.attempt = ranks.broadcast(uuid.uuid4().hex[:12])
                 return ranks
         return cls(attempt=uuid.uuid4().hex[:12])
 
@@ -75,35 +75,35 @@ class Ranks:
         """Processes on this node."""
         return self.size // self.nodes
 
-    def wait(self) -> None:
-        """Returns when every rank has come here. Raises `RuntimeError` when one is gone."""
+    def barrier(self) -> None:
+        """Returns when every rank has called it. Raises `RuntimeError` when one is gone."""
         if self._group is not None:
             self._group.barrier().wait()
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Rank 0's `value`, which JSON can hold, on every rank."""
         if self._store is None:
             return value
-        key = self._key("share")
+        key = self._key("broadcast")
         if self.first:
             self._store.set(key, json.dumps(value))
             return value
-        shared: T = json.loads(self._store.get(key))
-        return shared
+        received: T = json.loads(self._store.get(key))
+        return received
 
-    def once(self, work: Callable[[], T]) -> T | None:
-        """Does `work` on rank 0 while the others wait: its result there, None elsewhere. Failures as in `together`."""
-        return self.together(work if self.first else lambda: None)
+    def on_first(self, work: Callable[[], T]) -> T | None:
+        """Does `work` on rank 0 while the others wait: its result there, None elsewhere. Fails as `all_or_none`."""
+        return self.all_or_none(work if self.first else lambda: None)
 
-    def together(self, work: Callable[[], T]) -> T:
+    def all_or_none(self, work: Callable[[], T]) -> T:
         """Does `work` on every rank; returns when all have done it.
 
-        Where it raises a `UserError` on any rank, rank 0 raises one that tells them all, and the other ranks raise
-        `PeerFailed`.
+        Where it raises a `UserError` on any rank, rank 0 raises one with the messages of all ranks, and the others
+        raise `PeerFailed`.
         """
         if self._store is None:
             return work()
-        key = self._key("together")
+        key = self._key("all_or_none")
         problem = ""
         try:
             result = work()
@@ -111,25 +111,25 @@ class Ranks:
             problem = str(error)
             self._store.set(f"{key}/{self.rank}", json.dumps([socket.gethostname(), problem]))
         self._store.add(f"{key}/failed", int(bool(problem)))
-        self.wait()
+        self.barrier()
         failed = self._store.add(f"{key}/failed", 0)
         if not failed:
             return result
-        self._see_off(self._store, key)
+        self._acknowledge(self._store, key)
         if not self.first:
             raise PeerFailed
-        told: dict[str, str] = {}
+        problems: dict[str, str] = {}
         for rank in range(self.size):
             if self._store.check([f"{key}/{rank}"]):
                 host, text = json.loads(self._store.get(f"{key}/{rank}"))
-                told.setdefault(text, f"rank {rank} on {host}")
-        if failed == self.size and len(told) == 1:
-            raise UserError(*told)
-        raise UserError("; ".join(f"{where}: {text}" for text, where in told.items()))
+                problems.setdefault(text, f"rank {rank} on {host}")
+        if failed == self.size and len(problems) == 1:
+            raise UserError(*problems)
+        raise UserError("; ".join(f"{where}: {text}" for text, where in problems.items()))
 
     @contextlib.contextmanager
-    def training(self, name: str, device_type: str) -> Iterator[None]:
-        """`torch.distributed` as the engine knows it, for the time of one training called `name`.
+    def process_group(self, name: str, device_type: str) -> Iterator[None]:
+        """`torch.distributed` with these ranks, for the training called `name`.
 
         Collectives on tensors of the CPU go through gloo, on a GPU through NCCL.
         """
@@ -148,20 +148,20 @@ class Ranks:
             backend, store=PrefixStore(key, store), rank=self.rank, world_size=self.size
         )
         try:
-            with self._ending_together(f"{key}/failed"):
+            with self._failing_together(f"{key}/failed"):
                 yield
         finally:
             torch.distributed.destroy_process_group()
 
     @contextlib.contextmanager
-    def _ending_together(self, key: str) -> Iterator[None]:
-        """Lets a mistake, or what the system refuses, that one rank meets inside a training end all of them at once:
-        that rank tells it, the others end without a word, wherever they wait for it."""
+    def _failing_together(self, key: str) -> Iterator[None]:
+        """Ends all ranks when one raises a `UserError` or `OSError` in a training: that rank raises it on, the others
+        raise `PeerFailed` or, where a collective does not return, exit."""
         if self._store is None:
             yield
             return
-        done, heard = threading.Event(), threading.Event()
-        watch = threading.Thread(target=self._watch, args=(self._store.clone(), key, done, heard), daemon=True)
+        done, peer_failed = threading.Event(), threading.Event()
+        watch = threading.Thread(target=self._watch, args=(self._store.clone(), key, done, peer_failed), daemon=True)
         watch.start()
         try:
             yield
@@ -170,44 +170,44 @@ class Ranks:
             if isinstance(error, RuntimeError) and not lost:
                 raise  # a defect
             if lost:
-                told = heard.wait(4 * _POLL)
+                silent = peer_failed.wait(4 * _POLL)
             else:
                 done.set()
                 watch.join()
-                told = heard.is_set() or self._store.add(key, 1) > 1
-                if not heard.is_set():
-                    self._see_off(self._store, key)
-            if told:
+                silent = peer_failed.is_set() or self._store.add(key, 1) > 1
+                if not peer_failed.is_set():
+                    self._acknowledge(self._store, key)
+            if silent:
                 raise PeerFailed from None
             if lost:
-                raise ConnectionError("another process of this training is gone; what it said tells why") from None
+                raise ConnectionError("another process of this training is gone; its own message says why") from None
             raise
         finally:
             done.set()
 
-    def _watch(self, store: Any, key: str, done: threading.Event, heard: threading.Event) -> None:
+    def _watch(self, store: Any, key: str, done: threading.Event, peer_failed: threading.Event) -> None:
         """Ends this process when another one has failed; a collective may not let go of the main thread."""
-        with contextlib.suppress(RuntimeError):  # rank 0 is gone without a word
+        with contextlib.suppress(RuntimeError):  # rank 0 is gone
             while not done.wait(_POLL):
                 if store.check([key]):
-                    heard.set()
-                    self._see_off(store, key)
-                    if not done.wait(_POLL):  # the one that failed has had time to tell
+                    peer_failed.set()
+                    self._acknowledge(store, key)
+                    if not done.wait(_POLL):  # the one that failed has had time to print why
                         os._exit(PeerFailed().code)
                     return
 
-    def _see_off(self, store: Any, key: str) -> None:
-        """Rank 0, which keeps the connection, waits until the other ranks have heard that one failed."""
-        heard = store.add(f"{key}/heard", 1)
+    def _acknowledge(self, store: Any, key: str) -> None:
+        """Notes that this rank knows of a failure. Rank 0, which keeps the store, waits until every rank does."""
+        known = store.add(f"{key}/acknowledged", 1)
         until = time.monotonic() + _LEAVING
-        while self.first and heard < self.size and time.monotonic() < until:
+        while self.first and known < self.size and time.monotonic() < until:
             time.sleep(0.05)
-            heard = store.add(f"{key}/heard", 0)
+            known = store.add(f"{key}/acknowledged", 0)
 
     def _key(self, kind: str) -> str:
         """A name that was not used before; ranks come here in the same order."""
-        turn = self._turns[kind] = self._turns.get(kind, 0) + 1
-        return f"{kind}/{turn}"
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        return f"{kind}/{count}"
 
 
 def _lost_peer(error: Exception) -> bool:
@@ -227,7 +227,7 @@ def _nodes(size: int) -> int:
     return int(os.environ.get("SLURM_NNODES", os.environ.get("SLURM_JOB_NUM_NODES", "1")))
 
 
-def _meet(address: str, rank: int, size: int) -> tuple[Any, Any]:
+def _rendezvous(address: str, rank: int, size: int) -> tuple[Any, Any]:
     from torch._C._distributed_c10d import PrefixStore
     from torch.distributed import ProcessGroupGloo
     from torch.distributed.rendezvous import rendezvous

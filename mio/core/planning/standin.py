@@ -25,7 +25,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
 from mio.core.data.document_mask import DocumentMask
-from mio.core.distributed.assignment import share_out
+from mio.core.distributed.assignment import assign
 from mio.core.model import layers
 from mio.core.model import transformer as model
 from mio.core.model.experts import SparseExperts
@@ -88,7 +88,7 @@ def pretended_cpu(made: Callable[[Tensor], None]) -> Iterator[None]:
     with (
         patch.object(DocumentMask, "from_lengths", classmethod(lambda *given: known(lambda: from_lengths(*given)))),
         patch.object(DocumentMask, "derive", lambda self, key, build: derive(self, key, lambda: known(build))),
-        patch("mio.core.training.muon.share_out", lambda matrices: known(lambda: share_out(matrices))),
+        patch("mio.core.training.muon.assign", lambda matrices: known(lambda: assign(matrices))),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield

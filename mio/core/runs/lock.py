@@ -1,7 +1,7 @@
 """`recipe.lock`: what a recipe resolved to and its run folder has to hold, read whenever a run is opened. No torch.
 
 The lock of a run names the checksum of every file that the run's results hang on, and of its records. A file that is
-not what the run wrote is refused by name if it would change a result, and told otherwise.
+not what the run wrote is refused by name if it would change a result, and reported otherwise.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _VERSIONS = ("mio", "python", "packages", "plugins")
 
 
 def warn(line: str) -> None:
-    """Tells of something that changes no result."""
+    """Prints a warning of something that changes no result."""
     print(f"warning: {line}", file=sys.stderr)
 
 
@@ -112,10 +112,10 @@ class Lock:
                 files=content.get("files", {}),
                 history=tuple(content.get("history", ())),
             )
-            told = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
+            texts = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
             for by_name in (lock.versions["packages"], lock.versions["plugins"], lock.tokenizers or {}):
-                told += by_name.values()
-            sound = all(isinstance(value, str) for value in told)
+                texts += by_name.values()
+            sound = all(isinstance(value, str) for value in texts)
         except (KeyError, TypeError, AttributeError):
             sound = False
         if not sound:
@@ -129,7 +129,7 @@ class Lock:
 
     def unsealed(self) -> Lock:
         """With no more than what weights mean: for a training that goes on."""
-        return replace(self, files={name: told for name, told in self.files.items() if name in MEANING})
+        return replace(self, files={name: self.files[name] for name in self.files if name in MEANING})
 
     def going_on(self, step: int, versions: dict[str, Any]) -> Lock:
         """With `versions` as those that train from `step` on."""
@@ -177,7 +177,7 @@ def lock_run(
 
 
 def records(folder: Path) -> list[str]:
-    """Files of a run folder that tell what was, and that nothing is computed from."""
+    """Files of a run folder that report on the run: nothing is computed from them."""
     samples = (f"{SAMPLES}/{path.name}" for path in sorted((folder / SAMPLES).glob("*")) if path.suffix != ".partial")
     return [name for name in (SUMMARY, METRICS, JOURNAL, SKIPPED, SOURCES, *samples) if (folder / name).is_file()]
 
@@ -188,7 +188,7 @@ def seal_samples(folder: Path) -> None:
     with contextlib.suppress(UserError, OSError), locked(folder, "trained"):
         lock = Lock.read(folder)
         if SUMMARY in lock.files:
-            others = {name: told for name, told in lock.files.items() if not name.startswith(f"{SAMPLES}/")}
+            others = {name: checksum for name, checksum in lock.files.items() if not name.startswith(f"{SAMPLES}/")}
             names = [name for name in records(folder) if name.startswith(f"{SAMPLES}/")]
             replace(lock, files=others).sealed(folder, names).save(folder / LOCK)
 
@@ -209,12 +209,12 @@ def _plugin_version(candidate: Candidate) -> str:
         if not candidate.origin.startswith("local module "):
             return candidate.origin
         try:
-            found = importlib.util.find_spec(candidate.target.partition(":")[0])
+            spec = importlib.util.find_spec(candidate.target.partition(":")[0])
         except (ImportError, ValueError):
-            found = None
-        if found is None or found.origin is None:
+            spec = None
+        if spec is None or spec.origin is None:
             return candidate.origin
-        place = Path(found.origin)
+        place = Path(spec.origin)
         place = place.parent if place.name == "__init__.py" else place
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
     return f"{place.name} {json_sum({str(file.relative_to(place.parent)): file_sum(file) for file in files})[:12]}"
@@ -240,7 +240,7 @@ def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn) -
 
     Args:
         weights: whether the run's result is compared too. It is read as a whole.
-        tell: given a line about each record of the run that is not what the run wrote: no result hangs on these.
+        tell: called with a line about each record of the run that is not what the run wrote: no result needs these.
 
     Raises:
         DataError: the lock is missing or damaged, or a file that a result hangs on is not what the run wrote.
@@ -261,7 +261,10 @@ def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn) -
 
 
 def _check_file(folder: Path, name: str, lock: Lock) -> None:
-    problem = _problem(folder / name, lock.files.get(name))
+    _refuse(folder, name, _problem(folder / name, lock.files.get(name)))
+
+
+def _refuse(folder: Path, name: str, problem: str) -> None:
     if problem:
         raise DataError(
             f"{folder / name}: {problem}; restore it from a copy, or, where the change is meant, "
@@ -269,16 +272,16 @@ def _check_file(folder: Path, name: str, lock: Lock) -> None:
         )
 
 
-def _problem(path: Path, told: str | None) -> str:
+def _problem(path: Path, recorded: str | None) -> str:
     if not path.is_file():
         return "is missing"
-    if told is None:
+    if recorded is None:
         return f"is not known to {LOCK}: its run did not come to an end"
     try:
-        found = file_sum(path)
+        checksum = file_sum(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return "" if found == told else f"is not what the run wrote ({LOCK} has another checksum)"
+    return "" if checksum == recorded else f"is not what the run wrote ({LOCK} has another checksum)"
 
 
 def _check_meaning(folder: Path, lock: Lock) -> None:
@@ -287,35 +290,32 @@ def _check_meaning(folder: Path, lock: Lock) -> None:
         if not (folder / name).is_file():
             _check_file(folder, name, lock)
     record = tokenizer_record(folder / TOKENIZERS)
-    found: tuple[tuple[str, Any, Any], ...] = (
+    fingerprints: tuple[tuple[str, Any, Any], ...] = (
         (RECIPE, stored_fingerprint(folder / RECIPE), lock.recipe),
         (VOCABULARY, Vocabulary.load(folder / VOCABULARY).fingerprint, lock.vocabulary),
-        *((f"{TOKENIZERS}/{FINGERPRINTS}", record.get(name), told) for name, told in (lock.tokenizers or {}).items()),
+        *((f"{TOKENIZERS}/{FINGERPRINTS}", record.get(name), old) for name, old in (lock.tokenizers or {}).items()),
     )
-    for name, here, told in found:
-        if here != told:
-            raise DataError(
-                f"{folder / name}: is not what the run wrote ({LOCK} has another fingerprint); restore it from a copy, "
-                f"or, where the change is meant, `mio recipe lock {folder}` takes the folder as it is"
-            )
+    for name, actual, recorded in fingerprints:
+        if actual != recorded:
+            _refuse(folder, name, f"is not what the run wrote ({LOCK} has another fingerprint)")
 
 
 def same_vocabulary(folder: Path, text: TextTokenizer, plugins: EnabledPlugins) -> Vocabulary:
     """The vocabulary of a run folder. Raises `VocabularyError` if the plugins at hand make another one of it."""
     saved = Vocabulary.load(folder / VOCABULARY)
-    told = f"{folder / VOCABULARY}: the run was made with another vocabulary"
+    problem = f"{folder / VOCABULARY}: the run was made with another vocabulary"
     advice = f"use the versions and options that {LOCK} and {RECIPE} name, or start a new run from its result"
     try:
         vocabulary = Vocabulary.build(text, plugins.modalities(), base=saved)
     except VocabularyError as error:
-        raise VocabularyError(f"{told}: {error}; {advice}") from error
+        raise VocabularyError(f"{problem}: {error}; {advice}") from error
     if vocabulary.fingerprint != saved.fingerprint:
         new = ", ".join(f"`{block.name}`" for block in vocabulary.blocks[len(saved.blocks) :])
-        raise VocabularyError(f"{told}: the plugins at hand declare what the run does not have: {new}; {advice}")
+        raise VocabularyError(f"{problem}: the plugins at hand declare what the run does not have: {new}; {advice}")
     return vocabulary
 
 
-def take_as_it_is(folder: Path, manager: PluginManager) -> list[str]:
+def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
     """Writes a new lock for a run folder, which then counts as it is; returns what differs from the lock before.
 
     Raises `UserError` where the folder's parts contradict each other, or a process trains in it.
@@ -331,27 +331,22 @@ def take_as_it_is(folder: Path, manager: PluginManager) -> list[str]:
         try:
             before = Lock.read(folder)
         except DataError as error:
-            told = [str(error)]
-            lock = replace(lock, run=_run_of_checkpoints(folder))
+            changes = [str(error)]
+            if last := latest(folder / CHECKPOINTS):
+                lock = replace(lock, run=str(read_summed(last / INDEX, f"delete {last}").get("run", "")))
         else:
-            told = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
+            changes = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
             lock = replace(lock, versions=before.versions, run=before.run, history=before.history)
         lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS))
         if (folder / SUMMARY).is_file():
             lock = lock.sealed(folder, records(folder))
         lock.save(folder / LOCK)
-    return told
+    return changes
 
 
-def _run_of_checkpoints(folder: Path) -> str:
-    last = latest(folder / CHECKPOINTS)
-    return str(read_summed(last / INDEX, f"delete {last}").get("run", "")) if last is not None else ""
-
-
-def lock_unfitted(recipe: Recipe, plugins: EnabledPlugins) -> tuple[Lock, str]:
-    """(lock, note) of a recipe that has not been trained yet: the fingerprint of the vocabulary is there if no training
-    of tokenizers decides it; the note says why it is not. A stage that starts from another may get another vocabulary:
-    its parent's, grown."""
+def lock_untrained(recipe: Recipe, plugins: EnabledPlugins) -> tuple[Lock, str]:
+    """(lock, note) of a recipe that has not been trained yet; where it has no fingerprint of the vocabulary, the note
+    says why."""
     if recipe.start_from:
         return resolved(recipe, plugins), "vocabulary left open: it grows from the earlier stage's"
     try:

@@ -1,4 +1,4 @@
-"""A run folder: everything that a trained model needs, read without executing anything in it."""
+"""A run that was trained: its folder, opened. Nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from mio.core.tokens.vocabulary import Vocabulary
 
 
 class Run:
-    """What a training made: the result in its run folder, or one of the checkpoints there. Parts are loaded when first
-    used."""
+    """The result of a training in its run folder, or one of the checkpoints there. Parts are loaded at first use."""
 
     def __init__(self, folder: Path, manager: PluginManager, checkpoint: Path | None = None) -> None:
         self.folder = folder
@@ -47,8 +46,8 @@ class Run:
         that need not be finished, and compares it with its lock.
 
         Args:
-            tell: given a line where other versions of mio, plugins or packages made the run, and about damage that
-                changes no result.
+            tell: called with a line about other versions of mio, plugins or packages that made the run, and about
+                damage that changes no result.
             weights: whether the weights are compared too: one of several ranks that open a run does for all.
 
         Raises:
@@ -97,12 +96,12 @@ class Run:
             transformer = Transformer(transformer_config(self.recipe, self.manager), self.vocabulary.rows)
         state = {name: tensor.float() for name, tensor in self.weights().items()}
         expected = {name: tensor.shape for name, tensor in transformer.state_dict().items()}
-        found = {name: tensor.shape for name, tensor in state.items()}
-        wrong = [name for name in expected | found if expected.get(name) != found.get(name)]
+        actual = {name: tensor.shape for name, tensor in state.items()}
+        wrong = [name for name in expected | actual if expected.get(name) != actual.get(name)]
         if wrong:
             raise UserError(
                 f"{self._checkpoint or self.folder / WEIGHTS}: does not fit {RECIPE} and {VOCABULARY}: `{wrong[0]}` is "
-                f"{_told(found.get(wrong[0]))} instead of {_told(expected.get(wrong[0]))}"
+                f"{_shape(actual.get(wrong[0]))} instead of {_shape(expected.get(wrong[0]))}"
                 + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
             )
         transformer.load_state_dict(state, assign=True)
@@ -135,5 +134,5 @@ def _check_finished(path: Path) -> None:
         raise UserError(f"{path}: holds no finished run ({WEIGHTS} is missing); `mio fit` goes on with it{hint}")
 
 
-def _told(shape: torch.Size | None) -> str:
+def _shape(shape: torch.Size | None) -> str:
     return "missing" if shape is None else str(list(shape))

@@ -46,13 +46,13 @@ def write_file(path: Path, planned: Sequence[Planned], tensors: Iterable[tuple[s
     """Writes `tensors` (pairs of name and tensor, in the order of `planned`) as one safetensors file."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for tensor in planned:
-        header[tensor.name] = {
-            "dtype": _TAGS[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.bytes],
+    for entry in planned:
+        header[entry.name] = {
+            "dtype": _TAGS[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": [end, end + entry.bytes],
         }
-        end += tensor.bytes
+        end += entry.bytes
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     with naming(path), path.open("wb") as file:
@@ -60,9 +60,9 @@ def write_file(path: Path, planned: Sequence[Planned], tensors: Iterable[tuple[s
         file.write(encoded)
         pairs = iter(tensors)
         for expected in planned:
-            name, given = next(pairs)
-            assert (name, given.dtype, tuple(given.shape)) == expected, f"{name} is not {expected}"
-            _write(file, given)
+            name, tensor = next(pairs)
+            assert (name, tensor.dtype, tuple(tensor.shape)) == expected, f"{name} is not {expected}"
+            _write(file, tensor)
 
 
 def write_shards(folder: Path, planned: Sequence[Planned], tensors: Iterable[tuple[str, Tensor]], limit: int) -> int:

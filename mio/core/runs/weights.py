@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,9 @@ from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
 from mio.core.tokens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from mio.core.runs.run import Run
 
 
 class SavedWeights:
@@ -81,19 +84,8 @@ class CheckpointWeights:
         return self._checkpoint.read(self._PREFIX + name)
 
 
-class Parent(Protocol):
-    """What a stage starts from (see `mio.core.runs.run.Run`)."""
-
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def vocabulary(self) -> Vocabulary: ...
-    @property
-    def saved(self) -> SavedWeights | CheckpointWeights: ...
-
-
 @torch.no_grad()
-def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Parent, seed: int) -> dict[str, Any]:
+def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run, seed: int) -> dict[str, Any]:
     """Loads the parent's weights, embedding and head rows by name; of a split parameter, this device's part.
 
     Returns how many rows were kept, new and absent. Raises `UserError` if the parent's model has another shape
@@ -103,9 +95,9 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Pare
     parameters = dict(transformer.named_parameters())
     wrong = []
     for name, parameter in parameters.items():
+        first = 1 if name in ROW_PARAMETERS else 0  # the number of vocabulary rows may differ
         there = saved.shape(name)
-        expected = tuple(parameter.shape)[1:] if name in ROW_PARAMETERS else tuple(parameter.shape)
-        if there is None or (there[1:] if name in ROW_PARAMETERS else there) != expected:
+        if there is None or there[first:] != tuple(parameter.shape)[first:]:
             wrong.append(name)
     if wrong:
         raise UserError(

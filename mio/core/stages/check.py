@@ -173,7 +173,7 @@ def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> It
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
     devices = devices or runtime.devices * runtime.nodes
     if min(devices, runtime.tensor_parallel, train.rows) < 1 or train.micro_rows < 0:
-        return  # out of range, as is told elsewhere
+        return  # out of range: `field_problems` has that
     if devices % runtime.tensor_parallel:
         yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
         return

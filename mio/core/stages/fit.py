@@ -6,7 +6,8 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mio.core import terminal
-from mio.core.contract.plugins import PluginManager
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
 from mio.core.distributed.ranks import Ranks
@@ -27,8 +28,8 @@ from mio.core.recipe.chain import chain, starting_folder
 from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
+from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.folder import RunFolder, held, telling
 from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
 from mio.core.stages.check import check
@@ -38,7 +39,7 @@ from mio.core.terminal import plain
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.loop import device_type, train
+from mio.core.training.loop import Training, device_type
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
@@ -62,46 +63,32 @@ def fit_chain(
             device_type(recipe.runtime.accelerator)
         return stages
 
-    stages = ranks.together(resolve)
+    stages = ranks.all_or_none(resolve)
     last = stages[-1]
 
-    def tell(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
     for recipe in stages:
-        folder = Path(recipe.runtime.runs) / recipe.name
-        with contextlib.ExitStack() as holding:
-            found = ranks.share(ranks.once(partial(claim_folder, recipe, holding, tell, recipe is last)))
-            if found != FINISHED:
+        with contextlib.ExitStack() as lock:
+            state = ranks.broadcast(ranks.on_first(partial(claim_folder, recipe, lock, console.print, recipe is last)))
+            if state != FINISHED:
                 if recipe is not last:
                     console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
-                parent = open_parent(recipe, manager, tell, ranks)
-                fit_stage(recipe, folder, manager, parent, console, ranks, goes_on=found == UNFINISHED)
+                Stage(recipe, manager, ranks, console, goes_on=state == UNFINISHED).fit()
             elif recipe is last:
-                console.print(f"{folder} is finished; nothing to do (give another `name=` to train it again)")
-    ranks.wait()  # whoever keeps the connection leaves last
-    return folder
+                console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
+    ranks.barrier()  # rank 0, which keeps the store, leaves last
+    return run_folder(last)
 
 
-def open_parent(recipe: Recipe, manager: PluginManager, tell: Callable[[str], None], ranks: Ranks) -> Run | None:
-    """The run that a stage starts from, compared with its lock by the first rank."""
-    start = starting_folder(recipe)
-    if start is None:
-        return None
-    quiet = tell if ranks.first else lambda line: None  # noqa: ARG005
-    return ranks.together(lambda: Run.open(start, manager, quiet, weights=ranks.first))
-
-
-def claim_folder(recipe: Recipe, holding: contextlib.ExitStack, tell: Callable[[str], None], whole: bool = True) -> str:
+def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str], None], whole: bool = True) -> str:
     """Takes the run folder of a recipe for this process, unless it is finished; returns what is there: nothing
     (`NEW`), a run that goes on (`UNFINISHED`) or one that is `FINISHED`.
 
-    A folder in which no step was saved is given to the recipe as it now is: a first attempt that a mistake in the data
-    ended stands in nobody's way. Nothing is written into any other.
+    A folder in which no step was saved is given to the recipe as it now is, since a first attempt may have ended with a
+    mistake in the data. Nothing is written into any other.
 
     Args:
-        holding: keeps the folder.
-        tell: given a line about damage that changes no result.
+        lock: keeps the folder locked.
+        tell: called with a line about damage that changes no result.
         whole: whether the weights of a finished run are compared with its lock: those of a run that another starts
             from are when it does.
 
@@ -109,9 +96,9 @@ def claim_folder(recipe: Recipe, holding: contextlib.ExitStack, tell: Callable[[
         UserError: another recipe was trained in the folder, another process trains in it, or it is not what its run
             wrote.
     """
-    folder = Path(recipe.runtime.runs) / recipe.name
+    folder = run_folder(recipe)
     if not (folder / SUMMARY).is_file():
-        holding.enter_context(held(folder))
+        lock.enter_context(locked_folder(folder))
     finished = (folder / SUMMARY).is_file()
     if finished or latest(folder / CHECKPOINTS) is not None or (folder / WEIGHTS).is_file():
         check_run(folder, weights=finished and whole, tell=tell if whole else lambda line: None)  # noqa: ARG005
@@ -122,7 +109,7 @@ def claim_folder(recipe: Recipe, holding: contextlib.ExitStack, tell: Callable[[
                 "Give this one another `name=`, or delete the folder"
             )
         return FINISHED if finished else UNFINISHED
-    with telling(folder):
+    with explaining_errors(folder):
         (folder / LOCK).unlink(missing_ok=True)
         if not _same_recipe(folder, recipe):
             shutil.rmtree(folder / TOKENIZERS, ignore_errors=True)  # trained on what the other recipe reads
@@ -137,120 +124,142 @@ def _same_recipe(folder: Path, recipe: Recipe) -> bool:
         return False
 
 
-def fit_stage(
-    recipe: Recipe,
-    folder: Path,
-    manager: PluginManager,
-    parent: Run | None,
-    console: Console,
-    ranks: Ranks,
-    goes_on: bool,
-) -> None:
-    """Trains one stage into `folder`: tokenizers, checks, training, evaluation, summary.
+@dataclass(frozen=True)
+class Stage:
+    """One stage, from its recipe to a finished run folder."""
 
-    Args:
-        goes_on: whether the folder holds an unfinished run: its files count and stay as they are until all is checked.
-    """
-    start = time.perf_counter()
-    console.rule(Text(plain(recipe.name), style="bold"))
-    if recipe.runtime.threads:
-        torch.set_num_threads(recipe.runtime.threads)
-    seed_everything(recipe.seed, verbose=False)
-    plugins = manager.enable(recipe.plugins)
-    codecs = Codecs(plugins)
-    inherited = parent.folder / TOKENIZERS if parent else None
-    starts = [shared_tokenizers(recipe, inherited), *([inherited] if inherited else [])]
+    recipe: Recipe
+    manager: PluginManager
+    ranks: Ranks
+    console: Console
+    goes_on: bool
+    """Whether the folder holds an unfinished run: its files count and stay as they are until all is checked."""
 
-    def prepare() -> dict[str, Any]:
-        if goes_on:
-            codecs.attach(folder / TOKENIZERS)
-            codecs.fingerprints()  # makes all of them, which compares them
+    @cached_property
+    def folder(self) -> Path:
+        return run_folder(self.recipe)
+
+    @cached_property
+    def parent(self) -> Run | None:
+        """The run that it starts from, compared with its lock by rank 0. A collective call, the first time."""
+        start, first = starting_folder(self.recipe), self.ranks.first
+        if start is None:
+            return None
+        tell = self.console.print if first else lambda line: None  # noqa: ARG005
+        return self.ranks.all_or_none(lambda: Run.open(start, self.manager, tell, weights=first))
+
+    @cached_property
+    def plugins(self) -> EnabledPlugins:
+        return self.manager.enable(self.recipe.plugins)
+
+    @cached_property
+    def codecs(self) -> Codecs:
+        return Codecs(self.plugins)
+
+    def fit(self) -> None:
+        """Tokenizers, checks, training, evaluation, summary."""
+        recipe, ranks, folder, parent = self.recipe, self.ranks, self.folder, self.parent
+        start = time.perf_counter()
+        self.console.rule(Text(plain(recipe.name), style="bold"))
+        if recipe.runtime.threads:
+            torch.set_num_threads(recipe.runtime.threads)
+        seed_everything(recipe.seed, verbose=False)
+        with explaining_errors(folder):
+            tokenizers = ranks.on_first(self._prepare_tokenizers)
+            if not ranks.first:
+                self._prepare_tokenizers()  # loads those of rank 0
+        vocabulary = self._vocabulary()
+        active = ranks.on_first(lambda: self._activate(vocabulary))
+        tokens = self._tokens()
+
+        def open_data() -> tuple[MioDataModule, dict[str, Any]]:
+            devices = ranks.size if ranks.size > 1 else None
+            renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
+            data = MioDataModule(recipe, self.plugins, renderer, vocabulary.specials.pad, tokens, devices)
+            return data, data.preflight()
+
+        data, checked = ranks.all_or_none(open_data)
+        self._report_data(data, tokens, checked)
+        with explaining_errors(folder):
+            trained = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console).run()
+        summary = {
+            "recipe": fingerprint(recipe),
+            "steps": recipe.train.steps,
+            "parameters": trained.parameters,
+            **trained.metrics,
+            **data.report(),
+            "codebooks": trained.codebooks,
+            "data": checked,
+            "tokenizers": tokenizers,
+            "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
+        }
+        ranks.on_first(lambda: self._finish(active, summary, start))
+
+    def _prepare_tokenizers(self) -> dict[str, Any]:
+        """Loads or trains them; returns the metrics of those that were trained."""
+        if self.goes_on:
+            self.codecs.attach(self.folder / TOKENIZERS)
+            self.codecs.fingerprints()  # loads all of them, which compares them
             return {}
-        return prepare_tokenizers(recipe, folder / TOKENIZERS, starts, plugins, codecs, console)
+        inherited = self.parent.folder / TOKENIZERS if self.parent else None
+        starts = [shared_tokenizers(self.recipe, inherited), *([inherited] if inherited else [])]
+        return prepare_tokenizers(
+            self.recipe, self.folder / TOKENIZERS, starts, self.plugins, self.codecs, self.console
+        )
 
-    with telling(folder):
-        tokenizers = ranks.once(prepare)
-        if not ranks.first:
-            prepare()  # finds them
-    if goes_on:
-        vocabulary = ranks.together(lambda: same_vocabulary(folder, codecs.text, plugins))
-    else:
-        base = parent.vocabulary if parent else None
-        vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), base=base)
+    def _vocabulary(self) -> Vocabulary:
+        text = self.codecs.text
+        if self.goes_on:
+            return self.ranks.all_or_none(lambda: same_vocabulary(self.folder, text, self.plugins))
+        return Vocabulary.build(text, self.plugins.modalities(), base=self.parent.vocabulary if self.parent else None)
 
-    def hold() -> RunFolder:
-        now = versions(manager, plugins.names)
-        if not goes_on:
-            with telling(folder):
-                vocabulary.save(folder / VOCABULARY)
-                lock_run(folder, recipe, plugins, vocabulary, codecs.fingerprints())
-        return RunFolder(folder, Lock.read(folder), now, lambda line: console.print(line, highlight=False))
+    def _activate(self, vocabulary: Vocabulary) -> ActiveRun:
+        """The run in the folder; a new one is given its vocabulary and lock."""
+        if not self.goes_on:
+            with explaining_errors(self.folder):
+                vocabulary.save(self.folder / VOCABULARY)
+                lock_run(self.folder, self.recipe, self.plugins, vocabulary, self.codecs.fingerprints())
+        now = versions(self.manager, self.plugins.names)
+        return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
 
-    run_folder = ranks.once(hold)
-    renderer = Renderer(vocabulary, codecs, recipe.train.loss)
-    tokens = TokenStore(
-        Path(recipe.runtime.tokens), tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint, console.print
-    )
-    begun = latest(folder / CHECKPOINTS) is not None
-    with telling(folder):
-        tokens.known |= ranks.share(ranks.once(lambda: check_sources(recipe, plugins, tokens, folder, begun)) or {})
+    def _tokens(self) -> TokenStore:
+        """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""
+        tokens = TokenStore(
+            Path(self.recipe.runtime.tokens),
+            tokenizer_fingerprints(self.plugins, self.codecs),
+            self.codecs.text.fingerprint,
+            self.console.print,
+        )
+        begun = latest(self.folder / CHECKPOINTS) is not None
+        with explaining_errors(self.folder):
+            known = self.ranks.on_first(lambda: check_sources(self.recipe, self.plugins, tokens, self.folder, begun))
+            tokens.known |= self.ranks.broadcast(known or {})
+        return tokens
 
-    def open_data() -> tuple[MioDataModule, dict[str, Any]]:
-        devices = ranks.size if ranks.size > 1 else None
-        data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad, tokens, devices)
-        return data, data.preflight()
+    def _report_data(self, data: MioDataModule, tokens: TokenStore, checked: dict[str, Any]) -> None:
+        """Prints which sources are read from shards or could be if these were complete, and what the checks noticed."""
+        if data.tokenised:
+            self.console.print(f"read from {tokens.root}: {', '.join(data.tokenised)}")
+        for folder in tokens.incomplete:
+            self.console.print(f"{folder} is incomplete and not read; `mio tokenize` goes on with it")
+        for label, report in checked.items():
+            for note in report.get("notes", ()):
+                self.console.print(f"{label}: {note}")
+            if report["unknown"]:
+                unused = ", ".join(f"{what} ({count:,} records)" for what, count in report["unknown"].items())
+                self.console.print(f"{label}: not used: {unused}")
 
-    data, checked = ranks.together(open_data)
-    tell_tokens(data, tokens, console)
-    for label, told in checked.items():
-        for note in told.get("notes", ()):
-            console.print(f"{label}: {note}", highlight=False, markup=False)
-        if told["unknown"]:
-            unused = ", ".join(f"{what} ({count:,} records)" for what, count in told["unknown"].items())
-            console.print(f"{label}: not used: {unused}", highlight=False, markup=False)
-    with telling(folder):
-        trained = train(recipe, folder, manager, vocabulary, data, parent, ranks, console, run_folder)
-    summary = {
-        "recipe": fingerprint(recipe),
-        "steps": recipe.train.steps,
-        "parameters": trained.parameters,
-        **trained.figures,
-        **data.report(),
-        "codebooks": trained.codebooks,
-        "data": checked,
-        "tokenizers": tokenizers,
-        "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
-    }
-    ranks.once(lambda: finish(recipe, run_folder, manager, summary, start, console))
-
-
-def finish(
-    recipe: Recipe,
-    run_folder: RunFolder | None,
-    manager: PluginManager,
-    summary: dict[str, Any],
-    start: float,
-    console: Console,
-) -> None:
-    """Evaluates a trained stage and writes its summary, which marks the run as finished."""
-    assert run_folder is not None
-    folder = run_folder.folder
-    with telling(folder):
-        run_folder.seal([WEIGHTS])
-        if recipe.evaluate.tasks:
-            console.print(f"evaluating on held-out data: {', '.join(recipe.evaluate.tasks)}")
-            run = Run(folder, manager)
-            summary["tasks"] = evaluate(run, progress=lambda line: console.print(f"  {line}", highlight=False))
-            console.print(results_table(summary["tasks"]))
-            made = sorted(path for path in (folder / SAMPLES).iterdir() if path.suffix != ".json")
-            console.print(f"what the model made: {', '.join(str(path) for path in made[:12])}", highlight=False)
-        summary["wall_seconds"] = round(time.perf_counter() - start, 1)
-        run_folder.finish(summary)
-
-
-def tell_tokens(data: MioDataModule, tokens: TokenStore, console: Console) -> None:
-    """Says which sources are read from shards, and which could be if they were complete."""
-    if data.tokenised:
-        console.print(f"read from {tokens.root}: {', '.join(data.tokenised)}", highlight=False)
-    for folder in tokens.incomplete:
-        console.print(f"{folder} is incomplete and not read; `mio tokenize` goes on with it", highlight=False)
+    def _finish(self, active: ActiveRun | None, summary: dict[str, Any], start: float) -> None:
+        """Evaluates a trained stage and writes its summary, which marks the run as finished."""
+        assert active is not None
+        with explaining_errors(self.folder):
+            active.seal([WEIGHTS])
+            if self.recipe.evaluate.tasks:
+                self.console.print(f"evaluating on held-out data: {', '.join(self.recipe.evaluate.tasks)}")
+                run = Run(self.folder, self.manager)
+                summary["tasks"] = evaluate(run, progress=lambda line: self.console.print(f"  {line}"))
+                self.console.print(results_table(summary["tasks"]))
+                samples = sorted(path for path in (self.folder / SAMPLES).iterdir() if path.suffix != ".json")
+                self.console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
+            summary["wall_seconds"] = round(time.perf_counter() - start, 1)
+            active.finish(summary)

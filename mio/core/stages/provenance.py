@@ -27,7 +27,7 @@ def check_sources(
 ) -> dict[str, str]:
     """Fingerprints of the sources of a run by label, after they were compared with those that it began with.
 
-    Each is hashed at most once per state of its files. Sources stay open in `tokens`, for whoever reads them next.
+    Each is hashed at most once per state of its files. Sources stay open in `tokens`, to be read next.
 
     Args:
         folder: of the run.
@@ -39,9 +39,9 @@ def check_sources(
     now: dict[str, Any] = {}
     for source in open_sources(recipe, plugins, tokens):
         content = tokens.contents.get(source.label)
-        found = tokens.known[source.label] = tokens.fingerprint(source.label, source.records)
+        fingerprint = tokens.known[source.label] = tokens.fingerprint(source.label, source.records)
         size = len(source.records) if isinstance(source.records, Sized) else None
-        now[source.label] = {"fingerprint": found, "records": size}
+        now[source.label] = {"fingerprint": fingerprint, "records": size}
         if content is not None:
             tokens.opened[source.label] = content.records
             now[source.label]["files"] = content.files.to_json()
@@ -56,9 +56,9 @@ def _compare(path: Path, now: dict[str, Any]) -> None:
     try:
         before = read_summed(path, _ADVICE)
         problems = [
-            f"{label}: {_changes(before[label], found)}"
-            for label, found in now.items()
-            if before[label]["fingerprint"] != found["fingerprint"]
+            f"{label}: {_changes(before[label], source)}"
+            for label, source in now.items()
+            if before[label]["fingerprint"] != source["fingerprint"]
         ]
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error}); {_ADVICE}") from None

@@ -1,7 +1,7 @@
 """`mio tokenize`: media -> shards for every source of a recipe's chain, by one process or by ranks that share the work.
 
-A source is cut into shards of a fixed number of records. Rank r of W makes the shards r, r + W, ...; nobody asks who
-made which, and a shard's bytes depend on its records and tokenizers alone.
+A source is cut into shards of a fixed number of records. Rank r of W makes the shards r, r + W, ...;
+it does not matter which rank makes which, as a shard's bytes depend on its records and tokenizers alone.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mio.core.recipe.chain import chain, starting_folder
 from mio.core.recipe.places import RECIPE, TOKENIZERS, run_of_checkpoint
 from mio.core.recipe.resolved import diff, load_resolved
 from mio.core.recipe.schema import Recipe
+from mio.core.runs.active import run_folder
 from mio.core.runs.lock import check_run
 from mio.core.stages.check import check
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
@@ -80,13 +81,13 @@ def tokenize(
         codecs = Codecs(plugins)
         root = Path(recipe.runtime.tokens)
         if ranks.rank == 0:
-            with _alone(root / "tokenizers", console):
+            with _waiting(root / "tokenizers", console):
                 inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
-            ranks.wait()
+            ranks.barrier()
         else:
-            ranks.wait()
+            ranks.barrier()
             inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
-        hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}", highlight=False))
+        hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}"))
         jobs: dict[Path, Job] = {}
         for source in open_sources(recipe, plugins, streamed=True):
             job = make_job(root, source, shard_records, hashes)
@@ -95,13 +96,13 @@ def tokenize(
         with contextlib.ExitStack() as stack:
             before: dict[Path, dict[str, State]] = {}
             if ranks.rank == 0:  # for all the processes of this command
-                for folder in sorted(jobs):  # everybody takes locks in one order, so that nobody waits in a circle
-                    stack.enter_context(_alone(folder, console))
+                for folder in sorted(jobs):  # in one order for all commands, against deadlocks
+                    stack.enter_context(_waiting(folder, console))
                 for folder, job in jobs.items():
                     if note := claim(job):
-                        console.print(note, highlight=False, soft_wrap=True)
+                        console.print(note)
                     before[folder] = shards_there(job)
-            ranks.wait()  # the others find the hashes of the first
+            ranks.barrier()  # the others find the hashes of the first
             if engine == "ray":
                 from mio.core.stages.tokenize_ray import run_on_ray
 
@@ -109,15 +110,15 @@ def tokenize(
                 shards = [job.shards for job in jobs.values()]
             else:
                 shards = _run(list(jobs.values()), ShardWorker(plugins, codecs), ranks, console)
-            ranks.wait()
+            ranks.barrier()
             for (folder, job), count in zip(jobs.items(), shards, strict=True):
                 if ranks.rank == 0:
                     indices[folder] = finish(job, count)
-                    line = told(job, indices[folder], before[folder])
-                    console.print(line, highlight=False, soft_wrap=True)
+                    line = summary(job, indices[folder], before[folder])
+                    console.print(line)
                 else:
                     indices[folder] = TokenIndex(0, 0, "", {}, 0, {}, [])
-    ranks.wait()  # whoever keeps the connection leaves last
+    ranks.barrier()  # rank 0, which keeps the store, leaves last
     return indices
 
 
@@ -139,7 +140,7 @@ def load_tokenizers(
     They are those of its run folder if there is one, else those of the stage before if it has all, else those of the
     folder that runs find (see `shared_tokenizers`).
     """
-    run = Path(recipe.runtime.runs) / recipe.name
+    run = run_folder(recipe)
     wanted = codecs.trainable()
     same = (run / RECIPE).is_file() and not diff(load_resolved(run / RECIPE), recipe)
     for folder in ([run / TOKENIZERS] if same else []) + ([inherited] if inherited else []):
@@ -152,12 +153,12 @@ def load_tokenizers(
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, console: Console) -> Iterator[None]:
-    """Waits until no other command makes what is in a folder, and keeps others from it."""
+def _waiting(folder: Path, console: Console) -> Iterator[None]:
+    """Locks a folder against other commands, after waiting for one that is at work there."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def tell() -> None:
-        console.print(f"waiting for another `mio tokenize` that is at work in {folder}", highlight=False)
+        console.print(f"waiting for another `mio tokenize` that is at work in {folder}")
 
     with waiting(folder, tell):
         yield
@@ -176,8 +177,8 @@ def _run(jobs: Sequence[Job], worker: ShardWorker, ranks: Ranks, console: Consol
     return shards
 
 
-def told(job: Job, index: TokenIndex, before: Mapping[str, State]) -> str:
-    """What became of a source, in one line; `before` are the shards that were there."""
+def summary(job: Job, index: TokenIndex, before: Mapping[str, State]) -> str:
+    """What was done for a source, in one line; `before` are the shards that were there."""
     size = sum(path.stat().st_size for path in job.folder.glob("*.shard"))
     line = f"{job.source.label}: {index.records:,} records in {len(index.shards)} shards, {size / 1e6:.1f} MB"
     if index.dropped:

@@ -39,7 +39,7 @@ def shared_tokenizers(recipe: Recipe, inherited: Path | None) -> Path:
     The folder's name is a function of what they are trained on and, for those of an earlier stage, `inherited`.
     """
     record = tokenizer_record(inherited) if inherited else {}
-    told = {
+    content = {
         "plugins": recipe.plugins,
         "seed": recipe.seed,
         "groups": {name: asdict(group) for name, group in recipe.data.groups.items()},
@@ -49,7 +49,7 @@ def shared_tokenizers(recipe: Recipe, inherited: Path | None) -> Path:
         # as the record was written when it had nothing but fingerprints: folders keep their names
         "inherited": json.dumps(record, indent=1) if record else "",
     }
-    digest = hashlib.blake2b(json.dumps(told, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     return Path(recipe.runtime.tokens) / "tokenizers" / digest
 
 
@@ -63,7 +63,7 @@ def prepare_tokenizers(
 ) -> dict[str, Any]:
     """Loads the tokenizers of the folder `weights`. What it lacks is trained on the recipe's data.
 
-    A folder that does not exist yet begins as a copy of the first of `starts` that does. Returns the figures of those
+    A folder that does not exist yet begins as a copy of the first of `starts` that does. Returns the metrics of those
     that were trained.
     """
     start = next((folder for folder in starts if folder.is_dir()), None)
@@ -79,14 +79,14 @@ def prepare_tokenizers(
         return {}
     clock = time.perf_counter()
     console.print(f"training tokenizers: {', '.join(missing)}")
-    with isolate_rng():  # whoever trains them, and whether they are trained or found, changes nothing else
+    with isolate_rng():  # training them or finding them trained leaves the same random state
         seed_everything(recipe.seed, verbose=False)
-        figures = codecs.fit(missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed)
-    for name, reported in figures.items():
+        metrics = codecs.fit(missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed)
+    for name, reported in metrics.items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in reported.items())
-        console.print(f"  {name}: {values}", highlight=False)
-    console.print(f"  {time.perf_counter() - clock:.1f} s", highlight=False)
-    return {name: dict(reported) for name, reported in figures.items()}
+        console.print(f"  {name}: {values}")
+    console.print(f"  {time.perf_counter() - clock:.1f} s")
+    return {name: dict(reported) for name, reported in metrics.items()}
 
 
 def fitting_items(
@@ -95,15 +95,15 @@ def fitting_items(
     """Texts and distinct media, by modality, of documents from every group that the recipe declares.
 
     Groups that this stage leaves out count too: the stages of a chain share their tokenizers, and later ones must find
-    their texts and media covered. Media are read as they are found, so that of those that come as bytes one at a time
-    is a file. Records that cannot be read are passed over: the checks before training report them.
+    their texts and media covered. Media are read one by one, so that of those that come as bytes one at a time is a
+    file. Records that cannot be read are passed over: the checks before training report them.
 
     Raises:
-        DataError: nothing is found for one of `names`; says what was wrong with the records.
+        DataError: there is nothing for one of `names`; with what was wrong with the records.
     """
     every = replace(recipe, mixture=replace(recipe.mixture, ratios=dict.fromkeys(recipe.data.groups, 1.0)))
     texts: list[str] = []
-    told: list[str] = []
+    problems: list[str] = []
     media: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
     sets = template_sets(recipe, plugins)
     for source in open_sources(every, plugins, streamed=True):
@@ -117,21 +117,21 @@ def fitting_items(
                     texts.append(segment.content)
                 elif isinstance(segment.content, Media):
                     with failures.noted(where):
-                        for item in codecs.items(segment.content):
-                            if isinstance(item, Media) and item.modality in media:
-                                kept = media[item.modality]
-                                kept[item.key] = kept.get(item.key) or codecs.opened(item)
+                        for medium in codecs.items(segment.content):
+                            if isinstance(medium, Media) and medium.modality in media:
+                                kept = media[medium.modality]
+                                kept[medium.key] = kept.get(medium.key) or codecs.opened(medium)
         if failures.count:
-            told.append(str(failures))
-    found: dict[str, list[Any]] = {name: texts if name == TEXT else list(media[name].values()) for name in names}
-    for name, items in found.items():
-        if not items:
-            why = f": {'; '.join(told)}" if told else "; add a source of it, or leave its plugin out"
+            problems.append(str(failures))
+    items: dict[str, list[Any]] = {name: texts if name == TEXT else list(media[name].values()) for name in names}
+    for name in names:
+        if not items[name]:
+            why = f": {'; '.join(problems)}" if problems else "; add a source of it, or leave its plugin out"
             raise DataError(
                 f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}` that can be "
                 f"read{why}"
             )
-    return found
+    return items
 
 
 class Failures:

@@ -43,19 +43,19 @@ def verify(folder: Path, manager: PluginManager) -> Comparison:
     check_sources(run.recipe, run.plugins, tokens, folder, begun=True)
     data = MioDataModule(run.recipe, run.plugins, run.renderer, run.vocabulary.specials.pad, tokens)
     data.preflight()  # as `mio fit` does: it says what is broken
-    found = compare(journal, data.journal(), steps)
-    if not found.exact:
+    comparison = compare(journal, data.journal(), steps)
+    if not comparison.exact:
         problems = [
             f"{len(steps)} steps {what} ({_first(steps)})"
             for steps, what in (
-                (found.lost, "are missing"),
-                (found.repeated, "occur more than once"),
-                (found.different, "were trained on other rows than planned"),
+                (comparison.lost, "are missing"),
+                (comparison.repeated, "occur more than once"),
+                (comparison.different, "were trained on other rows than planned"),
             )
             if steps
         ]
         raise DataError(f"{folder / JOURNAL}: {'; '.join(problems)}")
-    return found
+    return comparison
 
 
 def _first(steps: Sequence[int]) -> str:

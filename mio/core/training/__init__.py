@@ -1,1 +1,1 @@
-"""Learning: the LightningModule, optimisers, gradients, guards, figures, and the loop of one stage."""
+"""Learning: the LightningModule, optimisers, gradients, guards, metrics, and the loop of one stage."""

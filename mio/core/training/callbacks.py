@@ -1,47 +1,59 @@
-"""What happens around the training steps: logged figures, progress, checkpoints, interruption."""
+"""What happens around the training steps: metrics, progress, checkpoints, interruption."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from rich.console import Console
 
 from mio.core.data.batch import Batch
 from mio.core.data.journal import Journal, JournalEntry
 from mio.core.model.flops import flops_per_token, peak_flops
-from mio.core.runs.folder import RunFolder
-from mio.core.training.metrics_csv import MetricsCSV
+from mio.core.runs.active import ActiveRun
+from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.terminal import Progress
+from mio.core.training.metric_files import MetricsTable
 from mio.core.training.module import MioModule
 
 
-class Figures(Callback):
+class Metrics(Callback):
     """Logs losses, speed and mixture every `every` optimizer steps.
 
-    `shares` gives the mixture achieved so far and its targets, by group.
+    `shares` gives the mixture achieved so far and its targets, by group; `logs` are called with the metrics and the
+    step.
     """
 
-    def __init__(self, every: int, shares: Callable[[], dict[str, tuple[float, float]]]) -> None:
+    def __init__(
+        self,
+        every: int,
+        shares: Callable[[], dict[str, tuple[float, float]]],
+        logs: Sequence[Callable[[dict[str, float], int], None]] = (),
+    ) -> None:
         self.every = every
         self.shares = shares
+        self.logs = logs
         self.seconds = 0.0
         """Wall seconds of training, over all parts of an interrupted run."""
         self.tokens = 0
         """Document tokens trained on, by all ranks."""
         self.positions = 0
         self.latest: dict[str, float] = {}
-        """The figures logged last."""
+        """The metrics logged last."""
         self._since = (0.0, 0)
         self._documents = 0
         self._peak = 0.0
         self._clock = 0.0
+
+    @property
+    def state_key(self) -> str:
+        return "Figures"  # as in the checkpoints of earlier versions
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, MioModule)
@@ -67,28 +79,28 @@ class Figures(Callback):
 
     def _log(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, MioModule)
-        module.meter.gather()
-        figures = module.meter.read()
+        module.loss_metrics.gather()
+        metrics = module.loss_metrics.read()
         seconds, tokens = self.seconds - self._since[0], self.tokens - self._since[1]
         self._since = (self.seconds, self.tokens)
         speed = tokens / max(seconds, 1e-9)
         mean_length = self.tokens / max(1, self._documents)
         work = flops_per_token(module.model_config, module.vocabulary.rows, mean_length)
-        figures["tokens_per_second"] = speed
-        figures["mfu"] = speed * work / (self._peak * trainer.world_size) if self._peak else 0.0
-        figures["packing/fill"] = self.tokens / max(1, self.positions)
-        figures["grad_norm"] = module.grad_norm
+        metrics["tokens_per_second"] = speed
+        metrics["mfu"] = speed * work / (self._peak * trainer.world_size) if self._peak else 0.0
+        metrics["packing/fill"] = self.tokens / max(1, self.positions)
+        metrics["grad_norm"] = module.grad_norm
         for name, count in module.guard.report().items():
-            figures[f"guard/{name}"] = count
-        figures["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
+            metrics[f"guard/{name}"] = count
+        metrics["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
         for group, (target, achieved) in self.shares().items():
-            figures[f"mixture/{group}/target"] = target
-            figures[f"mixture/{group}/achieved"] = achieved
-        for name, use in module.meter.codebook_usage().items():
-            figures[f"codebook/{name}/used"] = use["used"]
-        self.latest = figures
-        for logger in trainer.loggers:
-            logger.log_metrics(figures, step=trainer.global_step)
+            metrics[f"mixture/{group}/target"] = target
+            metrics[f"mixture/{group}/achieved"] = achieved
+        for name, use in module.loss_metrics.codebook_usage().items():
+            metrics[f"codebook/{name}/used"] = use["used"]
+        self.latest = metrics
+        for log in self.logs:
+            log(metrics, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "tokens": self.tokens, "positions": self.positions, "docs": self._documents}
@@ -98,57 +110,50 @@ class Figures(Callback):
         self.positions, self._documents = state_dict["positions"], state_dict["docs"]
 
 
-class ProgressLines(Callback):
-    """Progress as plain lines, for logs and pipes: step, loss, speed, time left; one every `seconds`."""
+class ShowProgress(Callback):
+    """Progress of the steps with the latest loss, and a line at the end; on rank 0."""
 
-    def __init__(self, console: Console, figures: Figures, seconds: float = 15.0) -> None:
-        self.console = console
-        self.figures = figures
-        self.seconds = seconds
-        self._start = (0.0, 0)
-        self._last = 0.0
+    def __init__(self, progress: Progress, metrics: Metrics) -> None:
+        self.progress = progress
+        self.metrics = metrics
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._last = time.perf_counter()
-        self._start = (self._last, trainer.global_step)
+        self.progress.skip(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        now = time.perf_counter()
-        finished = trainer.global_step >= trainer.max_steps
-        if trainer.global_rank or (now - self._last < self.seconds and not finished):
+        if not batch.ends_step:
             return
-        self._last = now
-        rate = (trainer.global_step - self._start[1]) / (now - self._start[0])
-        left = (trainer.max_steps - trainer.global_step) / max(rate, 1e-9)
-        loss = self.figures.latest.get("loss")
-        self.console.print(
-            f"  step {trainer.global_step}/{trainer.max_steps}  "
-            + (f"loss {loss:.3f}  " if loss is not None else "")
-            + f"{rate:.1f} steps/s  {int(left) // 60}:{int(left) % 60:02d} left",
-            highlight=False,
-        )
+        detail = f"loss {self.metrics.latest['loss']:.3f}" if "loss" in self.metrics.latest else ""
+        self.progress.tick(detail)
+        if trainer.global_step >= trainer.max_steps:
+            self.progress.line(detail)
 
 
 RECORDS = "records"
-"""Key of a checkpoint's state that holds what `Records.check` compares."""
+"""Key of a checkpoint's state that has the state of the tables."""
 
 
 @dataclass
-class Records:
-    """What a training writes beside its checkpoints, on rank 0."""
+class StepTables:
+    """The tables that a training writes step by step into its run folder, on rank 0."""
 
-    folder: RunFolder
+    run: ActiveRun
     journal: Journal
-    metrics: MetricsCSV
+    metrics: MetricsTable
 
     def state(self) -> dict[str, Any]:
-        """What `check` compares."""
         return {"journal": self.journal.state(), "metrics": self.metrics.state()}
 
-    def check(self, state: dict[str, Any], step: int, tell: Callable[[str], None]) -> None:
-        """Compares the records with those of a checkpoint of `step`. Raises `DataError` for another journal."""
+    def check(self, path: Path, tell: Callable[[str], None]) -> None:
+        """Compares the tables with the checkpoint that the run goes on from. Raises `DataError` for another journal, or
+        where the checkpoint is another run's."""
+        checkpoint = Checkpoint(path)
+        checkpoint.check_run(self.run.lock.run)
+        state, step = checkpoint.state.get(RECORDS), checkpoint.step
+        if state is None:  # of an earlier version
+            return
         if self.journal.path.is_file():
             self.journal.check(state["journal"], step)
         elif state["journal"]["lines"]:
@@ -159,16 +164,15 @@ class Records:
 
 class Checkpoints(Callback):
     """Commits the data cursor of every finished step and writes it into the journal; saves a checkpoint every `every`
-    steps, at the end, and when a rank is told to stop.
+    steps, at the end, and when a rank gets a signal.
 
-    What is written goes on in the background (see `mio.core.runs.checkpoints`); leaving `catching_signals` waits
-    for it.
+    They are written in the background (see `mio.core.runs.checkpoints`).
     """
 
-    def __init__(self, path: Path, every: int, records: Records | None) -> None:
+    def __init__(self, path: Path, every: int, tables: StepTables | None) -> None:
         self.path = path
         self.every = every
-        self.records = records
+        self.tables = tables
         """Of rank 0 alone."""
         self.interrupted = ""
         """Name of the signal that stopped the run, if one did."""
@@ -178,12 +182,12 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Everything is restored and checked: files may change from now on."""
         trainer.strategy.writer.begin()  # type: ignore[attr-defined]
-        if self.records is not None:
-            self.records.folder.begin(trainer.global_step)
+        if self.tables is not None:
+            self.tables.run.begin(trainer.global_step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.records is not None:
-            checkpoint[RECORDS] = self.records.state()
+        if self.tables is not None:
+            checkpoint[RECORDS] = self.tables.state()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -194,15 +198,15 @@ class Checkpoints(Callback):
         totals = pl_module.totals
         assert totals is not None
         trainer.datamodule.commit(batch)  # type: ignore[attr-defined]
-        if self.records is not None:
-            self.records.folder.check()
-            self.records.journal.add(
+        if self.tables is not None:
+            self.tables.run.check()
+            self.tables.journal.add(
                 JournalEntry(trainer.global_step, totals.rows, totals.documents, totals.tokens, totals.digest)
             )
         self._losses.append(totals.loss)
         if totals.stop:
             self.interrupted = self._received or "a signal to another rank"
-        pl_module.tally.stop = bool(self._received)
+        pl_module.statistics.stop = bool(self._received)
         due = trainer.global_step % self.every == 0 or trainer.global_step >= trainer.max_steps
         if due or self.interrupted:
             trainer.strategy.loss = sum(self._losses) / len(self._losses)  # type: ignore[attr-defined]
@@ -229,5 +233,3 @@ class Checkpoints(Callback):
         finally:
             for name, handler in before.items():
                 signal.signal(name, handler)
-            if self.records is not None:
-                self.records.journal.close()

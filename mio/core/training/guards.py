@@ -1,4 +1,4 @@
-"""Guards of training: which steps are left out because they would do harm, and when a run had better stop."""
+"""Guards of training: which steps are skipped because they would do harm, and when a run stops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Guard:
         self.in_a_row = 0
         """Steps skipped one after the other up to now."""
         self.reason = ""
-        """Why the last step was no ordinary one, in words; empty if it was."""
+        """What is wrong with the last step, in words; empty if nothing is."""
         self._losses: deque[float] = deque(maxlen=max(2, config.spike_window))
 
     def judge(self, loss: float, norm: float, weight: float = 1.0) -> str:

@@ -1,4 +1,4 @@
-"""Running figures of training: loss per leaf of the mixture and per vocabulary block, and the use of codebooks."""
+"""Metrics of training: loss per stream of the mixture and per vocabulary block, and the use of codebooks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from mio.core.data.batch import Batch
 from mio.core.tokens.vocabulary import Vocabulary
 
 
-class LossMeter:
+class LossMetrics:
     """Sums the cross-entropy of supervised tokens between two readings.
 
     Means are unweighted: they are the loss a reader expects, whatever weights the recipe trains with.
     """
 
-    def __init__(self, vocabulary: Vocabulary, leaves: Sequence[str]) -> None:
-        self.leaves = tuple(leaves)
+    def __init__(self, vocabulary: Vocabulary, streams: Sequence[str]) -> None:
+        self.streams = tuple(streams)
         self.blocks = tuple(block.name if block.kind == "codes" else block.kind for block in vocabulary.blocks)
         self._codebooks = [block for block in vocabulary.blocks if block.kind == "codes" and not block.absent]
         self._block_of = torch.as_tensor(vocabulary.block_of, dtype=torch.int64, device="cpu")
         self._rows = vocabulary.rows
         self.counts = True
-        """Whether this rank speaks for its rows: of the ranks of one tensor-parallel group, one does."""
+        """Whether this rank's rows are counted: of the ranks of one tensor-parallel group, one's are."""
         self._seen = torch.zeros(self._rows, dtype=torch.int64, device="cpu")
-        self._leaf = torch.zeros(2, len(self.leaves), dtype=torch.float64, device="cpu")
+        self._stream = torch.zeros(2, len(self.streams), dtype=torch.float64, device="cpu")
         self._block = torch.zeros(2, len(self.blocks), dtype=torch.float64, device="cpu")
 
     @torch.no_grad()
@@ -35,25 +35,25 @@ class LossMeter:
         if not self.counts:
             return
         if self._seen.device != nll.device:
-            self._seen, self._leaf, self._block, self._block_of = (
-                tensor.to(nll.device) for tensor in (self._seen, self._leaf, self._block, self._block_of)
+            self._seen, self._stream, self._block, self._block_of = (
+                tensor.to(nll.device) for tensor in (self._seen, self._stream, self._block, self._block_of)
             )
         # every position is added, with 0 where it does not count: choosing some would make a GPU wait
         counted = (batch.weights > 0).flatten()
         ones = counted.double()
         loss = torch.where(counted, nll.flatten(), 0).double()
         targets = batch.targets.flatten()
-        leaf = batch.leaf.flatten().clamp(min=0)
-        for sums, index in ((self._leaf, leaf), (self._block, self._block_of[targets].clamp(min=0))):
+        stream = batch.leaf.flatten().clamp(min=0)
+        for sums, index in ((self._stream, stream), (self._block, self._block_of[targets].clamp(min=0))):
             sums[0].index_add_(0, index, loss)
             sums[1].index_add_(0, index, ones)
         self._seen.index_add_(0, targets, counted.long())
 
     def gather(self) -> None:
-        """Brings what the ranks have counted to rank 0. A collective call where there are several."""
+        """Adds up on rank 0 what the ranks have counted. A collective call where there are several."""
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return
-        for counted in (self._seen, self._leaf, self._block):
+        for counted in (self._seen, self._stream, self._block):
             torch.distributed.all_reduce(counted)
             if torch.distributed.get_rank():
                 counted.zero_()
@@ -61,21 +61,21 @@ class LossMeter:
     def read(self) -> dict[str, float]:
         """Mean losses since the last reading: `loss`, `loss/GROUP`, `loss/BLOCK`; then starts anew. Of this rank, hence
         of all of them on rank 0 after `gather`."""
-        figures: dict[str, float] = {}
-        total, count = self._leaf.sum(dim=1).tolist()
+        metrics: dict[str, float] = {}
+        total, count = self._stream.sum(dim=1).tolist()
         if count:
-            figures["loss"] = total / count
-        named = list(zip([leaf.split("/", 1)[0] for leaf in self.leaves], self._leaf.T.tolist(), strict=True))
+            metrics["loss"] = total / count
+        named = list(zip([stream.split("/", 1)[0] for stream in self.streams], self._stream.T.tolist(), strict=True))
         named += list(zip(self.blocks, self._block.T.tolist(), strict=True))
         sums: dict[str, list[float]] = {}
         for name, (loss, tokens) in named:
             entry = sums.setdefault(name, [0.0, 0.0])
             entry[0] += loss
             entry[1] += tokens
-        figures.update({f"loss/{name}": loss / tokens for name, (loss, tokens) in sums.items() if tokens})
-        self._leaf.zero_()
+        metrics.update({f"loss/{name}": loss / tokens for name, (loss, tokens) in sums.items() if tokens})
+        self._stream.zero_()
         self._block.zero_()
-        return figures
+        return metrics
 
     def codebook_usage(self) -> dict[str, dict[str, float]]:
         """Per codebook, over the whole run: tokens seen, share of codes that occurred, and perplexity of their use."""
@@ -95,4 +95,4 @@ class LossMeter:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is counted, to be saved and filled in place."""
-        return {"seen": self._seen, "leaf": self._leaf, "block": self._block}
+        return {"seen": self._seen, "leaf": self._stream, "block": self._block}

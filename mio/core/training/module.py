@@ -23,9 +23,9 @@ from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.gradients import drop_gradients, gradient_norm, scale_gradients
 from mio.core.training.guards import SKIP, STOP, Guard
-from mio.core.training.metrics import LossMeter
+from mio.core.training.metrics import LossMetrics
 from mio.core.training.optimizer import build_optimizer, freeze, learning_rate, row_masks
-from mio.core.training.tally import StepTally, StepTotals
+from mio.core.training.step_statistics import StepStatistics, StepTotals
 
 
 class MioModule(LightningModule):
@@ -44,7 +44,7 @@ class MioModule(LightningModule):
         model: TransformerConfig,
         vocabulary: Vocabulary,
         train: TrainConfig,
-        leaves: tuple[str, ...] = (),
+        streams: tuple[str, ...] = (),
         spread: Callable[[Transformer], None] | None = None,
     ) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class MioModule(LightningModule):
         self.vocabulary = vocabulary
         self.transformer = Transformer(model, vocabulary.rows)
         freeze(self.transformer, train.optimizer, vocabulary)
-        self.meter = LossMeter(vocabulary, leaves)
+        self.loss_metrics = LossMetrics(vocabulary, streams)
         self.guard = Guard(train.guards)
-        self.tally = StepTally()
+        self.statistics = StepStatistics()
         self.replicas = 1
         """Ranks that see different rows."""
         self.totals: StepTotals | None = None
@@ -63,7 +63,7 @@ class MioModule(LightningModule):
         self.grad_norm = 0.0
         """Gradient norm of the last step, before clipping."""
         self.on_bad_step: Callable[[str, list[tuple[Batch, Tensor]]], None] = _ignore
-        """Called on every rank with the verdict on a step that was no ordinary one, and its forward passes."""
+        """Called on every rank with the verdict on a step that the guard objects to, and its forward passes."""
         self._spread = spread
         self._elements = 1
         self._passes: list[tuple[Batch, Tensor]] = []
@@ -109,14 +109,14 @@ class MioModule(LightningModule):
         # the micro batches of a step, hence the factor.
         scale = self.trainer.accumulate_grad_batches / self._elements
         total, nll = self.loss_sum(batch, scale)
-        self.tally.add(batch, total.detach() / scale)
+        self.statistics.add(batch, total.detach() / scale)
         self._passes.append((batch, nll))
-        self.meter.update(batch, nll)
+        self.loss_metrics.update(batch, nll)
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
         """Sums the step up over the ranks."""
-        self.totals = self.tally.totals()
+        self.totals = self.statistics.totals()
         for mask in self._masks:
             mask.apply()
 
@@ -147,10 +147,10 @@ class MioModule(LightningModule):
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint but the optimizer's, by name."""
         state = {f"model.{name}": tensor for name, tensor in self.transformer.state_dict(keep_vars=True).items()}
-        return state | {f"meter.{name}": tensor for name, tensor in self.meter.tensors().items()}
+        return state | {f"meter.{name}": tensor for name, tensor in self.loss_metrics.tensors().items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.meter.gather()
+        self.loss_metrics.gather()
         checkpoint["vocabulary"] = self.vocabulary.to_json()
         checkpoint["guard"] = self.guard.state_dict()
 
@@ -165,7 +165,7 @@ class MioModule(LightningModule):
 
 
 def _ignore(verdict: str, passes: list[tuple[Batch, Tensor]]) -> None:
-    """Nobody has asked to be told."""
+    """The default of `on_bad_step`."""
 
 
 def head_part(transformer: Transformer) -> tuple[Tensor, Any, int]:

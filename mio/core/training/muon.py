@@ -11,20 +11,20 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Muon
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
-from mio.core.distributed.assignment import Round, share_out
+from mio.core.distributed.assignment import Round, assign
 from mio.core.model.parallel import local
 
 
 class SplitMuon(Muon):
     """torch's `Muon`, whose update of a split matrix is that of the whole one, bit by bit.
 
-    Each matrix is put together on one rank, which orthogonalises it and hands the parts back; the matrices are shared
-    out over the ranks, copies of hybrid sharding included. They travel in bfloat16, in which they are orthogonalised
-    anyway. Left to `DTensor`, the products would be summed in parts, which moves weights by a hundredth of a step.
+    Each matrix is gathered on the rank that it is assigned to, which orthogonalises it and scatters the result. They
+    travel in bfloat16, in which they are orthogonalised anyway. Left to `DTensor`, the products would be summed in
+    parts, which moves weights by a hundredth of a step.
     """
 
-    _shared: tuple[tuple[int, ...], list[Round]] = ((), [])
-    """The parameters that were shared out, by identity, and how."""
+    _assigned: tuple[tuple[int, ...], list[Round]] = ((), [])
+    """The parameters that were assigned, by identity, and the rounds."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -42,21 +42,21 @@ class SplitMuon(Muon):
                 else:
                     update = self._update(parameter, group)
                     _move(local(parameter), _orthogonal(update, group), parameter.shape, group)
-        for turn in self._rounds([parameter for parameter, _ in split]):
-            updates = {place.index: self._update(*split[place.index]) for place in turn.places}
+        for exchanged in self._rounds([parameter for parameter, _ in split]):
+            updates = {matrix.index: self._update(*split[matrix.index]) for matrix in exchanged.matrices}
             device = local(split[0][0]).device
-            wholes = turn.gather(updates, device, torch.bfloat16)
-            turned = {index: _orthogonal(whole, split[index][1]) for index, whole in wholes.items()}
-            for index, part in turn.hand_back(turned, device, torch.bfloat16):
+            wholes = exchanged.gather(updates, device, torch.bfloat16)
+            orthogonal = {index: _orthogonal(whole, split[index][1]) for index, whole in wholes.items()}
+            for index, part in exchanged.scatter(orthogonal, device, torch.bfloat16):
                 parameter, group = split[index]
                 _move(local(parameter), part, parameter.shape, group)
         return loss
 
     def _rounds(self, parameters: Sequence[Tensor]) -> list[Round]:
         identity = tuple(map(id, parameters))
-        if self._shared[0] != identity:
-            self._shared = identity, share_out(parameters)
-        return self._shared[1]
+        if self._assigned[0] != identity:
+            self._assigned = identity, assign(parameters)
+        return self._assigned[1]
 
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         """This device's part of what is to be orthogonalised; takes the gradient into the momentum."""
@@ -73,7 +73,7 @@ def _orthogonal(update: Tensor, group: dict[str, Any]) -> Tensor:
     return _zeropower_via_newtonschulz(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
 
 
-def _move(part: Tensor, turned: Tensor, shape: torch.Size, group: dict[str, Any]) -> None:
+def _move(part: Tensor, orthogonal: Tensor, shape: torch.Size, group: dict[str, Any]) -> None:
     """Decay and update of this device's part of a parameter whose whole has `shape`."""
     rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], shape)
-    part.mul_(1 - group["lr"] * group["weight_decay"]).add_(turned, alpha=-rate)
+    part.mul_(1 - group["lr"] * group["weight_decay"]).add_(orthogonal, alpha=-rate)

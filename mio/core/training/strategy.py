@@ -88,7 +88,7 @@ class _WithCheckpoints(Strategy):
         assert self._opened is not None
         names = {id(parameter): name for name, parameter in self._module.transformer.named_parameters()}
         groups = iter(checkpoint["optimizer"]["groups"])
-        found = self._opened.names
+        infos = self._opened.names
         for optimizer in self.optimizers:
             wanted: dict[str, Tensor] = {}
             for group in optimizer.param_groups:
@@ -101,9 +101,9 @@ class _WithCheckpoints(Strategy):
                 group.update({key: value for key, value in saved.items() if key != "params"})
                 for parameter in group["params"]:
                     prefix = f"optimizer.{names[id(parameter)]}."
-                    for name in (name for name in found if name.startswith(prefix)):
-                        made = _like(parameter, found[name].shape, found[name].dtype, group.get("fused"))
-                        optimizer.state[parameter][name.removeprefix(prefix)] = wanted[name] = made
+                    for name in (name for name in infos if name.startswith(prefix)):
+                        tensor = _like(parameter, infos[name].shape, infos[name].dtype, group.get("fused"))
+                        optimizer.state[parameter][name.removeprefix(prefix)] = wanted[name] = tensor
             self._opened.read_into(wanted)
         self._opened = None
 

@@ -19,7 +19,7 @@ from mio.core.exchange.writing import OWN, export_run, parse_size
 from mio.core.model.cache import KVCache
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.writing import CheckpointWriter
-from mio.core.runs.lock import Lock, take_as_it_is
+from mio.core.runs.lock import Lock, accept_changes
 from mio.core.runs.run import Run
 from mio.core.tokens.chat import chat_document
 
@@ -336,7 +336,7 @@ def test_a_text_tokenizer_from_a_folder_travels_with_the_export(tmp_path, manage
     recipe = yaml.safe_load((made.folder / "recipe.yaml").read_text())
     recipe["plugins"]["text"] = {"tokenizer": "tokenizer"}
     (made.folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    take_as_it_is(made.folder, manager)
+    accept_changes(made.folder, manager)
     run = Run.open(made.folder, manager)
     assert run.vocabulary.size == size  # the same files have the same fingerprint, whichever way they are named
     export_run(run, tmp_path / "out")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
+import re
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from mio.core.errors import UserError
@@ -41,12 +44,20 @@ def saved(folder, step=3, loss=None, tensors=TENSORS, **options):
     return latest(folder)
 
 
+def read_all(path):
+    """A checkpoint, every file of which was read."""
+    checkpoint = Checkpoint(path)
+    assert checkpoint.state is not None
+    for name in checkpoint.names:
+        checkpoint.read(name)
+    return checkpoint
+
+
 def test_everything_comes_back_as_it_was(tmp_path):
     checkpoint = Checkpoint(saved(tmp_path, loss=1.5))
     assert (checkpoint.step, checkpoint.loss) == (3, 1.5)
     assert checkpoint.state.pop("nan") != checkpoint.state.get("nan", 0)
     assert checkpoint.state == {key: value for key, value in STATE.items() if key != "nan"}
-    checkpoint.verify()
     for name, tensor in TENSORS.items():
         assert torch.equal(checkpoint.read(name), tensor), name
     filled = {name: torch.zeros_like(tensor) for name, tensor in TENSORS.items()}
@@ -78,7 +89,7 @@ def test_damage_is_noticed_and_named(tmp_path, file, damage):
         content[place] ^= 0x11
         (path / file).write_bytes(content)
     with pytest.raises(UserError, match=rf"{file}: (is damaged|no such file).*; delete .*step-00000003"):
-        Checkpoint(path).verify()
+        read_all(path)
 
 
 def test_other_shapes_dtypes_and_names_are_refused(tmp_path):
@@ -132,7 +143,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path, monkeypatch
     monkeypatch.undo()
     writer.save(3, TENSORS, STATE)
     writer.wait()
-    Checkpoint(latest(tmp_path)).verify()
+    read_all(latest(tmp_path))
 
 
 def test_a_defect_while_writing_is_not_lost_in_its_thread(tmp_path):
@@ -140,14 +151,6 @@ def test_a_defect_while_writing_is_not_lost_in_its_thread(tmp_path):
     writer.save(1, {"x": torch.zeros(2, dtype=torch.complex64)}, {})
     with pytest.raises(KeyError):
         writer.wait()
-
-
-def test_a_rank_that_never_writes_is_not_waited_for_for_ever(tmp_path):
-    writer = CheckpointWriter(tmp_path, 0, 2, patience=0.2)
-    writer.save(1, TENSORS, STATE)
-    with pytest.raises(UserError, match=r"not all ranks have written their parts.* \(0 s are over\)"):
-        writer.wait()
-    assert latest(tmp_path) is None
 
 
 def save_for_ever(folder, attempt):
@@ -172,31 +175,103 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         time.sleep(draw.uniform(0.0, 0.3))
         os.kill(child, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        checkpoint = Checkpoint(latest(tmp_path))
-        checkpoint.verify()
+        checkpoint = read_all(latest(tmp_path))
         assert checkpoint.state["step"] >= attempt * 1000
         assert all(bool((checkpoint.read(f"t{i}") == checkpoint.state["step"]).all()) for i in range(8))
 
 
-def test_a_rank_that_looks_just_when_the_checkpoint_is_put_in_place_takes_it(tmp_path, monkeypatch):
-    """The folder that it waits in gets its final name between two system calls of its look."""
-    partial, final = tmp_path / "step-00000001.partial-a", tmp_path / "step-00000001"
-    partial.mkdir()
-    (partial / writing.INDEX).write_text("{}")
+def meet(rank, size, meeting, patience=60.0):
+    """The group in which writers of `size` ranks wait for each other."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    return torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=patience))
 
-    def renaming(look):
-        def renamed(folder):
-            if Path(folder) == partial and partial.exists():
-                partial.rename(final)
-            return look(folder)
 
-        return renamed
+def problem_on_rank(rank, folder, how):
+    """Saves twice; at the second time rank 1 does not do its part. Writes down what `wait` raised, and when."""
+    group = meet(rank, 3, folder / "meeting", patience=2.0 if how == "late" else 60.0)
+    writer = CheckpointWriter(folder / "checkpoints", group, attempt="a")
+    tensors = {"x": distribute_tensor(torch.arange(9.0), init_device_mesh("cpu", (3,)), [Shard(0)])}
+    writer.save(1, tensors, {})
+    writer.wait()
+    write_file = writing.write_file
 
-    for name in ("listdir", "scandir"):
-        monkeypatch.setattr(os, name, renaming(getattr(os, name)))
-    waiting = CheckpointWriter(tmp_path, rank=1, world_size=2, attempt="a", patience=5)
-    waiting._wait_for((final / writing.INDEX).exists, partial, "not completed")
-    assert final.exists()
+    def broken(*_):
+        if how == "full":
+            raise OSError(28, "No space left on device")
+        if how == "defect":
+            raise KeyError("complex64")
+        if how == "gone":
+            os._exit(0)
+        time.sleep(8)
+
+    writing.write_file = broken if rank == 1 else write_file
+    began = time.monotonic()
+    writer.save(2, tensors, {})
+    try:
+        writer.wait()
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        (folder / f"rank-{rank}").write_text(json.dumps([text, time.monotonic() - began]))
+    others = [folder / f"rank-{number}" for number in (0, 2)]
+    while how == "late" and not all(path.exists() for path in others):
+        time.sleep(0.1)  # one that left would be found gone
+    if how == "full":  # whoever mends it goes on
+        writing.write_file = write_file
+        writer.save(3, tensors, {})
+        writer.wait()
+    os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("full", "UserError: .*step 2 could not be written: No space left on device; make room"),
+        ("defect", "UserError: .*step-00000002.*: KeyError: 'complex64'"),
+        ("gone", "(RuntimeError|DistBackendError|DistNetworkError): .*"),
+        ("late", "UserError: .*not all ranks have written their parts in time"),
+    ],
+)
+def test_a_rank_that_does_not_write_ends_the_saving_of_all(tmp_path, how, told):
+    torch.multiprocessing.start_processes(problem_on_rank, (tmp_path, how), nprocs=3, start_method="fork")
+    for rank in (0, 2):
+        text, seconds = json.loads((tmp_path / f"rank-{rank}").read_text())
+        assert re.match(told, text, re.DOTALL), text
+        assert seconds < 30
+    own = tmp_path / "rank-1"
+    if how == "full":
+        assert json.loads(own.read_text())[0] == json.loads((tmp_path / "rank-0").read_text())[0]
+    elif how == "defect":
+        assert json.loads(own.read_text())[0].startswith("KeyError")
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert [name for name in left if "partial" not in name] == [
+        "step-00000001",
+        *(["step-00000003"] if how == "full" else []),
+    ]
+    for path in listed(tmp_path / "checkpoints"):
+        assert torch.equal(Checkpoint(path).read("x"), torch.arange(9.0))
+
+
+def test_what_another_start_half_wrote_is_never_completed(tmp_path):
+    """A start that was replaced while it wrote comes too late: its folder was deleted."""
+    old, new = CheckpointWriter(tmp_path, attempt="old"), CheckpointWriter(tmp_path, attempt="new")
+    old.begin()
+    (tmp_path / "step-00000003.partial-old").mkdir()
+    write_file = writing.write_file
+
+    def replaced(*arguments):
+        write_file(*arguments)
+        if "partial-old" in str(arguments[0]):
+            new.save(3, {"x": torch.ones(1)}, STATE)
+            new.wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "write_file", replaced)
+        old.save(3, TENSORS, STATE)
+        with pytest.raises(UserError, match="could not be written: No such file"):
+            old.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+    assert Checkpoint(latest(tmp_path)).names.keys() == {"x"}
 
 
 class Pair(nn.Module):
@@ -224,13 +299,13 @@ def spread(layout):
 
 
 def on_rank(rank, size, folder, meeting, work):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    group = meet(rank, size, meeting)
     expected = {name: parameter.detach() for name, parameter in Pair().named_parameters()}
     for layout, source in work:
         parameters = dict(spread(layout).named_parameters())
         assert all(isinstance(parameter, DTensor) for parameter in parameters.values())
         if source is None:
-            writer = CheckpointWriter(Path(folder, layout), rank, size, attempt="a", patience=30)
+            writer = CheckpointWriter(Path(folder, layout), group, attempt="a")
             writer.save(1, parameters, {})
             writer.wait()
             continue

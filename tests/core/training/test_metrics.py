@@ -13,7 +13,7 @@ from mio import Modality
 from mio.core.data.batch import assemble
 from mio.core.tokens.rendering import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.metrics import LossMeter
+from mio.core.training.metrics import LossMetrics
 
 TONES = Modality(name="tones", codebooks=(4, 2), begin="<t>", end="</t>", code_token="<t{}>", layout="frame_major")
 VOCABULARY = Vocabulary.build(FakeText(size=20), [("made", TEXT), ("made", TONES)])
@@ -38,7 +38,7 @@ NLL = torch.arange(14, dtype=torch.float32).view(2, 7)
 
 
 def test_losses_are_unweighted_means_over_supervised_tokens_by_group_and_block():
-    meter = LossMeter(VOCABULARY, LEAVES)
+    meter = LossMetrics(VOCABULARY, LEAVES)
     meter.update(BATCH, NLL)
     figures = meter.read()
     assert figures == {
@@ -52,7 +52,7 @@ def test_losses_are_unweighted_means_over_supervised_tokens_by_group_and_block()
 
 
 def test_a_reading_starts_anew_and_batches_add_up():
-    meter = LossMeter(VOCABULARY, LEAVES)
+    meter = LossMetrics(VOCABULARY, LEAVES)
     meter.update(BATCH, NLL)
     meter.read()
     assert meter.read() == {}
@@ -63,14 +63,14 @@ def test_a_reading_starts_anew_and_batches_add_up():
 
 def test_the_use_of_codebooks():
     """One code of four, twice: a share of a quarter and perplexity 1. Both of two, once each: all, and 2."""
-    meter = LossMeter(VOCABULARY, LEAVES)
+    meter = LossMetrics(VOCABULARY, LEAVES)
     meter.update(BATCH, NLL)
     assert meter.codebook_usage() == {
         "tones/codebook0": {"tokens": 2, "used": 0.25, "perplexity": 1.0},
         "tones/codebook1": {"tokens": 2, "used": 1.0, "perplexity": 2.0},
     }
     counts = torch.tensor([5, 3, 2, 0], dtype=torch.float64) / 10
-    meter = LossMeter(VOCABULARY, LEAVES)
+    meter = LossMetrics(VOCABULARY, LEAVES)
     for code, times in enumerate((5, 3, 2)):
         for _ in range(times):
             meter.update(assemble([[(0, document([1, FIRST + code], [0, 1]))]], 4, 0), torch.zeros(1, 4))
@@ -79,7 +79,7 @@ def test_the_use_of_codebooks():
 
 
 def test_the_use_of_codebooks_survives_an_interruption():
-    meter, other = LossMeter(VOCABULARY, LEAVES), LossMeter(VOCABULARY, LEAVES)
+    meter, other = LossMetrics(VOCABULARY, LEAVES), LossMetrics(VOCABULARY, LEAVES)
     meter.update(BATCH, NLL)
     for name, counted in other.tensors().items():
         counted.copy_(meter.tensors()[name])
@@ -91,6 +91,6 @@ def test_the_use_of_codebooks_survives_an_interruption():
 
 def test_a_codebook_whose_plugin_is_absent_is_left_out():
     grown = Vocabulary.build(FakeText(size=20), [("made", TEXT)], base=VOCABULARY)
-    meter = LossMeter(grown, LEAVES)
+    meter = LossMetrics(grown, LEAVES)
     meter.update(BATCH, NLL)
     assert meter.codebook_usage() == {}

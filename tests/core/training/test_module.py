@@ -19,7 +19,7 @@ from mio.core.errors import VocabularyError
 from mio.core.recipe.schema import OptimizerConfig, TrainConfig
 from mio.core.tokens.rendering import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.loop import blamed
+from mio.core.training.bad_steps import suspects
 from mio.core.training.module import MioModule
 
 TONES = Modality(name="tones", codebooks=(6,), begin="<t>", end="</t>", code_token="<t{}>", frames=Frames(maximum=9))
@@ -213,6 +213,6 @@ def test_records_to_blame_are_those_whose_loss_is_not_finite():
     nll = torch.ones(batch.tokens.shape)
     start = batch.lengths[1][0]
     nll[1, start] = torch.nan
-    assert blamed(lambda leaf, n: f"{leaf}/{n}", [(batch, nll)]) == ["1/1"]
+    assert suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, nll)]) == ["1/1"]
     nll[1, start] = 5.0
-    assert blamed(lambda leaf, n: f"{leaf}/{n}", [(batch, nll)])[0] == "1/1"
+    assert suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, nll)])[0] == "1/1"

@@ -90,7 +90,7 @@ def on_rank(rank, size, folder):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("size", [2, 4])
-def test_split_matrices_move_as_whole_ones_and_each_is_orthogonalised_where_it_is_owned(tmp_path, size):
+def test_split_matrices_move_as_whole_ones_and_each_is_orthogonalised_where_it_is_assigned(tmp_path, size):
     torch.multiprocessing.spawn(on_rank, (size, str(tmp_path)), nprocs=size)
     model = made()
     expected = trained(model, torch.optim.Muon(model.parameters(), **RATES))

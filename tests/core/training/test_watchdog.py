@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from mio.core.training.watchdog import Place, Watchdog, describe, suspects
+from mio.core.training.watchdog import Position, Watchdog, describe, suspects
 
 WAITING = [
     "/x/torch/distributed/distributed_c10d.py:4652 reduce_scatter_tensor",
@@ -15,25 +15,25 @@ WAITING = [
 READING = ["/data/corpus.py:17 __getitem__", "/x/mio/core/data/loader.py:70 __iter__"]
 
 
-def place(rank, beats, stack, step=7):
-    return Place(rank, f"host{rank // 2}", step, "backward pass", beats, 61.0, stack)
+def position(rank, heartbeats, stack, step=7):
+    return Position(rank, f"host{rank // 2}", step, "backward pass", heartbeats, 61.0, stack)
 
 
 def test_the_rank_behind_the_others_is_to_blame():
-    places = [place(0, 40, WAITING), place(1, 37, READING), place(2, 40, WAITING)]
-    assert suspects(places, 3) == ([], [places[1]])
-    text = describe(places, 3)
+    positions = [position(0, 40, WAITING), position(1, 37, READING), position(2, 40, WAITING)]
+    assert suspects(positions, 3) == ([], [positions[1]])
+    text = describe(positions, 3)
     assert text.startswith("rank 1 on host0 is stuck in step 7, backward pass, for 61 s, in /data/corpus.py:17")
     assert text.endswith("2 other ranks wait for it")
 
 
 def test_of_ranks_that_came_equally_far_the_one_outside_a_collective_is_to_blame():
-    places = [place(0, 40, WAITING), place(1, 40, READING)]
-    assert suspects(places, 2) == ([], [places[1]])
+    positions = [position(0, 40, WAITING), position(1, 40, READING)]
+    assert suspects(positions, 2) == ([], [positions[1]])
 
 
 def test_a_rank_without_a_sign_of_life_comes_first():
-    assert describe([place(0, 40, WAITING)], 2).startswith("no sign of life from rank 1")
+    assert describe([position(0, 40, WAITING)], 2).startswith("no sign of life from rank 1")
 
 
 def test_a_standstill_is_reported_once_with_the_place_and_progress_is_not(tmp_path):
@@ -42,7 +42,7 @@ def test_a_standstill_is_reported_once_with_the_place_and_progress_is_not(tmp_pa
     watchdog.on_train_start(type("T", (), {"global_step": 3}), None)
     for _ in range(8):
         time.sleep(0.1)
-        watchdog.beat("forward pass")
+        watchdog.heartbeat("forward pass")
     assert not told
     deadline = time.monotonic() + 20
     while not told and time.monotonic() < deadline:
@@ -53,7 +53,7 @@ def test_a_standstill_is_reported_once_with_the_place_and_progress_is_not(tmp_pa
     assert "rank 0" in told[0]
     assert "forward pass" in told[0]
     assert __file__ in told[0] or "test_watchdog" in told[0]
-    assert [found.step for found in watchdog.places()] == [3]
+    assert [position.step for position in watchdog.positions()] == [3]
 
 
 ABORTED = """

@@ -30,11 +30,6 @@ def rank_file(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
 
 
-def rank_part(rank: int) -> str:
-    """A rank's part of the index, there once its tensors are on disk."""
-    return f"rank-{rank:05d}.json"
-
-
 def checksum(path: Path) -> str:
     """BLAKE2b of a file."""
     with path.open("rb") as file:
@@ -54,8 +49,8 @@ def listed(folder: Path) -> list[Path]:
     """Whole checkpoints in a folder, by step."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if STEP_FOLDER.fullmatch(path.name) and (path / INDEX).is_file()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    paths = [path for path in folder.iterdir() if STEP_FOLDER.fullmatch(path.name) and (path / INDEX).is_file()]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def latest(folder: Path) -> Path | None:

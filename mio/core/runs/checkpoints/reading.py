@@ -74,11 +74,6 @@ class Checkpoint:
                 "own one back, or move it away"
             )
 
-    def verify(self) -> None:
-        """Raises `UserError` naming the first file that is not what was written."""
-        for file in self._files:
-            self._verify(file)
-
     def read(self, name: str) -> Tensor:
         """A whole tensor, on the CPU."""
         info = self._info(name)
@@ -111,7 +106,7 @@ class Checkpoint:
             UserError: a tensor is missing or has another shape or dtype, or a file is damaged.
         """
         wrong = [
-            f"`{name}` is {_told(self.names.get(name))}, not {_told(TensorInfo(tuple(tensor.shape), tensor.dtype))}"
+            f"`{name}` is {_form(self.names.get(name))}, not {_form(TensorInfo(tuple(tensor.shape), tensor.dtype))}"
             for name, tensor in tensors.items()
             if self.names.get(name) != TensorInfo(tuple(tensor.shape), tensor.dtype)
         ]
@@ -156,7 +151,7 @@ class Checkpoint:
         self._verified.add(file)
 
 
-def _told(info: TensorInfo | None) -> str:
+def _form(info: TensorInfo | None) -> str:
     return f"{str(info.dtype).removeprefix('torch.')} {list(info.shape)}" if info else "missing"
 
 

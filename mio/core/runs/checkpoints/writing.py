@@ -1,30 +1,42 @@
-"""Writes checkpoints in the background. Ranks come together through the shared file system alone."""
+"""Writes checkpoints in the background. Ranks wait for each other in the writing threads, through a gloo group of their
+own: training goes on with its own collectives, and a rank that is gone is noticed at once."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
 from mio.core.checksums import write_summed
 from mio.core.distributed.regions import local_region
 from mio.core.errors import UserError
-from mio.core.files import read_json, write_text
+from mio.core.files import write_text
 from mio.core.recipe.places import INDEX
-from mio.core.runs.checkpoints.format import STATE, VERSION, checksum, listed, rank_file, rank_part, step_name, sync
+from mio.core.runs.checkpoints.format import STATE, VERSION, checksum, listed, rank_file, step_name, sync
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
 
-_POLL = 0.02
+
+class _Snapshot(NamedTuple):
+    """What a checkpoint holds, as this rank has it."""
+
+    step: int
+    partial: Path
+    """Folder that it is written in."""
+    chunks: Mapping[str, tuple[Tensor, tuple[int, ...]]]
+    """Copies of the parts that this rank writes, and their place in the tensor, by its name."""
+    tensors: dict[str, dict[str, Any]]
+    """Shape, dtype and (none yet) chunks of every tensor, as in the index."""
+    state: str
+    loss: float | None
 
 
 class CheckpointWriter:
@@ -32,36 +44,32 @@ class CheckpointWriter:
 
     Args:
         folder: of all checkpoints, the same on every rank and seen by all.
+        group: gloo group of all ranks that nothing else uses; None where there is one process. Its timeout is how long
+            ranks wait for each other.
         attempt: names this start of the ranks; the same on all of them, another after a restart, so that what an
             earlier start left half written is never taken for this one's.
         keep_last: newest checkpoints that are kept.
         keep_best: further ones that are kept, those of lowest loss.
-        patience: seconds that ranks wait for each other's parts.
         run: the run that the checkpoints belong to.
     """
 
     def __init__(
         self,
         folder: Path,
-        rank: int = 0,
-        world_size: int = 1,
+        group: dist.ProcessGroup | None = None,
         *,
         attempt: str = "",
         keep_last: int = 2,
         keep_best: int = 0,
-        patience: float = 1800.0,
         run: str = "",
     ) -> None:
         self.folder = folder
-        self.rank = rank
-        self.world_size = world_size
+        self.group = group
+        self.rank = dist.get_rank(group) if group is not None else 0
         self.attempt = attempt
         self.keep_last = max(1, keep_last)
         self.keep_best = keep_best
-        self.patience = patience
         self.run = run
-        self.stall_seconds = 0.0
-        """Seconds that training was held up by all saves."""
         self._thread: threading.Thread | None = None
         self._problem: Exception | None = None
         self._begun = False
@@ -87,18 +95,20 @@ class CheckpointWriter:
         Raises:
             UserError: the earlier save failed; what was saved before it is whole.
         """
-        began = time.perf_counter()
         self.wait()
         self.begin()
-        chunks = {name: chunk for name, tensor in tensors.items() if (chunk := self._chunk(tensor)) is not None}
-        shapes = {
-            name: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()
-        }
-        content = json.dumps(state)
-        self.stall_seconds += time.perf_counter() - began
-        self._thread = threading.Thread(
-            target=self._run, args=(step, chunks, shapes, content, loss), name="checkpoint", daemon=True
+        snapshot = _Snapshot(
+            step,
+            self.folder / f"{step_name(step)}.partial-{self.attempt}",
+            {name: chunk for name, tensor in tensors.items() if (chunk := self._chunk(tensor)) is not None},
+            {
+                name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch."), "chunks": []}
+                for name, tensor in tensors.items()
+            },
+            json.dumps(state),
+            loss if loss is not None and math.isfinite(loss) else None,
         )
+        self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -130,72 +140,87 @@ class CheckpointWriter:
             return None
         return part.to("cpu", copy=True).contiguous(), offset
 
-    def _run(self, step: int, *arguments: Any) -> None:
-        partial = self.folder / f"{step_name(step)}.partial-{self.attempt}"
+    def _write(self, snapshot: _Snapshot) -> None:
+        """The writing thread: what ends it is raised by `wait`."""
         try:
-            self._write(partial, step, *arguments)
-        except OSError as error:
-            self._problem = UserError(
-                f"{partial}: the checkpoint of step {step} could not be written: {error.strerror or error}; make room "
+            parts = self._on_every_rank(snapshot, lambda: self._write_part(snapshot))
+            self._on_every_rank(snapshot, lambda: self._complete(snapshot, parts) if self.rank == 0 else None)
+        except Exception as error:
+            self._problem = error
+            if self.rank == 0:
+                shutil.rmtree(snapshot.partial, ignore_errors=True)
+
+    def _on_every_rank(self, snapshot: _Snapshot, work: Callable[[], Any]) -> list[Any]:
+        """Does `work`; returns, on rank 0, what it returned on all ranks once all have done it.
+
+        Where it fails on one rank, every rank raises a `UserError` with the same message. A defect is raised as it is.
+        """
+        result, problem, defect = None, "", None
+        try:
+            result = work()
+        except Exception as error:
+            if isinstance(error, OSError):
+                reason = error.strerror or str(error)
+            else:
+                reason, defect = f"{type(error).__name__}: {error}", error
+            problem = (
+                f"{snapshot.partial}: the checkpoint of step {snapshot.step} could not be written: {reason}; make room "
                 "or mend the folder, and give the same command again: earlier checkpoints are whole"
             )
-        except Exception as error:  # told by `wait`: a thread's own exceptions reach nobody
-            self._problem = error
-        if self._problem is not None:
-            with contextlib.suppress(OSError):  # nobody has to wait for this rank
-                (partial / f"{rank_part(self.rank)}.failed").touch()
-            if self.rank == 0:
-                shutil.rmtree(partial, ignore_errors=True)
+        results, outcome = [(result, problem)], [problem]  # the problem that all ranks raise
+        if self.group is not None:
+            results *= self.group.size()
+            try:
+                dist.gather_object((result, problem), results if self.rank == 0 else None, 0, self.group)
+                outcome = [next((problem for _, problem in results if problem), "")]
+                dist.broadcast_object_list(outcome, 0, self.group)
+            except RuntimeError as error:
+                if "imed out" not in str(error):
+                    raise  # a rank is gone
+                outcome = [f"{snapshot.partial}: not all ranks have written their parts in time; the last one is whole"]
+        if defect:
+            raise defect
+        if outcome[0]:
+            raise UserError(outcome[0])
+        return [result for result, _ in results]
 
-    def _write(
-        self,
-        partial: Path,
-        step: int,
-        chunks: Mapping[str, tuple[Tensor, tuple[int, ...]]],
-        shapes: Mapping[str, Any],
-        state: str,
-        loss: float | None,
-    ) -> None:
-        final = self.folder / step_name(step)
-        before = _identity(final)
-        partial.mkdir(exist_ok=True)  # not its parents: where the run folder was deleted, none is made
-        entries, files = {}, {}
-        if chunks:
-            path = partial / rank_file(self.rank)
-            planned = in_file_order(Planned(name, part.dtype, tuple(part.shape)) for name, (part, _) in chunks.items())
-            write_file(path, planned, ((tensor.name, chunks[tensor.name][0]) for tensor in planned))
-            sync(path)
-            files[path.name] = {"bytes": path.stat().st_size, "checksum": checksum(path)}
-            entries = {
-                name: {"file": path.name, "offset": list(offset), "shape": list(part.shape)}
-                for name, (part, offset) in chunks.items()
-            }
-        write_text(partial / rank_part(self.rank), json.dumps({"chunks": entries, "files": files}))
-        if self.rank:
-            self._wait_for(lambda: _identity(final) not in (None, before), partial, f"{final}: not completed by rank 0")
-            return
-        parts = [partial / rank_part(rank) for rank in range(self.world_size)]
-        self._wait_for(
-            lambda: all(part.exists() for part in parts),
-            partial,
-            f"{partial}: not all ranks have written their parts, which all of them write into this folder",
-        )
-        write_text(partial / STATE, state)
-        files[STATE] = {"bytes": len(state.encode()), "checksum": checksum(partial / STATE)}
-        tensors: dict[str, Any] = {
-            name: {"shape": shape, "dtype": dtype, "chunks": []} for name, (shape, dtype) in shapes.items()
+    def _write_part(self, snapshot: _Snapshot) -> dict[str, Any]:
+        """Returns the chunks and files that this rank has written, as in the index."""
+        snapshot.partial.mkdir(exist_ok=True)  # not its parents: where the run folder was deleted, none is made
+        chunks = snapshot.chunks
+        if not chunks:
+            return {"chunks": {}, "files": {}}
+        path = snapshot.partial / rank_file(self.rank)
+        planned = in_file_order(Planned(name, part.dtype, tuple(part.shape)) for name, (part, _) in chunks.items())
+        write_file(path, planned, ((tensor.name, chunks[tensor.name][0]) for tensor in planned))
+        sync(path)
+        entries = {
+            name: {"file": path.name, "offset": list(offset), "shape": list(part.shape)}
+            for name, (part, offset) in chunks.items()
         }
+        return {"chunks": entries, "files": {path.name: {"bytes": path.stat().st_size, "checksum": checksum(path)}}}
+
+    def _complete(self, snapshot: _Snapshot, parts: list[dict[str, Any]]) -> None:
+        """Rank 0 writes what the parts have in common and makes a checkpoint of them."""
+        partial, final = snapshot.partial, self.folder / step_name(snapshot.step)
+        write_text(partial / STATE, snapshot.state)
+        state = {"bytes": len(snapshot.state.encode()), "checksum": checksum(partial / STATE)}
+        files = {**parts[0]["files"], STATE: state}
         for part in parts:
-            found = read_json(part, "give the same command again")
-            files |= found["files"]
-            for name, chunk in found["chunks"].items():
-                known = tensors[name]["chunks"]
+            files |= part["files"]
+            for name, chunk in part["chunks"].items():
+                known = snapshot.tensors[name]["chunks"]
                 # what tensor parallelism does not split has one mesh per neighbour, each of which writes it
                 if all(chunk["offset"] != other["offset"] for other in known):
                     known.append(chunk)
-            part.unlink()
-        loss = loss if loss is not None and math.isfinite(loss) else None
-        index = {"version": VERSION, "step": step, "loss": loss, "run": self.run, "files": files, "tensors": tensors}
+        index = {
+            "version": VERSION,
+            "step": snapshot.step,
+            "loss": snapshot.loss,
+            "run": self.run,
+            "files": files,
+            "tensors": snapshot.tensors,
+        }
         write_summed(partial / INDEX, index, compact=True)
         sync(partial)
         if final.exists():  # an earlier start of the run came this far
@@ -204,22 +229,12 @@ class CheckpointWriter:
         sync(self.folder)
         self._forget()
 
-    def _wait_for(self, ready: Callable[[], bool], partial: Path, problem: str) -> None:
-        deadline = time.monotonic() + self.patience
-        while not ready():
-            names = _names(partial)
-            failed = any(name.endswith(".failed") for name in names) if names is not None else not ready()
-            if failed or time.monotonic() > deadline:
-                why = "another rank failed" if failed else f"{self.patience:.0f} s are over"
-                raise UserError(f"{problem} ({why}); earlier checkpoints are whole")
-            time.sleep(_POLL)
-
     def _forget(self) -> None:
         """Deletes what is neither among the newest nor among the best."""
-        found = listed(self.folder)
-        losses = {path: loss for path in found if (loss := _loss(path)) is not None}
-        kept = {*found[-self.keep_last :], *sorted(losses, key=lambda path: losses[path])[: self.keep_best]}
-        for path in found:
+        checkpoints = listed(self.folder)
+        losses = {path: loss for path in checkpoints if (loss := _loss(path)) is not None}
+        kept = {*checkpoints[-self.keep_last :], *sorted(losses, key=lambda path: losses[path])[: self.keep_best]}
+        for path in checkpoints:
             if path not in kept:
                 _remove(path)
 
@@ -230,7 +245,7 @@ class CheckpointWriter:
 
 
 def _loss(path: Path) -> float | None:
-    """Of a checkpoint; None if it has none, or cannot be read: what to do about that is told where it is needed."""
+    """Of a checkpoint; None if it has none, or cannot be read."""
     try:
         return Checkpoint(path).loss
     except UserError:
@@ -243,20 +258,3 @@ def _remove(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _names(folder: Path) -> list[str] | None:
-    """What is in a folder; None if there is none. It may be renamed at any moment, which `Path.glob` does not bear."""
-    try:
-        return [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return None
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Tells a folder from another that takes its place; None if there is none."""
-    try:
-        status = (path / INDEX).stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""What an optimizer step was made of, summed over its forward passes and over all ranks."""
+"""Statistics of an optimizer step, summed over its forward passes and over all ranks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mio.core.data.batch import Batch
-
-_WORD = 1 << 32
+from mio.core.data.journal import digest_halves, joined_halves
 
 
 class StepTotals(NamedTuple):
@@ -26,52 +25,47 @@ class StepTotals(NamedTuple):
     positions: int
     """Positions of the rows, padding included."""
     digest: int
-    """64-bit fingerprint of the rows, whoever read them in whatever order (see `mio.core.data.journal.row_digest`)."""
+    """64-bit fingerprint of the rows, in any order and from any rank (see `mio.core.data.journal.row_digest`)."""
     stop: bool
-    """Whether any rank was told to stop."""
+    """Whether any rank got a signal to stop."""
 
 
-class StepTally:
-    """Collects one step on this rank; `totals` brings the ranks together.
+class StepStatistics:
+    """Collects one step on this rank; `totals` adds up the ranks.
 
     Everything but the loss is known to the CPU, so nothing here waits for a GPU before the step's end. `counts` says
-    whether this rank speaks for its rows: of the ranks of one tensor-parallel group, which see the same ones, one does.
+    whether this rank's rows are counted: of the ranks of one tensor-parallel group, which see the same ones, one is.
     """
 
     def __init__(self, counts: bool = True) -> None:
         self.counts = counts
         self.stop = False
-        """Set when this rank is told to stop; sent along once."""
+        """Set when this rank gets a signal to stop; sent along once."""
         self._reset()
 
     def _reset(self) -> None:
         self._losses: list[Tensor] = []
-        self._host = [0.0] * 7
+        self._sums = [0.0] * 7
 
     def add(self, batch: Batch, loss: Tensor) -> None:
         """Adds a forward pass; `loss` is its weighted sum of cross-entropies, a scalar."""
         self._losses.append(loss.detach())
         lengths = [len(row) for row in batch.lengths]
-        low = high = 0
-        for digest in batch.digests:
-            low += digest % _WORD
-            high += digest // _WORD
         values = (
             batch.weight,
             len(lengths),
             sum(lengths),
             sum(sum(row) for row in batch.lengths),
             batch.tokens.numel(),
-            low,
-            high,
+            *digest_halves(batch.digests),
         )
-        self._host = [total + value for total, value in zip(self._host, values, strict=True)]
+        self._sums = [total + value for total, value in zip(self._sums, values, strict=True)]
 
     def totals(self) -> StepTotals:
         """The step over all ranks, then starts anew. A collective call where there are several."""
         loss = float(torch.stack(self._losses).double().sum()) if self._losses else 0.0
         # whole numbers below 2^53 are exact in float64: rows of a step may number two million
-        vector = torch.tensor([*self._host, loss], dtype=torch.float64) * float(self.counts)
+        vector = torch.tensor([*self._sums, loss], dtype=torch.float64) * float(self.counts)
         vector = torch.cat([vector, torch.tensor([float(self.stop)], dtype=torch.float64)])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(vector)
@@ -84,6 +78,6 @@ class StepTally:
             int(documents),
             int(tokens),
             int(positions),
-            int(high) % _WORD * _WORD + int(low) % _WORD,
+            joined_halves(int(low), int(high)),
             stop > 0,
         )

@@ -1,4 +1,4 @@
-"""A run folder that is being trained: held against other processes, watched for being taken away, sealed. No torch.
+"""A run that this process trains: its folder is locked, watched for being deleted, and sealed at the end. No torch.
 
 Rank 0 alone has it.
 """
@@ -15,25 +15,31 @@ from mio.core.checksums import file_sum
 from mio.core.errors import UserError
 from mio.core.files import PARTIAL, locked, write_json
 from mio.core.recipe.places import CHECKPOINTS, LOCK, SUMMARY, WEIGHTS
+from mio.core.recipe.schema import Recipe
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import MEANING, Lock, other_versions, records
 
 
+def run_folder(recipe: Recipe) -> Path:
+    """Where a recipe is trained."""
+    return Path(recipe.runtime.runs) / recipe.name
+
+
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in a folder, which is made if it is new."""
     busy = f"{folder}: another process trains in it; wait until it has ended, or give this one another `name=`"
     with contextlib.ExitStack() as stack:
-        with telling(folder):
+        with explaining_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder, busy))
         yield
 
 
 @contextlib.contextmanager
-def telling(folder: Path) -> Iterator[None]:
-    """Turns what the system refuses, a full disk or a folder that is read-only or gone, into one line: what, and what
-    of the run is saved."""
+def explaining_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of the system, as of a full disk or a folder that is read-only or gone, into a `UserError`: what
+    failed, and what of the run is saved."""
     try:
         yield
     except ConnectionError:  # between ranks
@@ -42,10 +48,10 @@ def telling(folder: Path) -> Iterator[None]:
         if error.errno is None:  # of a data worker: its text is the whole story
             raise
         place = error.filename or folder
-        raise UserError(f"{place}: {error.strerror or error}; {saved(folder)}") from error
+        raise UserError(f"{place}: {error.strerror or error}; {what_is_saved(folder)}") from error
 
 
-def saved(folder: Path) -> str:
+def what_is_saved(folder: Path) -> str:
     """What of a run is on disk, and how it goes on."""
     if not folder.is_dir():
         return f"nothing is left of {folder}"
@@ -55,14 +61,14 @@ def saved(folder: Path) -> str:
     return f"{last} is whole. Mend that, and the same command goes on from there"
 
 
-class RunFolder:
-    """The folder of a training that this process holds.
+class ActiveRun:
+    """A run that this process trains, in a folder that it has locked.
 
     Args:
         folder: the run folder.
         lock: as it stands on disk.
         versions: those at hand (see `mio.core.runs.lock.versions`).
-        tell: given a line about what the user should know.
+        tell: called with a line about what the user should know.
     """
 
     def __init__(self, folder: Path, lock: Lock, versions: dict[str, Any], tell: Callable[[str], None]) -> None:

@@ -1,0 +1,74 @@
+"""Reports steps that the guard objects to, with the records to blame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from mio.core.data.batch import Batch
+from mio.core.distributed.ranks import Ranks
+from mio.core.errors import UserError
+from mio.core.training.guards import STOP, Guard
+
+_NAMED = 8
+"""Records that are named of a step."""
+
+
+@dataclass
+class BadSteps:
+    """Writes such steps into a file and prints them, on rank 0; ends the run where the guard says so."""
+
+    guard: Guard
+    describe: Callable[[int, int], str]
+    """Names a record by its stream and number."""
+    file: Path
+    ranks: Ranks
+    console: Console
+    _recent: list[str] = field(default_factory=list)
+    """Records of the bad steps in a row."""
+
+    def report(self, verdict: str, passes: list[tuple[Batch, Tensor]]) -> None:
+        """Takes the guard's verdict and the step's forward passes. A collective call. Raises `UserError` at `STOP`."""
+        records: Any = suspects(self.describe, passes)
+        if self.ranks.size > 1:
+            gathered: list[Any] = [None] * self.ranks.size
+            torch.distributed.all_gather_object(gathered, records)
+            records = [record for of_rank in gathered for record in of_rank]
+        records = list(dict.fromkeys(records))[:_NAMED]
+        step = passes[0][0].step + 1 if passes else 0
+        if self.guard.in_a_row == 1:
+            self._recent.clear()
+        self._recent.extend(record for record in records if record not in self._recent)
+        reason = self.guard.reason
+        if self.ranks.first:
+            entry = {"step": step, "verdict": verdict, "reason": reason, "records": records}
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            self.console.print(f"step {step} ({verdict}): {reason}: {'; '.join(records[:3])}")
+        if verdict == STOP:
+            raise UserError(
+                f"stopped at step {step}: {reason}, and {self.guard.in_a_row} steps in a row were skipped. Their "
+                f"records: {'; '.join(self._recent[:_NAMED])} (all: {self.file}). Look at these, or lower "
+                "`train.optimizer.lr`; the run goes on from its last checkpoint"
+            )
+
+
+def suspects(describe: Callable[[int, int], str], passes: list[tuple[Batch, Tensor]]) -> list[str]:
+    """Records of documents whose loss is not finite; where all are finite, those of the highest mean loss."""
+    means: list[tuple[float, int, int]] = []
+    for batch, nll in passes:
+        for row, (lengths, documents) in enumerate(zip(batch.lengths, batch.documents, strict=True)):
+            start = 0
+            for length, (stream, n) in zip(lengths, documents, strict=True):
+                means.append((float(nll[row, start : start + length].mean()), stream, n))
+                start += length
+    not_finite = [mean for mean in means if not abs(mean[0]) < float("inf")]
+    worst = not_finite or sorted(means, reverse=True)[:3]
+    return [describe(stream, n) for _, stream, n in worst[:_NAMED]]

@@ -1,0 +1,54 @@
+"""`metrics.csv`: every logged step once, whatever happened in between, and a digest that knows its figures alone."""
+
+from __future__ import annotations
+
+import csv
+
+from mio.core.training.metric_files import MetricsTable
+
+
+def lines(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_new_metric_adds_a_column_and_keeps_the_lines(tmp_path):
+    table = MetricsTable(tmp_path / "metrics.csv")
+    table.add({"loss": 2.5}, 1)
+    table.add({"loss": 0.1 + 0.2, "lr": 1e-3}, 2)
+    table.close()
+    assert lines(table.path) == [
+        {"step": "1", "loss": "2.5", "lr": ""},
+        {"step": "2", "loss": "0.30000000000000004", "lr": "0.001"},
+    ]
+
+
+def test_lines_after_the_checkpoint_are_replaced_whatever_a_kill_left(tmp_path):
+    first = MetricsTable(tmp_path / "metrics.csv")
+    for step in (1, 2, 3):
+        first.add({"loss": float(step)}, step)
+    first.close()
+    with first.path.open("a") as file:
+        file.write("4")  # half a line
+    again = MetricsTable(first.path)
+    again.add({"loss": 20.0}, 2)
+    again.close()
+    assert [(line["step"], line["loss"]) for line in lines(first.path)] == [("1", "1.0"), ("2", "20.0")]
+
+
+def test_a_checkpoint_knows_its_lines_but_not_the_order_of_columns(tmp_path):
+    table = MetricsTable(tmp_path / "metrics.csv")
+    table.add({"loss": 1.0}, 1)
+    table.add({"loss": 2.0, "lr": 0.5}, 2)
+    state = table.state()
+    assert state["rows"] == 2
+    table.add({"loss": 3.0, "norm": 1.0}, 3)
+    table.close()
+    again = MetricsTable(table.path)
+    assert again.problem(state, 2) == ""
+    (tmp_path / "other.csv").write_text("lr,step,loss\n,1,1.0\n0.5,2,2.0\n")
+    assert MetricsTable(tmp_path / "other.csv").problem(state, 2) == ""
+    table.path.write_text(table.path.read_text().replace("2.0", "2.1"))
+    assert "is not what was logged up to step 2 (2 of 2 lines are there)" in again.problem(state, 2)
+    table.path.unlink()
+    assert "(0 of 2 lines are there)" in again.problem(state, 2)
