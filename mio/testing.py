@@ -125,7 +125,7 @@ class _Checks:
     def __init__(self, name: str, plugins: EnabledPlugins, samples: dict[str, Sequence[Any]]) -> None:
         self.name = name
         self.plugins = plugins
-        self.given = samples
+        self.samples = samples
         self.declared = [modality for owner, modality in plugins.modalities() if owner == name]
 
     def all(self) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -157,32 +157,34 @@ class _Checks:
             yield f"{modality.name}: codes decode, and are written as a file", codec.round_trip
 
     def _media(self, modality: str) -> list[Media]:
-        """Media of a modality: those given, else those of the sources of the plugins."""
-        if modality in self.given:
+        """Media of a modality: the samples, else those of the sources of the plugins."""
+        if modality in self.samples:
             return [
                 item if isinstance(item, Media) else Media(modality, item, key=f"sample-{index}")
-                for index, item in enumerate(self.given[modality])
+                for index, item in enumerate(self.samples[modality])
             ]
-        found: list[Media] = []
+        media: list[Media] = []
         for _, factory in self.plugins.sources().values():
             source = factory("train", {})
             for index in range(min(len(source), FITTED_ON)):
-                found += [item for item in _values(source[index]) if item.modality == modality]
-                if len(found) >= FITTED_ON:
+                media += [item for item in _values(source[index]) if item.modality == modality]
+                if len(media) >= FITTED_ON:
                     break
         read = self.plugins.datamodule(modality).read
-        found = [
-            replace(item, data=read(item.data)) if isinstance(item.data, Path) and read else item for item in found
+        media = [
+            replace(item, data=read(item.data)) if isinstance(item.data, Path) and read else item for item in media
         ]
-        if not found:
+        if not media:
             raise SkippedCheckError(
                 f"no media of `{modality}`; give `samples`, or a plugin with sources (`--with NAME`)"
             )
-        return found[:FITTED_ON]
+        return media[:FITTED_ON]
 
     def _text(self, modality: Modality) -> None:
         tokenizer: Any = self.plugins.tokenizer(modality.name)
-        samples = [str(item) for item in self.given.get(modality.name, ["Hello, world", "Füße and 数字 1234\n\ttabs"])]
+        samples = [
+            str(item) for item in self.samples.get(modality.name, ["Hello, world", "Füße and 数字 1234\n\ttabs"])
+        ]
         if isinstance(tokenizer, Trainable):
             tokenizer.fit(samples * 20, seed=0)
         for name in ("pad", "bos", "eos", "im_start", "im_end"):
@@ -304,8 +306,8 @@ class _Codec:
         """`frames` against the codes' width."""
         data, tokenizer, codes = self._prepared()
         for index, (item, array) in enumerate(zip(data, codes, strict=True)):
-            told = tokenizer.frames(item)
-            assert told == array.shape[1], f"item {index}: `frames` says {told}, `encode` gives {array.shape[1]}"
+            frames = tokenizer.frames(item)
+            assert frames == array.shape[1], f"item {index}: `frames` says {frames}, `encode` gives {array.shape[1]}"
 
     def round_trip(self) -> None:
         """Decoding and saving."""
@@ -315,13 +317,13 @@ class _Codec:
             raise SkippedCheckError("no plugin supplies a detokenizer")
         if isinstance(tokenizer, Trainable) and hasattr(detokenizer, "load"):
             detokenizer.load(self.folder / "weights")
-        made = detokenizer.decode(codes[0])
-        assert made is not None, "`decode` returned nothing"
-        path = detokenizer.save(made, self.folder / "sample")
+        media = detokenizer.decode(codes[0])
+        assert media is not None, "`decode` returned nothing"
+        path = detokenizer.save(media, self.folder / "sample")
         assert path.is_file(), f"`save` returned {path}, which is no file"
         assert path.stem == "sample", f"`save` was to write `sample` plus a suffix, and wrote {path.name}"
         assert path.suffix, f"`save` wrote {path.name}, without a suffix"
-        assert tokenizer.encode([made])[0].shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
+        assert tokenizer.encode([media])[0].shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
 
 
 def _pickles(modality: Modality) -> None:
@@ -351,9 +353,9 @@ def _values(value: Any) -> list[Media]:
     if isinstance(value, Media):
         return [value]
     if isinstance(value, Mapping):
-        return [found for item in value.values() for found in _values(item)]
+        return [media for item in value.values() for media in _values(item)]
     if isinstance(value, list | tuple):
-        return [found for item in value for found in _values(item)]
+        return [media for item in value for media in _values(item)]
     return []
 
 

@@ -1,6 +1,6 @@
 """The command `mio`: its subcommands, and how mistakes, interruptions and defects end it.
 
-Exit codes: 0 done; 2 a mistake in what was given, or what the system refuses, told in one line; 130 interrupted; 1 a
+Exit codes: 0 done; 2 a mistake in the arguments or files, or a refusal of the system, in one line; 130 interrupted; 1 a
 defect, with a traceback.
 """
 
@@ -45,8 +45,8 @@ app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipe.app, name="recipe")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"mio {mio.__version__}")
         raise typer.Exit
 

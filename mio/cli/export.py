@@ -12,7 +12,7 @@ from mio.cli.options import Plugin, RunFolder, open_run, writable_folder
 
 def export(
     run: RunFolder,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to be made.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.", show_default=False)],
     shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one file of weights.")] = "5GB",
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="keep, bf16, fp16 or fp32.")] = "keep",
     plugin: Plugin = [],
@@ -26,8 +26,8 @@ def export(
 
     from mio.core.exchange.writing import export_run
 
-    made = export_run(trained, folder, shard_size=shard_size, dtype=dtype)
+    exported = export_run(trained, folder, shard_size=shard_size, dtype=dtype)
     typer.echo(
-        f"{made.folder}: {made.family}, {made.parameters:,} parameters, {made.size} ids, "
-        f"{made.bytes / 1e6:.1f} MB in {made.files} file{'s' if made.files > 1 else ''}"
+        f"{exported.folder}: {exported.family}, {exported.parameters:,} parameters, {exported.size} ids, "
+        f"{exported.bytes / 1e6:.1f} MB in {exported.files} file{'s' if exported.files > 1 else ''}"
     )

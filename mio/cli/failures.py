@@ -1,4 +1,4 @@
-"""What is told in one line although nobody foresaw it: the system refuses a file, the disk or memory is full."""
+"""One line for errors of the operating system: a file refused, no space, no memory."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def explained(error: BaseException) -> str:
         where = f"{' -> '.join(places)}: " if places else ""
         return f"{where}{reason or type(error).__name__}{_advice(number)}"
     if type(error).__module__.split(".")[0] in ("safetensors", "tokenizers", "pyarrow", "torch", "builtins", "shutil"):
-        found = _IN_TEXT.search(text)
-        if found and not isinstance(error, AssertionError):
-            return f"{text[:500]}{_advice(int(found[1] or found[2]))}"
+        match = _IN_TEXT.search(text)
+        if match and not isinstance(error, AssertionError):
+            return f"{text[:500]}{_advice(int(match[1] or match[2]))}"
     return ""
 
 

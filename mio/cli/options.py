@@ -66,7 +66,7 @@ def refuse_no_run(folder: Path) -> None:
 
     if not is_file(folder / RECIPE) and run_of_checkpoint(folder) is None:
         try:
-            known = sorted(found.parent.name for found in folder.parent.glob(f"*/{RECIPE}"))[:20]
+            known = sorted(file.parent.name for file in folder.parent.glob(f"*/{RECIPE}"))[:20]
         except (OSError, ValueError):
             known = []
         hint = f"; runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
@@ -83,7 +83,7 @@ def finite(value: float) -> float:
 
 
 def writable_file(option: str, path: Path | None) -> None:
-    """Raises `UserError` if a file cannot be written there: told before the work that leads to it."""
+    """Raises `UserError` if a file cannot be written there, before the work that leads to it."""
     if path is None:
         return
     if path.is_dir():
@@ -104,7 +104,7 @@ def writable_folder(option: str, path: Path) -> None:
 
 
 def check_stages(recipes: Sequence[str], overrides: Sequence[str], plugins: PluginManager) -> list[Recipe]:
-    """The stages of a chain. Everything that `mio recipe check` finds is told, in the second that it takes."""
+    """The stages of a chain, after all that `mio recipe check` checks: a second that may save hours."""
     from mio.core.recipe.chain import chain
     from mio.core.stages.check import check
 

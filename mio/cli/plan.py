@@ -14,7 +14,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plugin: Plugin = [],
 ) -> None:
-    """Tell memory, traffic, time and cost of a recipe's training on given hardware, without the hardware.
+    """Estimate memory, traffic, time and cost of a recipe's training on hardware that is not here.
 
     mio plan recipes/mio/stage1.yaml world=512
 
@@ -31,17 +31,17 @@ def plan(
     names, overrides = split(recipes)
     request, overrides = Request.split(overrides)
     plugins = manager(plugin)
-    stages = chain(names, overrides, plugins)  # mistakes are told before the seconds that torch takes to load
-    asked = request.resolve(stages[-1].runtime)
+    stages = chain(names, overrides, plugins)  # mistakes come before the seconds that torch takes to load
+    hardware = request.resolve(stages[-1].runtime)
     for stage in stages:
         plugins.enable(stage.plugins).modalities()  # which reads their options
-    check_training(stages[-1], plugins.enable(stages[-1].plugins), asked.world)
+    check_training(stages[-1], plugins.enable(stages[-1].plugins), hardware.world)
 
     from mio.core.planning.plan import plan as make
     from mio.core.planning.report import as_tables, as_values
 
-    made = make(stages, plugins, request)
+    result = make(stages, plugins, request)
     if as_json:
-        typer.echo(json_text(as_values(made), indent=1))
+        typer.echo(json_text(as_values(result), indent=1))
         return
-    console().print(as_tables(made), highlight=False)
+    console().print(as_tables(result), highlight=False)

@@ -17,7 +17,7 @@ app = typer.Typer(help="What is installed; conformance checks; a scaffold.", no_
 
 @app.command("list")
 def list_plugins(plugin: Plugin = []) -> None:
-    """Every plugin that was found, what it supplies, and why it does not work if it does not."""
+    """Every plugin at hand, what it supplies, and why it does not work if it does not."""
     from rich.table import Table
 
     from mio.core.terminal import console
@@ -51,10 +51,10 @@ def check(
     from mio.core.terminal import plain
     from mio.testing import conformance
 
-    given: dict[str, object] = {}
+    content: dict[str, object] = {}
     for option in options:
-        given = merge(given, override_layer(option).content)
-    results = conformance(name, given, beside=beside, manager=manager(plugin))
+        content = merge(content, override_layer(option).content)
+    results = conformance(name, content, beside=beside, manager=manager(plugin))
     for result in results:
         typer.echo(plain(f"{result.outcome:8}{result.check}{f': {result.detail}' if result.detail else ''}"))
     failed = [result.check for result in results if result.outcome == "failed"]

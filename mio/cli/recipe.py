@@ -22,7 +22,7 @@ def show(
     chain: Annotated[bool, typer.Option("--chain", help="All stages, one YAML document each.")] = False,
     plugin: Plugin = [],
 ) -> None:
-    """Print a recipe as it is trained: files merged, every key given."""
+    """Print a recipe as it is trained: files merged, every key set."""
     from mio.core.recipe.resolved import fingerprint, to_yaml
     from mio.core.terminal import plain
 
@@ -100,8 +100,8 @@ def verify(run: RunFolder, plugin: Plugin = []) -> None:
     refuse_no_run(run)
     from mio.core.stages.verify import verify as verify_run
 
-    found = verify_run(run, manager(plugin))
-    typer.echo(f"{run}: {found.steps} steps, each trained on exactly the rows that the recipe plans")
+    verified = verify_run(run, manager(plugin))
+    typer.echo(f"{run}: {verified.steps} steps, each trained on exactly the rows that the recipe plans")
 
 
 def _stages(arguments: list[str], plugins: PluginManager) -> list[Recipe]:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 _LONGEST = 200
 
-MOST_TOLD = 40
-"""Problems of one recipe that are told at once."""
+MOST_LISTED = 40
+"""Problems of one recipe that its error lists."""
 
 
 class MioError(Exception):
@@ -20,7 +20,7 @@ class MioError(Exception):
 
 
 class UserError(MioError):
-    """Something given to mio is wrong. The message says what, where, and what to do about it."""
+    """A mistake in a recipe, file, plugin or argument. The message says what is wrong, where, and what to do."""
 
 
 class RecipeError(UserError):
@@ -28,8 +28,8 @@ class RecipeError(UserError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        more = f"; and {len(problems) - MOST_TOLD} problems more" if len(problems) > MOST_TOLD else ""
-        super().__init__("; ".join(self.problems[:MOST_TOLD]) + more)
+        more = f"; and {len(problems) - MOST_LISTED} problems more" if len(problems) > MOST_LISTED else ""
+        super().__init__("; ".join(self.problems[:MOST_LISTED]) + more)
 
 
 class PluginError(UserError):
@@ -49,7 +49,7 @@ class Interrupted(MioError):
 
 
 class PeerFailed(MioError):
-    """Another rank has told what went wrong; this one ends without a word. `code` is its exit code."""
+    """Another rank has reported the error; this one exits silently, with its exit code `code`."""
 
     def __init__(self, code: int = 2) -> None:
         self.code = code

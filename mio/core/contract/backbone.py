@@ -21,7 +21,7 @@ class RopeScaling:
     kind: str = one_of("none", *ROPE_SCALINGS)
     """`none`, `linear`, or `llama3`."""
     factor: float = number(1.0, 1e-3, 1e6)
-    """Both kinds: how much longer the context is made."""
+    """`linear` and `llama3`: how many times longer the context becomes."""
     low_freq_factor: float = number(1.0, 1e-3, 1e6)
     """`llama3`: below this the full factor applies."""
     high_freq_factor: float = number(4.0, 1e-3, 1e6)

@@ -50,7 +50,7 @@ class Checker:
         reference: of a text, None where it means itself; otherwise it stands for another value, whose type is not known
             yet, and the answer is what is wrong with that, if anything.
         extra: keys that every mapping may have.
-        build: whether dataclasses are made of what is right; otherwise it stays a mapping.
+        build: whether to return dataclasses; otherwise they stay mappings.
     """
 
     def __init__(
@@ -157,11 +157,11 @@ def read_options(kind: type[T], given: Mapping[str, Any], where: str) -> T:
         UserError: with every option that is unknown, of the wrong type, or out of its range.
     """
     checker = Checker(build=True)
-    made = checker.check(kind, given)
+    options = checker.check(kind, given)
     if checker.problems:
         texts = (text for _, text in checker.problems)
         raise UserError("; ".join(f"{where}{'' if text.startswith('has ') else ':'} {text}" for text in texts))
-    return cast(T, made)
+    return cast(T, options)
 
 
 def _unknown_option(name: str, key: Key, known: Mapping[str, Hint]) -> str:

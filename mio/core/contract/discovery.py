@@ -36,7 +36,7 @@ HOOKS: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plugin that was found, imported when first needed."""
+    """A plugin at hand, imported when first needed."""
 
     name: str
     origin: str
@@ -118,12 +118,12 @@ def hook_problems(plugin: object) -> list[str]:
 
 def installed() -> list[Candidate]:
     """Plugins of installed packages, in order of their names. Two packages with one name make it unusable."""
-    found: dict[str, dict[str, metadata.EntryPoint]] = defaultdict(dict)
+    claims: dict[str, dict[str, metadata.EntryPoint]] = defaultdict(dict)
     for entry in metadata.entry_points(group=GROUP):
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown package"
-        found[entry.name][f"{origin}:{entry.value}"] = entry
+        claims[entry.name][f"{origin}:{entry.value}"] = entry
     candidates = []
-    for name, entries in sorted(found.items()):
+    for name, entries in sorted(claims.items()):
         origins = [key.split(":", 1)[0] for key in entries]
         target = next(iter(entries.values())).value
         load = importer(target) if len(entries) == 1 else _contested(name, list(entries))

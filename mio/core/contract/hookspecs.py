@@ -1,4 +1,4 @@
-"""THE CONTRACT between mio and its plugins: read this one file, and `modality.py` for the values, to write a plugin.
+"""THE CONTRACT between mio and its plugins: read this file, and `values.py`, to write a plugin.
 
 A plugin is a module or object whose functions carry `@mio.hookimpl` and one of the names below. It is found through the
 entry-point group `mio` (`[project.entry-points.mio]`, `NAME = "package.module"`), and `NAME` is its name everywhere: in

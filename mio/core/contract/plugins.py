@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class PluginManager:
-    """Every plugin that was found, working or not."""
+    """Every plugin at hand, working or not."""
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates}
@@ -76,7 +76,7 @@ class PluginManager:
                 problems.append(str(error))
         if problems:
             raise PluginError("; ".join(problems))
-        return EnabledPlugins(self, plugins, {name: dict(given or {}) for name, given in options.items()})
+        return EnabledPlugins(self, plugins, {name: dict(own or {}) for name, own in options.items()})
 
     def backbones(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
         """Transformer presets of all working plugins: name -> (plugin, fields of `TransformerConfig`)."""
@@ -146,31 +146,31 @@ class EnabledPlugins:
     def tokenizer(self, modality: str) -> Tokenizer | TextTokenizer | Splitter:
         """Tokenizer of a modality, newly made. Raises `PluginError` if no plugin supplies one."""
         declaring, declared = self.modality(modality)
-        found = self._first("mio_tokenizer", modality, declaring)
-        if found is None:
+        answer = self._first("mio_tokenizer", modality, declaring)
+        if answer is None:
             raise PluginError(
                 f"no plugin supplies a tokenizer for `{modality}`, which `{declaring}` declares, with the options "
                 f"under `plugins.{declaring}`"
             )
-        owner, tokenizer = found
+        owner, tokenizer = answer
         _refuse(owner, "mio_tokenizer", f"tokenizer of `{modality}`", tokenizer_problems(tokenizer, declared))
         return tokenizer
 
     def detokenizer(self, modality: str) -> Detokenizer | None:
         """Detokenizer of a modality, newly made; None if no plugin supplies one."""
-        found = self._first("mio_detokenizer", modality, self.modality(modality)[0])
-        if found is None:
+        answer = self._first("mio_detokenizer", modality, self.modality(modality)[0])
+        if answer is None:
             return None
-        owner, detokenizer = found
+        owner, detokenizer = answer
         _refuse(owner, "mio_detokenizer", f"detokenizer of `{modality}`", detokenizer_problems(detokenizer))
         return detokenizer
 
     def datamodule(self, modality: str) -> DataModule:
         """Data module of a modality; an empty one if no plugin supplies it."""
-        found = self._first("mio_datamodule", modality, self.modality(modality)[0])
-        if found is None:
+        answer = self._first("mio_datamodule", modality, self.modality(modality)[0])
+        if answer is None:
             return DataModule()
-        owner, module = found
+        owner, module = answer
         _refuse(owner, "mio_datamodule", f"data module of `{modality}`", datamodule_problems(module))
         return module
 
@@ -189,24 +189,24 @@ class EnabledPlugins:
 
     def sources(self) -> dict[str, tuple[str, SourceFactory]]:
         """Corpora that the plugins ship: name -> (plugin, factory)."""
-        found = []
+        claims = []
         for owner, answer in self._each("mio_sources"):
             for name, factory in _mapping(owner, "mio_sources", answer).items():
                 _check_name(owner, "mio_sources", name)
                 if not callable(factory):
                     _refuse(owner, "mio_sources", f"source `{name}`", [f"{factory!r} must be a function"])
-                found.append((owner, name, factory))
-        return _unique("source", found)
+                claims.append((owner, name, factory))
+        return _unique("source", claims)
 
     def tasks(self) -> dict[str, tuple[str, Task]]:
         """Evaluation tasks: name -> (plugin, task)."""
         known = [declared.name for _, declared in self._modalities]
-        found = []
+        claims = []
         for owner, answer in self._each("mio_tasks"):
             for task in _sequence(owner, "mio_tasks", answer):
                 _refuse(owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, known))
-                found.append((owner, task.name, task))
-        return _unique("task", found)
+                claims.append((owner, task.name, task))
+        return _unique("task", claims)
 
     def _each(self, hook: str) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of every plugin that has the hook, in the recipe's order."""
@@ -293,18 +293,18 @@ def _recipes(owner: str, answer: Any) -> Iterator[tuple[str, Path]]:
 
 def _unique(what: str, claims: Iterable[tuple[str, str, T]], owners: str = "plugins") -> dict[str, tuple[str, T]]:
     """name -> (owner, value). Raises `PluginError` that names both owners of a name claimed twice."""
-    found: dict[str, tuple[str, T]] = {}
+    owned: dict[str, tuple[str, T]] = {}
     for owner, name, value in claims:
-        if name in found:
-            other = found[name][0]
+        if name in owned:
+            other = owned[name][0]
             who = (
                 f"`{owner}` declares it twice"
                 if other == owner
                 else f"the {owners} `{other}` and `{owner}` both claim it"
             )
             raise PluginError(f"{what} `{name}`: {who}")
-        found[name] = (owner, value)
-    return found
+        owned[name] = (owner, value)
+    return owned
 
 
 def _unique_tokens(declared: Sequence[tuple[str, Modality]]) -> None:

@@ -30,7 +30,7 @@ class Range:
     def problem(self, value: Any) -> str:
         """What is wrong with a value, to follow its name; empty if nothing is."""
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return ""  # a wrong type is told elsewhere
+            return ""  # `Checker` reports a wrong type
         low = value > self.least if self.above else value >= self.least
         high = value < self.most if self.below else value <= self.most
         if low and high and math.isfinite(value):

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from inspect import getattr_static
 from typing import Any
 
+from mio.core.contract.checker import Checker
 from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Task, Template, Trainable
 from mio.core.errors import nearest
 
 LAYOUTS = ("flat", "codebook_major", "frame_major", "delayed")
 VIEWS = ("understand", "generate")
-MOST_TOKENS = 1 << 20
-"""Most tokens that an answer may be allowed."""
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 PATH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*")
 
@@ -42,33 +40,33 @@ def modality_problems(declared: Any) -> list[str]:
     """Everything wrong with one `Modality`, each problem starting with the field's name."""
     if not isinstance(declared, Modality):
         return [f"returned {kind(declared)} where a `mio.Modality` is expected"]
-    found = _type_problems(declared)
-    if found:
-        return found
+    problems = _type_problems(declared)
+    if problems:
+        return problems
     if not NAME.fullmatch(declared.name):
-        found.append(f"`name`: {declared.name!r} must be lower case letters, digits and `_`, a letter first")
-    given = [name for name in ("text", "codebooks", "parts") if getattr(declared, name)]
-    if len(given) != 1:
-        listed = " and ".join(f"`{name}`" for name in given) or "none of them"
-        found.append(f"exactly one of `text`, `codebooks`, `parts` must be given; found {listed}")
+        problems.append(f"`name`: {declared.name!r} must be lower case letters, digits and `_`, a letter first")
+    kinds = [name for name in ("text", "codebooks", "parts") if getattr(declared, name)]
+    if len(kinds) != 1:
+        listed = " and ".join(f"`{name}`" for name in kinds) or "none of them"
+        problems.append(f"exactly one of `text`, `codebooks`, `parts` must be given; found {listed}")
     if declared.text and declared.name != TEXT:
-        found.append(f"`name`: the modality with `text=True` is called `{TEXT}`, not {declared.name!r}")
+        problems.append(f"`name`: the modality with `text=True` is called `{TEXT}`, not {declared.name!r}")
     if declared.parts == declared.name:
-        found.append("`parts`: names the modality itself")
+        problems.append("`parts`: names the modality itself")
     if declared.codebooks:
-        found += _code_problems(declared)
+        problems += _code_problems(declared)
     elif declared.views:
-        found.append("`views`: need `codebooks`")
+        problems.append("`views`: need `codebooks`")
     specials = [token for token in (declared.begin, declared.end, *declared.specials) if token]
-    found += [
+    problems += [
         f"special token {token!r} is declared twice" for token in sorted(set(specials)) if specials.count(token) > 1
     ]
     low, high = declared.frames.minimum, declared.frames.maximum
     if low < 1:
-        found.append(f"`frames.minimum`: {low} must be at least 1")
+        problems.append(f"`frames.minimum`: {low} must be at least 1")
     if high < low:
-        found.append(f"`frames.maximum`: {high} is below the minimum, {low}")
-    return found
+        problems.append(f"`frames.maximum`: {high} is below the minimum, {low}")
+    return problems
 
 
 def _type_problems(declared: Modality) -> list[str]:
@@ -95,27 +93,27 @@ def _type_problems(declared: Modality) -> list[str]:
 
 
 def _code_problems(declared: Modality) -> list[str]:
-    found = []
+    problems = []
     if any(size < 1 for size in declared.codebooks):
-        found.append(f"`codebooks`: sizes {list(declared.codebooks)} must all be above 0")
+        problems.append(f"`codebooks`: sizes {list(declared.codebooks)} must all be above 0")
     if declared.code_token.count("{}") != 1:
-        found.append(f"`code_token`: {declared.code_token!r} must hold exactly one `{{}}` for the code's number")
-    found += [
+        problems.append(f"`code_token`: {declared.code_token!r} must hold exactly one `{{}}` for the code's number")
+    problems += [
         f"`{name}`: a modality with codebooks needs one" for name in ("begin", "end") if not getattr(declared, name)
     ]
     if declared.layout not in LAYOUTS:
-        found.append(
+        problems.append(
             f"`layout`: {declared.layout!r} is not one of {', '.join(LAYOUTS)}{nearest(declared.layout, LAYOUTS)}"
         )
     for name, books in declared.views.items():
         if name not in VIEWS:
-            found.append(f"`views`: {name!r} is not one of {', '.join(VIEWS)}{nearest(str(name), VIEWS)}")
+            problems.append(f"`views`: {name!r} is not one of {', '.join(VIEWS)}{nearest(str(name), VIEWS)}")
         if not books or list(books) != sorted(set(books)) or books[0] < 0 or books[-1] >= len(declared.codebooks):
             last = len(declared.codebooks) - 1
-            found.append(f"`views.{name}`: {list(books)} must be ascending codebook numbers from 0 to {last}")
+            problems.append(f"`views.{name}`: {list(books)} must be ascending codebook numbers from 0 to {last}")
     if declared.layout == "flat" and any(len(declared.view(name)) > 1 for name in VIEWS):
-        found.append("`layout`: `flat` is for one codebook; take `codebook_major`, `frame_major` or `delayed`")
-    return found
+        problems.append("`layout`: `flat` is for one codebook; take `codebook_major`, `frame_major` or `delayed`")
+    return problems
 
 
 TEMPLATE_FORMATTER = string.Formatter()
@@ -125,22 +123,22 @@ def template_problems(template: Any) -> list[str]:
     """Everything wrong with one `Template`."""
     if not isinstance(template, Template):
         return [f"is {kind(template)} where a `mio.Template` is expected"]
-    found = []
+    problems = []
     for name in ("direction", "prompt", "response"):
         if not isinstance(getattr(template, name), str):
-            found.append(f"`{name}`: {getattr(template, name)!r} must be a string")
-    if found:
-        return found
+            problems.append(f"`{name}`: {getattr(template, name)!r} must be a string")
+    if problems:
+        return problems
     if not template.direction:
-        found.append("`direction`: must not be empty")
+        problems.append("`direction`: must not be empty")
     if not template.response:
-        found.append("`response`: must not be empty")
+        problems.append("`response`: must not be empty")
     for name in ("prompt", "response"):
         try:
             template_fields(getattr(template, name))
         except ValueError as error:
-            found.append(f"`{name}`: {getattr(template, name)!r}: {error}")
-    return found
+            problems.append(f"`{name}`: {getattr(template, name)!r}: {error}")
+    return problems
 
 
 def template_fields(text: str) -> list[str]:
@@ -160,25 +158,25 @@ def datamodule_problems(module: Any) -> list[str]:
     """Everything wrong with one `DataModule`."""
     if not isinstance(module, DataModule):
         return [f"returned {kind(module)} where a `mio.DataModule` is expected"]
-    found = []
+    problems = []
     if module.read is not None and not callable(module.read):
-        found.append(f"`read`: {module.read!r} must be a function")
+        problems.append(f"`read`: {module.read!r} must be a function")
     if not _is_tuple_of(module.suffixes, lambda s: isinstance(s, str) and s.startswith(".") and s == s.lower()):
-        found.append(f"`suffixes`: {module.suffixes!r} must be a tuple of lower-case endings with their dot")
+        problems.append(f"`suffixes`: {module.suffixes!r} must be a tuple of lower-case endings with their dot")
     if module.suffixes and module.read is None:
-        found.append("`read`: `suffixes` are given, but nothing reads them")
+        problems.append("`read`: `suffixes` are given, but nothing reads them")
     if not _is_tuple_of(module.names, lambda name: isinstance(name, str) and bool(NAME.fullmatch(name))):
-        found.append(f"`names`: {module.names!r} must be a tuple of words of lower-case letters, digits and `_`")
+        problems.append(f"`names`: {module.names!r} must be a tuple of words of lower-case letters, digits and `_`")
     if not isinstance(module.templates, Mapping):
-        found.append(f"`templates`: {kind(module.templates)} must be a mapping of tuples of templates")
+        problems.append(f"`templates`: {kind(module.templates)} must be a mapping of tuples of templates")
     else:
         for name, templates in module.templates.items():
             if not isinstance(templates, tuple) or not templates:
-                found.append(f"`templates.{name}`: must be a tuple with at least one template")
+                problems.append(f"`templates.{name}`: must be a tuple with at least one template")
                 continue
             for index, template in enumerate(templates):
-                found += [f"`templates.{name}[{index}]`: {problem}" for problem in template_problems(template)]
-    return found + _mapping_of_functions("filters", module.filters)
+                problems += [f"`templates.{name}[{index}]`: {problem}" for problem in template_problems(template)]
+    return problems + _mapping_of_functions("filters", module.filters)
 
 
 def _mapping_of_functions(name: str, value: Any) -> list[str]:
@@ -191,43 +189,30 @@ def task_problems(task: Any, modalities: Iterable[str]) -> list[str]:
     """Everything wrong with one `Task`; `modalities` are the names that its output may have."""
     if not isinstance(task, Task):
         return [f"returned {kind(task)} where a `mio.Task` is expected"]
-    found = []
+    problems = []
     if not isinstance(task.name, str) or not PATH_NAME.fullmatch(task.name):
-        found.append(f"`name`: {task.name!r} must be letters, digits, `_`, `-`, `.` and `/`")
-    found += [f"`template`: {problem}" for problem in template_problems(task.template)]
-    found += [f"`{name}`: must be a function" for name in ("records", "judge") if not callable(getattr(task, name))]
+        problems.append(f"`name`: {task.name!r} must be letters, digits, `_`, `-`, `.` and `/`")
+    problems += [f"`template`: {problem}" for problem in template_problems(task.template)]
+    problems += [f"`{name}`: must be a function" for name in ("records", "judge") if not callable(getattr(task, name))]
     if task.ceiling is not None and not callable(task.ceiling):
-        found.append("`ceiling`: must be a function or None")
+        problems.append("`ceiling`: must be a function or None")
     if not isinstance(task.decoding, Decoding):
-        found.append(f"`decoding`: {kind(task.decoding)}, not a `mio.Decoding`")
+        problems.append(f"`decoding`: {kind(task.decoding)}, not a `mio.Decoding`")
     else:
-        found += [f"`decoding`: {problem}" for problem in decoding_problems(task.decoding)]
+        problems += [f"`decoding`: {problem}" for problem in decoding_problems(task.decoding)]
     known = list(modalities)
     if task.output not in known:
-        found.append(
+        problems.append(
             f"`output`: {task.output!r} is no modality of the plugins in use{nearest(str(task.output), known)}"
         )
-    return found
+    return problems
 
 
 def decoding_problems(decoding: Decoding) -> list[str]:
     """Everything wrong with the options of sampling."""
-    found = []
-    for name in ("temperature", "media_temperature"):
-        if not _is_finite(getattr(decoding, name)) or getattr(decoding, name) < 0:
-            found.append(f"`{name}`: {getattr(decoding, name)!r} is no finite number from 0 on")
-    if not _is_finite(decoding.top_p) or not 0 <= decoding.top_p <= 1:
-        found.append(f"`top_p`: {decoding.top_p!r} is no number from 0 to 1")
-    if not _is_int(decoding.max_tokens) or not 1 <= decoding.max_tokens <= MOST_TOKENS:
-        found.append(f"`max_tokens`: {decoding.max_tokens!r} is no integer from 1 to {MOST_TOKENS}")
-    return found
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond what floats reach
-        return False
+    checker = Checker()
+    checker.check(Decoding, asdict(decoding))
+    return [problem for _, problem in checker.problems]
 
 
 _METHODS = {"text": ("encode", "decode", "token"), "codes": ("encode", "frames"), "parts": ("split",)}
@@ -237,10 +222,10 @@ _VALUES = {"text": ("fingerprint", "size", "specials"), "codes": ("fingerprint",
 def tokenizer_problems(tokenizer: Any, declared: Modality) -> list[str]:
     """What the tokenizer of a modality lacks. A tokenizer that has to be trained may get its values later."""
     shape = "text" if declared.text else "parts" if declared.parts else "codes"
-    found = _missing_methods(tokenizer, _METHODS[shape])
+    problems = _missing_methods(tokenizer, _METHODS[shape])
     if not isinstance(tokenizer, Trainable):
-        found += [f"`{name}`: missing" for name in _VALUES[shape] if not _has(tokenizer, name)]
-    return found
+        problems += [f"`{name}`: missing" for name in _VALUES[shape] if not _has(tokenizer, name)]
+    return problems
 
 
 def detokenizer_problems(detokenizer: Any) -> list[str]:

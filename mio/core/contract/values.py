@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mio.core.contract.ranges import number
 from mio.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -255,12 +256,12 @@ class DataModule:
 class Decoding:
     """How an answer is sampled."""
 
-    temperature: float = 0.0
+    temperature: float = number(0.0, 0, 1e9)
     """0 is greedy. Applies to text."""
-    media_temperature: float = 0.7
+    media_temperature: float = number(0.7, 0, 1e9)
     """Temperature inside spans."""
-    top_p: float = 1.0
-    max_tokens: int = 256
+    top_p: float = number(1.0, 0, 1)
+    max_tokens: int = number(256, 1, 1 << 20)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def starting_folder(recipe: Recipe) -> Path | None:
 
 
 def _resolve_start(composed: Composed, manager: PluginManager) -> tuple[Path | None, Path | None]:
-    """(recipe, folder of a run or of a checkpoint) that the stage starts from; at most one of them is given."""
+    """(recipe, folder of a run or of a checkpoint) that the stage starts from; at least one of them is None."""
     start = composed.recipe.start_from
     if not start:
         return None, None

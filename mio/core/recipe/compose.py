@@ -7,7 +7,7 @@ further files of the command line in order, `key=value` overrides. See docs/reci
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mio.core.contract.checker import Key
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, UserError
-from mio.core.recipe.interpolation import MISSING, reference_problems, texts
+from mio.core.recipe.interpolation import reference_problems, refers, walk
 from mio.core.recipe.layers import Layer, checker, override_layer, read_layer
 from mio.core.recipe.merging import merge, resolve, typed
 from mio.core.recipe.places import is_file, locate
@@ -34,7 +34,7 @@ STAGE_ONLY = frozenset({"name", "start_from"})
 
 @dataclass
 class Composed:
-    """A recipe, and where it was said."""
+    """A recipe, and where it comes from."""
 
     recipe: Recipe
     path: Path
@@ -43,7 +43,7 @@ class Composed:
 
 
 class Part(NamedTuple):
-    """What a layer says about the recipe: all of it, or its section about one stage."""
+    """A layer without its `stages`, or its section for one stage."""
 
     layer: Layer
     prefix: Key
@@ -83,19 +83,18 @@ def compose_file(
         raise RecipeError(list(dict.fromkeys(problems)))
     merged = merge(*(part.content for part in parts))
     merged["name"] = merged.get("name") or path.stem
-    recipe = _resolved(merged, lambda key: _place(parts, key))
+    recipe = _resolved(merged, parts)
     if not NAME.fullmatch(recipe.name):
-        raise RecipeError(
-            [
-                f"{_place(parts, ('name',))}: `name` {plain(repr(recipe.name)):.120} names a folder: at most "
-                f"{LONGEST_NAME} letters, digits, `_`, `-` and `.`, the first a letter or digit, the last no `.`"
-            ]
+        text = (
+            f"`name` {plain(repr(recipe.name)):.120} names a folder: at most {LONGEST_NAME} letters, digits, `_`, `-` "
+            "and `.`, the first a letter or digit, the last no `.`"
         )
+        raise RecipeError(_placed(parts, [(("name",), text)]))
     return Composed(recipe, path, start_folder)
 
 
 def _parts(layer: Layer, names: Collection[str], problems: list[str]) -> Iterator[Part]:
-    """What a layer says about a recipe of these names, checked; also what it says about others is."""
+    """The parts of a layer that apply to a recipe of these names. The sections for other recipes are checked too."""
     content = dict(layer.content)
     stages = content.pop("stages", None) or {}
     yield _checked(Part(layer, (), content), problems)
@@ -120,38 +119,27 @@ def _checked(part: Part, problems: list[str]) -> Part:
     return part._replace(content=content)
 
 
-def _place(parts: Sequence[Part], key: Key) -> str:
-    """File and line, or override, that said last what stands under a key."""
-    for length in range(len(key), -1, -1):
-        for part in reversed(parts):
-            if _holds(part.content, key[:length]):
-                return part.mark(key[:length])
-    return "recipe"
+def _placed(parts: Sequence[Part], problems: Sequence[tuple[Key, str]]) -> list[str]:
+    """The problems, each with the file and line, or the override, that set its key last."""
+    places = {key: part.mark(key) for part in parts for key, _ in walk(part.content)}
+    lines = []
+    for key, text in problems:
+        known = next(key[:length] for length in range(len(key), -1, -1) if key[:length] in places)
+        lines.append(f"{places[known]}: {text}")
+    return list(dict.fromkeys(lines))
 
 
-def _holds(content: Any, key: Key) -> bool:
-    for name in key:
-        if isinstance(content, list):
-            content = dict(enumerate(content)).get(int(name)) if name.isdecimal() else None
-        elif isinstance(content, dict) and name in content:
-            content = content[name]
-        else:
-            return False
-    return True
-
-
-def _resolved(merged: dict[str, Any], place: Callable[[Key], str]) -> Recipe:
+def _resolved(merged: dict[str, Any], parts: Sequence[Part]) -> Recipe:
     """The recipe of merged content. Where that has references, also to defaults, what they lead to is checked too."""
-    if not any("${" in text or text.endswith(MISSING) for _, text in texts(merged)):
-        return typed(Recipe, merged)
-    whole = merge(asdict(Recipe()), merged)
-    problems = list(reference_problems(whole))
-    if not problems:
-        literal, resolved = checker(literal=True), resolve(whole)
-        merged = literal.check(Recipe, {name: resolved[name] for name in merged})
-        problems = literal.problems
-    if problems:
-        raise RecipeError(list(dict.fromkeys(f"{place(key)}: {text}" for key, text in problems)))
+    if any(refers(value) for _, value in walk(merged)):
+        whole = merge(asdict(Recipe()), merged)
+        problems = list(reference_problems(whole))
+        if not problems:
+            literal, resolved = checker(literal=True), resolve(whole)
+            merged = literal.check(Recipe, {name: resolved[name] for name in merged})
+            problems = literal.problems
+        if problems:
+            raise RecipeError(_placed(parts, problems))
     return typed(Recipe, merged)
 
 

@@ -13,7 +13,7 @@ from mio.core.contract.checker import Key
 from mio.core.recipe.yaml_text import DEEPEST, LARGEST_FILE, MOST_NODES
 
 MISSING = "???"
-"""A value that has to be given by another file or an override."""
+"""A value that another file or an override has to set."""
 _MOST_STEPS = 32
 """References that lead on to references."""
 
@@ -33,7 +33,7 @@ def reference_problem(value: str) -> str | None:
 
 
 class _Wrong(Exception):
-    """A reference that leads nowhere, told at the key that has it."""
+    """A reference that leads nowhere, reported at the key that has it."""
 
 
 class _TooMuch(_Wrong):
@@ -41,25 +41,29 @@ class _TooMuch(_Wrong):
 
 
 def reference_problems(content: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
-    """(key, problem) of values that have to be given, and of references that OmegaConf could not resolve in bounds."""
+    """(key, problem) of values that nobody has set, and of references that OmegaConf could not resolve in bounds."""
     sizes, total = _Sizes(content), _NOTHING
-    for key, text in texts(content):
-        if text != MISSING and "${" not in text:
+    for key, text in walk(content):
+        if not refers(text):
             continue
         try:
             total = _together(total, sizes.of(text, key, (), len(key)))
         except _Wrong as error:
             yield key, f"`{'.'.join(key)}`: {error}"
             if isinstance(error, _TooMuch):
-                return  # told once: whatever refers to it is too much as well
+                return  # whatever refers to it is too much as well
 
 
-def texts(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
-    """Every text with its key."""
-    if isinstance(value, str):
-        yield key, value
+def walk(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """The value and every one inside it, with its key."""
+    yield key, value
     for name, item in _items(value):
-        yield from texts(item, (*key, name))
+        yield from walk(item, (*key, name))
+
+
+def refers(value: Any) -> bool:
+    """Whether a value is a text that may hold references, escaped ones too, or `???`."""
+    return isinstance(value, str) and ("${" in value or value.endswith(MISSING))
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
@@ -120,8 +124,8 @@ class _Sizes:
             raise _Wrong("is `???`, a value that has to be given; give it, or write `\\???` for the text")
         if not isinstance(value, str):
             return _Size(1, 0, single=isinstance(value, int | float) and not isinstance(value, bool))
-        found = [_REFERENCE.match(value, opening.end()) for opening in _OPENING.finditer(value)]
-        references = [one[1] for one in found if one]
+        matches = [_REFERENCE.match(value, opening.end()) for opening in _OPENING.finditer(value)]
+        references = [match[1] for match in matches if match]
         sizes = [self._of_reference(reference, key, followed, depth) for reference in references]
         whole = [value] == [f"${{{reference}}}" for reference in references]
         for reference, size in zip(references, sizes, strict=True):

@@ -34,7 +34,7 @@ INDEX = "index.json"
 
 
 def locate(name: str, manager: PluginManager) -> Path:
-    """Path of a recipe given as a path or as a name that a plugin ships. Raises `UserError` with near names."""
+    """Path of a recipe, by its path or by the name that a plugin ships it under. Raises `UserError` with near names."""
     path = Path(name)
     if is_file(path):
         return path
@@ -43,8 +43,8 @@ def locate(name: str, manager: PluginManager) -> Path:
     shipped = manager.recipes()
     if name in shipped:
         return shipped[name][1]
-    beside = [str(path.parent / found) for found in recipes_in(path.parent)]
-    exact = [found for found in beside if found == f"{name}.yaml"]
+    beside = [str(path.parent / file) for file in recipes_in(path.parent)]
+    exact = [file for file in beside if file == f"{name}.yaml"]
     hint = f"; did you mean `{exact[0]}`?" if exact else nearest(name, [*beside, *shipped])
     known = f" (names that plugins ship: {', '.join(sorted(shipped))})" if shipped and not hint else ""
     raise UserError(f"no recipe {name:.200}{_there(path)}{hint}{known}")
@@ -60,7 +60,7 @@ def is_file(path: Path) -> bool:
 
 def recipes_in(folder: Path) -> list[str]:
     try:
-        return sorted(found.name for found in folder.glob("*.yaml"))
+        return sorted(file.name for file in folder.glob("*.yaml"))
     except (OSError, ValueError):
         return []
 

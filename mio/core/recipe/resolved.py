@@ -64,7 +64,7 @@ def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
     """Readable lines, one per key that differs: `- key: old`, `+ key: new`, or `key: old -> new`.
 
     The order of what a section names counts where it decides something: that of the plugins the ids, that of groups and
-    sources who comes first. The section `runtime` counts only if asked for: it may change while a run is interrupted.
+    sources who comes first. The section `runtime` counts only with `runtime`: it may change while a run is interrupted.
     """
     lines = list(_reordered(asdict(first), asdict(second)))
     old, new = dict(_flat(asdict(first))), dict(_flat(asdict(second)))

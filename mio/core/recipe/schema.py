@@ -113,7 +113,7 @@ class RuntimeConfig:
     """Parameters, gradients and optimizer state: `full` splits them over all devices, `hybrid` over those of a node,
     with a copy per node, `none` copies them to every device."""
     reshard: bool = True
-    """Whether a layer's gathered parameters are given up between its forward and its backward pass."""
+    """Whether a layer's gathered parameters are freed between its forward and its backward pass."""
     tensor_parallel: int = number(1, 1, 1024)
     """Devices that share each matrix and the vocabulary, neighbours of one node."""
     activation_checkpointing: str = one_of("none", "none", "selective", "full")

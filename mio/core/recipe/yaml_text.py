@@ -19,7 +19,7 @@ from mio.core.errors import RecipeError
 from mio.core.terminal import plain
 
 LARGEST_FILE = 1 << 20
-"""Bytes of one file, and characters of what it says once its aliases are followed."""
+"""Bytes of one file, and characters of its content with aliases followed."""
 MOST_NODES = 50_000
 """Mappings, lists and values of one file, aliases followed."""
 DEEPEST = 48
@@ -114,7 +114,7 @@ def _refusal(place: Any, text: str) -> _Refused:
 
 
 def _check_tag(event: Any, node: yaml.Node | None, tag: str) -> None:
-    """Tags of the core schema are allowed where they say what the value is anyway."""
+    """Tags of the core schema are allowed where they name the type that the value has anyway."""
     name = tag.removeprefix(_PREFIX)
     right = isinstance(node, yaml.ScalarNode) and (
         name == "str" or (name in _SCALARS and re.fullmatch(_SCALARS[name][0], node.value) is not None)
@@ -150,9 +150,9 @@ def _construct_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     text: str = loader.construct_scalar(node)
     if _SURROGATES.search(text):  # escaped in two halves, as JSON does
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if _paired(text) else text
-    if found := _CONTROL.search(text):
-        kind = "half of a surrogate pair" if found[0] >= "\ud800" else "control character"
-        raise _refusal(node, f"text holds the {kind} `{plain(found[0])}`, which no recipe needs; remove it")
+    if match := _CONTROL.search(text):
+        kind = "half of a surrogate pair" if match[0] >= "\ud800" else "control character"
+        raise _refusal(node, f"text holds the {kind} `{plain(match[0])}`, which no recipe needs; remove it")
     return text
 
 
@@ -193,7 +193,7 @@ def dump_yaml(value: Any) -> str:
 
 
 def decode(content: bytes, origin: str) -> str:
-    """Text of a file: UTF-8, or what its byte order mark says. Raises `RecipeError`."""
+    """Text of a file: UTF-8, or as its byte order mark says. Raises `RecipeError`."""
     if len(content) > LARGEST_FILE:
         raise RecipeError([f"{origin}: is larger than {LARGEST_FILE >> 20} MiB; is this a recipe?"])
     encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
@@ -211,17 +211,17 @@ def parse_yaml(text: str, origin: str) -> tuple[Any, dict[Key, str]]:
     """
     if len(text) > LARGEST_FILE:
         raise RecipeError([f"{origin}: is longer than {LARGEST_FILE >> 20} MiB"])
-    if found := _DOUBTFUL.search(text):
-        code = plain(found[0])
+    if match := _DOUBTFUL.search(text):
+        code = plain(match[0])
         raise RecipeError(
             [
-                f"{_line(text, found.start(), origin)}: the character `{code}` ends a line for some readers of YAML "
+                f"{_line(text, match.start(), origin)}: the character `{code}` ends a line for some readers of YAML "
                 f'and not for others; write it as "{code}" in double quotes'
             ]
         )
-    if found := _CONTROL.search(text):
+    if match := _CONTROL.search(text):
         raise RecipeError(
-            [f"{_line(text, found.start(), origin)}: not valid YAML: holds the character `{plain(found[0])}`"]
+            [f"{_line(text, match.start(), origin)}: not valid YAML: holds the character `{plain(match[0])}`"]
         )
     loader: _Loader | None = None
     try:

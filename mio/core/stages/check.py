@@ -1,4 +1,4 @@
-"""What a composed recipe says, checked against the plugins that it names, before anything is loaded or trained."""
+"""A composed recipe checked against the plugins that it names, before anything is loaded or trained."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _groups(data: DataConfig, plugins: EnabledPlugins) -> Iterator[str]:
 
 
 def _filter_problem(function: Callable[[Any, Mapping[str, Any]], str], options: Mapping[str, Any]) -> str:
-    """What a filter says about its options, which it reads before it looks at a record."""
+    """Why a filter refuses its options, which it reads before it looks at a record; empty if it does not."""
     try:
         function({}, options)
     except DataError:
@@ -172,8 +172,6 @@ def split_problems(config: TransformerConfig, devices: int) -> Iterator[str]:
 def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> Iterator[str]:
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
     devices = devices or runtime.devices * runtime.nodes
-    if min(devices, runtime.tensor_parallel, train.rows) < 1 or train.micro_rows < 0:
-        return  # out of range: `field_problems` has that
     if devices % runtime.tensor_parallel:
         yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
         return

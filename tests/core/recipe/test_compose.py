@@ -76,6 +76,7 @@ def test_bad_yaml_is_refused_with_its_line(text, problem):
     assert problems(parse_yaml, text, "f")[0].startswith(problem)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text("ab:on0e-. ~é", max_size=6),
@@ -128,6 +129,7 @@ MAPPINGS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(MAPPINGS, MAPPINGS, MAPPINGS)
 def test_merging_is_associative_and_keeps_what_is_above(a, b, c):
     assert merge(a, {}) == a
