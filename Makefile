@@ -17,7 +17,12 @@ help:
 setup: $(STAMP)
 
 # the stamp is older than these when dependencies, entry points or versions have changed
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
+	  --build-constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: mio needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true);" \
 	       "run make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -25,13 +30,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "error: '$(PYTHON)' cannot make virtual environments; install its venv package" \
 	       "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
-	  --build-constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 
-# one set of versions for all systems and all Pythons from the oldest on, without the index that it was read from
-lock: setup
+# one set of versions for all systems and Pythons, which names no index
+lock: | $(BIN)/uv
 	UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 	  --no-annotate --extra dev --output-file constraints.txt pyproject.toml
 

@@ -89,7 +89,7 @@ start_from: runs/grown
 train: {steps: 2, optimizer: {lr: 0, muon_lr: 0}}
 """
 
-OLD_TASKS = {"caption": 500, "transcribe": 300}
+OLD_TASKS = {"caption": 300, "transcribe": 200}
 BARS = {"play": 0.90, "before": 0.80, "lost": 0.05}
 """Further from what is reached than chance and rounding move it, which differs from processor to processor.
 
@@ -212,7 +212,7 @@ def test_the_new_task_is_learnt_and_the_old_ones_are_kept(base, grown):
     shares = grown.summary["mixture"]
     assert shares["melody"]["achieved"] == pytest.approx(0.9, abs=0.01)
     assert shares["digits"]["achieved"] == pytest.approx(0.1, abs=0.01)
-    assert accuracy(grown, "play", 500) >= BARS["play"]
+    assert accuracy(grown, "play", 300) >= BARS["play"]
     for name, items in OLD_TASKS.items():
         before, after = accuracy(base, name, items), accuracy(grown, name, items)
         assert before > BARS["before"], name

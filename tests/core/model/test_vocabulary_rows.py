@@ -5,7 +5,7 @@ import torch
 from mio_world import DECLARED, IMAGE, MUSIC, SPEECH, TEXT, FakeText
 
 from mio.core.errors import VocabularyError
-from mio.core.model.vocabulary_rows import COVARIANCE_SCALE, RowReport, migrate_rows
+from mio.core.model.vocabulary_rows import RowReport, migrate_rows
 from mio.core.tokens.vocabulary import Vocabulary
 
 SIZE = 3000
@@ -46,9 +46,9 @@ def test_new_rows_have_the_mean_and_the_scaled_covariance_of_the_trained_ones(ba
     rows, _ = migrate_rows(trained, backbone, grown, seed=1)
     new = rows[list(grown.code_ids("image", 0))].double()
     old = trained[:SIZE].double()
-    spread = old.std(dim=0) * math.sqrt(COVARIANCE_SCALE)
+    spread = old.std(dim=0) * math.sqrt(1e-2)
     assert ((new.mean(dim=0) - old.mean(dim=0)).abs() < 5 * spread / math.sqrt(len(new))).all()
-    expected = torch.cov(old.T) * COVARIANCE_SCALE
+    expected = torch.cov(old.T) * 1e-2
     off = (torch.cov(new.T) - expected) / torch.outer(spread, spread)
     assert off.abs().max() < 0.2  # 1,024 of the 3,000 rows: their covariance is itself a sample
 
