@@ -39,8 +39,6 @@ class RowReport:
     """Drawn around the mean of the trained rows."""
     absent: int
     """Of `kept`: rows of blocks whose plugin is not in use."""
-    padding: int
-    """Zero rows after the last id."""
 
 
 @torch.no_grad()
@@ -80,7 +78,7 @@ def migrate_rows(weight: Tensor, old: Vocabulary, new: Vocabulary, seed: int) ->
         rows[here] = weight[source.start : source.start + source.size]
         kept += block.size
         absent += block.size if block.absent else 0
-    return rows, RowReport(kept=kept, new=new.size - kept, absent=absent, padding=new.rows - new.size)
+    return rows, RowReport(kept=kept, new=new.size - kept, absent=absent)
 
 
 def _draw(trained: Tensor, mean: Tensor, count: int, seed: int, name: str) -> Tensor:

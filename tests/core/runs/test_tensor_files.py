@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mio.core.errors import UserError
-from mio.core.exchange.model_files import Checkpoint
+from mio.core.exchange.model_files import ModelFiles
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file, write_shards
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -49,7 +49,7 @@ def test_a_streamed_file_is_one_of_the_library(tmp_path, shapes):
     assert all(header[name]["data_offsets"][0] % tensor.itemsize == 0 for name, tensor in state.items())
     with safe_open(path, framework="pt") as opened:
         assert opened.metadata() == {"format": "pt"}
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = ModelFiles(tmp_path)
     assert same({name: checkpoint.read(name) for name in checkpoint.tensors}, state)
     assert {name: stored[1:] for name, stored in checkpoint.tensors.items()} == {
         name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()
@@ -86,7 +86,7 @@ def test_shards_keep_to_the_limit(tmp_path_factory, shapes, limit):
         assert index["weight_map"].keys() == state.keys()
         assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in state.values())
         assert files[0].name == f"model-00001-of-{count:05d}.safetensors"
-    checkpoint = Checkpoint(folder)
+    checkpoint = ModelFiles(folder)
     assert same({name: checkpoint.read(name) for name in checkpoint.tensors}, state)
 
 
@@ -99,12 +99,12 @@ def bin_index(folder, places):
 
 def test_bin_files(tmp_path):
     torch.save(STATE, tmp_path / "pytorch_model.bin")
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = ModelFiles(tmp_path)
     assert same({name: checkpoint.read(name) for name in checkpoint.tensors}, STATE)
     torch.save({"a": STATE["a"]}, tmp_path / "one.bin")
     torch.save({"b": STATE["b"], "c": STATE["c"]}, tmp_path / "two.bin")
     bin_index(tmp_path, {"a": "one.bin", "b": "two.bin", "c": "two.bin"})
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = ModelFiles(tmp_path)
     assert same({name: checkpoint.read(name) for name in ("b", "a", "c")}, STATE)
 
 
@@ -117,7 +117,7 @@ class Attack:
 
 def refused(folder):
     with pytest.raises(UserError) as caught:
-        Checkpoint(folder)
+        ModelFiles(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -187,7 +187,7 @@ def test_a_whole_file_counts_before_an_index(tmp_path):
     save_file(STATE, tmp_path / "model.safetensors")
     torch.save({"old": STATE["a"]}, tmp_path / "old.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"old": "old.safetensors"}}')
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = ModelFiles(tmp_path)
     assert checkpoint.tensors.keys() == STATE.keys()
     assert checkpoint.ignored == ("model.safetensors.index.json",)
 

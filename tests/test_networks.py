@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+
+from mio import Codes, Media, UserError, media, networks
+
+
+def test_devices_by_name():
+    assert networks.device("cpu", "plugins.hum") == torch.device("cpu")
+    with pytest.raises(UserError, match=r"plugins.hum: `device` is 'tpu9', which torch does not know"):
+        networks.device("tpu9", "plugins.hum")
+    if torch.cuda.is_available():
+        assert networks.device("auto", "plugins.hum").type == "cuda"
+    else:
+        assert networks.device("auto", "plugins.hum").type == "cpu"
+        with pytest.raises(UserError, match=r"plugins.hum: `device` is cuda:1, but torch sees no GPU"):
+            networks.device("cuda:1", "plugins.hum")
+
+
+def test_arithmetic_does_not_depend_on_what_surrounds_it():
+    torch.manual_seed(0)
+    a, b = torch.randn(64, 64), torch.randn(64, 64)
+    expected = a @ b
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (a @ b).dtype == torch.bfloat16
+        with networks.exact(torch.device("cpu")):
+            product = a @ b
+    assert product.dtype == torch.float32
+    assert torch.equal(product, expected)
+    assert product.is_inference()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with networks.exact(torch.device("cpu")):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_one_thread_and_as_many_as_before():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with networks.one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_misfits_are_named():
+    needed = {"a": torch.Size([2]), "b": torch.Size([3]), "c": torch.Size([])}
+    problems = networks.misfits(needed, {"a": torch.zeros(2), "b": torch.zeros(4), "d": torch.zeros(1)})
+    assert networks.described(problems) == "missing: c; of another shape: b [4] instead of [3]; surplus: d"
+    assert networks.described(networks.misfits({"a": torch.Size([2])}, {"a": torch.zeros(2)})) == ""
+    assert networks.described({"missing": map(str, range(8))}) == "missing: 0, 1, 2, 3, 4 and 3 more"
+
+
+def test_files_of_tensors(tmp_path):
+    path = tmp_path / "weights.pt"
+    for old in (False, True):
+        torch.save({"a": torch.arange(3)}, path, _use_new_zipfile_serialization=not old)
+        assert networks.load_tensors(path)["a"].tolist() == [0, 1, 2]
+    torch.save({"a": [torch.arange(3)]}, path)
+    with pytest.raises(UserError, match="holds more than tensors by name"):
+        networks.load_tensors(path)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="not a checkpoint of tensors"):
+        networks.load_tensors(path)
+
+
+def test_contents_of_a_record():
+    picture, other = Media("image", None, "a"), Media("image", None, "b")
+    codes = Codes("speech", np.zeros((1, 2), int))
+    record = {"caption": "a hat", "image": picture, "parts": ["then", codes, (3, [other])], "nothing": None}
+    assert list(media.contents(record)) == [picture, codes, other]
+    assert list(media.contents("text")) == []
