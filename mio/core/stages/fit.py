@@ -145,8 +145,7 @@ class Stage:
         start, first = starting_folder(self.recipe), self.ranks.first
         if start is None:
             return None
-        tell = self.console.print if first else lambda line: None  # noqa: ARG005
-        return self.ranks.all_or_none(lambda: Run.open(start, self.manager, tell, weights=first))
+        return self.ranks.all_or_none(lambda: Run.open(start, self.manager, self.console.print, weights=first))
 
     @cached_property
     def plugins(self) -> EnabledPlugins:
@@ -208,10 +207,10 @@ class Stage:
         )
 
     def _vocabulary(self) -> Vocabulary:
-        text = self.codecs.text
         if self.goes_on:
-            return self.ranks.all_or_none(lambda: same_vocabulary(self.folder, text, self.plugins))
-        return Vocabulary.build(text, self.plugins.modalities(), base=self.parent.vocabulary if self.parent else None)
+            return self.ranks.all_or_none(lambda: same_vocabulary(self.folder, self.codecs.text, self.plugins))
+        base = self.parent.vocabulary if self.parent else None
+        return Vocabulary.build(self.codecs.text, self.plugins.modalities(), base=base)
 
     def _activate(self, vocabulary: Vocabulary) -> ActiveRun:
         """The run in the folder; a new one is given its vocabulary and lock."""
