@@ -22,7 +22,7 @@ from rich.console import Console
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.data.loader import MioDataModule
-from mio.core.data.readers import spill
+from mio.core.data.readers import temporary
 from mio.core.data.shards.store import TokenStore, open_tokens, tokenizer_fingerprints
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.chain import chain
@@ -304,7 +304,7 @@ def test_what_is_told_of_media_given_as_bytes_is_the_same_in_every_process(small
     (small / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     made = []
     for number in range(2):
-        monkeypatch.setattr(spill, "_folders", {})  # as in another process
+        monkeypatch.setattr(temporary, "_folders", {})  # as in another process
         run("mixture.ratios.more=0", f"runtime.tokens=tokens{number}")
         made.append(content(small / f"tokens{number}"))
     assert made[0] == made[1]

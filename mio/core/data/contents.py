@@ -8,16 +8,18 @@ records, by which a shard is kept or made again, and a list of files by which a 
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from mio.core.contract.values import Record
 from mio.core.data.hashing import MISSING, FileHashes
 from mio.core.data.readers.cells import files_named
 
@@ -29,20 +31,39 @@ _LAYOUT = 1
 """Of what is remembered of a source's media. To be raised when readers find other files."""
 
 
-@runtime_checkable
-class FileSource(Protocol):
-    """What readers of files have beside `Source`."""
+class FileSource(ABC):
+    """A source whose records lie in files."""
+
+    files: Sequence[Path]
+    """The files that hold the records: all that was read to find them."""
+    reading: str
+    """Says how records are read from the files: with another, they may name other media."""
+    notes: Sequence[str] = ()
+    """What of the files belongs to no record, for the report."""
 
     @property
-    def files(self) -> Sequence[Path]:
-        """The files that hold the records, all that was read to find them."""
+    def fingerprint(self) -> str:
+        """Changes when any byte of the files does, or of a media file that a record names."""
+        return fingerprint_of(self)
 
-    @property
-    def reading(self) -> str:
-        """Says how records are read from the files: with another, they may name other media."""
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
+    def __getitem__(self, index: int) -> Record:
+        """Raises `DataError`, naming the record's place, if nothing can be made of it."""
+
+    @abstractmethod
+    def locate(self, index: int) -> str:
+        """Names the place of a record for messages."""
+
+    @abstractmethod
     def raw(self, start: int, stop: int) -> Iterator[bytes]:
         """What the records from `start` to `stop` are made of, and where they are, but for the media that they name."""
+
+    def named(self, start: int, stop: int) -> Iterator[list[str]]:
+        """The media files that each of the records from `start` to `stop` names."""
+        return (files_named(partial(self.__getitem__, index)) for index in range(start, stop))
 
 
 class SourceContent:
@@ -97,7 +118,7 @@ class SourceContent:
 
         Of a source of a plugin's, when anything does that its fingerprint tells.
         """
-        if not isinstance(self.records, FileSource) or not isinstance(self.records, Sized):
+        if not isinstance(self.records, FileSource):
             size = len(self.records) if isinstance(self.records, Sized) else ""
             return _digest(f"{self.fingerprint} {size}")
         digest = xxhash.xxh3_128(self._raw_of(start, stop))
@@ -153,13 +174,7 @@ class SourceContent:
             noted = self._hashes.noted(key)
             found = _unpacked(noted) if noted is not None else None
             if found is None:
-                records = range(start, min(start + BLOCK, self._size))
-                named: Iterable[list[str]] = (
-                    self.records.named(records.start, records.stop)
-                    if hasattr(self.records, "named")
-                    else (files_named(partial(self.records.__getitem__, index)) for index in records)
-                )
-                found = _collected(named)
+                found = _collected(self.records.named(start, min(start + BLOCK, self._size)))
                 self._keep(key, _packed(*found))
             self._block = (start, *found)
         return self._block[1:]

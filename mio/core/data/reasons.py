@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mio.core.data.readers.spill import without_places
+from mio.core.data.readers.temporary import without_temporary_paths
 from mio.core.errors import DataError, MioError
 
 
@@ -13,5 +13,5 @@ def reason_of(error: Exception, where: str) -> str:
     """
     if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
         raise error
-    text = without_places(f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}")
+    text = without_temporary_paths(f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}")
     return text if where in text else f"{where}: {text}"

@@ -263,9 +263,10 @@ def test_coded_text_is_the_inverse_of_the_layout(frames):
     codes = np.random.default_rng(frames).integers(0, 4, (2, frames))
     codebook, code = layout(declared.layout).flatten(codes)
     text = "".join(f"<h{4 * book + value}>" for book, value in zip(codebook, code, strict=True))
-    found = CodedText(KINDS.modalities.values()).parse(f"a<hum>{text}</hum>b")
-    assert isinstance(found, list)
-    assert np.array_equal(found[1].codes, codes)
-    assert CodedText(KINDS.modalities.values()).parse("2 <s3 4> <h> 5") == "2 <s3 4> <h> 5"
-    with pytest.raises(DataError, match="no whole number of frames"):
-        CodedText(KINDS.modalities.values()).parse(text[4:])
+    coded = CodedText(KINDS.modalities.values())
+    before, item, after = coded.parse(f"a<hum>{text}</hum>b", "")
+    assert (before, after) == ("a", "b")
+    assert np.array_equal(item.codes, codes)
+    assert coded.parse("2 <s3 4> <h> 5", "") == ["2 <s3 4> <h> 5"]
+    with pytest.raises(DataError, match=r"a\.jsonl:3: .*no whole number of frames"):
+        coded.parse(text[4:], "a.jsonl:3")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mio.core.contract.values import DataModule, Modality, Template
-from mio.core.data.readers import spill
+from mio.core.data.readers import temporary
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig, SourceConfig
 from mio.core.recipe.schema import Recipe
@@ -55,8 +55,8 @@ def held(value):
 
 
 def test_media_are_read_one_at_a_time_and_broken_ones_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(spill.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(spill, "_folders", {})
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(temporary, "_folders", {})
     rows = [{"sketch": held([i]), "word": f"w{i}"} for i in range(20)]
     rows += [{"sketch": {"bytes": "abcd"}, "word": "broken"}, {"word": "none"}, {"sketch": held([3]), "word": "again"}]
     found, plugins = items(tmp_path, rows, ["text", "sketch"], templates="pairs")

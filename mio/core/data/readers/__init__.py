@@ -53,18 +53,21 @@ def open_reader(reader: str, split: str, options: Mapping[str, Any], kinds: Kind
         problems = split_problems(reader, split, Path(str(options.get("path", ""))))
     if problems:
         raise RecipeError(problems)
+    path = str(options.get("path"))
     if reader == "jsonl":
-        from mio.core.data.readers.jsonl import open_jsonl
+        from mio.core.data.readers.jsonl import JsonLines
 
-        return open_jsonl(split, options, kinds)
+        return JsonLines(Path(path), options, kinds)
     if reader == "webdataset":
-        from mio.core.data.readers.webdataset import open_webdataset
+        from mio.core.data.readers.webdataset import WebDataset
 
-        return open_webdataset(split, options, kinds)
+        return WebDataset(files_of(path, "tar archive"), options, kinds)
     if reader == "folder":
-        from mio.core.data.readers.folder import open_folder
+        from mio.core.data.readers.folder import MediaFolder
 
-        return open_folder(split, options, kinds)
+        return MediaFolder(Path(path), split, options, kinds)
     from mio.core.data.readers.tables import open_arrow, open_hub, open_parquet
 
-    return {"parquet": open_parquet, "arrow": open_arrow, "hub": open_hub}[reader](split, options, kinds)
+    if reader == "parquet":
+        return open_parquet(options, kinds)
+    return (open_arrow if reader == "arrow" else open_hub)(split, options, kinds)

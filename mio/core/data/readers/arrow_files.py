@@ -18,6 +18,7 @@ _USABLE = {"integer", "float", "bool", "text", "bytes", "list", "struct"}
 """Kinds of columns that a record's field can be made of: no template uses dates, say."""
 
 
+@dataclass(frozen=True)
 class Unreadable:
     """In place of a cell that Python has no value for: a date after the year 9999, text that is no UTF-8."""
 

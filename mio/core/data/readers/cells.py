@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from mio.core.contract.values import Media
-from mio.core.data.readers.json_values import article, kind
-from mio.core.data.readers.spill import spill
+from mio.core.contract.values import Codes, Media
+from mio.core.data.readers.coded import CodedText
+from mio.core.data.readers.json_values import a_json_type
+from mio.core.data.readers.temporary import temporary_file
 from mio.core.errors import DataError
 from mio.core.files import regular_file
 from mio.core.terminal import printable
@@ -38,6 +39,16 @@ class MediaCells:
     """Where relative paths start."""
     suffixes: Any = field(repr=False)
     """Call that gives the file name endings that can be read, by modality."""
+    coded: CodedText = field(repr=False)
+    """Finds codes that are written out in text."""
+
+    def item(self, modality: str, value: Any, where: str) -> Media | Codes:
+        """As `media`; codes, where a cell is text that holds those of one item and nothing else."""
+        if isinstance(value, str):
+            match self.coded.parse(value, where):
+                case [Codes() as codes]:
+                    return codes
+        return self.media(modality, value, where)
 
     def media(self, modality: str, value: Any, where: str) -> Media:
         """A cell as media. Raises `DataError` for one that holds none, and for a file that is not there."""
@@ -48,7 +59,7 @@ class MediaCells:
         if isinstance(value, bytes | bytearray | memoryview):
             return self._of_bytes(modality, bytes(value), "")
         if not isinstance(value, str):
-            raise DataError(f"{where} must be the path of a {modality} file, this is {article(kind(value))}")
+            raise DataError(f"{where} must be the path of a {modality} file, this is {a_json_type(value)}")
         if value[:5].lower() == "data:":
             return self._of_address(modality, value, where)
         if found := _ADDRESS.match(value):
@@ -74,7 +85,7 @@ class MediaCells:
             return self._of_bytes(modality, bytes(content), Path(name).suffix if isinstance(name, str) else "")
         if not isinstance(content, str):
             wanted = "bytes" if place == "bytes" else "text"
-            raise DataError(f"{where}: `{place}` must be {wanted}, this is {article(kind(content))}")
+            raise DataError(f"{where}: `{place}` must be {wanted}, this is {a_json_type(content)}")
         return self.media(modality, content, f"{where}: `{place}`")
 
     def _of_address(self, modality: str, value: str, where: str) -> Media:
@@ -98,7 +109,7 @@ class MediaCells:
         if _NAMED.get() is not None:
             return Media(modality, Path(), key="")
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        return Media(modality, spill(content, suffix), key=f"{digest}{suffix}")
+        return Media(modality, temporary_file(content, suffix), key=f"{digest}{suffix}")
 
 
 def media_file(modality: str, path: Path, where: str) -> Media:

@@ -7,7 +7,7 @@ borders is one as well. Numbers run on through the codebooks, codes stand in the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -33,24 +33,26 @@ class CodedText:
             spans.append(f"(?P<m{place}>(?:{begin}\\s?)?{run}(?:\\s?{end})?)")
         self._spans = re.compile("|".join(spans)) if spans else None
 
-    def parse(self, text: str) -> str | Codes | list[str | Codes]:
-        """The text itself, one item of codes, or both in order. Raises `DataError` for codes that are no whole grid."""
-        found: list[str | Codes] = []
+    def parse(self, text: str, where: str) -> list[str | Codes]:
+        """Text and items of codes in order. Raises `DataError`, naming `where`, for codes that are no whole grid."""
+        try:
+            return list(self._pieces(text))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+
+    def _pieces(self, text: str) -> Iterator[str | Codes]:
         at = 0
         for match in self._spans.finditer(text) if self._spans else ():
             if match.start() > at:
-                found.append(text[at : match.start()])
+                yield text[at : match.start()]
             assert match.lastgroup is not None
             declared, span = self._modalities[int(match.lastgroup[1:])], match.group()
             if span.startswith(declared.begin) != span.endswith(declared.end):
                 raise DataError(f"a span of `{declared.name}` has only one of `{declared.begin}` and `{declared.end}`")
-            found.append(self._codes(declared, span))
+            yield self._codes(declared, span)
             at = match.end()
-        if not found:
-            return text
-        if at < len(text):
-            found.append(text[at:])
-        return found[0] if len(found) == 1 else found
+        if at < len(text) or not at:
+            yield text[at:]
 
     def _codes(self, declared: Modality, span: str) -> Codes:
         written = [number.lstrip("0") or "0" for number in self._numbers[declared.name].findall(span)]

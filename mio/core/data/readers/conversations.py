@@ -19,8 +19,7 @@ from typing import Any
 
 from mio.core.contract.values import TEXT, Codes, Media, Value
 from mio.core.data.readers.cells import PLACES, MediaCells, empty
-from mio.core.data.readers.coded import CodedText
-from mio.core.data.readers.json_values import article, check_text, kind, text_of
+from mio.core.data.readers.json_values import a_json_type, check_text, text_of
 from mio.core.errors import DataError, nearest
 from mio.core.terminal import printable
 from mio.core.tokens.chat import CONTENT, ROLE, SWITCHES, WEIGHT, role_of, turn_weight
@@ -30,6 +29,7 @@ COLUMNS = ("messages", "conversations", "conversation")
 ROLE_KEYS, CONTENT_KEYS = (ROLE, "from"), (CONTENT, "value")
 _PREFIX, _SUFFIXES = re.compile("^(?:input|output)_"), ("_url", "_file")
 _TAG = re.compile(r"<([a-z][a-z0-9_]*)>")
+_A_PART = 'a part is a string or an object like {"type": "text", "text": ...}'
 _FILE_LIKE = re.compile(r"(?s)data:.*|\S.{0,4000}\.[A-Za-z][A-Za-z0-9]{1,4}")
 
 
@@ -62,7 +62,7 @@ class Conversations:
         names: modality by each name that data may give it.
         placeholders: modality by further placeholders.
         keys: `role` and `content` of the option `turns`, where it has them.
-        coded: finds spans of code tokens in text, if it may hold any.
+        cells: makes media of what parts hold.
     """
 
     def __init__(
@@ -72,7 +72,6 @@ class Conversations:
         placeholders: Mapping[str, str],
         keys: Mapping[str, str],
         cells: MediaCells,
-        coded: CodedText | None,
     ) -> None:
         self._media = media
         self._names = names
@@ -80,7 +79,6 @@ class Conversations:
         self._roles = (keys["role"],) if "role" in keys else ROLE_KEYS
         self._contents = (keys["content"],) if "content" in keys else CONTENT_KEYS
         self._cells = cells
-        self._coded = coded
 
     def messages(self, value: Any, column: str, beside: Beside, where: str) -> list[dict[str, Any]]:
         """Turns of a conversation, with media in the place of their placeholders. Raises `DataError`."""
@@ -98,11 +96,8 @@ class Conversations:
         for part in self._listed(value, where):
             found = self._part(part, where, unknown)
             if isinstance(found, _Slot):
-                raise DataError(
-                    f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}; '
-                    f"this one of `{found.modality}` has no media"
-                )
-            made += self._decoded(found, where) if isinstance(found, str) else [found]
+                raise DataError(f"{where}: {_A_PART}; this one of `{found.modality}` has no media")
+            made += self._cells.coded.parse(found, where) if isinstance(found, str) else [found]
         return made
 
     def _turn(self, turn: Any, where: str, beside: Beside) -> dict[str, Any]:
@@ -144,20 +139,20 @@ class Conversations:
             return value
         if isinstance(value, str | dict):
             return [value]
-        raise DataError(f"{where} must be a string or a list of parts, this is {article(kind(value))}")
+        raise DataError(f"{where} must be a string or a list of parts, this is {a_json_type(value)}")
 
     def _part(self, part: Any, where: str, unknown: dict[str, None]) -> str | _Slot | Media | Codes:
         if isinstance(part, str):
             check_text(part, where)
             return part
         if not isinstance(part, Mapping):
-            raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
+            raise DataError(f"{where}: {_A_PART}")
         filled = {name: inner for name, inner in part.items() if name != "type" and not empty(inner)}
         written = part.get("type")
         if written is None:  # Qwen's form: {"sketch": ...}, {"text": ...}
             written = next((name for name in (*filled, *part) if self._modality(name)), None)
         if not isinstance(written, str):
-            raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
+            raise DataError(f"{where}: {_A_PART}")
         name = self._modality(written)
         if not name:
             known = [TEXT, *self._media]
@@ -165,7 +160,7 @@ class Conversations:
         if name == TEXT:
             places = [place for place in (written, TEXT, "content") if place in part]
             if not places:
-                raise DataError(f'{where}: a part is a string or an object like {{"type": "text", "text": ...}}')
+                raise DataError(f"{where}: {_A_PART}")
             self._note(filled, {places[0], "index"}, written, where, unknown)
             return text_of("" if part[places[0]] is None else part[places[0]], where)
         places = [place for place in filled if self._modality(place) == name or place in PLACES]
@@ -185,11 +180,7 @@ class Conversations:
             raise DataError(f"{where}: a part must hold one item, this has {', '.join(f'`{name}`' for name in filled)}")
         if isinstance(value, list) and len(value) == 1:
             [value] = value
-        if self._coded and isinstance(value, str):
-            [*found] = self._decoded(value, where)
-            if len(found) == 1 and isinstance(found[0], Codes):
-                return found[0]
-        return self._cells.media(modality, value, where)
+        return self._cells.item(modality, value, where)
 
     def _note(
         self, filled: Mapping[str, Any], used: set[str], written: str, where: str, unknown: dict[str, None]
@@ -210,27 +201,14 @@ class Conversations:
             return name
         return self._names.get(name, "")
 
-    def _decoded(self, text: str, where: str) -> list[str | Codes]:
-        if not self._coded:
-            return [text]
-        try:
-            found = self._coded.parse(text)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
-        return found if isinstance(found, list) else [found]
-
     @cached_property
     def _placeholder(self) -> re.Pattern[str]:
         longest_first = sorted(self._slots, key=len, reverse=True)
-        return (
-            re.compile(rf"(\\?)({'|'.join(map(re.escape, longest_first))})")
-            if longest_first
-            else re.compile(r"(?!)()()")
-        )
+        return re.compile(rf"(\\?)({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
     def _split(self, text: str, where: str, beside: Beside) -> Iterator[Any]:
         """A turn's text with slots in the place of its placeholders. A backslash before one makes it text."""
-        for piece in self._decoded(text, where):
+        for piece in self._cells.coded.parse(text, where):
             if not isinstance(piece, str):
                 yield piece
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePath
 
@@ -10,17 +11,17 @@ from mio.core.errors import DataError
 
 
 class Endings:
-    """The modality that reads files of an ending. Where several do, it has to be told."""
+    """The modality that reads files of an ending. Where several do, the options have to say which."""
 
-    def __init__(self, kinds: Kinds, told: Iterable[str]) -> None:
-        """`told` are the modalities that the options name; of several for one ending, the one among them counts."""
-        told = set(told)
+    def __init__(self, kinds: Kinds, named: Iterable[str]) -> None:
+        """`named` are the modalities that the options name; of several for one ending, the one among them counts."""
+        named = set(named)
         self._readers: dict[str, list[str]] = {}
         for name, suffixes in kinds.suffixes().items():
             for suffix in suffixes:
                 self._readers.setdefault(suffix, []).append(name)
         for suffix, names in self._readers.items():
-            chosen = [name for name in names if name in told]
+            chosen = [name for name in names if name in named]
             self._readers[suffix] = chosen if len(chosen) == 1 else names
 
     def __contains__(self, name: str) -> bool:
@@ -48,3 +49,9 @@ class Endings:
                 f"`fields: {{{first}: {first}}}`"
             )
         return names[0]
+
+
+def counted(files: Counter[str], most: int = 10) -> str:
+    """Kinds of files with their numbers, the most frequent first."""
+    listed = ", ".join(f"{kind} ({count:,})" for kind, count in files.most_common(most))
+    return listed + (", ..." if len(files) > most else "")

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.values import TEXT, Record
-from mio.core.data.contents import fingerprint_of
+from mio.core.data.contents import FileSource
 from mio.core.data.readers import metadata
-from mio.core.data.readers.endings import Endings
-from mio.core.data.readers.records import Kinds, RowReader, path_option
+from mio.core.data.readers.endings import Endings, counted
+from mio.core.data.readers.records import Kinds, RowReader
 from mio.core.errors import DataError
 
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 
 
-class MediaFolder:
+class MediaFolder(FileSource):
     """The media files below a folder, sorted by path.
 
     Which modality a file is of is told by its ending. Tables (`metadata.jsonl`, `metadata.csv`, `metadata.parquet`) in
@@ -41,50 +41,36 @@ class MediaFolder:
             raise DataError(f"{folder}: no such folder; correct the option `path`")
         self._folder = folder
         try:
-            self._inside, self.notes = _part(folder, split)
+            self._inside, notes = _part(folder, split)
             files = list(_files(self._inside))
         except OSError as error:
             raise DataError(f"{folder}: cannot be read: {error}") from error
-        self._endings = Endings(kinds, (options.get("fields") or {}).values())
-        self._elsewhere = bool(options.get("folder"))
+        self.notes: list[str] = notes
         self._columns: Mapping[str, str] | None = options.get("columns")
+        self._chosen: Mapping[str, str] = options.get("fields") or {}
+        self._endings = Endings(kinds, self._chosen.values())
+        self._elsewhere = bool(options.get("folder"))
         self._rows: list[dict[str, Any]] = []
-        self._told: Mapping[str, str] = options.get("fields") or {}
-        self._fields = dict(self._told)
+        self._fields = dict(self._chosen)
         self._places: list[str] = []
         self._problems: dict[int, str] = {}
-        self._tables = [path for path in files if path.name in metadata.TABLES]
+        self.files = [path for path in files if path.name in metadata.TABLES]
         if self._inside != folder:
-            self._tables += [folder / name for name in metadata.TABLES if (folder / name).is_file()]
+            self.files += [folder / name for name in metadata.TABLES if (folder / name).is_file()]
         media = [path for path in files if path.name in self._endings]
-        if self._tables:
-            self._read_tables(self._tables, media)
+        if self.files:
+            self._read_tables(self.files, media)
         else:
             self._list(media)
             others = Counter(path.suffix.lower() or path.name for path in files if path.name not in self._endings)
             if others:
-                counts = ", ".join(f"{ending} ({count:,})" for ending, count in others.most_common(10))
-                self.notes.append(f"files that nothing reads: {counts}{', ...' if len(others) > 10 else ''}")
+                self.notes.append(f"files that nothing reads: {counted(others)}")
         if not self._rows:
-            if self._tables:
-                raise DataError(f"{self._tables[0]}: holds no records")
+            if self.files:
+                raise DataError(f"{self.files[0]}: holds no records")
             raise DataError(f"{self._inside}: holds no media files; endings that can be read: {self._endings}")
         self._reader = RowReader({**options, "fields": self._fields}, kinds, folder)
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the names of files, any byte of them, and the table's content."""
-        return fingerprint_of(self)
-
-    @property
-    def files(self) -> list[Path]:
-        """The tables, where there are any."""
-        return self._tables
-
-    @property
-    def reading(self) -> str:
-        """See `mio.core.data.contents.FileSource`."""
-        return self._reader.reading
+        self.reading = self._reader.reading
 
     def raw(self, start: int, stop: int) -> Iterator[bytes]:
         """The rows from `start` to `stop`."""
@@ -117,14 +103,14 @@ class MediaFolder:
                 several = ", ".join(other.name for other in tables if other.parent == table.parent)
                 raise DataError(f"{table.parent}: holds several tables ({several}); keep one of them")
         read = [(table.parent, line) for table in tables for line in metadata.lines(table)]
-        told = [[] if self._elsewhere else _files_of(folder, line.row) for folder, line in read]
+        named = [[] if self._elsewhere else _files_of(folder, line.row) for folder, line in read]
         depth: dict[str, int] = {}
-        for (folder, _), names in zip(read, told, strict=True):
+        for (folder, _), names in zip(read, named, strict=True):
             for name in names:
                 depth[name] = max(depth.get(name, 0), len(folder.parts))
         others = nearer = 0
         start = os.path.join(os.path.normpath(self._inside), "")  # noqa: PTH118  a Path loses the last slash
-        for (folder, line), names in zip(read, told, strict=True):
+        for (folder, line), names in zip(read, named, strict=True):
             above = folder == self._folder != self._inside
             if names and above and not any(name.startswith(start) for name in names):
                 others += 1  # of another split
@@ -139,9 +125,9 @@ class MediaFolder:
             )
         if nearer:
             self.notes.append(f"{nearer:,} lines of tables of which a table nearer to the file tells as well, left out")
-        untold = [path for path in media if os.path.normpath(path) not in depth]
-        if untold and not self._elsewhere:
-            self.notes.append(f"{len(untold):,} media files without a line in a table, left out, as {untold[0]}")
+        unnamed = [path for path in media if os.path.normpath(path) not in depth]
+        if unnamed and not self._elsewhere:
+            self.notes.append(f"{len(unnamed):,} media files without a line in a table, left out, as {unnamed[0]}")
 
     def _take(self, folder: Path, line: metadata.Line) -> None:
         row: dict[str, Any] = {}
@@ -175,7 +161,7 @@ class MediaFolder:
             _add(row, field, value)
             return
         unknown = [name for name in names if name not in self._endings]
-        if unknown and field not in self._told:
+        if unknown and field not in self._chosen:
             raise DataError(f"`{column}`: nothing reads files like {unknown[0]!r}")
         modality = self._fields.get(field) or self._endings.modality(names[0])
         wrong = [name for name in names if name in self._endings and modality not in self._endings.readers(name)]
@@ -212,32 +198,27 @@ def _add(row: dict[str, Any], field: str, value: Any) -> None:
 
 def _files_of(folder: Path, row: Mapping[str, Any]) -> list[str]:
     """Normal forms of the paths that a line names."""
-    found: list[str] = []
+    paths: list[str] = []
     for column, value in row.items():
         if metadata.is_file_column(column):
             names = value if isinstance(value, list) else [value]
             names = [name.replace("\\", "/") for name in names if isinstance(name, str) and name]
-            found += [os.path.normpath(folder / name) for name in names]
-    return found
+            paths += [os.path.normpath(folder / name) for name in names]
+    return paths
 
 
 def _files(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
     """Everything below a folder that is no folder, in the order of paths. Links are followed, but not in a circle."""
-    told = folder.stat()
-    here = told.st_dev, told.st_ino
+    state = folder.stat()
+    here = state.st_dev, state.st_ino
     if here in above:
         return
     with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
         if entry.name.startswith("."):
             continue
         if not entry.is_dir():
             yield folder / entry.name
         elif not entry.name.startswith("__"):
             yield from _files(folder / entry.name, (*above, here))
-
-
-def open_folder(split: str, options: Mapping[str, Any], kinds: Kinds) -> MediaFolder:
-    """Opens the folder `path`, or its subfolder of the split's name where there is one."""
-    return MediaFolder(Path(path_option("folder", options, "a folder of media files")), split, options, kinds)

@@ -49,7 +49,15 @@ def parse_json(content: bytes | str, where: str) -> Any:
         raise DataError(f"{where}: not valid JSON: {error}") from None
 
 
-def kind(value: Any) -> str:
+def parse_object(content: bytes | str, where: str) -> dict[str, Any]:
+    """The record that JSON text holds. Raises `DataError` as `parse_json` does, and for what is no object."""
+    value = parse_json(content, where)
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a record is a JSON object, this is {a_json_type(value)}")
+    return value
+
+
+def json_type(value: Any) -> str:
     """What JSON calls a value, or the nearest word for what it does not have."""
     for known in type(value).__mro__:
         if known in _NAMES:
@@ -74,7 +82,7 @@ def text_of(value: Any, where: str) -> str:
         return json.dumps(value)
     if isinstance(value, decimal.Decimal) and value.is_finite():
         return str(value)
-    raise DataError(f"{where} must be text, this is {article(kind(value))}")
+    raise DataError(f"{where} must be text, this is {a_json_type(value)}")
 
 
 def check_text(text: str, where: str) -> None:
@@ -88,8 +96,9 @@ def check_text(text: str, where: str) -> None:
         ) from None
 
 
-def article(noun: str) -> str:
-    """The noun with what a sentence puts before it: `a date`; nothing for `bytes` and `null`."""
+def a_json_type(value: Any) -> str:
+    """`json_type` as a sentence has it: `a date`, `bytes`, `null`."""
+    noun = json_type(value)
     return noun if noun in ("bytes", "null") else f"a {noun}"
 
 

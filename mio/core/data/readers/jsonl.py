@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.contract.values import Record
-from mio.core.data.contents import fingerprint_of
-from mio.core.data.readers.json_values import article, kind, parse_json
-from mio.core.data.readers.records import Kinds, RowReader, path_option
+from mio.core.data.contents import FileSource
+from mio.core.data.readers.json_values import parse_object
+from mio.core.data.readers.records import Kinds, RowReader
 from mio.core.errors import DataError
 
 CHUNK = 1 << 24
@@ -23,39 +23,26 @@ _WHITE = b" \t\r"
 """White space within a line."""
 
 
-class JsonLines:
+class JsonLines(FileSource):
     """Records of a JSON Lines file: a broken line costs one record, not the file. Media are paths relative to it."""
 
     def __init__(self, path: Path, options: Mapping[str, Any], kinds: Kinds) -> None:
         """Raises `DataError` if the file is missing or empty."""
         if not path.is_file():
             raise DataError(f"{path}: no such file (relative paths start from {Path.cwd()}); correct the option `path`")
-        self.path = path
+        self.files = [path]
+        self._path = path
         self._rows = RowReader(options, kinds, path.parent)
+        self.reading = self._rows.reading
         self._listed = _is_list(path)
         self._starts, self._stops, self._numbers = _index_list(path) if self._listed else _index_lines(path)
         if not len(self._starts):
             raise DataError(f"{path}: holds no records; give a file with one JSON object per line")
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes when any byte of the file does, or of a media file that it names."""
-        return fingerprint_of(self)
-
-    @property
-    def files(self) -> list[Path]:
-        """The file itself."""
-        return [self.path]
-
-    @property
-    def reading(self) -> str:
-        """See `mio.core.data.contents.FileSource`."""
-        return self._rows.reading
-
     def raw(self, start: int, stop: int) -> Iterator[bytes]:
         """The lines of a range of records, blank ones between them too, after the number of the first."""
         yield int(self._numbers[start]).to_bytes(8, "little")
-        with self.path.open("rb") as file:
+        with self._path.open("rb") as file:
             file.seek(int(self._starts[start]))
             left = int(self._stops[stop - 1]) - file.tell()
             while left > 0 and (piece := file.read(min(CHUNK, left))):
@@ -67,24 +54,16 @@ class JsonLines:
 
     def locate(self, index: int) -> str:
         """File and line of a record, or its number in the file's list."""
-        return f"{self.path}{': record ' if self._listed else ':'}{self._numbers[index]}"
+        return f"{self._path}{': record ' if self._listed else ':'}{self._numbers[index]}"
 
     def __getitem__(self, index: int) -> Record:
         """Raises `DataError` with file and line if the line is no record or names a file that is not there."""
         start, stop = int(self._starts[index]), int(self._stops[index])
         where = self.locate(index)
-        with self.path.open("rb") as file:
+        with self._path.open("rb") as file:
             file.seek(start)
             line = file.read(stop - start)
-        content = parse_json(line, where)
-        if not isinstance(content, dict):
-            raise DataError(f"{where}: a record is a JSON object, this is {article(kind(content))}")
-        return self._rows.record(content, where)
-
-
-def open_jsonl(split: str, options: Mapping[str, Any], kinds: Kinds) -> JsonLines:  # noqa: ARG001
-    """Opens the file `path`, relative to the working directory; a file is one split."""
-    return JsonLines(Path(path_option("jsonl", options, "the JSON Lines file")), options, kinds)
+        return self._rows.record(parse_object(line, where), where)
 
 
 _Offsets = npt.NDArray[np.int64]

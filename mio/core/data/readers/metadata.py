@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mio.core.data.readers.arrow_files import one_line
-from mio.core.data.readers.json_values import article, kind, parse_json
+from mio.core.data.readers.arrow_files import one_line, rows_of
+from mio.core.data.readers.json_values import parse_object
 from mio.core.errors import DataError
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -66,14 +66,9 @@ def _jsonl(table: Path, content: bytes) -> Iterator[Line]:
             continue
         where = f"{table}:{number}"
         try:
-            row = parse_json(text, where)
+            yield Line(where, parse_object(text, where))
         except DataError as error:
             yield Line(where, {}, str(error).removeprefix(f"{where}: "))
-            continue
-        if isinstance(row, dict):
-            yield Line(where, row)
-        else:
-            yield Line(where, {}, f"a record is a JSON object, this is {article(kind(row))}")
 
 
 def _csv(table: Path, content: bytes) -> Iterator[Line]:
@@ -134,10 +129,13 @@ def _header(table: Path, cells: list[str] | str, problem: str) -> list[str]:
     twice = sorted({name for name in cells if name and cells.count(name) > 1})
     if twice:
         raise DataError(f"{table}: column `{twice[0]}` occurs twice; rename one of them")
-    if not any(map(is_file_column, cells)):
-        others = ", separated by commas" if len(cells) == 1 else ""
-        raise DataError(f"{table}: has no column `{FILE}`{others}; its columns are {', '.join(map(repr, cells))}")
+    _check_columns(table, cells, ", separated by commas" if len(cells) == 1 else "")
     return cells
+
+
+def _check_columns(table: Path, columns: list[str], form: str = "") -> None:
+    if not any(map(is_file_column, columns)):
+        raise DataError(f"{table}: has no column `{FILE}`{form}; its columns are {', '.join(map(repr, columns))}")
 
 
 def _parquet(table: Path) -> Iterator[Line]:
@@ -146,10 +144,8 @@ def _parquet(table: Path) -> Iterator[Line]:
 
     try:
         content = pq.ParquetFile(table)
-        names = content.schema_arrow.names
-        if not any(map(is_file_column, names)):
-            raise DataError(f"{table}: has no column `{FILE}`; its columns are {', '.join(map(repr, names))}")
-        rows = content.read().to_pylist()
+        _check_columns(table, content.schema_arrow.names)
+        rows = rows_of(content.read())
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{table}: is no whole Parquet file: {one_line(error)}") from error
     for number, row in enumerate(rows, 1):

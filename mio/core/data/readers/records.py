@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.values import TEXT, Codes, Modality, Record, Value
+from mio.core.contract.values import TEXT, Modality, Record, Value
 from mio.core.data.partial import Failed, Notes, PartialRecord
 from mio.core.data.readers.cells import MediaCells, empty
 from mio.core.data.readers.coded import CodedText
 from mio.core.data.readers.conversations import COLUMNS, Beside, Conversations
-from mio.core.data.readers.json_values import article, kind, text_of
-from mio.core.errors import DataError, RecipeError
+from mio.core.data.readers.json_values import a_json_type, json_type, text_of
+from mio.core.errors import DataError
 
 _PARTS, _MESSAGES = "parts", "messages"
 _UNUSABLE = ("object", "date", "time", "duration", "bytes")
@@ -63,31 +63,34 @@ class RowReader:
 
     def __init__(self, options: Mapping[str, Any], kinds: Kinds, folder: Path) -> None:
         """`folder` is where relative paths start, unless the option `folder` says otherwise."""
-        self._columns: Mapping[str, str] | None = options.get("columns")
-        self._kinds = kinds
-        self._told: Mapping[str, str] = options.get("fields") or {}
-        self._fields = {name: name for name in kinds.media} | dict(self._told)
+        self.columns: Mapping[str, str] | None = options.get("columns")
+        """Field by column; None: all columns, each a field of its own name."""
+        self.chosen: Mapping[str, str] = options.get("fields") or {}
+        """Modality by field, as the option `fields` says."""
+        self.fields = {name: name for name in kinds.media} | dict(self.chosen)
+        """Modality by field. Others are text."""
         self._turns: Mapping[str, str] = options.get("turns") or {}
-        self._placeholders: Mapping[str, str] = options.get("placeholders") or {}
         self._aligned: Mapping[str, str] = options.get("aligned") or {}
         self._inserted: Mapping[str, Any] = options.get("inserted") or {}
-        self._coded = CodedText(kinds.modalities.values()) if options.get("coded") else None
         folder = Path(options["folder"]) if options.get("folder") else folder
-        self._cells = MediaCells(folder, kinds.suffixes)
-        told = [(name, made.code_token, made.text) for name, made in sorted(kinds.modalities.items())]
+        coded = CodedText(kinds.modalities.values() if options.get("coded") else ())
+        self._cells = MediaCells(folder, kinds.suffixes, coded)
+        self._kinds = kinds
+        self._placeholders: Mapping[str, str] = options.get("placeholders") or {}
+        declared = [(name, made.code_token, made.text) for name, made in sorted(kinds.modalities.items())]
         called = sorted(kinds.called.items())
-        self.reading = json.dumps([dict(options), told, called, str(folder)], sort_keys=True, default=str)
+        self.reading = json.dumps([dict(options), declared, called, str(folder)], sort_keys=True, default=str)
         """Says how rows are read: with another, they may name other media."""
 
     @cached_property
     def _conversations(self) -> Conversations:
-        return Conversations(self._kinds.media, self._called, self._placeholders, self._turns, self._cells, self._coded)
+        return Conversations(self._kinds.media, self._called, self._placeholders, self._turns, self._cells)
 
     @cached_property
     def _called(self) -> dict[str, str]:
         """Modality by each name that data may give it, in a conversation and of columns beside it."""
         called = dict(self._kinds.called)
-        for column, modality in self._told.items():
+        for column, modality in self.chosen.items():
             if modality != TEXT:
                 called |= {name: modality for name in (column, column.removesuffix("s")) if name}
         return called
@@ -98,33 +101,32 @@ class RowReader:
         failed: dict[str, Failed] = {}
         unknown: dict[str, None] = {}
 
-        def put(name: str, make: Callable[[], Any], unusable: str = "") -> None:
+        def put(name: str, make: Callable[..., Any], *arguments: Any, unusable: str = "") -> None:
             try:
-                made[name] = make()
+                made[name] = make(*arguments)
             except DataError as error:
                 failed[name] = Failed(str(error), unusable)
 
         taken: set[str] = set()
         if self._aligned:
-            put(_PARTS, lambda: self._side_by_side(row, where))
+            put(_PARTS, self._side_by_side, row, where)
             taken.update(self._aligned)
         if self._inserted:
-            put(_PARTS, lambda: self._with_insertions(row, where))
+            put(_PARTS, self._with_insertions, row, where)
             taken.update((self._inserted["texts"], self._inserted["items"]))
         fields = {name: value for name, value in self._named(row, taken) if value is not None}
         talk = self._conversation(fields, where)
         modalities = self._modalities(fields, talk)
         for name, value in fields.items():
-            if name == talk:
-                continue
-            if name == _PARTS:
-                put(name, lambda value=value: self._conversations.parts(value, f"{where}: `parts`", unknown))  # type: ignore[misc]
-                continue
-            modality = modalities[name]
-            unusable = kind(value) if modality == TEXT and kind(value) in _UNUSABLE else ""
-            put(name, lambda m=modality, n=name, v=value: self._field(m, v, f"{where}: `{n}`"), unusable)  # type: ignore[misc]
+            if name == _PARTS and name != talk:
+                put(name, self._conversations.parts, value, f"{where}: `parts`", unknown)
+            elif name != talk:
+                modality = modalities[name]
+                unusable = json_type(value) if modality == TEXT else ""
+                unusable = unusable if unusable in _UNUSABLE else ""
+                put(name, self._field, modality, value, f"{where}: `{name}`", unusable=unusable)
         if talk:
-            put(_MESSAGES, lambda: self._messages(fields, talk, modalities, made, failed, unknown, where))
+            put(_MESSAGES, self._messages, fields, talk, modalities, made, failed, unknown, where)
         if failed and not made:
             raise DataError(next(iter(failed.values())).reason)
         if failed or unknown:
@@ -132,9 +134,9 @@ class RowReader:
         return made
 
     def _named(self, row: Mapping[str, Any], taken: set[str]) -> Iterator[tuple[str, Any]]:
-        if self._columns is None:
+        if self.columns is None:
             return ((_storable(name), value) for name, value in row.items() if name not in taken)
-        return ((name, row.get(column)) for column, name in self._columns.items())
+        return ((name, row.get(column)) for column, name in self.columns.items())
 
     def _conversation(self, fields: Mapping[str, Any], where: str) -> str:
         """Which field is the conversation; none if it is the empty string."""
@@ -143,7 +145,7 @@ class RowReader:
         found = [
             name
             for name in COLUMNS
-            if name in fields and name not in self._told and (name == _MESSAGES or isinstance(fields[name], list))
+            if name in fields and name not in self.chosen and (name == _MESSAGES or isinstance(fields[name], list))
         ]
         if len(found) > 1:
             raise DataError(f"{where}: holds both `{found[0]}` and `{found[1]}`; say which by `columns`")
@@ -152,12 +154,12 @@ class RowReader:
     def _modalities(self, fields: Mapping[str, Any], talk: str) -> dict[str, str]:
         """Modality of each field. Beside a conversation, media may be in columns that only go by a name of it."""
         if not talk:
-            return {name: self._fields.get(name, TEXT) for name in fields}
+            return {name: self.fields.get(name, TEXT) for name in fields}
         found = {}
         for name, value in fields.items():
             called = self._called.get(name) or self._called.get(name.removesuffix("s"), TEXT)
             media = isinstance(value, str | list | bytes | Mapping)
-            found[name] = self._fields.get(name) or (called if media else TEXT)
+            found[name] = self.fields.get(name) or (called if media else TEXT)
         return found
 
     def _messages(
@@ -202,29 +204,17 @@ class RowReader:
         if isinstance(value, list):
             return [text_of(item, where) for item in value if item is not None]
         text = text_of(value, where)
-        return self._decoded(text, where) if self._coded and isinstance(value, str) else text
+        pieces = self._cells.coded.parse(text, where) if isinstance(value, str) else [text]
+        return pieces[0] if len(pieces) == 1 else pieces
 
     def _value(self, modality: str, value: Any, where: str) -> Value:
-        if modality == TEXT:
-            return text_of(value, where)
-        if self._coded and isinstance(value, str):
-            made = self._decoded(value, where)
-            if isinstance(made, Codes):
-                return made
-        return self._cells.media(modality, value, where)
-
-    def _decoded(self, text: str, where: str) -> str | Codes | list[str | Codes]:
-        assert self._coded is not None
-        try:
-            return self._coded.parse(text)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
+        return text_of(value, where) if modality == TEXT else self._cells.item(modality, value, where)
 
     def _side_by_side(self, row: Mapping[str, Any], where: str) -> list[Value]:
         lists: dict[str, Any] = {column: row.get(column) for column in self._aligned}
         for column, cells in lists.items():
             if not isinstance(cells, list):
-                raise DataError(f"{where}: `{column}` must be a list, this is {article(kind(cells))}")
+                raise DataError(f"{where}: `{column}` must be a list, this is {a_json_type(cells)}")
         if len({len(cells) for cells in lists.values()}) > 1:
             raise DataError(f"{where}: {', '.join(f'`{column}`' for column in lists)} differ in length")
         parts: list[Value] = []
@@ -235,24 +225,24 @@ class RowReader:
         return parts
 
     def _with_insertions(self, row: Mapping[str, Any], where: str) -> list[Value]:
-        told = self._inserted
-        texts, items = row.get(told["texts"]), row.get(told["items"])
+        keys = self._inserted
+        texts, items = row.get(keys["texts"]), row.get(keys["items"])
         if not isinstance(texts, list) or not isinstance(items, list):
-            raise DataError(f"{where}: `{told['texts']}` and `{told['items']}` must be lists")
+            raise DataError(f"{where}: `{keys['texts']}` and `{keys['items']}` must be lists")
         before: dict[int, list[Value]] = {}
         for item in items:
-            if not isinstance(item, dict) or not isinstance(item.get(told["place"]), int) or told["name"] not in item:
-                raise DataError(f"{where}: an item of `{told['items']}` needs `{told['name']}` and `{told['place']}`")
-            if "score" in told and not item.get(told["score"], 0) >= told.get("least", 0):
+            if not isinstance(item, dict) or not isinstance(item.get(keys["place"]), int) or keys["name"] not in item:
+                raise DataError(f"{where}: an item of `{keys['items']}` needs `{keys['name']}` and `{keys['place']}`")
+            if "score" in keys and not item.get(keys["score"], 0) >= keys.get("least", 0):
                 continue
-            made = self._value(told["modality"], item[told["name"]], f"{where}: `{told['items']}`")
-            before.setdefault(item[told["place"]], []).append(made)
+            made = self._value(keys["modality"], item[keys["name"]], f"{where}: `{keys['items']}`")
+            before.setdefault(item[keys["place"]], []).append(made)
         parts: list[Value] = []
         for number, text in enumerate(texts):
             parts += before.pop(number, [])
             parts.append(self._value(TEXT, text if not parts or number == 0 else f" {text}", where))
         if before:
-            raise DataError(f"{where}: `{told['place']}` is {min(before)}, there are {len(texts)} texts")
+            raise DataError(f"{where}: `{keys['place']}` is {min(before)}, there are {len(texts)} texts")
         return parts
 
 
@@ -271,23 +261,16 @@ def files_of(pattern: str, what: str) -> list[Path]:
         return [path]
     anchor = Path(path.anchor) if path.is_absolute() else Path()
     inside = str(path.relative_to(anchor)) if path.is_absolute() else pattern
-    told = Path(pattern).parts
+    named = Path(pattern).parts
     matches = anchor.glob(inside) if any(c in pattern for c in "*?[") else ()
     found = sorted(
         match
         for match in matches
         if match.is_file()
-        and not any(part[0] == "." and part not in told and told[-1][0] != "." for part in match.parts)
+        and not any(part[0] == "." and part not in named and named[-1][0] != "." for part in match.parts)
     )
     if not found:
         raise DataError(
             f"{pattern}: no such {what} (relative paths start from {Path.cwd()}); correct the option `path`"
         )
     return found
-
-
-def path_option(reader: str, options: Mapping[str, Any], what: str) -> str:
-    """The option `path`. Raises `RecipeError` if it is missing."""
-    if not isinstance(options.get("path"), str):
-        raise RecipeError([f"reader `{reader}` needs the option `path`, {what}"])
-    return str(options["path"])

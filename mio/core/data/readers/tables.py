@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import xxhash
 
 from mio.core.contract.values import Record
-from mio.core.data.contents import fingerprint_of
+from mio.core.data.contents import FileSource, fingerprint_of
 from mio.core.data.hashing import State
 from mio.core.data.readers.arrow_files import (
     broken_parquet,
@@ -27,35 +28,31 @@ from mio.core.data.readers.arrow_files import (
     rows_of,
 )
 from mio.core.data.readers.cells import files_named
-from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
-from mio.core.errors import DataError, RecipeError
+from mio.core.data.readers.records import Kinds, RowReader, files_of
+from mio.core.errors import DataError
 
 _BATCH = 256
 """Rows that are looked at together."""
 
 
-class Table:
-    """Records of a `datasets.Dataset`, at random."""
+class _Rows:
+    """What `Table` and `Stream` have in common."""
 
-    notes: Sequence[str] = ()
-    """What of the files belongs to no record, for the report."""
-
-    def __init__(self, dataset: Any, rows: RowReader, name: str, files: Sequence[Path]) -> None:
-        """`files` are those that the rows come from."""
-        self.files = list(files)
+    def __init__(self, dataset: Any, rows: RowReader, name: str, files: Sequence[Path] = ()) -> None:
+        """`files` are those that the rows come from, where they are on this machine."""
+        self.files: Sequence[Path] = list(files)
+        self.reading = rows.reading
         self._dataset = dataset.with_format("arrow")
         self._rows = rows
         self._name = name
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes when any byte of the files does, or of a media file that a row names."""
-        return fingerprint_of(self)
+    def locate(self, index: int) -> str:
+        """Data set and row."""
+        return f"{self._name}: row {index}"
 
-    @property
-    def reading(self) -> str:
-        """See `mio.core.data.contents.FileSource`."""
-        return self._rows.reading
+
+class Table(_Rows, FileSource):
+    """Records of a `datasets.Dataset`, at random."""
 
     def raw(self, start: int, stop: int) -> Iterator[bytes]:
         """The rows from `start` to `stop`, each batch of them as an Arrow stream."""
@@ -77,10 +74,6 @@ class Table:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def locate(self, index: int) -> str:
-        """Data set and row."""
-        return f"{self._name}: row {index}"
-
     def __getitem__(self, index: int) -> Record:
         where = self.locate(index)
         try:
@@ -90,26 +83,15 @@ class Table:
         return self._rows.record(row, where)
 
 
-class Stream:
+class Stream(_Rows):
     """Records of a `datasets.IterableDataset`, in their order."""
 
     streamed = True
-
-    def __init__(self, dataset: Any, rows: RowReader, name: str, files: Sequence[Path] = ()) -> None:
-        """`files` are those that the rows come from, where they are on this machine."""
-        self.files = list(files)
-        self._dataset = dataset.with_format("arrow")
-        self._rows = rows
-        self._name = name
 
     @property
     def fingerprint(self) -> str:
         """Changes when any byte of the files does; the empty string where they are elsewhere."""
         return fingerprint_of(self) if self.files else ""
-
-    def locate(self, index: int) -> str:
-        """Data set and row."""
-        return f"{self._name}: row {index}"
 
     def __iter__(self) -> Iterator[Callable[[], Record]]:
         tables, index = iter(self._dataset), 0
@@ -124,64 +106,62 @@ class Stream:
             index += 1
 
 
+@dataclass(frozen=True)
 class StreamedRow:
     """A row of a stream, whose record is made when it is called."""
 
-    def __init__(self, table: Any, rows: RowReader, where: str) -> None:
-        self._table = table
-        self._rows = rows
-        self._where = where
+    table: Any
+    rows: RowReader
+    where: str
 
     def __call__(self) -> Record:
-        [row] = rows_of(self._table)
-        return self._rows.record(row, self._where)
+        [row] = rows_of(self.table)
+        return self.rows.record(row, self.where)
 
     def raw(self) -> bytes:
         """What the row is made of, but for the media files that it names."""
-        return _stream_of(self._table)
+        return _stream_of(self.table)
 
 
-def open_parquet(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:  # noqa: ARG001
+def open_parquet(options: Mapping[str, Any], kinds: Kinds) -> Table:
     """Opens Parquet files. `datasets` keeps a copy in its cache, as Arrow files that can be read at random."""
     datasets = _datasets()
-    paths = files_of(path_option("parquet", options, "a file or pattern"), "Parquet file")
+    paths = files_of(options["path"], "Parquet file")
     names = [str(path) for path in paths]
-    found = check_parquet(paths, _needed(options))
-    arguments = {"data_files": names, "split": "train", "cache_dir": _cache_of(paths), **found.arguments}
+    checked = check_parquet(paths, _needed(options))
+    arguments = {"data_files": names, "split": "train", "cache_dir": _cache_of(paths), **checked.arguments}
     try:
         dataset = _opened(lambda: datasets.load_dataset("parquet", **arguments), names[0])
     except DataError as error:
         raise DataError(broken_parquet(paths) or str(error)) from error
     table = Table(dataset, RowReader(options, kinds, paths[0].parent), names[0], paths)
-    table.notes = found.notes
+    table.notes = checked.notes
     return table
 
 
 def open_arrow(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table:
     """Opens Arrow files, or a folder that `save_to_disk` wrote, in place."""
     datasets = _datasets()
-    given = path_option("arrow", options, "a file, a pattern, or a folder that `save_to_disk` wrote")
-    folder = Path(given)
+    place = options["path"]
+    folder = Path(place)
     if folder.is_dir():
-        dataset = _opened(lambda: datasets.load_from_disk(given), given)
+        dataset = _opened(lambda: datasets.load_from_disk(place), place)
         if isinstance(dataset, datasets.DatasetDict):
             if split not in dataset:
-                raise DataError(f"{given}: has no split `{split}`; it has {', '.join(dataset)}")
+                raise DataError(f"{place}: has no split `{split}`; it has {', '.join(dataset)}")
             dataset, folder = dataset[split], folder / split
-        check_streams(Path(found["filename"]) for found in dataset.cache_files)
+        check_streams(Path(file["filename"]) for file in dataset.cache_files)
         # `state.json` says which Arrow files there are; what `datasets` keeps of later work there is not read
         paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("cache-"))
     else:
-        paths = files_of(given, "Arrow file")
+        paths = files_of(place, "Arrow file")
         folder = paths[0].parent
         dataset = open_arrow_files(paths)
-    return Table(dataset, RowReader(options, kinds, folder), given, paths)
+    return Table(dataset, RowReader(options, kinds, folder), place, paths)
 
 
 def open_hub(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table | Stream:
     """Opens a data set of the Hub, or a folder of the same form: `name`, `config`, `revision`, `streaming`."""
-    if not isinstance(options.get("name"), str):
-        raise RecipeError(["reader `hub` needs the option `name`, a data set of the Hugging Face Hub"])
     datasets = _datasets()
     name, streaming = options["name"], bool(options.get("streaming"))
     config, revision = options.get("config"), options.get("revision")
@@ -197,7 +177,7 @@ def open_hub(split: str, options: Mapping[str, Any], kinds: Kinds) -> Table | St
     label = f"{name} ({split})"
     if streaming:
         return Stream(dataset, rows, label, local)
-    return Table(dataset, rows, label, local or [Path(found["filename"]) for found in dataset.cache_files])
+    return Table(dataset, rows, label, local or [Path(file["filename"]) for file in dataset.cache_files])
 
 
 def _cache_of(paths: Sequence[Path]) -> str:

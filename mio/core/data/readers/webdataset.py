@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from mio.core.contract.values import TEXT, Record
-from mio.core.data.contents import fingerprint_of
+from mio.core.data.contents import FileSource
 from mio.core.data.readers import tar
 from mio.core.data.readers.cells import files_named
-from mio.core.data.readers.endings import Endings
+from mio.core.data.readers.endings import Endings, counted
 from mio.core.data.readers.json_values import parse_json
-from mio.core.data.readers.records import Kinds, RowReader, files_of, path_option
+from mio.core.data.readers.records import Kinds, RowReader
 from mio.core.errors import DataError
 from mio.core.terminal import printable
 
@@ -26,7 +26,7 @@ _OTHERS_WORK = ("__MACOSX", ".ipynb_checkpoints")
 """Folders that programs leave behind, whose files look like members of samples."""
 
 
-class WebDataset:
+class WebDataset(FileSource):
     """Samples of tar archives: files of one folder whose names are the same up to their first dot.
 
     The columns of a sample are its files' endings, what follows this dot; `json` files give a column per key. A file
@@ -37,41 +37,26 @@ class WebDataset:
 
     def __init__(self, paths: list[Path], options: Mapping[str, Any], kinds: Kinds) -> None:
         """Raises `DataError` if an archive is damaged or there is no sample."""
-        self._paths = paths
-        self._rows = RowReader(options, kinds, paths[0].parent)
-        self._columns: Mapping[str, str] | None = options.get("columns")
-        self._named: set[str] = set(self._columns or ()) | set(options.get("fields") or ())
-        self._fields = {name: name for name in kinds.media} | dict(options.get("fields") or {})
-        self._endings = Endings(kinds, (options.get("fields") or {}).values())
+        self.files = paths
+        self._rows = rows = RowReader(options, kinds, paths[0].parent)
+        self.reading = rows.reading
+        self._columns = rows.columns
+        self._chosen = {*(rows.columns or ()), *rows.chosen}
+        self._endings = Endings(kinds, rows.chosen.values())
         self._samples: list[tuple[int, str, dict[str, list[tar.Member]]]] = []
         left: Counter[str] = Counter()
         for number, path in enumerate(paths):
             left += self._index(number, path)
         if not self._samples:
             raise DataError(f"{paths[0]}: holds no samples; a sample is files of one name and several endings")
-        self.notes = _notes(left)
-        """What of the archives belongs to no record, for the report."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when any byte of an archive does, or of a media file that a sample names."""
-        return fingerprint_of(self)
-
-    @property
-    def files(self) -> list[Path]:
-        """The archives."""
-        return self._paths
-
-    @property
-    def reading(self) -> str:
-        """See `mio.core.data.contents.FileSource`."""
-        return self._rows.reading
+        if left:
+            self.notes = [f"files of the archives that are not read, as `columns` does not name them: {counted(left)}"]
 
     def raw(self, start: int, stop: int) -> Iterator[bytes]:
         """Archive, name and members of each sample."""
         for index in range(start, stop):
             number, key, members = self._samples[index]
-            path = self._paths[number]
+            path = self.files[number]
             yield f"{path.name}\0{key}\0{list(members.items())}\0".encode(errors="surrogatepass")
             with path.open("rb") as file:
                 for member in (member for same in members.values() for member in same if not member.problem):
@@ -89,18 +74,18 @@ class WebDataset:
     def locate(self, index: int) -> str:
         """Archive and sample."""
         number, key, _ = self._samples[index]
-        return f"{self._paths[number]}: {printable(key)}"
+        return f"{self.files[number]}: {printable(key)}"
 
     def __getitem__(self, index: int) -> Record:
         number, _, members = self._samples[index]
         where = self.locate(index)
         columns = self._columns_of(members, where)
         row: dict[str, Any] = {}
-        with self._paths[number].open("rb") as file:
+        with self.files[number].open("rb") as file:
             for column, (ending, member) in columns.items():
                 if self._columns is None or column in self._columns:
                     field = column if self._columns is None else self._columns[column]
-                    text = _last(ending) in _TEXT and self._fields.get(field, TEXT) == TEXT
+                    text = _last(ending) in _TEXT and self._rows.fields.get(field, TEXT) == TEXT
                     row[column] = self._read(file, member, f"{where}.{printable(ending)}", text)
             for ending, [member] in members.items():
                 if _last(ending) == "json" and ending not in columns:
@@ -116,7 +101,7 @@ class WebDataset:
                 names = ", ".join(printable(one.name) for one in (member, *more))
                 raise DataError(f"{where}: has `{printable(ending)}` more than once: {names}; keep one of them")
             last = _last(ending)
-            if last in _TEXT or (ending in self._named and last != "json"):
+            if last in _TEXT or (ending in self._chosen and last != "json"):
                 columns[ending] = ending, member
             elif last != "json" and self._endings.readers(f"1.{last}"):
                 try:
@@ -157,8 +142,8 @@ class WebDataset:
         where: str,
     ) -> None:
         place = f"{where}.{printable(ending)}"
-        found = parse_json(tar.content(file, member, place), place)
-        for key, value in (found if isinstance(found, dict) else {ending: found}).items():
+        parsed = parse_json(tar.content(file, member, place), place)
+        for key, value in (parsed if isinstance(parsed, dict) else {ending: parsed}).items():
             wanted = self._columns is None or key in self._columns
             if key in files and isinstance(value, str) and _file_name(value) == _file_name(files[key][1].name):
                 continue  # it names the file
@@ -196,16 +181,16 @@ class WebDataset:
         media: dict[str, list[str]] = {}
         for ending in endings:
             last = _last(ending)
-            if last in _TEXT or last == "json" or ending in self._named:
+            if last in _TEXT or last == "json" or ending in self._chosen:
                 continue
             readers = self._endings.readers(f"1.{last}")
             if len(readers) == 1:
                 media.setdefault(readers[0], []).append(ending)
             elif not readers:
                 unread.append(ending)
-        for found in media.values():
-            plain = _plain(found)
-            unread += [ending for ending in found if len(plain) == 1 and ending not in plain]
+        for several in media.values():
+            plain = _plain(several)
+            unread += [ending for ending in several if len(plain) == 1 and ending not in plain]
         return unread
 
 
@@ -220,17 +205,3 @@ def _plain(endings: list[str]) -> list[str]:
 
 def _file_name(path: str) -> str:
     return PurePosixPath(path).name
-
-
-def _notes(left: Counter[str]) -> list[str]:
-    counts = [f"{kind} ({count:,})" for kind, count in left.most_common() if count]
-    if not counts:
-        return []
-    shown = ", ".join(counts[:10]) + (", ..." if len(counts) > 10 else "")
-    return [f"files of the archives that are not read, as `columns` does not name them: {shown}"]
-
-
-def open_webdataset(split: str, options: Mapping[str, Any], kinds: Kinds) -> WebDataset:  # noqa: ARG001
-    """Opens the archives that `path` names."""
-    paths = files_of(path_option("webdataset", options, "a tar archive or pattern"), "tar archive")
-    return WebDataset(paths, options, kinds)

@@ -1,7 +1,7 @@
 """Media that come as bytes, as files: what reads media of a modality takes paths.
 
 The files of a process lie in a folder of its own, which it holds locked. A folder that nobody holds is what a process
-left behind that was killed; the next one that spills anything removes it.
+left behind that was killed; the next one that needs a folder removes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PREFIX = f"mio-spilled-{os.getuid()}-"
 _LOCK = ".lock"
 
 
-class _Spilled(type(Path())):  # type: ignore[misc]
+class _TemporaryFile(type(Path())):  # type: ignore[misc]
     """A path whose file goes when nobody holds it any more."""
 
 
@@ -51,17 +51,17 @@ _folders: dict[int, _Folder] = {}
 _making = threading.Lock()
 
 
-def spill(content: bytes, suffix: str) -> Path:
+def temporary_file(content: bytes, suffix: str) -> Path:
     """A file of `content`, which is removed with the last reference to the path."""
     folder = _own_folder()
     name = folder.path / f"{next(folder.numbers)}{suffix}"
     name.write_bytes(content)
-    path: Path = _Spilled(name)
+    path: Path = _TemporaryFile(name)
     weakref.finalize(path, _remove, str(name))
     return path
 
 
-def without_places(text: str) -> str:
+def without_temporary_paths(text: str) -> str:
     """A message in which media that came as bytes are called so: their files' names are others in every process."""
     if PREFIX not in text:
         return text
