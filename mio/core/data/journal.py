@@ -35,8 +35,8 @@ class JournalEntry(NamedTuple):
 
 
 def row_digest(index: int, row: Sequence[Sequence[int]]) -> int:
-    """64-bit fingerprint of the row with this place in the sequence: of (leaf, number, positions, truncated) of each of
-    its documents."""
+    """64-bit fingerprint of the row with this place in the sequence: of (stream, number, positions, truncated) of each
+    of its documents."""
     content = np.array([index, *(value for entry in row for value in entry)], dtype="<i8").tobytes()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 

@@ -126,7 +126,7 @@ def _train(
             transformer.reset_parameters(recipe.seed)
 
     with torch.device("meta"):
-        module = MioModule(transformer_config(recipe, plugins), vocabulary, recipe.train, data.leaf_names, spread)
+        module = MioModule(transformer_config(recipe, plugins), vocabulary, recipe.train, data.stream_names, spread)
     data.windows = module.transformer.windows if kind == "cuda" else ()
     if mesh is not None:
         module.replicas = data_parallel(mesh)[1]

@@ -43,7 +43,7 @@ class LossMeter:
         ones = counted.double()
         loss = torch.where(counted, nll.flatten(), 0).double()
         targets = batch.targets.flatten()
-        leaf = batch.leaf.flatten().clamp(min=0)
+        leaf = batch.stream.flatten().clamp(min=0)
         for sums, index in ((self._leaf, leaf), (self._block, self._block_of[targets].clamp(min=0))):
             sums[0].index_add_(0, index, loss)
             sums[1].index_add_(0, index, ones)
