@@ -210,7 +210,7 @@ def make(folder: Path, count: int) -> None:
 
 
 def opened(folder: Path) -> tuple[Any, ...]:
-    """The streams of the recipe, their leaves and sources.
+    """The streams of the recipe, and their sources.
 
     The first call trains tokenizers on the whole files.
     """
@@ -236,8 +236,8 @@ def opened(folder: Path) -> tuple[Any, ...]:
                 media[modality] += [Media(modality, path, key=path.name) for path in paths]
         codecs.fit(codecs.trainable(), media, folder / "tokenizers", seed=0)
     vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
-    leaves, streams, sources = build_streams(recipe, plugins, Renderer(vocabulary, codecs, recipe.train.loss))
-    return recipe, leaves, streams, sources
+    streams, sources = build_streams(recipe, plugins, Renderer(vocabulary, codecs, recipe.train.loss))
+    return recipe, streams, sources
 
 
 def read(folder: Path, start: int) -> None:
@@ -245,7 +245,7 @@ def read(folder: Path, start: int) -> None:
     from mio.core.data.preflight import preflight
     from mio.core.data.streams import BROKEN
 
-    recipe, leaves, streams, sources = opened(folder)
+    recipe, streams, sources = opened(folder)
     records = [(stream, index) for stream in streams for index in range(len(stream))]
     for number in range(start, len(records)):
         stream, index = records[number]
@@ -259,7 +259,7 @@ def read(folder: Path, start: int) -> None:
         name = Path(stream.source[index][stream.name.split("/")[1]].data).name
         print(json.dumps({"file": name, "seconds": seconds, "reason": reason, "peak_mib": peak}), flush=True)
     if start == 0:
-        report = preflight(sources, leaves, streams, recipe.data.max_skipped)
+        report = preflight(sources, streams, recipe.data.max_skipped)
         print(json.dumps({"broken": sum(one["broken"] for one in report.values())}), flush=True)
 
 

@@ -198,7 +198,7 @@ def speed(module: MioDataModule, rounds: int, rows: int) -> tuple[list[float], f
 
 def later(module: MioDataModule, state: dict[str, Any], step: int) -> dict[str, Any]:
     """A state of the run at `step`: that of a few steps, moved on by whole epochs."""
-    plan, streams = state["plan"], module._streams
+    plan, streams = state["plan"], module.streams
     factor = max(1, step // state["step"])
     leaves, moves = {}, []
     for stream, (name, counts) in zip(streams, plan["leaves"].items(), strict=True):

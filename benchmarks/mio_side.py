@@ -8,7 +8,7 @@ OPTIMIZER = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 CLIP = 1.0
 
 
-def made_module(shape: dict[str, Any], leaves: int = 1) -> Any:
+def made_module(shape: dict[str, Any], streams: int = 1) -> Any:
     """A `MioModule` of a shape (`vocabulary`, `width`, `layers`, `heads`, `kv_heads`, `ffn`), for so many streams."""
     import torch
 
@@ -31,7 +31,7 @@ def made_module(shape: dict[str, Any], leaves: int = 1) -> Any:
     optimizer = OptimizerConfig(
         lr=OPTIMIZER["lr"], betas=list(OPTIMIZER["betas"]), weight_decay=OPTIMIZER["weight_decay"], clip=CLIP
     )
-    names = tuple(f"benchmark/{index}/text" for index in range(leaves))
+    names = tuple(f"benchmark/{index}/text" for index in range(streams))
     return MioModule(config, vocabulary, TrainConfig(optimizer=optimizer), names)
 
 

@@ -49,7 +49,7 @@ def packed_lengths(rows: int, context: int, seed: int = 0) -> list[list[int]]:
         while len(pool) < _WINDOW:
             pool.add(Entry(0, number, max(2, min(context, length(group, generator))), False))
             number += 1
-        found.append([pool.remove(entry.leaf, entry.n).length for entry in pool.best_fit(context)])
+        found.append([pool.remove(entry.stream, entry.n).length for entry in pool.best_fit(context)])
     return found
 
 

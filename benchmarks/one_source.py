@@ -14,7 +14,6 @@ from typing import Any
 
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import Codes, Media, Record
-from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Plan
 from mio.core.data.preflight import preflight
 from mio.core.data.sources import OpenSource, build_streams
@@ -41,7 +40,6 @@ class OneSource:
 
     recipe: Recipe
     renderer: Renderer
-    leaves: list[Leaf]
     streams: list[RecordStream]
     source: OpenSource
 
@@ -52,7 +50,7 @@ class OneSource:
 
     def check(self) -> dict[str, Any]:
         """The report before training. Raises as `mio fit` does."""
-        return preflight([self.source], self.leaves, self.streams, self.recipe.data.max_skipped)["g/s"]
+        return preflight([self.source], self.streams, self.recipe.data.max_skipped)["g/s"]
 
     def contents(self, template: CompiledTemplate | None = None) -> list[tuple[str, list[str | bytes]]]:
         """(role, content) of the first record's turns, media by the bytes of their files."""
@@ -85,7 +83,7 @@ class OneSource:
         return document
 
     def plan(self) -> Plan:
-        return Plan(self.leaves, self.streams, self.recipe.mixture, self.recipe.data.packing)
+        return Plan(self.streams, self.recipe.mixture, self.recipe.data.packing)
 
     def spelled(self, tokens: list[int]) -> str:
         """Bytes of text as text, special tokens by their names in angle brackets."""
@@ -134,5 +132,5 @@ def open_one(
     enabled = manager().enable(recipe.plugins)
     codecs = Codecs(enabled)
     renderer = Renderer(Vocabulary.build(codecs.text, enabled.modalities()), codecs, recipe.train.loss)
-    leaves, streams, [opened] = build_streams(recipe, enabled, renderer)
-    return OneSource(recipe, renderer, leaves, streams, opened)
+    streams, [opened] = build_streams(recipe, enabled, renderer)
+    return OneSource(recipe, renderer, streams, opened)

@@ -91,7 +91,7 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
         targets=tokens[:, 1:],
         weights=torch.ones(ROWS, LENGTH),
         positions=torch.arange(LENGTH).repeat(ROWS, 1),
-        leaf=torch.zeros(ROWS, LENGTH, dtype=torch.int64),
+        stream=torch.zeros(ROWS, LENGTH, dtype=torch.int64),
         mask=DocumentMask.from_lengths([[LENGTH]] * ROWS, LENGTH),
         lengths=[[LENGTH]] * ROWS,
         weight=float(ROWS * LENGTH),

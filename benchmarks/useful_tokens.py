@@ -73,8 +73,8 @@ def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
 
     keep_freed_memory()
     made = batches_of(spec)
-    leaves = 1 + max(int(batch.leaf.max()) for batch in made)
-    module = made_module({**SHAPE, "vocabulary": spec["vocabulary"]}, leaves)
+    streams = 1 + max(int(batch.stream.max()) for batch in made)
+    module = made_module({**SHAPE, "vocabulary": spec["vocabulary"]}, streams)
     optimizer = module.configure_optimizers()["optimizer"]
     batches = cycle(made)
     return lambda: train_on(module, optimizer, next(batches))
@@ -121,7 +121,7 @@ def draw(folder: Path, stage: int, rows: int, group: int) -> dict[str, Any]:
     world.recipe.runtime.workers = 0
     loader = iter(world.open(stage).train_dataloader())
     batches = [next(loader) for _ in range(STEPS)]
-    names = ("tokens", "targets", "weights", "positions", "leaf", "lengths", "weight")
+    names = ("tokens", "targets", "weights", "positions", "stream", "lengths", "weight")
     torch.save([{name: getattr(batch, name) for name in names} for batch in batches], folder / "batches.pt")
     documents = [document for batch in batches for document in taken_apart(batch)]
     lengths = [len(document) for document in documents]
@@ -180,7 +180,7 @@ def loss_difference(spec: dict[str, Any]) -> float:
                     targets=batch.targets[place].contiguous(),
                     weights=torch.ones(1, length),
                     positions=torch.arange(length)[None],
-                    leaf=batch.leaf[place],
+                    stream=batch.stream[place],
                     mask=DocumentMask.from_lengths([[length]], length),
                     lengths=[[length]],
                     weight=float(length),

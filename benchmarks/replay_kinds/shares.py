@@ -17,7 +17,7 @@ from typing import Any
 from replays import Variant
 
 from mio.core.data.ledger import ledger
-from mio.core.data.mixture import Leaf
+from mio.core.data.mixture import StreamShare
 from mio.core.data.plan import Plan, Row
 from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
@@ -27,7 +27,8 @@ ROWS = 250
 class Documents:
     """Documents of given lengths, for ever; 0 is one that cannot be used."""
 
-    def __init__(self, lengths: list[int], context: int) -> None:
+    def __init__(self, share: StreamShare, lengths: list[int], context: int) -> None:
+        self.share, self.name = share, share.name
         self.lengths, self.context, self.identity = lengths, context, "made"
 
     def __len__(self) -> int:
@@ -47,7 +48,7 @@ class Documents:
 
 
 def kinds(draw: random.Random, context: int) -> dict[str, list[int]]:
-    """Lengths of the documents of a leaf, by what is special about them."""
+    """Lengths of the documents of a stream, by what is special about them."""
     divisor = draw.choice([2, 3, 4, 7, 9])
     return {
         "rows": [context],
@@ -62,27 +63,29 @@ def kinds(draw: random.Random, context: int) -> dict[str, list[int]]:
     }
 
 
-def wrong(leaves: list[Leaf], ratios: dict[str, float], unit: str, context: int, made: tuple[list[Row], Any]) -> str:
+def wrong(
+    streams: list[StreamShare], ratios: dict[str, float], unit: str, context: int, made: tuple[list[Row], Any]
+) -> str:
     rows, report = made
     emitted: Counter[int] = Counter()
     of_groups: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
     members: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, leaf in enumerate(leaves):
+    for index, stream in enumerate(streams):
         for depth in range(4):
-            members[leaf[:depth]].append(index)
+            members[stream[:depth]].append(index)
     for count, row in enumerate(rows, 1):
         if not 0 < sum(entry.length for entry in row) <= context:
             return f"row {count} has {sum(entry.length for entry in row)} positions"
         for entry in row:
-            if (entry.leaf, entry.n) in seen:
-                return f"document {entry.n} of {leaves[entry.leaf].name} occurs twice"
-            seen.add((entry.leaf, entry.n))
-            emitted[entry.leaf] += entry.length
+            if (entry.stream, entry.n) in seen:
+                return f"document {entry.n} of {streams[entry.stream].name} occurs twice"
+            seen.add((entry.stream, entry.n))
+            emitted[entry.stream] += entry.length
         if unit == "rows":
-            if len({leaves[entry.leaf].group for entry in row}) > 1:
+            if len({streams[entry.stream].group for entry in row}) > 1:
                 return f"row {count} mixes groups"
-            of_groups[leaves[row[0].leaf].group] += 1
+            of_groups[streams[row[0].stream].group] += 1
             for group, ratio in ratios.items():
                 if abs(of_groups[group] - count * ratio / sum(ratios.values())) >= 1:
                     return f"after {count} rows group {group} has {of_groups[group]}"
@@ -90,46 +93,45 @@ def wrong(leaves: list[Leaf], ratios: dict[str, float], unit: str, context: int,
             if not path or (unit == "rows" and len(path) == 1):
                 continue
             above = members[path[:-1]]
-            share = sum(leaves[i].share for i in own) / sum(leaves[i].share for i in above)
+            share = sum(streams[i].share for i in own) / sum(streams[i].share for i in above)
             off = sum(emitted[i] for i in own) - share * sum(emitted[i] for i in above)
             if abs(off) > context + 1e-6:
                 return f"after {count} rows {'/'.join(path)} is {off / context:.3f} rows off its share"
     if report["tokens"] != sum(emitted.values()) or report["documents"] != len(seen):
         return "the ledger counts other tokens than the rows hold"
-    for index, leaf in enumerate(leaves):
-        told = report["mixture"][leaf.group]["sources"][leaf.source]["directions"][leaf.direction]["tokens"]
+    for index, stream in enumerate(streams):
+        told = report["mixture"][stream.group]["sources"][stream.source]["directions"][stream.direction]["tokens"]
         if told != emitted[index]:
-            return f"the ledger says {told} tokens of {leaf.name}, the rows hold {emitted[index]}"
+            return f"the ledger says {told} tokens of {stream.name}, the rows hold {emitted[index]}"
     return ""
 
 
-def variant(
-    leaves: list[Leaf], streams: list[Documents], mixture: MixtureConfig, packing: PackingConfig, told: str
-) -> Variant:
+def variant(streams: list[Documents], mixture: MixtureConfig, packing: PackingConfig, about: str) -> Variant:
     def read() -> tuple[list[Row], Any]:
-        plan = Plan(leaves, streams, mixture, packing)
+        plan = Plan(streams, mixture, packing)
         rows = [plan.next_row() for _ in range(ROWS // 2)]
-        again = Plan(leaves, streams, mixture, packing)  # as a run that is continued
+        again = Plan(streams, mixture, packing)  # as a run that is continued
         again.restore(json.loads(json.dumps(plan.state())))
         rows += [again.next_row() for _ in range(ROWS - ROWS // 2)]
         return rows, ledger(again.state())
 
     def right(made: tuple[list[Row], Any]) -> str:
-        return wrong(leaves, mixture.ratios, mixture.unit, packing.context, made)
+        return wrong([stream.share for stream in streams], mixture.ratios, mixture.unit, packing.context, made)
 
     where = f"context {packing.context}, window {packing.window}"
-    return Variant(f"{len(leaves)} leaves by {mixture.unit}, {where}: {told}", read, right)
+    return Variant(f"{len(streams)} streams by {mixture.unit}, {where}: {about}", read, right)
 
 
 def variants(folder: Path, random: random.Random) -> Iterator[Variant]:  # noqa: ARG001
     for unit in ("tokens", "rows"):
-        leaves = [Leaf("g", "s", "a", 1.0), Leaf("g", "s", "b", 1.0)]
-        streams = [Documents([27], 256), Documents([28], 256)]
+        streams = [
+            Documents(StreamShare("g", "s", name, 1.0), [length], 256) for name, length in (("a", 27), ("b", 28))
+        ]
         packing = PackingConfig(context=256)
-        yield variant(leaves, streams, MixtureConfig(unit=unit, ratios={"g": 1.0}), packing, "lengths 27 and 28")
+        yield variant(streams, MixtureConfig(unit=unit, ratios={"g": 1.0}), packing, "lengths 27 and 28")
     while True:
         unit, context = random.choice(["tokens", "rows"]), random.choice([16, 256, 1000, 2800])
-        leaves, streams, told = [], [], set()
+        streams, chosen = [], set()
         ratios = {f"g{i}": float(random.choice([1, 1, 2, 12, 1000])) for i in range(random.choice([1, 1, 2, 4]))}
         for group, ratio in ratios.items():
             sources = [10 ** random.uniform(0, 3) for _ in range(random.randint(1, 3))]
@@ -138,9 +140,8 @@ def variants(folder: Path, random: random.Random) -> Iterator[Variant]:  # noqa:
                 shares = [random.choice([1, 1, 2, 1000]) for _ in names]
                 for name, share in zip(names, shares, strict=True):
                     kind, lengths = random.choice(list(kinds(random, context).items()))
-                    told.add(kind)
+                    chosen.add(kind)
                     part = ratio * weight / sum(sources) * share / sum(shares)
-                    leaves.append(Leaf(group, f"s{place}", name, part))
-                    streams.append(Documents(lengths, context))
+                    streams.append(Documents(StreamShare(group, f"s{place}", name, part), lengths, context))
         packing = PackingConfig(context=context, window=random.choice([1, 16, 256, 512]))
-        yield variant(leaves, streams, MixtureConfig(unit=unit, ratios=ratios), packing, ", ".join(sorted(told)))
+        yield variant(streams, MixtureConfig(unit=unit, ratios=ratios), packing, ", ".join(sorted(chosen)))

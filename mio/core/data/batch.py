@@ -33,7 +33,7 @@ class Batch:
     """Loss weight of each target, float32 `[B, L]`."""
     positions: Tensor
     """Position inside the document, int64 `[B, L]`."""
-    leaf: Tensor
+    stream: Tensor
     """Index of the stream that the position is from, int64 `[B, L]`; -1 for padding."""
     mask: DocumentMask
     """Which positions may see each other."""
@@ -65,7 +65,7 @@ class Batch:
 
     def _change(self, function: Callable[[Tensor], Any]) -> Batch:
         """The batch with the results of `function` in place of its tensors, those of 8 bytes an element first."""
-        names = ("tokens", "targets", "positions", "leaf", "weights")
+        names = ("tokens", "targets", "positions", "stream", "weights")
         changed = {name: function(getattr(self, name)) for name in names}
         return replace(self, **changed, mask=self.mask.change(function))
 
@@ -97,7 +97,7 @@ def assemble(
         "targets": (pad, np.int64, np.concatenate([document.tokens[1:] for _, document in flat])),
         "weights": (0, np.float32, np.concatenate([document.weights[1:] for _, document in flat])),
         "positions": (0, np.int64, np.arange(sizes.sum()) - np.repeat(starts, sizes)),
-        "leaf": (-1, np.int64, np.repeat([leaf for leaf, _ in flat], sizes)),
+        "stream": (-1, np.int64, np.repeat([stream for stream, _ in flat], sizes)),
     }
     borders = np.cumsum([0, *(sum(row) for row in lengths)]).tolist()
     tensors: dict[str, Any] = {}

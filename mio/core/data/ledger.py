@@ -14,20 +14,20 @@ def ledger(state: dict[str, Any]) -> dict[str, Any]:
     of groups, in the mixture's unit; of sources and directions, in tokens. `epochs` and `skipped` count documents when
     the plan draws them, everything else counts them when their row is emitted.
     """
-    identity, counts = state["identity"], state["leaves"]
+    identity, counts = state["identity"], state["leaves"].values()
     rows, context = state["rows"], identity["context"]
-    tokens = sum(leaf["positions"] for leaf in counts.values())
+    tokens = sum(stream["positions"] for stream in counts)
     skipped: dict[str, int] = {}
-    for leaf in counts.values():
-        for reason, count in leaf["skipped"].items():
+    for stream in counts:
+        for reason, count in stream["skipped"].items():
             skipped[reason] = skipped.get(reason, 0) + count
     return {
         "rows": rows,
-        "documents": sum(leaf["documents"] for leaf in counts.values()),
+        "documents": sum(stream["documents"] for stream in counts),
         "tokens": tokens,
         "packing": {
             "fill": round(tokens / max(1, rows * context), 5),
-            "truncated": sum(leaf["truncated"] for leaf in counts.values()),
+            "truncated": sum(stream["truncated"] for stream in counts),
             "skipped": skipped,
             "skipped_examples": state["examples"],
         },
@@ -43,8 +43,8 @@ def group_shares(state: dict[str, Any]) -> dict[str, tuple[float, float]]:
 
 def _groups(state: dict[str, Any]) -> dict[str, Any]:
     identity = state["identity"]
-    leaves = [(stream["path"], {**stream, **state["leaves"][name]}) for name, stream in identity["streams"].items()]
-    report = _level(leaves, 0)
+    streams = [(stream["path"], {**stream, **state["leaves"][name]}) for name, stream in identity["streams"].items()]
+    report = _level(streams, 0)
     if identity["unit"] == "rows":
         rows = dict(zip(identity["ratios"], state["group_rows"], strict=True))
         for name, group in report.items():
@@ -53,23 +53,23 @@ def _groups(state: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
-def _level(leaves: list[tuple[list[str], dict[str, Any]]], depth: int) -> dict[str, Any]:
-    """Shares among the children at one depth of the leaves' paths, and in turn among theirs."""
+def _level(streams: list[tuple[list[str], dict[str, Any]]], depth: int) -> dict[str, Any]:
+    """Shares among the children at one depth of the streams' paths, and in turn among theirs."""
     children: dict[str, list[tuple[list[str], dict[str, Any]]]] = {}
-    for path, leaf in leaves:
-        children.setdefault(path[depth], []).append((path, leaf))
-    shares = sum(leaf["share"] for _, leaf in leaves)
-    tokens = sum(leaf["positions"] for _, leaf in leaves)
+    for path, stream in streams:
+        children.setdefault(path[depth], []).append((path, stream))
+    shares = sum(stream["share"] for _, stream in streams)
+    tokens = sum(stream["positions"] for _, stream in streams)
     report: dict[str, Any] = {}
     for name, below in children.items():
-        own = [leaf for _, leaf in below]
+        own = [stream for _, stream in below]
         report[name] = {
-            "target": round(sum(leaf["share"] for leaf in own) / shares, 6),
-            "achieved": round(sum(leaf["positions"] for leaf in own) / max(1, tokens), 6),
-            "tokens": sum(leaf["positions"] for leaf in own),
-            "documents": sum(leaf["documents"] for leaf in own),
-            "truncated": sum(leaf["truncated"] for leaf in own),
-            "skipped": sum(sum(leaf["skipped"].values()) for leaf in own),
+            "target": round(sum(stream["share"] for stream in own) / shares, 6),
+            "achieved": round(sum(stream["positions"] for stream in own) / max(1, tokens), 6),
+            "tokens": sum(stream["positions"] for stream in own),
+            "documents": sum(stream["documents"] for stream in own),
+            "truncated": sum(stream["truncated"] for stream in own),
+            "skipped": sum(sum(stream["skipped"].values()) for stream in own),
         }
         if depth < len(_LEVELS):
             report[name][_LEVELS[depth]] = _level(below, depth + 1)

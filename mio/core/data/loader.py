@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from mio.core.contract.plugins import EnabledPlugins
 from mio.core.data.batch import Batch, assemble
 from mio.core.data.journal import JournalEntry, planned, row_digest
 from mio.core.data.ledger import group_shares, ledger
-from mio.core.data.mixture import Leaf
 from mio.core.data.plan import Changes, Plan
 from mio.core.data.preflight import preflight
 from mio.core.data.shards.store import TokenStore
@@ -38,6 +38,7 @@ def as_raised(error: UserError) -> UserError:
     return type(error)(text.rpartition(begin)[2].split("\n")[0])
 
 
+@dataclass(eq=False)
 class StepBatches(IterableDataset[Batch]):
     """The micro batches of one rank, from a cursor to the end of the run.
 
@@ -45,60 +46,50 @@ class StepBatches(IterableDataset[Batch]):
     workers follow the whole plan; a batch that ends a step carries what the step changed about it.
     """
 
-    def __init__(
-        self,
-        *,
-        plan: Callable[[], Plan],
-        streams: Sequence[RecordStream],
-        shape: StepShape,
-        steps: int,
-        pad: int,
-        rank: int = 0,
-        cursor: dict[str, Any] | None = None,
-        windows: Sequence[int] = (),
-    ) -> None:
-        self._plan = plan
-        self._streams = streams
-        self._shape = shape
-        self._steps = steps
-        self._pad = pad
-        self._rank = rank
-        self._cursor = cursor
-        self._windows = windows
+    plan: Callable[[], Plan]
+    """Makes the plan of the run, from its beginning."""
+    streams: Sequence[RecordStream]
+    shape: StepShape
+    steps: int
+    pad: int
+    rank: int = 0
+    cursor: dict[str, Any] | None = None
+    windows: Sequence[int] = ()
+    """Of attention, where it runs on CUDA."""
 
     def __len__(self) -> int:
         """Micro batches of the whole run, those before the cursor included: Lightning counts from the run's beginning.
 
         Without a length Lightning would read a batch ahead of the one that it trains on.
         """
-        return self._steps * self._shape.micro_batches
+        return self.steps * self.shape.micro_batches
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         turn, turns = (worker.id, worker.num_workers) if worker else (0, 1)
-        plan, first = self._plan(), 0
-        if self._cursor is not None:
-            plan.restore(self._cursor["plan"])
-            first = self._cursor["step"]
-        shape = self._shape
+        plan, first = self.plan(), 0
+        if self.cursor is not None:
+            plan.restore(self.cursor["plan"])
+            first = self.cursor["step"]
+        shape = self.shape
         count = 0
-        for step in range(first, self._steps):
+        for step in range(first, self.steps):
             before, plan.changes = plan.rows, Changes()
             rows = [plan.next_row() for _ in range(shape.rows)]
-            mine = list(enumerate(rows, before))[self._rank * shape.share : (self._rank + 1) * shape.share]
+            mine = list(enumerate(rows, before))[self.rank * shape.share : (self.rank + 1) * shape.share]
             for start in range(0, shape.share, shape.micro_rows):
                 if count % turns == turn:
                     chosen = mine[start : start + shape.micro_rows]
                     batch = assemble(
                         [
-                            [(entry.leaf, self._streams[entry.leaf].document(entry.n)) for entry in row]
+                            [(entry.stream, self.streams[entry.stream].document(entry.n)) for entry in row]
                             for _, row in chosen
                         ],
                         plan.packing.context,
-                        self._pad,
-                        self._windows,
+                        self.pad,
+                        self.windows,
                     )
-                    batch.documents = [[(entry.leaf, entry.n) for entry in row] for _, row in chosen]
+                    batch.documents = [[(entry.stream, entry.n) for entry in row] for _, row in chosen]
                     batch.digests = [row_digest(index, row) for index, row in chosen]
                     batch.step = step
                     if start + shape.micro_rows == shape.share:
@@ -135,8 +126,7 @@ class MioDataModule(LightningDataModule):
         self._pad = pad
         self.windows: Sequence[int] = ()
         """Windows of attention (see `DocumentMask.from_lengths`), where it runs on CUDA."""
-        self.leaves: list[Leaf]
-        self.leaves, self._streams, self._sources = build_streams(recipe, plugins, renderer, tokens)
+        self.streams, self._sources = build_streams(recipe, plugins, renderer, tokens)
         devices = devices or recipe.runtime.devices * recipe.runtime.nodes
         self.shape = StepShape.of(recipe.train, devices // recipe.runtime.tensor_parallel)
         """How the rows of a step are shared out."""
@@ -144,9 +134,9 @@ class MioDataModule(LightningDataModule):
         self._committed = self._plan()
 
     @property
-    def leaf_names(self) -> tuple[str, ...]:
-        """Name of each leaf, by the index that `Batch.leaf` holds."""
-        return tuple(leaf.name for leaf in self.leaves)
+    def stream_names(self) -> tuple[str, ...]:
+        """Name of each stream, by the index that `Batch.stream` holds."""
+        return tuple(stream.name for stream in self.streams)
 
     @property
     def tokenised(self) -> list[str]:
@@ -154,11 +144,11 @@ class MioDataModule(LightningDataModule):
         return [source.label for source in self._sources if source.tokenised]
 
     def _plan(self) -> Plan:
-        return Plan(self.leaves, self._streams, self._recipe.mixture, self._recipe.data.packing)
+        return Plan(self.streams, self._recipe.mixture, self._recipe.data.packing)
 
     def preflight(self) -> dict[str, Any]:
         """Checks the sources (see `mio.core.data.preflight`). Raises `DataError` if too much is broken."""
-        return preflight(self._sources, self.leaves, self._streams, self._recipe.data.max_skipped)
+        return preflight(self._sources, self.streams, self._recipe.data.max_skipped)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Copies from pinned memory do not wait for the work that is queued on the GPU; Lightning's would."""
@@ -171,7 +161,7 @@ class MioDataModule(LightningDataModule):
         rank = self.trainer.global_rank // self._recipe.runtime.tensor_parallel if self.trainer else 0
         batches = StepBatches(
             plan=self._plan,
-            streams=self._streams,
+            streams=self.streams,
             shape=self.shape,
             steps=self._recipe.train.steps,
             pad=self._pad,
@@ -194,9 +184,9 @@ class MioDataModule(LightningDataModule):
             self._committed.follow(batch.changes)
             self._step = batch.step + 1
 
-    def describe(self, leaf: int, n: int) -> str:
-        """Names the record behind the n-th document of a leaf, for messages."""
-        return f"{self.leaves[leaf].name}: {self._streams[leaf].describe(n)}"
+    def describe(self, stream: int, n: int) -> str:
+        """Names the record behind the n-th document of a stream, for messages."""
+        return f"{self.streams[stream].name}: {self.streams[stream].describe(n)}"
 
     def journal(self) -> Iterator[JournalEntry]:
         """What each step of the run has to consist of, by the plan alone, from the first step on."""

@@ -21,15 +21,15 @@ _ROUNDING = 1 + 1e-12
 """No child is ahead of its share for a rounding error."""
 
 
-class Leaf(NamedTuple):
-    """A stream of documents: one direction of one source of one group."""
+class StreamShare(NamedTuple):
+    """A stream of documents, which is one direction of one source of one group, and its share of the mixture."""
 
     group: str
     source: str
     direction: str
     """Empty for a source of conversations or interleaved documents."""
     share: float
-    """Of the whole mixture; only ratios between leaves matter."""
+    """Only ratios between streams matter."""
 
     @property
     def name(self) -> str:
@@ -46,28 +46,30 @@ def read_sources(data: DataConfig, mixture: MixtureConfig) -> Iterator[tuple[str
                     yield group, name, source
 
 
-def leaves(data: DataConfig, mixture: MixtureConfig, directions: Mapping[tuple[str, str], Sequence[str]]) -> list[Leaf]:
+def stream_shares(
+    data: DataConfig, mixture: MixtureConfig, directions: Mapping[tuple[str, str], Sequence[str]]
+) -> list[StreamShare]:
     """The streams that a mixture reads, in the recipe's order.
 
     Args:
         directions: directions that each (group, source) offers; `("",)` for conversations and interleaved documents.
     """
     read = list(read_sources(data, mixture))
-    found: list[Leaf] = []
+    shares: list[StreamShare] = []
     for group, name, source in read:
         weight = source.weight / sum(other.weight for owner, _, other in read if owner == group)
-        asked = source.directions or dict.fromkeys(directions[group, name], 1.0)
-        total = sum(asked.values())
-        found += [
-            Leaf(group, name, direction, mixture.ratios[group] * weight * share / total)
-            for direction, share in asked.items()
+        parts = source.directions or dict.fromkeys(directions[group, name], 1.0)
+        total = sum(parts.values())
+        shares += [
+            StreamShare(group, name, direction, mixture.ratios[group] * weight * share / total)
+            for direction, share in parts.items()
             if share > 0
         ]
-    return found
+    return shares
 
 
 class Node:
-    """A node of the tree of shares: `count` is what the leaves below it were given."""
+    """A node of the tree of shares: `count` is what the streams below it were given. Its leaves are streams."""
 
     __slots__ = ("branching", "children", "count", "due", "parent", "share", "start", "stop")
 
@@ -81,26 +83,26 @@ class Node:
         self.branching: list[Node] = []
         """This node and those below it that have several children."""
         self.due: tuple[int, int] | None = None
-        """The leaf below it whose next document is due first, and the document's length, as long as both hold."""
+        """The stream below it whose next document is due first, and the document's length, as long as both hold."""
 
 
 class Mixture:
-    """Counts what each leaf was given, and picks the leaf that is to be given the next document.
+    """Counts what each stream was given, and picks the one that is to be given the next document.
 
     The unit of the counts is the caller's; mio counts positions.
     """
 
-    def __init__(self, leaves: Sequence[Leaf]) -> None:
-        shares = [leaf.share for leaf in leaves]
-        self.root = Node(shares, 0, len(leaves), None)
+    def __init__(self, streams: Sequence[StreamShare]) -> None:
+        shares = [stream.share for stream in streams]
+        self.root = Node(shares, 0, len(streams), None)
         self.groups: list[Node] = []
         self._leaves: list[Node] = []
-        index = range(len(leaves))
-        for _, group in groupby(index, key=lambda i: leaves[i].group):
+        index = range(len(streams))
+        for _, group in groupby(index, key=lambda i: streams[i].group):
             members = list(group)
             node = self._add(shares, members, self.root)
             self.groups.append(node)
-            for _, source in groupby(members, key=lambda i: leaves[i].source):
+            for _, source in groupby(members, key=lambda i: streams[i].source):
                 directions = list(source)
                 branch = self._add(shares, directions, node)
                 self._leaves += [self._add(shares, [i], branch) for i in directions]
@@ -115,7 +117,7 @@ class Mixture:
         return node
 
     def pick(self, node: Node) -> int:
-        """Leaf below `node` with the largest shortfall, the first one where several tie."""
+        """The stream below `node` with the largest shortfall, the first one where several tie."""
         while node.children:
             total, best, most = node.count, node.children[0], -math.inf
             for child in node.children:
@@ -126,18 +128,18 @@ class Mixture:
         return node.start
 
     def due(self, node: Node, length: Callable[[int], int]) -> int:
-        """Leaf below `node` whose next document, of `length(leaf)`, is due first.
+        """The stream below `node` whose next document, of `length(stream)`, is due first.
 
         J. Bennett and H. Zhang, "WF2Q: worst-case fair weighted fair queueing" (INFOCOM 1996), at every node as in
         their "Hierarchical packet fair queueing algorithms" (SIGCOMM 1996): among the children that are not ahead of
         their share, the one whose share reaches its next document's end first. No child is then ever ahead of its share
-        or behind it by more than the longest document, whatever shares and lengths are. A leaf's next document may
-        change only when something is given to the leaf.
+        or behind it by more than the longest document, whatever shares and lengths are. A stream's next document may
+        change only when something is given to the stream.
         """
         return self._due(node, length)[0]
 
     def _due(self, node: Node, length: Callable[[int], int]) -> tuple[int, int]:
-        """(leaf, length of its next document)."""
+        """(stream, length of its next document)."""
         if node.due is None:
             if not node.children:
                 node.due = node.start, length(node.start)
@@ -147,10 +149,10 @@ class Mixture:
                 first = math.inf
                 for child in node.children:
                     if child.count <= child.share * node.count * _ROUNDING:
-                        found = self._due(child, length)
-                        end = (child.count + found[1]) / child.share
+                        due = self._due(child, length)
+                        end = (child.count + due[1]) / child.share
                         if end < first:
-                            node.due, first = found, end
+                            node.due, first = due, end
                 assert node.due is not None, "not all can be ahead of their shares"
         return node.due
 
@@ -177,9 +179,9 @@ class Mixture:
                     return False
         return True
 
-    def shortfall(self, leaf: int, top: Node) -> float:
-        """By how much a leaf is behind its share, at the level below `top` where it is least; negative if ahead."""
-        least, node = math.inf, self._leaves[leaf]
+    def shortfall(self, stream: int, top: Node) -> float:
+        """By how much a stream is behind its share, at the level below `top` where it is least; negative if ahead."""
+        least, node = math.inf, self._leaves[stream]
         while node is not top:
             assert node.parent is not None
             if len(node.parent.children) > 1:
@@ -187,9 +189,9 @@ class Mixture:
             node = node.parent
         return least
 
-    def give(self, leaf: int, amount: int) -> None:
-        """Counts `amount` as given to a leaf."""
-        node: Node | None = self._leaves[leaf]
+    def give(self, stream: int, amount: int) -> None:
+        """Counts `amount` as given to a stream."""
+        node: Node | None = self._leaves[stream]
         while node is not None:
             node.count += amount
             node.due = None
@@ -197,16 +199,16 @@ class Mixture:
 
     @property
     def counts(self) -> list[int]:
-        """What each leaf was given."""
+        """What each stream was given."""
         return [node.count for node in self._leaves]
 
     def restore(self, counts: Sequence[int]) -> None:
         """Goes back to counts taken earlier."""
         for node in (self.root, *self.groups, *(child for group in self.groups for child in group.children)):
             node.count, node.due = 0, None
-        for leaf, count in enumerate(counts):
-            self._leaves[leaf].count = 0
-            self.give(leaf, count)
+        for stream, count in enumerate(counts):
+            self._leaves[stream].count = 0
+            self.give(stream, count)
 
 
 def _still_ahead(behind: Sequence[float], shares: Sequence[float]) -> Callable[[float], float]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Entry(NamedTuple):
     """A document's place in the plan."""
 
-    leaf: int
+    stream: int
     """Index of its stream."""
     n: int
     """Its number in the stream."""
@@ -23,11 +23,11 @@ class Entry(NamedTuple):
 class Pool:
     """Documents that wait for a row, in order of age. The rows are a function of the documents added."""
 
-    def __init__(self, leaves: int) -> None:
-        self.waiting = [0] * leaves
-        """Documents of each leaf in the pool."""
+    def __init__(self, streams: int) -> None:
+        self.waiting = [0] * streams
+        """Documents of each stream in the pool."""
         self._entries: OrderedDict[tuple[int, int], Entry] = OrderedDict()
-        self._by_leaf: list[OrderedDict[int, Entry]] = [OrderedDict() for _ in range(leaves)]
+        self._by_stream: list[OrderedDict[int, Entry]] = [OrderedDict() for _ in range(streams)]
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -38,19 +38,19 @@ class Pool:
 
     def add(self, entry: Entry) -> None:
         """Takes a document in as the youngest."""
-        self._entries[entry.leaf, entry.n] = self._by_leaf[entry.leaf][entry.n] = entry
-        self.waiting[entry.leaf] += 1
+        self._entries[entry.stream, entry.n] = self._by_stream[entry.stream][entry.n] = entry
+        self.waiting[entry.stream] += 1
 
-    def oldest(self, leaf: int) -> Entry:
-        """The oldest document of a leaf. It stays."""
-        return next(iter(self._by_leaf[leaf].values()))
+    def oldest(self, stream: int) -> Entry:
+        """The oldest document of a stream. It stays."""
+        return next(iter(self._by_stream[stream].values()))
 
-    def next_length(self, leaf: int) -> int:
-        """Positions of the oldest document of a leaf."""
-        return self.oldest(leaf).length
+    def next_length(self, stream: int) -> int:
+        """Positions of the oldest document of a stream."""
+        return self.oldest(stream).length
 
     def best_fit(self, space: int, without: Collection[int] = ()) -> list[Entry]:
-        """Documents that fill `space` positions as far as any in the pool can, but for those of the leaves `without`.
+        """Documents that fill `space` positions as far as any in the pool can, but for those of the streams `without`.
         They stay.
 
         Subset sum by dynamic programming (Bellman, "Dynamic Programming", 1957): bit s of `sums` says whether some of
@@ -60,7 +60,7 @@ class Pool:
         sums, mask, goal = 1, (1 << space + 1) - 1, 1 << space
         steps: list[tuple[Entry, int]] = []
         for entry in self._entries.values():
-            if entry.length <= space and entry.leaf not in without:
+            if entry.length <= space and entry.stream not in without:
                 more = (sums | sums << entry.length) & mask
                 if more != sums:
                     steps.append((entry, sums))
@@ -75,8 +75,8 @@ class Pool:
                 chosen.append(entry)
         return chosen[::-1]
 
-    def remove(self, leaf: int, n: int) -> Entry:
+    def remove(self, stream: int, n: int) -> Entry:
         """Removes and returns a document."""
-        del self._by_leaf[leaf][n]
-        self.waiting[leaf] -= 1
-        return self._entries.pop((leaf, n))
+        del self._by_stream[stream][n]
+        self.waiting[stream] -= 1
+        return self._entries.pop((stream, n))

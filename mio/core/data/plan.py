@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from mio.core.data.mixture import Leaf, Mixture, Node, RowSchedule
+from mio.core.data.mixture import Mixture, Node, RowSchedule
 from mio.core.data.packing import Entry, Pool
+from mio.core.data.streams import RecordStream
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
@@ -31,32 +32,9 @@ Row = list[Entry]
 """One packed row: its documents in order."""
 
 
-class Lengths(Protocol):
-    """What the plan asks of a stream of documents."""
-
-    @property
-    def identity(self) -> str:
-        """Changes whenever the stream's documents or their order could change."""
-
-    def __len__(self) -> int:
-        """Documents of one epoch."""
-
-    def length(self, n: int) -> int | None:
-        """Positions of the n-th document, untruncated; None if it cannot be used (see `reason`)."""
-
-    def reason(self, n: int) -> str:
-        """Why the n-th document cannot be used: one of a few phrases, to be counted by."""
-
-    def truncated(self, n: int) -> int:
-        """Positions that are left of the n-th document once it is cut to the context; 0 if none."""
-
-    def describe(self, n: int) -> str:
-        """The record behind the n-th document and what is wrong with it, if anything is, for messages."""
-
-
 @dataclass
 class Counts:
-    """What happened to the documents of one leaf, since the beginning of the run."""
+    """What happened to the documents of one stream, since the beginning of the run."""
 
     next: int = 0
     """Number of the next document to be drawn."""
@@ -81,7 +59,7 @@ class Changes:
     drawn: list[tuple[int, Entry]] = field(default_factory=list)
     """(pool, document) of the documents drawn."""
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
-    """(leaf, reason, description) of those passed over; the first few are described."""
+    """(stream, reason, description) of those passed over; the first few are described."""
     rows: list[tuple[int, Row]] = field(default_factory=list)
     """(pool, row) of the rows emitted."""
 
@@ -89,38 +67,36 @@ class Changes:
 class Plan:
     """Produces the rows one after the other.
 
-    With unit `tokens` a row may hold documents of all leaves and shares count positions. With unit `rows` a row holds
+    With unit `tokens` a row may hold documents of all streams and shares count positions. With unit `rows` a row holds
     documents of one group, the groups share the rows, and positions are shared out inside each group.
 
-    A pool holds `window` documents per kind of row, and at least one of every leaf. A row takes the oldest document of
-    the leaf that is due, again and again, as long as half of the row stays free; the rest is filled with the documents
-    that leave the least of it. Shares are thereby steered twice, when documents are drawn and when they are emitted,
-    because the pool may hold back one kind of document more than another. After every row each group, source and
-    direction is within the positions of one row of its share of what the level above it was given.
+    A pool holds `window` documents per kind of row, and at least one of every stream. A row takes the oldest document
+    of the stream that is due, again and again, as long as half of the row stays free; the rest is filled with the
+    documents that leave the least of it. Shares are thereby steered twice, when documents are drawn and when they are
+    emitted, because the pool may hold back one kind of document more than another. After every row each group, source
+    and direction is within the positions of one row of its share of what the level above it was given.
     """
 
-    def __init__(
-        self, leaves: Sequence[Leaf], streams: Sequence[Lengths], mixture: MixtureConfig, packing: PackingConfig
-    ) -> None:
-        self.leaves = list(leaves)
+    def __init__(self, streams: Sequence[RecordStream], mixture: MixtureConfig, packing: PackingConfig) -> None:
         self.streams = list(streams)
         self.packing = packing
         self.rows = 0
         """Rows emitted so far."""
-        self.counts = [Counts() for _ in leaves]
+        self.counts = [Counts() for _ in streams]
         self.examples: list[str] = []
         """The first records that were skipped, described."""
         self.changes: Changes | None = None
         """Where what happens is noted, if anywhere."""
-        self._drawn = Mixture(leaves)
-        self._emitted = Mixture(leaves)
-        self.groups = [leaves[node.start].group for node in self._drawn.groups]
+        shares = [stream.share for stream in streams]
+        self._drawn = Mixture(shares)
+        self._emitted = Mixture(shares)
+        self.groups = [shares[node.start].group for node in self._drawn.groups]
         """Groups that are read, in order."""
         self.schedule: RowSchedule | None = None
         """Who gets the next row, with unit `rows`."""
         if mixture.unit == "rows":
             self.schedule = RowSchedule([mixture.ratios[group] for group in self.groups])
-        self._pools = [Pool(len(leaves)) for _ in range(len(self.groups) if self.schedule else 1)]
+        self._pools = [Pool(len(streams)) for _ in range(len(self.groups) if self.schedule else 1)]
         self.identity: dict[str, Any] = {
             "unit": mixture.unit,
             "ratios": {group: mixture.ratios[group] for group in self.groups},
@@ -128,13 +104,13 @@ class Plan:
             "window": packing.window,
             "too_long": packing.too_long,
             "streams": {
-                leaf.name: {
-                    "path": list(leaf[:3]),
-                    "share": leaf.share,
+                stream.name: {
+                    "path": list(stream.share[:3]),
+                    "share": stream.share.share,
                     "records": len(stream),
                     "content": stream.identity,
                 }
-                for leaf, stream in zip(self.leaves, self.streams, strict=True)
+                for stream in self.streams
             },
         }
         """Everything that the sequence of rows depends on."""
@@ -143,9 +119,9 @@ class Plan:
         """The next row of the run. Raises `DataError` when a stream has nothing that can be used."""
         kind = self.schedule.pick() if self.schedule else 0
         pool, node, context = self._pools[kind], self._node(self._drawn, kind), self.packing.context
-        for leaf in range(node.start, node.stop):
-            if not pool.waiting[leaf]:
-                self._take_in(kind, self._draw(leaf))
+        for stream in range(node.start, node.stop):
+            if not pool.waiting[stream]:
+                self._take_in(kind, self._draw(stream))
         while len(pool) < self.packing.window:
             self._take_in(kind, self._draw(self._drawn.pick(node)))
         row: Row = []
@@ -166,35 +142,35 @@ class Plan:
             entry = pool.oldest(self._emitted.due(node, pool.next_length))
             if entry.length > space or (row and space - entry.length < reserve):
                 break
-            self._emitted.give(entry.leaf, entry.length)
+            self._emitted.give(entry.stream, entry.length)
             self._move(kind, entry, row)
             space -= entry.length
 
     def _best_fit(self, kind: int, space: int) -> list[Entry]:
         """Waiting documents that fill `space` best and leave every share within reach, counted as emitted.
 
-        Where those that fill it best do not, the leaf among them that is furthest ahead goes without.
+        Where those that fill it best do not, the stream among them that is furthest ahead goes without.
         """
         pool, mixture, node = self._pools[kind], self._emitted, self._node(self._emitted, kind)
         without: set[int] = set()
         while chosen := pool.best_fit(space, without):
             for entry in chosen:
-                mixture.give(entry.leaf, entry.length)
+                mixture.give(entry.stream, entry.length)
             if mixture.within_reach(node, self.packing.context):
                 break
-            without.add(min((mixture.shortfall(entry.leaf, node), entry.leaf) for entry in chosen)[1])
+            without.add(min((mixture.shortfall(entry.stream, node), entry.stream) for entry in chosen)[1])
             for entry in chosen:
-                mixture.give(entry.leaf, -entry.length)
+                mixture.give(entry.stream, -entry.length)
         return chosen
 
     def _move(self, kind: int, entry: Entry, row: Row) -> None:
-        """From the pool to a row. Some document of every leaf always waits."""
-        row.append(self._pools[kind].remove(entry.leaf, entry.n))
-        if not self._pools[kind].waiting[entry.leaf]:
-            self._take_in(kind, self._draw(entry.leaf))
+        """From the pool to a row. Some document of every stream always waits."""
+        row.append(self._pools[kind].remove(entry.stream, entry.n))
+        if not self._pools[kind].waiting[entry.stream]:
+            self._take_in(kind, self._draw(entry.stream))
 
     def _node(self, mixture: Mixture, kind: int) -> Node:
-        """The leaves that rows of a kind hold documents of."""
+        """The streams that rows of a kind hold documents of."""
         return mixture.groups[kind] if self.schedule else mixture.root
 
     def follow(self, changes: Changes) -> None:
@@ -203,62 +179,62 @@ class Plan:
         The plan is then good for its `state`: the shares by which rows are made are taken up by `restore` alone.
         """
         for kind, entry in changes.drawn:
-            self.counts[entry.leaf].next += 1
+            self.counts[entry.stream].next += 1
             self._take_in(kind, entry)
-        for leaf, reason, description in changes.skipped:
-            self.counts[leaf].next += 1
-            self._count_skipped(leaf, reason, description)
+        for stream, reason, description in changes.skipped:
+            self.counts[stream].next += 1
+            self._count_skipped(stream, reason, description)
         for kind, row in changes.rows:
             pool = self._pools[kind]
-            self._count(kind, [pool.remove(leaf, n) for leaf, n, _, _ in row])
+            self._count(kind, [pool.remove(stream, n) for stream, n, _, _ in row])
 
-    def _draw(self, leaf: int) -> Entry:
-        """The next document of a leaf that can be used."""
-        counts, stream = self.counts[leaf], self.streams[leaf]
-        for _ in range(2 * len(stream)):  # holds a whole epoch, wherever it starts
+    def _draw(self, stream: int) -> Entry:
+        """The next document of a stream that can be used."""
+        counts, source = self.counts[stream], self.streams[stream]
+        for _ in range(2 * len(source)):  # holds a whole epoch, wherever it starts
             n = counts.next
             counts.next += 1
-            length = stream.length(n)
+            length = source.length(n)
             if length is None:
-                self._skip(leaf, n, stream.reason(n))
+                self._skip(stream, n, source.reason(n))
                 continue
             too_long = length > self.packing.context
             if too_long:
                 if self.packing.too_long == "error":
                     raise DataError(
-                        f"{self.leaves[leaf].name}: {stream.describe(n)} has {length + 1} tokens, more than a row of "
+                        f"{source.name}: {source.describe(n)} has {length + 1} tokens, more than a row of "
                         f"{self.packing.context} positions takes; raise `data.packing.context`, or set "
                         "`data.packing.too_long` to `truncate` or `skip`"
                     )
-                length = stream.truncated(n) if self.packing.too_long == "truncate" else 0
+                length = source.truncated(n) if self.packing.too_long == "truncate" else 0
                 if not length:
-                    self._skip(leaf, n, TOO_LONG)
+                    self._skip(stream, n, TOO_LONG)
                     continue
-            self._drawn.give(leaf, length)
-            return Entry(leaf, n, length, too_long)
+            self._drawn.give(stream, length)
+            return Entry(stream, n, length, too_long)
         reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.skipped.items())
         raise DataError(
-            f"{self.leaves[leaf].name}: none of its {len(stream)} records can be used: {reasons}; the first one: "
-            f"{stream.describe(0)}. Fix the data, or set the ratio of the group or the weight of the source to 0"
+            f"{source.name}: none of its {len(source)} records can be used: {reasons}; the first one: "
+            f"{source.describe(0)}. Fix the data, or set the ratio of the group or the weight of the source to 0"
         )
 
-    def _skip(self, leaf: int, n: int, reason: str) -> None:
+    def _skip(self, stream: int, n: int, reason: str) -> None:
         described = ""
         if len(self.examples) < _EXAMPLES:
-            described = f"{self.leaves[leaf].name}: {self.streams[leaf].describe(n)}: {reason}"
-        self._count_skipped(leaf, reason, described)
+            described = f"{self.streams[stream].name}: {self.streams[stream].describe(n)}: {reason}"
+        self._count_skipped(stream, reason, described)
 
-    def _count_skipped(self, leaf: int, reason: str, described: str) -> None:
-        skipped = self.counts[leaf].skipped
+    def _count_skipped(self, stream: int, reason: str, described: str) -> None:
+        skipped = self.counts[stream].skipped
         skipped[reason] = skipped.get(reason, 0) + 1
         if described:
             self.examples.append(described)
         if self.changes is not None:
-            self.changes.skipped.append((leaf, reason, described))
+            self.changes.skipped.append((stream, reason, described))
 
     def _take_in(self, kind: int, entry: Entry) -> None:
         self._pools[kind].add(entry)
-        self.counts[entry.leaf].drawn += entry.length
+        self.counts[entry.stream].drawn += entry.length
         if self.changes is not None:
             self.changes.drawn.append((kind, entry))
 
@@ -266,13 +242,13 @@ class Plan:
         self.rows += 1
         if self.schedule:
             self.schedule.counts[kind] += 1
-        for leaf, _, length, truncated in row:
-            counts = self.counts[leaf]
+        for stream, _, length, truncated in row:
+            counts = self.counts[stream]
             counts.documents += 1
             counts.positions += length
             counts.truncated += truncated
-        for leaf in {entry.leaf for entry in row}:
-            self.counts[leaf].rows += 1
+        for stream in {entry.stream for entry in row}:
+            self.counts[stream].rows += 1
         if self.changes is not None:
             self.changes.rows.append((kind, row))
 
@@ -284,8 +260,8 @@ class Plan:
             "rows": self.rows,
             "group_rows": list(self.schedule.counts) if self.schedule else [],
             "leaves": {
-                leaf.name: {**vars(counts), "skipped": dict(counts.skipped)}
-                for leaf, counts in zip(self.leaves, self.counts, strict=True)
+                stream.name: {**vars(counts), "skipped": dict(counts.skipped)}
+                for stream, counts in zip(self.streams, self.counts, strict=True)
             },
             "examples": list(self.examples),
         }
@@ -318,20 +294,20 @@ class Plan:
         if self.schedule:
             self.schedule.counts = list(state["group_rows"])
         for index, entries in enumerate(state["pools"]):
-            self._pools[index] = Pool(len(self.leaves))
-            for leaf, n, length, truncated in entries:
-                self._pools[index].add(Entry(leaf, n, length, truncated))
+            self._pools[index] = Pool(len(self.streams))
+            for stream, n, length, truncated in entries:
+                self._pools[index].add(Entry(stream, n, length, truncated))
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    found = [f"`{key}` was {before[key]}, is {now[key]}" for key in now if key != "streams" and before[key] != now[key]]
+    other = [f"`{key}` was {before[key]}, is {now[key]}" for key in now if key != "streams" and before[key] != now[key]]
     old, new = before["streams"], now["streams"]
-    found += [f"`{name}` is gone" for name in old if name not in new]
-    found += [f"`{name}` is new" for name in new if name not in old]
+    other += [f"`{name}` is gone" for name in old if name not in new]
+    other += [f"`{name}` is new" for name in new if name not in old]
     for name in (name for name in new if name in old):
         changed = [key for key in new[name] if old[name][key] != new[name][key]]
         if changed:
-            found.append(f"`{name}` has another {', '.join(changed)}")
-    if not found and list(old) != list(new):
-        found.append("the sources are in another order")
-    return found
+            other.append(f"`{name}` has another {', '.join(changed)}")
+    if not other and list(old) != list(new):
+        other.append("the sources are in another order")
+    return other

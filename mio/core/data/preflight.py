@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mio.core.data.mixture import Leaf
 from mio.core.data.sources import OpenSource
 from mio.core.data.streams import BROKEN, CUT_AWAY, EMPTY, WEIGHTLESS, RecordStream
 from mio.core.errors import DataError
@@ -26,9 +25,7 @@ _ADVICE = {
 }
 
 
-def preflight(
-    sources: Sequence[OpenSource], leaves: Sequence[Leaf], streams: Sequence[RecordStream], max_skipped: float
-) -> dict[str, Any]:
+def preflight(sources: Sequence[OpenSource], streams: Sequence[RecordStream], max_skipped: float) -> dict[str, Any]:
     """Checks every source in all of its directions. What was learnt about lengths spares the plan the same work.
 
     Returns, by `group/source`: `records`, `checked`, `tokenised` (read from shards), `broken`, `skipped` (count by
@@ -41,19 +38,15 @@ def preflight(
     """
     report = {}
     for source in sources:
-        own = [
-            stream
-            for leaf, stream in zip(leaves, streams, strict=True)
-            if (leaf.group, leaf.source) == (source.group, source.name)
-        ]
+        own = [stream for stream in streams if stream.share[:2] == (source.group, source.name)]
         report[source.label] = _check(source, own, max_skipped)
     return report
 
 
 def sample(size: int, shipped: bool) -> range | list[int]:
     """Indices of the records to check: all, or an evenly spaced selection."""
-    wanted = SHIPPED_SAMPLE if shipped else size if size <= WHOLE else SAMPLE
-    return range(size) if wanted >= size else [i * size // wanted for i in range(wanted)]
+    count = SHIPPED_SAMPLE if shipped else size if size <= WHOLE else SAMPLE
+    return range(size) if count >= size else [i * size // count for i in range(count)]
 
 
 def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: float) -> dict[str, Any]:
@@ -105,6 +98,6 @@ def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: flo
 
 
 def _nothing_left(name: str, checked: int, counts: Counter[str]) -> str:
-    told = ", ".join(f"{reason} ({count})" for reason, count in counts.items())
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.items())
     advice = next((advice for reason, advice in _ADVICE.items() if reason in counts), "loosen its filters")
-    return f"{name}: none of {checked} records checked is left: {told}; {advice}"
+    return f"{name}: none of {checked} records checked is left: {reasons}; {advice}"

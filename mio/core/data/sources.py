@@ -11,7 +11,7 @@ from typing import Any
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import DataModule, Filter, Record, Source, SourceFactory, Template
-from mio.core.data.mixture import Leaf, leaves, read_sources
+from mio.core.data.mixture import read_sources, stream_shares
 from mio.core.data.order import derive_seed
 from mio.core.data.readers import READERS, at_hand, open_reader
 from mio.core.data.readers.records import Kinds
@@ -83,12 +83,12 @@ def open_sources(
                 if tokens is None or at_hand(source.options):
                     raise  # shards would be of what the files were before they were damaged
                 missing = error  # shards may be all that is at hand
-            found = tokens.find(label, source, raw) if tokens else None
-            records = found or raw
+            shards = tokens.find(label, source, raw) if tokens else None
+            records = shards or raw
             if records is None:
                 assert missing is not None
                 raise missing
-            opened.append(OpenSource(group, name, source, records, source.dataset in shipped, found is not None))
+            opened.append(OpenSource(group, name, source, records, source.dataset in shipped, shards is not None))
     if problems:
         raise RecipeError(problems)
     for one in opened:
@@ -141,8 +141,8 @@ def template_sets(recipe: Recipe, plugins: EnabledPlugins) -> dict[str, tuple[Te
 
 def build_streams(
     recipe: Recipe, plugins: EnabledPlugins, renderer: Renderer, tokens: TokenStore | None = None
-) -> tuple[list[Leaf], list[RecordStream], list[OpenSource]]:
-    """The leaves of the recipe's mixture, the stream of each, and the sources behind them.
+) -> tuple[list[RecordStream], list[OpenSource]]:
+    """The streams of the recipe's mixture, and the sources behind them.
 
     Where a template set has several templates of one direction, each record takes one of them, always the same.
 
@@ -156,9 +156,9 @@ def build_streams(
     for source in sources:
         by_direction = compiled[source.group, source.name] = {}
         for template in sets[source.config.templates] if source.config.templates else ():
-            made = CompiledTemplate(template, source.config.templates)
-            by_direction.setdefault(template.direction, []).append(made)
-    found = leaves(recipe.data, recipe.mixture, {key: list(value) or [""] for key, value in compiled.items()})
+            one = CompiledTemplate(template, source.config.templates)
+            by_direction.setdefault(template.direction, []).append(one)
+    shares = stream_shares(recipe.data, recipe.mixture, {key: list(value) or [""] for key, value in compiled.items()})
     opened = {(source.group, source.name): source for source in sources}
     fingerprints = {
         source.label: tokens.fingerprint(source.label, source.records)
@@ -168,26 +168,25 @@ def build_streams(
     }
     memory = Memory()
     streams = []
-    for leaf in found:
-        source = opened[leaf.group, leaf.source]
-        templates = compiled[leaf.group, leaf.source].get(leaf.direction, [])
+    for share in shares:
+        source = opened[share.group, share.source]
+        templates = compiled[share.group, share.source].get(share.direction, [])
         form = source.config.form or recipe.data.form
-        texts = [asdict(t) for t in sets.get(source.config.templates, ()) if t.direction == leaf.direction]
+        texts = [asdict(t) for t in sets.get(source.config.templates, ()) if t.direction == share.direction]
         streams.append(
             RecordStream(
-                name=leaf.name,
+                share=share,
                 source=source.records,
-                document=_documents(templates, form, recipe.data.system),
+                to_document=_documents(templates, form, recipe.data.system),
                 renderer=renderer,
                 drop=dropped if source.tokenised else dropping(source.config, plugins),
-                seed=derive_seed(recipe.seed, *leaf[:3]),
-                context=recipe.data.packing.context,
-                truncates=recipe.data.packing.too_long == "truncate",
-                identity=_identity(source, fingerprints[source.label], texts, form, recipe.data.system),
+                packing=recipe.data.packing,
+                seed=derive_seed(recipe.seed, *share[:3]),
+                content=_identity(source, fingerprints[source.label], texts, form, recipe.data.system),
                 memory=memory,
             )
         )
-    return found, streams, sources
+    return streams, sources
 
 
 def _documents(
@@ -239,7 +238,7 @@ def _identity(
 ) -> str:
     """Fingerprint of what the recipe says about a stream's content, and of the content where its reader has one."""
     config = source.config
-    told = {
+    shaping = {
         "dataset": config.dataset,
         "split": config.split,
         "options": {} if config.dataset in READERS else config.options,  # files may move, their content may not
@@ -250,5 +249,5 @@ def _identity(
         "form": form,
         "system": dict(system),
     }
-    text = json.dumps(told, sort_keys=True, default=str)
+    text = json.dumps(shaping, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

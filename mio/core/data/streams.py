@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mio.core.contract.values import Record, Source
+from mio.core.data.mixture import StreamShare
 from mio.core.data.order import Order
 from mio.core.data.partial import notes_of
 from mio.core.data.reasons import reason_of
 from mio.core.errors import DataError, MioError, PluginError
+from mio.core.recipe.data_schema import PackingConfig
 from mio.core.tokens.documents import Document
 from mio.core.tokens.rendering import Rendered, Renderer
 
@@ -29,8 +32,8 @@ _UNKNOWN = 0
 
 
 class Memory:
-    """Documents that had to be rendered to be measured, the least recently used leaving first. `tokens` bounds what is
-    kept, 8 bytes each."""
+    """Documents that had to be rendered to be measured, `tokens` tokens of 8 bytes at most. The least recently used one
+    leaves first."""
 
     def __init__(self, tokens: int = 8_000_000) -> None:
         self._room = tokens
@@ -52,75 +55,59 @@ class Memory:
             self._room += len(dropped.tokens)
 
 
+@dataclass(eq=False)
 class RecordStream:
-    """The documents of one leaf of the mixture. The n-th one is record `order(n)`, whatever happened before.
+    """The documents of one direction of one source. The n-th one is record `order(n)`, whatever happened before."""
 
-    Args:
-        name: the leaf's name.
-        source: its records.
-        document: a record, and its index, to its document.
-        renderer: documents to tokens.
-        drop: a reason to leave a record out, one of a few phrases, or the empty string.
-        seed: of the order.
-        context: positions of a row; longer documents are truncated to it by `document`.
-        truncates: whether these are trained on, so that their beginning must hold something to learn.
-        identity: of everything that shapes the documents beside the seed.
-        memory: where rendered documents are kept, shared by the streams of a run.
-    """
+    share: StreamShare
+    source: Source
+    to_document: Callable[[Record, int], Document]
+    """A record, and its index, to its document."""
+    renderer: Renderer
+    drop: Callable[[Record], str]
+    """A reason to leave a record out, one of a few phrases, or the empty string."""
+    packing: PackingConfig
+    seed: int
+    """Of the order."""
+    content: str
+    """Fingerprint of everything that shapes the documents beside the seed."""
+    memory: Memory
+    """Where rendered documents are kept, shared by the streams of a run."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        source: Source,
-        document: Callable[[Record, int], Document],
-        renderer: Renderer,
-        drop: Callable[[Record], str],
-        seed: int,
-        context: int,
-        truncates: bool,
-        identity: str,
-        memory: Memory,
-    ) -> None:
-        self.name = name
-        self.source = source
-        self.order = Order(len(source), seed)
-        self.identity = f"{identity}-{seed:016x}"
-        self._document = document
-        self._renderer = renderer
-        self._drop = drop
-        self._context = context
-        self._truncates = truncates
+    def __post_init__(self) -> None:
+        self.name = self.share.name
+        self.order = Order(len(self.source), self.seed)
+        self.identity = f"{self.content}-{self.seed:016x}"
+        """Changes whenever the documents or their order could change."""
         self.unknown: Counter[str] = Counter()
         """Keys inside the records measured that nothing reads, with the number of records that have them."""
-        self._memory = memory
         # length by record, learnt once; a reason's number below 0. Zero pages cost nothing until they are written.
-        self._lengths: npt.NDArray[np.int32] = np.zeros(len(source), dtype=np.int32)
+        self._lengths: npt.NDArray[np.int32] = np.zeros(len(self.source), dtype=np.int32)
         self._reasons: list[str] = []
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def length(self, n: int) -> int | None:
-        """Positions of the n-th document, untruncated; None if it cannot be used."""
+        """Positions of the n-th document, untruncated; None if it cannot be used (see `reason`)."""
         length = self.measure(self.order(n))
         return length if length > 0 else None
 
     def reason(self, n: int) -> str:
-        """Why the n-th document cannot be used."""
+        """Why the n-th document cannot be used: one of a few phrases, to be counted by."""
         return self.reason_of(self.order(n))
 
     def truncated(self, n: int) -> int:
-        """Positions of the n-th document once it is truncated to the context."""
+        """Positions of the n-th document once it is truncated to the context; 0 if none is left."""
         return max(0, len(self.document(n).tokens) - 1)
 
     def document(self, n: int) -> Rendered:
         """The n-th document, at most one row long."""
         record = self.order(n)
-        rendered = self._memory.get((self.name, record))
+        rendered = self.memory.get((self.name, record))
         if rendered is None:
             rendered = self._read(record)
-        return rendered.truncate(self._context + 1)
+        return rendered.truncate(self.packing.context + 1)
 
     def describe(self, n: int) -> str:
         """The record behind the n-th document and, if it is broken, how."""
@@ -154,21 +141,22 @@ class RecordStream:
     def _measure(self, record: int) -> int:
         try:
             content = self._content(record)
-            reason = self._drop(content)
+            reason = self.drop(content)
             if reason:
                 return self._number(reason)
             self.unknown.update(notes_of(content).unknown)
-            document = self._document(content, record)
-            if not self._renderer.learns(document):
+            document = self.to_document(content, record)
+            if not self.renderer.learns(document):
                 return self._number(WEIGHTLESS)
-            tokens = self._renderer.measure(document)
+            tokens = self.renderer.measure(document)
             rendered = None
             if tokens is None:
-                rendered = self._renderer.render(document)
+                rendered = self._render_and_keep(document, record)
                 tokens = len(rendered.tokens)
-                self._memory.put((self.name, record), rendered)
-            if tokens - 1 > self._context and self._truncates and self._cut_away(record, document, rendered):
-                return self._number(CUT_AWAY)
+            if tokens - 1 > self.packing.context and self.packing.too_long == "truncate":
+                rendered = rendered or self._render_and_keep(document, record)
+                if not rendered.truncate(self.packing.context + 1).weights[1:].any():
+                    return self._number(CUT_AWAY)
         except MemoryError:
             raise
         except Exception as error:
@@ -177,12 +165,10 @@ class RecordStream:
             return self._number(BROKEN)
         return tokens - 1 if tokens > 1 else self._number(EMPTY)
 
-    def _cut_away(self, record: int, document: Document, rendered: Rendered | None) -> bool:
-        """Whether truncation leaves nothing to learn of a document that is longer than the context."""
-        if rendered is None:
-            rendered = self._renderer.render(document)
-            self._memory.put((self.name, record), rendered)
-        return not rendered.truncate(self._context + 1).weights[1:].any()
+    def _render_and_keep(self, document: Document, record: int) -> Rendered:
+        rendered = self.renderer.render(document)
+        self.memory.put((self.name, record), rendered)
+        return rendered
 
     def _content(self, record: int) -> Record:
         try:
@@ -193,7 +179,7 @@ class RecordStream:
             ) from error
 
     def _read(self, record: int) -> Rendered:
-        return self._renderer.render(self._document(self._content(record), record))
+        return self.renderer.render(self.to_document(self._content(record), record))
 
     def _number(self, reason: str) -> int:
         """Below 0: how a reason is noted among the lengths."""

@@ -203,13 +203,13 @@ def _step(
 def _batch(layout: Layout, place: torch.device, last: bool) -> Batch:
     lengths = layout.lengths()
     shape = (layout.micro_rows, layout.context)
-    tokens, targets, positions, leaf = (torch.zeros(shape, dtype=torch.int64, device=place) for _ in range(4))
+    tokens, targets, positions, stream = (torch.zeros(shape, dtype=torch.int64, device=place) for _ in range(4))
     return Batch(
         tokens,
         targets,
         torch.ones(shape, device=place),
         positions,
-        leaf,
+        stream,
         DocumentMask.from_lengths(lengths, layout.context).change(lambda tensor: tensor.to(place)),
         lengths,
         float(layout.micro_rows * layout.context),

@@ -177,7 +177,7 @@ class Training:
 
         model = transformer_config(recipe, self.manager)
         with torch.device("meta"):
-            module = MioModule(model, self.vocabulary, recipe.train, self.data.leaf_names, spread)
+            module = MioModule(model, self.vocabulary, recipe.train, self.data.stream_names, spread)
         self.data.windows = module.transformer.windows if self.device.type == "cuda" else ()
         if mesh is not None:
             module.replicas = data_parallel(mesh)[1]

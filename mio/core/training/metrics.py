@@ -43,7 +43,7 @@ class LossMetrics:
         ones = counted.double()
         loss = torch.where(counted, nll.flatten(), 0).double()
         targets = batch.targets.flatten()
-        stream = batch.leaf.flatten().clamp(min=0)
+        stream = batch.stream.flatten().clamp(min=0)
         for sums, index in ((self._stream, stream), (self._block, self._block_of[targets].clamp(min=0))):
             sums[0].index_add_(0, index, loss)
             sums[1].index_add_(0, index, ones)

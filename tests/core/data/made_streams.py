@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mio.core.data.mixture import Leaf
+from mio.core.data.mixture import StreamShare
 from mio.core.data.plan import Plan
 from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
 
 @dataclass
 class Numbers:
-    """A document whose tokens say where it is from: leaf, then number and position of each token."""
+    """A document whose tokens say where it is from: stream, then number and position of each token."""
 
     tokens: np.ndarray
     weights: np.ndarray
@@ -25,11 +25,11 @@ class Numbers:
 class MadeStream:
     """Documents of given lengths (positions), repeated for ever; a length of 0 is a broken record."""
 
-    def __init__(self, leaf, lengths, context=10**9):
-        self.leaf = leaf
+    def __init__(self, number, share, lengths, context=10**9):
+        self.number, self.share, self.name = number, share, share.name
         self.lengths = list(lengths)
         self.context = context
-        self.identity = f"made-{leaf}"
+        self.identity = f"made-{number}"
 
     def __len__(self):
         return len(self.lengths)
@@ -48,32 +48,32 @@ class MadeStream:
 
     def document(self, n):
         size = self.truncated(n) + 1
-        tokens = self.leaf * 1_000_000 + n * 1000 + np.arange(size, dtype=np.int32)
+        tokens = self.number * 1_000_000 + n * 1000 + np.arange(size, dtype=np.int32)
         return Numbers(tokens, np.ones(size, dtype=np.float32))
 
 
 def made_plan(groups, *, unit="tokens", context=256, window=64, too_long="truncate"):
-    """A plan over `{group: (ratio, {leaf: (share, lengths)})}`, and its streams."""
-    found, streams = [], []
+    """A plan over `{group: (ratio, {stream: (share, lengths)})}`, and its streams."""
+    streams = []
     for group, (ratio, members) in groups.items():
         total = sum(share for share, _ in members.values())
         for name, (share, lengths) in members.items():
-            streams.append(MadeStream(len(found), lengths, context))
-            found.append(Leaf(group, *[*name.split(":"), ""][:2], ratio * share / total))
+            part = StreamShare(group, *[*name.split(":"), ""][:2], ratio * share / total)
+            streams.append(MadeStream(len(streams), part, lengths, context))
     mixture = MixtureConfig(unit=unit, ratios={group: ratio for group, (ratio, _) in groups.items()})
-    return Plan(found, streams, mixture, PackingConfig(context=context, window=window, too_long=too_long)), streams
+    return Plan(streams, mixture, PackingConfig(context=context, window=window, too_long=too_long)), streams
 
 
-def farthest(leaves, counts, unit="tokens"):
+def farthest(shares, counts, unit="tokens"):
     """Positions of the group, source or direction that is farthest from its share of what the level above was given;
     groups of rows have no share of positions."""
     most = 0.0
     for depth in range(1 if unit == "rows" else 0, 3):
-        for above in {leaf[:depth] for leaf in leaves}:
-            own = [i for i, leaf in enumerate(leaves) if leaf[:depth] == above]
-            total, shares = sum(counts[i] for i in own), sum(leaves[i].share for i in own)
-            for name in {leaves[i][depth] for i in own}:
-                below = [i for i in own if leaves[i][depth] == name]
-                asked = total * sum(leaves[i].share for i in below) / shares
+        for above in {one[:depth] for one in shares}:
+            own = [i for i, one in enumerate(shares) if one[:depth] == above]
+            total, whole = sum(counts[i] for i in own), sum(shares[i].share for i in own)
+            for name in {shares[i][depth] for i in own}:
+                below = [i for i in own if shares[i][depth] == name]
+                asked = total * sum(shares[i].share for i in below) / whole
                 most = max(most, abs(sum(counts[i] for i in below) - asked))
     return most

@@ -23,9 +23,9 @@ def test_documents_become_rows_token_by_token():
     assert batch.targets.tolist() == [[2, 3, 8, 99, 99], [5, 6, 9, 99, 99]]
     assert batch.weights.tolist() == [[1, 2, 1, 0, 0], [1, 2, 3, 0, 0]]
     assert batch.positions.tolist() == [[0, 1, 0, 0, 0], [0, 1, 2, 0, 0]]
-    assert batch.leaf.tolist() == [[3, 3, 0, -1, -1], [1, 1, 1, -1, -1]]
+    assert batch.stream.tolist() == [[3, 3, 0, -1, -1], [1, 1, 1, -1, -1]]
     assert batch.lengths == [[2, 1], [3]]
-    dtypes = [t.dtype for t in (batch.tokens, batch.targets, batch.weights, batch.positions, batch.leaf)]
+    dtypes = [t.dtype for t in (batch.tokens, batch.targets, batch.weights, batch.positions, batch.stream)]
     assert dtypes == [torch.int64, torch.int64, torch.float32, torch.int64, torch.int64]
 
 
@@ -41,13 +41,13 @@ def test_random_rows_agree_with_a_loop_over_tokens():
     batch = assemble(rows, context=64, pad=0)
     for index, row in enumerate(rows):
         place = 0
-        for leaf, made in row:
+        for stream, made in row:
             for position in range(len(made.tokens) - 1):
                 assert batch.tokens[index, place] == made.tokens[position]
                 assert batch.targets[index, place] == made.tokens[position + 1]
                 assert batch.weights[index, place] == made.weights[position + 1]
                 assert batch.positions[index, place] == position
-                assert batch.leaf[index, place] == leaf
+                assert batch.stream[index, place] == stream
                 place += 1
         assert batch.weights[index, place:].sum() == 0
 
@@ -57,7 +57,7 @@ def test_a_batch_travels_to_a_device_and_between_processes_with_its_changes():
     assert not batch.ends_step
     batch.changes = Changes(skipped=[(0, "broken", "")])
     moved = move_data_to_device(batch, torch.device("meta"))
-    assert {moved.tokens.device.type, moved.leaf.device.type, moved.mask.ids.device.type} == {"meta"}
+    assert {moved.tokens.device.type, moved.stream.device.type, moved.mask.ids.device.type} == {"meta"}
     assert (moved.changes, moved.lengths, moved.ends_step) == (batch.changes, [[1, 4], [2]], True)
     assert batch.tokens.device.type == "cpu"
     received = pickle.loads(pickle.dumps(batch))

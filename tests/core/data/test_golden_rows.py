@@ -46,7 +46,7 @@ def digest(module):
     """Of everything that the batches of a run hold, and of the data cursor after its last step."""
     seen = hashlib.sha256()
     for batch in module.train_dataloader():
-        for tensor in (batch.tokens, batch.targets, batch.weights, batch.positions, batch.leaf):
+        for tensor in (batch.tokens, batch.targets, batch.weights, batch.positions, batch.stream):
             seen.update(tensor.numpy().tobytes())
         seen.update(json.dumps([batch.lengths, batch.documents, batch.digests, batch.step]).encode())
         module.commit(batch)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 def key(batch):
     """All that a batch holds, comparable."""
-    tensors = (batch.tokens, batch.targets, batch.weights, batch.positions, batch.leaf)
+    tensors = (batch.tokens, batch.targets, batch.weights, batch.positions, batch.stream)
     return [t.tolist() for t in tensors], batch.lengths, batch.step, batch.changes
 
 
@@ -26,7 +26,7 @@ def batches(recipe, *, world=1, rank=0, workers=0, cursor=None):
     module = MioDataModule(recipe, Plugins(), Characters())
     data = StepBatches(
         plan=module._plan,
-        streams=module._streams,
+        streams=module.streams,
         shape=StepShape.of(recipe.train, world),
         steps=recipe.train.steps,
         pad=0,

@@ -7,7 +7,7 @@ from mio.core.data.packing import Entry, Pool
 
 
 def fill(pool, space, without=()):
-    return [pool.remove(entry.leaf, entry.n) for entry in pool.best_fit(space, without)]
+    return [pool.remove(entry.stream, entry.n) for entry in pool.best_fit(space, without)]
 
 
 @settings(max_examples=150, deadline=None)
@@ -30,20 +30,20 @@ def test_filling_is_as_good_as_trying_every_combination(lengths, space):
 def test_pool_keeps_the_order_of_age(documents, actions):
     """The reference is a plain list."""
     pool, reference = Pool(3), []
-    for n, (leaf, length) in enumerate(documents):
-        reference.append(Entry(leaf, n, length, False))
+    for n, (stream, length) in enumerate(documents):
+        reference.append(Entry(stream, n, length, False))
         pool.add(reference[-1])
     for action in actions:
         if action >= 0:
             for entry in fill(pool, action):
                 reference.remove(entry)
         else:
-            own = [entry for entry in reference if entry.leaf == action + 3]
+            own = [entry for entry in reference if entry.stream == action + 3]
             assert pool.waiting[action + 3] == len(own)
             if own:
                 assert pool.oldest(action + 3) == own[0]
                 assert pool.next_length(action + 3) == own[0].length
-                pool.remove(own[0].leaf, own[0].n)
+                pool.remove(own[0].stream, own[0].n)
                 reference.remove(own[0])
         assert list(pool) == reference
         assert len(pool) == len(reference)

@@ -64,9 +64,9 @@ def test_no_document_waits_for_long():
         before = [counts.next for counts in plan.counts]
         entries = plan.next_row()
         drawn_at |= {
-            (leaf, n): row for leaf, counts in enumerate(plan.counts) for n in range(before[leaf], counts.next)
+            (stream, n): row for stream, counts in enumerate(plan.counts) for n in range(before[stream], counts.next)
         }
-        assert all(row - drawn_at[entry.leaf, entry.n] < 120 for entry in entries)
+        assert all(row - drawn_at[entry.stream, entry.n] < 120 for entry in entries)
 
 
 def test_emitted_token_shares_are_exact_though_the_pool_holds_documents_back():
@@ -86,7 +86,7 @@ def test_two_directions_of_documents_of_nearly_one_length_share_equally(unit):
         row = plan.next_row()
         assert len(row) == 9
         for entry in row:
-            emitted[entry.leaf] += entry.length
+            emitted[entry.stream] += entry.length
         assert abs(emitted[0] - emitted[1]) / 2 <= 256
     directions = ledger(plan.state())["mixture"]["g"]["sources"]["s"]["directions"]
     assert directions["a"]["achieved"] == pytest.approx(0.5, abs=256 / sum(emitted))
@@ -118,13 +118,13 @@ def made_mix(seed):
 @pytest.mark.parametrize("seed", range(24))
 def test_no_share_is_ever_off_by_more_than_a_row(seed):
     plan, unit, context = made_mix(seed)
-    emitted, rows = [0] * len(plan.leaves), Counter()
+    emitted, rows = [0] * len(plan.streams), Counter()
     for count in range(1, 151):
         row = plan.next_row()
         for entry in row:
-            emitted[entry.leaf] += entry.length
-        assert farthest(plan.leaves, emitted, unit) <= context + 1e-6
-        rows[plan.leaves[row[0].leaf].group] += 1
+            emitted[entry.stream] += entry.length
+        assert farthest([stream.share for stream in plan.streams], emitted, unit) <= context + 1e-6
+        rows[plan.streams[row[0].stream].share.group] += 1
         for group, ratio in plan.identity["ratios"].items():
             asked = count * ratio / sum(plan.identity["ratios"].values())
             assert unit == "tokens" or abs(rows[group] - asked) < 1
@@ -136,7 +136,7 @@ def test_a_share_too_small_for_a_document_is_not_behind_by_more_than_a_row():
     emitted = [0, 0]
     for _ in range(3000):
         for entry in plan.next_row():
-            emitted[entry.leaf] += entry.length
+            emitted[entry.stream] += entry.length
         assert abs(emitted[1] - sum(emitted) / 1001) <= 256
     assert emitted[1] // 256 in (2, 3)  # of 3000 rows a thousand and first part
 
@@ -150,7 +150,7 @@ def test_rows_of_one_group_each_in_exact_ratio():
     )
     seen: Counter[str] = Counter()
     for row in range(1, 161):
-        groups = {plan.leaves[entry.leaf].group for entry in plan.next_row()}
+        groups = {plan.streams[entry.stream].share.group for entry in plan.next_row()}
         assert len(groups) == 1
         seen.update(groups)
         assert all(
@@ -188,20 +188,20 @@ def test_no_document_is_lost_split_or_moved_out_of_its_place(lengths, unit, wind
     )
     rows = [plan.next_row() for _ in range(60)]
     entries = [entry for row in rows for entry in row]
-    assert len({(entry.leaf, entry.n) for entry in entries}) == len(entries)
+    assert len({(entry.stream, entry.n) for entry in entries}) == len(entries)
     for row in rows:
         assert 0 < sum(entry.length for entry in row) <= 32
-    for leaf, n, length, truncated in entries:
-        whole = streams[leaf].lengths[n % len(streams[leaf])]
+    for stream, n, length, truncated in entries:
+        whole = streams[stream].lengths[n % len(streams[stream])]
         assert (length, truncated) == ((32, True) if whole > 32 else (whole, False))
     # what was drawn is emitted, skipped or waiting
-    waiting = Counter(leaf for pool in plan.state()["pools"] for leaf, *_ in pool)
-    for leaf, counts in enumerate(plan.counts):
-        emitted = sum(entry.leaf == leaf for entry in entries)
+    waiting = Counter(stream for pool in plan.state()["pools"] for stream, *_ in pool)
+    for stream, counts in enumerate(plan.counts):
+        emitted = sum(entry.stream == stream for entry in entries)
         assert counts.documents == emitted
-        assert counts.next == emitted + waiting[leaf] + sum(counts.skipped.values())
+        assert counts.next == emitted + waiting[stream] + sum(counts.skipped.values())
         assert sum(counts.skipped.values()) == sum(
-            streams[leaf].lengths[n % len(streams[leaf])] == 0 for n in range(counts.next)
+            streams[stream].lengths[n % len(streams[stream])] == 0 for n in range(counts.next)
         )
 
 
@@ -273,15 +273,15 @@ def test_ledger_counts_rows_emitted_and_nothing_else():
     plan, _ = made_plan({"a": (1, {"s": (1, [10, 0, 30])}), "b": (1, {"t": (1, [20])})}, context=64, window=16)
     rows = [plan.next_row() for _ in range(50)]
     report = ledger(plan.state())
-    by_leaf = Counter()
+    by_stream = Counter()
     for row in rows:
         for entry in row:
-            by_leaf[entry.leaf] += entry.length
-    assert report["tokens"] == sum(by_leaf.values())
+            by_stream[entry.stream] += entry.length
+    assert report["tokens"] == sum(by_stream.values())
     assert report["documents"] == sum(map(len, rows))
     groups = report["mixture"]
-    assert (groups["a"]["tokens"], groups["b"]["tokens"]) == (by_leaf[0], by_leaf[1])
-    assert groups["a"]["achieved"] == pytest.approx(by_leaf[0] / sum(by_leaf.values()), abs=1e-6)
+    assert (groups["a"]["tokens"], groups["b"]["tokens"]) == (by_stream[0], by_stream[1])
+    assert groups["a"]["achieved"] == pytest.approx(by_stream[0] / sum(by_stream.values()), abs=1e-6)
     assert groups["a"]["target"] == 0.5
     assert report["packing"]["skipped"]["broken"] == groups["a"]["skipped"] > 0
 

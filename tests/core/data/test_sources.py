@@ -21,8 +21,8 @@ def built(recipe, plugins=None):
 
 
 def checked(recipe, plugins=None):
-    leaves, streams, sources = built(recipe, plugins)
-    return preflight(sources, leaves, streams, recipe.data.max_skipped)
+    streams, sources = built(recipe, plugins)
+    return preflight(sources, streams, recipe.data.max_skipped)
 
 
 def text(stream, n):
@@ -30,9 +30,9 @@ def text(stream, n):
 
 
 def test_each_direction_is_a_stream_of_all_records_in_an_order_of_its_own():
-    leaves, streams, _ = built(made_recipe())
-    assert [leaf.name for leaf in leaves] == ["pairs/letters/read", "pairs/letters/write", "talk/turns"]
-    assert [leaf.share for leaf in leaves] == [1.5, 1.5, 1]
+    streams, _ = built(made_recipe())
+    assert [stream.name for stream in streams] == ["pairs/letters/read", "pairs/letters/write", "talk/turns"]
+    assert [stream.share.share for stream in streams] == [1.5, 1.5, 1]
     read, write, turns = streams
     epoch = [text(read, n) for n in range(50)]
     assert sorted(epoch) == sorted(f"{Letters(50)[i]['word']}{i}" for i in range(50))
@@ -43,7 +43,7 @@ def test_each_direction_is_a_stream_of_all_records_in_an_order_of_its_own():
 
 
 def test_templates_of_one_direction_share_its_records():
-    _, streams, _ = built(made_recipe())
+    streams, _ = built(made_recipe())
     write = streams[1]
     polite = {write.order(n): "please" in text(write, n) for n in range(50)}
     assert polite == {write.order(n): "please" in text(write, n) for n in range(50, 100)}
@@ -53,15 +53,15 @@ def test_templates_of_one_direction_share_its_records():
 def test_a_recipe_replaces_a_template_set():
     recipe = made_recipe()
     recipe.data.templates = {"letters": OWN}
-    leaves, streams, _ = built(recipe)
-    assert leaves[0].direction == "spell"
+    streams, _ = built(recipe)
+    assert streams[0].share.direction == "spell"
     record = streams[0].order(0)
     assert text(streams[0], 0) == f"{record} is {Letters(50)[record]['word']}"
 
 
 def test_filters_drop_records_and_are_counted_by_reason():
     recipe = made_recipe(filters={"longest": {"at": 5}})
-    _, streams, _ = built(recipe)
+    streams, _ = built(recipe)
     dropped = {i for i in range(50) if 1 + i % 7 > 5}
     read = streams[0]
     assert {read.order(n) for n in range(50) if read.length(n) is None} == dropped
@@ -74,7 +74,7 @@ def test_filters_drop_records_and_are_counted_by_reason():
 def test_lengths_are_those_of_the_documents_cut_to_the_context():
     recipe = made_recipe()
     recipe.data.packing.context = 8
-    _, streams, _ = built(recipe)
+    streams, _ = built(recipe)
     for stream in streams:
         for n in range(30):
             whole = len(stream._read(stream.order(n)).tokens)
@@ -91,7 +91,7 @@ def test_a_document_is_rendered_once_while_it_is_remembered():
             Counting.calls += 1
             return super().render(document)
 
-    _, streams, _ = build_streams(made_recipe(), Plugins(), Counting())
+    streams, _ = build_streams(made_recipe(), Plugins(), Counting())
     for n in range(20):
         streams[0].length(n)
         streams[0].document(n)
@@ -161,7 +161,7 @@ def test_mistakes_in_the_recipe_are_not_taken_for_broken_records():
         def render(self, document):  # noqa: ARG002
             raise PluginError("no tokenizer")
 
-    _, streams, _ = build_streams(made_recipe(), Plugins(), Broken())
+    streams, _ = build_streams(made_recipe(), Plugins(), Broken())
     with pytest.raises(PluginError, match="no tokenizer"):
         streams[0].length(0)
 
@@ -218,16 +218,16 @@ def weighed(*lines, tmp_path, max_skipped=0.0, **packing):
     recipe.mixture.ratios = {"pairs": 1}
     recipe.data.max_skipped = max_skipped
     vars(recipe.data.packing).update(packing)
-    leaves, streams, sources = build_streams(recipe, Plugins(), Weighted())
-    return recipe, leaves, streams, sources
+    streams, sources = build_streams(recipe, Plugins(), Weighted())
+    return recipe, streams, sources
 
 
 def test_documents_without_weight_are_dropped_counted_and_never_drawn(tmp_path):
     lines = [{"word": "a", "number": "b"}, {"word": "a", "number": "1"}, {"word": "a" * 90, "number": "2"}]
-    recipe, leaves, streams, sources = weighed(*lines, tmp_path=tmp_path)
-    report = preflight(sources, leaves, streams, 0.0)["pairs/letters"]
+    recipe, streams, sources = weighed(*lines, tmp_path=tmp_path)
+    report = preflight(sources, streams, 0.0)["pairs/letters"]
     assert report["skipped"] == {WEIGHTLESS: 1, CUT_AWAY: 1}
-    plan = Plan(leaves, streams, recipe.mixture, recipe.data.packing)
+    plan = Plan(streams, recipe.mixture, recipe.data.packing)
     rows = [plan.next_row() for _ in range(5)]
     assert {streams[0].order(entry.n) for row in rows for entry in row} == {1}
     assert set(plan.counts[0].skipped) == {WEIGHTLESS, CUT_AWAY}
@@ -249,9 +249,9 @@ def test_documents_without_weight_are_dropped_counted_and_never_drawn(tmp_path):
     ],
 )
 def test_a_source_without_any_weight_is_an_error_before_training(tmp_path, line, policy, words):
-    _, leaves, streams, sources = weighed(line, line, line, tmp_path=tmp_path, too_long=policy)
+    _, streams, sources = weighed(line, line, line, tmp_path=tmp_path, too_long=policy)
     with pytest.raises(DataError, match=rf"pairs/letters: none of 3 records checked is left: {words}"):
-        preflight(sources, leaves, streams, 0.0)
+        preflight(sources, streams, 0.0)
 
 
 def test_a_direction_of_which_nothing_is_left_is_an_error(tmp_path):
@@ -263,9 +263,9 @@ def test_a_direction_of_which_nothing_is_left_is_an_error(tmp_path):
             TemplateConfig(direction="count", response="{word}"),
         ]
     }
-    leaves, streams, sources = build_streams(recipe, Plugins(), Weighted())
+    streams, sources = build_streams(recipe, Plugins(), Weighted())
     with pytest.raises(DataError, match=r"pairs/letters/spell: none of 3 records checked is left: nothing to learn"):
-        preflight(sources, leaves, streams, 0.0)
+        preflight(sources, streams, 0.0)
 
 
 def test_unused_columns_cost_nothing_and_unknown_keys_of_turns_are_named(tmp_path):
