@@ -91,7 +91,7 @@ def on_rank(rank, size, folder):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("size", [2, 4])
 def test_split_matrices_move_as_whole_ones_and_each_is_orthogonalised_where_it_is_assigned(tmp_path, size):
-    torch.multiprocessing.spawn(on_rank, (size, str(tmp_path)), nprocs=size)
+    torch.multiprocessing.start_processes(on_rank, (size, str(tmp_path)), nprocs=size, start_method="fork")
     model = made()
     expected = trained(model, torch.optim.Muon(model.parameters(), **RATES))
     ranks = [torch.load(tmp_path / str(rank)) for rank in range(size)]
