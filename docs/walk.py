@@ -111,13 +111,13 @@ def walk(folder: Path) -> Iterator[Step]:
     ids = f"{len(rendered.tokens)} ids: ... {spelt(rendered.tokens[-6:], vocabulary)}"
     yield Step("the document becomes token ids", Renderer.render, ids)
 
-    streams, documents, _ = build_streams(recipe, plugins, renderer)
-    plan = Plan(streams, documents, recipe.mixture, recipe.data.packing)
+    streams, _ = build_streams(recipe, plugins, renderer)
+    plan = Plan(streams, recipe.mixture, recipe.data.packing)
     row = plan.next_row()
     entries = ", ".join(f"document {entry.n} of {streams[entry.stream].name}" for entry in row)
     yield Step("from lengths alone, the plan fills a row", Plan.next_row, entries)
 
-    rendered_row = [(entry.stream, documents[entry.stream].document(entry.n)) for entry in row]
+    rendered_row = [(entry.stream, streams[entry.stream].document(entry.n)) for entry in row]
     batch = assemble([rendered_row], recipe.data.packing.context, vocabulary.specials.pad)
     grids = f"tokens, targets, weights [B, L] = {list(batch.tokens.shape)}"
     yield Step("a data worker makes a batch of rows", assemble, grids)
