@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer
@@ -41,7 +42,8 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
         from mio.core.distributed.launch import launch
 
         options = [word for name in plugin for word in ("--plugin", name)]
-        raise typer.Exit(launch(["fit", *recipes, *options], runtime.devices, runtime.restarts))
+        command = [sys.executable, "-m", "mio", "fit", *recipes, *options]
+        raise typer.Exit(launch(command, runtime.devices, runtime.restarts))
 
     from mio.core.stages.fit import fit_chain
 

@@ -48,9 +48,11 @@ def follow_launcher() -> None:
     threading.Thread(target=wait, name="launcher", daemon=True).start()
 
 
-def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
-    """Runs `mio ARGUMENTS` in so many processes, again up to `restarts` times if one dies. Returns the exit code."""
-    command = [sys.executable, "-m", "mio", *arguments]
+def launch(command: Sequence[str], processes: int, restarts: int) -> int:
+    """Runs a command that calls `follow_launcher` in so many processes, again up to `restarts` times if one dies.
+
+    Returns the exit code.
+    """
     stopping: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
 

@@ -11,7 +11,7 @@ import importlib.util
 import platform
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -222,17 +222,13 @@ def _plugin_version(candidate: Candidate) -> str:
 
 def other_versions(lock: Lock, now: Mapping[str, Any]) -> list[str]:
     """What differs from the versions of a lock, as in `torch 2.11.0 -> 2.11.1`."""
-    return [f"{name} {old} -> {new}" for name, old, new in _version_changes(lock, now) if old != new]
-
-
-def _version_changes(lock: Lock, now: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for key in ("mio", "python"):
-        yield key, lock.versions[key], now[key]
+    changes = [(key, lock.versions[key], now[key]) for key in ("mio", "python")]
     for kind, word in (("packages", ""), ("plugins", "plugin ")):
         old, new = lock.versions[kind], now[kind]
         for name in (name for name in new if name in old):
             if lock.run or " " in old[name] or kind == "packages":  # earlier locks have paths of local plugins
-                yield f"{word}{name}", old[name], new[name]
+                changes.append((f"{word}{name}", old[name], new[name]))
+    return [f"{name} {old} -> {new}" for name, old, new in changes if old != new]
 
 
 def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn) -> Lock:

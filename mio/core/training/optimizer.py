@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -91,28 +91,32 @@ def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPla
     )
 
 
+def _planned(
+    module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary
+) -> Iterator[tuple[ParameterPlan, nn.Parameter]]:
+    parameters = dict(module.named_parameters())
+    plans = plan_parameters({name: parameter.shape for name, parameter in parameters.items()}, config, vocabulary)
+    return ((plan, parameters[plan.name]) for plan in plans)
+
+
 def freeze(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> None:
     """Marks the parameters that the rules leave out as not trainable: they get no gradient and no optimizer state."""
-    parameters = dict(module.named_parameters())
-    for plan in plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary):
-        parameters[plan.name].requires_grad_(plan.trainable)
+    for plan, parameter in _planned(module, config, vocabulary):
+        parameter.requires_grad_(plan.trainable)
 
 
 def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> list[RowMask]:
     """Masks of the parameters of which the rules train some rows only."""
-    parameters = dict(module.named_parameters())
-    plans = plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary)
-    return [RowMask(parameters[p.name], p.rows, vocabulary) for p in plans if p.trainable and p.rows]
+    plans = _planned(module, config, vocabulary)
+    return [RowMask(parameter, plan.rows, vocabulary) for plan, parameter in plans if plan.trainable and plan.rows]
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> Optimizer:
     """Groups the trainable parameters of `module` by the recipe's rules and builds their optimizer."""
-    parameters = dict(module.named_parameters())
-    plans = plan_parameters({name: p.shape for name, p in parameters.items()}, config, vocabulary)
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
-    for plan in plans:
+    for plan, parameter in _planned(module, config, vocabulary):
         if plan.trainable:
-            groups.setdefault((plan.muon, plan.lr_scale, plan.weight_decay), []).append(parameters[plan.name])
+            groups.setdefault((plan.muon, plan.lr_scale, plan.weight_decay), []).append(parameter)
     if not groups:
         raise RecipeError(["train.optimizer.rules: every parameter is frozen; there is nothing to train"])
     adamw: list[dict[str, Any]] = []

@@ -69,15 +69,8 @@ class StepStatistics:
         vector = torch.cat([vector, torch.tensor([float(self.stop)], dtype=torch.float64)])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(vector)
-        weight, rows, documents, tokens, positions, low, high, loss, stop = vector.tolist()
+        weight, *counts, loss, stop = vector.tolist()
+        rows, documents, tokens, positions, low, high = map(int, counts)
         self._reset()
-        return StepTotals(
-            weight,
-            loss / max(weight, 1e-8),
-            int(rows),
-            int(documents),
-            int(tokens),
-            int(positions),
-            joined_halves(int(low), int(high)),
-            stop > 0,
-        )
+        digest = joined_halves(low, high)
+        return StepTotals(weight, loss / max(weight, 1e-8), rows, documents, tokens, positions, digest, stop > 0)

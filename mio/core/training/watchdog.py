@@ -135,9 +135,6 @@ class Watchdog(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.stop()
-
     def stop(self) -> None:
         self._done.set()
         if self._thread is not None:

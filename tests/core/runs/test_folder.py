@@ -384,9 +384,9 @@ def test_a_write_that_fails_at_any_point_bricks_no_run(tunes, finished, monkeypa
 
 LAUNCHER = """
 import sys
-from mio.core.distributed.launch import launch_command
+from mio.core.distributed.launch import launch
 child = "from mio.core.distributed.launch import follow_launcher; import os, time; follow_launcher(); print(os.getpid(), flush=True); time.sleep(60)"
-launch_command([sys.executable, "-c", child], 2, 0)
+launch([sys.executable, "-c", child], 2, 0)
 """  # noqa: E501
 
 
@@ -404,9 +404,9 @@ def test_processes_end_with_their_launcher_however_it_ends():
 
 ENDED = """
 import os, signal, sys
-from mio.core.distributed.launch import launch_command
+from mio.core.distributed.launch import launch
 child = "import os, signal, time; os.kill(os.getpid(), signal.SIGKILL) if os.environ['RANK'] == '1' else time.sleep(60)"
-sys.exit(launch_command([sys.executable, "-c", child], 2, 0))
+sys.exit(launch([sys.executable, "-c", child], 2, 0))
 """
 
 
@@ -420,7 +420,7 @@ def test_a_process_that_was_killed_is_told_of():
 
 def test_a_signal_before_the_processes_listen_is_an_interruption():
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER.replace("launch_command([", "code = launch_command([") + "sys.exit(code)"],
+        [sys.executable, "-c", LAUNCHER.replace("launch([", "code = launch([") + "sys.exit(code)"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -47,6 +47,7 @@ class Checkpoint:
             self._files: dict[str, dict[str, Any]] = index["files"]
             self._tensors: dict[str, dict[str, Any]] = index["tensors"]
             self._verified: set[str] = set()
+            self._opened: dict[str, Any] = {}
             self.names: Mapping[str, TensorInfo] = {
                 name: TensorInfo(tuple(tensor["shape"]), getattr(torch, tensor["dtype"]))
                 for name, tensor in self._tensors.items()
@@ -131,10 +132,6 @@ class Checkpoint:
             except (OSError, SafetensorError) as error:
                 raise _damaged(self.path / file, str(error)) from error
         return self._opened[file]
-
-    @cached_property
-    def _opened(self) -> dict[str, Any]:
-        return {}
 
     def _verify(self, file: str) -> None:
         if file in self._verified:
