@@ -92,17 +92,17 @@ class SourceContent:
         if not isinstance(self.records, FileSource) and not streamed:
             return str(getattr(self.records, "fingerprint", ""))
         digest, self._files = xxhash.xxh3_128(), FileList()
-        for path, found in zip(self.records.files, self._tables, strict=True):
-            digest.update(f"{path.name}\0{found}\0".encode(errors="surrogatepass"))
-            self._files.add(str(path), found)
+        for path, content in zip(self.records.files, self._tables, strict=True):
+            digest.update(f"{path.name}\0{content}\0".encode(errors="surrogatepass"))
+            self._files.add(str(path), content)
         for start in range(0, self._size, BLOCK):
             counts, names = self._named(start)
             if not self.records.files:
                 digest.update(self._raw(start, min(start + BLOCK, self._size)))
-            found_all = self._hashes.of(names)
-            digest.update(counts.tobytes() + "".join(found_all).encode())
-            for name, found in dict(zip(names, found_all, strict=True)).items():
-                self._files.add(name, found)
+            hashes = self._hashes.of(names)
+            digest.update(counts.tobytes() + "".join(hashes).encode())
+            for name, content in dict(zip(names, hashes, strict=True)).items():
+                self._files.add(name, content)
         return digest.hexdigest()
 
     @property
@@ -142,8 +142,8 @@ class SourceContent:
     @cached_property
     def _key(self) -> str:
         """Names what the files and the way of reading them say of records, but for their media's content."""
-        found = " ".join(self._tables) if self.records.files else self._raw(0, self._size).hex()
-        return _digest(f"{_LAYOUT} {self.records.reading} {found}")
+        content = " ".join(self._tables) if self.records.files else self._raw(0, self._size).hex()
+        return _digest(f"{_LAYOUT} {self.records.reading} {content}")
 
     def _keep(self, name: str, value: bytes) -> None:
         """Remembers what was read of the files, unless they were changed meanwhile."""
@@ -172,11 +172,11 @@ class SourceContent:
         if self._block[0] != start:
             key = f"media {self._key} {start}"
             noted = self._hashes.noted(key)
-            found = _unpacked(noted) if noted is not None else None
-            if found is None:
-                found = _collected(self.records.named(start, min(start + BLOCK, self._size)))
-                self._keep(key, _packed(*found))
-            self._block = (start, *found)
+            named = _unpacked(noted) if noted is not None else None
+            if named is None:
+                named = _collected(self.records.named(start, min(start + BLOCK, self._size)))
+                self._keep(key, _packed(*named))
+            self._block = (start, *named)
         return self._block[1:]
 
 
@@ -218,15 +218,15 @@ class FileList:
         self.entries = [(str(first), str(last), int(count), str(digest)) for first, last, count, digest in entries]
         self.together = together
 
-    def add(self, name: str, found: str) -> None:
+    def add(self, name: str, content: str) -> None:
         """Adds a file with its hash."""
         if self.entries and self.entries[-1][2] < self.together:
-            self.entries[-1] = _joined(self.entries[-1], (name, name, 1, found))
+            self.entries[-1] = _joined(self.entries[-1], (name, name, 1, content))
             return
         if len(self.entries) == NAMED:
             self.entries = [_joined(*self.entries[at : at + 2]) for at in range(0, NAMED, 2)]
             self.together *= 2
-        self.entries.append((name, name, 1, found))
+        self.entries.append((name, name, 1, content))
 
     def to_json(self) -> dict[str, Any]:
         """As values of JSON."""

@@ -55,18 +55,18 @@ def _digest(content: Mapping[str, Any], size: int) -> str:
 
 def tokenizer_fingerprints(plugins: EnabledPlugins, codecs: Codecs) -> dict[str, str]:
     """Fingerprint of every tokenizer whose work is in shards. How media fall into parts is told by their options."""
-    found = {name: made for name, made in codecs.fingerprints().items() if not codecs.modalities[name].text}
+    fingerprints = {name: own for name, own in codecs.fingerprints().items() if not codecs.modalities[name].text}
     for owner, declared in plugins.modalities():
         if declared.parts:
-            told = json.dumps(plugins.options[owner], sort_keys=True, default=str).encode()
+            options = json.dumps(plugins.options[owner], sort_keys=True, default=str).encode()
             own = getattr(codecs.tokenizer(declared.name), "fingerprint", "")
-            found[declared.name] = own or f"options-{hashlib.blake2b(told, digest_size=6).hexdigest()}"
-    return found
+            fingerprints[declared.name] = own or f"options-{hashlib.blake2b(options, digest_size=6).hexdigest()}"
+    return fingerprints
 
 
-def refuse_other_tokenizers(where: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+def refuse_other_tokenizers(where: str, used: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     """Raises `DataError` if codes were made by another tokenizer than the one at hand."""
-    for name, fingerprint in found.items():
+    for name, fingerprint in used.items():
         if wanted.get(name) != fingerprint:
             raise DataError(
                 f"{where}: codes of `{name}` were made by the tokenizer {fingerprint}, this recipe's is "

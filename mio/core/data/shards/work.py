@@ -80,13 +80,13 @@ class Job:
 
     def described(self) -> dict[str, Any]:
         """What `source.json` says."""
-        told = {
+        content = {
             **told_source(self.source.config),
             "content": self.content.fingerprint,
             "records": self.records,
             "shard_records": self.shard_records,
         }
-        plain: dict[str, Any] = json.loads(json.dumps(told, default=str))
+        plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
         return plain
 
     @cached_property
@@ -300,7 +300,7 @@ def finish(job: Job, shards: int) -> TokenIndex:
         number = path.name[:6]
         if path.suffix in (SUFFIX, TEXTS) and not (number.isdigit() and int(number) < shards):
             path.unlink(missing_ok=True)
-    failed = [found for header in headers for found in header["failed"]]
+    failed = [entry for header in headers for entry in header["failed"]]
     tokenizers: dict[str, str] = {}
     for header in headers:
         tokenizers |= header["tokenizers"]
