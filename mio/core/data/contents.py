@@ -2,7 +2,7 @@
 
 A reader of files says which files it reads, what bytes a range of its records is made of, and which media files each
 record names. From these come the source's fingerprint, which changes when any content does, the digest of a range of
-records, by which a shard is kept or made again, and a list of files by which a change is told. Free of torch.
+records, by which a shard is kept or made again, and a list of files by which changes are named. Free of torch.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SourceContent:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes when any content does; the empty string of a source that nobody can tell about."""
+        """Changes when any content does; the empty string where nothing is known of it."""
         streamed = getattr(self.records, "streamed", False) and getattr(self.records, "files", None)
         if not isinstance(self.records, FileSource) and not streamed:
             return str(getattr(self.records, "fingerprint", ""))
@@ -116,7 +116,7 @@ class SourceContent:
     def digest(self, start: int, stop: int) -> str:
         """Changes when any content of the records from `start` to `stop` does.
 
-        Of a source of a plugin's, when anything does that its fingerprint tells.
+        Of a source of a plugin's, when its fingerprint does.
         """
         if not isinstance(self.records, FileSource):
             size = len(self.records) if isinstance(self.records, Sized) else ""
@@ -242,8 +242,8 @@ class FileList:
         before, after = ({entry[0]: entry for entry in entries} for entries in (self.entries, now.entries))
         if len(self.entries) == len(now.entries) and self.together == now.together and not before.keys() & after.keys():
             # by place, so that a folder that was moved as a whole still tells which of its files changed
-            return [_told(new) for old, new in zip(self.entries, now.entries, strict=True) if old[3] != new[3]]
-        changed = [_told(after[name]) for name in before if name in after and before[name][3] != after[name][3]]
+            return [_entry_name(new) for old, new in zip(self.entries, now.entries, strict=True) if old[3] != new[3]]
+        changed = [_entry_name(after[name]) for name in before if name in after and before[name][3] != after[name][3]]
         changed += [f"{name} (new)" for name in after if name not in before]
         return changed + [f"{name} (no longer read)" for name in before if name not in after]
 
@@ -252,7 +252,7 @@ def _joined(first: tuple[str, str, int, str], second: tuple[str, str, int, str])
     return first[0], second[1], first[2] + second[2], _digest(first[3] + second[3])
 
 
-def _told(entry: tuple[str, str, int, str]) -> str:
+def _entry_name(entry: tuple[str, str, int, str]) -> str:
     first, last, count, digest = entry
     if count > 1:
         return f"one of the {count} files from {first} to {last}"

@@ -30,13 +30,13 @@ HASH = "xxh3"
 _CHUNK = 1 << 20
 _TOGETHER = 64
 """Files that a thread takes at a time."""
-_ASKED = 500
-"""Files that one query asks for."""
+_PER_QUERY = 500
+"""Files that one query looks up."""
 _FINE, _COARSE = 100_000_000, 2_100_000_000
 """Nanoseconds that must lie between a change and the reading of a file, by whether its file system keeps fractions of
 a second: kernels move their clock by up to 10 ms, and some file systems keep times to two seconds."""
-_TOLD = 15.0
-"""Seconds between two lines about a hashing that takes long."""
+_PROGRESS_SECONDS = 15.0
+"""Between two lines about a hashing that takes long."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB, kind TEXT, size INTEGER, modified INTEGER, changed INTEGER, inode INTEGER, value TEXT, seal INTEGER,
@@ -71,7 +71,7 @@ class FileHashes:
 
     Args:
         path: of the SQLite file; None remembers nothing. Its folder is made when there is something to remember.
-        tell: is told how far a hashing is that takes long.
+        tell: called with a line of progress from time to time while files are hashed.
     """
 
     def __init__(self, path: Path | None, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -113,7 +113,7 @@ class FileHashes:
         """What was noted of files, by absolute path, that have not changed since."""
         values: dict[str, str] = {}
         names_left = iter(states)
-        while self._path is not None and (names := list(islice(names_left, _ASKED))):
+        while self._path is not None and (names := list(islice(names_left, _PER_QUERY))):
             marks = ",".join("?" * len(names))
             keys = {os.fsencode(name): name for name in names}
             query = f"SELECT * FROM files WHERE kind = ? AND path IN ({marks})"
@@ -159,7 +159,7 @@ class FileHashes:
                 self.note(HASH, ((name, state, value) for name, state, value in group if state is not None))
                 hashes |= {name: value for name, _, value in group}
                 done += sum(states[name].size for name, _, _ in group)
-                if time.monotonic() - last > _TOLD:
+                if time.monotonic() - last > _PROGRESS_SECONDS:
                     last = time.monotonic()
                     self._tell(
                         f"hashing files: {len(hashes):,}/{len(names):,}, {done / 1e9:.1f} of {size / 1e9:.1f} GB, "

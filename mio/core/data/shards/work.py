@@ -32,8 +32,8 @@ from mio.core.data.shards.store import (
     refuse_other_tokenizers,
     source_digest,
     source_folder,
+    source_identity,
     tokenizer_fingerprints,
-    told_source,
     write_index,
 )
 from mio.core.data.shards.texts import SUFFIX as TEXTS
@@ -81,7 +81,7 @@ class Job:
     def described(self) -> dict[str, Any]:
         """What `source.json` says."""
         content = {
-            **told_source(self.source.config),
+            **source_identity(self.source.config),
             "content": self.content.fingerprint,
             "records": self.records,
             "shard_records": self.shard_records,
@@ -158,7 +158,7 @@ class ShardWorker:
             for number in range(rank, job.shards, ranks):
                 self.make(job, number, tick, skip)
             return job.shards
-        shards, stale = self._stream(job, partial(_turn, rank, ranks), tick, skip)
+        shards, stale = self._stream(job, lambda number: number % ranks == rank, tick, skip)
         if stale:  # the rows of these have gone by
             self._stream(job, stale.__contains__, tick, skip, again=True)
         return shards
@@ -262,10 +262,6 @@ def _read(source: Source, index: int) -> Record:
         raise PluginError(
             f"a source says that it has {len(source)} records, but `[{index}]` raised IndexError"
         ) from error
-
-
-def _turn(rank: int, ranks: int, number: int) -> bool:
-    return number % ranks == rank
 
 
 def _digested(rows: Iterator[Callable[[], Record]], digest: Any, hashes: FileHashes) -> Iterator[Callable[[], Record]]:
