@@ -2,7 +2,7 @@
 
 A reader of files says which files it reads, what bytes a range of its records is made of, and which media files each
 record names. From these come the source's fingerprint, which changes when any content does, the digest of a range of
-records, by which a shard is kept or made again, and a list of files by which a change is told. Free of torch.
+records, by which a shard is kept or made again, and a list of files by which changes are named. Free of torch.
 """
 
 from __future__ import annotations
@@ -87,22 +87,22 @@ class SourceContent:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes when any content does; the empty string of a source that nobody can tell about."""
+        """Changes when any content does; the empty string where nothing is known of it."""
         streamed = getattr(self.records, "streamed", False) and getattr(self.records, "files", None)
         if not isinstance(self.records, FileSource) and not streamed:
             return str(getattr(self.records, "fingerprint", ""))
         digest, self._files = xxhash.xxh3_128(), FileList()
-        for path, found in zip(self.records.files, self._tables, strict=True):
-            digest.update(f"{path.name}\0{found}\0".encode(errors="surrogatepass"))
-            self._files.add(str(path), found)
+        for path, content in zip(self.records.files, self._tables, strict=True):
+            digest.update(f"{path.name}\0{content}\0".encode(errors="surrogatepass"))
+            self._files.add(str(path), content)
         for start in range(0, self._size, BLOCK):
             counts, names = self._named(start)
             if not self.records.files:
                 digest.update(self._raw(start, min(start + BLOCK, self._size)))
-            found_all = self._hashes.of(names)
-            digest.update(counts.tobytes() + "".join(found_all).encode())
-            for name, found in dict(zip(names, found_all, strict=True)).items():
-                self._files.add(name, found)
+            hashes = self._hashes.of(names)
+            digest.update(counts.tobytes() + "".join(hashes).encode())
+            for name, content in dict(zip(names, hashes, strict=True)).items():
+                self._files.add(name, content)
         return digest.hexdigest()
 
     @property
@@ -116,7 +116,7 @@ class SourceContent:
     def digest(self, start: int, stop: int) -> str:
         """Changes when any content of the records from `start` to `stop` does.
 
-        Of a source of a plugin's, when anything does that its fingerprint tells.
+        Of a source of a plugin's, when its fingerprint does.
         """
         if not isinstance(self.records, FileSource):
             size = len(self.records) if isinstance(self.records, Sized) else ""
@@ -142,8 +142,8 @@ class SourceContent:
     @cached_property
     def _key(self) -> str:
         """Names what the files and the way of reading them say of records, but for their media's content."""
-        found = " ".join(self._tables) if self.records.files else self._raw(0, self._size).hex()
-        return _digest(f"{_LAYOUT} {self.records.reading} {found}")
+        content = " ".join(self._tables) if self.records.files else self._raw(0, self._size).hex()
+        return _digest(f"{_LAYOUT} {self.records.reading} {content}")
 
     def _keep(self, name: str, value: bytes) -> None:
         """Remembers what was read of the files, unless they were changed meanwhile."""
@@ -172,11 +172,11 @@ class SourceContent:
         if self._block[0] != start:
             key = f"media {self._key} {start}"
             noted = self._hashes.noted(key)
-            found = _unpacked(noted) if noted is not None else None
-            if found is None:
-                found = _collected(self.records.named(start, min(start + BLOCK, self._size)))
-                self._keep(key, _packed(*found))
-            self._block = (start, *found)
+            named = _unpacked(noted) if noted is not None else None
+            if named is None:
+                named = _collected(self.records.named(start, min(start + BLOCK, self._size)))
+                self._keep(key, _packed(*named))
+            self._block = (start, *named)
         return self._block[1:]
 
 
@@ -218,15 +218,15 @@ class FileList:
         self.entries = [(str(first), str(last), int(count), str(digest)) for first, last, count, digest in entries]
         self.together = together
 
-    def add(self, name: str, found: str) -> None:
+    def add(self, name: str, content: str) -> None:
         """Adds a file with its hash."""
         if self.entries and self.entries[-1][2] < self.together:
-            self.entries[-1] = _joined(self.entries[-1], (name, name, 1, found))
+            self.entries[-1] = _joined(self.entries[-1], (name, name, 1, content))
             return
         if len(self.entries) == NAMED:
             self.entries = [_joined(*self.entries[at : at + 2]) for at in range(0, NAMED, 2)]
             self.together *= 2
-        self.entries.append((name, name, 1, found))
+        self.entries.append((name, name, 1, content))
 
     def to_json(self) -> dict[str, Any]:
         """As values of JSON."""
@@ -242,8 +242,8 @@ class FileList:
         before, after = ({entry[0]: entry for entry in entries} for entries in (self.entries, now.entries))
         if len(self.entries) == len(now.entries) and self.together == now.together and not before.keys() & after.keys():
             # by place, so that a folder that was moved as a whole still tells which of its files changed
-            return [_told(new) for old, new in zip(self.entries, now.entries, strict=True) if old[3] != new[3]]
-        changed = [_told(after[name]) for name in before if name in after and before[name][3] != after[name][3]]
+            return [_entry_name(new) for old, new in zip(self.entries, now.entries, strict=True) if old[3] != new[3]]
+        changed = [_entry_name(after[name]) for name in before if name in after and before[name][3] != after[name][3]]
         changed += [f"{name} (new)" for name in after if name not in before]
         return changed + [f"{name} (no longer read)" for name in before if name not in after]
 
@@ -252,7 +252,7 @@ def _joined(first: tuple[str, str, int, str], second: tuple[str, str, int, str])
     return first[0], second[1], first[2] + second[2], _digest(first[3] + second[3])
 
 
-def _told(entry: tuple[str, str, int, str]) -> str:
+def _entry_name(entry: tuple[str, str, int, str]) -> str:
     first, last, count, digest = entry
     if count > 1:
         return f"one of the {count} files from {first} to {last}"

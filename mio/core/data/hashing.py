@@ -30,13 +30,13 @@ HASH = "xxh3"
 _CHUNK = 1 << 20
 _TOGETHER = 64
 """Files that a thread takes at a time."""
-_ASKED = 500
-"""Files that one query asks for."""
+_PER_QUERY = 500
+"""Files that one query looks up."""
 _FINE, _COARSE = 100_000_000, 2_100_000_000
 """Nanoseconds that must lie between a change and the reading of a file, by whether its file system keeps fractions of
 a second: kernels move their clock by up to 10 ms, and some file systems keep times to two seconds."""
-_TOLD = 15.0
-"""Seconds between two lines about a hashing that takes long."""
+_PROGRESS_SECONDS = 15.0
+"""Between two lines about a hashing that takes long."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB, kind TEXT, size INTEGER, modified INTEGER, changed INTEGER, inode INTEGER, value TEXT, seal INTEGER,
@@ -55,8 +55,8 @@ class State(NamedTuple):
     inode: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> State:
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    def of(cls, stat: os.stat_result) -> State:
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
     def settled(self, now: int) -> bool:
         """Whether whatever changes the file from `now` on, in nanoseconds, leaves it other times."""
@@ -71,7 +71,7 @@ class FileHashes:
 
     Args:
         path: of the SQLite file; None remembers nothing. Its folder is made when there is something to remember.
-        tell: is told how far a hashing is that takes long.
+        tell: called with a line of progress from time to time while files are hashed.
     """
 
     def __init__(self, path: Path | None, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -92,36 +92,36 @@ class FileHashes:
         A folder has the hash of its files' paths and hashes.
         """
         names = [os.path.abspath(path) for path in paths]  # noqa: PTH100
-        found: dict[str, str] = {}
+        hashes: dict[str, str] = {}
         states: dict[str, State] = {}
         for name in dict.fromkeys(names):
             try:
                 at = os.stat(name)  # noqa: PTH116
             except (OSError, ValueError):
-                found[name] = MISSING
+                hashes[name] = MISSING
                 continue
             if stat.S_ISREG(at.st_mode):
                 states[name] = State.of(at)
             else:
-                found[name] = self._folder(name) if stat.S_ISDIR(at.st_mode) else NO_FILE
-        found |= self.recall(HASH, states)
-        if missing := [name for name in states if name not in found]:
-            found |= self._hash(missing, states)
-        return [found[name] for name in names]
+                hashes[name] = self._folder(name) if stat.S_ISDIR(at.st_mode) else NO_FILE
+        hashes |= self.recall(HASH, states)
+        if missing := [name for name in states if name not in hashes]:
+            hashes |= self._hash(missing, states)
+        return [hashes[name] for name in names]
 
     def recall(self, kind: str, states: dict[str, State]) -> dict[str, str]:
         """What was noted of files, by absolute path, that have not changed since."""
-        found: dict[str, str] = {}
-        asked = iter(states)
-        while self._path is not None and (names := list(islice(asked, _ASKED))):
+        values: dict[str, str] = {}
+        names_left = iter(states)
+        while self._path is not None and (names := list(islice(names_left, _PER_QUERY))):
             marks = ",".join("?" * len(names))
             keys = {os.fsencode(name): name for name in names}
             query = f"SELECT * FROM files WHERE kind = ? AND path IN ({marks})"
             for path, _, *state, value, seal in self._ask(query, (kind, *keys)):
                 name = keys.get(path, "")
                 if tuple(state) == states.get(name) and seal == _seal(path, kind, *state, value):
-                    found[name] = value
-        return found
+                    values[name] = value
+        return values
 
     def note(self, kind: str, values: Iterable[tuple[str, State, str]]) -> None:
         """Remembers (absolute path, state, value) of files."""
@@ -145,28 +145,28 @@ class FileHashes:
     def _folder(self, name: str) -> str:
         inside = sorted(str(Path(at, one)) for at, _, files in os.walk(name) for one in files)
         digest = xxhash.xxh3_128()
-        for path, found in zip(inside, self.of(inside), strict=True):
-            digest.update(os.fsencode(os.path.relpath(path, name)) + b"\0" + found.encode())
+        for path, content in zip(inside, self.of(inside), strict=True):
+            digest.update(os.fsencode(os.path.relpath(path, name)) + b"\0" + content.encode())
         return f"folder {digest.hexdigest()}"
 
     def _hash(self, names: Sequence[str], states: Mapping[str, State]) -> dict[str, str]:
         size, done, start, last = sum(states[name].size for name in names), 0, time.monotonic(), time.monotonic()
-        found: dict[str, str] = {}
+        hashes: dict[str, str] = {}
         groups = [names[at : at + _TOGETHER] for at in range(0, len(names), _TOGETHER)]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1, len(groups))) as pool:
             # noted as hashes come, so that a hashing that is interrupted goes on where it was
-            for made in pool.map(_hash_all, groups):
-                self.note(HASH, ((name, state, value) for name, state, value in made if state is not None))
-                found |= {name: value for name, _, value in made}
-                done += sum(states[name].size for name, _, _ in made)
-                if time.monotonic() - last > _TOLD:
+            for group in pool.map(_hash_all, groups):
+                self.note(HASH, ((name, state, value) for name, state, value in group if state is not None))
+                hashes |= {name: value for name, _, value in group}
+                done += sum(states[name].size for name, _, _ in group)
+                if time.monotonic() - last > _PROGRESS_SECONDS:
                     last = time.monotonic()
                     self._tell(
-                        f"hashing files: {len(found):,}/{len(names):,}, {done / 1e9:.1f} of {size / 1e9:.1f} GB, "
+                        f"hashing files: {len(hashes):,}/{len(names):,}, {done / 1e9:.1f} of {size / 1e9:.1f} GB, "
                         f"{done / 1e6 / (last - start):,.0f} MB/s"
                     )
         self.hashed += size
-        return found
+        return hashes
 
     def _ask(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return self._do(lambda connection: connection.execute(query, values).fetchall()) or []

@@ -96,20 +96,20 @@ class Codecs:
         """
         figures: dict[str, Mapping[str, float]] = {}
         for name in names:
-            given = items.get(name, ())
+            examples = items.get(name, ())
             if not self.modalities[name].text:
-                given = self._readable(given)
-            if not given:
+                examples = self._readable(examples)
+            if not examples:
                 raise DataError(
                     f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}` that can "
                     "be read"
                 )
             try:
-                figures[name] = self.tokenizer(name).fit(given, seed)
+                figures[name] = self.tokenizer(name).fit(examples, seed)
             except (ArithmeticError, ValueError) as error:
                 reason = (f"{error}".splitlines() or [type(error).__name__])[0]
                 raise DataError(
-                    f"the tokenizer of `{name}` cannot be trained on {len(given)} items of the recipe's sources: "
+                    f"the tokenizer of `{name}` cannot be trained on {len(examples)} items of the recipe's sources: "
                     f"{reason} Look for items that are empty or extreme"
                 ) from error
             partial = folder / f"{name}.partial"
@@ -127,7 +127,7 @@ class Codecs:
         The folder remembers the fingerprint of every tokenizer that was ever used with it.
         """
         self.attach(folder)
-        new = {name: told for name, told in self.fingerprints().items() if name not in self._saved}
+        new = {name: fingerprint for name, fingerprint in self.fingerprints().items() if name not in self._saved}
         if new:
             folder.mkdir(parents=True, exist_ok=True)
             save_record(folder, new)
@@ -168,11 +168,11 @@ class Codecs:
         }
 
     def _readable(self, items: Iterable[Media]) -> list[Media]:
-        found = []
+        readable = []
         for item in items:
             with contextlib.suppress(DataError):
-                found.append(self.opened(item))
-        return found
+                readable.append(self.opened(item))
+        return readable
 
     def opened(self, media: Media) -> Media:
         """Media with its file read. Raises `DataError` if that cannot be done."""
@@ -230,14 +230,14 @@ class Codecs:
 
     def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
         """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
-        made = []
+        media = []
         for item in items:
             parts = self.modalities[item.modality].parts
             if parts and isinstance(item, Media):
-                made.append(self.decode(item.modality, self.round_trip(self.split(item))))
+                media.append(self.decode(item.modality, self.round_trip(self.split(item))))
             else:
-                made.append(self.decode(item.modality, self.written(item)))
-        return made
+                media.append(self.decode(item.modality, self.written(item)))
+        return media
 
     def items(self, value: Any) -> list[Media | Codes]:
         """Media and codes inside a record or one of its fields: lists opened, items of parts split."""
@@ -248,7 +248,7 @@ class Codecs:
         if isinstance(value, Mapping):
             return self.items(list(value.values()))
         if isinstance(value, (list, tuple)):
-            return [found for inner in value for found in self.items(inner)]
+            return [item for inner in value for item in self.items(inner)]
         return []
 
 
@@ -273,14 +273,15 @@ def check_tokenizers(folder: Path, names: Sequence[str] | None = None) -> bool:
     """
     record = _record(folder)
     entries = [record.get(name) for name in (record if names is None else names)]
-    for path, told in ((path, told) for entry in entries if entry for path, told in (entry["files"] or {}).items()):
+    sums = [file for entry in entries if entry for file in (entry["files"] or {}).items()]
+    for path, checksum in sums:
         if not (folder / path).is_file():
             raise DataError(f"{folder / path}: is missing; {_COPY}")
         try:
-            found = file_sum(folder / path)
+            present = file_sum(folder / path)
         except OSError as error:
             raise DataError(f"{folder / path}: cannot be read ({error.strerror}); {_COPY}") from error
-        if found != told:
+        if present != checksum:
             raise DataError(
                 f"{folder / path}: is not what was trained ({folder / FINGERPRINTS} has another checksum); {_COPY}"
             )
@@ -309,7 +310,7 @@ def _record(folder: Path) -> dict[str, dict[str, Any]]:
     for name, content in read_summed(path, _COPY).items():
         entry: Any = {"fingerprint": content, "files": None} if isinstance(content, str) else content
         try:
-            sound = all(isinstance(told, str) for told in (entry["fingerprint"], *(entry["files"] or {}).values()))
+            sound = all(isinstance(text, str) for text in (entry["fingerprint"], *(entry["files"] or {}).values()))
         except (KeyError, TypeError, AttributeError):
             sound = False
         if not sound:

@@ -168,6 +168,19 @@ def test_tables_lie_at_any_level_and_the_nearest_counts(tmp_path):
         opened(tmp_path)
 
 
+def test_a_cell_of_a_parquet_table_that_python_cannot_hold_costs_its_field_alone(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    dates = pa.array([0, 2**62], pa.timestamp("us"))  # the second is after the year 9999
+    pq.write_table(pa.table({"file_name": ["a.skt", "b.skt"], "date": dates}), folder / "metadata.parquet")
+    source = opened(folder)
+    assert source[1]["sketch"].data.name == "b.skt"
+    with pytest.raises(DataError, match=r"metadata\.parquet: row 2: `date` must be text"):
+        source[1]["date"]
+    assert source.fingerprint == opened(folder).fingerprint
+
+
 def test_parquet_tables_and_lists_of_files(folder):
     import pyarrow as pa
     import pyarrow.parquet as pq

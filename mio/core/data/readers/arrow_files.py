@@ -84,12 +84,12 @@ def check_parquet(paths: Sequence[Path], needed: Set[str] | None) -> ParquetFile
         raise DataError(f"{paths[0]}: holds no rows")
     arguments: dict[str, Any] = {} if batch is None else {"batch_size": batch}
     schema, left = _common(paths, schemas, needed)
-    if not left and all(found.equals(schemas[0]) for found in schemas):
+    if not left and all(own.equals(schemas[0]) for own in schemas):
         return ParquetFiles(arguments)
     arguments["features"] = _features(schema)
     if left:
         arguments["columns"] = schema.names
-        if any(not set(schema.names) <= set(found.names) for found in schemas):
+        if any(not set(schema.names) <= set(own.names) for own in schemas):
             raise DataError(f"{paths[0]}: `datasets` cannot read column `{left[0]}`; give the files the same columns")
     return ParquetFiles(arguments, [f"columns that cannot be read: {', '.join(left)}"] if left else [])
 
@@ -117,24 +117,24 @@ def open_arrow_files(paths: Sequence[Path]) -> Any:
     import datasets
     import pyarrow as pa
 
-    made = []
+    parts = []
     for path in paths:
         try:
             with path.open("rb") as file:
                 begin = file.read(len(_FILE))
             if begin == _FILE:
                 table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-                made.append(datasets.Dataset(datasets.table.InMemoryTable(table)))
+                parts.append(datasets.Dataset(datasets.table.InMemoryTable(table)))
             else:
                 _check_stream(path)
-                made.append(datasets.Dataset.from_file(str(path)))
+                parts.append(datasets.Dataset.from_file(str(path)))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{path}: is no whole Arrow file: {one_line(error)}") from error
-    schema, _ = _common(paths, [dataset.data.schema for dataset in made], None)
+    schema, _ = _common(paths, [dataset.data.schema for dataset in parts], None)
     try:
-        return datasets.concatenate_datasets(made)
+        return datasets.concatenate_datasets(parts)
     except ValueError:  # columns of one kind and several widths, which are copied
-        cast = [datasets.table.table_cast(dataset.data.table, _features(schema).arrow_schema) for dataset in made]
+        cast = [datasets.table.table_cast(dataset.data.table, _features(schema).arrow_schema) for dataset in parts]
         return datasets.concatenate_datasets([datasets.Dataset(datasets.table.InMemoryTable(table)) for table in cast])
 
 

@@ -62,21 +62,21 @@ class MediaCells:
             raise DataError(f"{where} must be the path of a {modality} file, this is {a_json_type(value)}")
         if value[:5].lower() == "data:":
             return self._of_address(modality, value, where)
-        if found := _ADDRESS.match(value):
-            if found[1].lower() != "file":
+        if scheme := _ADDRESS.match(value):
+            if scheme[1].lower() != "file":
                 address = printable(value[:_SHOWN])
                 raise DataError(
                     f"{where}: {address}: nothing is fetched from a network; download it, and give its path"
                 )
-            value = unquote(value[found.end() :].removeprefix("localhost"))
+            value = unquote(value[scheme.end() :].removeprefix("localhost"))
         return media_file(modality, self.folder / value, where)
 
     def _of_object(self, modality: str, value: Mapping[str, Any], where: str) -> Media:
         held = {name: value[name] for name in PLACES if not empty(value.get(name))}
         name = held.pop("path", None) if "bytes" in held else None
         if len(held) != 1:
-            found = ", ".join(f"`{name}`" for name in held or value) or "nothing"
-            raise DataError(f"{where} must hold one of {', '.join(f'`{name}`' for name in PLACES)}; it holds {found}")
+            keys = ", ".join(f"`{name}`" for name in held or value) or "nothing"
+            raise DataError(f"{where} must hold one of {', '.join(f'`{name}`' for name in PLACES)}; it holds {keys}")
         [(place, content)] = held.items()
         if place in ("bytes", "data") and isinstance(content, str) and content[:5].lower() != "data:":
             content = decoded(content, f"{where}: `{place}`")
@@ -95,12 +95,12 @@ class MediaCells:
         if not comma:
             raise DataError(f"{where}: a `data:` address without a comma")
         if parameters and parameters[-1].strip().lower() == "base64":
-            made = decoded(unquote(content), where)
+            plain = decoded(unquote(content), where)
         else:
-            made = unquote_to_bytes(content)
-        if not made:
+            plain = unquote_to_bytes(content)
+        if not plain:
             raise DataError(f"{where}: a `data:` address without content")
-        return self._of_bytes(modality, made, mimetypes.guess_extension(kind_of_media.strip().lower()) or "")
+        return self._of_bytes(modality, plain, mimetypes.guess_extension(kind_of_media.strip().lower()) or "")
 
     def _of_bytes(self, modality: str, content: bytes, suffix: str) -> Media:
         known = self.suffixes().get(modality, ())
@@ -117,9 +117,9 @@ def media_file(modality: str, path: Path, where: str) -> Media:
     if (named := _NAMED.get()) is not None:
         named.append(str(path))
         return Media(modality, path, key=str(path))
-    found = regular_file(path, f"{where}: {shown(path)}")
+    state = regular_file(path, f"{where}: {shown(path)}")
     # the same key means the same codes, so a file that is replaced gets another key
-    return Media(modality, path, key=f"{path}#{found.st_size}-{found.st_mtime_ns}")
+    return Media(modality, path, key=f"{path}#{state.st_size}-{state.st_mtime_ns}")
 
 
 def files_named(read: Callable[[], Any]) -> list[str]:

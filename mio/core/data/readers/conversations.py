@@ -92,38 +92,38 @@ class Conversations:
 
     def parts(self, value: Any, where: str, unknown: dict[str, None]) -> list[Value]:
         """Parts of an interleaved document, whose text holds no placeholders. Raises `DataError`."""
-        made: list[Value] = []
+        values: list[Value] = []
         for part in self._listed(value, where):
-            found = self._part(part, where, unknown)
-            if isinstance(found, _Slot):
-                raise DataError(f"{where}: {_A_PART}; this one of `{found.modality}` has no media")
-            made += self._cells.coded.parse(found, where) if isinstance(found, str) else [found]
-        return made
+            content = self._part(part, where, unknown)
+            if isinstance(content, _Slot):
+                raise DataError(f"{where}: {_A_PART}; this one of `{content.modality}` has no media")
+            values += self._cells.coded.parse(content, where) if isinstance(content, str) else [content]
+        return values
 
     def _turn(self, turn: Any, where: str, beside: Beside) -> dict[str, Any]:
         role, content = self._key(turn, self._roles), self._key(turn, self._contents)
         if role is None or content is None or not isinstance(turn[role], str):
             raise DataError(f"{where} must have `{self._roles[0]}` and `{self._contents[0]}`")
         try:
-            made: dict[str, Any] = {ROLE: role_of(turn[role])}
+            message: dict[str, Any] = {ROLE: role_of(turn[role])}
             weight = turn_weight(turn)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
-        learnt = made[ROLE] == "assistant"
+        learnt = message[ROLE] == "assistant"
         for key, inner in turn.items():
             if key in (role, content) or empty(inner):
                 continue
             if key not in (WEIGHT, *SWITCHES):
                 beside.unknown[f"key `{printable(key)}` of a turn"] = None
             elif inner and not learnt:
-                beside.unknown[f"key `{key}` of a turn of the {made[ROLE]}, which is never learnt"] = None
-        made[CONTENT] = []
+                beside.unknown[f"key `{key}` of a turn of the {message[ROLE]}, which is never learnt"] = None
+        message[CONTENT] = []
         for part in self._listed("" if turn[content] is None else turn[content], where):
-            found = self._part(part, where, beside.unknown)
-            made[CONTENT] += self._split(found, where, beside) if isinstance(found, str) else [found]
+            piece = self._part(part, where, beside.unknown)
+            message[CONTENT] += self._split(piece, where, beside) if isinstance(piece, str) else [piece]
         if learnt and weight != 1:
-            made[WEIGHT] = weight
-        return made
+            message[WEIGHT] = weight
+        return message
 
     @staticmethod
     def _key(turn: Any, names: tuple[str, ...]) -> str | None:
@@ -215,28 +215,28 @@ class Conversations:
             if "<" in piece and beside.others:
                 self._refuse_strangers(piece, where, beside)
             at, kept = 0, ""
-            for found in self._placeholder.finditer(piece):
-                kept += piece[at : found.start()]
-                at = found.end()
-                if found[1]:
-                    kept += found[2]
+            for match in self._placeholder.finditer(piece):
+                kept += piece[at : match.start()]
+                at = match.end()
+                if match[1]:
+                    kept += match[2]
                     continue
                 if kept:
                     yield kept
                 kept = ""
-                yield _Slot(self._slots[found[2]])
+                yield _Slot(self._slots[match[2]])
             if kept or at < len(piece) or not piece:
                 yield kept + piece[at:]
 
     def _refuse_strangers(self, text: str, where: str, beside: Beside) -> None:
         """Raises `DataError` for a placeholder beside a column of files where the recipe has no such modality."""
-        for found in _TAG.finditer(text):
-            if found.group() in self._slots:
+        for tag in _TAG.finditer(text):
+            if tag.group() in self._slots:
                 continue
-            for column in (found[1], f"{found[1]}s"):
+            for column in (tag[1], f"{tag[1]}s"):
                 if _holds_files(beside.others.get(column)):
                     raise DataError(
-                        f"{where} holds {found.group()} and the record `{column}`, but no plugin of the recipe reads "
+                        f"{where} holds {tag.group()} and the record `{column}`, but no plugin of the recipe reads "
                         f"them; add it under `plugins:`, say which one by `fields: {{{column}: MODALITY}}`, or leave "
                         "the column out by `columns`"
                     )

@@ -93,7 +93,7 @@ def _csv(table: Path, content: bytes) -> Iterator[Line]:
 
 def _csv_rows(text: str) -> list[tuple[int, list[str] | str]]:
     """Line number and fields of each record, or what is wrong with it; then the next line begins a record again."""
-    found: list[tuple[int, list[str] | str]] = []
+    records: list[tuple[int, list[str] | str]] = []
     physical = io.StringIO(text, newline="").readlines()
     begin, limit = 0, csv.field_size_limit(sys.maxsize)  # the limit is one of the process, not of a reader
     try:
@@ -103,15 +103,15 @@ def _csv_rows(text: str) -> list[tuple[int, list[str] | str]]:
             try:
                 for cells in reader:
                     if len(cells) > 1 or "".join(cells).strip():
-                        found.append((done + 1, cells))
+                        records.append((done + 1, cells))
                     done = begin + reader.line_num
                 begin = len(physical)
             except csv.Error as error:
-                found.append((done + 1, f"not a line of CSV: {error}"))
+                records.append((done + 1, f"not a line of CSV: {error}"))
                 begin = done + 1
     finally:
         csv.field_size_limit(limit)
-    return found
+    return records
 
 
 def _wrong_letters(cells: list[str]) -> str:

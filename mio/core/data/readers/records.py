@@ -47,7 +47,7 @@ class Kinds:
         for modality, names in self.names().items():
             for name in names:
                 claims.setdefault(name, []).append(modality)
-        clear = {name: found[0] for name, found in claims.items() if len(found) == 1}
+        clear = {name: claimants[0] for name, claimants in claims.items() if len(claimants) == 1}
         return {name: name for name in self.modalities if name in self.media} | {
             name: modality for name, modality in clear.items() if name not in self.modalities
         }
@@ -77,7 +77,7 @@ class RowReader:
         self._cells = MediaCells(folder, kinds.suffixes, coded)
         self._kinds = kinds
         self._placeholders: Mapping[str, str] = options.get("placeholders") or {}
-        declared = [(name, made.code_token, made.text) for name, made in sorted(kinds.modalities.items())]
+        declared = [(name, one.code_token, one.text) for name, one in sorted(kinds.modalities.items())]
         called = sorted(kinds.called.items())
         self.reading = json.dumps([dict(options), declared, called, str(folder)], sort_keys=True, default=str)
         """Says how rows are read: with another, they may name other media."""
@@ -97,13 +97,13 @@ class RowReader:
 
     def record(self, row: Mapping[str, Any], where: str) -> Record:
         """The record of a row. Raises `DataError`, naming `where`, if nothing can be made of the row."""
-        made: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         failed: dict[str, Failed] = {}
         unknown: dict[str, None] = {}
 
         def put(name: str, make: Callable[..., Any], *arguments: Any, unusable: str = "") -> None:
             try:
-                made[name] = make(*arguments)
+                values[name] = make(*arguments)
             except DataError as error:
                 failed[name] = Failed(str(error), unusable)
 
@@ -126,12 +126,12 @@ class RowReader:
                 unusable = unusable if unusable in _UNUSABLE else ""
                 put(name, self._field, modality, value, f"{where}: `{name}`", unusable=unusable)
         if talk:
-            put(_MESSAGES, self._messages, fields, talk, modalities, made, failed, unknown, where)
-        if failed and not made:
+            put(_MESSAGES, self._messages, fields, talk, modalities, values, failed, unknown, where)
+        if failed and not values:
             raise DataError(next(iter(failed.values())).reason)
         if failed or unknown:
-            return PartialRecord(made, Notes(failed, unknown=tuple(unknown)))
-        return made
+            return PartialRecord(values, Notes(failed, unknown=tuple(unknown)))
+        return values
 
     def _named(self, row: Mapping[str, Any], taken: set[str]) -> Iterator[tuple[str, Any]]:
         if self.columns is None:
@@ -142,32 +142,32 @@ class RowReader:
         """Which field is the conversation; none if it is the empty string."""
         if "column" in self._turns:
             return self._turns["column"] if self._turns["column"] in fields else ""
-        found = [
+        columns = [
             name
             for name in COLUMNS
             if name in fields and name not in self.chosen and (name == _MESSAGES or isinstance(fields[name], list))
         ]
-        if len(found) > 1:
-            raise DataError(f"{where}: holds both `{found[0]}` and `{found[1]}`; say which by `columns`")
-        return found[0] if found else ""
+        if len(columns) > 1:
+            raise DataError(f"{where}: holds both `{columns[0]}` and `{columns[1]}`; say which by `columns`")
+        return columns[0] if columns else ""
 
     def _modalities(self, fields: Mapping[str, Any], talk: str) -> dict[str, str]:
         """Modality of each field. Beside a conversation, media may be in columns that only go by a name of it."""
         if not talk:
             return {name: self.fields.get(name, TEXT) for name in fields}
-        found = {}
+        modalities = {}
         for name, value in fields.items():
             called = self._called.get(name) or self._called.get(name.removesuffix("s"), TEXT)
             media = isinstance(value, str | list | bytes | Mapping)
-            found[name] = self.fields.get(name) or (called if media else TEXT)
-        return found
+            modalities[name] = self.fields.get(name) or (called if media else TEXT)
+        return modalities
 
     def _messages(
         self,
         fields: Mapping[str, Any],
         talk: str,
         modalities: Mapping[str, str],
-        made: Mapping[str, Any],
+        values: Mapping[str, Any],
         failed: Mapping[str, Failed],
         unknown: dict[str, None],
         where: str,
@@ -185,11 +185,11 @@ class RowReader:
                 )
             if isinstance(fields[name], list) and any(map(empty, fields[name])):
                 raise DataError(f"{where}: `{name}` has an empty place, so that its order is not clear")
-            media[modality] = (name, made[name] if isinstance(made[name], list) else [made[name]])
+            media[modality] = (name, values[name] if isinstance(values[name], list) else [values[name]])
         others = {name: fields[name] for name, modality in modalities.items() if modality == TEXT and name != talk}
         beside = Beside(media, others, unknown)
         messages = self._conversations.messages(fields[talk], talk, beside, where)
-        prompt = made.get("system")
+        prompt = values.get("system")
         if isinstance(prompt, str) and not empty(prompt) and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": [prompt]})
         return messages
@@ -235,8 +235,8 @@ class RowReader:
                 raise DataError(f"{where}: an item of `{keys['items']}` needs `{keys['name']}` and `{keys['place']}`")
             if "score" in keys and not item.get(keys["score"], 0) >= keys.get("least", 0):
                 continue
-            made = self._value(keys["modality"], item[keys["name"]], f"{where}: `{keys['items']}`")
-            before.setdefault(item[keys["place"]], []).append(made)
+            value = self._value(keys["modality"], item[keys["name"]], f"{where}: `{keys['items']}`")
+            before.setdefault(item[keys["place"]], []).append(value)
         parts: list[Value] = []
         for number, text in enumerate(texts):
             parts += before.pop(number, [])
@@ -263,14 +263,14 @@ def files_of(pattern: str, what: str) -> list[Path]:
     inside = str(path.relative_to(anchor)) if path.is_absolute() else pattern
     named = Path(pattern).parts
     matches = anchor.glob(inside) if any(c in pattern for c in "*?[") else ()
-    found = sorted(
+    files = sorted(
         match
         for match in matches
         if match.is_file()
         and not any(part[0] == "." and part not in named and named[-1][0] != "." for part in match.parts)
     )
-    if not found:
+    if not files:
         raise DataError(
             f"{pattern}: no such {what} (relative paths start from {Path.cwd()}); correct the option `path`"
         )
-    return found
+    return files

@@ -64,12 +64,12 @@ def members(path: Path) -> Iterator[Member]:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def resolved(found: Iterable[Member]) -> list[Member]:
-    """`found` with links replaced by the files that they lead to, under the links' names.
+def resolved(members: Iterable[Member]) -> list[Member]:
+    """`members` with links replaced by the files that they lead to, under the links' names.
 
     A link that leads to no file of the archive has a `problem` instead.
     """
-    listed = list(found)
+    listed = list(members)
     links = [number for number, member in enumerate(listed) if member.link]
     if not links:
         return listed
@@ -97,10 +97,10 @@ def content(file: BinaryIO, member: Member, where: str) -> bytes:
         raise DataError(f"{where}: {member.problem}")
     file.seek(member.offset)
     if not member.sparse:
-        found = file.read(member.size)
-        if len(found) < member.size:
+        whole = file.read(member.size)
+        if len(whole) < member.size:
             raise DataError(f"{where}: the archive is cut short")
-        return found
+        return whole
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             only = archive.next()
@@ -223,9 +223,9 @@ class _Walk:
 
     def _verify(self, at: int, block: bytes, first: bool) -> None:
         """Refuses a block that is no header: its sum of bytes, signed in some old archives, is part of it."""
-        told = block[148:156].strip(b" \0")
+        written = block[148:156].strip(b" \0")
         try:
-            wanted = int(told, 8)
+            wanted = int(written, 8)
         except ValueError:
             wanted = -1
         rest = block[:148] + b" " * 8 + block[156:]
@@ -257,22 +257,22 @@ class _Walk:
         if self._at + size > self._size:
             raise self._damaged(at, "the archive ends after it")
         self._file.seek(self._at)
-        found = self._file.read(size)
+        header = self._file.read(size)
         self._at += -(-size // BLOCK) * BLOCK
-        return found
+        return header
 
     def _records(self, at: int, size: int) -> dict[str, bytes]:
         """Records of a pax header: `LENGTH KEY=VALUE` and a line break, the length being that of all of it."""
-        found, text, begin = {}, self._extended(at, size).rstrip(b"\0"), 0
+        records, text, begin = {}, self._extended(at, size).rstrip(b"\0"), 0
         while begin < len(text):
             length = text[begin : begin + 9].split(b" ")[0]
             end = begin + int(length) if length.isdigit() else 0
             key, equals, value = text[begin + len(length) + 1 : end].partition(b"=")
             if not equals or end > len(text) or not value.endswith(b"\n"):
                 raise self._damaged(at, "its extended attributes cannot be read")
-            found[_text(key)] = value[:-1]
+            records[_text(key)] = value[:-1]
             begin = end
-        return found
+        return records
 
     def _name(self, block: bytes) -> bytes:
         name = block[:100].split(b"\0")[0]

@@ -163,19 +163,19 @@ class ShardEncoder:
         """Tokenises what waits; where the batch fails, each item by itself, so that one costs no other."""
         waiting, self._waiting[modality] = self._waiting[modality], []
         tokenizer = self._codecs.tokenizer(modality)
-        made: list[Any]
+        results: list[Any]
         try:
-            made = list(tokenizer.encode([data for _, data in waiting])) if waiting else []
+            results = list(tokenizer.encode([data for _, data in waiting])) if waiting else []
         except Exception:
-            made = []
+            results = []
             for _, data in waiting:
                 try:
-                    made += tokenizer.encode([data])
+                    results += tokenizer.encode([data])
                 except Exception as error:
-                    made.append(_failed(error))
-        if len(made) != len(waiting):
-            raise PluginError(f"the tokenizer of `{modality}` gave {len(made)} code arrays for {len(waiting)} media")
-        for (name, data), codes in zip(waiting, made, strict=True):
+                    results.append(_failed(error))
+        if len(results) != len(waiting):
+            raise PluginError(f"the tokenizer of `{modality}` gave {len(results)} code arrays for {len(waiting)} media")
+        for (name, data), codes in zip(waiting, results, strict=True):
             self._done[name] = codes
             self._bytes -= _size(data)
 
@@ -211,8 +211,8 @@ def _numbers(media: Any) -> npt.NDArray[np.float64] | None:
     if isinstance(media, tuple):
         media = media[0] if media else None
     try:
-        found = np.asarray(media)
-        return found.astype(np.float64) if found.dtype.kind in "biuf" else None
+        array = np.asarray(media)
+        return array.astype(np.float64) if array.dtype.kind in "biuf" else None
     except Exception:  # whatever an object of a plugin's does when it is taken for an array
         return None
 

@@ -35,18 +35,18 @@ ADVICE = "delete it and give `mio tokenize` again"
 
 def source_folder(root: Path, config: SourceConfig) -> Path:
     """Where the shards of a source of a recipe are: its name is a function of what is read, not of how it is used."""
-    digest = _digest(told_source(config), 6)
+    digest = _digest(source_identity(config), 6)
     return root / f"{config.dataset.replace('/', '-')}-{config.split}-{digest}"
 
 
-def told_source(config: SourceConfig) -> dict[str, Any]:
+def source_identity(config: SourceConfig) -> dict[str, Any]:
     """What decides which shards a source has, beside its content and the tokenizers."""
     return {key: value for key, value in asdict(config).items() if key in ("dataset", "split", "options", "filters")}
 
 
 def source_digest(config: SourceConfig, shard_records: int) -> str:
     """Which every shard of a source carries, so that those of another are known."""
-    return _digest({**told_source(config), "shard_records": shard_records}, 8)
+    return _digest({**source_identity(config), "shard_records": shard_records}, 8)
 
 
 def _digest(content: Mapping[str, Any], size: int) -> str:
@@ -54,19 +54,19 @@ def _digest(content: Mapping[str, Any], size: int) -> str:
 
 
 def tokenizer_fingerprints(plugins: EnabledPlugins, codecs: Codecs) -> dict[str, str]:
-    """Fingerprint of every tokenizer whose work is in shards. How media fall into parts is told by their options."""
-    found = {name: made for name, made in codecs.fingerprints().items() if not codecs.modalities[name].text}
+    """Fingerprint of every tokenizer whose work is in shards; of a splitter without one, of its plugin's options."""
+    fingerprints = {name: own for name, own in codecs.fingerprints().items() if not codecs.modalities[name].text}
     for owner, declared in plugins.modalities():
         if declared.parts:
-            told = json.dumps(plugins.options[owner], sort_keys=True, default=str).encode()
+            options = json.dumps(plugins.options[owner], sort_keys=True, default=str).encode()
             own = getattr(codecs.tokenizer(declared.name), "fingerprint", "")
-            found[declared.name] = own or f"options-{hashlib.blake2b(told, digest_size=6).hexdigest()}"
-    return found
+            fingerprints[declared.name] = own or f"options-{hashlib.blake2b(options, digest_size=6).hexdigest()}"
+    return fingerprints
 
 
-def refuse_other_tokenizers(where: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+def refuse_other_tokenizers(where: str, used: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     """Raises `DataError` if codes were made by another tokenizer than the one at hand."""
-    for name, fingerprint in found.items():
+    for name, fingerprint in used.items():
         if wanted.get(name) != fingerprint:
             raise DataError(
                 f"{where}: codes of `{name}` were made by the tokenizer {fingerprint}, this recipe's is "
@@ -102,7 +102,7 @@ class TokenStore:
         root: the folder of all tokenised sources.
         fingerprints: of the tokenizers at hand (see `tokenizer_fingerprints`).
         text: fingerprint of the text tokenizer.
-        tell: is told how far a hashing is that takes long.
+        tell: called with a line of progress from time to time while files are hashed.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class TokenStore:
 
     def _refuse_changes(self, label: str, folder: Path, index: TokenIndex, content: SourceContent) -> None:
         records = len(content.records) if isinstance(content.records, Sized) else index.records
-        # a source that says nothing of its content is told by its number of records alone
+        # of a source that says nothing of its content, only the number of records is known
         if records == index.records and content.fingerprint in ("", index.content):
             return
         reason = f"{index.records} records then, {records} now"

@@ -33,8 +33,8 @@ from mio.core.data.shards.store import (
     refuse_other_tokenizers,
     source_digest,
     source_folder,
+    source_identity,
     tokenizer_fingerprints,
-    told_source,
     write_index,
 )
 from mio.core.data.shards.texts import SUFFIX as TEXTS
@@ -81,13 +81,13 @@ class Job:
 
     def described(self) -> dict[str, Any]:
         """What `source.json` says."""
-        told = {
-            **told_source(self.source.config),
+        content = {
+            **source_identity(self.source.config),
             "content": self.content.fingerprint,
             "records": self.records,
             "shard_records": self.shard_records,
         }
-        plain: dict[str, Any] = json.loads(json.dumps(told, default=str))
+        plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
         return plain
 
     @cached_property
@@ -159,7 +159,7 @@ class ShardWorker:
             for number in range(rank, job.shards, ranks):
                 self.make(job, number, tick, skip)
             return job.shards
-        shards, stale = self._stream(job, partial(_turn, rank, ranks), tick, skip)
+        shards, stale = self._stream(job, lambda number: number % ranks == rank, tick, skip)
         if stale:  # the rows of these have gone by
             self._stream(job, stale.__contains__, tick, skip, again=True)
         return shards
@@ -265,10 +265,6 @@ def _read(source: Source, index: int) -> Record:
         ) from error
 
 
-def _turn(rank: int, ranks: int, number: int) -> bool:
-    return number % ranks == rank
-
-
 def _digested(rows: Iterator[Callable[[], Record]], digest: Any, hashes: FileHashes) -> Iterator[Callable[[], Record]]:
     """The rows of a stream, with all that they are made of added to `digest`."""
     for row in rows:
@@ -301,7 +297,7 @@ def finish(job: Job, shards: int) -> TokenIndex:
         number = path.name[:6]
         if path.suffix in (SUFFIX, TEXTS) and not (number.isdigit() and int(number) < shards):
             path.unlink(missing_ok=True)
-    failed = [found for header in headers for found in header["failed"]]
+    failed = [entry for header in headers for entry in header["failed"]]
     tokenizers: dict[str, str] = {}
     for header in headers:
         tokenizers |= header["tokenizers"]

@@ -34,9 +34,9 @@ class _Items:
 
     def number(self, codes: Any) -> int:
         """Number of an item; an array that is given twice is stored once. Raises `DataError` if the codes are wrong."""
-        found = self._numbers.get(id(codes))
-        if found is not None:
-            return found
+        known = self._numbers.get(id(codes))
+        if known is not None:
+            return known
         array = np.asarray(codes)
         books = len(self.modality.codebooks)
         if array.ndim != 2 or len(array) != books or array.dtype.kind not in "iu":
