@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
-from mio.core.contract.validation import VIEWS, template_fields
+from mio.core.contract.validation import VIEWS
 from mio.core.contract.values import CodeArray, Codes, Media, Modality, Source, Trainable
 from mio.core.errors import MioError, PluginError
 from mio.core.tokens.layouts import layout
+from mio.core.tokens.templates import CompiledTemplate
 
 FITTED_ON = 512
 """Most media that a tokenizer is trained on before it is checked."""
@@ -225,10 +226,9 @@ class _Checks:
         for task in own:
             records = task.records(RECORDS)
             assert 0 < len(records) <= RECORDS, f"`{task.name}`: asked for {RECORDS} records, got {len(records)}"
-            needed = template_fields(task.template.prompt) + template_fields(task.template.response)
+            template = CompiledTemplate(task.template, task.name)
             for record in records:
-                missing = [field for field in needed if field not in record]
-                assert not missing, f"`{task.name}`: a record lacks `{missing[0]}`; it has {', '.join(record)}"
+                template.prompt(record), template.response(record)
             again = task.records(RECORDS)
             assert all(_same(a, b) for a, b in zip(records, again, strict=True)), f"`{task.name}`: records differ"
 
