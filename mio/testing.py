@@ -14,16 +14,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
-from mio.core.contract.validation import VIEWS, template_fields
+from mio.core.contract.validation import VIEWS
 from mio.core.contract.values import CodeArray, Codes, Media, Modality, Source, Trainable
 from mio.core.errors import MioError, PluginError
 from mio.core.tokens.layouts import layout
+from mio.core.tokens.templates import CompiledTemplate
 
 FITTED_ON = 512
 """Most media that a tokenizer is trained on before it is checked."""
@@ -128,28 +130,25 @@ class _Checks:
         self.samples = samples
         self.declared = [modality for owner, modality in plugins.modalities() if owner == name]
 
-    def all(self) -> Iterator[tuple[str, Callable[[], None]]]:
+    def all(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Name and function of every check."""
         for modality in self.declared:
-            yield f"{modality.name}: declaration can be pickled", lambda m=modality: _pickles(m)  # type: ignore[misc]
-            yield f"{modality.name}: data module is valid", lambda m=modality: self._datamodule(m)  # type: ignore[misc]
+            yield f"{modality.name}: declaration can be pickled", partial(_pickles, modality)
+            yield f"{modality.name}: data module is valid", partial(self.plugins.datamodule, modality.name)
             if modality.text:
-                yield f"{modality.name}: text tokenizer returns the text", lambda m=modality: self._text(m)  # type: ignore[misc]
+                yield f"{modality.name}: text tokenizer returns the text", partial(self._text, modality)
             elif modality.codebooks:
-                yield f"{modality.name}: layout is invertible", lambda m=modality: _layout(m)  # type: ignore[misc]
+                yield f"{modality.name}: layout is invertible", partial(_layout, modality)
                 yield from self._tokenizer_checks(modality)
             else:
-                yield f"{modality.name}: splits into parts", lambda m=modality: self._parts(m)  # type: ignore[misc]
+                yield f"{modality.name}: splits into parts", partial(self._parts, modality)
         yield "sources give the same records again", self._sources
         yield "tasks' prompts can be filled", self._tasks
         yield "recipes and presets are valid", self._shipped
 
-    def _datamodule(self, modality: Modality) -> None:
-        self.plugins.datamodule(modality.name)
-
     def _tokenizer_checks(self, modality: Modality) -> Iterator[tuple[str, Callable[[], None]]]:
         with tempfile.TemporaryDirectory() as folder:
-            codec = _Codec(self.plugins, modality, Path(folder), lambda: self._media(modality.name))
+            codec = _Codec(self.plugins, modality, Path(folder), partial(self._media, modality.name))
             yield f"{modality.name}: codes fit the declaration", codec.codes_fit
             yield f"{modality.name}: codes are the same again", codec.deterministic
             yield f"{modality.name}: a fresh tokenizer gives the same codes", codec.fresh
@@ -227,10 +226,9 @@ class _Checks:
         for task in own:
             records = task.records(RECORDS)
             assert 0 < len(records) <= RECORDS, f"`{task.name}`: asked for {RECORDS} records, got {len(records)}"
-            needed = template_fields(task.template.prompt) + template_fields(task.template.response)
+            template = CompiledTemplate(task.template, task.name)
             for record in records:
-                missing = [field for field in needed if field not in record]
-                assert not missing, f"`{task.name}`: a record lacks `{missing[0]}`; it has {', '.join(record)}"
+                template.prompt(record), template.response(record)
             again = task.records(RECORDS)
             assert all(_same(a, b) for a, b in zip(records, again, strict=True)), f"`{task.name}`: records differ"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mio.testing
-from mio import DataModule, Frames, Media, Modality, hookimpl
+from mio import DataModule, Frames, Media, Modality, Task, Template, hookimpl
 from mio.core.contract.discovery import Candidate
 from mio.core.contract.plugins import PluginManager
 
@@ -194,6 +194,26 @@ class Endless(Source):
 )
 def test_each_defect_is_found_by_its_check(plugin, checks):
     assert {name.removeprefix("curve: ") for name in failed(plugin, samples={"curve": DATA})} == checks
+
+
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        ("which? {curve}", ""),
+        ("{hint?}which? {curve}", ""),
+        ("{hint}which? {curve}", "template `name/name` needs field `hint`; the record has: curve, name"),
+    ],
+)
+def test_a_task_needs_the_fields_that_are_not_optional(prompt, problem):
+    task = Task(
+        name="name",
+        template=Template(direction="name", prompt=prompt, response="{name}"),
+        records=lambda count: [{"curve": Media("curve", DATA[0], key="0"), "name": "up"}][:count],
+        output="curve",
+        judge=lambda answers, _: [1.0] * len(answers),
+    )
+    result = outcomes(changed(mio_tasks=hookimpl(lambda _: [task])))["tasks' prompts can be filled"]
+    assert (result.outcome, result.detail) == ("failed" if problem else "passed", problem)
 
 
 def test_the_frames_of_a_declaration_bind():

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mio.cli.options import Plugin, manager
-
-if TYPE_CHECKING:
-    from mio.core.contract.discovery import Candidate
 
 app = typer.Typer(help="What is installed; conformance checks; a scaffold.", no_args_is_help=True)
 
@@ -24,13 +21,10 @@ def list_plugins(plugin: Plugin = []) -> None:
 
     table = Table("plugin", "package", "supplies", box=None, pad_edge=False)
     for candidate in manager(plugin).candidates.values():
-        supplies = f"broken: {candidate.problem}" if candidate.problem else _hooks(candidate)
+        supplies = f"broken: {candidate.problem}" if candidate.problem else ""
+        supplies = supplies or ", ".join(name.removeprefix("mio_") for name in candidate.hooks)
         table.add_row(candidate.name, candidate.origin, supplies)
     console().print(table, soft_wrap=True)
-
-
-def _hooks(candidate: Candidate) -> str:
-    return ", ".join(name.removeprefix("mio_") for name in candidate.hooks)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.cli.options import Plugin, Recipes, RunFolder, manager, refuse_no_run, split, writable_file
+from mio.cli.options import Plugin, Recipes, RunFolder, check_stages, manager, refuse_no_run, split, writable_file
 
 if TYPE_CHECKING:
     from mio.core.contract.plugins import PluginManager
@@ -36,13 +36,7 @@ def show(
 @app.command()
 def check(recipes: Recipes, plugin: Plugin = []) -> None:
     """Validate every stage of a recipe's chain without loading or training anything."""
-    from mio.core.stages.check import check as check_recipe
-
-    plugins = manager(plugin)
-    stages = _stages(recipes, plugins)
-    for stage in stages:
-        check_recipe(stage, plugins.enable(stage.plugins))
-    for stage in stages:
+    for stage in check_stages(*split(recipes), manager(plugin)):
         ratios = ":".join(f"{ratio:g}" for ratio in stage.mixture.ratios.values())
         groups = ":".join(stage.mixture.ratios)
         typer.echo(
@@ -61,11 +55,13 @@ def diff(
     plugin: Plugin = [],
 ) -> None:
     """Print the keys in which two recipes differ, one per line."""
+    from mio.core.recipe.compose import compose
     from mio.core.recipe.resolved import diff as compare
     from mio.core.terminal import plain
 
     plugins = manager(plugin)
-    for line in compare(_load(first, overrides, plugins), _load(second, overrides, plugins), runtime=True):
+    one, other = (compose([name], overrides, plugins) for name in (first, second))
+    for line in compare(one, other, runtime=True):
         typer.echo(plain(line))
 
 
@@ -108,9 +104,3 @@ def _stages(arguments: list[str], plugins: PluginManager) -> list[Recipe]:
     from mio.core.recipe.chain import chain
 
     return chain(*split(arguments), plugins)
-
-
-def _load(name: str, overrides: list[str], plugins: PluginManager) -> Recipe:
-    from mio.core.recipe.compose import compose
-
-    return compose([name], overrides, plugins)

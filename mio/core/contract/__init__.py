@@ -1,1 +1,1 @@
-"""What plugins and core agree on: hooks, values, their validation, and calling plugins. No torch, no recipes."""
+"""What plugins and core agree on: hooks, values, options, their validation, calling plugins. No torch, no recipes."""

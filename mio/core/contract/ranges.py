@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from mio.core.errors import nearest
@@ -74,10 +73,8 @@ def one_of(default: str, *words: str) -> Any:
 
 
 def _field(default: Any, allowed: Range | Choice) -> Any:
-    factory: Callable[[], Any] | Any = default if callable(default) else MISSING
-    return field(
-        default=MISSING if callable(default) else default, default_factory=factory, metadata={ALLOWED: allowed}
-    )
+    keyword = "default_factory" if callable(default) else "default"
+    return field(**{keyword: default}, metadata={ALLOWED: allowed})
 
 
 def number_text(value: float) -> str:

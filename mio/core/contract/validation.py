@@ -176,13 +176,10 @@ def datamodule_problems(module: Any) -> list[str]:
                 continue
             for index, template in enumerate(templates):
                 problems += [f"`templates.{name}[{index}]`: {problem}" for problem in template_problems(template)]
-    return problems + _mapping_of_functions("filters", module.filters)
-
-
-def _mapping_of_functions(name: str, value: Any) -> list[str]:
-    if not isinstance(value, Mapping):
-        return [f"`{name}`: {kind(value)} must be a mapping of functions"]
-    return [f"`{name}.{key}`: {entry!r} must be a function" for key, entry in value.items() if not callable(entry)]
+    if not isinstance(module.filters, Mapping):
+        return [*problems, f"`filters`: {kind(module.filters)} must be a mapping of functions"]
+    wrong = ((name, entry) for name, entry in module.filters.items() if not callable(entry))
+    return problems + [f"`filters.{name}`: {entry!r} must be a function" for name, entry in wrong]
 
 
 def task_problems(task: Any, modalities: Iterable[str]) -> list[str]:

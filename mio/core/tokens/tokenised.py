@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TokenisedText(str):
-    """A text that brings its tokens. What is made of it is plain text, but for `spaced`."""
+    """A text that brings its tokens. Methods other than `spaced` return plain text."""
 
     __slots__ = ("_after_space", "tokens")
 
@@ -21,10 +21,10 @@ class TokenisedText(str):
 
     def __new__(cls, text: str, tokens: npt.NDArray[Any], after_space: npt.NDArray[Any] | None = None) -> TokenisedText:
         """`after_space` are the ids of the text with a space before it."""
-        made = super().__new__(cls, text)
-        made.tokens = tokens
-        made._after_space = after_space
-        return made
+        self = super().__new__(cls, text)
+        self.tokens = tokens
+        self._after_space = after_space
+        return self
 
     def spaced(self) -> str:
         """The text with a space before it, with its tokens where they are known."""

@@ -1,8 +1,9 @@
-"""The recipes of published runs: MIO's in one file, and AnyGPT's against its paper, code and data formats."""
+"""The recipes that are shipped: the four stages, MIO in one file each, AnyGPT against its paper, code and formats."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -173,3 +174,58 @@ def test_published_conversations_are_read(anygpt, tmp_path, nested):
     assert "You are an AI assistant named AnyGPT" in text
     assert f"user\nHear: {SPEECH}" in text
     assert f"assistant\nMusic {MUSIC}" in text
+
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+def stages(*overlays):
+    return {stage.name: stage for stage in chain(["stage4", *overlays], [], MANAGER)}
+
+
+def test_the_stages_pass_every_check_on_the_laptop():
+    made = stages()
+    assert list(made) == STAGES
+    for stage in made.values():
+        check(stage, MANAGER.enable(stage.plugins))
+
+
+def test_the_stages_have_the_published_values():
+    """MIO, arXiv 2409.17692 v4: table 9, appendices B and C. The tokenizers' files are not needed to check them."""
+    made = stages("scale/mio-7b", "data/mio")
+    for stage in made.values():
+        check(stage, MANAGER.enable(stage.plugins))
+    assert [list(made[name].mixture.ratios.items()) for name in STAGES[:3]] == [
+        [("image_text", 12), ("text", 2), ("interleaved", 0), ("speech_text", 2)],
+        [("image_text", 2), ("text", 2), ("interleaved", 6), ("speech_text", 6)],
+        [("image_text", 2), ("text", 1), ("interleaved", 1), ("speech_text", 12)],
+    ]
+    assert [made[name].mixture.unit for name in STAGES[:3]] == ["rows"] * 3
+    assert [made[name].train.steps for name in STAGES[:3]] == [24_800, 12_800, 32_200]
+    gpus = [made[name].runtime.nodes * made[name].runtime.devices for name in STAGES[:3]]
+    assert gpus == [128, 128, 8]
+    for name, count in zip(STAGES, gpus, strict=False):
+        assert made[name].train.rows == count * sum(made[name].mixture.ratios.values())
+    for stage in made.values():
+        optimizer = stage.train.optimizer
+        assert (optimizer.kind, optimizer.lr, optimizer.warmup, optimizer.clip) == ("adamw", 3e-5, 0.03, 1.0)
+        assert set(asdict(stage.train.loss).values()) == {1.0}
+        assert stage.data.packing.context == 2800
+        assert list(stage.plugins) == ["text", "image", "speech", "video"]
+        assert stage.model == {"preset": "yi-6b"}
+        assert stage.evaluate.tasks == []
+    assert [stage.data.form for stage in made.values()] == ["plain"] * 3 + ["chat"]
+
+
+def test_the_stages_read_the_published_data_sets():
+    made = stages("scale/mio-7b", "data/mio")
+
+    def read(stage, group):
+        return set(made[stage].data.groups[group].sources)
+
+    assert read("stage1", "image_text") == read("stage2", "image_text") == {"sbu", "cc3m", "laion_coco", "journeydb"}
+    assert read("stage3", "image_text") == {"cc3m", "laion_coco"}
+    assert read("stage2", "interleaved") == {"obelics", "mmc4", "webvid", "howto100m", "yt_temporal"}
+    assert read("stage3", "interleaved") == {"mmc4", "webvid", "howto100m", "yt_temporal"}
+    [say, _] = made["stage3"].data.templates["speech_text"]
+    assert say.prompt + say.response == "{speech} The transcription of this speech is: {transcription}"

@@ -1,0 +1,120 @@
+"""Recipes checked against the plugins that they name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from recipe_files import problems
+
+from mio import Frames, Modality, hookimpl
+from mio.core.contract.discovery import Candidate
+from mio.core.contract.plugins import PluginManager
+from mio.core.recipe.compose import compose
+from mio.core.stages.check import check
+
+SOUND = """
+name: sound
+plugins: {words: {}}
+data:
+  groups:
+    pairs: {sources: {a: {dataset: jsonl, templates: own, directions: {draw: 1}, filters: {}}}}
+  templates: {own: [{direction: draw, prompt: "{caption}", response: "{sketch}"}]}
+  packing: {context: 34}
+mixture: {ratios: {pairs: 1}}
+"""
+
+
+class Words:
+    @hookimpl
+    def mio_modalities(self):
+        return [
+            Modality(name="text", text=True),
+            Modality(
+                name="sketch", codebooks=(8, 8), layout="frame_major", begin="<s>", end="</s>", code_token="<s{}>",
+                frames=Frames(minimum=16, maximum=16),
+            ),
+        ]  # fmt: skip
+
+
+WORDS = PluginManager([Candidate("words", "test 1.0", "words", Words)])
+
+
+@pytest.fixture
+def sound(tmp_path):
+    path = tmp_path / "sound.yaml"
+    path.write_text(SOUND)
+    return str(path)
+
+
+def checked(path, *overrides):
+    made = compose([path], list(overrides), WORDS)
+    check(made, WORDS.enable(made.plugins))
+
+
+def test_a_sound_recipe_passes(sound):
+    checked(sound)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("mixture.ratios={pears: 1}", "unknown group `pears`; did you mean `pairs`?"),
+        ("mixture.ratios={pairs: 0}", "no ratio above 0"),
+        ("mixture.ratios={_replace_: true}", "no ratio above 0"),
+        ("mixture.ratios={pairs: -1}", "`mixture.ratios.pairs` is -1; it must be at least 0"),
+        ("mixture.ratios={pairs: .nan}", "`mixture.ratios.pairs` is nan"),
+        ("data.groups.pairs={_replace_: true}", "`mixture.ratios.pairs` is 1, but `data.groups.pairs` has no sources"),
+        ("data.groups.pairs.sources.a.weight=0", "`data.groups.pairs` has no source with a weight above 0"),
+        ("data.groups.pairs.sources.a.weight=-2", "sources.a.weight` is -2"),
+        ("data.groups.pairs.sources.a.directions={draw: 0}", "sources.a.directions` has no share above 0"),
+        ("data.groups.pairs.sources.a.directions={draw: -1}", "sources.a.directions.draw` is -1"),
+        ("data.groups.pairs.sources.a.options={path: .inf}", "sources.a.options.path` is inf; it must be a finite"),
+        (
+            "data.groups.pairs.sources.a.filters={size: 3}",
+            "sources.a.filters.size` must be a mapping of options, not 3",
+        ),
+        ("data.packing.window=0", "`data.packing.window` is 0"),
+        ("mixture.unit=tokns", "did you mean `tokens`?"),
+        ("data.groups.pairs.sources.a.dataset=jsnl", "unknown dataset `jsnl`; did you mean `jsonl`?"),
+        ("data.groups.pairs.sources.a.templates=ownn", "unknown template set `ownn`; did you mean `own`?"),
+        ("data.groups.pairs.sources.a.directions={drow: 1}", "direction `drow`"),
+        ("data.groups.pairs.sources.a.filters={size: {}}", "unknown filter `size`"),
+        ("data.groups.pairs.sources.a.form=chatt", "did you mean `chat`?"),
+        ("data.templates.own=[{direction: draw, response: '{sketch'}]", "`data.templates.own[0]`: `response`"),
+        ("data.templates.own=[]", "`data.templates.own` is empty"),
+        ("data.form=chatml", "`data.form` is `chatml`"),
+        ("data.system={skech: hi}", "`data.system.skech` is neither `default` nor a modality in use"),
+        ("data.max_skipped=2", "`data.max_skipped` is 2"),
+        ("data.packing.too_long=cut", "`data.packing.too_long` is `cut`"),
+        ("data.packing.context=33", "shortest span of `sketch` takes 34 positions (2 x 16 codes and 2 borders)"),
+        ("train.steps=0", "`train.steps` is 0"),
+        ("train.precision=fp16", "`train.precision` is `fp16`"),
+        ("train.loss={prompt_text: 0, prompt_media: 0, response_text: 0, response_media: 0}", "no weight above 0"),
+        ("train.loss.prompt_text=-1", "`train.loss.prompt_text` is -1"),
+        ("train.optimizer.kind=muonn", "did you mean `muon`?"),
+        ("train.optimizer.lr=.inf", "`train.optimizer.lr` is inf"),
+        ("train.optimizer.betas=[0.9]", "two numbers"),
+        ("train.optimizer.warmup=3", "`train.optimizer.warmup` is 3; it must be at most 1"),
+        ("train.optimizer.rules=[{}]", "`train.optimizer.rules[0].pattern` is empty"),
+        ("runtime.devices=3", "`train.rows` is 8, which 3 devices cannot share equally; set it to 6 or 9"),
+        ("train.micro_rows=3", "does not divide the 8 rows"),
+        ("runtime.devices=0", "`runtime.devices` is 0"),
+        ("evaluate.tasks=[draw]", "unknown task `draw`"),
+        ("model.heads=3", "no multiple of"),
+    ],
+)
+def test_what_a_recipe_says_is_checked_against_the_plugins(sound, override, problem):
+    found = problems(checked, sound, override)
+    assert any(problem in one for one in found), found
+    assert all(one.startswith(("recipe `sound`: ", f"`{override}`: ")) for one in found)
+
+
+def test_all_problems_of_the_meaning_are_told_at_once(sound):
+    assert len(problems(checked, sound, "train.steps=0", "data.form=x", "evaluate.items=0", "model.layers=0")) == 4
+
+
+def test_planning_and_checking_need_no_torch():
+    code = "import mio.core.data.plan, mio.core.stages.check, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
