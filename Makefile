@@ -48,7 +48,7 @@ check: setup
 
 test: check
 	$(BIN)/python -m compileall -q mio
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 format: setup
 	$(BIN)/ruff check --fix .

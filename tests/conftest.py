@@ -46,14 +46,23 @@ LONGEST = ("test_third_party", "test_fit", "test_distributed", "test_damaged_med
 """Files that are begun first, so that none of them is the last to end."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Orders the tests, and groups them for `--dist loadgroup`: a file stays in one process unless it is in `SPLIT`."""
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
-    for item in items:
-        if item.path.stem not in SPLIT:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """In the order above; a file stays in one process unless it is in `SPLIT`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return nodeid if Path(file).stem in SPLIT else file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
