@@ -44,12 +44,13 @@ def settings(spec: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
 
 def plan(spec: dict[str, Any]) -> dict[str, Any]:
     """`memory_bytes` of the step that `mio` measures, from the planner."""
-    from mio.core.planning.simulate import Layout, simulate
+    from simulated_cpu import simulate_cpu
 
-    passes = spec["rows"] // spec["micro_rows"]
-    device = "gpu" if spec["device"] == "cuda" else "cpu"
-    layout = Layout(1, 1, spec["context"], spec["micro_rows"], passes, device=device)
-    return {"memory_bytes": simulate(*settings(spec), layout).peak}
+    from mio.core.planning.simulate import StepLayout, simulate
+
+    layout = StepLayout(1, 1, spec["context"], spec["micro_rows"], spec["rows"] // spec["micro_rows"])
+    simulated = (simulate if spec["device"] == "cuda" else simulate_cpu)(*settings(spec), layout)
+    return {"memory_bytes": simulated.peak}
 
 
 def mio(spec: dict[str, Any]) -> dict[str, Any]:

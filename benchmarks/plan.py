@@ -154,8 +154,10 @@ def measured(setting: Setting, folder: Path, steps: int) -> dict[str, int]:
 
 def planned(setting: Setting, folder: Path) -> int:
     """Peak in bytes of the simulation of the same program."""
+    from simulated_cpu import simulate_cpu
+
     from mio.core.contract.plugins import PluginManager
-    from mio.core.planning.simulate import Layout, simulate
+    from mio.core.planning.simulate import StepLayout
     from mio.core.planning.vocabulary import expected_vocabulary
     from mio.core.recipe.chain import chain
     from mio.core.recipe.model import transformer_config
@@ -165,9 +167,9 @@ def planned(setting: Setting, folder: Path) -> int:
     stages = chain([str(folder / "lines.yaml")], setting.overrides, manager)
     recipe = stages[-1]
     shape = StepShape.of(recipe.train, setting.ranks // recipe.runtime.tensor_parallel)
-    layout = Layout(setting.ranks, setting.ranks, CONTEXT, shape.micro_rows, shape.micro_batches, device="cpu")
+    layout = StepLayout(setting.ranks, setting.ranks, CONTEXT, shape.micro_rows, shape.micro_batches)
     model = transformer_config(recipe, manager)
-    return simulate(model, expected_vocabulary(stages, manager), recipe.train, recipe.runtime, layout).peak
+    return simulate_cpu(model, expected_vocabulary(stages, manager), recipe.train, recipe.runtime, layout).peak
 
 
 def main() -> None:

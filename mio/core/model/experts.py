@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.model.attention import complete, select
+from mio.core.model.attention import Selection, complete, select
 
 # A matrix product of few or odd numbers of rows may take another kernel, whose sums differ in the last bit. With the
 # rows of an expert padded to this multiple, what a token gets does not depend on who shares its expert.
@@ -52,22 +52,27 @@ class SparseExperts(nn.Module):
         weights, experts = probabilities.topk(self.chosen, dim=-1)
         weights = weights / weights.sum(-1, keepdim=True)
 
-        counts = torch.bincount(experts.view(-1), minlength=len(self.experts))
-        sizes = (counts + _ROWS - 1) // _ROWS * _ROWS
-        # Slot -> (token, choice), grouped by expert, each group padded at its end.
-        order = experts.view(-1).argsort(stable=True)
-        expert = torch.arange(len(self.experts), device=x.device).repeat_interleave(sizes)
-        offset = torch.arange(len(expert), device=x.device) - (sizes.cumsum(0) - sizes)[expert]
-        real = offset < counts[expert]
-        source = order[((counts.cumsum(0) - counts)[expert] + offset).clamp_(max=len(order) - 1)]
-        selection = complete(source, real, len(order), x.device)
-
+        sizes, selection = group_by_expert(experts, len(self.experts))
         copies = tokens[:, None].expand(-1, self.chosen, -1).reshape(-1, x.shape[-1])
-        parts = select(copies, selection).split(sizes.tolist())
+        parts = select(copies, selection).split(sizes)
         mixed = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
         outs = select(mixed, selection.reversed()).view(-1, self.chosen, x.shape[-1])
         out = (outs * weights.to(outs.dtype).unsqueeze(-1)).sum(1)
         return out.view_as(x), _balance(probabilities, experts, valid)
+
+
+def group_by_expert(chosen: Tensor, count: int) -> tuple[list[int], Selection]:
+    """Rows of each of `count` experts, padded to a multiple of `_ROWS`, and how the copies of tokens are taken into
+    these rows; `chosen` is int64 [tokens, experts_per_token]."""
+    counts = torch.bincount(chosen.view(-1), minlength=count)
+    sizes = (counts + _ROWS - 1) // _ROWS * _ROWS
+    # Slot -> (token, choice), grouped by expert, each group padded at its end.
+    order = chosen.view(-1).argsort(stable=True)
+    expert = torch.arange(count, device=chosen.device).repeat_interleave(sizes)
+    offset = torch.arange(len(expert), device=chosen.device) - (sizes.cumsum(0) - sizes)[expert]
+    real = offset < counts[expert]
+    source = order[((counts.cumsum(0) - counts)[expert] + offset).clamp_(max=len(order) - 1)]
+    return sizes.tolist(), complete(source, real, len(order), chosen.device)
 
 
 def _balance(probabilities: Tensor, experts: Tensor, valid: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,9 +12,10 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError
 from mio.core.model.flops import flops_per_token
+from mio.core.model.parallel import mesh_shape
 from mio.core.planning.hardware import COMMUNICATOR, CONTEXT, GIB, MATRIX_WORKSPACE, RESERVE
 from mio.core.planning.request import Request
-from mio.core.planning.simulate import Layout, Simulated, simulate
+from mio.core.planning.simulate import SimulatedStep, StepLayout, simulate
 from mio.core.planning.step_time import Speed, StepTime, sent, step_time
 from mio.core.planning.trace import Collective, Compute
 from mio.core.planning.vocabulary import expected_vocabulary
@@ -66,15 +68,17 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RecipePlan:
     """What one stage takes. Bytes, seconds, FLOPs and US dollars."""
 
     recipe: Recipe
     request: Request
     model: TransformerConfig
     vocabulary: Vocabulary
-    layout: Layout
-    simulated: Simulated
+    mesh: tuple[int, int, int]
+    """Devices that hold copies, that share parameters, and that share matrices."""
+    layout: StepLayout
+    simulated: SimulatedStep
     memory: Memory
     traffic: Mapping[tuple[str, str], float]
     """Bytes that one device sends in a step, by (kind of collective, `within` or `between` nodes)."""
@@ -105,7 +109,7 @@ class Plan:
         return self.days * 24 * self.request.world * self.request.price
 
 
-def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | None = None) -> Plan:
+def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | None = None) -> RecipePlan:
     """The plan of the last of a chain's `stages`, as `mio.core.recipe.chain.chain` gives them.
 
     Reads no data and no tokenizer's weights, and needs neither GPUs nor memory for the model. The process must not be
@@ -113,24 +117,22 @@ def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | No
     recipe that does not fit it.
     """
     recipe = stages[-1]
-    asked = (request or Request()).resolve(recipe.runtime)
-    check_training(recipe, manager.enable(recipe.plugins), asked.world)
-    vocabulary = expected_vocabulary(stages, manager, asked.text_tokens)
-    model = transformer_config(recipe, manager)
-    made = _planned(recipe, asked, model, vocabulary)
-    if made.memory.fits:
-        return made
-    return replace(made, alternatives=tuple(_alternatives(made)))
+    request = (request or Request()).resolve(recipe.runtime)
+    check_training(recipe, manager.enable(recipe.plugins), request.world)
+    vocabulary = expected_vocabulary(stages, manager, request.text_tokens)
+    first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary)
+    return first if first.memory.fits else replace(first, alternatives=tuple(_alternatives(first)))
 
 
-def _planned(recipe: Recipe, request: Request, model: TransformerConfig, vocabulary: Vocabulary) -> Plan:
-    runtime, world = recipe.runtime, request.world
+def _planned(recipe: Recipe, request: Request, model: TransformerConfig, vocabulary: Vocabulary) -> RecipePlan:
+    train, runtime, world, per_node = recipe.train, recipe.runtime, request.world, request.gpus_per_node
     gpu, network = request.hardware
-    shape = StepShape.of(recipe.train, world // runtime.tensor_parallel)
+    mesh = mesh_shape(runtime, world, per_node)
+    shape = StepShape.of(train, world // runtime.tensor_parallel)
     context = recipe.data.packing.context
-    layout = Layout(world, request.gpus_per_node, context, shape.micro_rows, shape.micro_batches, request.document)
-    simulated = simulate(model, vocabulary, recipe.train, runtime, layout)
-    groups = sum(size > 1 for size in simulated.mesh) + (world > 1)
+    layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document)
+    simulated = simulate(model, vocabulary, train, runtime, layout)
+    groups = sum(size > 1 for size in mesh) + (world > 1)
     memory = Memory(
         {kind: size for kind, size in simulated.at_peak.items() if size},
         simulated.peak_phase,
@@ -138,97 +140,100 @@ def _planned(recipe: Recipe, request: Request, model: TransformerConfig, vocabul
         CONTEXT + MATRIX_WORKSPACE + groups * COMMUNICATOR,
         int(gpu.memory * GIB),
     )
-    traffic: dict[tuple[str, str], float] = {}
+    traffic: dict[tuple[str, str], float] = defaultdict(float)
     device_flops = 0.0
     for times, events in simulated.passes:
         for event in events:
             if isinstance(event, Compute):
                 device_flops += times * event.flops
             elif isinstance(event, Collective):
-                for name, size in vars(sent(event, request.gpus_per_node)).items():
+                for where, size in vars(sent(event, per_node)).items():
                     if size:
-                        traffic[event.kind, name] = traffic.get((event.kind, name), 0.0) + times * size
-    peak = gpu.bf16 if recipe.train.precision == "bf16" else gpu.fp32
-    time = step_time(simulated.passes, Speed(peak * request.efficiency, gpu, network, request.gpus_per_node))
+                        traffic[event.kind, where] += times * size
+    peak = gpu.bf16 if train.precision == "bf16" else gpu.fp32
+    time = step_time(simulated.passes, Speed(peak * request.efficiency, gpu, network, per_node))
     lengths = [length for row in layout.lengths() for length in row]
     mean = sum(length * length for length in lengths) / sum(lengths)
-    model_flops = flops_per_token(model, vocabulary.size, mean) * recipe.train.rows * context
-    mfu = model_flops / (time.total * world * peak)
-    return Plan(
-        recipe, request, model, vocabulary, layout, simulated, memory, traffic, time, model_flops, device_flops, mfu
+    model_flops = flops_per_token(model, vocabulary.size, mean) * train.rows * context
+    return RecipePlan(
+        recipe=recipe,
+        request=request,
+        model=model,
+        vocabulary=vocabulary,
+        mesh=mesh,
+        layout=layout,
+        simulated=simulated,
+        memory=memory,
+        traffic=traffic,
+        time=time,
+        model_flops=model_flops,
+        device_flops=device_flops,
+        mfu=model_flops / (time.total * world * peak),
     )
 
 
-Changes = dict[str, Any]
+Settings = dict[str, Any]
 """Values by key, as in `key=value`."""
 
 
-def _alternatives(made: Plan) -> Iterator[Alternative]:
+def _alternatives(plan: RecipePlan) -> Iterator[Alternative]:
     """The least change of each kind that fits; where no one change is enough, the first of several that do together."""
-    found = False
-    for ladder in _single_changes(made):
-        for changes in ladder:
-            alternative = _tried(made, changes)
-            if alternative is not None:
-                found = True
-                yield alternative
-                break
-    if not found:
-        yield from islice(filter(None, (_tried(made, changes) for changes in _many_changes(made))), 1)
+    single = [next(filter(None, (_tried(plan, one) for one in ladder)), None) for ladder in _single_changes(plan)]
+    several = (_tried(plan, settings) for settings in _many_changes(plan))
+    yield from filter(None, single) if any(single) else islice(filter(None, several), 1)
 
 
-def _single_changes(made: Plan) -> Iterator[list[Changes]]:
+def _single_changes(plan: RecipePlan) -> Iterator[list[Settings]]:
     """Changes of one kind each, the smallest first."""
-    runtime = made.recipe.runtime
-    if runtime.sharding != "full":
-        yield [{"runtime.sharding": "full"}]
-    if not runtime.reshard:
-        yield [{"runtime.reshard": True}]
     kinds = ("none", "selective", "full")
-    stronger = kinds[kinds.index(runtime.activation_checkpointing) + 1 :]
+    stronger = kinds[kinds.index(plan.recipe.runtime.activation_checkpointing) + 1 :]
+    yield from ([{key: value}] for key, value in _more_sharding(plan).items())
     yield [{"runtime.activation_checkpointing": kind} for kind in stronger]
-    yield [{"train.micro_rows": rows} for rows in _fewer_rows(made)]
+    yield [{"train.micro_rows": rows} for rows in _fewer_rows(plan)]
 
 
-def _many_changes(made: Plan) -> Iterator[Changes]:
+def _many_changes(plan: RecipePlan) -> Iterator[Settings]:
     """Changes of all kinds together, from those that cost little to those that cost much."""
-    fullest: Changes = {"runtime.activation_checkpointing": "full"}
-    if made.recipe.runtime.sharding != "full":
-        fullest["runtime.sharding"] = "full"
-    if not made.recipe.runtime.reshard:
-        fullest["runtime.reshard"] = True
+    fullest: Settings = {"runtime.activation_checkpointing": "full", **_more_sharding(plan)}
     yield fullest
-    for rows in _fewer_rows(made):
+    for rows in _fewer_rows(plan):
         yield {**fullest, "train.micro_rows": rows}
     for devices in (2, 4, 8):
-        if devices > made.recipe.runtime.tensor_parallel:
+        if devices > plan.recipe.runtime.tensor_parallel:
             yield {**fullest, "train.micro_rows": 1, "runtime.tensor_parallel": devices}
     for factor in (2, 4, 8, 16, 32, 64):
-        yield {**fullest, "train.micro_rows": 1, "world": made.request.world * factor}
+        yield {**fullest, "train.micro_rows": 1, "world": plan.request.world * factor}
 
 
-def _fewer_rows(made: Plan) -> list[int]:
+def _more_sharding(plan: RecipePlan) -> Settings:
+    runtime = plan.recipe.runtime
+    full: Settings = {} if runtime.sharding == "full" else {"runtime.sharding": "full"}
+    return full if runtime.reshard else {**full, "runtime.reshard": True}
+
+
+def _fewer_rows(plan: RecipePlan) -> list[int]:
     """Rows of a forward pass below those of now, into which a device's share divides, the most first."""
-    now = made.layout.micro_rows
-    share = now * made.layout.micro_batches
+    now = plan.layout.micro_rows
+    share = now * plan.layout.micro_batches
     return [rows for rows in range(now - 1, 0, -1) if share % rows == 0]
 
 
-def _tried(made: Plan, changes: Changes) -> Alternative | None:
-    """The plan with changes, None if it does not fit or is none."""
-    recipe, request = made.recipe, made.request
-    for key, value in changes.items():
+def _tried(plan: RecipePlan, settings: Settings) -> Alternative | None:
+    """The plan with other settings, None if it does not fit or is none."""
+    recipe, request = plan.recipe, plan.request
+    for key, value in settings.items():
         if key == "world":
             request = replace(request, world=value, gpus_per_node=min(8, value))
         else:
             section, _, name = key.partition(".")
             recipe = replace(recipe, **{section: replace(getattr(recipe, section), **{name: value})})
+    if any(split_problems(plan.model, recipe.runtime.tensor_parallel)):
+        return None
     try:
-        problems = list(split_problems(made.model, recipe.runtime.tensor_parallel))
-        other = None if problems else _planned(recipe, request, made.model, made.vocabulary)
+        other = _planned(recipe, request, plan.model, plan.vocabulary)
     except RecipeError:
         return None
-    if other is None or not other.memory.fits:
+    if not other.memory.fits:
         return None
-    told = tuple(f"{key}={str(value).lower()}" for key, value in changes.items())
-    return Alternative(told, other.memory.total, other.time.total)
+    changes = tuple(f"{key}={str(value).lower()}" for key, value in settings.items())
+    return Alternative(changes, other.memory.total, other.time.total)

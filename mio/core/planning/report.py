@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mio.core.planning.hardware import GIB
-from mio.core.planning.plan import Alternative, Plan
+from mio.core.planning.plan import Alternative, RecipePlan
 
 
-def as_values(plan: Plan) -> dict[str, Any]:
+def as_values(plan: RecipePlan) -> dict[str, Any]:
     """The plan as JSON holds it."""
     request, memory, time = plan.request, plan.memory, plan.time
     gpu, network = request.hardware
-    replicate, shard, tensor = plan.simulated.mesh
+    replicate, shard, tensor = plan.mesh
     return {
         "recipe": plan.recipe.name,
         "world": request.world,
@@ -79,7 +79,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
     }
 
 
-def as_tables(plan: Plan) -> RenderableType:
+def as_tables(plan: RecipePlan) -> RenderableType:
     """The plan to print."""
     parts: list[RenderableType] = [_head(plan), _memory(plan), _verdict(plan)]
     if plan.alternatives:
@@ -90,8 +90,8 @@ def as_tables(plan: Plan) -> RenderableType:
     return Group(*(Group(part, Text()) for part in parts[:-1]), parts[-1])
 
 
-def _head(plan: Plan) -> Table:
-    replicate, shard, tensor = plan.simulated.mesh
+def _head(plan: RecipePlan) -> Table:
+    replicate, shard, tensor = plan.mesh
     gpu, _ = plan.request.hardware
     step, train = plan.layout, plan.recipe.train
     spread = [f"parameters over {shard}"] if shard > 1 else []
@@ -119,7 +119,7 @@ def _head(plan: Plan) -> Table:
     return table
 
 
-def _memory(plan: Plan) -> Table:
+def _memory(plan: RecipePlan) -> Table:
     table = Table("memory of a device, GiB", box=None, pad_edge=False)
     table.add_column("at the peak", justify="right")
     table.add_column("from step to step", justify="right")
@@ -137,7 +137,7 @@ def _memory(plan: Plan) -> Table:
     return table
 
 
-def _verdict(plan: Plan) -> Text:
+def _verdict(plan: RecipePlan) -> Text:
     memory, gpu = plan.memory, plan.request.hardware[0]
     share = memory.total / memory.capacity
     if memory.fits:
@@ -163,7 +163,7 @@ def _alternatives(found: Iterable[Alternative]) -> Table:
     return table
 
 
-def _traffic(plan: Plan) -> Table:
+def _traffic(plan: RecipePlan) -> Table:
     table = Table("sent by a device in a step, GB", box=None, pad_edge=False)
     for where in ("within a node", "between nodes"):
         table.add_column(where, justify="right")
@@ -176,7 +176,7 @@ def _traffic(plan: Plan) -> Table:
     return table
 
 
-def _time(plan: Plan) -> Table:
+def _time(plan: RecipePlan) -> Table:
     time, request = plan.time, plan.request
     steps = plan.recipe.train.steps
     table = _pairs("time and cost")
@@ -198,7 +198,7 @@ def _time(plan: Plan) -> Table:
     return table
 
 
-def _assumed(plan: Plan) -> Text:
+def _assumed(plan: RecipePlan) -> Text:
     gpu, network = plan.request.hardware
     peak = gpu.bf16 if plan.recipe.train.precision == "bf16" else gpu.fp32
     joined = f"nodes joined by {network.label}; " if plan.request.world > plan.request.gpus_per_node else ""

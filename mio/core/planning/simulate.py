@@ -6,7 +6,6 @@ order of Lightning's loop. Rank 0 holds the largest part of every split paramete
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -19,28 +18,20 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.data.batch import Batch
 from mio.core.data.document_mask import DocumentMask
 from mio.core.data.plan import Changes
-from mio.core.model.parallel import compiles, data_parallel, device_mesh, parallelise, recompute
+from mio.core.model.parallel import compiles, data_parallel, device_mesh, parallelise
 from mio.core.planning.compiled import partition_blocks
-from mio.core.planning.standin import pretended_cpu, pretended_gpu, pretended_ranks
-from mio.core.planning.trace import (
-    ACTIVATIONS,
-    GRADIENTS,
-    LOSS,
-    OPTIMIZER,
-    PARAMETERS,
-    Event,
-    Trace,
-)
+from mio.core.planning.fake_gpu import META, fake_gpu, fake_ranks
+from mio.core.planning.trace import ACTIVATIONS, GRADIENTS, LOSS, OPTIMIZER, PARAMETERS, Event, Trace
 from mio.core.recipe.schema import RuntimeConfig, TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
 
-_GPU_ROUNDING, _CPU_ROUNDING = 512, 1
-"""Bytes that the allocators round up to."""
+_ROUNDING = 512
+"""Bytes that the allocator of GPUs rounds up to."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class StepLayout:
     """Where a step runs and what it is cut into."""
 
     world: int
@@ -55,8 +46,6 @@ class Layout:
     """Forward passes of one device in a step."""
     document: int = 0
     """Positions of a document; 0: a row is one document."""
-    device: str = "gpu"
-    """`gpu`, or `cpu` for the program as it runs on CPUs."""
 
     def lengths(self) -> list[list[int]]:
         """Documents of one forward pass, row by row."""
@@ -64,15 +53,19 @@ class Layout:
         whole, rest = divmod(self.context, length)
         return [[length] * whole + [rest] * bool(rest)] * self.micro_rows
 
+    def pairs(self, window: int) -> int:
+        """Pairs of a query and a key that see each other in one forward pass; a window of 0 is none."""
+        total = 0
+        for length in (length for row in self.lengths() for length in row):
+            seen = min(window, length) if window else length
+            total += seen * (seen + 1) // 2 + (length - seen) * seen
+        return total
+
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedStep:
     """What a step does on rank 0."""
 
-    mesh: tuple[int, int, int]
-    """Devices that hold copies, that share parameters, and that share matrices."""
-    replicas: int
-    """Devices that see different rows."""
     parameters: int
     """Of the whole model."""
     trainable: int
@@ -92,72 +85,31 @@ class Simulated:
 
 
 def simulate(
-    model: TransformerConfig, vocabulary: Vocabulary, train: TrainConfig, runtime: RuntimeConfig, layout: Layout
-) -> Simulated:
-    """Runs a step without the hardware. Needs no memory to speak of, and no process group to be there.
+    model: TransformerConfig, vocabulary: Vocabulary, train: TrainConfig, runtime: RuntimeConfig, layout: StepLayout
+) -> SimulatedStep:
+    """Runs a step on GPUs that are not here. Needs no memory to speak of, and no process group to be there.
 
     Raises `RecipeError` where devices, rows or rules do not fit each other.
     """
-    gpu = layout.device == "gpu"
-    many = gpu or layout.world > 1
-    pairs = sum(_pairs(layout.lengths(), window) for window in model.windows) / model.layers
-    trace = Trace(_GPU_ROUNDING if gpu else _CPU_ROUNDING, pairs)
-    with contextlib.ExitStack() as stack:
-        if many:
-            stack.enter_context(pretended_ranks(layout.world))
-        if gpu:
-            stack.enter_context(pretended_gpu())
-        with torch.device("meta"):
+    with fake_ranks(layout.world), fake_gpu():
+        with META:
             module = MioModule(model, vocabulary, train, ("",))
-        parameters = sum(p.numel() for p in module.parameters())
-        trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        shape = (1, 1, 1)
-        if many:
-            mesh = device_mesh(runtime, layout.world, layout.per_node, "cpu")
-            shape = (mesh["replicate"].size(), mesh["shard"].size(), mesh["tensor"].size())
-            module.replicas = data_parallel(mesh)[1]
-            compiled = gpu and compiles(runtime, "cuda") and not model.experts and shape[2] == 1
-            if compiled and runtime.activation_checkpointing == "none":
-                partition_blocks(module.transformer)
-            parallelise(module.transformer, mesh, replace(runtime, compile="none"), train.precision)
-        else:
-            recompute(module.transformer, runtime.activation_checkpointing)
-        if not gpu:
-            stack.enter_context(pretended_cpu(trace.born))
-        held = _run(module, trace, layout)
-    sections = trace.events
-    middle = [(layout.micro_batches - 2, sections["middle"])] if layout.micro_batches > 2 else []
-    first = [(1, sections["first"])] if layout.micro_batches > 1 else []
-    return Simulated(
-        shape,
-        module.replicas,
-        parameters,
-        trainable,
-        trace.activations,
-        {kind: held[kind] for kind in (PARAMETERS, GRADIENTS, OPTIMIZER)},
-        trace.peak,
-        trace.peak_phase,
-        trace.at_peak(),
-        dict(trace.peaks),
-        (*first, *middle, (1, sections["last"]), (1, sections["optimizer"])),
-    )
+        mesh = device_mesh(runtime, layout.world, layout.per_node, META.type)
+        module.replicas = data_parallel(mesh)[1]
+        whole = not model.experts and runtime.tensor_parallel == 1 and runtime.activation_checkpointing == "none"
+        if whole and compiles(runtime, "cuda"):
+            partition_blocks(module.transformer)
+        parallelise(module.transformer, mesh, replace(runtime, compile="none"), train.precision)
+        return observe(module, layout, META, Trace(_ROUNDING))
 
 
-def _pairs(lengths: Sequence[Sequence[int]], window: int) -> float:
-    """Pairs of a query and a key that see each other."""
-    total = 0
-    for length in (length for row in lengths for length in row):
-        seen = min(window, length) if window else length
-        total += seen * (seen + 1) // 2 + (length - seen) * seen
-    return float(total)
-
-
-def _run(module: MioModule, trace: Trace, layout: Layout) -> dict[str, int]:
-    """Two steps: the first makes the optimizer's state, the second is the one that counts. Returns what stays."""
-    place = torch.device("meta" if layout.device == "gpu" else "cpu")
+def observe(module: MioModule, layout: StepLayout, device: torch.device, trace: Trace) -> SimulatedStep:
+    """Two steps of a module that is spread already: the first makes the optimizer's state, the second is the one that
+    counts."""
+    transformer, windows = module.transformer, module.model_config.windows
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in transformer.parameters()]
+    trace.pairs = sum(map(layout.pairs, windows)) / len(windows)
     module._trainer = SimpleNamespace(accumulate_grad_batches=layout.micro_batches)  # type: ignore[assignment]
-    transformer = module.transformer
-    passes = {1: ["last"], 2: ["first", "last"]}.get(layout.micro_batches, ["first", "middle", "last"])
 
     def forward_is_over(*_: Any) -> None:
         trace.keep_working(ACTIVATIONS)
@@ -165,29 +117,39 @@ def _run(module: MioModule, trace: Trace, layout: Layout) -> dict[str, int]:
         trace.phase = "loss"
 
     transformer.register_forward_hook(forward_is_over)
+    sections = {1: ["last"], 2: ["first", "last"]}.get(layout.micro_batches, ["first", "middle", "last"])
     with trace.watch():
-        transformer.to_empty(device=place)
+        transformer.to_empty(device=device)
         optimizer = module.configure_optimizers()["optimizer"]
-        for sections in (["last"], passes):
+        for passes in (["last"], sections):
             trace.forget_peak()
-            _step(module, optimizer, trace, layout, place, sections)
+            _step(module, optimizer, trace, layout, passes)
             with torch.no_grad():
                 trace.label(transformer.parameters(), PARAMETERS)
                 trace.label((p.grad for p in transformer.parameters() if p.grad is not None), GRADIENTS)
                 trace.label(_states(optimizer), OPTIMIZER)
-    return trace.held()
+    held = trace.held()
+    times = {"middle": layout.micro_batches - 2}
+    return SimulatedStep(
+        sum(size for size, _ in sizes),
+        sum(size for size, trainable in sizes if trainable),
+        trace.activations,
+        {kind: held[kind] for kind in (PARAMETERS, GRADIENTS, OPTIMIZER)},
+        trace.peak,
+        trace.peak_phase,
+        trace.at_peak(),
+        dict(trace.peaks),
+        tuple((times.get(section, 1), trace.events[section]) for section in (*sections, "optimizer")),
+    )
 
 
-def _step(
-    module: MioModule, optimizer: Any, trace: Trace, layout: Layout, place: torch.device, sections: Sequence[str]
-) -> None:
+def _step(module: MioModule, optimizer: Any, trace: Trace, layout: StepLayout, sections: Sequence[str]) -> None:
     """One optimizer step, in the order of Lightning's closure: gradients live until the next loss is known."""
+    device = next(module.parameters()).device
     for index, section in enumerate(sections):
         trace.section, trace.phase = section, "forward"
-        batch = _batch(layout, place, last=index == len(sections) - 1)
-        autocast = place.type == "cpu" and module.train_config.precision == "bf16"
-        with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
-            total = module.training_step(batch, index)
+        batch = _batch(layout, device, last=index == len(sections) - 1)
+        total = module.training_step(batch, index)
         trace.keep_working(LOSS)
         if index == 0:
             optimizer.zero_grad()
@@ -200,7 +162,7 @@ def _step(
     optimizer.step()
 
 
-def _batch(layout: Layout, place: torch.device, last: bool) -> Batch:
+def _batch(layout: StepLayout, place: torch.device, last: bool) -> Batch:
     lengths = layout.lengths()
     shape = (layout.micro_rows, layout.context)
     tokens, targets, positions, stream = (torch.zeros(shape, dtype=torch.int64, device=place) for _ in range(4))

@@ -17,11 +17,9 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import _resolve_process_group
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+from torch.distributed._tools.fake_collectives import CollectiveOp
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -99,9 +97,20 @@ class Trace:
     _log: list[tuple[int, Allocation]] = field(default_factory=list)
     _alive: dict[int, tuple[Any, Allocation]] = field(default_factory=dict)
 
-    def watch(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
         """Sees all operations of the block."""
-        return _watching(self)
+        resize = torch.UntypedStorage.resize_
+
+        def resized(storage: torch.UntypedStorage, size: int) -> Any:
+            result = resize(storage, size)
+            if id(storage) in self._alive:
+                self._resize(self._alive[id(storage)][1], storage.nbytes())
+            return result
+
+        # FSDP2 frees gathered parameters by resizing them, which is no operation; torch's `MemTracker` does the same
+        with patch.object(torch.UntypedStorage, "resize_", resized), _Watch(self):
+            yield
 
     def forget_peak(self) -> None:
         """Peaks and events count from here."""
@@ -113,9 +122,8 @@ class Trace:
         """Says what the memory of tensors is for, from their birth on."""
         for tensor in tensors:
             part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-            found = self._alive.get(id(part.untyped_storage()))
-            if found is not None:
-                found[1].kind = kind
+            if id(part.untyped_storage()) in self._alive:
+                self._alive[id(part.untyped_storage())][1].kind = kind
 
     def keep_working(self, kind: str) -> None:
         """What is still alive of the working memory was made to be kept: it is of `kind`."""
@@ -155,11 +163,6 @@ class Trace:
         self._alive[key] = (weakref.ref(storage, lambda _: self._died(key)), allocation)
         self._resize(allocation, storage.nbytes())
 
-    def resized(self, storage: torch.UntypedStorage) -> None:
-        found = self._alive.get(id(storage))
-        if found is not None:
-            self._resize(found[1], storage.nbytes())
-
     def _died(self, key: int) -> None:
         _, allocation = self._alive.pop(key)
         self._resize(allocation, 0)
@@ -180,20 +183,22 @@ class _Watch(TorchDispatchMode):
     def __init__(self, trace: Trace) -> None:
         super().__init__()
         self.trace = trace
-        self.purpose = ""
-        self.blind = False
+        self.purposes = [""]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented
         kwargs = kwargs or {}
-        if self.blind:
-            return func(*args, **kwargs)
+        if func is torch.ops.profiler._record_function_enter_new.default:
+            purpose = next((purpose for names, purpose in _RANGES.items() if args[0].startswith(names)), self.purpose)
+            self.purposes.append(purpose)
+        elif func is torch.ops.profiler._record_function_exit._RecordFunction:
+            self.purposes.pop()
         if func in _ANSWERS and (args[0].is_meta or isinstance(args[0], FakeTensor)):
             result = _ANSWERS[func](*args)
         else:
             result = func(*args, **kwargs)
-        collective = _collective(func, args, self.purpose or "exchange")
+        collective = _collective(func, args, result, self.purpose or "exchange")
         if collective is not None:
             self.trace.note(collective)
         elif func is torch.ops.fsdp.split_with_sizes_copy.default:
@@ -207,6 +212,10 @@ class _Watch(TorchDispatchMode):
                 self.trace.born(leaf, kind)
         return result
 
+    @property
+    def purpose(self) -> str:
+        return self.purposes[-1]
+
     def _work(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         packet = func._overloadpacket
         if packet in _ATTENTION:
@@ -219,49 +228,16 @@ class _Watch(TorchDispatchMode):
             self.trace.note(Compute(copied=float(sum(tensor.nbytes for tensor in moved))))
 
 
-@contextlib.contextmanager
-def _watching(trace: Trace) -> Iterator[None]:
-    watch = _Watch(trace)
-    resize = torch.UntypedStorage.resize_
-
-    def resized(storage: torch.UntypedStorage, size: int) -> Any:
-        result = resize(storage, size)
-        trace.resized(storage)
-        return result
-
-    def meant(method: Callable[..., Any], purpose: str) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            before, watch.purpose = watch.purpose, purpose
-            try:
-                return method(*args, **kwargs)
-            finally:
-                watch.purpose = before
-
-        return call
-
-    propagate = ShardingPropagator.propagate_op_sharding_non_cached
-
-    def unseen(*args: Any, **kwargs: Any) -> Any:
-        watch.blind = True  # `DTensor` asks what the shape of a result would be: nothing is computed
-        try:
-            return propagate(*args, **kwargs)
-        finally:
-            watch.blind = False
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(patch.object(ShardingPropagator, "propagate_op_sharding_non_cached", unseen))
-        stack.enter_context(patch.object(torch.UntypedStorage, "resize_", resized))
-        for name, purpose in (("unshard", "gather"), ("wait_for_unshard", "gather"), ("post_backward", "reduce")):
-            method = getattr(FSDPParamGroup, name)
-            stack.enter_context(patch.object(FSDPParamGroup, name, meant(method, purpose)))
-        stack.enter_context(watch)
-        yield
-
-
 def _every_element(x: Tensor) -> Tensor:
     """`nonzero` where nothing is zero, which is as large as its answer can be."""
     return torch.empty(x.numel(), x.dim(), dtype=torch.int64, device=x.device)
 
+
+_RANGES = {
+    ("FSDP::pre_forward", "FSDP::pre_backward", "FSDP::forward_prefetch", "FSDP::backward_prefetch"): "gather",
+    ("FSDP::post_backward",): "reduce",
+}
+"""Beginnings of the names that FSDP2 gives its work for profilers, and what it is for."""
 
 _ANSWERS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.nonzero.default: _every_element,
@@ -277,31 +253,29 @@ _ATTENTION = {
 """Matrix products of a fused attention, and the position of the query among its arguments."""
 
 
-def _collective(func: Any, args: Any, purpose: str) -> Collective | None:
+def _collective(func: Any, args: Any, result: Any, purpose: str) -> Collective | None:
     if func not in _COLLECTIVES:
         return None
-    kind, tensors, group, factor = _COLLECTIVES[func]
-    told: Any = args[group]
-    named = isinstance(told, str)
-    process_group = _resolve_process_group(told) if named else dist.ProcessGroup.unbox(told)
-    ranks = tuple(dist.get_process_group_ranks(process_group))
-    size = sum(tensor.nbytes for tensor in tree_leaves(args[tensors]))
-    return Collective(kind, size * (len(ranks) if factor else 1), ranks, purpose)
+    ranks = dist.get_process_group_ranks(CollectiveOp.get_process_group(func, args))
+    kind = _COLLECTIVES[func]
+    if kind == "all-to-all":
+        size = args[1 if func is _c10d.alltoall_base_.default else 0].nbytes
+    else:
+        size = CollectiveOp.get_comm_tensor_size(func, result, args, {})
+    return Collective(kind, size, tuple(ranks), purpose)
 
 
 _c10d, _functional = torch.ops.c10d, torch.ops._c10d_functional
-_COLLECTIVES: dict[Any, tuple[str, int, int, bool]] = {
-    _c10d._allgather_base_.default: ("all-gather", 0, 2, False),
-    _c10d._reduce_scatter_base_.default: ("reduce-scatter", 1, 2, False),
-    _c10d.allreduce_.default: ("all-reduce", 0, 1, False),
-    _c10d.broadcast_.default: ("broadcast", 0, 1, False),
-    _c10d.allgather_.default: ("all-gather", 1, 2, True),
-    _c10d.alltoall_base_.default: ("all-to-all", 1, 2, False),
-    _functional.all_gather_into_tensor.default: ("all-gather", 0, 2, True),
-    _functional.reduce_scatter_tensor.default: ("reduce-scatter", 0, 3, False),
-    _functional.all_reduce.default: ("all-reduce", 0, 2, False),
-    _functional.all_reduce_.default: ("all-reduce", 0, 2, False),
-    _functional.all_to_all_single.default: ("all-to-all", 0, 3, False),
+_COLLECTIVES = {
+    _c10d._allgather_base_.default: "all-gather",
+    _c10d._reduce_scatter_base_.default: "reduce-scatter",
+    _c10d.allreduce_.default: "all-reduce",
+    _c10d.broadcast_.default: "broadcast",
+    _c10d.allgather_.default: "all-gather",
+    _c10d.alltoall_base_.default: "all-to-all",
+    _functional.all_gather_into_tensor.default: "all-gather",
+    _functional.reduce_scatter_tensor.default: "reduce-scatter",
+    _functional.all_reduce.default: "all-reduce",
+    _functional.all_reduce_.default: "all-reduce",
+    _functional.all_to_all_single.default: "all-to-all",
 }
-"""Operation -> kind, positions of the tensors and of the group among its arguments, and whether the tensor is one
-rank's part of the whole."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,18 +12,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.model.loss import linear_cross_entropy
+from mio.core.model.parallel import mesh_shape
 from mio.core.model.transformer import Transformer
-from mio.core.planning.simulate import Layout, simulate
+from mio.core.planning.simulate import StepLayout, simulate
 from mio.core.planning.trace import GRADIENTS, OPTIMIZER, PARAMETERS, Collective, Compute
 from mio.core.planning.vocabulary import SizedText
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from tests.core.mio_world import TEXT
 
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
+
+from simulated_cpu import simulate_cpu
+
 MODEL = TransformerConfig(width=256, layers=3, heads=4, kv_heads=2, ffn_width=704)
 VOCABULARY = Vocabulary.build(SizedText(1000), [("text", TEXT)])
 ROWS = 1024  # of embedding and head
-LAYOUT = Layout(world=16, per_node=8, context=128, micro_rows=2, micro_batches=1)
+LAYOUT = StepLayout(world=16, per_node=8, context=128, micro_rows=2, micro_batches=1)
 EAGER = RuntimeConfig(compile="none")
 ADAMW = TrainConfig(optimizer=OptimizerConfig(kind="adamw"))
 
@@ -61,7 +68,7 @@ def flops(simulated):
 )
 def test_parameters_gradients_and_optimizer_state_are_those_of_the_largest_shard(runtime, mesh):
     simulated = run(runtime=runtime)
-    assert simulated.mesh == mesh
+    assert mesh_shape(runtime, LAYOUT.world, LAYOUT.per_node) == mesh
     assert simulated.parameters == simulated.trainable == PARAMETERS_IN_ALL
     _, shard, tensor = mesh
     matrices = PARAMETERS_IN_ALL - 7 * 256
@@ -101,8 +108,7 @@ def test_muon_keeps_one_momentum_of_the_matrices_inside_the_layers():
     parts, owned = 3 * (BLOCK - 512) // 16, 256 * 704  # of every matrix a sixteenth; of 21 one is this rank's
     exchanged = 2 * (parts + owned)  # there and back in bfloat16
     assert collectives(muon, "exchange")["all-to-all", 16] == exchanged
-    cpu = replace(LAYOUT, device="cpu")
-    muon = run(train=TrainConfig(optimizer=OptimizerConfig(kind="muon")), layout=cpu)
+    muon = simulate_cpu(MODEL, VOCABULARY, TrainConfig(optimizer=OptimizerConfig(kind="muon")), EAGER, LAYOUT)
     assert collectives(muon, "exchange")["all-to-all", 16] == exchanged
 
 
@@ -158,9 +164,9 @@ def test_a_simulated_cpu_step_takes_what_its_tensors_take():
 
     from mio.core.training.module import MioModule
 
-    layout = replace(LAYOUT, world=1, per_node=1, device="cpu")
+    layout = replace(LAYOUT, world=1, per_node=1)
     train = replace(ADAMW, precision="fp32")
-    simulated = run(train=train, layout=layout)
+    simulated = simulate_cpu(MODEL, VOCABULARY, train, EAGER, layout)
 
     from mio.core.planning.simulate import _batch
 

@@ -1,0 +1,69 @@
+"""A step of the program as it runs on CPUs, simulated by `mio.core.planning`: what `plan.py`, `gpu.py` and the tests
+compare with real runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from mio.core.model.documents import Documents
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._pytree import tree_leaves
+
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.distributed.assignment import share_out
+from mio.core.model.parallel import data_parallel, device_mesh, parallelise, recompute
+from mio.core.planning.fake_gpu import META, fake_ranks
+from mio.core.planning.simulate import SimulatedStep, StepLayout, observe
+from mio.core.planning.trace import Trace
+from mio.core.recipe.schema import RuntimeConfig, TrainConfig
+from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.module import MioModule
+
+
+def simulate_cpu(
+    model: TransformerConfig, vocabulary: Vocabulary, train: TrainConfig, runtime: RuntimeConfig, layout: StepLayout
+) -> SimulatedStep:
+    """`simulate` for CPUs: one process, or several over gloo."""
+    trace = Trace()
+    with contextlib.ExitStack() as stack:
+        with META:
+            module = MioModule(model, vocabulary, train, ("",))
+        if layout.world > 1:
+            stack.enter_context(fake_ranks(layout.world))
+            mesh = device_mesh(runtime, layout.world, layout.per_node, "cpu")
+            module.replicas = data_parallel(mesh)[1]
+            parallelise(module.transformer, mesh, runtime, train.precision)
+        else:
+            recompute(module.transformer, runtime.activation_checkpointing)
+        if train.precision == "bf16":
+            module.training_step = torch.autocast("cpu", torch.bfloat16)(module.training_step)
+        stack.enter_context(_fake_cpu(trace.born))
+        return observe(module, layout, torch.device("cpu"), trace)
+
+
+@contextlib.contextmanager
+def _fake_cpu(count: Callable[[Tensor], None]) -> Iterator[None]:
+    """Tensors on CPUs without values, but for those that say which documents and ranks there are; these are passed to
+    `count`."""
+
+    def real(build: Callable[[], Any]) -> Any:
+        with unset_fake_temporarily():
+            result = build()
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                count(leaf)
+        return result
+
+    from_lengths, derive = Documents.from_lengths.__func__, Documents.derive
+    with (
+        patch.object(Documents, "from_lengths", classmethod(lambda *given: real(lambda: from_lengths(*given)))),
+        patch.object(Documents, "derive", lambda self, key, build: derive(self, key, lambda: real(build))),
+        patch("mio.core.training.muon.share_out", lambda matrices: real(lambda: share_out(matrices))),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
+        yield
