@@ -9,13 +9,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from mio.core.model.documents import Documents
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.distributed.assignment import share_out
+from mio.core.data.document_mask import DocumentMask
+from mio.core.distributed.assignment import assign
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise, recompute
 from mio.core.planning.fake_gpu import META, fake_ranks
 from mio.core.planning.simulate import SimulatedStep, StepLayout, observe
@@ -59,11 +59,11 @@ def _fake_cpu(count: Callable[[Tensor], None]) -> Iterator[None]:
                 count(leaf)
         return result
 
-    from_lengths, derive = Documents.from_lengths.__func__, Documents.derive
+    from_lengths, derive = DocumentMask.from_lengths.__func__, DocumentMask.derive
     with (
-        patch.object(Documents, "from_lengths", classmethod(lambda *given: real(lambda: from_lengths(*given)))),
-        patch.object(Documents, "derive", lambda self, key, build: derive(self, key, lambda: real(build))),
-        patch("mio.core.training.muon.share_out", lambda matrices: real(lambda: share_out(matrices))),
+        patch.object(DocumentMask, "from_lengths", classmethod(lambda *given: real(lambda: from_lengths(*given)))),
+        patch.object(DocumentMask, "derive", lambda self, key, build: derive(self, key, lambda: real(build))),
+        patch("mio.core.training.muon.assign", lambda matrices: real(lambda: assign(matrices))),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 from torch.optim import optimizer
 
+from mio.core.data.document_mask import DocumentMask
 from mio.core.model import experts, layers, transformer
 from mio.core.model.attention import Selection
-from mio.core.model.documents import Documents
 
 META = torch.device("meta")
 
@@ -49,7 +49,7 @@ def fake_gpu() -> Iterator[None]:
         yield
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None, window: int = 0) -> Tensor:  # noqa: ARG001
+def _attend(q: Tensor, k: Tensor, v: Tensor, documents: DocumentMask | None, window: int = 0) -> Tensor:  # noqa: ARG001
     """`attend` as a GPU's kernels do it, whichever: scores are never there, and what is kept for the backward pass are
     q, k, v, the result and one float32 per query and head."""
     q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
