@@ -11,6 +11,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from mio.core.contract.backbone import TransformerConfig
@@ -42,7 +44,7 @@ def simulate_cpu(
             recompute(module.transformer, runtime.activation_checkpointing)
         if train.precision == "bf16":
             module.training_step = torch.autocast("cpu", torch.bfloat16)(module.training_step)
-        stack.enter_context(_fake_cpu(trace.born))
+        stack.enter_context(_fake_cpu(trace.count))
         return observe(module, layout, torch.device("cpu"), trace)
 
 
@@ -59,11 +61,18 @@ def _fake_cpu(count: Callable[[Tensor], None]) -> Iterator[None]:
                 count(leaf)
         return result
 
+    def unseen(*given: Any) -> Any:
+        with _disable_current_modes():
+            return propagate(*given)
+
+    propagate = ShardingPropagator.propagate_op_sharding_non_cached
     from_lengths, derive = Documents.from_lengths.__func__, Documents.derive
     with (
         patch.object(Documents, "from_lengths", classmethod(lambda *given: real(lambda: from_lengths(*given)))),
         patch.object(Documents, "derive", lambda self, key, build: derive(self, key, lambda: real(build))),
         patch("mio.core.training.muon.share_out", lambda matrices: real(lambda: share_out(matrices))),
+        # `DTensor` runs operations on whole tensors to learn shapes, and among fake tensors it does so every time
+        patch.object(ShardingPropagator, "propagate_op_sharding_non_cached", unseen),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield
