@@ -11,11 +11,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.data.document_mask import DocumentMask
 from mio.core.distributed.assignment import assign
+from mio.core.data.document_mask import DocumentMask
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise, recompute
 from mio.core.planning.fake_gpu import META, fake_ranks
 from mio.core.planning.simulate import SimulatedStep, StepLayout, observe
@@ -42,7 +44,7 @@ def simulate_cpu(
             recompute(module.transformer, runtime.activation_checkpointing)
         if train.precision == "bf16":
             module.training_step = torch.autocast("cpu", torch.bfloat16)(module.training_step)
-        stack.enter_context(_fake_cpu(trace.born))
+        stack.enter_context(_fake_cpu(trace.count))
         return observe(module, layout, torch.device("cpu"), trace)
 
 
@@ -59,11 +61,18 @@ def _fake_cpu(count: Callable[[Tensor], None]) -> Iterator[None]:
                 count(leaf)
         return result
 
+    def unseen(*given: Any) -> Any:
+        with _disable_current_modes():
+            return propagate(*given)
+
+    propagate = ShardingPropagator.propagate_op_sharding_non_cached
     from_lengths, derive = DocumentMask.from_lengths.__func__, DocumentMask.derive
     with (
         patch.object(DocumentMask, "from_lengths", classmethod(lambda *given: real(lambda: from_lengths(*given)))),
         patch.object(DocumentMask, "derive", lambda self, key, build: derive(self, key, lambda: real(build))),
         patch("mio.core.training.muon.assign", lambda matrices: real(lambda: assign(matrices))),
+        # `DTensor` runs operations on whole tensors to learn shapes, and among fake tensors it does so every time
+        patch.object(ShardingPropagator, "propagate_op_sharding_non_cached", unseen),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield

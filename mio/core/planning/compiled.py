@@ -1,7 +1,7 @@
 """Blocks as `torch.compile` leaves them: the same operations, and fewer results kept for the backward pass.
 
-No kernel is made. What a compiled block keeps is decided before that, by AOTAutograd's min-cut partitioner, which runs
-here on the block's real graph. Inside a block every operation's result is still counted, where fused kernels have
+No kernel is generated. What a compiled block keeps is decided before that, by AOTAutograd's min-cut partitioner, which
+runs here on the block's real graph. Inside a block every operation's result is still counted, where fused kernels have
 fewer: the working memory of the one block at work is an upper bound.
 """
 

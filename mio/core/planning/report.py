@@ -154,11 +154,11 @@ def _verdict(plan: RecipePlan) -> Text:
     return Text(text, style="red")
 
 
-def _alternatives(found: Iterable[Alternative]) -> Table:
+def _alternatives(alternatives: Iterable[Alternative]) -> Table:
     table = Table("what fits", box=None, pad_edge=False)
     table.add_column("GiB", justify="right")
     table.add_column("seconds a step", justify="right")
-    for one in sorted(found, key=lambda one: one.seconds):
+    for one in sorted(alternatives, key=lambda one: one.seconds):
         table.add_row(" ".join(one.changes), f"{one.memory / GIB:.1f}", f"{one.seconds:.2f}")
     return table
 

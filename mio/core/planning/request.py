@@ -1,4 +1,4 @@
-"""What is asked of a plan beside the recipe: how many devices of which kind, and what they cost. Free of torch."""
+"""What a plan needs beside the recipe: how many devices of which kind, and what they cost. Free of torch."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ class Request:
     document: int = number(0, 0, 2**22)
     """Positions of a document, which decides what attention costs; 0: rows are one document each, the most it can."""
     text_tokens: int = number(0, 0, 10**7)
-    """Tokens of the text tokenizer; 0: found out."""
+    """Tokens of the text tokenizer; 0: taken from its plugin."""
 
     @classmethod
     def split(cls, overrides: Sequence[str]) -> tuple[Request, list[str]]:
         """The request in `key=value` arguments, and the arguments that are the recipe's. Raises `UserError`."""
         kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
         most = {field.name: field.metadata.get(ALLOWED) for field in fields(cls)}
-        given: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         rest = []
         for argument in overrides:
             key, _, value = argument.partition("=")
             if key not in kinds:
                 rest.append(argument)
                 continue
-            given[key] = value if kinds[key] is str else _number(argument, key, kinds[key], most[key])
-        return cls(**given), rest
+            values[key] = value if kinds[key] is str else _number(argument, key, kinds[key], most[key])
+        return cls(**values), rest
 
     def resolve(self, runtime: RuntimeConfig) -> Request:
-        """The request with every value given. Raises `UserError` for what does not exist or does not divide."""
+        """The request with every choice made. Raises `UserError` for what does not exist or does not divide."""
         gpu = find_gpu(self.gpu)
         network = self.network or gpu.network
         find_network(network)

@@ -104,8 +104,8 @@ def simulate(
 
 
 def observe(module: MioModule, layout: StepLayout, device: torch.device, trace: Trace) -> SimulatedStep:
-    """Two steps of a module that is spread already: the first makes the optimizer's state, the second is the one that
-    counts."""
+    """Runs two steps of a module that is spread already, and records the second. The first makes the optimizer's state
+    and fills `DTensor`'s cache of shardings, which are propagated by running operations on whole tensors."""
     transformer, windows = module.transformer, module.model_config.windows
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in transformer.parameters()]
     trace.pairs = sum(map(layout.pairs, windows)) / len(windows)

@@ -1,4 +1,4 @@
-"""How long a simulated step takes on given hardware, and what it sends.
+"""How long a simulated step takes on hardware of known speed, and what it sends.
 
 Three clocks: the device computes; collectives inside nodes and between them have a wire each. Parameters of a layer are
 gathered beside the computation of the one before, as soon as that one's are in place, and gradients are reduced beside
@@ -125,7 +125,7 @@ class _Clock:
 
     speed: Speed
     now: float = 0.0
-    """When the device is done with what it was given."""
+    """When the device is done with what is queued."""
     computed: float = 0.0
     sent: float = 0.0
     in_place: float = 0.0
@@ -134,7 +134,7 @@ class _Clock:
     """When the gradients of the group before are reduced."""
     all_reduced: float = 0.0
     gathers: deque[float] = field(default_factory=deque)
-    """When the gathers that nobody has waited for yet are done."""
+    """When the gathers that are still to be waited for are done."""
     wires: dict[str, float] = field(default_factory=lambda: {"within": 0.0, "between": 0.0})
 
     def take(self, event: Event) -> None:

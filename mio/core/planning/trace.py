@@ -99,7 +99,7 @@ class Trace:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
-        """Sees all operations of the block."""
+        """Records the operations of a `with` block."""
         resize = torch.UntypedStorage.resize_
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
@@ -113,20 +113,20 @@ class Trace:
             yield
 
     def forget_peak(self) -> None:
-        """Peaks and events count from here."""
+        """Forgets peaks and events so far."""
         self.peaks.clear()
         self.events.clear()
         self.peak = 0
 
     def label(self, tensors: Iterable[Tensor], kind: str) -> None:
-        """Says what the memory of tensors is for, from their birth on."""
+        """The memory of tensors is of `kind`, at the peak too."""
         for tensor in tensors:
             part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
             if id(part.untyped_storage()) in self._alive:
                 self._alive[id(part.untyped_storage())][1].kind = kind
 
     def keep_working(self, kind: str) -> None:
-        """What is still alive of the working memory was made to be kept: it is of `kind`."""
+        """Working memory that is still alive is of `kind` from now on."""
         for _, allocation in self._alive.values():
             if allocation.kind == WORKING:
                 allocation.kind = kind
@@ -153,17 +153,17 @@ class Trace:
         else:
             events.append(event)
 
-    def born(self, tensor: Tensor, kind: str = WORKING) -> None:
+    def count(self, tensor: Tensor, kind: str = WORKING) -> None:
         """Counts a tensor's memory until it is freed, unless it is counted already."""
         storage = tensor.untyped_storage()
         if id(storage) in self._alive:
             return
         key = id(storage)
         allocation = Allocation(0, kind)
-        self._alive[key] = (weakref.ref(storage, lambda _: self._died(key)), allocation)
+        self._alive[key] = (weakref.ref(storage, lambda _: self._freed(key)), allocation)
         self._resize(allocation, storage.nbytes())
 
-    def _died(self, key: int) -> None:
+    def _freed(self, key: int) -> None:
         _, allocation = self._alive.pop(key)
         self._resize(allocation, 0)
 
@@ -207,9 +207,9 @@ class _Watch(TorchDispatchMode):
             self._work(func, args, kwargs, result)
         kind = {"gather": GATHERED, "reduce": REDUCTION}.get(self.purpose, WORKING)
         for leaf in tree_leaves(result):
-            # other tensors are real: numbers that the host keeps for itself
+            # other tensors are the host's own
             if isinstance(leaf, Tensor) and leaf.untyped_storage().device.type == "meta":
-                self.trace.born(leaf, kind)
+                self.trace.count(leaf, kind)
         return result
 
     @property
@@ -229,7 +229,7 @@ class _Watch(TorchDispatchMode):
 
 
 def _every_element(x: Tensor) -> Tensor:
-    """`nonzero` where nothing is zero, which is as large as its answer can be."""
+    """`nonzero` where nothing is zero: its largest result."""
     return torch.empty(x.numel(), x.dim(), dtype=torch.int64, device=x.device)
 
 
@@ -243,7 +243,7 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.nonzero.default: _every_element,
     torch.ops.aten._local_scalar_dense.default: lambda x: 1.0 if x.dtype.is_floating_point else 1,
 }
-"""What depends on values that are not there."""
+"""Results that depend on values, which tensors without memory have not."""
 
 _ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention: (2, 0),

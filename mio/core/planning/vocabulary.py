@@ -35,8 +35,8 @@ class SizedText:
 def expected_vocabulary(stages: Sequence[Recipe], manager: PluginManager, text_tokens: int = 0) -> Vocabulary:
     """Vocabulary of the last of a chain's `stages`, which grows from stage to stage.
 
-    The text tokenizer's size is `text_tokens`, or that of the tokenizer where it is at hand, or what the recipe's
-    option `size` asks for. Raises `UserError` where none of these is known.
+    The text tokenizer's size is `text_tokens`, or that of the tokenizer where it is at hand, or the recipe's
+    option `size`. Raises `UserError` where none of these is known.
     """
     start = starting_folder(stages[0])
     base = Vocabulary.load(start / VOCABULARY) if start is not None else None
@@ -55,12 +55,12 @@ def _text_size(recipe: Recipe, plugins: EnabledPlugins) -> int:
     owner = next((owner for owner, declared in plugins.modalities() if declared.text), "")
     if not owner:
         raise UserError(f"no plugin under `plugins:` declares `{TEXT}`; add the plugin `{TEXT}`")
-    asked = recipe.plugins.get(owner, {}).get("size", 0)
-    if isinstance(asked, int) and asked > 0:
-        return asked
+    size = recipe.plugins.get(owner, {}).get("size", 0)
+    if isinstance(size, int) and size > 0:
+        return size
     try:
         tokenizer = plugins.tokenizer(TEXT)
     except UserError as error:
-        raise UserError(f"{error}. Without its files, tell its number of tokens: `text_tokens=64000`") from error
+        raise UserError(f"{error}. Without its files, give its number of tokens: `text_tokens=64000`") from error
     assert isinstance(tokenizer, TextTokenizer)
     return tokenizer.size
