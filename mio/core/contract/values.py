@@ -256,9 +256,9 @@ class DataModule:
 class Decoding:
     """How an answer is sampled."""
 
-    temperature: float = number(0.0, 0, 1e9)
+    temperature: float = number(0.0, 0, 1e308)
     """0 is greedy. Applies to text."""
-    media_temperature: float = number(0.7, 0, 1e9)
+    media_temperature: float = number(0.7, 0, 1e308)
     """Temperature inside spans."""
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
