@@ -55,33 +55,33 @@ def import_(
     from mio.core.terminal import plain
 
     options = ImportOptions(name=name, tokens=token, text=text_size, dtype=dtype)
-    made = import_folder(folder, names, overrides, plugins, options)
-    for line in _lines(made):
+    run = import_folder(folder, names, overrides, plugins, options)
+    for line in _lines(run):
         typer.echo(plain(line))
 
 
-def _lines(made: Imported) -> list[str]:
-    blocks = made.vocabulary.blocks
+def _lines(run: Imported) -> list[str]:
+    blocks = run.vocabulary.blocks
     lines = [
-        f"{made.folder}: {made.parameters:,} parameters, {made.vocabulary.size} ids, {blocks[0].size} of text"
-        f"{' (restored)' if made.restored else ''}"
+        f"{run.folder}: {run.parameters:,} parameters, {run.vocabulary.size} ids, {blocks[0].size} of text"
+        f"{' (restored)' if run.restored else ''}"
     ]
-    if made.new:
-        lines.append(f"new tokens, rows drawn around the mean: {', '.join(made.new)}")
-    if made.unmapped:
-        more = f" and {len(made.unmapped) - 10} more" if len(made.unmapped) > 10 else ""
-        lines.append(f"left out, declared by no plugin: {', '.join(made.unmapped[:10])}{more}")
-    if made.unnamed:
-        lines.append(f"left out, without a token: {made.unnamed} rows")
-    if made.overruled:
-        lines.append(f"taken from config.json, not from the recipe: {', '.join(f'model.{n}' for n in made.overruled)}")
-    if made.untied:
+    if run.new:
+        lines.append(f"new tokens, rows drawn around the mean: {', '.join(run.new)}")
+    if run.unmapped:
+        more = f" and {len(run.unmapped) - 10} more" if len(run.unmapped) > 10 else ""
+        lines.append(f"left out, declared by no plugin: {', '.join(run.unmapped[:10])}{more}")
+    if run.unnamed:
+        lines.append(f"left out, without a token: {run.unnamed} rows")
+    if run.overruled:
+        lines.append(f"taken from config.json, not from the recipe: {', '.join(f'model.{n}' for n in run.overruled)}")
+    if run.untied:
         lines.append("head and embedding differ, though config.json ties them: both are kept, as transformers does")
-    if made.unread:
-        lines.append(f"keys of config.json that this family does not read: {', '.join(made.unread)}")
-    if made.ignored:
-        lines.append(f"not read, for there is a whole file of weights beside: {', '.join(made.ignored)}")
-    if made.text_options is not None:
-        options = json.dumps({"_replace_": True, **made.text_options}, ensure_ascii=False)
-        lines.append(f"to start from it: start_from={made.folder} plugins.{blocks[0].owner}='{options}'")
+    if run.unread:
+        lines.append(f"keys of config.json that this family does not read: {', '.join(run.unread)}")
+    if run.ignored:
+        lines.append(f"not read, for there is a whole file of weights beside: {', '.join(run.ignored)}")
+    if run.text_options is not None:
+        options = json.dumps({"_replace_": True, **run.text_options}, ensure_ascii=False)
+        lines.append(f"to start from it: start_from={run.folder} plugins.{blocks[0].owner}='{options}'")
     return lines

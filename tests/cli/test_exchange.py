@@ -111,7 +111,7 @@ def test_a_stage_starts_from_an_import(model, tunes, capsys):
         (["import", "MODEL", "--text-size", "999"], "--text-size 999, but its tokenizer has 261 ids"),
         (["import", "MODEL", "--text-size", "99"], "--text-size 99 cuts into the 256 ids of its text tokenizer"),
         (["export", "nowhere", "out"], "nowhere: no such run folder"),
-        (["export", "runs/done", "out", "--shard-size", "big"], "--shard-size 'big' is no size"),
+        (["export", "runs/done", "out", "--shard-size", "big"], "--shard-size 'big' is not a size"),
         (["export", "runs/done", "MODEL"], "exists and is not empty"),
         (["export", "runs/done"], "Missing argument"),
         (["import", "MODEL", "--name", "done"], "runs/done exists already"),

@@ -69,8 +69,8 @@ def generate_tokens(
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     longest = int(lengths.max())
     tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=device)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = torch.as_tensor(prompt, device=device)
+    for index, prompt in enumerate(prompts):
+        tokens[index, : len(prompt)] = torch.as_tensor(prompt, device=device)
     capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
     try:
         cache = KVCache(transformer.config, len(prompts), capacity, device=device)

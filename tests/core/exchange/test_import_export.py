@@ -416,7 +416,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "5", "GB", "0GB", "-1GB", "5GiB"])
 def test_what_is_no_size(text):
-    with pytest.raises(UserError, match="is no size"):
+    with pytest.raises(UserError, match="is not a size"):
         parse_size(text)
 
 

@@ -125,7 +125,7 @@ def refused(folder):
 def test_code_in_a_bin_file_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(STATE | {"x": Attack()}, tmp_path / "pytorch_model.bin")
-    assert "can not be read as tensors alone" in refused(tmp_path)
+    assert "cannot be read as tensors alone" in refused(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Attack()))
     assert "convert it to safetensors" in refused(tmp_path)
     assert not (tmp_path / "attacked").exists()
@@ -147,7 +147,7 @@ def test_quantised_weights(tmp_path):
 def test_no_weights_at_all(tmp_path):
     assert "holds no model.safetensors, no pytorch_model.bin and no index" in refused(tmp_path)
     (tmp_path / "consolidated.00.pth").write_bytes(b"")
-    assert "consolidated.00.pth, is no layout of transformers" in refused(tmp_path)
+    assert "consolidated.00.pth, which transformers does not read" in refused(tmp_path)
 
 
 def test_damaged_files(tmp_path):

@@ -55,7 +55,7 @@ def test_numbers_are_text():
 
 @pytest.mark.parametrize("text", ["{", "}", "{}", "{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>3}", "{ a }"])
 def test_other_braces_are_an_error(text):
-    with pytest.raises(RecipeError, match=r"template `set/there`.*double a brace"):
+    with pytest.raises(RecipeError, match=r"template `set/there`.*double a literal brace"):
         compiled(f"word {text} word")
 
 
