@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.distributed.assignment import assign
 from mio.core.data.document_mask import DocumentMask
+from mio.core.distributed.assignment import assign
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise, recompute
 from mio.core.planning.fake_gpu import META, fake_ranks
 from mio.core.planning.simulate import SimulatedStep, StepLayout, observe
