@@ -215,7 +215,7 @@ def test_every_invariant_names_tests_that_exist():
 def test_the_run_folder_is_listed_as_it_is_written():
     from mio.core.recipe import places
 
-    listed = section("docs/architecture.md", "## Life of a run")
+    listed = section("docs/architecture.md", "## A stage")
     names = (
         places.RECIPE,
         places.LOCK,
@@ -241,3 +241,10 @@ def test_what_a_benchmark_imports_of_mio_is_there(script):
             missing = [name.name for name in node.names if not hasattr(module, name.name)]
             submodules = [name for name in missing if importlib.util.find_spec(f"{node.module}.{name}")]
             assert missing == submodules, f"{script.name}:{node.lineno}: {node.module}"
+
+
+def test_the_walk_is_drawn_by_the_code_as_it_is():
+    spec = importlib.util.spec_from_file_location("walk", ROOT / "docs/walk.py")
+    walk = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(walk)
+    assert walk.drawn() == walk.PICTURE.read_text(encoding="utf-8"), "draw it anew: python docs/walk.py"
