@@ -38,21 +38,6 @@ TINY = ("train.steps=4", "train.rows=2", "train.micro_rows=0")
 """Overrides for runs whose result does not matter."""
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes recipe files; the working directory is elsewhere, so that relative paths are the files' own."""
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-
-    def write(name, text=""):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 def pytest_collection_modifyitems(items):
     """Whole commands first: with a file per process, the longest files must not be the last to begin."""
     items.sort(key=lambda item: item.path.parent != ROOT / "tests")
@@ -88,6 +73,21 @@ def start(*arguments, **options):
     """Starts the command line as a process of its own."""
     command = [sys.executable, "-m", "mio", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes recipe files; the working directory is elsewhere, so that relative paths are the files' own."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def write(name, text=""):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    return write
 
 
 def call(*arguments, **options):
