@@ -130,6 +130,21 @@ def start(*arguments, **options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes recipe files; the working directory is elsewhere, so that relative paths are the files' own."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def write(name, text=""):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
 def call(*arguments, **options):
     """Runs the command line as a process of its own: exit code, standard output, standard error."""
     process = start(*arguments, **options)
