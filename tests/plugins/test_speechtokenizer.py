@@ -427,7 +427,7 @@ def test_devices(folders, monkeypatch):
     refused({"checkpoint": str(folders["ELU"]), "device": "cuda"}, "torch sees no GPU")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     made = tokenizer(folders["ELU"], device="cuda")
-    monkeypatch.setattr(speechtokenizer, "get_worker_info", lambda: "a worker")
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: "a worker")
     with pytest.raises(UserError, match=r"cannot be used by data workers; set `device: cpu`"):
         made.encode([(noise(320), 16000)])
 
