@@ -76,7 +76,7 @@ def checked_pixels(image: Any) -> npt.NDArray[np.uint8]:
     image = np.asarray(image)
     if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         raise DataError(f"an image must be uint8 [H, W] or [H, W, 3], this is {image.dtype} {list(image.shape)}")
-    return image
+    return np.asarray(image, np.uint8)
 
 
 def checked_codes(codes: Any, frames: int, size: int) -> npt.NDArray[np.int64]:
