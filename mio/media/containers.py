@@ -80,7 +80,7 @@ def demuxed(path: Path, file: Any, formats: Sequence[str], options: Mapping[str,
     try:
         demuxer = av.open(file, metadata_errors="replace", options=settings)
     except (av.FFmpegError, ArithmeticError, UnicodeError, ValueError) as error:
-        raise DataError(f"{path}: unknown format, or damaged: {ffmpeg_reason(error)}") from None
+        raise DataError(f"{path}: its content is of no known format, or damaged: {ffmpeg_reason(error)}") from None
     with demuxer:
         yield demuxer
 

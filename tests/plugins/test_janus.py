@@ -259,7 +259,7 @@ def test_weights_that_do_not_fit_are_named(folder, tmp_path):
     tensors |= {"head.weight": torch.zeros(1), "quant_conv.bias": torch.zeros(9)}
     refused(
         options(copy(folder, tmp_path / "a", tensors)),
-        "missing: decoder.conv_in.bias; surplus: head.weight; of another shape: quant_conv.bias [9] instead of [8]",
+        "missing: decoder.conv_in.bias; of another shape: quant_conv.bias [9] instead of [8]; surplus: head.weight",
     )
     # the layout of deepseek-ai/Janus-Pro-1B
     original = {f"gen_vision_model.{name}": value for name, value in tensors.items()}
@@ -298,6 +298,6 @@ def test_data_workers_do_not_use_a_gpu(folder, monkeypatch):
     refused(options(folder, device="cuda"), "torch sees no GPU")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     made = tokenizer(folder, device="cuda")
-    monkeypatch.setattr(janus, "get_worker_info", lambda: "a worker")
-    with pytest.raises(UserError, match="which data workers cannot use; set `device: cpu`"):
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: "a worker")
+    with pytest.raises(UserError, match="cannot be used by data workers; set `device: cpu`"):
         made.encode([drawn()])

@@ -28,7 +28,6 @@ from mio.core.tokens.documents import interleaved_document
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.plugins import music
-from mio.plugins.music import encodec
 
 CONFIG = {
     # what config.json of facebook/encodec_32khz says, but for widths and layers of the LSTM
@@ -442,6 +441,6 @@ def test_devices(folder, monkeypatch):
     refused({"checkpoint": str(folder), "device": "cuda"}, "torch sees no GPU")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     made = tokenizer(folder, device="cuda")
-    monkeypatch.setattr(encodec, "get_worker_info", lambda: "a worker")
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: "a worker")
     with pytest.raises(UserError, match=r"cannot be used by data workers; set `device: cpu`"):
         made.encode([(noise(320), 32000)])

@@ -330,12 +330,12 @@ def refused(options, *parts):
 def test_missing_files(folders, tmp_path):
     refused({}, "needs SpeechTokenizer.pt or ckpt.dev: set `checkpoint`", "`hf download fnlp/SpeechTokenizer")
     refused({"checkpoint": str(tmp_path)}, f"no SpeechTokenizer.pt or ckpt.dev in {tmp_path} or its SpeechTokenizer/")
-    refused({"weights": str(tmp_path / "w.pt")}, f"`weights`: {tmp_path / 'w.pt'} is no file")
+    refused({"weights": str(tmp_path / "w.pt")}, f"`weights`: {tmp_path / 'w.pt'} is not a file")
     (tmp_path / "ckpt.dev").write_bytes(b"")
-    refused({"checkpoint": str(tmp_path)}, f"{tmp_path / 'config.json'} is no file")
+    refused({"checkpoint": str(tmp_path)}, f"{tmp_path / 'config.json'} is not a file")
     refused(
         {"checkpoint": str(folders["ELU"]), "config": str(tmp_path / "c.json")},
-        f"`config`: {tmp_path / 'c.json'} is no file",
+        f"`config`: {tmp_path / 'c.json'} is not a file",
     )
 
 
@@ -427,7 +427,7 @@ def test_devices(folders, monkeypatch):
     refused({"checkpoint": str(folders["ELU"]), "device": "cuda"}, "torch sees no GPU")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     made = tokenizer(folders["ELU"], device="cuda")
-    monkeypatch.setattr(speechtokenizer, "get_worker_info", lambda: "a worker")
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: "a worker")
     with pytest.raises(UserError, match=r"cannot be used by data workers; set `device: cpu`"):
         made.encode([(noise(320), 16000)])
 

@@ -92,10 +92,10 @@ def test_the_older_tag_counts_where_there_is_no_matrix(tmp_path):
         assert np.abs(quarters(files.read(path)[0]) - np.rot90(QUARTERS, quarter)).max() < 12
     for value in ("45", "left"):
         write(path, "matroska", tags={"rotate": value})
-        with pytest.raises(DataError, match=r"turned by 45 degrees|`rotate` is 'left'"):
+        with pytest.raises(DataError, match=r"rotation by 45 degrees|`rotate` is 'left'"):
             files.read(path)
     write(path, "mp4", turn=(30, False, False))
-    with pytest.raises(DataError, match=r"turned by -30 degrees.*encode it upright"):
+    with pytest.raises(DataError, match=r"rotation by -30 degrees.*encode it upright"):
         files.read(path)
 
 

@@ -80,6 +80,16 @@ def checked_pixels(image: Any) -> npt.NDArray[np.uint8]:
     return pixels
 
 
+def checked_codes(codes: Any, frames: int, size: int) -> npt.NDArray[np.int64]:
+    """Codes int64 `[1, frames]` of one image. Raises `DataError` for another shape, and for codes not below `size`."""
+    codes = np.asarray(codes)
+    if codes.shape != (1, frames):
+        raise DataError(f"an image has codes [1, {frames}], these are {list(codes.shape)}")
+    if codes.min() < 0 or codes.max() >= size:
+        raise DataError(f"image codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
+    return np.asarray(codes, np.int64)
+
+
 def picture(image: Any) -> Any:
     """Pixels as an RGB image of Pillow. Raises `DataError` as `checked_pixels` does."""
     from PIL import Image

@@ -20,14 +20,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mio import UserError, networks
-from mio.plugins.image.files import picture, write_png
+from mio.plugins.image.files import checked_codes, picture, write_png
 from mio.plugins.image.options import (
     JANUS_CONFIG,
     JANUS_INDEX,
     JANUS_PATCH,
     JANUS_WEIGHTS,
     JanusOptions,
-    checked_codes,
 )
 
 Pixels = npt.NDArray[np.uint8]

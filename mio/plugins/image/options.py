@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from mio import DataError, UserError, number, one_of
+from mio import UserError, number, one_of
 
 TOKENS = {
     "mio": ("<image>", "</image>", "<img{}>"),
@@ -18,16 +14,6 @@ TOKENS = {
 """Begin, end and code tokens by convention: MIO's, and those of AnyGPT (arXiv 2402.12226)."""
 
 DTYPES = ("float32", "bf16", "fp16")
-
-
-def checked_codes(codes: Any, frames: int, size: int) -> npt.NDArray[np.int64]:
-    """Codes int64 `[1, frames]` of one image. Raises `DataError` for another shape, and for codes not below `size`."""
-    codes = np.asarray(codes)
-    if codes.shape != (1, frames):
-        raise DataError(f"an image has codes [1, {frames}], these are {list(codes.shape)}")
-    if codes.min() < 0 or codes.max() >= size:
-        raise DataError(f"image codes must lie in 0..{size - 1}, these reach {codes.min()}..{codes.max()}")
-    return np.asarray(codes, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

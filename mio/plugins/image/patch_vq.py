@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import Media, UserError
-from mio.plugins.image.files import checked_pixels, write_png
-from mio.plugins.image.options import PatchOptions, checked_codes
+from mio.plugins.image.files import checked_codes, checked_pixels, write_png
+from mio.plugins.image.options import PatchOptions
 
 EPOCHS = 20
 MAX_PATCHES = 65_536

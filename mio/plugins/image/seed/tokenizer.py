@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from mio import UserError, networks
-from mio.plugins.image.files import picture, write_png
-from mio.plugins.image.options import checked_codes
+from mio.plugins.image.files import checked_codes, picture, write_png
 from mio.plugins.image.seed.model import QUERIES, SIDE, Dimensions, SeedDecoder, SeedEncoder
 from mio.plugins.image.seed.options import SeedOptions
 from mio.plugins.image.seed.weights import SeedWeights
