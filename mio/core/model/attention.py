@@ -80,17 +80,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask | None, window: i
     Returns:
         [B, L, H, E], zero at padding.
     """
-    if q.device.type == "cuda":
-        if mask is None and (not window or window >= q.shape[1]):
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            grouped = q.shape[1] != k.shape[1]
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
-        return attend_flex(q, k, v, mask or _whole_rows(*q.shape[:2], q.device), window)
-    return _attend_buckets(q, k, v, mask or _whole_rows(*q.shape[:2], q.device), window)
+    on_cuda = q.device.type == "cuda"
+    if on_cuda and mask is None and (not window or window >= q.shape[1]):
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
+    mask = mask or _whole_rows(*q.shape[:2], q.device, torch.is_inference_mode_enabled())
+    return (attend_flex if on_cuda else _attend_buckets)(q, k, v, mask, window)
 
 
 @lru_cache(maxsize=8)
-def _whole_rows(batch: int, length: int, device: torch.device) -> DocumentMask:
+def _whole_rows(batch: int, length: int, device: torch.device, inference: bool) -> DocumentMask:  # noqa: ARG001
+    """One document per row. What a pass in inference mode derives from the mask is of no use to a backward pass, hence
+    one of each."""
     return DocumentMask.from_lengths([[length]] * batch, length).change(lambda tensor: tensor.to(device))
 
 

@@ -143,3 +143,13 @@ def test_block_mask_is_the_one_that_torch_makes(rows, window, made):
         mine, theirs, count = (*(getattr(mask, f"{kind}_indices") for mask in (got, want)), theirs)
         chosen = torch.arange(mine.shape[-1]) < count[..., None]
         assert torch.equal(mine[chosen], theirs[chosen]), kind
+
+
+def test_a_pass_in_inference_mode_leaves_nothing_that_breaks_a_backward_pass():
+    q, k, v = (torch.randn(1, 40, 2, 8, requires_grad=True) for _ in range(3))
+    with torch.inference_mode():
+        before = attend(q, k, v, None)
+    after = attend(q, k, v, None)
+    after.sum().backward()
+    assert torch.equal(before, after.detach())
+    assert q.grad.abs().sum() > 0
