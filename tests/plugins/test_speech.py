@@ -393,7 +393,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="9 channels"):
         SOUNDS.read(tmp_path / "wide.wav")
     soundfile.write(tmp_path / "nan.wav", np.full(10, np.nan, np.float32), 8000, subtype="FLOAT")
-    with pytest.raises(DataError, match="no numbers"):
+    with pytest.raises(DataError, match="not numbers"):
         SOUNDS.read(tmp_path / "nan.wav")
 
 
