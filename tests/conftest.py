@@ -6,6 +6,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the processes that tests start
 
+import gc
 import io
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 MELODY = ROOT / "tests" / "packages" / "mio-melody"
+# Objects that other tests left have threads that a forked child lacks: destroying them there could wait for ever.
+os.register_at_fork(after_in_child=gc.disable)
 sys.path.append(str(ROOT / "tests" / "core"))  # the declarations that tests of the core share
 
 TUNES = """

@@ -237,9 +237,9 @@ def test_without_the_package_its_block_stays_and_is_never_sampled(grown):
     template, grammar = CompiledTemplate(task.template, "caption"), Grammar.of(run)
     prompts = [run.renderer.prompt(to_document(record, template, "plain", {})) for record in task.records(10)]
     generate_tokens(run.transformer, grammar, prompts, task.decoding, need_of("", run.codecs.modalities, False), 0)
-    table = grammar.table(torch.device("cpu"))
-    assert table.any()
-    assert not table[:, ids].any()
+    masks = grammar.masks(torch.device("cpu"))
+    assert masks.any()
+    assert not masks[:, ids].any()
 
     plugins = PluginManager.discover().enable({**run.recipe.plugins, "melody": {}})
     again = Vocabulary.build(run.codecs.text, plugins.modalities(), base=vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -169,6 +170,9 @@ class MioDataModule(LightningDataModule):
             cursor=self._cursor(),
             windows=self.windows,
         )
+        if workers:
+            # what a forked worker destroyed in place of this process may wait for threads that it does not have
+            gc.collect()
         return DataLoader(
             batches,
             batch_size=None,

@@ -268,5 +268,5 @@ def test_coded_text_is_the_inverse_of_the_layout(frames):
     assert (before, after) == ("a", "b")
     assert np.array_equal(item.codes, codes)
     assert coded.parse("2 <s3 4> <h> 5", "") == ["2 <s3 4> <h> 5"]
-    with pytest.raises(DataError, match=r"a\.jsonl:3: .*no whole number of frames"):
+    with pytest.raises(DataError, match=r"a\.jsonl:3: .*not a whole number of frames"):
         coded.parse(text[4:], "a.jsonl:3")
