@@ -39,6 +39,11 @@ def as_raised(error: UserError) -> UserError:
     return type(error)(text.rpartition(begin)[2].split("\n")[0])
 
 
+def _keep_inherited(worker: int) -> None:  # noqa: ARG001
+    """A forked worker leaves alone what it inherited: destroying it may wait for threads that are not here."""
+    gc.freeze()
+
+
 @dataclass(eq=False)
 class StepBatches(IterableDataset[Batch]):
     """The micro batches of one rank, from a cursor to the end of the run.
@@ -170,14 +175,12 @@ class MioDataModule(LightningDataModule):
             cursor=self._cursor(),
             windows=self.windows,
         )
-        if workers:
-            # what a forked worker destroyed in place of this process may wait for threads that it does not have
-            gc.collect()
         return DataLoader(
             batches,
             batch_size=None,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
+            worker_init_fn=_keep_inherited,
             pin_memory=torch.cuda.is_available(),
         )
 

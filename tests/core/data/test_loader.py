@@ -1,4 +1,6 @@
+import gc
 import json
+import os
 
 import pytest
 import torch
@@ -233,3 +235,33 @@ def test_errors_of_data_workers_are_told_in_their_own_words():
     assert isinstance(as_raised(caught.value), DataError)
     own = DataError("data.jsonl:3: is too long")
     assert as_raised(own) is own
+
+
+class Left:
+    """In a cycle with itself, so that only the garbage collector destroys it; notes in which process it does."""
+
+    def __init__(self, folder):
+        self.folder, self.own = folder, self
+
+    def __del__(self):
+        (self.folder / str(os.getpid())).touch()
+
+
+class Collecting(IterableDataset):
+    def __iter__(self):
+        gc.collect()
+        yield os.getpid()
+
+
+def test_a_worker_destroys_nothing_that_it_inherited(tmp_path):
+    data = MioDataModule(made_recipe(), Plugins(), Characters())
+    options = {"num_workers": 1, "worker_init_fn": data.train_dataloader().worker_init_fn, "batch_size": None}
+    gc.disable()
+    try:
+        Left(tmp_path)
+        [worker] = DataLoader(Collecting(), **options)
+    finally:
+        gc.enable()
+    gc.collect()
+    assert worker != os.getpid()
+    assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]
