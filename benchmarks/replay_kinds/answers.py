@@ -15,6 +15,7 @@ from replays import Variant
 
 from mio import Codes, Frames, Media, Modality
 from mio.core.recipe.schema import LossConfig
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import plain_document
 from mio.core.tokens.parsing import Parsed, parse_tokens
 from mio.core.tokens.rendering import Renderer
@@ -25,13 +26,16 @@ TEXT = ByteTokenizer()
 INTEGERS = ("int8", "uint8", "int16", ">i2", "int32", ">i4", "uint32", "int64", ">i8", "uint64")
 
 
-class GivenCodes:
+class GivenCodes(Codecs):
     """Media whose data are their codes."""
 
     text = TEXT
 
-    def codes(self, media: Media | Codes) -> Any:
-        return media.codes if isinstance(media, Codes) else media.data
+    def __init__(self) -> None:
+        pass
+
+    def codes(self, value: Media | Codes) -> Any:
+        return super().codes(value if isinstance(value, Codes) else Codes(value.modality, value.data))
 
     def split(self, media: Media) -> Sequence[Media]:
         return list(media.data)
