@@ -6,6 +6,7 @@ pluggy's registration (argument subsets, `tryfirst`, `trylast`), one plugin at a
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -241,17 +242,24 @@ def _calls(registry: pluggy.PluginManager, hook: str, **arguments: Any) -> Itera
 
 def _noting(owner: str, hook: str, function: Callable[..., Any], values: Sequence[Any]) -> Callable[[], Any]:
     def call() -> Any:
-        try:
+        with naming_plugin(f"plugin `{owner}`", f" in `{hook}`"):
             return function(*values)
-        except PluginError:
-            raise
-        except UserError as error:
-            raise PluginError(f"plugin `{owner}`: {error}") from error
-        except Exception as error:
-            error.add_note(f"raised by plugin `{owner}` in `{hook}`")
-            raise
 
     return call
+
+
+@contextlib.contextmanager
+def naming_plugin(who: str, where: str = "") -> Iterator[None]:
+    """Names the plugin whose code runs in an error's message, or in a note where the error is a defect."""
+    try:
+        yield
+    except PluginError:
+        raise
+    except UserError as error:
+        raise PluginError(f"{who}: {error}") from error
+    except Exception as error:
+        error.add_note(f"raised by {who}{where}")
+        raise
 
 
 def _refuse(owner: str, hook: str, what: str, problems: Sequence[str]) -> None:

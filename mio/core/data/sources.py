@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.plugins import EnabledPlugins, naming_plugin
 from mio.core.contract.values import DataModule, Filter, Record, Source, SourceFactory, Template
 from mio.core.data.mixture import read_sources, stream_shares
 from mio.core.data.order import derive_seed
@@ -19,7 +19,7 @@ from mio.core.data.readers.tables import Stream
 from mio.core.data.shards.reader import dropped
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.streams import Memory, RecordStream
-from mio.core.errors import DataError, PluginError, RecipeError, UserError
+from mio.core.errors import DataError, RecipeError, UserError
 from mio.core.recipe.data_schema import SourceConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.documents import Document
@@ -105,15 +105,8 @@ def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]]
         source: Source = open_reader(config.dataset, config.split, config.options, kinds)
         return source
     owner, factory = shipped[config.dataset]
-    try:
+    with naming_plugin(f"plugin `{owner}`, dataset `{config.dataset}`"):
         return factory(config.split, config.options)
-    except PluginError:
-        raise
-    except UserError as error:
-        raise PluginError(f"plugin `{owner}`, dataset `{config.dataset}`: {error}") from error
-    except Exception as error:
-        error.add_note(f"raised by dataset `{config.dataset}` of plugin `{owner}`")
-        raise
 
 
 def known_kinds(plugins: EnabledPlugins) -> Kinds:

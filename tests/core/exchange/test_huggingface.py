@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from repositories import LLAMA3
 from safetensors.torch import load_file, save_file
 
 from mio.core.contract.backbone import TransformerConfig
@@ -26,14 +27,6 @@ SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
     "initializer_range": 0.2,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
 }
 FAMILIES = {
     "llama": ("Llama", {"tie_word_embeddings": True}),
