@@ -15,9 +15,12 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.", show_default=False)],
     shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one file of weights.")] = "5GB",
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="keep, bf16, fp16 or fp32.")] = "keep",
+    merge: Annotated[bool, typer.Option("--merge", help="Fold adapters in, instead of writing them beside.")] = False,
     plugin: Plugin = [],
 ) -> None:
     """Write a trained model in the Hugging Face layout; `mio import DIR` restores the run.
+
+    Adapters go into DIR/adapter in PEFT's layout, with `--merge` into the model.
 
     mio export runs/stage4 exported/stage4 --dtype bf16
     """
@@ -26,8 +29,13 @@ def export(
 
     from mio.core.exchange.writing import export_run
 
-    exported = export_run(trained, folder, shard_size=shard_size, dtype=dtype)
+    exported = export_run(trained, folder, shard_size=shard_size, dtype=dtype, merge=merge)
     typer.echo(
         f"{exported.folder}: {exported.family}, {exported.parameters:,} parameters, {exported.size} ids, "
         f"{exported.bytes / 1e6:.1f} MB in {exported.files} file{'s' if exported.files > 1 else ''}"
     )
+    if (adapter := exported.adapter) is not None:
+        rows = f" and {adapter.rows} vocabulary rows" if adapter.rows else ""
+        typer.echo(
+            f"{folder / adapter.folder.name}: adapters of {adapter.layers} layers{rows}, {adapter.bytes / 1e6:.1f} MB"
+        )

@@ -24,6 +24,7 @@ from mio.core.errors import RecipeError, UserError
 from mio.core.exchange.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys
 from mio.core.exchange.matching import Renamed, beyond_the_rows, match, text_size
 from mio.core.exchange.model_files import AGAIN
+from mio.core.exchange.peft import adapter_file, restore_adapter, trained_names
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.weights import KEEP, FolderModel, chosen_dtype
@@ -32,10 +33,12 @@ from mio.core.files import new_folder, read_json, write_json
 from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.compose import compose
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.places import BASE, LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
+from mio.core.runs.adapters import known_ids, known_note
 from mio.core.runs.lock import check_run, lock_run
+from mio.core.runs.run import Run
 from mio.core.tokens.codecs import save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -203,7 +206,7 @@ def _restore(
     recipe.name = options.name or recipe.name
     saved = Vocabulary.load(own / VOCABULARY)
     _check_config(folder, config, transformer_config(recipe, manager), saved)
-    model = FolderModel.open(folder, config, size)
+    model, adapter = FolderModel.open(folder, config, size), adapter_file(folder)
     if model.rows != saved.size:
         raise UserError(
             f"{folder}: embedding of {model.rows} rows, {OWN}/{VOCABULARY} {saved.size} ids: the model was changed "
@@ -222,7 +225,14 @@ def _restore(
         def pad(weight: Tensor) -> Tensor:
             return torch.cat([weight, weight.new_zeros(vocabulary.rows - model.rows, weight.shape[1])])
 
-        parameters = model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, pad)
+        if adapter is None:
+            parameters = model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, pad)
+        else:
+            known = known_ids(adapter)
+            parameters = model.store(vocabulary.rows, partial / BASE, options.dtype, pad, known_note(known))
+            names = trained_names(transformer_config(recipe, manager), recipe.train, vocabulary, known)
+            parameters += restore_adapter(adapter, names, partial / WEIGHTS)
+            Run(partial, manager).saved  # noqa: B018 - opening it compares the shapes
         imported = Imported(final, restored=True, parameters=parameters, vocabulary=vocabulary)
         if not (partial / SUMMARY).is_file():
             write_json(partial / SUMMARY, _summary(imported, folder))

@@ -76,8 +76,9 @@ class FolderModel:
         config = _tied_as_stored(files, config)
         return cls(folder, files, config, _check_shapes(files, config, folder, size))
 
-    def store(self, rows: int, path: Path, kind: str, move: RowMove) -> int:
-        """Writes the tensors one by one as the weights of a run of `rows` vocabulary rows.
+    def store(self, rows: int, path: Path, kind: str, move: RowMove, notes: Mapping[str, str] = {}) -> int:
+        """Writes the tensors one by one as the weights of a run of `rows` vocabulary rows, with `notes` in the file's
+        metadata.
 
         `move` makes the rows of embedding and head. Returns the number of parameters.
         """
@@ -96,7 +97,7 @@ class FolderModel:
                     tensor = move(tensor)
                 yield name, tensor.to(wanted)
 
-        write_file(path, planned, tensors())
+        write_file(path, planned, tensors(), notes)
         return sum(math.prod(tensor.shape) for tensor in planned)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from mio.core.contract.values import Trainable
 from mio.core.errors import UserError
 from mio.core.exchange.huggingface_config import config_to_huggingface
-from mio.core.exchange.model_files import ModelFiles
+from mio.core.exchange.peft import ADAPTER, ExportedAdapter, check_exportable, write_adapter
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokenizer_files import write_tokenizer
 from mio.core.exchange.weights import KEEP, check_finite, export_plan, huggingface_names, skeleton
@@ -27,8 +27,9 @@ from mio.core.files import new_folder, read_json, write_json
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
 from mio.core.recipe.schema import Recipe
+from mio.core.runs.adapters import FoldedWeights
 from mio.core.runs.run import Run
-from mio.core.runs.tensor_files import SAFETENSORS, Planned, write_shards
+from mio.core.runs.tensor_files import Planned, write_shards
 from mio.core.runs.weights import CheckpointWeights, SavedWeights
 from mio.core.tokens.templates import CHAT
 from mio.core.tokens.vocabulary import Vocabulary
@@ -57,20 +58,24 @@ class Exported:
     """Of weights."""
     size: int
     """Ids."""
+    adapter: ExportedAdapter | None = None
+    """What lies beside the model, of a run with adapters."""
 
 
-def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = KEEP) -> Exported:
-    """Writes a run in the Hugging Face layout.
+def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = KEEP, merge: bool = False) -> Exported:
+    """Writes a run in the Hugging Face layout. Adapters go beside its frozen model, into a folder in PEFT's layout.
 
     Args:
         run: a finished run, or a checkpoint of one that need not be finished.
         folder: must be missing or empty.
         shard_size: most bytes of one file of weights, as in `5GB` or `500MB` (powers of ten).
-        dtype: `keep`, `bf16`, `fp16` or `fp32`.
+        dtype: `keep`, `bf16`, `fp16` or `fp32`. Adapters keep theirs.
+        merge: whether adapters are folded into the model instead.
 
     Raises:
         UserError: the folder is not empty, the run lacks a part or has parts of another run, its weights are damaged,
-            no family of transformers has the model's features, or the text tokenizer cannot be exported.
+            no family of transformers has the model's features, PEFT has no place for an adapter, there is nothing to
+            merge, or the text tokenizer cannot be exported.
     """
     limit = parse_size(shard_size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -80,7 +85,13 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
     text = text_tokenizer(run.plugins, run.folder)
     modalities = run.plugins.modalities()
     vocabulary = Vocabulary.build(text, modalities, base=Vocabulary.load(run.folder / VOCABULARY))
-    weights = _RunWeights.of(run)
+    saved = run.saved
+    adapted = isinstance(saved, FoldedWeights) and not merge
+    if isinstance(saved, FoldedWeights) and adapted:
+        check_exportable(saved)
+    elif merge and not isinstance(saved, FoldedWeights):
+        raise UserError(f"{run.folder} has no adapters: there is nothing to merge; leave `--merge` out")
+    weights = _RunWeights.of(saved.base if isinstance(saved, FoldedWeights) and adapted else saved)
     plan = export_plan(weights.fitting(skeleton(config, vocabulary.rows)), vocabulary.size, dtype)
     names = huggingface_names(config)
     types = {tensor.name: str(tensor.dtype).removeprefix("torch.") for tensor in plan}
@@ -99,6 +110,9 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         _copy_own(run.folder, partial / OWN)
         renamed = [tensor._replace(name=names[tensor.name]) for tensor in plan]
         files = write_shards(partial, renamed, tensors(), limit)
+        adapter = None
+        if isinstance(saved, FoldedWeights) and adapted:
+            adapter = write_adapter(partial / ADAPTER, folder, saved, run.recipe.train.lora, config)
     return Exported(
         folder=folder,
         family=model["model_type"],
@@ -106,12 +120,13 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         bytes=sum(tensor.bytes for tensor in plan),
         files=files,
         size=vocabulary.size,
+        adapter=adapter,
     )
 
 
 def _check_parts(run: Run) -> None:
     """Raises `UserError` if the run folder lacks a part without which its export could not be restored."""
-    folder, finished = run.folder, isinstance(run.saved, SavedWeights)
+    folder, finished = run.folder, run.finished
     for file in (RECIPE, LOCK, VOCABULARY, *((SUMMARY,) if finished else ())):
         if not (folder / file).is_file():
             raise UserError(
@@ -139,14 +154,9 @@ class _RunWeights(NamedTuple):
     read: Callable[[str], Tensor]
 
     @classmethod
-    def of(cls, run: Run) -> _RunWeights:
-        saved = run.saved
-        if isinstance(saved, CheckpointWeights):
-            infos = {name: Planned(name, info.dtype, info.shape) for name, info in saved.infos().items()}
-            return cls(saved.path, infos, saved.read)
-        files = ModelFiles(run.folder)
-        tensors = {name: Planned(name, stored.dtype, stored.shape) for name, stored in files.tensors.items()}
-        return cls(run.folder / SAFETENSORS, tensors, files.read)
+    def of(cls, saved: SavedWeights | CheckpointWeights | FoldedWeights) -> _RunWeights:
+        infos = {name: Planned(name, info.dtype, info.shape) for name, info in saved.infos().items()}
+        return cls(saved.path, infos, saved.read)
 
     def fitting(self, expected: Mapping[str, Tensor]) -> list[Planned]:
         """The tensors, if names and shapes are those `expected`. Raises `UserError` otherwise."""

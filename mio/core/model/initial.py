@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +32,24 @@ def initialise(module: nn.Module, layers: int, std: float, seed: int) -> None:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
         else:
             into_residual = name.endswith(("attention.output.weight", "down.weight"))
-            _draw(parameter, name, residual if into_residual else std, seed)
+            _draw(parameter, name, seed, partial(_normal, residual if into_residual else std))
 
 
-def _draw(parameter: Tensor, name: str, std: float, seed: int) -> None:
+@torch.no_grad()
+def draw_uniform(parameter: Tensor, name: str, bound: float, seed: int) -> None:
+    """Uniform from `-bound` to `bound`; of a split parameter, this device's part."""
+    _draw(parameter, name, seed, partial(_uniform, bound))
+
+
+def _normal(std: float, empty: Tensor, generator: torch.Generator) -> Tensor:
+    return empty.normal_(0.0, std, generator=generator)
+
+
+def _uniform(bound: float, empty: Tensor, generator: torch.Generator) -> Tensor:
+    return empty.uniform_(-bound, bound, generator=generator)
+
+
+def _draw(parameter: Tensor, name: str, seed: int, fill: Callable[[Tensor, torch.Generator], Tensor]) -> None:
     shape, offset = local_region(parameter)
     if not math.prod(shape):
         return
@@ -44,7 +60,7 @@ def _draw(parameter: Tensor, name: str, std: float, seed: int) -> None:
         rows = min(_ROWS, parameter.shape[0] - block * _ROWS)
         digest = hashlib.blake2b(f"{seed}/{name}/{block}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-        drawn = torch.empty(rows, *parameter.shape[1:]).normal_(0.0, std, generator=generator)
+        drawn = fill(torch.empty(rows, *parameter.shape[1:]), generator)
         first, last = max(start, block * _ROWS), min(stop, block * _ROWS + rows)
         chosen = drawn[(slice(first - block * _ROWS, last - block * _ROWS), *columns)]
         part[first - start : last - start] = chosen.to(part)

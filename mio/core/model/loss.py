@@ -10,6 +10,7 @@ T tokens, D width, V vocabulary rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ def linear_cross_entropy(
     size: int | None = None,
     group: dist.ProcessGroup | None = None,
     offset: int = 0,
+    replaced: tuple[Tensor, Sequence[tuple[int, int]]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy of `softmax(hidden @ weight.T)` against `targets`.
 
@@ -54,9 +56,11 @@ def linear_cross_entropy(
             the number.
         group: ranks that share the head.
         offset: id of the first row of `weight`.
+        replaced: rows [n, D] that take the place of rows of the whole head, and their ids, as (first, end) of each run
+            of them; with a `group`, the same on every rank.
 
     Returns:
-        The sum of `weights * nll`, a scalar that is differentiable in `hidden` and `weight`, and the negative
+        The sum of `weights * nll`, a scalar that is differentiable in `hidden`, `weight` and the rows, and the negative
         log-likelihoods float32 [T], detached, 0 where the weight is 0.
 
     Raises:
@@ -68,24 +72,29 @@ def linear_cross_entropy(
         if group is not None:
             raise ValueError("a head that is sharded over a group needs `size`, the number of ids")
         size = weight.shape[0]
-    options = (size, dtype, torch.is_grad_enabled(), group, offset)
+    rows, ids = replaced or (None, ())
+    options = (size, dtype, torch.is_grad_enabled(), group, offset, ids)
     with torch.autocast(device, enabled=False):
-        return _LinearCrossEntropy.apply(hidden, weight, targets, weights, *options)
+        return _LinearCrossEntropy.apply(hidden, weight, rows, targets, weights, *options)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, *options: Any
+        ctx: Any, hidden: Tensor, weight: Tensor, rows: Tensor | None, targets: Tensor, weights: Tensor, *options: Any
     ) -> tuple[Tensor, Tensor]:
-        size, dtype, grad_enabled, group, offset = options
-        by_hidden, by_weight = (grad_enabled and needed for needed in ctx.needs_input_grad[:2])
+        size, dtype, grad_enabled, group, offset, ids = options
+        by_hidden, by_weight, by_rows = (grad_enabled and needed for needed in ctx.needs_input_grad[:3])
         full = torch.promote_types(dtype, torch.float32)
         kept = weights.nonzero().squeeze(1)
         head = weight[: max(0, size - offset)].to(dtype)
+        places = list(_places(ids, offset, len(head)))
+        if rows is not None:
+            head = _with_rows(head, weight, rows, places)
         nll = hidden.new_zeros(len(targets), dtype=full)
         grad_hidden = torch.zeros_like(hidden) if by_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=full) if by_weight else None
+        grad_rows = torch.zeros_like(rows, dtype=full) if rows is not None and by_rows else None
         for tokens in kept.split(_chunk(size, dtype, hidden.device, group)):
             h, target, w = hidden[tokens].to(dtype), targets[tokens] - offset, weights[tokens].to(full)
             nll[tokens], grad_logits = _loss_and_gradient(F.linear(h, head), target, w, group)
@@ -93,10 +102,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_hidden[tokens] = (grad_logits @ head).to(hidden.dtype)
             if grad_weight is not None:
                 _accumulate(grad_weight, grad_logits, h)
+            if grad_rows is not None:
+                for of_rows, of_head in places:
+                    _accumulate(grad_rows[of_rows], grad_logits[:, of_head], h)
             del grad_logits  # frees its memory for the next tokens' logits
         if grad_hidden is not None and group is not None:
             dist.all_reduce(grad_hidden, group=group)
-        ctx.grads = (grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        if grad_weight is not None:
+            for _, of_head in places:  # other rows stand there
+                grad_weight[of_head] = 0
+            grad_weight = grad_weight.to(weight.dtype)
+        if grad_rows is not None:
+            if group is not None:
+                dist.all_reduce(grad_rows, group=group)
+            assert rows is not None
+            grad_rows = grad_rows.to(rows.dtype)
+        ctx.grads = (grad_hidden, grad_weight, grad_rows)
         ctx.mark_non_differentiable(nll)
         return nll @ weights.to(full), nll
 
@@ -104,13 +125,32 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
             raise RuntimeError("linear_cross_entropy holds its gradients for one backward pass, which has already run")
-        (by_hidden, by_weight), ctx.grads = ctx.grads, None
+        gradients, ctx.grads = ctx.grads, None
         scale = grads[0]
         if scale.device.type != "cpu" or scale != 1:
-            for grad in (by_hidden, by_weight):
+            for grad in gradients:
                 if grad is not None:
                     grad.mul_(scale)
-        return by_hidden, by_weight, *(None for _ in range(7))
+        return *gradients, *(None for _ in range(8))
+
+
+def _places(ids: Sequence[tuple[int, int]], offset: int, count: int) -> Iterator[tuple[slice, slice]]:
+    """Where replaced rows lie among each other, and in a head of `count` rows whose first has the id `offset`."""
+    at = 0
+    for first, end in ids:
+        low, high = max(first, offset), min(end, offset + count)
+        if low < high:
+            yield slice(at + low - first, at + high - first), slice(low - offset, high - offset)
+        at += end - first
+
+
+def _with_rows(head: Tensor, weight: Tensor, rows: Tensor, places: Sequence[tuple[slice, slice]]) -> Tensor:
+    """`head`, a part of `weight` in another type or the same, with other rows in some places."""
+    if places and head.dtype == weight.dtype:  # it shares the weight's memory
+        head = head.clone()
+    for of_rows, of_head in places:
+        head[of_head] = rows[of_rows].to(head.dtype)
+    return head
 
 
 def _chunk(size: int, dtype: torch.dtype, device: torch.device, group: dist.ProcessGroup | None) -> int:

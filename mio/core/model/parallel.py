@@ -9,7 +9,7 @@ Nothing here changes a parameter's name: checkpoints, rules and exports see the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from mio.core.errors import RecipeError
 from mio.core.model.layers import Attention, RMSNorm
+from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import RuntimeConfig
 
@@ -115,17 +116,40 @@ def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
     if transformer.head is not None:
         plan["head"] = ColwiseParallel()
     for layer in ("query", "key", "value"):
-        plan[f"layers.*.attention.{layer}"] = ColwiseParallel()
-    plan["layers.*.attention.output"] = RowwiseParallel()
+        plan[f"layers.*.attention.{layer}"] = _ByOutputs()
+    plan["layers.*.attention.output"] = _ByInputs()
     ffn = "layers.*.ffn.experts.*" if transformer.config.experts else "layers.*.ffn"
-    plan[f"{ffn}.gate"] = plan[f"{ffn}.up"] = ColwiseParallel()
-    plan[f"{ffn}.down"] = RowwiseParallel()
+    plan[f"{ffn}.gate"] = plan[f"{ffn}.up"] = _ByOutputs()
+    plan[f"{ffn}.down"] = _ByInputs()
     parallelize_module(transformer, mesh, plan)
     for module in transformer.modules():
         if isinstance(module, Attention):
             for norm in (module.query_norm, module.key_norm):
                 if isinstance(norm, RMSNorm):  # sees this device's heads only, so its gradient is a part of the sum
-                    norm.weight = nn.Parameter(distribute_tensor(norm.weight, mesh, [Replicate()]))
+                    _distribute(norm, mesh, {})
+
+
+class _ByOutputs(ColwiseParallel):
+    """A linear layer split by its outputs, with its adapter: A is the same on every device, and DTensor sums the parts
+    of its gradient."""
+
+    def _partition_linear_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:  # noqa: ARG002
+        _distribute(module, device_mesh, {"weight": 0, "bias": 0, LORA_B: 0, MAGNITUDE: 0})
+
+
+class _ByInputs(RowwiseParallel):
+    """A linear layer split by its inputs, with its adapter: B and the magnitude are the same on every device."""
+
+    def _partition_linear_fn(self, name: str, module: nn.Module, device_mesh: DeviceMesh) -> None:  # noqa: ARG002
+        _distribute(module, device_mesh, {"weight": 1, LORA_A: 1})
+
+
+def _distribute(module: nn.Module, mesh: DeviceMesh, split: Mapping[str, int]) -> None:
+    """Makes `DTensor`s of a module's parameters, split along the dimension that is given, the others copied."""
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        placement = Shard(split[name]) if name in split else Replicate()
+        spread = nn.Parameter(distribute_tensor(parameter, mesh, [placement]), requires_grad=parameter.requires_grad)
+        module.register_parameter(name, spread)
 
 
 def recompute(transformer: Transformer, what: str) -> None:

@@ -16,6 +16,7 @@ from mio.core.model.cache import KVCache
 from mio.core.model.experts import balance_loss
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
+from mio.core.model.lora import Ranges, TrainedRows
 from mio.core.model.rope import frequencies, tables
 
 
@@ -46,6 +47,9 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
+        self.rows: TrainedRows | None = None
+        self.frozen: frozenset[str] = frozenset()
+        """Parameters that adapters keep as they are (see `mio.core.model.lora`)."""
         self.windows = tuple(dict.fromkeys(config.windows))
         """Windows of attention that any layer has."""
         # Not a buffer: it is made of the configuration alone, and must survive `to_empty` and a change of dtype.
@@ -82,7 +86,7 @@ class Transformer(nn.Module):
         """
         if cache is not None and mask is not None:
             raise ValueError("a cache holds one document per sequence: give `mask` or `cache`, not both")
-        x = self.embedding(tokens) if embeddings is None else embeddings
+        x = self.embed(tokens) if embeddings is None else embeddings
         if mask is not None:
             mask, config = replace(mask), self.config  # what is derived lasts as long as this pass
             prepare(mask, config.heads, config.kv_heads or config.heads, self.windows)
@@ -103,6 +107,26 @@ class Transformer(nn.Module):
             auxiliary = x.new_zeros((), dtype=torch.float32)
         return Output(self.norm(x), auxiliary)
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """[B, L, D] of int64 [B, L]."""
+        x: Tensor = self.embedding(tokens)
+        return x if self.rows is None else self.rows.embed(tokens, x)
+
+    @property
+    def replaced_head_rows(self) -> tuple[Tensor, Ranges] | None:
+        """Rows [n, D] that take the place of rows of `head_weight`, and their ids; None where there are none."""
+        if self.rows is None:
+            return None
+        rows = self.rows.embedding if self.head is None else self.rows.head
+        return None if rows is None else (rows, self.rows.ranges)
+
     def logits(self, hidden: Tensor, size: int) -> Tensor:
         """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
-        return F.linear(hidden, self.head_weight[:size].to(compute_dtype(hidden))).float()
+        dtype, start = compute_dtype(hidden), 0
+        scores = F.linear(hidden, self.head_weight[:size].to(dtype)).float()
+        if (replaced := self.replaced_head_rows) is not None:
+            of_rows = F.linear(hidden, replaced[0].to(dtype)).float()
+            for first, end in replaced[1]:
+                scores[..., first:end] = of_rows[..., start : start + end - first]
+                start += end - first
+        return scores

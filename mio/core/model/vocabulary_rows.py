@@ -17,7 +17,8 @@ from torch import Tensor
 from mio.core.errors import VocabularyError
 from mio.core.tokens.vocabulary import Vocabulary
 
-ROW_PARAMETERS = ("embedding.weight", "head.weight")
+EMBEDDING, HEAD = "embedding.weight", "head.weight"
+ROW_PARAMETERS = (EMBEDDING, HEAD)
 """Parameters whose rows are vocabulary ids."""
 
 COVARIANCE_SCALE = 1e-2

@@ -7,6 +7,8 @@ fewer: the working memory of the one block at work is an upper bound.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch._functorch.aot_autograd import aot_function
 from torch.func import functional_call
 from torch.utils._python_dispatch import _disable_current_modes
 
-from mio.core.model.layers import Block, Shared
+from mio.core.model.layers import Shared
 from mio.core.model.transformer import Transformer
 
 
@@ -26,21 +28,22 @@ def partition_blocks(transformer: Transformer) -> None:
 
     For dense blocks whose parameters are whole while they are used.
     """
-    with torch.device("meta"):
-        template = Block(transformer.config, 0)
-    names = [name for name, _ in template.named_parameters()]
     graphs: dict[Any, Any] = {}
 
-    def plain(parameters: list[Tensor], x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def plain(
+        template: nn.Module, names: Sequence[str], parameters: list[Tensor], x: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor:
         shared = Shared(cos, sin, None, None)
         out: Tensor = functional_call(template, dict(zip(names, parameters, strict=True)), (x, shared))[0]
         return out
 
-    def forward(block: nn.Module, x: Tensor, shared: Shared) -> tuple[Tensor, None]:
+    def forward(block: nn.Module, template: nn.Module, x: Tensor, shared: Shared) -> tuple[Tensor, None]:
+        names = tuple(name for name, _ in template.named_parameters())
         inputs = [*block.parameters(), x, shared.cos, shared.sin]
-        key = tuple((tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in inputs)
+        key = names, tuple((tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in inputs)
         if key not in graphs:
-            graphs[key] = aot_function(plain, nop, nop, min_cut_rematerialization_partition)
+            graph = partial(plain, template, names)
+            graphs[key] = aot_function(graph, nop, nop, min_cut_rematerialization_partition)
             with _disable_current_modes():  # making the graph is no part of what it does
                 like = [
                     torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad) for tensor in inputs
@@ -49,4 +52,4 @@ def partition_blocks(transformer: Transformer) -> None:
         return graphs[key](inputs[:-3], *inputs[-3:]), None
 
     for block in transformer.layers:
-        block.forward = partial(forward, block)
+        block.forward = partial(forward, block, deepcopy(block))

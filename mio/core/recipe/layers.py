@@ -80,13 +80,13 @@ def checker(literal: bool = False) -> Checker:
 
 
 def _unknown_key(name: str, key: Key, known: Mapping[str, Hint]) -> str:
-    """Names the nearest key at this place, else a key of that very name elsewhere."""
+    """Names a key of that very name elsewhere, else the nearest at this place."""
     dotted = plain(".".join((*key, name)))
-    if hint := nearest(name, known):
-        return f"unknown key `{dotted}`{hint.replace('`', '`' + ''.join(f'{part}.' for part in key), 1)}"
     keys = [one for one, _ in keys_of(Recipe)]
     elsewhere = [one for one in keys if one.rsplit(".", 1)[-1] == name]
     if elsewhere:
         return f"unknown key `{dotted}`; did you mean `{elsewhere[0]}`?"
+    if hint := nearest(name, known):
+        return f"unknown key `{dotted}`{hint.replace('`', '`' + ''.join(f'{part}.' for part in key), 1)}"
     hint = f" (known here: {', '.join(known)})" if key else nearest(name, keys)
     return f"unknown key `{dotted}`{hint}"

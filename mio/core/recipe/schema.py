@@ -56,6 +56,39 @@ class OptimizerConfig:
 
 
 @dataclass
+class LoraRuleConfig:
+    """Another size for some of the adapters; the first matching rule wins. No match at all is an error."""
+
+    pattern: str = ""
+    """Shell-style pattern of names of linear layers."""
+    rank: int | None = number(None, 1, 2**16)
+    alpha: float | None = number(None, 0, 1e6, above=True)
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters beside frozen linear layers. In PEFT's words: `r`, `lora_alpha`, `use_dora`, `use_rslora`,
+    `target_modules`, `rank_pattern` and `alpha_pattern`, `trainable_token_indices`, `modules_to_save`."""
+
+    rank: int = number(0, 0, 2**16)
+    """Rank of the adapters; 0: there are none, and the model itself is trained."""
+    alpha: float = number(16.0, 0, 1e6, above=True)
+    """An adapter's output is multiplied by `alpha / rank`."""
+    dora: bool = False
+    """Whether the size of each row of a matrix is learnt apart from its direction."""
+    rslora: bool = False
+    """Whether the output is multiplied by `alpha / sqrt(rank)` instead."""
+    targets: list[str] = field(default_factory=lambda: ["layers.*"])
+    """Linear layers that get an adapter, by shell-style patterns of their names: `layers.*.attention.query`."""
+    rules: list[LoraRuleConfig] = field(default_factory=list)
+    rows: list[str] = field(default_factory=lambda: ["new"])
+    """Vocabulary rows that are trained beside the adapters: patterns of blocks, and `new` for those that this stage
+    adds."""
+    train: list[str] = field(default_factory=list)
+    """Further parameters that are trained, as a whole: patterns of names, `norm.weight` or `embedding.weight`."""
+
+
+@dataclass
 class GuardConfig:
     """What happens to steps that would do harm."""
 
@@ -82,6 +115,7 @@ class TrainConfig:
     """`bf16`: autocast with float32 weights; `fp32`."""
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
 
 

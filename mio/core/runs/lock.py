@@ -25,6 +25,7 @@ from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import DataError, UserError, VocabularyError
 from mio.core.files import locked
 from mio.core.recipe.places import (
+    BASE,
     CHECKPOINTS,
     INDEX,
     JOURNAL,
@@ -128,8 +129,8 @@ class Lock:
         return replace(self, files={**self.files, **sums})
 
     def unsealed(self) -> Lock:
-        """With no more than what weights mean: for a training that goes on."""
-        return replace(self, files={name: self.files[name] for name in self.files if name in MEANING})
+        """With no more than what weights mean and belong to: for a training that goes on."""
+        return replace(self, files={name: self.files[name] for name in self.files if name in (*MEANING, BASE)})
 
     def going_on(self, step: int, versions: dict[str, Any]) -> Lock:
         """With `versions` as those that train from `step` on."""
@@ -171,7 +172,7 @@ def lock_run(
     lock = resolved(recipe, plugins, vocabulary, tokenizers)
     if earlier is not None:
         lock = replace(lock, versions=earlier.versions, run=earlier.run, history=earlier.history)
-    lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS, *records(folder)))
+    lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, WEIGHTS, *records(folder)))
     lock.save(folder / LOCK)
     return lock
 
@@ -231,11 +232,12 @@ def other_versions(lock: Lock, now: Mapping[str, Any]) -> list[str]:
     return [f"{name} {old} -> {new}" for name, old, new in changes if old != new]
 
 
-def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn) -> Lock:
+def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn, base: bool = False) -> Lock:
     """Compares a run folder with its lock.
 
     Args:
         weights: whether the run's result is compared too. It is read as a whole.
+        base: whether the frozen weights beside adapters are, without the result.
         tell: called with a line about each record of the run that is not what the run wrote: no result needs these.
 
     Raises:
@@ -250,8 +252,10 @@ def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn) -
     check_tokenizers(folder / TOKENIZERS)
     if weights and (lock.files or not (folder / WEIGHTS).is_file()):
         _check_file(folder, WEIGHTS, lock)
+    if BASE in lock.files and (weights or base):
+        _check_file(folder, BASE, lock)
     for name in lock.files:
-        if name not in MEANING and name != WEIGHTS and (problem := _problem(folder / name, lock.files[name])):
+        if name not in (*MEANING, BASE, WEIGHTS) and (problem := _problem(folder / name, lock.files[name])):
             tell(f"{folder / name}: {problem}; nothing is computed from it")
     return lock
 
@@ -333,7 +337,7 @@ def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
         else:
             changes = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
             lock = replace(lock, versions=before.versions, run=before.run, history=before.history)
-        lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, WEIGHTS))
+        lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, WEIGHTS))
         if (folder / SUMMARY).is_file():
             lock = lock.sealed(folder, records(folder))
         lock.save(folder / LOCK)

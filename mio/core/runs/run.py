@@ -12,11 +12,23 @@ import torch
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import UserError
 from mio.core.files import read_json
+from mio.core.model.lora import trained_ranges
 from mio.core.model.transformer import Transformer
+from mio.core.recipe.adapters import plan_adapters
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import CHECKPOINTS, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, run_of_checkpoint
+from mio.core.recipe.places import (
+    BASE,
+    CHECKPOINTS,
+    RECIPE,
+    SUMMARY,
+    TOKENIZERS,
+    VOCABULARY,
+    WEIGHTS,
+    run_of_checkpoint,
+)
 from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
+from mio.core.runs.adapters import FoldedWeights, known_ids
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.runs.lock import check_run, other_versions, same_vocabulary, versions, warn
@@ -108,11 +120,24 @@ class Run:
         return transformer.eval()
 
     @property
-    def saved(self) -> SavedWeights | CheckpointWeights:
-        """The trained weights, to be read part by part."""
+    def finished(self) -> bool:
+        """Whether this is the result of the run, and not one of its checkpoints."""
+        return self._checkpoint is None
+
+    @property
+    def saved(self) -> SavedWeights | CheckpointWeights | FoldedWeights:
+        """The trained weights, to be read part by part; adapters are folded in."""
+        trained: SavedWeights | CheckpointWeights
         if self._checkpoint is not None:
-            return CheckpointWeights(self._checkpoint)
-        return SavedWeights(self.folder / WEIGHTS)
+            trained = CheckpointWeights(self._checkpoint)
+        else:
+            trained = SavedWeights(self.folder / WEIGHTS)
+        if not (self.folder / BASE).is_file():
+            return trained
+        lora, base = self.recipe.train.lora, SavedWeights(self.folder / BASE)
+        ranges = trained_ranges(Vocabulary.load(self.folder / VOCABULARY), lora.rows, known_ids(base))
+        adapters = plan_adapters(transformer_config(self.recipe, self.manager), lora)
+        return FoldedWeights(base, trained, adapters, ranges)
 
     def weights(self) -> dict[str, Any]:
         """State dict of the transformer. Raises `UserError` if a file is damaged."""

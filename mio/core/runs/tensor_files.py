@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -42,9 +42,12 @@ def in_file_order(planned: Iterable[Planned]) -> list[Planned]:
     return sorted(planned, key=lambda tensor: -tensor.dtype.itemsize)
 
 
-def write_file(path: Path, planned: Sequence[Planned], tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Writes `tensors` (pairs of name and tensor, in the order of `planned`) as one safetensors file."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def write_file(
+    path: Path, planned: Sequence[Planned], tensors: Iterable[tuple[str, Tensor]], notes: Mapping[str, str] = {}
+) -> None:
+    """Writes `tensors` (pairs of name and tensor, in the order of `planned`) as one safetensors file, with `notes` in
+    its metadata."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **notes}}
     end = 0
     for entry in planned:
         header[entry.name] = {

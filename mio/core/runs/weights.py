@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from mio.core.model.vocabulary_rows import ROW_PARAMETERS, migrate_rows
 from mio.core.recipe.places import WEIGHTS
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo
-from mio.core.runs.tensor_files import Planned, in_file_order, write_file
+from mio.core.runs.tensor_files import DTYPES, Planned, in_file_order, write_file
 from mio.core.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class SavedWeights:
     """A file of weights, read part by part or whole. Raises `UserError` if it is damaged."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         try:
             self._file: Any = safe_open(path, framework="pt")
         except (OSError, SafetensorError) as error:
@@ -42,6 +42,26 @@ class SavedWeights:
         """None if there is no such parameter."""
         return tuple(self._file.get_slice(name).get_shape()) if name in self._names else None
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """Of its metadata."""
+        return dict(self._file.metadata() or {})
+
+    def infos(self) -> dict[str, TensorInfo]:
+        """Shape and type of each parameter."""
+        infos = {}
+        for name in sorted(self._names):
+            stored = self._file.get_slice(name)
+            if stored.get_dtype() not in DTYPES:
+                raise UserError(f"{self.path}: `{name}` is {stored.get_dtype()}, which no weights are")
+            infos[name] = TensorInfo(tuple(stored.get_shape()), DTYPES[stored.get_dtype()])
+        return infos
+
+    def read(self, name: str) -> Tensor:
+        """A whole parameter."""
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
     def part(self, name: str, shape: tuple[int, ...], offset: tuple[int, ...]) -> Tensor:
         """The box of a parameter of this shape and place."""
         box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
@@ -49,7 +69,7 @@ class SavedWeights:
 
     def whole(self) -> dict[str, Tensor]:
         """All of them; their memory is the file's until it is written to."""
-        return load_file(self._path)
+        return load_file(self.path)
 
 
 class CheckpointWeights:
@@ -93,17 +113,7 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
     """
     saved = parent.saved
     parameters = dict(transformer.named_parameters())
-    wrong = []
-    for name, parameter in parameters.items():
-        first = 1 if name in ROW_PARAMETERS else 0  # the number of vocabulary rows may differ
-        there = saved.shape(name)
-        if there is None or there[first:] != tuple(parameter.shape)[first:]:
-            wrong.append(name)
-    if wrong:
-        raise UserError(
-            f"{parent.folder}: its model has another shape than the recipe's: {', '.join(wrong[:3])}; "
-            "give `model:` the values of the run that this stage starts from"
-        )
+    check_shapes(parent, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
     report: dict[str, Any] = {}
     for name, parameter in parameters.items():
         shape, offset = local_region(parameter)
@@ -116,20 +126,41 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
             part = rows[box]
         else:
             part = saved.part(name, shape, offset)
-        if not bool(part.isfinite().all()):
-            raise UserError(
-                f"{parent.folder}: its weights hold NaN or infinities (in `{name}`); start from an earlier checkpoint"
-            )
+        check_numbers(parent, name, part)
         local(parameter).copy_(part)
     return report
+
+
+def check_shapes(parent: Run, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises `UserError` if the parent's parameters have other shapes; the number of vocabulary rows may differ."""
+    saved, wrong = parent.saved, []
+    for name, shape in shapes.items():
+        first = 1 if name in ROW_PARAMETERS else 0
+        there = saved.shape(name)
+        if there is None or there[first:] != shape[first:]:
+            wrong.append(name)
+    if wrong:
+        raise UserError(
+            f"{parent.folder}: its model has another shape than the recipe's: {', '.join(wrong[:3])}; "
+            "give `model:` the values of the run that this stage starts from"
+        )
+
+
+def check_numbers(parent: Run, name: str, part: Tensor) -> None:
+    """Raises `UserError` if a part of a parameter of the parent's holds NaN or infinities."""
+    if not bool(part.isfinite().all()):
+        raise UserError(
+            f"{parent.folder}: its weights hold NaN or infinities (in `{name}`); start from an earlier checkpoint"
+        )
 
 
 def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> None:
     """Writes the weights as safetensors, whole or not at all, gathering one parameter at a time.
 
-    A collective call where they are split; `write` says whether this rank writes the file.
+    A collective call where they are split; `write` says whether this rank writes the file. What adapters keep as it is
+    lies in a file of its own (`mio.core.runs.adapters`).
     """
-    parameters = dict(transformer.named_parameters())
+    parameters = {name: p for name, p in transformer.named_parameters() if name not in transformer.frozen}
     planned = in_file_order(Planned(name, p.dtype, tuple(p.shape)) for name, p in parameters.items())
 
     def whole() -> Iterator[tuple[str, Tensor]]:

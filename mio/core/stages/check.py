@@ -13,6 +13,7 @@ from mio.core.contract.values import Template
 from mio.core.data.readers import READERS, reader_problems
 from mio.core.data.sources import known_kinds
 from mio.core.errors import DataError, RecipeError, UserError, nearest
+from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
@@ -57,7 +58,9 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
     yield from _optimizer(recipe.train.optimizer)
     yield from _rows(recipe.train, recipe.runtime, devices)
     try:
-        yield from split_problems(transformer_config(recipe, plugins.manager), recipe.runtime.tensor_parallel)
+        config = transformer_config(recipe, plugins.manager)
+        yield from split_problems(config, recipe.runtime.tensor_parallel)
+        yield from lora_problems(recipe, config)
     except RecipeError as error:
         yield from error.problems
 

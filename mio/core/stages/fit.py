@@ -25,10 +25,12 @@ from mio.core.errors import UserError
 from mio.core.files import write_text
 from mio.core.generation.evaluation import evaluate, results_table
 from mio.core.recipe.chain import chain, starting_folder
-from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.model import transformer_config
+from mio.core.recipe.places import BASE, CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
+from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
@@ -101,7 +103,8 @@ def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str
         lock.enter_context(locked_folder(folder))
     finished = (folder / SUMMARY).is_file()
     if finished or latest(folder / CHECKPOINTS) is not None or (folder / WEIGHTS).is_file():
-        check_run(folder, weights=finished and whole, tell=tell if whole else lambda line: None)  # noqa: ARG005
+        silent = tell if whole else lambda line: None  # noqa: ARG005
+        check_run(folder, weights=finished and whole, tell=silent, base=not finished)
         if changes := diff(load_resolved(folder / RECIPE), recipe):
             raise UserError(
                 f"{folder} was made by another recipe: {'; '.join(changes[:3])}"
@@ -217,9 +220,21 @@ class Stage:
         if not self.goes_on:
             with explaining_errors(self.folder):
                 vocabulary.save(self.folder / VOCABULARY)
+                self._prepare_base(vocabulary)
                 lock_run(self.folder, self.recipe, self.plugins, vocabulary, self.codecs.fingerprints())
         now = versions(self.manager, self.plugins.names)
         return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
+
+    def _prepare_base(self, vocabulary: Vocabulary) -> None:
+        """Writes the frozen weights of a new run with adapters."""
+        recipe, parent = self.recipe, self.parent
+        (self.folder / BASE).unlink(missing_ok=True)  # of an earlier attempt
+        if not recipe.train.lora.rank:
+            return
+        assert parent is not None, "a recipe with adapters starts from something"
+        if isinstance(parent.saved, FoldedWeights):
+            self.console.print(f"the adapters of {parent.folder} are folded into its weights, to which new ones belong")
+        write_base(self.folder, transformer_config(recipe, self.manager), vocabulary, parent, recipe.seed)
 
     def _tokens(self) -> TokenStore:
         """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""

@@ -25,13 +25,14 @@ from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
+from mio.core.recipe.places import BASE, CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
+from mio.core.runs.adapters import known_ids, start_adapters
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.writing import CheckpointWriter
 from mio.core.runs.run import Run
-from mio.core.runs.weights import save_weights, start_weights
+from mio.core.runs.weights import SavedWeights, save_weights, start_weights
 from mio.core.terminal import Progress
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import BadSteps
@@ -102,8 +103,11 @@ class Training:
         rows: dict[str, Any] = {}
         module = self._module(rows)
         parameters = sum(p.numel() for p in module.parameters())
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         console.print(
-            f"{parameters / 1e6:.2f} M parameters, {self.vocabulary.size} ids, {recipe.train.steps} steps of "
+            f"{parameters / 1e6:.2f} M parameters"
+            + (f", {trained / 1e6:.3g} M of them trained" if recipe.train.lora.rank else "")
+            + f", {self.vocabulary.size} ids, {recipe.train.steps} steps of "
             f"{recipe.train.rows} rows x {recipe.data.packing.context} tokens"
             + (f" on {ranks.size} devices" if ranks.size > 1 else "")
         )
@@ -170,14 +174,17 @@ class Training:
                 if compiles(runtime, self.device.type):
                     compile_blocks(transformer, self.device.type)
             transformer.to_empty(device=self.device)
-            if self.parent is not None:
+            if recipe.train.lora.rank:
+                rows.update(start_adapters(transformer, self.folder, self.vocabulary, recipe.seed))
+            elif self.parent is not None:
                 rows.update(start_weights(transformer, self.vocabulary, self.parent, recipe.seed))
             else:
                 transformer.reset_parameters(recipe.seed)
 
         model = transformer_config(recipe, self.manager)
+        known = known_ids(SavedWeights(self.folder / BASE)) if recipe.train.lora.rank else None
         with torch.device("meta"):
-            module = MioModule(model, self.vocabulary, recipe.train, self.data.stream_names, spread)
+            module = MioModule(model, self.vocabulary, recipe.train, self.data.stream_names, spread, known)
         self.data.windows = module.transformer.windows if self.device.type == "cuda" else ()
         if mesh is not None:
             module.replicas = data_parallel(mesh)[1]

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.data.batch import Batch
 from mio.core.errors import VocabularyError
+from mio.core.model.lora import adapt
 from mio.core.model.loss import linear_cross_entropy
 from mio.core.model.parallel import synchronise
 from mio.core.model.transformer import Transformer
@@ -46,12 +47,16 @@ class MioModule(LightningModule):
         train: TrainConfig,
         streams: tuple[str, ...] = (),
         spread: Callable[[Transformer], None] | None = None,
+        known: int | None = None,
     ) -> None:
+        """`known` is the number of ids that the stage starts with, None for all: later ones are new rows."""
         super().__init__()
         self.model_config = model
         self.train_config = train
         self.vocabulary = vocabulary
         self.transformer = Transformer(model, vocabulary.rows)
+        if train.lora.rank:
+            adapt(self.transformer, train, vocabulary, vocabulary.size if known is None else known)
         freeze(self.transformer, train.optimizer, vocabulary)
         self.loss_metrics = LossMetrics(vocabulary, streams)
         self.guard = Guard(train.guards)
@@ -98,6 +103,7 @@ class MioModule(LightningModule):
             size=self.vocabulary.size,  # padding rows are never predicted
             group=group,
             offset=first,
+            replaced=self.transformer.replaced_head_rows,
         )
         # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside
         return total + output.auxiliary * weights.sum(), nll.view_as(batch.targets)
@@ -145,8 +151,9 @@ class MioModule(LightningModule):
         scale_gradients(self.parameters(), factor)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors of a checkpoint but the optimizer's, by name."""
-        state = {f"model.{name}": tensor for name, tensor in self.transformer.state_dict(keep_vars=True).items()}
+        """All tensors of a checkpoint but the optimizer's, by name. Frozen weights lie beside the adapters' run."""
+        state = self.transformer.state_dict(keep_vars=True)
+        state = {f"model.{name}": tensor for name, tensor in state.items() if name not in self.transformer.frozen}
         return state | {f"meter.{name}": tensor for name, tensor in self.loss_metrics.tensors().items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from mio.core.errors import RecipeError
+from mio.core.model.lora import LORA_A, LORA_B, ROWS
 from mio.core.model.vocabulary_rows import ROW_PARAMETERS
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 from mio.core.tokens.vocabulary import Vocabulary
@@ -42,8 +43,8 @@ def plan_parameters(
     """Applies the recipe's rules to parameters by name.
 
     Matrices inside the layers decay and, with `kind: muon`, are Muon's; norms, biases, embedding and head do not decay
-    and are AdamW's. A rule may change that. Raises `RecipeError` with every rule that matches no parameter, or no
-    vocabulary block.
+    and are AdamW's. The matrices of adapters decay and are AdamW's. A rule may change that. Raises `RecipeError` with
+    every rule that matches no parameter, or no vocabulary block.
     """
     problems = [
         f"train.optimizer.rules: `{rule.pattern}` matches no parameter; names look like `{next(iter(shapes), '')}`"
@@ -74,7 +75,7 @@ def _row_problems(rule: RuleConfig, shapes: Mapping[str, torch.Size], vocabulary
 
 
 def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPlan:
-    matrix = len(shape) >= 2 and name not in ROW_PARAMETERS
+    matrix = len(shape) >= 2 and name not in (*ROW_PARAMETERS, *ROWS)
     rule = next((rule for rule in config.rules if fnmatch.fnmatchcase(name, rule.pattern)), RuleConfig())
     decay = config.weight_decay if matrix else 0.0
     if rule.weight_decay is not None:
@@ -86,7 +87,8 @@ def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPla
         trainable=rule.trainable,
         lr_scale=rule.lr_scale,
         weight_decay=decay,
-        muon=config.kind == "muon" and matrix and len(shape) == 2,
+        # the factors of a low-rank product: to make each of them orthogonal is not what Muon does to a matrix
+        muon=config.kind == "muon" and matrix and len(shape) == 2 and not name.endswith((LORA_A, LORA_B)),
         rows=tuple(rule.rows),
     )
 
@@ -94,7 +96,8 @@ def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPla
 def _planned(
     module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary
 ) -> Iterator[tuple[ParameterPlan, nn.Parameter]]:
-    parameters = dict(module.named_parameters())
+    frozen = getattr(module, "frozen", ())  # by adapters
+    parameters = {name: parameter for name, parameter in module.named_parameters() if name not in frozen}
     plans = plan_parameters({name: parameter.shape for name, parameter in parameters.items()}, config, vocabulary)
     return ((plan, parameters[plan.name]) for plan in plans)
 

@@ -1,0 +1,122 @@
+"""Which linear layers of the transformer get a low-rank adapter, and of which size. Free of torch.
+
+LoRA: Hu et al. 2021, arXiv 2106.09685. DoRA: Liu et al. 2024, arXiv 2402.09353. rsLoRA: Kalajdzievski 2023, arXiv
+2312.03732.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.errors import RecipeError, nearest
+from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, Recipe
+
+NEW = "new"
+"""In `train.lora.rows`: the vocabulary blocks that the stage adds."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The adapter of one linear layer."""
+
+    rank: int
+    alpha: float
+    scale: float
+    """Its output is multiplied by this."""
+    dora: bool
+
+
+def linear_layers(config: TransformerConfig) -> dict[str, tuple[int, int]]:
+    """(outputs, inputs) of every linear layer that can have an adapter, by name. The experts' router has none."""
+    width, ffn, head = config.width, config.ffn_size, config.head_size
+    heads, kv_heads = config.heads * head, (config.kv_heads or config.heads) * head
+    attention = {
+        "query": (heads, width),
+        "key": (kv_heads, width),
+        "value": (kv_heads, width),
+        "output": (width, heads),
+    }
+    network = {"gate": (ffn, width), "up": (ffn, width), "down": (width, ffn)}
+    experts = [f"ffn.experts.{expert}" for expert in range(config.experts)] or ["ffn"]
+    block = {f"attention.{name}": shape for name, shape in attention.items()}
+    block |= {f"{expert}.{name}": shape for expert in experts for name, shape in network.items()}
+    return {f"layers.{layer}.{name}": shape for layer in range(config.layers) for name, shape in block.items()}
+
+
+def plan_adapters(config: TransformerConfig, lora: LoraConfig) -> dict[str, Adapter]:
+    """The adapter of each linear layer that has one, by its name; none with a rank of 0.
+
+    Raises `RecipeError` with every pattern that matches nothing, and every rank that is larger than its matrix.
+    """
+    if not lora.rank:
+        return {}
+    layers = linear_layers(config)
+    targets = [name for name in layers if any(fnmatch.fnmatchcase(name, pattern) for pattern in lora.targets)]
+    adapters = {name: _adapter(name, lora) for name in targets}
+    if problems := [*_unmatched(lora, layers, targets), *_too_large(adapters, layers)]:
+        raise RecipeError(problems)
+    return adapters
+
+
+def _adapter(name: str, lora: LoraConfig) -> Adapter:
+    rule = next((rule for rule in lora.rules if fnmatch.fnmatchcase(name, rule.pattern)), LoraRuleConfig())
+    rank = lora.rank if rule.rank is None else rule.rank
+    alpha = lora.alpha if rule.alpha is None else rule.alpha
+    return Adapter(rank, alpha, alpha / (math.sqrt(rank) if lora.rslora else rank), lora.dora)
+
+
+def _unmatched(lora: LoraConfig, layers: Mapping[str, tuple[int, int]], targets: list[str]) -> Iterator[str]:
+    if not lora.targets:
+        yield "`train.lora.targets` is empty; `layers.*` is every linear layer"
+    for pattern in lora.targets:
+        if not fnmatch.filter(layers, pattern):
+            yield (
+                f"`train.lora.targets`: `{pattern}` matches no linear layer{_near(pattern, layers)}; names look like "
+                f"`{next(iter(layers))}`"
+            )
+    for index, rule in enumerate(lora.rules):
+        if not rule.pattern:
+            yield f"`train.lora.rules[{index}].pattern` is empty; `*` matches every adapter"
+        elif not fnmatch.filter(targets, rule.pattern):
+            where = "is not among `train.lora.targets`" if fnmatch.filter(layers, rule.pattern) else "matches no layer"
+            yield f"`train.lora.rules[{index}]`: `{rule.pattern}` {where}{_near(rule.pattern, layers)}"
+
+
+def _near(pattern: str, layers: Mapping[str, tuple[int, int]]) -> str:
+    """The nearest pattern that would match: names with their numbers left open."""
+    known = {".".join("*" if part.isdigit() else part for part in name.split(".")) for name in layers}
+    return nearest(pattern, sorted(known - {pattern}))
+
+
+def _too_large(adapters: Mapping[str, Adapter], layers: Mapping[str, tuple[int, int]]) -> Iterator[str]:
+    told = set()
+    for name, adapter in adapters.items():
+        outputs, inputs = layers[name]
+        if adapter.rank > min(outputs, inputs) and (adapter.rank, outputs, inputs) not in told:
+            told.add((adapter.rank, outputs, inputs))
+            yield (
+                f"`train.lora`: rank {adapter.rank} is larger than the matrix of `{name}`, {outputs} x {inputs}; give "
+                f"at most {min(outputs, inputs)}, or a rule for it"
+            )
+
+
+def lora_problems(recipe: Recipe, config: TransformerConfig) -> Iterator[str]:
+    """What is wrong with the adapters of a recipe, as far as that is seen without its vocabulary."""
+    lora = recipe.train.lora
+    if not lora.rank:
+        if lora != LoraConfig():
+            yield (
+                "`train.lora` says how adapters are, but `train.lora.rank` is 0, and the whole model would be trained; "
+                "give it a rank, or turn it off with `train.lora={_replace_: true}`"
+            )
+        return
+    if not recipe.start_from:
+        yield "`train.lora` adapts a trained model, and `start_from` names none; give a run, or a recipe to train first"
+    try:
+        plan_adapters(config, lora)
+    except RecipeError as error:
+        yield from error.problems
