@@ -92,7 +92,8 @@ class Metrics(Callback):
         metrics["grad_norm"] = module.grad_norm
         for name, count in module.guard.report().items():
             metrics[f"guard/{name}"] = count
-        metrics["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
+        for name, index in module.rates.items():
+            metrics[name] = trainer.optimizers[0].param_groups[index]["lr"]
         for group, (target, achieved) in self.shares().items():
             metrics[f"mixture/{group}/target"] = target
             metrics[f"mixture/{group}/achieved"] = achieved
