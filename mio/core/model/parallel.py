@@ -180,6 +180,15 @@ def synchronise(transformer: nn.Module, last: bool) -> None:
         transformer.set_requires_all_reduce(last)
 
 
+def reshard(transformer: nn.Module) -> None:
+    """Gives up the parameters that forward passes without a backward pass have left gathered: FSDP2 keeps those of the
+    root, and of layers under `reshard: false`, for a backward pass. A training step then begins as it does otherwise.
+    """
+    for module in transformer.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def local(tensor: Tensor) -> Tensor:
     """This device's part of a parameter or gradient."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
