@@ -179,3 +179,12 @@ def synchronise(transformer: nn.Module, last: bool) -> None:
     if isinstance(transformer, FSDPModule):
         transformer.set_is_last_backward(last)
         transformer.set_requires_all_reduce(last)
+
+
+def reshard(transformer: nn.Module) -> None:
+    """Gives up the parameters that forward passes without a backward pass have left gathered: FSDP2 keeps those of the
+    root, and of layers under `reshard: false`, for a backward pass. A training step then begins as it does otherwise.
+    """
+    for module in transformer.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

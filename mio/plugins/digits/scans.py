@@ -31,7 +31,7 @@ def scans() -> tuple[Pixels, npt.NDArray[np.int64]]:
 
 
 def _file() -> Path:
-    """scikit-learn's file of the scans. Its `load_digits` takes a second or two to import, mostly for pandas and scipy."""
+    """scikit-learn's file of the scans. Its `load_digits` takes a second to import, with pandas and scipy."""
     spec = importlib.util.find_spec("sklearn")
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else Path()
     if not path.is_file():

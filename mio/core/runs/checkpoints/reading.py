@@ -41,6 +41,8 @@ class Checkpoint:
                 )
             self.step: int = index["step"]
             self.loss: float | None = index["loss"]
+            self.figures: Mapping[str, float | None] = index.get("figures", {})
+            """Of the validation of its step, the one that the best checkpoints are kept by."""
             self.run: str = index.get("run", "")
             """The run that it belongs to (see `mio.core.runs.lock.Lock`); empty in those of earlier versions of mio."""
             self._files: dict[str, dict[str, Any]] = index["files"]
