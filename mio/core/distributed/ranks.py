@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from mio.core.distributed.work import Channel, Work
 from mio.core.errors import PeerFailed, UserError
 
 T = TypeVar("T")
@@ -91,6 +92,16 @@ class Ranks:
         received: T = json.loads(self._store.get(key))
         return received
 
+    def least(self, number: int) -> int:
+        """The least of all ranks' numbers, on every rank."""
+        if self._store is None:
+            return number
+        key = self._key("least")
+        self._store.set(f"{key}/{self.rank}", str(number))
+        self.barrier()
+        every = (int(self._store.get(f"{key}/{rank}")) for rank in range(self.size))
+        return self.broadcast(min(every) if self.first else 0)
+
     def on_first(self, work: Callable[[], T]) -> T | None:
         """Does `work` on rank 0 while the others wait: its result there, None elsewhere. Fails as `all_or_none`."""
         return self.all_or_none(work if self.first else lambda: None)
@@ -126,6 +137,14 @@ class Ranks:
         if failed == self.size and len(problems) == 1:
             raise UserError(*problems)
         raise UserError("; ".join(f"{where}: {text}" for text, where in problems.items()))
+
+    def share_out(self, count: int) -> Work:
+        """So many pieces of work for all ranks, which call this together."""
+        return Work(self._store, self._key("work"), count)
+
+    def channel(self, name: str) -> Channel:
+        """Messages among ranks, of which some have the same `name`. All ranks call this together."""
+        return Channel(self._store, f"{self._key('channel')}/{name}")
 
     @contextlib.contextmanager
     def process_group(self, name: str, device_type: str) -> Iterator[None]:
@@ -208,6 +227,23 @@ class Ranks:
         """A name that was not used before; ranks come here in the same order."""
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         return f"{kind}/{count}"
+
+
+@contextlib.contextmanager
+def without_process_group() -> Iterator[None]:
+    """Hides `torch.distributed`'s default group: codecs, judges and metrics of plugins look there, and would wait for
+    ranks that do other work. Groups that are named in a call, and `Ranks`, go on working."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        yield
+        return
+    hidden = torch.distributed.group.WORLD
+    torch.distributed.group.WORLD = None
+    try:
+        yield
+    finally:
+        torch.distributed.group.WORLD = hidden
 
 
 def _lost_peer(error: Exception) -> bool:
