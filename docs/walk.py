@@ -130,7 +130,7 @@ def walk(folder: Path) -> Iterator[Step]:
     yield Step("attention stays within documents", Transformer.forward, f"hidden states [B, L, D] = {hidden}")
     yield Step("the head, by slices of the vocabulary", linear_cross_entropy, f"loss {total.item():.1f} per token")
 
-    optimizer = build_optimizer(module.transformer, recipe.train.optimizer, vocabulary)
+    optimizer, _ = build_optimizer(module.transformer, recipe.train.optimizer, vocabulary)
     for _ in range(STEPS):
         total.backward()
         optimizer.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from mio.cli.options import (
     refuse_no_run,
     writable_file,
 )
+
+if TYPE_CHECKING:
+    from mio.core.runs.run import Run
 
 
 def evaluate(
@@ -57,7 +60,7 @@ def evaluate(
 
     ranks = Ranks.join()
 
-    def opened():
+    def opened() -> tuple[Run, str, str]:
         writable_file("--json", json_file)
         return open_run(run, plugin, ranks.first), *device_and_precision(device, precision)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from mio.core.data.mixture import Mixture, Node, RowSchedule
 from mio.core.data.packing import Entry, Pool
-from mio.core.data.streams import RecordStream
+from mio.core.data.streams import HELD_OUT, RecordStream
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
@@ -220,7 +220,7 @@ class Plan:
 
     def _skip(self, stream: int, n: int, reason: str) -> None:
         described = ""
-        if len(self.examples) < _EXAMPLES:
+        if len(self.examples) < _EXAMPLES and reason != HELD_OUT:
             described = f"{self.streams[stream].name}: {self.streams[stream].describe(n)}: {reason}"
         self._count_skipped(stream, reason, described)
 

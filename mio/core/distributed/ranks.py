@@ -44,6 +44,7 @@ class Ranks:
     _store: Any = None
     _group: Any = None
     _counts: dict[str, int] = field(default_factory=dict)
+    _groups: dict[int, Any] = field(default_factory=dict)
 
     @classmethod
     def join(cls) -> Ranks:
@@ -170,7 +171,19 @@ class Ranks:
             with self._failing_together(f"{key}/failed"):
                 yield
         finally:
+            self._groups.clear()
             torch.distributed.destroy_process_group()
+
+    def neighbours(self, size: int) -> Any:
+        """The group of `torch.distributed` with this rank, of those that cut all ranks into `size` each. A collective
+        call, within a process group."""
+        import torch
+
+        if size not in self._groups:
+            starts = range(0, self.size, size)
+            groups = [torch.distributed.new_group(list(range(start, start + size))) for start in starts]
+            self._groups[size] = groups[self.rank // size]
+        return self._groups[size]
 
     @contextlib.contextmanager
     def _failing_together(self, key: str) -> Iterator[None]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mio.core.contract.values import Codes, Media
+from mio.core.data.held_out import HeldOut
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
-from mio.core.data.sources import OpenSource, open_sources
+from mio.core.data.sources import OpenSource, holding_out, open_sources
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.generation.model import Model
@@ -46,9 +47,10 @@ def copied_spans(model: Model, spans: Spans, ranks: Ranks | None = None) -> dict
     every = replace(model.recipe, mixture=replace(model.recipe.mixture, ratios=ratios))
     fingerprints = tokenizer_fingerprints(model.plugins, model.codecs)
     tokens = TokenStore(Path(model.recipe.runtime.tokens), fingerprints, model.codecs.text.fingerprint)
-    problem, pieces = "", []
+    problem, pieces, held_out = "", [], {}
     try:
         sources = open_sources(every, model.plugins, tokens)
+        held_out = {source.label: holding_out(every, source, tokens.hashes) for source in sources}
         pieces = [
             (source, range(start, min(start + _PIECE, len(source.records), RECORDS)))
             for source in sources
@@ -61,7 +63,8 @@ def copied_spans(model: Model, spans: Spans, ranks: Ranks | None = None) -> dict
     """Modality and key of the items that this rank has looked at."""
     for number in work.pieces():
         try:
-            found = _found(model.codecs, *pieces[number], spans, seen)
+            source, records = pieces[number]
+            found = _found(model.codecs, source, records, held_out[source.label], spans, seen)
             work.finish(number, {"found": {name: sorted(those) for name, those in found.items()}})
         except DataError as error:
             work.finish(number, {"problem": str(error)})
@@ -77,13 +80,21 @@ def copied_spans(model: Model, spans: Spans, ranks: Ranks | None = None) -> dict
 
 
 def _found(
-    codecs: Codecs, source: OpenSource, records: range, spans: Spans, seen: set[tuple[str, str]]
+    codecs: Codecs,
+    source: OpenSource,
+    records: range,
+    held_out: HeldOut | None,
+    spans: Spans,
+    seen: set[tuple[str, str]],
 ) -> dict[str, set[str]]:
     """Those of `spans` among some records of a source."""
     found: dict[str, set[str]] = {}
     for index in records:
         try:
-            for item in codecs.items(source.records[index]):
+            record = source.records[index]
+            if held_out is not None and held_out(index, record):
+                continue
+            for item in codecs.items(record):
                 if item.modality not in spans or (isinstance(item, Media) and (item.modality, item.key) in seen):
                     continue
                 if (value := digest(codecs, item)) in spans[item.modality]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
-from torchmetrics import MeanMetric
+from torchmetrics.aggregation import MeanMetric
 
 from mio.core.contract.values import Answer, Record, Task
 from mio.core.distributed.ranks import Ranks, without_process_group
@@ -159,6 +159,12 @@ class Evaluation:
     folder: Path
     """Where these go."""
     progress: Callable[[str], None] = lambda line: None  # noqa: ARG005
+    accuracy_alone: bool = False
+    """Whether ceilings and copies are left out, which do not change or take long."""
+    beat: Callable[[str], None] = lambda task: None  # noqa: ARG005
+    """Called with the name of a task before each of this rank's pieces of it."""
+    kept: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """What `TASK.json` says about the samples, by task; on the first rank."""
 
     @property
     def ranks(self) -> Ranks:
@@ -178,14 +184,16 @@ class Evaluation:
             for owned, those, cut in zip(tasks, records, pieces, strict=True)
         }
         self._work([piece for cut in pieces for piece in cut], figures)
-        self._count_copies([one for one in figures.values() if one.owned.task.copies])
+        if not self.accuracy_alone:
+            self._count_copies([one for one in figures.values() if one.owned.task.copies])
         return {name: one.result() for name, one in figures.items()} if self.ranks.first else {}
 
     def _pieces(self, owned: OwnedTask, records: Sequence[Record]) -> list[_Piece]:
         batch = self.model.recipe.evaluate.batch
         starts = range(0, len(records), batch)
         pieces = [_Piece(owned, records, range(start, min(start + batch, len(records)))) for start in starts]
-        return pieces + ([_Piece(owned, records, range(0))] if owned.task.ceiling is not None else [])
+        has_ceiling = owned.task.ceiling is not None and not self.accuracy_alone
+        return pieces + ([_Piece(owned, records, range(0))] if has_ceiling else [])
 
     def _work(self, pieces: Sequence[_Piece], figures: Mapping[str, _Figures]) -> None:
         """Does this rank's share; on the first rank, gathers what all have done."""
@@ -200,6 +208,7 @@ class Evaluation:
 
         if self.model.replicas.leads:
             for number in work.pieces():
+                self.beat(pieces[number].owned.task.name)
                 work.finish(number, self._timed(pieces[number]))
                 if self.ranks.first:
                     gather()
@@ -211,6 +220,7 @@ class Evaluation:
             gather()
 
     def _tell(self, one: _Figures) -> None:
+        self.kept[one.owned.task.name] = one.samples
         try:
             if self.samples:
                 list_samples(one.owned, self.folder, one.samples)
@@ -232,7 +242,7 @@ class Evaluation:
         answers = answer_batch(model, owned.task, records, failed)
         right = owned.verdicts(answers, piece.records, failed) if answers else {}
         result: dict[str, Any] = {"right": [*right.items()], "failed": [*failed.items()], "problems": []}
-        if owned.task.copies:
+        if owned.task.copies and not self.accuracy_alone:
             spans = (codes for item, answer in answers.items() if item in right for codes in answer.codes)
             result["spans"] = [(codes.modality, digest(model.codecs, codes)) for codes in spans]
         shown: dict[int, Answer] = {item: answers[item] for item in right if item < self.samples}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mio.core.distributed.devices import free_memory
 from mio.core.distributed.ranks import Ranks
+from mio.core.distributed.regions import is_split
 from mio.core.distributed.work import Channel
 from mio.core.model.transformer import Transformer
 
@@ -78,11 +79,10 @@ def decoding_copy(
 
 def _whole(parameter: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A whole parameter on this device, gathered in the dtype that it is wanted in."""
-    if not hasattr(parameter, "device_mesh"):
+    if not is_split(parameter):
         return parameter.to(device, dtype)
     from torch.distributed.tensor import DTensor
 
-    assert isinstance(parameter, DTensor)
     local = parameter.to_local().to(device, dtype)
     mesh, placements, shape, stride = parameter.device_mesh, parameter.placements, parameter.shape, parameter.stride()
     gathered = DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
@@ -101,8 +101,7 @@ def _part(whole: Tensor, shape: Sequence[int], place: int) -> Tensor:
 def _sum_over(copy: Transformer, ranks: Ranks, size: int) -> None:
     """Sums the outputs of attention and feed-forward networks, of which each device has its heads' and hidden units'
     part, over the devices of a copy (Shoeybi et al. 2019, arXiv 1909.08053, section 3)."""
-    groups = [torch.distributed.new_group(range(start, start + size)) for start in range(0, ranks.size, size)]
-    group = groups[ranks.rank // size]
+    group = ranks.neighbours(size)
 
     def summed(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
         torch.distributed.all_reduce(output[0] if isinstance(output, tuple) else output, group=group)

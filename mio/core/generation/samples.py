@@ -19,18 +19,18 @@ def save_samples(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Writes the media of answers, by the numbers of their items, into a folder of samples. Returns what `TASK.json`
     says about them, prompts and answers in order, and the failures."""
-    folder, name = _place(folder, owned)
+    folder, name = place(folder, owned)
     folder.mkdir(parents=True, exist_ok=True)
     template = CompiledTemplate(owned.task.template, owned.task.name)
     samples, failures = [], []
     for item, answer in answers.items():
         try:
             parts = []
-            for place, (modality, content) in enumerate(answer.parts):
+            for number, (modality, content) in enumerate(answer.parts):
                 if modality == TEXT:
                     parts.append({"type": modality, "text": content})
                 else:
-                    path = model.codecs.detokenizer(modality).save(content, folder / f"{name}-{item}-{place}")
+                    path = model.codecs.detokenizer(modality).save(content, folder / f"{name}-{item}-{number}")
                     parts.append({"type": modality, "path": path.name})
             prompt = [
                 value if isinstance(value, str) else f"{{{value.modality}:{getattr(value, 'key', 'codes')}}}"
@@ -44,11 +44,11 @@ def save_samples(
 
 def list_samples(owned: OwnedTask, folder: Path, samples: list[dict[str, Any]]) -> None:
     """Writes `TASK.json`."""
-    folder, name = _place(folder, owned)
+    folder, name = place(folder, owned)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", samples)
 
 
-def _place(folder: Path, owned: OwnedTask) -> tuple[Path, str]:
+def place(folder: Path, owned: OwnedTask) -> tuple[Path, str]:
     """Where the samples of a task are, and what their files begin with. Names may have slashes."""
     return folder / Path(owned.task.name).parent, Path(owned.task.name).name

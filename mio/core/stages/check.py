@@ -17,6 +17,8 @@ from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
+from mio.core.stages.check_validation import validation_problems
+from mio.core.training.schedule import Schedule
 
 MOST_POSITIONS = 2**32
 """Of one step over all devices."""
@@ -38,6 +40,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_system(recipe, plugins),
             *_training(recipe, plugins, devices),
             *_evaluate(recipe.evaluate, plugins),
+            *validation_problems(recipe, plugins),
         ],
     )
 
@@ -185,6 +188,13 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
     where = "train.optimizer"
     if len(optimizer.betas) != 2:
         yield f"`{where}.betas` is {optimizer.betas}; it must be two numbers from 0 to below 1"
+    for name, rule in [(where, None), *((f"{where}.rules[{i}]", rule) for i, rule in enumerate(optimizer.rules))]:
+        schedule = Schedule.of(optimizer, rule)
+        if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
+            yield (
+                f"`{name}`: `warmup` {schedule.warmup:g} and `decay` {schedule.decay:g} are more than all steps; lower "
+                "one of them"
+            )
     lr = max(optimizer.lr, optimizer.muon_lr if optimizer.kind == "muon" else 0)
     decays = [(f"{where}.weight_decay", lr, optimizer.weight_decay)]
     for index, rule in enumerate(optimizer.rules):

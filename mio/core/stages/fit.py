@@ -39,11 +39,12 @@ from mio.core.runs.run import Run
 from mio.core.stages.check import check
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
+from mio.core.stages.validation_tasks import TaskLook
 from mio.core.terminal import plain
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.loop import Training
+from mio.core.training.loop import Training, training_device
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
@@ -184,13 +185,16 @@ class Stage:
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
         with explaining_errors(folder):
-            training = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console)
+            model = partial(self._model, vocabulary)
+            validate = recipe.validate
+            look = TaskLook(model, validate.tasks, validate.task_items, folder / SAMPLES) if validate.tasks else None
+            training = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console, look)
             tasks: Report = {}
 
             def measure(transformer: Transformer) -> None:
                 ranks.on_first(lambda: active.seal([WEIGHTS]) if active else None)
                 if recipe.evaluate.tasks:
-                    tasks.update(self._evaluate(self._model(transformer, vocabulary, training.device)))
+                    tasks.update(self._evaluate(model(transformer)))
 
             trained = training.run(after=measure)
         summary = {
@@ -261,9 +265,10 @@ class Stage:
                 unused = ", ".join(f"{what} ({count:,} records)" for what, count in report["unknown"].items())
                 self.console.print(f"{label}: not used: {unused}")
 
-    def _model(self, transformer: Transformer, vocabulary: Vocabulary, device: torch.device) -> Model:
+    def _model(self, vocabulary: Vocabulary, transformer: Transformer) -> Model:
         """What is trained, as a model that can be asked, in the precision and on the devices of the training."""
         recipe = self.recipe
+        device = training_device(recipe.runtime.accelerator, self.ranks)
         copy = partial(decoding_copy, transformer, device, PRECISIONS[recipe.train.precision], self.ranks)
         renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
         return Model(recipe, self.plugins, vocabulary, self.codecs, renderer, self.folder, copy)
@@ -275,7 +280,7 @@ class Stage:
         report = evaluate(model, progress=lambda line: console.print(f"  {line}"))
         if self.ranks.first:
             console.print(results_table(report))
-            samples = sorted(path for path in (self.folder / SAMPLES).iterdir() if path.suffix != ".json")
+            samples = sorted(path for path in (self.folder / SAMPLES).glob("*.*") if path.suffix != ".json")
             console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
         return report
 

@@ -97,6 +97,15 @@ def test_a_sound_recipe_passes(sound):
         ("train.optimizer.lr=.inf", "`train.optimizer.lr` is inf"),
         ("train.optimizer.betas=[0.9]", "two numbers"),
         ("train.optimizer.warmup=3", "`train.optimizer.warmup` is 3; it must be at most 1"),
+        ("train.optimizer.schedule=wds", "did you mean `wsd`?"),
+        (
+            "train.optimizer={schedule: wsd, warmup: 0.5, decay: 0.6}",
+            "`train.optimizer`: `warmup` 0.5 and `decay` 0.6 are more than all steps; lower one of them",
+        ),
+        (
+            "train.optimizer.rules=[{pattern: '*', schedule: wsd, decay: 1}]",
+            "`train.optimizer.rules[0]`: `warmup` 0.03",
+        ),
         ("train.optimizer.rules=[{}]", "`train.optimizer.rules[0].pattern` is empty"),
         ("runtime.devices=3", "`train.rows` is 8, which 3 devices cannot share equally; set it to 6 or 9"),
         ("train.micro_rows=3", "does not divide the 8 rows"),
