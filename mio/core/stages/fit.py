@@ -20,10 +20,14 @@ from mio.core import terminal
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
 from mio.core.files import write_text
-from mio.core.generation.evaluation import evaluate, results_table
+from mio.core.generation.evaluation import Report, evaluate, results_table
+from mio.core.generation.model import Model
+from mio.core.generation.replicas import PRECISIONS, decoding_copy
+from mio.core.model.transformer import Transformer
 from mio.core.recipe.chain import chain, starting_folder
 from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
@@ -35,11 +39,12 @@ from mio.core.runs.run import Run
 from mio.core.stages.check import check
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
+from mio.core.stages.validation_tasks import TaskLook
 from mio.core.terminal import plain
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.loop import Training, device_type
+from mio.core.training.loop import Training, training_device
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
@@ -180,7 +185,18 @@ class Stage:
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
         with explaining_errors(folder):
-            trained = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console).run()
+            model = partial(self._model, vocabulary)
+            validate = recipe.validate
+            look = TaskLook(model, validate.tasks, validate.task_items, folder / SAMPLES) if validate.tasks else None
+            training = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console, look)
+            tasks: Report = {}
+
+            def measure(transformer: Transformer) -> None:
+                ranks.on_first(lambda: active.seal([WEIGHTS]) if active else None)
+                if recipe.evaluate.tasks:
+                    tasks.update(self._evaluate(model(transformer)))
+
+            trained = training.run(after=measure)
         summary = {
             "recipe": fingerprint(recipe),
             "steps": recipe.train.steps,
@@ -191,6 +207,7 @@ class Stage:
             "data": checked,
             "tokenizers": tokenizers,
             "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
+            **({"tasks": tasks} if recipe.evaluate.tasks else {}),
         }
         ranks.on_first(lambda: self._finish(active, summary, start))
 
@@ -248,17 +265,28 @@ class Stage:
                 unused = ", ".join(f"{what} ({count:,} records)" for what, count in report["unknown"].items())
                 self.console.print(f"{label}: not used: {unused}")
 
+    def _model(self, vocabulary: Vocabulary, transformer: Transformer) -> Model:
+        """What is trained, as a model that can be asked, in the precision and on the devices of the training."""
+        recipe = self.recipe
+        device = training_device(recipe.runtime.accelerator, self.ranks)
+        copy = partial(decoding_copy, transformer, device, PRECISIONS[recipe.train.precision], self.ranks)
+        renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
+        return Model(recipe, self.plugins, vocabulary, self.codecs, renderer, self.folder, copy)
+
+    def _evaluate(self, model: Model) -> Report:
+        """Figures of the recipe's tasks, on the first rank. A collective call."""
+        console = self.console
+        console.print(f"evaluating on held-out data: {', '.join(self.recipe.evaluate.tasks)}")
+        report = evaluate(model, progress=lambda line: console.print(f"  {line}"))
+        if self.ranks.first:
+            console.print(results_table(report))
+            samples = sorted(path for path in (self.folder / SAMPLES).glob("*.*") if path.suffix != ".json")
+            console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
+        return report
+
     def _finish(self, active: ActiveRun | None, summary: dict[str, Any], start: float) -> None:
-        """Evaluates a trained stage and writes its summary, which marks the run as finished."""
+        """Writes the summary of a stage, which marks the run as finished."""
         assert active is not None
         with explaining_errors(self.folder):
-            active.seal([WEIGHTS])
-            if self.recipe.evaluate.tasks:
-                self.console.print(f"evaluating on held-out data: {', '.join(self.recipe.evaluate.tasks)}")
-                run = Run(self.folder, self.manager)
-                summary["tasks"] = evaluate(run, progress=lambda line: self.console.print(f"  {line}"))
-                self.console.print(results_table(summary["tasks"]))
-                samples = sorted(path for path in (self.folder / SAMPLES).iterdir() if path.suffix != ".json")
-                self.console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
             summary["wall_seconds"] = round(time.perf_counter() - start, 1)
             active.finish(summary)

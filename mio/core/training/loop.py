@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
@@ -20,6 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from mio.core.contract.plugins import PluginManager
 from mio.core.data.journal import Journal
 from mio.core.data.loader import MioDataModule, as_raised
+from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
@@ -77,13 +80,18 @@ class Training:
     look: Look | None = None
     """What validations look at beside losses, on every rank."""
 
-    def run(self) -> Trained:
-        """Runs the optimizer steps that are left and writes the weights. Raises `Interrupted` after a signal."""
+    def run(self, after: Callable[[Transformer], None]) -> Trained:
+        """Runs the optimizer steps that are left and writes the weights, then calls `after` on every rank with what was
+        trained, as it is spread, inside of the ranks' process group. Raises `Interrupted` after a signal."""
         quieten_lightning()
         if self.device.type == "cpu":
             keep_freed_memory()
-        with self.ranks.process_group(self.recipe.name, self.device.type), contextlib.ExitStack() as stack:
-            return self._run(stack)
+        with self.ranks.process_group(self.recipe.name, self.device.type):
+            with contextlib.ExitStack() as stack:
+                trained, transformer = self._run(stack)
+            gc.collect()  # what trained it: optimizer state, gradients, activations
+            after(transformer)
+            return trained
 
     @cached_property
     def folder(self) -> Path:
@@ -91,8 +99,7 @@ class Training:
 
     @cached_property
     def device(self) -> torch.device:
-        kind = device_type(self.recipe.runtime.accelerator)
-        return torch.device(kind, self.ranks.local_rank) if kind == "cuda" else torch.device(kind)
+        return training_device(self.recipe.runtime.accelerator, self.ranks)
 
     @cached_property
     def mesh(self) -> DeviceMesh | None:
@@ -101,7 +108,7 @@ class Training:
             return None
         return device_mesh(self.recipe.runtime, self.ranks.size, self.ranks.local_size, self.device.type)
 
-    def _run(self, stack: contextlib.ExitStack) -> Trained:
+    def _run(self, stack: contextlib.ExitStack) -> tuple[Trained, Transformer]:
         """`stack` closes files and ends threads."""
         recipe, runtime, ranks, console = self.recipe, self.recipe.runtime, self.ranks, self.console
         rows: dict[str, Any] = {}
@@ -166,7 +173,7 @@ class Training:
         }
         if validation:
             summary["validation"] = validation.summary()
-        return Trained(parameters, rows, summary, module.loss_metrics.codebook_usage())
+        return Trained(parameters, rows, summary, module.loss_metrics.codebook_usage()), module.transformer
 
     def _module(self, rows: dict[str, Any]) -> MioModule:
         """The module, on the meta device until Lightning sets it up; `rows` is filled then (see `Trained`)."""
@@ -261,17 +268,10 @@ class Training:
         return trainer
 
 
-def device_type(accelerator: str) -> str:
-    """`cuda`, `mps` or `cpu`: what a recipe's `runtime.accelerator` means on this machine."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "cuda"
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return "mps"
-    if accelerator in ("auto", "cpu"):
-        return "cpu"
-    raise UserError(
-        f"`runtime` does not fit this machine: `accelerator: {accelerator}` is not here; `auto` takes what is"
-    )
+def training_device(accelerator: str, ranks: Ranks) -> torch.device:
+    """The device of this rank."""
+    kind = device_type(accelerator)
+    return torch.device(kind, ranks.local_rank) if kind == "cuda" else torch.device(kind)
 
 
 def quieten_lightning() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -29,18 +30,27 @@ PREFIX = "validation"
 """Of the names of all figures in logs."""
 
 
+class MediaFile(NamedTuple):
+    """Media that the model made, as a file."""
+
+    modality: str
+    path: Path
+    prompt: str
+    """What it was made for, media in it as `{MODALITY:KEY}`."""
+
+
 class Found(NamedTuple):
     """What a further look at the model found."""
 
     figures: Mapping[str, float]
     """By name, below `validation/`; the higher the better: `tasks/caption`."""
-    media: Mapping[str, Any]
+    media: Mapping[str, MediaFile]
     """By name."""
 
 
-Look = Callable[[MioModule, int], Found]
-"""Called with the module and the step at every validation, on every rank, in no particular autocast and with gradients
-off. Rank 0's answer counts."""
+Look = Callable[[MioModule, int, Callable[[str], None]], Found]
+"""Called with the module, the step, and what is to be called with the phase now and then, at every validation, on every
+rank, in no particular autocast and with gradients off. Rank 0's answer counts."""
 
 
 @dataclass
@@ -85,7 +95,7 @@ class Validation(Callback):
         left_out: Callable[[float], None],
         heartbeat: Callable[[str], None],
         logs: Sequence[Callable[[dict[str, float], int], None]] = (),
-        media_logs: Sequence[Callable[[Mapping[str, Any], int], None]] = (),
+        media_logs: Sequence[Callable[[Mapping[str, MediaFile], int], None]] = (),
     ) -> None:
         self.config = config
         self.documents = documents
@@ -125,7 +135,7 @@ class Validation(Callback):
         """The figures of a step, on every rank. A collective call where there are several."""
         start = time.perf_counter()
         figures: dict[str, float] = {}
-        media: Mapping[str, Any] = {}
+        media: Mapping[str, MediaFile] = {}
         mode = module.transformer.training
         module.transformer.eval()
         with isolate_rng(), torch.no_grad():
@@ -134,8 +144,10 @@ class Validation(Callback):
                     losses = self.documents.losses(lambda batch: self._nll(module, batch), module.device)
                 figures = self.documents.figures(losses)
             if self.look is not None:
+                # its thread talks to other ranks through the process group, which a look may hide
+                trainer.strategy.writer.wait()  # type: ignore[attr-defined]
                 self._heartbeat("validation, tasks")
-                found = self.look(module, step)
+                found = self.look(module, step, self._heartbeat)
                 figures |= found.figures
                 media = found.media
         reshard(module.transformer)
