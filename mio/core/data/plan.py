@@ -19,7 +19,7 @@ from mio.core.data.mixture import Mixture, Node, RowSchedule, StreamShare
 from mio.core.data.packing import Entry, Pool
 from mio.core.data.ramp import Ramp
 from mio.core.data.ramped_mixture import RampedMixture, RampedRows
-from mio.core.data.streams import RecordStream
+from mio.core.data.streams import HELD_OUT, RecordStream
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
@@ -256,7 +256,7 @@ class Plan:
 
     def _skip(self, stream: int, n: int, reason: str) -> None:
         described = ""
-        if len(self.examples) < _EXAMPLES:
+        if len(self.examples) < _EXAMPLES and reason != HELD_OUT:
             described = f"{self.streams[stream].name}: {self.streams[stream].describe(n)}: {reason}"
         self._count_skipped(stream, reason, described)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
-from torchmetrics import MeanMetric
+from torchmetrics.aggregation import MeanMetric
 
 from mio.core.contract.values import TEXT, Answer, CodeArray, Media, Record, Task
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints

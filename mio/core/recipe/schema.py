@@ -112,6 +112,22 @@ class EvaluateConfig:
 
 
 @dataclass
+class ValidateConfig:
+    """Looking at held-out records while the stage trains, which changes nothing of the training."""
+
+    every: int = number(0, 0, 10**9)
+    """Steps between validations, of which the last step has one too; 0: none at all."""
+    items: int = number(64, 1, 10**6)
+    """Held-out documents of each direction of each source, the same ones every time."""
+    tasks: list[str] = field(default_factory=list)
+    """Tasks run at every validation; empty for none."""
+    task_items: int = number(16, 1, 10**6)
+    """Items of each task."""
+    best: str = "loss"
+    """Figure by which `runtime.keep_best` keeps checkpoints: `loss`, `loss/GROUP`, `modality/NAME`, `tasks/NAME`."""
+
+
+@dataclass
 class RuntimeConfig:
     """How the run is carried out. May differ between an interrupted run and its continuation."""
 
@@ -145,7 +161,8 @@ class RuntimeConfig:
     keep_last: int = number(2, 1, 10**6)
     """Newest checkpoints that are kept."""
     keep_best: int = number(0, 0, 10**6)
-    """Further checkpoints that are kept: those with the lowest training loss since the one before."""
+    """Further checkpoints that are kept: the best by `validate.best`, or without validation those with the lowest
+    training loss since the one before."""
     restarts: int = number(3, 0, 10**6)
     """How often processes that `mio fit` started itself are started again after one of them died."""
     stalled_after: float = number(600.0, 0, 1e9)
@@ -178,5 +195,6 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    validate: ValidateConfig = field(default_factory=ValidateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

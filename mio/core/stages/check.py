@@ -18,6 +18,7 @@ from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
+from mio.core.stages.check_validation import validation_problems
 from mio.core.training.schedule import Schedule
 
 MOST_POSITIONS = 2**32
@@ -40,6 +41,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_system(recipe, plugins),
             *_training(recipe, plugins, devices),
             *_evaluate(recipe.evaluate, plugins),
+            *validation_problems(recipe, plugins),
         ],
     )
 

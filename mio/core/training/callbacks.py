@@ -77,6 +77,10 @@ class Metrics(Callback):
         if trainer.global_step % self.every == 0:
             self._log(trainer, pl_module)
 
+    def leave_out(self, seconds: float) -> None:
+        """Takes seconds since the last step out of those that the next one is thought to last: they are no training."""
+        self._clock += seconds
+
     def _log(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, MioModule)
         module.loss_metrics.gather()

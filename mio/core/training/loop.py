@@ -29,7 +29,7 @@ from mio.core.recipe.places import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPE
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.checkpoints.writing import CheckpointWriter
+from mio.core.runs.checkpoints.writing import Best, CheckpointWriter
 from mio.core.runs.run import Run
 from mio.core.runs.weights import save_weights, start_weights
 from mio.core.terminal import Progress
@@ -40,6 +40,9 @@ from mio.core.training.heap import keep_freed_memory
 from mio.core.training.metric_files import Events, MetricsTable
 from mio.core.training.module import MioModule
 from mio.core.training.strategy import ManyDevices, OneDevice
+from mio.core.training.validation import Look, Validation
+from mio.core.training.validation_report import lower_is_better
+from mio.core.training.validation_set import Share, ValidationSet, gathered
 from mio.core.training.watchdog import Watchdog
 
 _PATIENCE = timedelta(minutes=30)
@@ -71,6 +74,8 @@ class Training:
     """The run in its folder, on rank 0."""
     ranks: Ranks
     console: Console
+    look: Look | None = None
+    """What validations look at beside losses, on every rank."""
 
     def run(self) -> Trained:
         """Runs the optimizer steps that are left and writes the weights. Raises `Interrupted` after a signal."""
@@ -118,9 +123,11 @@ class Training:
         places, patience, limit = self.folder / PLACES, runtime.stalled_after, runtime.abort_after
         watchdog = Watchdog(places, ranks.rank, ranks.size, patience, limit, console.print)
         stack.callback(watchdog.stop)
+        validation = self._validation(metrics, watchdog)
         progress = stack.enter_context(Progress(console, recipe.name, recipe.train.steps, "steps"))
         shown = [ShowProgress(progress, metrics)] if ranks.first else []
-        trainer = self._trainer([metrics, checkpoints, watchdog, *shown])
+        validations = [validation] if validation else []
+        trainer = self._trainer([metrics, *validations, checkpoints, watchdog, *shown])
         group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if ranks.size > 1 else None
         writer = CheckpointWriter(
             self.folder / CHECKPOINTS,
@@ -128,6 +135,7 @@ class Training:
             attempt=ranks.attempt,
             keep_last=runtime.keep_last,
             keep_best=runtime.keep_best,
+            best=Best(recipe.validate.best, not lower_is_better(recipe.validate.best)) if validation else None,
             run=self.active.lock.run if self.active else "",
         )
         trainer.strategy.writer = writer  # type: ignore[attr-defined]
@@ -156,6 +164,8 @@ class Training:
             "tokens_per_second": round(metrics.tokens / max(metrics.seconds, 1e-9), 1),
             "skipped_steps": module.guard.report(),
         }
+        if validation:
+            summary["validation"] = validation.summary()
         return Trained(parameters, rows, summary, module.loss_metrics.codebook_usage())
 
     def _module(self, rows: dict[str, Any]) -> MioModule:
@@ -185,6 +195,44 @@ class Training:
         bad_steps = BadSteps(module.guard, self.data.describe, self.folder / SKIPPED, self.ranks, self.console)
         module.on_bad_step = bad_steps.report
         return module
+
+    def _validation(self, metrics: Metrics, watchdog: Watchdog) -> Validation | None:
+        """What looks at the model while it trains; None without `validate`. A collective call where there are several
+        ranks. Raises `DataError` where there is nothing to look at, `UserError` where nothing is of `validate.best`."""
+        recipe, held_out, mesh = self.recipe, self.data.held_out, self.mesh
+        if held_out is None:
+            return None
+        documents = None
+        if len(held_out):
+            part, parts = data_parallel(mesh) if mesh is not None else (0, 1)
+            counts = mesh is None or mesh["tensor"].get_local_rank() == 0
+            documents = ValidationSet(
+                gathered(held_out, recipe.validate.items, self.ranks.rank, self.ranks.size),
+                [tuple(filter(None, stream.share[:3])) for stream in self.data.streams],
+                self.vocabulary,
+                Share(part, parts, counts),
+                context=recipe.data.packing.context,
+                pad=self.data.pad,
+                windows=self.data.windows,
+            )
+            self.console.print(documents.described)
+            best = recipe.validate.best
+            if recipe.runtime.keep_best and lower_is_better(best) and best not in documents.names:
+                raise UserError(
+                    f"`validate.best` is `{best}`, but the held-out documents have no targets of it; name one of "
+                    f"{', '.join(documents.names)}"
+                )
+        validation = Validation(
+            recipe.validate,
+            documents,
+            look=self.look,
+            console=self.console,
+            left_out=metrics.leave_out,
+            heartbeat=watchdog.heartbeat,
+            logs=metrics.logs,
+        )
+        metrics.logs = (validation.step_log.add,)
+        return validation
 
     def _trainer(self, callbacks: list[Callback]) -> Trainer:
         try:
