@@ -37,11 +37,14 @@ def show(
 def check(recipes: Recipes, plugin: Plugin = []) -> None:
     """Validate every stage of a recipe's chain without loading or training anything."""
     for stage in check_stages(*split(recipes), manager(plugin)):
-        ratios = ":".join(f"{ratio:g}" for ratio in stage.mixture.ratios.values())
-        groups = ":".join(stage.mixture.ratios)
+        mixture = stage.mixture
+        groups = list(dict.fromkeys([*mixture.ratios, *(name for point in mixture.ramp for name in point.ratios)]))
+        ratios = ":".join(f"{mixture.ratios.get(group, 0):g}" for group in groups)
+        for point in mixture.ramp:
+            ratios += f", at {point.at:g} " + ":".join(f"{point.ratios.get(group, 0):g}" for group in groups)
         typer.echo(
             f"{stage.name}: ok, {stage.train.steps} steps of {stage.train.rows} x {stage.data.packing.context} "
-            f"positions, {groups} {ratios} by {stage.mixture.unit}"
+            f"positions, {':'.join(groups)} {ratios} by {mixture.unit}"
         )
 
 

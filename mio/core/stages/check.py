@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
@@ -66,13 +67,29 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
 
 
 def _mixture(data: DataConfig, mixture: MixtureConfig) -> Iterator[str]:
-    for group, ratio in mixture.ratios.items():
-        if group not in data.groups:
-            yield f"`mixture.ratios` names an unknown group `{group}`{nearest(group, data.groups)}"
-        elif ratio > 0 and not data.groups[group].sources:
-            yield f"`mixture.ratios.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
-    if not any(ratio > 0 for ratio in mixture.ratios.values()):
-        yield "`mixture.ratios` has no ratio above 0; give at least one group a share"
+    places = {"mixture.ratios": mixture.ratios}
+    places |= {f"mixture.ramp[{index}].ratios": point.ratios for index, point in enumerate(mixture.ramp)}
+    for where, ratios in places.items():
+        for group, ratio in ratios.items():
+            if group not in data.groups:
+                yield f"`{where}` names an unknown group `{group}`{nearest(group, data.groups)}"
+            elif ratio > 0 and not data.groups[group].sources:
+                yield f"`{where}.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
+        if not any(ratio > 0 for ratio in ratios.values()):
+            yield f"`{where}` has no ratio above 0; give at least one group a share"
+        absent = [group for group in data.groups if mixture.read(group) and group not in ratios]
+        if absent and ratios is not mixture.ratios:
+            yield f"`{where}` leaves out {', '.join(f'`{group}`' for group in absent)}; give a ratio, 0 for no share"
+    moments = [0.0, *(point.at for point in mixture.ramp)]
+    for index, (last, now) in enumerate(pairwise(moments)):
+        where = f"mixture.ramp[{index}].at"
+        if now < last:
+            yield f"`{where}` is {now:g}, before the {last:g} of the point before; put the points in order"
+        elif now == last and (now == 1 or now == moments[index - 1]):
+            why = (
+                "the stage is over there" if now == 1 else "two points of one moment are a jump, a third has no effect"
+            )
+            yield f"`{where}` is {now:g} again: {why}; take one of them away"
 
 
 def _templates(data: DataConfig) -> Iterator[str]:
