@@ -54,7 +54,8 @@ def test_in_and_out_and_in_again(model, capsys):
     assert called(capsys, "import", model) == [
         "runs/Tiny-Llama: 14,896 parameters, 261 ids, 261 of text",
         "left out, without a token: 3 rows",
-        'to start from it: start_from=runs/Tiny-Llama plugins.text=\'{"_replace_": true, "tokenizer": "imported"}\'',
+        "to start from it: `start_from: runs/Tiny-Llama` in a recipe, or start_from=runs/Tiny-Llama; the model and the "
+        "text tokenizer are then those of the run, where the recipe says nothing else",
     ]
     recipe = yaml.safe_load((model.parent / "runs/Tiny-Llama/recipe.yaml").read_text())
     assert recipe["data"]["packing"]["context"] == 512
@@ -82,9 +83,10 @@ def test_a_stage_starts_from_an_import(model, tunes, capsys):
     """Trained, exported, imported again: the vocabulary has grown by the blocks of a modality, and stays."""
     called(capsys, "import", model, "--name", "backbone")
     parent = yaml.safe_load((tunes / "runs/backbone/recipe.yaml").read_text())
-    (tunes / "shape.yaml").write_text(yaml.safe_dump({"model": {"_replace_": True, **parent["model"]}}))
-    options = ["start_from=runs/backbone", "plugins.text={_replace_: true, tokenizer: imported}", "train.steps=2"]
-    called(capsys, "fit", "tunes.yaml", "shape.yaml", *options)
+    own = ["start_from=runs/backbone", "plugins.text={_replace_: true}", "model={_replace_: true}", "train.steps=2"]
+    called(capsys, "fit", "tunes.yaml", *own)
+    child = yaml.safe_load((tunes / "runs/tunes/recipe.yaml").read_text())
+    assert (child["model"], child["plugins"]["text"]) == (parent["model"], parent["plugins"]["text"])
     summary = json.loads((tunes / "runs/tunes/summary.json").read_text())
     assert summary["vocabulary"]["rows"] == {"kept": SIZE, "new": 10, "absent": 0}  # begin, end and eight notes
     prompt = ["Please play do re mi:", "--output", "melody", "--json"]
