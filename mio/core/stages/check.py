@@ -141,7 +141,8 @@ def _filter_problem(function: Callable[[Any, Mapping[str, Any]], str], options: 
 def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     """A span is never cut, so the context must hold the shortest span of each modality with its two border tokens."""
     if not any(declared.text for _, declared in plugins.modalities()):
-        yield "no plugin under `plugins:` declares text; add the plugin `text`"
+        options = ", which then has the options of what the stage starts from" if recipe.start_from else ""
+        yield f"no plugin under `plugins:` declares text; add the plugin `text`{options}"
     context = recipe.data.packing.context
     for _, declared in plugins.modalities():
         if not declared.codebooks:

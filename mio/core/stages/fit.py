@@ -28,7 +28,7 @@ from mio.core.generation.evaluation import Report, evaluate, results_table
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
 from mio.core.model.transformer import Transformer
-from mio.core.recipe.chain import chain, starting_folder
+from mio.core.recipe.chain import starting_folder
 from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
@@ -36,7 +36,7 @@ from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, ru
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
-from mio.core.stages.check import check
+from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.stages.validation_tasks import TaskLook
@@ -61,22 +61,25 @@ def fit_chain(
     ranks = Ranks.join()
     console = (console or terminal.console()) if ranks.first else terminal.console(quiet=True)
 
-    def resolve() -> list[Recipe]:
-        stages = chain(recipes, overrides, manager)
-        for recipe in stages:
-            check(recipe, manager.enable(recipe.plugins), ranks.size if ranks.size > 1 else None)
-            device_type(recipe.runtime.accelerator)
+    def resolve() -> list[CheckedStage]:
+        stages = check_chain(recipes, overrides, manager, ranks.size if ranks.size > 1 else None)
+        for stage in stages:
+            device_type(stage.recipe.runtime.accelerator)
         return stages
 
     stages = ranks.all_or_none(resolve)
-    last = stages[-1]
+    last = stages[-1].recipe
 
-    for recipe in stages:
+    for stage in stages:
+        recipe = stage.recipe
         with contextlib.ExitStack() as lock:
             state = ranks.broadcast(ranks.on_first(partial(claim_folder, recipe, lock, console.print, recipe is last)))
             if state != FINISHED:
                 if recipe is not last:
                     console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
+                if state == NEW:
+                    for note in stage.notes:
+                        console.print(Text(plain(f"{recipe.name}: {note}")))
                 Stage(recipe, manager, ranks, console, goes_on=state == UNFINISHED).fit()
             elif recipe is last:
                 console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
