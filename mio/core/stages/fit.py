@@ -25,7 +25,7 @@ from mio.core.errors import UserError
 from mio.core.files import write_text
 from mio.core.generation.evaluation import evaluate, results_table
 from mio.core.recipe.chain import chain, starting_folder
-from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.places import CHECKPOINTS, LOCK, METRICS, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
@@ -40,6 +40,7 @@ from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.loop import Training, device_type
+from mio.core.training.run_log import CSV, RunLog, check_loggers, make_loggers
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
@@ -65,6 +66,7 @@ def fit_chain(
 
     stages = ranks.all_or_none(resolve)
     last = stages[-1]
+    ranks.on_first(lambda: check_loggers(last.runtime, manager))
 
     for recipe in stages:
         with contextlib.ExitStack() as lock:
@@ -157,6 +159,11 @@ class Stage:
 
     def fit(self) -> None:
         """Tokenizers, checks, training, evaluation, summary."""
+        with contextlib.ExitStack() as stack:
+            self._fit(stack)
+
+    def _fit(self, stack: contextlib.ExitStack) -> None:
+        """`stack` ends the log."""
         recipe, ranks, folder, parent = self.recipe, self.ranks, self.folder, self.parent
         start = time.perf_counter()
         self.console.rule(Text(plain(recipe.name), style="bold"))
@@ -179,8 +186,9 @@ class Stage:
 
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
+        log = self._log(stack) if active is not None else None
         with explaining_errors(folder):
-            trained = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console).run()
+            trained = Training(recipe, self.manager, vocabulary, data, parent, active, log, ranks, self.console).run()
         summary = {
             "recipe": fingerprint(recipe),
             "steps": recipe.train.steps,
@@ -192,7 +200,7 @@ class Stage:
             "tokenizers": tokenizers,
             "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
         }
-        ranks.on_first(lambda: self._finish(active, summary, start))
+        ranks.on_first(lambda: self._finish(active, log, summary, start))
 
     def _prepare_tokenizers(self) -> dict[str, Any]:
         """Loads or trains them; returns the metrics of those that were trained."""
@@ -221,6 +229,14 @@ class Stage:
         now = versions(self.manager, self.plugins.names)
         return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
 
+    def _log(self, stack: contextlib.ExitStack) -> RunLog:
+        loggers = make_loggers(self.recipe.runtime, self.manager)
+        for name in set(self.recipe.runtime.loggers) - {*loggers, CSV}:
+            self.console.print(f"no plugin brings the logger `{name}`: figures are in {self.folder / METRICS} alone")
+        log = RunLog(self.recipe, self.folder, loggers, self.console.print)
+        stack.callback(log.close)
+        return log
+
     def _tokens(self) -> TokenStore:
         """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""
         tokens = TokenStore(
@@ -248,9 +264,10 @@ class Stage:
                 unused = ", ".join(f"{what} ({count:,} records)" for what, count in report["unknown"].items())
                 self.console.print(f"{label}: not used: {unused}")
 
-    def _finish(self, active: ActiveRun | None, summary: dict[str, Any], start: float) -> None:
+    def _finish(self, active: ActiveRun | None, log: RunLog | None, summary: dict[str, Any], start: float) -> None:
         """Evaluates a trained stage and writes its summary, which marks the run as finished."""
         assert active is not None
+        assert log is not None
         with explaining_errors(self.folder):
             active.seal([WEIGHTS])
             if self.recipe.evaluate.tasks:
@@ -261,4 +278,7 @@ class Stage:
                 samples = sorted(path for path in (self.folder / SAMPLES).iterdir() if path.suffix != ".json")
                 self.console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
             summary["wall_seconds"] = round(time.perf_counter() - start, 1)
+            if failures := log.failures():
+                summary["logger_failures"] = failures
             active.finish(summary)
+            log.finish(active.lock, summary)

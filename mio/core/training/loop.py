@@ -25,7 +25,7 @@ from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
+from mio.core.recipe.places import CHECKPOINTS, JOURNAL, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.checkpoints.format import latest
@@ -37,8 +37,8 @@ from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import BadSteps
 from mio.core.training.callbacks import Checkpoints, Metrics, ShowProgress, StepTables
 from mio.core.training.heap import keep_freed_memory
-from mio.core.training.metric_files import Events, MetricsTable
 from mio.core.training.module import MioModule
+from mio.core.training.run_log import RunLog
 from mio.core.training.strategy import ManyDevices, OneDevice
 from mio.core.training.watchdog import Watchdog
 
@@ -69,6 +69,8 @@ class Training:
     """The run whose weights it starts from."""
     active: ActiveRun | None
     """The run in its folder, on rank 0."""
+    log: RunLog | None
+    """The run's log, on rank 0."""
     ranks: Ranks
     console: Console
 
@@ -108,12 +110,10 @@ class Training:
             + (f" on {ranks.size} devices" if ranks.size > 1 else "")
         )
         tables, metrics = None, Metrics(runtime.log_every, self.data.shares)
-        if self.active is not None:
-            tables = StepTables(self.active, Journal(self.folder / JOURNAL), MetricsTable(self.folder / METRICS))
-            events = Events(self.folder)
-            metrics.logs = (tables.metrics.add, events.add)
-            for file in (tables.journal, tables.metrics, events):
-                stack.callback(file.close)
+        if self.active is not None and self.log is not None:
+            tables = StepTables(self.active, Journal(self.folder / JOURNAL), self.log)
+            metrics.logs = (self.log.add,)
+            stack.callback(tables.journal.close)
         checkpoints = Checkpoints(self.folder / CHECKPOINTS, runtime.checkpoint_every, tables)
         places, patience, limit = self.folder / PLACES, runtime.stalled_after, runtime.abort_after
         watchdog = Watchdog(places, ranks.rank, ranks.size, patience, limit, console.print)
