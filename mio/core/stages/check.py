@@ -19,6 +19,7 @@ from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_validation import validation_problems
+from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
 
 MOST_POSITIONS = 2**32
@@ -42,6 +43,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_training(recipe, plugins, devices),
             *_evaluate(recipe.evaluate, plugins),
             *validation_problems(recipe, plugins),
+            *_loggers(recipe.runtime, plugins),
         ],
     )
 
@@ -169,6 +171,13 @@ def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             yield f"`evaluate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
+
+
+def _loggers(runtime: RuntimeConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    try:
+        make_loggers(runtime, plugins.manager)
+    except UserError as error:
+        yield str(error)
 
 
 def _train(recipe: Recipe) -> Iterator[str]:

@@ -29,7 +29,7 @@ from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.chain import starting_folder
-from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.places import CHECKPOINTS, LOCK, METRICS, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
@@ -45,6 +45,7 @@ from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.loop import Training, training_device
+from mio.core.training.run_log import CSV, RunLog, check_loggers, make_loggers
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
@@ -69,6 +70,7 @@ def fit_chain(
 
     stages = ranks.all_or_none(resolve)
     last = stages[-1].recipe
+    ranks.on_first(lambda: check_loggers(last.runtime, manager))
 
     for stage in stages:
         recipe = stage.recipe
@@ -165,6 +167,11 @@ class Stage:
 
     def fit(self) -> None:
         """Tokenizers, checks, training, evaluation, summary."""
+        with contextlib.ExitStack() as stack:
+            self._fit(stack)
+
+    def _fit(self, stack: contextlib.ExitStack) -> None:
+        """`stack` ends the log."""
         recipe, ranks, folder, parent = self.recipe, self.ranks, self.folder, self.parent
         start = time.perf_counter()
         self.console.rule(Text(plain(recipe.name), style="bold"))
@@ -187,11 +194,12 @@ class Stage:
 
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
+        log = self._log(stack) if active is not None else None
         with explaining_errors(folder):
             model = partial(self._model, vocabulary)
             validate = recipe.validate
             look = TaskLook(model, validate.tasks, validate.task_items, folder / SAMPLES) if validate.tasks else None
-            training = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console, look)
+            training = Training(recipe, self.manager, vocabulary, data, parent, active, log, ranks, self.console, look)
             tasks: Report = {}
 
             def measure(transformer: Transformer) -> None:
@@ -212,7 +220,7 @@ class Stage:
             "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
             **({"tasks": tasks} if recipe.evaluate.tasks else {}),
         }
-        ranks.on_first(lambda: self._finish(active, summary, start))
+        ranks.on_first(lambda: self._finish(active, log, summary, start))
 
     def _prepare_tokenizers(self) -> dict[str, Any]:
         """Loads or trains them; returns the metrics of those that were trained."""
@@ -240,6 +248,14 @@ class Stage:
                 lock_run(self.folder, self.recipe, self.plugins, vocabulary, self.codecs.fingerprints())
         now = versions(self.manager, self.plugins.names)
         return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
+
+    def _log(self, stack: contextlib.ExitStack) -> RunLog:
+        loggers = make_loggers(self.recipe.runtime, self.manager)
+        for name in set(self.recipe.runtime.loggers) - {*loggers, CSV}:
+            self.console.print(f"no plugin brings the logger `{name}`: figures are in {self.folder / METRICS} alone")
+        log = RunLog(self.recipe, self.folder, loggers, self.console.print)
+        stack.callback(log.close)
+        return log
 
     def _tokens(self) -> TokenStore:
         """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""
@@ -287,9 +303,13 @@ class Stage:
             console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
         return report
 
-    def _finish(self, active: ActiveRun | None, summary: dict[str, Any], start: float) -> None:
+    def _finish(self, active: ActiveRun | None, log: RunLog | None, summary: dict[str, Any], start: float) -> None:
         """Writes the summary of a stage, which marks the run as finished."""
         assert active is not None
+        assert log is not None
         with explaining_errors(self.folder):
             summary["wall_seconds"] = round(time.perf_counter() - start, 1)
+            if failures := log.failures():
+                summary["logger_failures"] = failures
             active.finish(summary)
+            log.finish(active.lock, summary)
