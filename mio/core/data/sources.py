@@ -16,6 +16,7 @@ from mio.core.data.order import derive_seed
 from mio.core.data.readers import READERS, at_hand, open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.data.readers.tables import Stream
+from mio.core.data.sample import Sample
 from mio.core.data.shards.reader import dropped
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.streams import Memory, RecordStream
@@ -177,6 +178,7 @@ def build_streams(
                 seed=derive_seed(recipe.seed, *share[:3]),
                 content=_identity(source, fingerprints[source.label], texts, form, recipe.data.system),
                 memory=memory,
+                sample=Sample() if source.tokenised else Sample.of(len(source.records), source.shipped),
             )
         )
     return streams, sources
