@@ -177,6 +177,8 @@ class Stage:
         self.console.rule(Text(plain(recipe.name), style="bold"))
         if recipe.runtime.threads:
             torch.set_num_threads(recipe.runtime.threads)
+        if torch.cuda.is_available():  # tokenizers encode on it before Lightning chooses it
+            torch.cuda.set_device(ranks.local_rank)
         seed_everything(recipe.seed, verbose=False)
         with explaining_errors(folder):
             tokenizers = ranks.on_first(self._prepare_tokenizers)
@@ -190,6 +192,7 @@ class Stage:
             devices = ranks.size if ranks.size > 1 else None
             renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
             data = MioDataModule(recipe, self.plugins, renderer, vocabulary.specials.pad, tokens, devices)
+            data.unreadable.tell = self.console.print
             return data, data.preflight()
 
         data, checked = ranks.all_or_none(open_data)
