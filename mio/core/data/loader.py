@@ -153,7 +153,8 @@ class MioDataModule(LightningDataModule):
         return [source.label for source in self._sources if source.tokenised]
 
     def _plan(self) -> Plan:
-        return Plan(self.streams, self._recipe.mixture, self._recipe.data.packing)
+        train = self._recipe.train
+        return Plan(self.streams, self._recipe.mixture, self._recipe.data.packing, train.steps * train.rows)
 
     def preflight(self) -> dict[str, Any]:
         """Checks the sources (see `mio.core.data.preflight`). Raises `DataError` if too much is broken."""

@@ -6,7 +6,6 @@ import json
 import math
 
 from mio.core import terminal
-from mio.core.training.validation import StepLog
 from mio.core.training.validation_report import Report, table
 
 
@@ -51,15 +50,3 @@ def test_the_table_fits_a_terminal(capsys):
         "loss",
         "loss/all/a",
     ]
-
-
-def test_a_step_is_logged_once():
-    logged = []
-    log = StepLog((lambda metrics, step: logged.append((step, metrics)),))
-    log.add({"loss": 1.0}, 5)
-    log.add({"validation/loss": 2.0}, 5)
-    log.end(5)
-    log.end(6)
-    log.add({"loss": 0.5}, 7)
-    log.end(7)
-    assert logged == [(5, {"loss": 1.0, "validation/loss": 2.0}), (7, {"loss": 0.5})]
