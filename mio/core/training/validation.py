@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mio.core.contract.loggers import Sample
 from mio.core.data.batch import Batch
-from mio.core.model.parallel import reshard
+from mio.core.model.parallel import as_compiled_for_training, reshard
 from mio.core.recipe.schema import ValidateConfig
 from mio.core.training.module import MioModule
 from mio.core.training.validation_report import Report, table
@@ -109,7 +109,8 @@ class Validation(Callback):
         module.transformer.eval()
         with isolate_rng(), torch.no_grad():
             if self.documents is not None:
-                with trainer.precision_plugin.val_step_context():
+                compiled = as_compiled_for_training(module.device.type)
+                with trainer.precision_plugin.val_step_context(), compiled:
                     losses = self.documents.losses(lambda batch: self._nll(module, batch), module.device)
                 figures = self.documents.figures(losses)
             if self.look is not None:
