@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.core.errors import UserError
+from mio.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from mio.core.contract.plugins import PluginManager
@@ -35,6 +35,26 @@ Plugin = Annotated[
         show_default=False,
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(metavar="auto|cpu|cuda|mps", help="Where it computes; auto: on a GPU if there is one."),
+]
+Precision = Annotated[
+    str,
+    typer.Option(metavar="recipe|bf16|fp32", help="Dtype of weights, keys and values; recipe: as it was trained."),
+]
+
+
+def device_and_precision(device: str, precision: str) -> tuple[str, str]:
+    """The kind of device, and the precision or nothing for the recipe's. Raises `typer.BadParameter` for an unknown
+    one, `UserError` for a device that is not here."""
+    kinds, precisions = ("auto", "cpu", "cuda", "mps"), ("recipe", "bf16", "fp32")
+    for option, value, known in (("--device", device, kinds), ("--precision", precision, precisions)):
+        if value not in known:
+            raise typer.BadParameter(f"{option} {value}: is none of {', '.join(known)}{nearest(value, known)}")
+    from mio.core.distributed.devices import device_type
+
+    return device_type(device, f"`--device {device}`"), "" if precision == "recipe" else precision
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -52,12 +72,14 @@ def manager(local: Sequence[str]) -> PluginManager:
     return PluginManager.discover(local)
 
 
-def open_run(folder: Path, local: Sequence[str]) -> Run:
-    """The run in a folder. Raises `UserError` if there is none."""
+def open_run(folder: Path, local: Sequence[str], first: bool = True) -> Run:
+    """The run in a folder; of several ranks that open it, the `first` compares its weights and tells what it notices.
+    Raises `UserError` if there is none."""
     refuse_no_run(folder)
+    from mio.core.runs.lock import warn
     from mio.core.runs.run import Run
 
-    return Run.open(folder, manager(local))
+    return Run.open(folder, manager(local), warn if first else lambda line: None, weights=first)  # noqa: ARG005
 
 
 def refuse_no_run(folder: Path) -> None:

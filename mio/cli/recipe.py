@@ -42,12 +42,14 @@ def check(recipes: Recipes, plugin: Plugin = []) -> None:
     from mio.core.terminal import plain
 
     for checked in check_stages(*split(recipes), manager(plugin)):
-        stage = checked.recipe
-        ratios = ":".join(f"{ratio:g}" for ratio in stage.mixture.ratios.values())
-        groups = ":".join(stage.mixture.ratios)
+        stage, mixture = checked.recipe, checked.recipe.mixture
+        groups = list(dict.fromkeys([*mixture.ratios, *(name for point in mixture.ramp for name in point.ratios)]))
+        ratios = ":".join(f"{mixture.ratios.get(group, 0):g}" for group in groups)
+        for point in mixture.ramp:
+            ratios += f", at {point.at:g} " + ":".join(f"{point.ratios.get(group, 0):g}" for group in groups)
         typer.echo(
             f"{stage.name}: ok, {stage.train.steps} steps of {stage.train.rows} x {stage.data.packing.context} "
-            f"positions, {groups} {ratios} by {stage.mixture.unit}"
+            f"positions, {':'.join(groups)} {ratios} by {mixture.unit}"
         )
         for note in checked.notes:
             typer.echo(plain(f"  {note}"))

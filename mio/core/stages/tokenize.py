@@ -20,7 +20,7 @@ from mio.core.data.hashing import FileHashes, State
 from mio.core.data.shards.reader import TokenIndex
 from mio.core.data.shards.store import HASHES
 from mio.core.data.shards.work import FAILED, Job, ShardWorker, claim, finish, make_job, shards_there
-from mio.core.data.sources import open_sources
+from mio.core.data.sources import every_source
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
 from mio.core.files import waiting
@@ -87,7 +87,7 @@ def tokenize(
             inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
         hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}"))
         jobs: dict[Path, Job] = {}
-        for source in open_sources(recipe, plugins, streamed=True):
+        for source in every_source(recipe, plugins, streamed=True):
             job = make_job(root, source, shard_records, hashes)
             if job.folder not in indices:
                 jobs.setdefault(job.folder, job)
