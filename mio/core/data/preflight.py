@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mio.core.data.sources import OpenSource
-from mio.core.data.streams import BROKEN, CUT_AWAY, EMPTY, WEIGHTLESS, RecordStream
+from mio.core.data.streams import BROKEN, CUT_AWAY, EMPTY, HELD_OUT, WEIGHTLESS, RecordStream
 from mio.core.errors import DataError
 
 WHOLE = 20_000
@@ -22,6 +22,7 @@ _ADVICE = {
     CUT_AWAY: "raise `data.packing.context`, or set `data.packing.too_long: skip`",
     BROKEN: "fix them",
     EMPTY: "give them content",
+    HELD_OUT: "lower the share that is `held_out`, or choose by other fields (`held_out_by`)",
 }
 
 

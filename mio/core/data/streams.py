@@ -25,6 +25,10 @@ EMPTY = "empty"
 """Reason of a document of fewer than two tokens, which predicts nothing."""
 WEIGHTLESS = "nothing to learn"
 """Reason of a document of whose tokens none has a weight in the loss."""
+HELD_OUT = "held out"
+"""Reason of a record that is kept for validation."""
+TRAINED_ON = "trained on"
+"""Reason of a record that is not held out, where those that are are looked for."""
 CUT_AWAY = "nothing to learn within the context"
 """Reason of a document that is too long, and whose beginning within the context has no weight in the loss."""
 
@@ -73,6 +77,10 @@ class RecordStream:
     """Fingerprint of everything that shapes the documents beside the seed."""
     memory: Memory
     """Where rendered documents are kept, shared by the streams of a run."""
+    held_out: Callable[[int, Record], bool] | None = None
+    """Whether a record, by its index, is held out; None: none is."""
+    validates: bool = False
+    """Whether it is the records held out that can be used, and not the others."""
 
     def __post_init__(self) -> None:
         self.name = self.share.name
@@ -103,7 +111,10 @@ class RecordStream:
 
     def document(self, n: int) -> Rendered:
         """The n-th document, at most one row long."""
-        record = self.order(n)
+        return self.document_of(self.order(n))
+
+    def document_of(self, record: int) -> Rendered:
+        """A record's document, at most one row long."""
         rendered = self.memory.get((self.name, record))
         if rendered is None:
             rendered = self._read(record)
@@ -140,10 +151,12 @@ class RecordStream:
 
     def _measure(self, record: int) -> int:
         try:
-            content = self._content(record)
+            content = self.content_of(record)
             reason = self.drop(content)
             if reason:
                 return self._number(reason)
+            if self.held_out is not None and self.held_out(record, content) != self.validates:
+                return self._number(TRAINED_ON if self.validates else HELD_OUT)
             self.unknown.update(notes_of(content).unknown)
             document = self.to_document(content, record)
             if not self.renderer.learns(document):
@@ -170,7 +183,8 @@ class RecordStream:
         self.memory.put((self.name, record), rendered)
         return rendered
 
-    def _content(self, record: int) -> Record:
+    def content_of(self, record: int) -> Record:
+        """A record, as its source gives it."""
         try:
             return self.source[record]
         except IndexError as error:
@@ -179,7 +193,7 @@ class RecordStream:
             ) from error
 
     def _read(self, record: int) -> Rendered:
-        return self.renderer.render(self.to_document(self._content(record), record))
+        return self.renderer.render(self.to_document(self.content_of(record), record))
 
     def _number(self, reason: str) -> int:
         """Below 0: how a reason is noted among the lengths."""

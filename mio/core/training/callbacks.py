@@ -77,6 +77,10 @@ class Metrics(Callback):
         if trainer.global_step % self.every == 0:
             self._log(trainer, pl_module)
 
+    def leave_out(self, seconds: float) -> None:
+        """Takes seconds since the last step out of those that the next one is thought to last: they are no training."""
+        self._clock += seconds
+
     def _log(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, MioModule)
         module.loss_metrics.gather()
@@ -92,7 +96,8 @@ class Metrics(Callback):
         metrics["grad_norm"] = module.grad_norm
         for name, count in module.guard.report().items():
             metrics[f"guard/{name}"] = count
-        metrics["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
+        for name, index in module.rates.items():
+            metrics[name] = trainer.optimizers[0].param_groups[index]["lr"]
         for group, (target, achieved) in self.shares().items():
             metrics[f"mixture/{group}/target"] = target
             metrics[f"mixture/{group}/achieved"] = achieved
