@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -129,7 +130,7 @@ class Validation(Callback):
         for log in self.logs:
             log({**logged, f"{PREFIX}/seconds": seconds}, step)
         for log_samples in self.sample_logs:
-            log_samples(samples, step)
+            log_samples([replace(sample, name=f"{PREFIX}/{sample.name}") for sample in samples], step)
         self._console.print(table(self.report, changes, seconds))
         return figures
 

@@ -7,6 +7,7 @@ the server has come to. Offline, every process begins a folder of its own, as W&
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,8 @@ class WeightsAndBiases:
 
         options = self._options
         if self._broken:  # its service may be gone
-            wandb.teardown(1)
+            with contextlib.suppress(Exception):
+                wandb.teardown(1)
         self._broken, self._run = True, None
         settings = self._settings()
         mode = options.mode or wandb.setup().settings.mode
@@ -116,7 +118,8 @@ class WeightsAndBiases:
     def _settings(self) -> Any:
         import wandb
 
-        given: dict[str, Any] = {"console": "off", "silent": True, "init_timeout": _SECONDS, "finish_timeout": _SECONDS}
+        given: dict[str, Any] = {"console": "off", "silent": True, "reinit": "create_new"}
+        given |= {"init_timeout": _SECONDS, "finish_timeout": _SECONDS}
         if self._options.mode:
             given["mode"] = self._options.mode
         return wandb.Settings(**{**given, **self._options.settings})
