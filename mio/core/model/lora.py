@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
 
-from mio.core.errors import RecipeError, nearest
-from mio.core.model.vocabulary_rows import EMBEDDING, HEAD
-from mio.core.recipe.adapters import NEW, Adapter, plan_adapters
-from mio.core.recipe.schema import LoraConfig, TrainConfig
+from mio.core.distributed.regions import is_split
+from mio.core.errors import RecipeError
+from mio.core.recipe.adapters import NEW, Adapter, plan_adapters, row_problems, whole_parameters
+from mio.core.recipe.model import EMBEDDING, HEAD
+from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -83,9 +83,12 @@ class AdaptedLinear(nn.Linear):
 
 def _summed(tensor: Tensor) -> Tensor:
     """What tensor parallelism computed in parts, summed over them."""
-    if isinstance(tensor, DTensor) and any(placement.is_partial() for placement in tensor.placements):
-        return tensor.redistribute(placements=[Replicate() if p.is_partial() else p for p in tensor.placements])
-    return tensor
+    if not is_split(tensor) or not any(placement.is_partial() for placement in tensor.placements):
+        return tensor
+    from torch.distributed.tensor import Replicate
+
+    whole: Tensor = tensor.redistribute(placements=[Replicate() if p.is_partial() else p for p in tensor.placements])
+    return whole
 
 
 class TrainedRows(nn.Module):
@@ -133,13 +136,7 @@ def trained_ranges(vocabulary: Vocabulary, patterns: Sequence[str], known: int) 
 
     Raises `RecipeError` with every pattern that matches no block.
     """
-    names = [block.name for block in vocabulary.blocks]
-    problems = [
-        f"`train.lora.rows`: `{pattern}` matches no vocabulary block{nearest(pattern, [NEW, *names])}"
-        for pattern in patterns
-        if pattern != NEW and not fnmatch.filter(names, pattern)
-    ]
-    if problems:
+    if problems := row_problems(patterns, [block.name for block in vocabulary.blocks]):
         raise RecipeError(problems)
     ranges: list[tuple[int, int]] = []
     for block in vocabulary.blocks:
@@ -171,7 +168,7 @@ def adapt(transformer: Transformer, train: TrainConfig, vocabulary: Vocabulary, 
     lora = train.lora
     adapters = plan_adapters(transformer.config, lora)
     names = [name for name, _ in transformer.named_parameters()]
-    whole = _trained_whole(names, lora, adapters)
+    whole = whole_parameters(names, lora, adapters)
     ranges = trained_ranges(vocabulary, lora.rows, known)
     for name, adapter in adapters.items():
         parent, _, leaf = name.rpartition(".")
@@ -189,29 +186,6 @@ def adapt(transformer: Transformer, train: TrainConfig, vocabulary: Vocabulary, 
         rows = transformer.embedding.num_embeddings
         with torch.device(transformer.embedding.weight.device):
             transformer.rows = TrainedRows(ranges, rows, transformer.config.width, embedding, head)
-
-
-def _trained_whole(names: Sequence[str], lora: LoraConfig, adapters: Mapping[str, Adapter]) -> frozenset[str]:
-    """Parameters that `train.lora.train` names."""
-    problems = [
-        f"`train.lora.train`: `{pattern}` matches no parameter"
-        + (nearest(pattern, names) or f"; names look like `{names[0]}`")
-        for pattern in lora.train
-        if not fnmatch.filter(names, pattern)
-    ]
-    whole = {name for pattern in lora.train for name in fnmatch.filter(names, pattern)}
-    both = sorted(name for name in whole if name.rpartition(".")[0] in adapters and name.endswith(".weight"))
-    if both:
-        problems.append(
-            f"`train.lora.train` names `{both[0]}`, which has an adapter{_more(both)}; take it out of one of them"
-        )
-    if problems:
-        raise RecipeError(problems)
-    return frozenset(whole)
-
-
-def _more(items: Sequence[str]) -> str:
-    return f", and so have {len(items) - 1} more" if len(items) > 1 else ""
 
 
 def kaiming_bound(inputs: int) -> float:
@@ -242,3 +216,32 @@ def folded(weight: Tensor, a: Tensor, b: Tensor, scale: float, magnitude: Tensor
     if magnitude is not None:
         merged *= (magnitude.float() / torch.linalg.vector_norm(merged, dim=1)).unsqueeze(1)
     return merged
+
+
+@torch.no_grad()
+def plain_parameters(transformer: Transformer, whole: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Parameters of a transformer as those of a plain one, adapters folded in and trained rows in their places.
+
+    `whole` gathers a parameter that is split over devices. Folded ones are float32; the others are not copied.
+    """
+    replaced = {} if transformer.rows is None else {ROWS[f"rows.{name}"]: one for name, one in _own(transformer.rows)}
+    for name, parameter in transformer.named_parameters():
+        layer, _, kind = name.rpartition(".")
+        module = transformer.get_submodule(layer)
+        if name in ROWS or kind in (LORA_A, LORA_B, MAGNITUDE):
+            continue
+        tensor = whole(parameter)
+        if kind == "weight" and isinstance(module, AdaptedLinear):
+            magnitude = None if module.magnitude is None else whole(module.magnitude)
+            tensor = folded(tensor, whole(module.lora_a), whole(module.lora_b), module.scale, magnitude)
+        elif name in replaced:
+            assert transformer.rows is not None
+            tensor, rows, at = tensor.clone(), whole(replaced[name]), 0
+            for first, end in transformer.rows.ranges:
+                tensor[first:end] = rows[at : at + end - first].to(tensor.dtype)
+                at += end - first
+        yield name, tensor
+
+
+def _own(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return list(module.named_parameters(recurse=False))

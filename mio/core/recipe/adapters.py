@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError, nearest
+from mio.core.recipe.model import parameter_names
 from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, Recipe
 
+MOST_LAYERS = 200_000
+"""Linear layers of a model that can have adapters."""
 NEW = "new"
 """In `train.lora.rows`: the vocabulary blocks that the stage adds."""
 
@@ -54,6 +57,8 @@ def plan_adapters(config: TransformerConfig, lora: LoraConfig) -> dict[str, Adap
     """
     if not lora.rank:
         return {}
+    if 7 * config.layers * max(1, config.experts) > MOST_LAYERS:
+        raise RecipeError([f"`train.lora`: the model has more than {MOST_LAYERS:,} linear layers"])
     layers = linear_layers(config)
     targets = [name for name in layers if any(fnmatch.fnmatchcase(name, pattern) for pattern in lora.targets)]
     adapters = {name: _adapter(name, lora) for name in targets}
@@ -104,6 +109,50 @@ def _too_large(adapters: Mapping[str, Adapter], layers: Mapping[str, tuple[int, 
             )
 
 
+def whole_parameters(names: Sequence[str], lora: LoraConfig, adapters: Mapping[str, Adapter]) -> frozenset[str]:
+    """Which of the model's parameters `train.lora.train` names.
+
+    Raises `RecipeError` with every pattern that matches none, and for a weight that has an adapter.
+    """
+    problems = [
+        f"`train.lora.train`: `{pattern}` matches no parameter"
+        + (nearest(pattern, names) or f"; names look like `{names[0]}`")
+        for pattern in lora.train
+        if not fnmatch.filter(names, pattern)
+    ]
+    whole = {name for pattern in lora.train for name in fnmatch.filter(names, pattern)}
+    both = sorted(name for name in whole if name.rpartition(".")[0] in adapters and name.endswith(".weight"))
+    if both:
+        more = f", and so have {len(both) - 1} more" if len(both) > 1 else ""
+        problems.append(f"`train.lora.train` names `{both[0]}`, which has an adapter{more}; take it out of one of them")
+    if problems:
+        raise RecipeError(problems)
+    return frozenset(whole)
+
+
+def row_problems(patterns: Sequence[str], blocks: Sequence[str]) -> list[str]:
+    """Which patterns of `train.lora.rows` match none of a vocabulary's blocks."""
+    return [
+        f"`train.lora.rows`: `{pattern}` matches no vocabulary block{nearest(pattern, [NEW, *blocks])}"
+        for pattern in patterns
+        if pattern != NEW and not fnmatch.filter(blocks, pattern)
+    ]
+
+
+def trained_parameters(config: TransformerConfig, lora: LoraConfig) -> Iterator[str]:
+    """Names of what a stage trains: of all parameters without adapters, else of what is trained beside the frozen ones.
+    Rows count if any are asked for. Raises `RecipeError` as `plan_adapters`."""
+    if not lora.rank:
+        yield from parameter_names(config)
+        return
+    adapters = plan_adapters(config, lora)
+    yield from sorted(whole_parameters(list(parameter_names(config)), lora, adapters))
+    for name, adapter in adapters.items():
+        yield from (f"{name}.{kind}" for kind in ("lora_a", "lora_b", *(["magnitude"] if adapter.dora else [])))
+    if lora.rows:
+        yield from ("rows.embedding", *([] if config.tied_embeddings else ["rows.head"]))
+
+
 def lora_problems(recipe: Recipe, config: TransformerConfig) -> Iterator[str]:
     """What is wrong with the adapters of a recipe, as far as that is seen without its vocabulary."""
     lora = recipe.train.lora
@@ -117,6 +166,7 @@ def lora_problems(recipe: Recipe, config: TransformerConfig) -> Iterator[str]:
     if not recipe.start_from:
         yield "`train.lora` adapts a trained model, and `start_from` names none; give a run, or a recipe to train first"
     try:
-        plan_adapters(config, lora)
+        adapters = plan_adapters(config, lora)
+        whole_parameters(list(parameter_names(config)), lora, adapters)
     except RecipeError as error:
         yield from error.problems

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.distributed.regions import local_region
+from mio.core.distributed.regions import local, local_region
 from mio.core.errors import UserError
 from mio.core.model.initial import draw_uniform
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE, ROWS, Ranges, folded, kaiming_bound, row_pieces
-from mio.core.model.parallel import local
 from mio.core.model.transformer import Transformer
-from mio.core.model.vocabulary_rows import ROW_PARAMETERS, migrate_rows
+from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.adapters import Adapter
+from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.places import BASE
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import TensorInfo

@@ -10,13 +10,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from mio.core.distributed.regions import local_region
+from mio.core.distributed.regions import is_split, local, local_region
 from mio.core.errors import UserError
-from mio.core.model.parallel import local
 from mio.core.model.transformer import Transformer
-from mio.core.model.vocabulary_rows import ROW_PARAMETERS, migrate_rows
+from mio.core.model.vocabulary_rows import migrate_rows
+from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.places import WEIGHTS
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo
@@ -166,7 +165,7 @@ def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> 
     def whole() -> Iterator[tuple[str, Tensor]]:
         for tensor in planned:
             value = parameters[tensor.name].detach()
-            yield tensor.name, (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
+            yield tensor.name, (value.full_tensor() if is_split(value) else value).cpu()
 
     if not write:
         for _ in whole():

@@ -25,7 +25,8 @@ from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.gradients import drop_gradients, gradient_norm, scale_gradients
 from mio.core.training.guards import SKIP, STOP, Guard
 from mio.core.training.metrics import LossMetrics
-from mio.core.training.optimizer import build_optimizer, freeze, learning_rate, row_masks
+from mio.core.training.optimizer import build_optimizer, freeze, row_masks
+from mio.core.training.schedule import Schedule, logged_rates
 from mio.core.training.step_statistics import StepStatistics, StepTotals
 
 
@@ -67,6 +68,8 @@ class MioModule(LightningModule):
         """The last step over all ranks."""
         self.grad_norm = 0.0
         """Gradient norm of the last step, before clipping."""
+        self.rates: dict[str, int] = {}
+        """Learning rates that are logged, each by the index of its group in the optimizer."""
         self.on_bad_step: Callable[[str, list[tuple[Batch, Tensor]]], None] = _ignore
         """Called on every rank with the verdict on a step that the guard objects to, and its forward passes."""
         self._spread = spread
@@ -81,14 +84,17 @@ class MioModule(LightningModule):
             self._spread = None
 
     def configure_optimizers(self) -> Any:
-        """One optimizer by the recipe's rules, with warm-up and cosine per optimizer step."""
+        """One optimizer by the recipe's rules, with the schedule of each group per optimizer step."""
         config = self.train_config.optimizer
-        optimizer = build_optimizer(self.transformer, config, self.vocabulary)
+        optimizer, schedules = build_optimizer(self.transformer, config, self.vocabulary)
+        self.rates = logged_rates(schedules, config)
         self._masks = row_masks(self.transformer, config, self.vocabulary)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate(step, self.train_config.steps, config)
-        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [self._factors(one) for one in schedules])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _factors(self, schedule: Schedule) -> Callable[[int], float]:
+        """A plain function: `LambdaLR` would save any other callable."""
+        return lambda step: schedule.factor(step, self.train_config.steps)
 
     def loss_sum(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """Sum of scale x weight x cross-entropy over the batch, and the cross-entropy `[B, L]` float32, detached."""

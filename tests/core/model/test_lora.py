@@ -13,11 +13,13 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError
 from mio.core.exchange.huggingface import huggingface_name
 from mio.core.exchange.huggingface_config import config_to_huggingface
+from mio.core.generation.replicas import decoding_copy
 from mio.core.model.initial import draw_uniform
 from mio.core.model.lora import AdaptedLinear, adapt, folded, kaiming_bound, row_pieces, trained_ranges
 from mio.core.model.loss import linear_cross_entropy
+from mio.core.model.parallel import compile_blocks
 from mio.core.model.transformer import Transformer
-from mio.core.recipe.adapters import linear_layers, plan_adapters
+from mio.core.recipe.adapters import linear_layers, plan_adapters, trained_parameters
 from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -197,6 +199,23 @@ def test_a_frozen_matrix_in_bfloat16_gives_the_same_numbers_under_autocast():
         assert torch.equal(logits_of(one), logits_of(two))
 
 
+def test_compiled_blocks_have_the_same_gradients(monkeypatch):
+    """Without generating code: what is lost is lost when functions with a gradient of their own are traced."""
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **kinds: compiled(self, backend="aot_eager", **kinds))
+    transformer, _ = adapted(KINDS["dora"], layers=1, experts=2)
+    weights = torch.randn(TOKENS.shape[1], SHAPE["width"], generator=torch.Generator().manual_seed(3))
+    found = []
+    for _ in range(2):
+        transformer.zero_grad()
+        (hidden_of(transformer) * weights).sum().backward()
+        found.append({name: one.grad for name, one in transformer.named_parameters() if one.requires_grad})
+        compile_blocks(transformer, "cpu")
+    eager, traced = found
+    for name, gradient in eager.items():
+        torch.testing.assert_close(traced[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item(), msg=name)
+
+
 @pytest.mark.parametrize("experts", [0, 3])
 def test_the_names_of_linear_layers_are_those_of_the_transformer(experts):
     config = TransformerConfig(**SHAPE, experts=experts)
@@ -225,6 +244,25 @@ def test_what_is_trained_and_what_is_not():
     assert plan["layers.0.attention.query"].scale == 16 / 8  # the first rule wins
     assert plan["layers.0.attention.key"].scale == 2 / 2
     assert plan["layers.1.attention.key"].scale == 16 / 2
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dora", [True, False])
+def test_the_names_of_what_is_trained_need_no_transformer(tied, dora):
+    lora = LoraConfig(rank=2, dora=dora, train=["*norm.weight"], targets=["*.ffn.*"])
+    transformer, config = adapted(lora, tied_embeddings=tied, qk_norm=True)
+    trained = {name for name, one in transformer.named_parameters() if one.requires_grad}
+    assert set(trained_parameters(config, lora)) == trained
+
+
+def test_a_copy_that_decodes_has_adapters_and_rows_folded_in():
+    transformer, _ = adapted(KINDS["dora"], precision="bf16", tied_embeddings=False)
+    copy, _ = decoding_copy(transformer, torch.device("cpu"), torch.float32)
+    assert not copy.frozen
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():  # it multiplies in float32 then
+            parameter.data = parameter.data.float()
+    assert (logits_of(copy) - logits_of(transformer)).abs().max() < 1e-5
 
 
 def test_an_embedding_that_is_trained_as_a_whole_has_no_rows_of_its_own():

@@ -13,13 +13,9 @@ from mio.core.contract.values import Codes, Media, Record
 from mio.core.data.partial import Failed, notes_of
 from mio.core.data.reasons import reason_of
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.errors import DataError, PluginError
+from mio.core.errors import DataError
 from mio.core.tokens.codecs import Codecs
-
-BATCH = 64
-"""Items that are tokenised together."""
-BATCH_BYTES = 256 << 20
-"""Size of their media in memory at which a batch is closed before it is full."""
+from mio.core.tokens.encoding import BATCH, BATCH_BYTES, encode, size_of
 
 
 @dataclass(frozen=True)
@@ -45,12 +41,20 @@ class ShardEncoder:
         codecs: with the tokenizers' weights loaded.
         fingerprints: of the tokenizers (see `mio.core.data.shards.store.tokenizer_fingerprints`).
         drop: a reason to leave a record out, or the empty string.
+        key: of a record, which is kept beside it (see `mio.core.data.held_out`).
     """
 
-    def __init__(self, codecs: Codecs, fingerprints: Mapping[str, str], drop: Callable[[Record], str]) -> None:
+    def __init__(
+        self,
+        codecs: Codecs,
+        fingerprints: Mapping[str, str],
+        drop: Callable[[Record], str],
+        key: Callable[[Record], int] = lambda _: 0,
+    ) -> None:
         self._codecs = codecs
         self._fingerprints = fingerprints
         self._drop = drop
+        self._key = key
         self._done: dict[str, Any] = {}
         self._waiting: dict[str, list[tuple[str, Any]]] = {}
         self._samples: dict[str, Any] = {}
@@ -70,7 +74,7 @@ class ShardEncoder:
         """
         self._done, self._waiting, self._samples, self._bytes = {}, {}, {}, 0
         writer = ShardWriter(self._codecs.modalities, self._fingerprints, first)
-        read: list[dict[str, Any] | Failed | str] = []
+        read: list[tuple[dict[str, Any], int] | Failed | str] = []
         for index, call in enumerate(records, first):
             try:
                 record = call()
@@ -78,9 +82,9 @@ class ShardEncoder:
                 if reason:
                     read.append(reason)
                 else:
-                    notes = notes_of(record)
+                    own, notes = self._key(record), notes_of(record)
                     fields = {name: self._field(value, where(index)) for name, value in record.items()}
-                    read.append({**fields, **notes.failed})
+                    read.append(({**fields, **notes.failed}, own))
                     for key in notes.unknown:
                         writer.note(key)
             except Exception as error:
@@ -94,7 +98,8 @@ class ShardEncoder:
             elif isinstance(content, str):
                 writer.drop(content)
             else:
-                writer.add({name: self._resolved(value, where(index)) for name, value in content.items()})
+                fields, own = content
+                writer.add({name: self._resolved(value, where(index)) for name, value in fields.items()}, own)
         return writer
 
     def sample(self) -> dict[str, Any]:
@@ -151,7 +156,7 @@ class ShardEncoder:
             self._done[item.name] = None
             waiting = self._waiting.setdefault(media.modality, [])
             waiting.append((item.name, data))
-            self._bytes += _size(data)
+            self._bytes += size_of(data)
             if len(waiting) == BATCH:
                 self._flush(media.modality)
             elif self._bytes > BATCH_BYTES:
@@ -163,21 +168,10 @@ class ShardEncoder:
         """Tokenises what waits; where the batch fails, each item by itself, so that one costs no other."""
         waiting, self._waiting[modality] = self._waiting[modality], []
         tokenizer = self._codecs.tokenizer(modality)
-        results: list[Any]
-        try:
-            results = list(tokenizer.encode([data for _, data in waiting])) if waiting else []
-        except Exception:
-            results = []
-            for _, data in waiting:
-                try:
-                    results += tokenizer.encode([data])
-                except Exception as error:
-                    results.append(_failed(error))
-        if len(results) != len(waiting):
-            raise PluginError(f"the tokenizer of `{modality}` gave {len(results)} code arrays for {len(waiting)} media")
+        results = encode(tokenizer, modality, [data for _, data in waiting])
         for (name, data), codes in zip(waiting, results, strict=True):
-            self._done[name] = codes
-            self._bytes -= _size(data)
+            self._done[name] = _failed(codes) if isinstance(codes, Exception) else codes
+            self._bytes -= size_of(data)
 
     def _resolved(self, value: Any, where: str) -> Any:
         """The value with codes in place of its items; `Failed` where one of them has none."""
@@ -215,12 +209,3 @@ def _numbers(media: Any) -> npt.NDArray[np.float64] | None:
         return array.astype(np.float64) if array.dtype.kind in "biuf" else None
     except Exception:  # whatever an object of a plugin's does when it is taken for an array
         return None
-
-
-def _size(media: Any) -> int:
-    """Bytes of the arrays that media consist of."""
-    if isinstance(media, np.ndarray):
-        return int(media.nbytes)
-    if isinstance(media, list | tuple):
-        return sum(_size(part) for part in media)
-    return 0
