@@ -30,14 +30,17 @@ _BF16 = {
 headline figures are twice as high (sparse matrices). Lightning's table lacks these names, or has the sparse figure."""
 
 
-def flops_per_token(config: TransformerConfig, rows: int, mean_length: float) -> float:
-    """FLOPs of forward and backward for one token of documents with `mean_length` tokens; `rows` of the head."""
+def flops_per_token(config: TransformerConfig, rows: int, mean_length: float, frozen: bool = False) -> float:
+    """FLOPs of forward and backward for one token of documents with `mean_length` tokens; `rows` of the head.
+
+    Matrices that are `frozen` beside adapters have no gradient: 4 per parameter and token. Adapters are not counted.
+    """
     head = config.head_size
     attention = config.width * head * (2 * config.heads + 2 * (config.kv_heads or config.heads))
     experts = min(config.experts, config.experts_per_token) if config.experts else 1
     weights = config.layers * (attention + 3 * config.width * config.ffn_size * experts) + rows * config.width
     spans = sum(min(mean_length, window) if window else mean_length for window in config.windows)
-    return 6.0 * weights + 6.0 * config.heads * head * spans
+    return (4.0 if frozen else 6.0) * weights + 6.0 * config.heads * head * spans
 
 
 def peak_flops(device: torch.device, precision: str) -> float:

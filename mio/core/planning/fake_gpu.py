@@ -120,6 +120,8 @@ _group_by_expert = experts.group_by_expert
 _REPLACED: tuple[tuple[Any, str, Any], ...] = (
     # FSDP2 and device meshes look for the module of a device type under `torch`; there is none for meta
     (torch, "meta", _DEVICE_MODULE),
+    # where a layer was gathered for a backward pass that it has not, as that of a frozen embedding, FSDP2 waits for it
+    (torch.accelerator, "current_stream", lambda device=None: _Stream()),  # noqa: ARG005
     # FSDP2 refuses to begin before parameters have left the meta device
     (FSDPParamGroup, "_validate_no_meta_params", lambda group: None),  # noqa: ARG005
     # the fused AdamW has shapes on meta, but a list of devices without it

@@ -18,7 +18,7 @@ from mio.core.planning.request import Request
 from mio.core.planning.simulate import SimulatedStep, StepLayout, simulate
 from mio.core.planning.step_time import Speed, StepTime, sent, step_time
 from mio.core.planning.trace import Collective, Compute
-from mio.core.planning.vocabulary import expected_vocabulary
+from mio.core.planning.vocabulary import expected_vocabulary, known_ids
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
@@ -88,6 +88,8 @@ class RecipePlan:
     device_flops: float
     """Of a step on one device, all that it computes."""
     mfu: float
+    known: int | None = None
+    """Ids that a stage with adapters starts with."""
     alternatives: tuple[Alternative, ...] = ()
 
     @property
@@ -120,18 +122,21 @@ def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | No
     request = (request or Request()).resolve(recipe.runtime)
     check_training(recipe, manager.enable(recipe.plugins), request.world)
     vocabulary = expected_vocabulary(stages, manager, request.text_tokens)
-    first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary)
+    known = known_ids(stages, manager, request.text_tokens) if recipe.train.lora.rank else None
+    first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary, known)
     return first if first.memory.fits else replace(first, alternatives=tuple(_alternatives(first)))
 
 
-def _planned(recipe: Recipe, request: Request, model: TransformerConfig, vocabulary: Vocabulary) -> RecipePlan:
+def _planned(
+    recipe: Recipe, request: Request, model: TransformerConfig, vocabulary: Vocabulary, known: int | None
+) -> RecipePlan:
     train, runtime, world, per_node = recipe.train, recipe.runtime, request.world, request.gpus_per_node
     gpu, network = request.hardware
     mesh = mesh_shape(runtime, world, per_node)
     shape = StepShape.of(train, world // runtime.tensor_parallel)
     context = recipe.data.packing.context
     layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document)
-    simulated = simulate(model, vocabulary, train, runtime, layout)
+    simulated = simulate(model, vocabulary, train, runtime, layout, known)
     groups = sum(size > 1 for size in mesh) + (world > 1)
     memory = Memory(
         {kind: size for kind, size in simulated.at_peak.items() if size},
@@ -154,7 +159,7 @@ def _planned(recipe: Recipe, request: Request, model: TransformerConfig, vocabul
     time = step_time(simulated.passes, Speed(peak * request.efficiency, gpu, network, per_node))
     lengths = [length for row in layout.lengths() for length in row]
     mean = sum(length * length for length in lengths) / sum(lengths)
-    model_flops = flops_per_token(model, vocabulary.size, mean) * train.rows * context
+    model_flops = flops_per_token(model, vocabulary.size, mean, train.lora.rank > 0) * train.rows * context
     return RecipePlan(
         recipe=recipe,
         request=request,
@@ -169,6 +174,7 @@ def _planned(recipe: Recipe, request: Request, model: TransformerConfig, vocabul
         model_flops=model_flops,
         device_flops=device_flops,
         mfu=model_flops / (time.total * world * peak),
+        known=known,
     )
 
 
@@ -230,7 +236,7 @@ def _tried(plan: RecipePlan, settings: Settings) -> Alternative | None:
     if any(split_problems(plan.model, recipe.runtime.tensor_parallel)):
         return None
     try:
-        other = _planned(recipe, request, plan.model, plan.vocabulary)
+        other = _planned(recipe, request, plan.model, plan.vocabulary, plan.known)
     except RecipeError:
         return None
     if not other.memory.fits:

@@ -85,7 +85,12 @@ class SimulatedStep:
 
 
 def simulate(
-    model: TransformerConfig, vocabulary: Vocabulary, train: TrainConfig, runtime: RuntimeConfig, layout: StepLayout
+    model: TransformerConfig,
+    vocabulary: Vocabulary,
+    train: TrainConfig,
+    runtime: RuntimeConfig,
+    layout: StepLayout,
+    known: int | None = None,
 ) -> SimulatedStep:
     """Runs a step on GPUs that are not here. Needs no memory to speak of, and no process group to be there.
 
@@ -93,7 +98,7 @@ def simulate(
     """
     with fake_ranks(layout.world), fake_gpu():
         with META:
-            module = MioModule(model, vocabulary, train, ("",))
+            module = MioModule(model, vocabulary, train, ("",), known=known)
         mesh = device_mesh(runtime, layout.world, layout.per_node, META.type)
         module.replicas = data_parallel(mesh)[1]
         whole = not model.experts and runtime.tensor_parallel == 1 and runtime.activation_checkpointing == "none"

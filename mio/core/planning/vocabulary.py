@@ -33,6 +33,15 @@ def expected_vocabulary(stages: Sequence[Recipe], manager: PluginManager, text_t
     return base
 
 
+def known_ids(stages: Sequence[Recipe], manager: PluginManager, text_tokens: int = 0) -> int:
+    """Ids that the last of a chain's stages starts with, which starts from something."""
+    if len(stages) > 1:
+        return expected_vocabulary(stages[:-1], manager, text_tokens).size
+    start = starting_folder(stages[0])
+    assert start is not None
+    return Vocabulary.load((run_of_checkpoint(start) or start) / VOCABULARY).size
+
+
 def _text_size(recipe: Recipe, plugins: EnabledPlugins) -> int:
     owner = next((owner for owner, declared in plugins.modalities() if declared.text), "")
     if not owner:

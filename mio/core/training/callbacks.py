@@ -89,7 +89,8 @@ class Metrics(Callback):
         self._since = (self.seconds, self.tokens)
         speed = tokens / max(seconds, 1e-9)
         mean_length = self.tokens / max(1, self._documents)
-        work = flops_per_token(module.model_config, module.vocabulary.rows, mean_length)
+        frozen = module.train_config.lora.rank > 0
+        work = flops_per_token(module.model_config, module.vocabulary.rows, mean_length, frozen)
         metrics["tokens_per_second"] = speed
         metrics["mfu"] = speed * work / (self._peak * trainer.world_size) if self._peak else 0.0
         metrics["packing/fill"] = self.tokens / max(1, self.positions)

@@ -83,3 +83,10 @@ def test_the_peak_of_a_gpu_is_what_its_tensor_cores_multiply_in_a_second(
     assert peak_flops(torch.device("cuda"), "bf16") == pytest.approx(expected, rel=0.01)
     planned = [gpu for key, gpu in GPUS.items() if key in name.lower() and "PCIe" not in name and "GH" not in name]
     assert [gpu.bf16 for gpu in planned] == [pytest.approx(expected, rel=0.01)] * len(planned)
+
+
+def test_frozen_matrices_have_no_gradient_to_compute():
+    config = TransformerConfig(width=64, layers=2, heads=2)
+    attention = flops_per_token(config, ROWS, 10) - flops_per_token(config, ROWS, 0)
+    without = flops_per_token(config, ROWS, 10, frozen=True) - attention
+    assert without == pytest.approx(flops_per_token(config, ROWS, 0) * 4 / 6)

@@ -16,7 +16,7 @@ from mio.core.model.parallel import mesh_shape
 from mio.core.model.transformer import Transformer
 from mio.core.planning.simulate import StepLayout, simulate
 from mio.core.planning.trace import GRADIENTS, OPTIMIZER, PARAMETERS, Collective, Compute
-from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
+from mio.core.recipe.schema import LoraConfig, OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from tests.core.mio_world import TEXT
@@ -55,6 +55,22 @@ def flops(simulated):
 
 
 # --- what stays from step to step
+
+
+@pytest.mark.parametrize("runtime", [EAGER, RuntimeConfig(), RuntimeConfig(tensor_parallel=2)])
+def test_adapters_alone_have_gradients_and_optimizer_state(runtime):
+    lora = LoraConfig(rank=8, dora=runtime is not EAGER)
+    simulated = run(train=TrainConfig(lora=lora), runtime=runtime, layout=replace(LAYOUT, world=2, per_node=2))
+    ends = 256 + 256 + 2 * (256 + 128) + 256 + 256 + 3 * (256 + 704)  # inputs and outputs of a layer's matrices
+    outputs = 256 + 128 + 128 + 256 + 704 + 704 + 256
+    trained = 3 * (8 * ends + outputs * lora.dora)
+    assert simulated.trainable == trained
+    matrices = 3 * (BLOCK - 2 * 256)
+    if runtime is EAGER:  # split in two; small tensors are rounded up
+        frozen = 2 * matrices + 4 * (PARAMETERS_IN_ALL - matrices)
+        assert simulated.held[PARAMETERS] == pytest.approx((frozen + 4 * trained) / 2, rel=0.01)
+        assert simulated.held[GRADIENTS] == pytest.approx(4 * trained / 2, rel=0.02)
+        assert simulated.held[OPTIMIZER] == pytest.approx(8 * trained / 2, rel=0.2)  # and a counter each
 
 
 @pytest.mark.parametrize(
