@@ -7,6 +7,7 @@ Importing it does not import torch.
 from mio import media, networks
 from mio.core.contract.checker import read_options
 from mio.core.contract.hookspecs import hookimpl
+from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.values import (
     TEXT,
@@ -17,6 +18,7 @@ from mio.core.contract.values import (
     Detokenizer,
     Frames,
     Media,
+    MemoryFile,
     Modality,
     Record,
     RoundTrip,
@@ -42,12 +44,17 @@ __all__ = [
     "Decoding",
     "Detokenizer",
     "Frames",
+    "LoggedRun",
+    "LoggedStep",
+    "Logger",
     "Media",
+    "MemoryFile",
     "MioError",
     "Modality",
     "PluginError",
     "Record",
     "RoundTrip",
+    "Sample",
     "Source",
     "SourceFactory",
     "Splitter",

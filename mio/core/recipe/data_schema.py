@@ -110,6 +110,16 @@ class TemplateConfig:
 
 
 @dataclass
+class RampPoint:
+    """The mixture at one moment of the stage."""
+
+    at: float = number(1.0, 0, 1, above=True)
+    """The moment, as a share of the stage's steps."""
+    ratios: dict[str, float] = number(dict, 0, 1e9)
+    """Ratio per group, in any scale."""
+
+
+@dataclass
 class MixtureConfig:
     """How much of each group the stage sees."""
 
@@ -117,6 +127,12 @@ class MixtureConfig:
     """`tokens`: a row mixes groups and shares count tokens. `rows`: a row holds one group and shares count rows."""
     ratios: dict[str, float] = number(dict, 0, 1e9)
     """Ratio per group, in any scale (`12:2:0:2`); a group that is left out or 0 is not read."""
+    ramp: list[RampPoint] = field(default_factory=list)
+    """Where the mixture goes from there: shares move in straight lines from one point to the next."""
+
+    def read(self, group: str) -> bool:
+        """Whether a group has a share at any moment."""
+        return any(ratios.get(group, 0) > 0 for ratios in (self.ratios, *(point.ratios for point in self.ramp)))
 
 
 @dataclass

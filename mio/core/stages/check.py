@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
@@ -18,6 +19,7 @@ from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_validation import validation_problems
+from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
 
 MOST_POSITIONS = 2**32
@@ -41,6 +43,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_training(recipe, plugins, devices),
             *_evaluate(recipe.evaluate, plugins),
             *validation_problems(recipe, plugins),
+            *_loggers(recipe.runtime, plugins),
         ],
     )
 
@@ -66,13 +69,29 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
 
 
 def _mixture(data: DataConfig, mixture: MixtureConfig) -> Iterator[str]:
-    for group, ratio in mixture.ratios.items():
-        if group not in data.groups:
-            yield f"`mixture.ratios` names an unknown group `{group}`{nearest(group, data.groups)}"
-        elif ratio > 0 and not data.groups[group].sources:
-            yield f"`mixture.ratios.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
-    if not any(ratio > 0 for ratio in mixture.ratios.values()):
-        yield "`mixture.ratios` has no ratio above 0; give at least one group a share"
+    places = {"mixture.ratios": mixture.ratios}
+    places |= {f"mixture.ramp[{index}].ratios": point.ratios for index, point in enumerate(mixture.ramp)}
+    for where, ratios in places.items():
+        for group, ratio in ratios.items():
+            if group not in data.groups:
+                yield f"`{where}` names an unknown group `{group}`{nearest(group, data.groups)}"
+            elif ratio > 0 and not data.groups[group].sources:
+                yield f"`{where}.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
+        if not any(ratio > 0 for ratio in ratios.values()):
+            yield f"`{where}` has no ratio above 0; give at least one group a share"
+        absent = [group for group in data.groups if mixture.read(group) and group not in ratios]
+        if absent and ratios is not mixture.ratios:
+            yield f"`{where}` leaves out {', '.join(f'`{group}`' for group in absent)}; give a ratio, 0 for no share"
+    moments = [0.0, *(point.at for point in mixture.ramp)]
+    for index, (last, now) in enumerate(pairwise(moments)):
+        where = f"mixture.ramp[{index}].at"
+        if now < last:
+            yield f"`{where}` is {now:g}, before the {last:g} of the point before; put the points in order"
+        elif now == last and (now == 1 or now == moments[index - 1]):
+            why = (
+                "the stage is over there" if now == 1 else "two points of one moment are a jump, a third has no effect"
+            )
+            yield f"`{where}` is {now:g} again: {why}; take one of them away"
 
 
 def _templates(data: DataConfig) -> Iterator[str]:
@@ -124,7 +143,8 @@ def _filter_problem(function: Callable[[Any, Mapping[str, Any]], str], options: 
 def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     """A span is never cut, so the context must hold the shortest span of each modality with its two border tokens."""
     if not any(declared.text for _, declared in plugins.modalities()):
-        yield "no plugin under `plugins:` declares text; add the plugin `text`"
+        options = ", which then has the options of what the stage starts from" if recipe.start_from else ""
+        yield f"no plugin under `plugins:` declares text; add the plugin `text`{options}"
     context = recipe.data.packing.context
     for _, declared in plugins.modalities():
         if not declared.codebooks:
@@ -151,6 +171,13 @@ def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             yield f"`evaluate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
+
+
+def _loggers(runtime: RuntimeConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    try:
+        make_loggers(runtime, plugins.manager)
+    except UserError as error:
+        yield str(error)
 
 
 def _train(recipe: Recipe) -> Iterator[str]:

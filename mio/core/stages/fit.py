@@ -28,15 +28,15 @@ from mio.core.generation.evaluation import Report, evaluate, results_table
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
 from mio.core.model.transformer import Transformer
-from mio.core.recipe.chain import chain, starting_folder
-from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.recipe.chain import starting_folder
+from mio.core.recipe.places import CHECKPOINTS, LOCK, METRICS, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
-from mio.core.stages.check import check
+from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.stages.validation_tasks import TaskLook
@@ -45,6 +45,7 @@ from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.loop import Training, training_device
+from mio.core.training.run_log import CSV, RunLog, check_loggers, make_loggers
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
@@ -61,22 +62,26 @@ def fit_chain(
     ranks = Ranks.join()
     console = (console or terminal.console()) if ranks.first else terminal.console(quiet=True)
 
-    def resolve() -> list[Recipe]:
-        stages = chain(recipes, overrides, manager)
-        for recipe in stages:
-            check(recipe, manager.enable(recipe.plugins), ranks.size if ranks.size > 1 else None)
-            device_type(recipe.runtime.accelerator)
+    def resolve() -> list[CheckedStage]:
+        stages = check_chain(recipes, overrides, manager, ranks.size if ranks.size > 1 else None)
+        for stage in stages:
+            device_type(stage.recipe.runtime.accelerator)
         return stages
 
     stages = ranks.all_or_none(resolve)
-    last = stages[-1]
+    last = stages[-1].recipe
+    ranks.on_first(lambda: check_loggers(last.runtime, manager))
 
-    for recipe in stages:
+    for stage in stages:
+        recipe = stage.recipe
         with contextlib.ExitStack() as lock:
             state = ranks.broadcast(ranks.on_first(partial(claim_folder, recipe, lock, console.print, recipe is last)))
             if state != FINISHED:
                 if recipe is not last:
                     console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
+                if state == NEW:
+                    for note in stage.notes:
+                        console.print(Text(plain(f"{recipe.name}: {note}")))
                 Stage(recipe, manager, ranks, console, goes_on=state == UNFINISHED).fit()
             elif recipe is last:
                 console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
@@ -162,11 +167,18 @@ class Stage:
 
     def fit(self) -> None:
         """Tokenizers, checks, training, evaluation, summary."""
+        with contextlib.ExitStack() as stack:
+            self._fit(stack)
+
+    def _fit(self, stack: contextlib.ExitStack) -> None:
+        """`stack` ends the log."""
         recipe, ranks, folder, parent = self.recipe, self.ranks, self.folder, self.parent
         start = time.perf_counter()
         self.console.rule(Text(plain(recipe.name), style="bold"))
         if recipe.runtime.threads:
             torch.set_num_threads(recipe.runtime.threads)
+        if torch.cuda.is_available():  # tokenizers encode on it before Lightning chooses it
+            torch.cuda.set_device(ranks.local_rank)
         seed_everything(recipe.seed, verbose=False)
         with explaining_errors(folder):
             tokenizers = ranks.on_first(self._prepare_tokenizers)
@@ -180,15 +192,17 @@ class Stage:
             devices = ranks.size if ranks.size > 1 else None
             renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
             data = MioDataModule(recipe, self.plugins, renderer, vocabulary.specials.pad, tokens, devices)
+            data.unreadable.tell = self.console.print
             return data, data.preflight()
 
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
+        log = self._log(stack) if active is not None else None
         with explaining_errors(folder):
             model = partial(self._model, vocabulary)
             validate = recipe.validate
             look = TaskLook(model, validate.tasks, validate.task_items, folder / SAMPLES) if validate.tasks else None
-            training = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console, look)
+            training = Training(recipe, self.manager, vocabulary, data, parent, active, log, ranks, self.console, look)
             tasks: Report = {}
 
             def measure(transformer: Transformer) -> None:
@@ -209,7 +223,7 @@ class Stage:
             "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
             **({"tasks": tasks} if recipe.evaluate.tasks else {}),
         }
-        ranks.on_first(lambda: self._finish(active, summary, start))
+        ranks.on_first(lambda: self._finish(active, log, summary, start))
 
     def _prepare_tokenizers(self) -> dict[str, Any]:
         """Loads or trains them; returns the metrics of those that were trained."""
@@ -237,6 +251,14 @@ class Stage:
                 lock_run(self.folder, self.recipe, self.plugins, vocabulary, self.codecs.fingerprints())
         now = versions(self.manager, self.plugins.names)
         return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
+
+    def _log(self, stack: contextlib.ExitStack) -> RunLog:
+        loggers = make_loggers(self.recipe.runtime, self.manager)
+        for name in set(self.recipe.runtime.loggers) - {*loggers, CSV}:
+            self.console.print(f"no plugin brings the logger `{name}`: figures are in {self.folder / METRICS} alone")
+        log = RunLog(self.recipe, self.folder, loggers, self.console.print)
+        stack.callback(log.close)
+        return log
 
     def _tokens(self) -> TokenStore:
         """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""
@@ -284,9 +306,13 @@ class Stage:
             console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
         return report
 
-    def _finish(self, active: ActiveRun | None, summary: dict[str, Any], start: float) -> None:
+    def _finish(self, active: ActiveRun | None, log: RunLog | None, summary: dict[str, Any], start: float) -> None:
         """Writes the summary of a stage, which marks the run as finished."""
         assert active is not None
+        assert log is not None
         with explaining_errors(self.folder):
             summary["wall_seconds"] = round(time.perf_counter() - start, 1)
+            if failures := log.failures():
+                summary["logger_failures"] = failures
             active.finish(summary)
+            log.finish(active.lock, summary)

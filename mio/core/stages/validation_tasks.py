@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from mio.core.contract.loggers import Sample
 from mio.core.contract.values import TEXT
 from mio.core.generation.evaluation import Evaluation, owned_tasks
 from mio.core.generation.model import Model
 from mio.core.generation.samples import place
 from mio.core.model.transformer import Transformer
 from mio.core.training.module import MioModule
-from mio.core.training.validation import Found, MediaFile
+from mio.core.training.validation import Found
 
 _STEP = "step-"
 _KEPT = 5
@@ -26,7 +28,7 @@ _SAMPLES = 2
 
 @dataclass(frozen=True)
 class TaskLook:
-    """What a validation looks at beside losses (see `Look`): accuracies by task, and the media of the first answers.
+    """What a validation looks at beside losses (see `Look`): accuracies by task, and the first answers.
 
     The weights are copied as for the evaluation at the end of a stage, and the copy is given up after it, with its
     keys and values. Nothing of the training is touched.
@@ -55,20 +57,24 @@ class TaskLook:
         with torch.enable_grad():  # judges may train something
             report = evaluation.report(owned)
         if not report:
-            return Found({}, {})
+            return Found({}, ())
         self._forget()
-        media = {
-            f"tasks/{task.task.name}/{number}-{part}": MediaFile(
-                answer["type"], place(folder, task)[0] / answer["path"], sample["prompt"]
-            )
+        samples = [
+            _sample(f"tasks/{task.task.name}", sample, place(folder, task)[0])
             for task in owned
-            for number, sample in enumerate(evaluation.kept[task.task.name])
-            for part, answer in enumerate(sample["answer"])
-            if answer["type"] != TEXT
-        }
-        return Found({f"tasks/{name}": figures["accuracy"] for name, figures in report.items()}, media)
+            for sample in evaluation.kept[task.task.name]
+        ]
+        return Found({f"tasks/{name}": figures["accuracy"] for name, figures in report.items()}, samples)
 
     def _forget(self) -> None:
         """Deletes the samples of all validations but the newest."""
         for path in sorted(self.folder.glob(f"{_STEP}*"))[:-_KEPT]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _sample(name: str, kept: Mapping[str, Any], folder: Path) -> Sample:
+    """What loggers are given of an answer whose media are in `folder`."""
+    parts = kept["answer"]
+    text = "".join(part["text"] for part in parts if part["type"] == TEXT)
+    files = tuple(folder / part["path"] for part in parts if part["type"] != TEXT)
+    return Sample(name=name, prompt=kept["prompt"], answer=text, files=files)

@@ -28,7 +28,7 @@ from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
+from mio.core.recipe.places import CHECKPOINTS, JOURNAL, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.checkpoints.format import latest
@@ -40,8 +40,8 @@ from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import BadSteps
 from mio.core.training.callbacks import Checkpoints, Metrics, ShowProgress, StepTables
 from mio.core.training.heap import keep_freed_memory
-from mio.core.training.metric_files import Events, MetricsTable
 from mio.core.training.module import MioModule
+from mio.core.training.run_log import RunLog
 from mio.core.training.strategy import ManyDevices, OneDevice
 from mio.core.training.validation import Look, Validation
 from mio.core.training.validation_report import lower_is_better
@@ -75,6 +75,8 @@ class Training:
     """The run whose weights it starts from."""
     active: ActiveRun | None
     """The run in its folder, on rank 0."""
+    log: RunLog | None
+    """The run's log, on rank 0."""
     ranks: Ranks
     console: Console
     look: Look | None = None
@@ -120,12 +122,10 @@ class Training:
             + (f" on {ranks.size} devices" if ranks.size > 1 else "")
         )
         tables, metrics = None, Metrics(runtime.log_every, self.data.shares)
-        if self.active is not None:
-            tables = StepTables(self.active, Journal(self.folder / JOURNAL), MetricsTable(self.folder / METRICS))
-            events = Events(self.folder)
-            metrics.logs = (tables.metrics.add, events.add)
-            for file in (tables.journal, tables.metrics, events):
-                stack.callback(file.close)
+        if self.active is not None and self.log is not None:
+            tables = StepTables(self.active, Journal(self.folder / JOURNAL), self.log)
+            metrics.logs = (self.log.add,)
+            stack.callback(tables.journal.close)
         checkpoints = Checkpoints(self.folder / CHECKPOINTS, runtime.checkpoint_every, tables)
         places, patience, limit = self.folder / PLACES, runtime.stalled_after, runtime.abort_after
         watchdog = Watchdog(places, ranks.rank, ranks.size, patience, limit, console.print)
@@ -229,7 +229,7 @@ class Training:
                     f"`validate.best` is `{best}`, but the held-out documents have no targets of it; name one of "
                     f"{', '.join(documents.names)}"
                 )
-        validation = Validation(
+        return Validation(
             recipe.validate,
             documents,
             look=self.look,
@@ -237,9 +237,8 @@ class Training:
             left_out=metrics.leave_out,
             heartbeat=watchdog.heartbeat,
             logs=metrics.logs,
+            sample_logs=(self.log.add_samples,) if self.log is not None else (),
         )
-        metrics.logs = (validation.step_log.add,)
-        return validation
 
     def _trainer(self, callbacks: list[Callback]) -> Trainer:
         try:
