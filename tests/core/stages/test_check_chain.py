@@ -11,6 +11,7 @@ import yaml
 
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import PluginError, RecipeError
+from mio.core.planning.vocabulary import expected_vocabulary
 from mio.core.runs.lock import Lock
 from mio.core.stages.check_chain import check_chain
 from mio.core.tokens.vocabulary import Vocabulary
@@ -162,6 +163,20 @@ def test_a_folder_that_lacks_a_part_is_told(base, part):
     [problem] = told()
     assert problem.startswith(f"recipe `child`: child.yaml:{LINES['start_from']}: runs/tunes")
     assert "is missing" in problem or "no such file" in problem
+
+
+def test_a_checkpoint_is_a_start_though_its_run_is_not_finished(base):
+    (base / "model.safetensors").unlink()
+    assert "and runs/tunes/checkpoints/step-00000004 is its last checkpoint" in told()[0]
+    [stage] = checked("start_from=runs/tunes/checkpoints/step-00000004")
+    assert stage.recipe.start_from == "../tunes/checkpoints/step-00000004"
+    assert stage.recipe.model["width"] == 64
+    vocabulary = expected_vocabulary([stage.recipe], PluginManager.discover())
+    assert vocabulary.fingerprint == Vocabulary.load(base / "vocabulary.json").fingerprint
+    file = base / "checkpoints/step-00000004/rank-00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    [problem] = told("start_from=runs/tunes/checkpoints/step-00000004")
+    assert "step-00000004/rank-00000.safetensors: is missing or cut short" in problem
 
 
 def test_options_that_do_not_go_with_inherited_ones_are_explained(base):
