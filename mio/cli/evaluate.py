@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, RunFolder, open_run, writable_file
+from mio.cli.options import Average, Plugin, RunFolder, open_run, writable_file
 
 
 def evaluate(
@@ -16,11 +16,12 @@ def evaluate(
     tasks: Annotated[list[str], typer.Argument(metavar="[TASK]...", help="Tasks; default: the recipe's.")] = [],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
     items: Annotated[int, typer.Option(min=0, max=10_000_000, help="Held-out items per task; 0: the recipe's.")] = 0,
+    average: Average = False,
     plugin: Plugin = [],
 ) -> None:
     """Measure a trained model on held-out data, task by task."""
     writable_file("--json", json_file)
-    trained = open_run(run, plugin)
+    trained = open_run(run, plugin, average or None)
 
     from mio.core.files import naming, write_json
     from mio.core.generation.evaluation import evaluate as measure

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, RunFolder, finite, open_run, writable_folder
+from mio.cli.options import Average, Plugin, RunFolder, finite, open_run, writable_folder
 
 
 def generate(
@@ -30,6 +30,7 @@ def generate(
     beyond_context: Annotated[
         bool, typer.Option("--beyond-context", help="Prompt and answer may be longer than what the model has seen.")
     ] = False,
+    average: Average = False,
     plugin: Plugin = [],
 ) -> None:
     """Answer a prompt of text and media; the answer's media land as files, beside those that are there.
@@ -38,7 +39,7 @@ def generate(
     """
     if output or out != Path():  # an answer of text needs no folder
         writable_folder("--out", out)
-    trained = open_run(run, plugin)
+    trained = open_run(run, plugin, average)
 
     from mio.core.contract.values import TEXT, Decoding
     from mio.core.generation.generate import generate as answer_prompt

@@ -36,6 +36,8 @@ Plugin = Annotated[
     ),
 ]
 
+Average = Annotated[bool, typer.Option("--average", help="Use the average of the weights (`train.average`).")]
+
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Recipes and `key=value` overrides. Raises `typer.BadParameter` if there is no recipe."""
@@ -52,12 +54,12 @@ def manager(local: Sequence[str]) -> PluginManager:
     return PluginManager.discover(local)
 
 
-def open_run(folder: Path, local: Sequence[str]) -> Run:
-    """The run in a folder. Raises `UserError` if there is none."""
+def open_run(folder: Path, local: Sequence[str], average: bool | None = False) -> Run:
+    """The run in a folder (see `Run.open`). Raises `UserError` if there is none."""
     refuse_no_run(folder)
     from mio.core.runs.run import Run
 
-    return Run.open(folder, manager(local))
+    return Run.open(folder, manager(local), average=average)
 
 
 def refuse_no_run(folder: Path) -> None:

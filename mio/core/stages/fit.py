@@ -30,7 +30,7 @@ from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
+from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
 from mio.core.stages.check import check
 from mio.core.stages.provenance import check_sources
@@ -252,10 +252,10 @@ class Stage:
         """Evaluates a trained stage and writes its summary, which marks the run as finished."""
         assert active is not None
         with explaining_errors(self.folder):
-            active.seal([WEIGHTS])
+            active.seal(RESULTS)
             if self.recipe.evaluate.tasks:
                 self.console.print(f"evaluating on held-out data: {', '.join(self.recipe.evaluate.tasks)}")
-                run = Run(self.folder, self.manager)
+                run = Run(self.folder, self.manager, average=self.recipe.evaluate.average)
                 summary["tasks"] = evaluate(run, progress=lambda line: self.console.print(f"  {line}"))
                 self.console.print(results_table(summary["tasks"]))
                 samples = sorted(path for path in (self.folder / SAMPLES).iterdir() if path.suffix != ".json")

@@ -25,7 +25,7 @@ from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
+from mio.core.recipe.places import AVERAGE, CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.checkpoints.format import latest
@@ -34,6 +34,7 @@ from mio.core.runs.run import Run
 from mio.core.runs.weights import save_weights, start_weights
 from mio.core.terminal import Progress
 from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.average import averaged
 from mio.core.training.bad_steps import BadSteps
 from mio.core.training.callbacks import Checkpoints, Metrics, ShowProgress, StepTables
 from mio.core.training.heap import keep_freed_memory
@@ -159,6 +160,9 @@ class Training:
         if self.active is not None:
             self.active.check()
         save_weights(module.transformer, self.folder, ranks.first)
+        if module.average is not None:
+            with averaged(module):
+                save_weights(module.transformer, self.folder, ranks.first, AVERAGE)
         summary = {
             "train_seconds": round(metrics.seconds, 2),
             "tokens_per_second": round(metrics.tokens / max(metrics.seconds, 1e-9), 1),

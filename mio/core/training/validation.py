@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from mio.core.data.batch import Batch
 from mio.core.model.parallel import reshard
 from mio.core.recipe.schema import ValidateConfig
+from mio.core.training.average import averaged
 from mio.core.training.module import MioModule
 from mio.core.training.validation_report import Report, table
 from mio.core.training.validation_set import ValidationSet
@@ -128,7 +130,8 @@ class Validation(Callback):
         media: Mapping[str, Any] = {}
         mode = module.transformer.training
         module.transformer.eval()
-        with isolate_rng(), torch.no_grad():
+        looked_at = averaged(module) if self.config.average else nullcontext()
+        with isolate_rng(), torch.no_grad(), looked_at:
             if self.documents is not None:
                 with trainer.precision_plugin.val_step_context():
                     losses = self.documents.losses(lambda batch: self._nll(module, batch), module.device)
