@@ -7,6 +7,7 @@ Importing it does not import torch.
 from mio import media, networks
 from mio.core.contract.checker import read_options
 from mio.core.contract.hookspecs import hookimpl
+from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.values import (
     TEXT,
@@ -42,12 +43,16 @@ __all__ = [
     "Decoding",
     "Detokenizer",
     "Frames",
+    "LoggedRun",
+    "LoggedStep",
+    "Logger",
     "Media",
     "MioError",
     "Modality",
     "PluginError",
     "Record",
     "RoundTrip",
+    "Sample",
     "Source",
     "SourceFactory",
     "Splitter",

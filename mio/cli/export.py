@@ -22,7 +22,7 @@ def export(
 
     mio export runs/stage4 exported/stage4 --dtype bf16
     """
-    trained = open_run(run, plugin, average)
+    trained = open_run(run, plugin, average=average)
     writable_folder("DIR", folder)
 
     from mio.core.exchange.writing import export_run

@@ -25,6 +25,7 @@ JOURNAL = "journal.csv"
 SKIPPED = "skipped_steps.jsonl"
 SOURCES = "sources.json"
 SAMPLES = "samples"
+LOGGED_SAMPLES = "samples.jsonl"
 CHECKPOINTS = "checkpoints"
 PLACES = "places"
 

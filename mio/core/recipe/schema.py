@@ -173,6 +173,11 @@ class RuntimeConfig:
     """CPU threads; 0 leaves torch's own choice."""
     log_every: int = number(10, 1, 10**9)
     """Steps between logged figures."""
+    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where figures and samples go beside `metrics.csv`, which is always written (`csv` names it): `tensorboard`,
+    `wandb`, `mlflow`, and what installed plugins bring."""
+    logger_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options of loggers, by name."""
     checkpoint_every: int = number(200, 1, 10**9)
     """Steps between checkpoints."""
     keep_last: int = number(2, 1, 10**6)

@@ -30,6 +30,7 @@ from mio.core.recipe.places import (
     INDEX,
     JOURNAL,
     LOCK,
+    LOGGED_SAMPLES,
     METRICS,
     RECIPE,
     SAMPLES,
@@ -182,7 +183,8 @@ def lock_run(
 def records(folder: Path) -> list[str]:
     """Files of a run folder that report on the run: nothing is computed from them."""
     samples = (f"{SAMPLES}/{path.name}" for path in sorted((folder / SAMPLES).glob("*")) if path.suffix != ".partial")
-    return [name for name in (SUMMARY, METRICS, JOURNAL, SKIPPED, SOURCES, *samples) if (folder / name).is_file()]
+    names = (SUMMARY, METRICS, LOGGED_SAMPLES, JOURNAL, SKIPPED, SOURCES, *samples)
+    return [name for name in names if (folder / name).is_file()]
 
 
 def seal_samples(folder: Path) -> None:

@@ -14,21 +14,12 @@ from mio.core.errors import UserError
 from mio.core.files import read_json
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import (
-    AVERAGE,
-    CHECKPOINTS,
-    RECIPE,
-    SUMMARY,
-    TOKENIZERS,
-    VOCABULARY,
-    WEIGHTS,
-    run_of_checkpoint,
-)
+from mio.core.recipe.places import AVERAGE, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, run_of_checkpoint
 from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
-from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.runs.lock import check_run, other_versions, same_vocabulary, versions, warn
+from mio.core.runs.parent import check_finished
 from mio.core.runs.weights import CheckpointWeights, SavedWeights
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
@@ -71,7 +62,7 @@ class Run:
         path = Path(folder)
         of_run = run_of_checkpoint(path)
         if of_run is None:
-            _check_finished(path)
+            check_finished(path)
         run = cls(of_run or path, manager, path if of_run else None)
         lock = check_run(run.folder, weights and of_run is None, tell)
         if of_run:
@@ -139,17 +130,6 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         return read_json(self.folder / SUMMARY, "restore it from a copy")
-
-
-def _check_finished(path: Path) -> None:
-    if not path.is_dir():
-        known = sorted(p.parent.name for p in path.parent.glob(f"*/{WEIGHTS}")) if path.parent.is_dir() else []
-        hint = f"; finished runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
-        raise UserError(f"{path}: no such run folder{hint}")
-    if not (path / WEIGHTS).is_file():
-        last = latest(path / CHECKPOINTS)
-        hint = f", and {last} is its last checkpoint" if last else ""
-        raise UserError(f"{path}: holds no finished run ({WEIGHTS} is missing); `mio fit` goes on with it{hint}")
 
 
 def _shape(shape: torch.Size | None) -> str:

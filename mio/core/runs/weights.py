@@ -14,7 +14,8 @@ from torch import Tensor
 from mio.core.distributed.regions import is_split, local, local_region
 from mio.core.errors import UserError
 from mio.core.model.transformer import Transformer
-from mio.core.model.vocabulary_rows import ROW_PARAMETERS, migrate_rows
+from mio.core.model.vocabulary_rows import migrate_rows
+from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.places import WEIGHTS
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo

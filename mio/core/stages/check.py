@@ -19,6 +19,7 @@ from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_validation import validation_problems
+from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
 
 MOST_POSITIONS = 2**32
@@ -42,6 +43,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_training(recipe, plugins, devices),
             *_evaluate(recipe.evaluate, plugins),
             *validation_problems(recipe, plugins),
+            *_loggers(recipe.runtime, plugins),
         ],
     )
 
@@ -142,7 +144,8 @@ def _filter_problem(function: Callable[[Any, Mapping[str, Any]], str], options: 
 def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     """A span is never cut, so the context must hold the shortest span of each modality with its two border tokens."""
     if not any(declared.text for _, declared in plugins.modalities()):
-        yield "no plugin under `plugins:` declares text; add the plugin `text`"
+        options = ", which then has the options of what the stage starts from" if recipe.start_from else ""
+        yield f"no plugin under `plugins:` declares text; add the plugin `text`{options}"
     context = recipe.data.packing.context
     for _, declared in plugins.modalities():
         if not declared.codebooks:
@@ -176,6 +179,13 @@ def _average(recipe: Recipe) -> Iterator[str]:
         for where, wanted in (("evaluate", recipe.evaluate.average), ("validate", recipe.validate.average)):
             if wanted:
                 yield f"`{where}.average` asks for an average of the weights, which `train.average.kind: ema` keeps"
+
+
+def _loggers(runtime: RuntimeConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    try:
+        make_loggers(runtime, plugins.manager)
+    except UserError as error:
+        yield str(error)
 
 
 def _train(recipe: Recipe) -> Iterator[str]:

@@ -10,7 +10,7 @@ from mio.core.data.mixture import read_sources
 from mio.core.data.readers import READERS
 from mio.core.data.readers.options import split_problems
 from mio.core.errors import nearest
-from mio.core.recipe.schema import Recipe
+from mio.core.recipe.schema import Recipe, ValidateConfig
 
 
 def validation_problems(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
@@ -33,7 +33,7 @@ def validation_problems(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str
         )
         return
     figures = list(_figures(recipe, plugins))
-    if validate.best not in figures:
+    if validate.best not in figures and (runtime.keep_best or validate.best != ValidateConfig().best):
         yield f"`validate.best` is no figure of this recipe, `{validate.best}`{nearest(validate.best, figures)}"
     if runtime.keep_best and runtime.checkpoint_every % validate.every:
         yield (

@@ -59,7 +59,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def exchange(self) -> None:
-        """Puts the average into the model and its weights here, or back again. Not a bit changes on the way."""
+        """Puts the average into the model and its weights here, or back again, if there is an average yet. Not a bit
+        changes on the way."""
+        if not self.updates:
+            return
         reshard(self._module)
         for name, parameter in self._parameters.items():
             weight, average = local(parameter), local(self.tensors[name])
@@ -72,7 +75,7 @@ class WeightAverage:
 def averaged(module: MioModule) -> Iterator[None]:
     """Inside, the model has the average for its weights, if there is one yet. Nothing may be trained inside."""
     average = module.average
-    if average is None or not average.updates:
+    if average is None:
         yield
         return
     average.exchange()

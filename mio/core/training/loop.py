@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
@@ -20,12 +22,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from mio.core.contract.plugins import PluginManager
 from mio.core.data.journal import Journal
 from mio.core.data.loader import MioDataModule, as_raised
+from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import AVERAGE, CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
+from mio.core.recipe.places import AVERAGE, CHECKPOINTS, JOURNAL, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.checkpoints.format import latest
@@ -34,12 +37,11 @@ from mio.core.runs.run import Run
 from mio.core.runs.weights import save_weights, start_weights
 from mio.core.terminal import Progress
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.average import averaged
 from mio.core.training.bad_steps import BadSteps
 from mio.core.training.callbacks import Checkpoints, Metrics, ShowProgress, StepTables
 from mio.core.training.heap import keep_freed_memory
-from mio.core.training.metric_files import Events, MetricsTable
 from mio.core.training.module import MioModule
+from mio.core.training.run_log import RunLog
 from mio.core.training.strategy import ManyDevices, OneDevice
 from mio.core.training.validation import Look, Validation
 from mio.core.training.validation_report import lower_is_better
@@ -73,18 +75,25 @@ class Training:
     """The run whose weights it starts from."""
     active: ActiveRun | None
     """The run in its folder, on rank 0."""
+    log: RunLog | None
+    """The run's log, on rank 0."""
     ranks: Ranks
     console: Console
     look: Look | None = None
     """What validations look at beside losses, on every rank."""
 
-    def run(self) -> Trained:
-        """Runs the optimizer steps that are left and writes the weights. Raises `Interrupted` after a signal."""
+    def run(self, after: Callable[[Transformer], None]) -> Trained:
+        """Runs the optimizer steps that are left and writes the weights, then calls `after` on every rank with what was
+        trained, as it is spread, inside of the ranks' process group. Raises `Interrupted` after a signal."""
         quieten_lightning()
         if self.device.type == "cpu":
             keep_freed_memory()
-        with self.ranks.process_group(self.recipe.name, self.device.type), contextlib.ExitStack() as stack:
-            return self._run(stack)
+        with self.ranks.process_group(self.recipe.name, self.device.type):
+            with contextlib.ExitStack() as stack:
+                trained, transformer = self._run(stack)
+            gc.collect()  # what trained it: optimizer state, gradients, activations
+            after(transformer)
+            return trained
 
     @cached_property
     def folder(self) -> Path:
@@ -92,8 +101,7 @@ class Training:
 
     @cached_property
     def device(self) -> torch.device:
-        kind = device_type(self.recipe.runtime.accelerator)
-        return torch.device(kind, self.ranks.local_rank) if kind == "cuda" else torch.device(kind)
+        return training_device(self.recipe.runtime.accelerator, self.ranks)
 
     @cached_property
     def mesh(self) -> DeviceMesh | None:
@@ -102,7 +110,7 @@ class Training:
             return None
         return device_mesh(self.recipe.runtime, self.ranks.size, self.ranks.local_size, self.device.type)
 
-    def _run(self, stack: contextlib.ExitStack) -> Trained:
+    def _run(self, stack: contextlib.ExitStack) -> tuple[Trained, Transformer]:
         """`stack` closes files and ends threads."""
         recipe, runtime, ranks, console = self.recipe, self.recipe.runtime, self.ranks, self.console
         rows: dict[str, Any] = {}
@@ -114,12 +122,10 @@ class Training:
             + (f" on {ranks.size} devices" if ranks.size > 1 else "")
         )
         tables, metrics = None, Metrics(runtime.log_every, self.data.shares)
-        if self.active is not None:
-            tables = StepTables(self.active, Journal(self.folder / JOURNAL), MetricsTable(self.folder / METRICS))
-            events = Events(self.folder)
-            metrics.logs = (tables.metrics.add, events.add)
-            for file in (tables.journal, tables.metrics, events):
-                stack.callback(file.close)
+        if self.active is not None and self.log is not None:
+            tables = StepTables(self.active, Journal(self.folder / JOURNAL), self.log)
+            metrics.logs = (self.log.add,)
+            stack.callback(tables.journal.close)
         checkpoints = Checkpoints(self.folder / CHECKPOINTS, runtime.checkpoint_every, tables)
         places, patience, limit = self.folder / PLACES, runtime.stalled_after, runtime.abort_after
         watchdog = Watchdog(places, ranks.rank, ranks.size, patience, limit, console.print)
@@ -161,8 +167,10 @@ class Training:
             self.active.check()
         save_weights(module.transformer, self.folder, ranks.first)
         if module.average is not None:
-            with averaged(module):
-                save_weights(module.transformer, self.folder, ranks.first, AVERAGE)
+            module.average.exchange()
+            save_weights(module.transformer, self.folder, ranks.first, AVERAGE)
+            if not recipe.evaluate.average:
+                module.average.exchange()
         summary = {
             "train_seconds": round(metrics.seconds, 2),
             "tokens_per_second": round(metrics.tokens / max(metrics.seconds, 1e-9), 1),
@@ -170,7 +178,7 @@ class Training:
         }
         if validation:
             summary["validation"] = validation.summary()
-        return Trained(parameters, rows, summary, module.loss_metrics.codebook_usage())
+        return Trained(parameters, rows, summary, module.loss_metrics.codebook_usage()), module.transformer
 
     def _module(self, rows: dict[str, Any]) -> MioModule:
         """The module, on the meta device until Lightning sets it up; `rows` is filled then (see `Trained`)."""
@@ -226,7 +234,7 @@ class Training:
                     f"`validate.best` is `{best}`, but the held-out documents have no targets of it; name one of "
                     f"{', '.join(documents.names)}"
                 )
-        validation = Validation(
+        return Validation(
             recipe.validate,
             documents,
             look=self.look,
@@ -234,9 +242,8 @@ class Training:
             left_out=metrics.leave_out,
             heartbeat=watchdog.heartbeat,
             logs=metrics.logs,
+            sample_logs=(self.log.add_samples,) if self.log is not None else (),
         )
-        metrics.logs = (validation.step_log.add,)
-        return validation
 
     def _trainer(self, callbacks: list[Callback]) -> Trainer:
         try:
@@ -265,17 +272,10 @@ class Training:
         return trainer
 
 
-def device_type(accelerator: str) -> str:
-    """`cuda`, `mps` or `cpu`: what a recipe's `runtime.accelerator` means on this machine."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "cuda"
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return "mps"
-    if accelerator in ("auto", "cpu"):
-        return "cpu"
-    raise UserError(
-        f"`runtime` does not fit this machine: `accelerator: {accelerator}` is not here; `auto` takes what is"
-    )
+def training_device(accelerator: str, ranks: Ranks) -> torch.device:
+    """The device of this rank."""
+    kind = device_type(accelerator)
+    return torch.device(kind, ranks.local_rank) if kind == "cuda" else torch.device(kind)
 
 
 def quieten_lightning() -> None:

@@ -15,7 +15,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from mio.core.errors import RecipeError
-from mio.core.model.vocabulary_rows import ROW_PARAMETERS
+from mio.core.recipe.model import ROW_PARAMETERS
+from mio.core.recipe.rules import rule_problems
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.gradients import RowMask
@@ -45,32 +46,10 @@ def plan_parameters(
     and are AdamW's. A rule may change that. Raises `RecipeError` with every rule that matches no parameter, or no
     vocabulary block.
     """
-    problems = [
-        f"train.optimizer.rules: `{rule.pattern}` matches no parameter; names look like `{next(iter(shapes), '')}`"
-        for rule in config.rules
-        if not fnmatch.filter(shapes, rule.pattern)
-    ]
-    for rule in config.rules:
-        problems += _row_problems(rule, shapes, vocabulary)
-    if problems:
+    blocks = [block.name for block in vocabulary.blocks]
+    if problems := [f"train.optimizer.rules: {text}" for _, text in rule_problems(config.rules, list(shapes), blocks)]:
         raise RecipeError(problems)
     return [_plan(name, shape, config) for name, shape in shapes.items()]
-
-
-def _row_problems(rule: RuleConfig, shapes: Mapping[str, torch.Size], vocabulary: Vocabulary) -> list[str]:
-    if not rule.rows:
-        return []
-    names = [block.name for block in vocabulary.blocks]
-    problems = [
-        f"train.optimizer.rules: `{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block"
-        for pattern in rule.rows
-        if not fnmatch.filter(names, pattern)
-    ]
-    return problems + [
-        f"train.optimizer.rules: `{rule.pattern}` has `rows`, but `{name}` has no vocabulary rows"
-        for name in fnmatch.filter(shapes, rule.pattern)
-        if name not in ROW_PARAMETERS
-    ]
 
 
 def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPlan:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 from torch import Tensor
 
+from mio.core.contract.loggers import Sample
 from mio.core.data.batch import Batch
 from mio.core.model.parallel import reshard
 from mio.core.recipe.schema import ValidateConfig
@@ -36,32 +36,13 @@ class Found(NamedTuple):
 
     figures: Mapping[str, float]
     """By name, below `validation/`; the higher the better: `tasks/caption`."""
-    media: Mapping[str, Any]
-    """By name."""
+    samples: Sequence[Sample]
+    """Answers of the model."""
 
 
-Look = Callable[[MioModule, int], Found]
-"""Called with the module and the step at every validation, on every rank, in no particular autocast and with gradients
-off. Rank 0's answer counts."""
-
-
-@dataclass
-class StepLog:
-    """Collects what is logged of a step, which may be training and validation, so that each log gets it at once."""
-
-    logs: Sequence[Callable[[dict[str, float], int], None]] = ()
-    _waiting: dict[str, float] = field(default_factory=dict)
-
-    def add(self, metrics: dict[str, float], step: int) -> None:  # noqa: ARG002
-        """Adds to what waits for the end of the step."""
-        self._waiting |= metrics
-
-    def end(self, step: int) -> None:
-        """Logs what was added."""
-        if self._waiting:
-            for log in self.logs:
-                log(self._waiting, step)
-        self._waiting = {}
+Look = Callable[[MioModule, int, Callable[[str], None]], Found]
+"""Called with the module, the step, and what is to be called with the phase now and then, at every validation, on every
+rank, in no particular autocast and with gradients off. Rank 0's answer counts."""
 
 
 class Validation(Callback):
@@ -73,8 +54,8 @@ class Validation(Callback):
         console: prints a table, on rank 0.
         left_out: called with the seconds that it took, which were no training.
         heartbeat: called with the phase before every forward pass.
-        logs: called with the metrics of the steps that have any, those of the training included (see `step_log`).
-        media_logs: called with the media that `look` found, and the step.
+        logs: called with the figures, below `validation/`, and the step.
+        sample_logs: called with the answers that `look` found, and the step.
     """
 
     def __init__(
@@ -87,15 +68,14 @@ class Validation(Callback):
         left_out: Callable[[float], None],
         heartbeat: Callable[[str], None],
         logs: Sequence[Callable[[dict[str, float], int], None]] = (),
-        media_logs: Sequence[Callable[[Mapping[str, Any], int], None]] = (),
+        sample_logs: Sequence[Callable[[Sequence[Sample], int], None]] = (),
     ) -> None:
         self.config = config
         self.documents = documents
         self.look = look
         self.report = Report()
-        self.step_log = StepLog(logs)
-        """Takes in what the training logs."""
-        self.media_logs = media_logs
+        self.logs = logs
+        self.sample_logs = sample_logs
         self._console = console
         self._left_out = left_out
         self._heartbeat = heartbeat
@@ -121,13 +101,12 @@ class Validation(Callback):
             figures = self._validate(trainer, pl_module, step)
             figure = figures.get(self.config.best)
         trainer.strategy.figure = figure  # type: ignore[attr-defined]
-        self.step_log.end(step)
 
     def _validate(self, trainer: Trainer, module: MioModule, step: int) -> dict[str, float]:
         """The figures of a step, on every rank. A collective call where there are several."""
         start = time.perf_counter()
         figures: dict[str, float] = {}
-        media: Mapping[str, Any] = {}
+        samples: Sequence[Sample] = ()
         mode = module.transformer.training
         module.transformer.eval()
         looked_at = averaged(module) if self.config.average else nullcontext()
@@ -137,19 +116,22 @@ class Validation(Callback):
                     losses = self.documents.losses(lambda batch: self._nll(module, batch), module.device)
                 figures = self.documents.figures(losses)
             if self.look is not None:
+                # its thread talks to other ranks through the process group, which a look may hide
+                trainer.strategy.writer.wait()  # type: ignore[attr-defined]
                 self._heartbeat("validation, tasks")
-                found = self.look(module, step)
+                found = self.look(module, step, self._heartbeat)
                 figures |= found.figures
-                media = found.media
+                samples = found.samples
         reshard(module.transformer)
         module.transformer.train(mode)
         seconds = time.perf_counter() - start
         self._left_out(seconds)
         changes = self.report.add(figures, step, seconds)
         logged = {f"{PREFIX}/{name}": value for name, value in figures.items()}
-        self.step_log.add({**logged, f"{PREFIX}/seconds": seconds}, step)
-        for log in self.media_logs:
-            log({f"{PREFIX}/{name}": content for name, content in media.items()}, step)
+        for log in self.logs:
+            log({**logged, f"{PREFIX}/seconds": seconds}, step)
+        for log_samples in self.sample_logs:
+            log_samples(samples, step)
         self._console.print(table(self.report, changes, seconds))
         return figures
 

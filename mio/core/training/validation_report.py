@@ -43,7 +43,10 @@ class Report:
     def summary(self) -> dict[str, Any]:
         """For `summary.json`: each figure of the last validation, and its best value with its step."""
         figures = {
-            name: {"last": value, **({"best": best[0], "best_step": best[1]} if (best := self.best.get(name)) else {})}
+            name: {
+                "last": _finite(value),
+                **({"best": best[0], "best_step": best[1]} if (best := self.best.get(name)) else {}),
+            }
             for name, value in self.last.items()
         }
         return {"step": self.step, "seconds": round(self.seconds, 2), "figures": figures}
@@ -54,6 +57,11 @@ class Report:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.seconds, self.last = state["step"], state["seconds"], dict(state["last"])
         self.best = {name: (value, step) for name, (value, step) in state["best"].items()}
+
+
+def _finite(value: float) -> float | None:
+    """What JSON can hold."""
+    return value if math.isfinite(value) else None
 
 
 def table(report: Report, changes: Mapping[str, float], seconds: float) -> Table:

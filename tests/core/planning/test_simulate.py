@@ -16,8 +16,8 @@ from mio.core.model.parallel import mesh_shape
 from mio.core.model.transformer import Transformer
 from mio.core.planning.simulate import StepLayout, simulate
 from mio.core.planning.trace import GRADIENTS, OPTIMIZER, PARAMETERS, Collective, Compute
-from mio.core.planning.vocabulary import SizedText
 from mio.core.recipe.schema import AverageConfig, OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
+from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from tests.core.mio_world import TEXT
 

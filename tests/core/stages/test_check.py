@@ -132,6 +132,14 @@ def test_a_sound_recipe_passes(sound):
         ("validate.average=true", "`validate.average` asks for an average"),
         ("train.average.kind=emma", "did you mean `ema`?"),
         ("evaluate.tasks=[draw]", "unknown task `draw`"),
+        ("data.held_out=1", "`data.held_out` is 1; it must be below 1"),
+        ("data.groups.pairs.sources.a={held_out: 0.1, validation_split: test}", "has both `held_out` and `validation_"),
+        ("data.groups.pairs.sources.a.validation_split=test", "reader `jsonl` reads has no splits; give a share"),
+        ("data.groups.pairs.sources.a.validation_split=train", "is the split that is trained on, `train`"),
+        ("data.groups.pairs.sources.a.held_out_by=[caption]", "held_out_by` says by what records are held out, but"),
+        ("validate.every=5", "`validate.every` is 5, but there is nothing to validate on; hold records out"),
+        ("validate.tasks=[draw]", "`validate.tasks` names an unknown task `draw`"),
+        ("validate.tasks=[draw]", "but `validate.every` is 0; say every how many steps"),
         ("model.heads=3", "no multiple of"),
     ],
 )
@@ -139,6 +147,20 @@ def test_what_a_recipe_says_is_checked_against_the_plugins(sound, override, prob
     found = problems(checked, sound, override)
     assert any(problem in one for one in found), found
     assert all(one.startswith(("recipe `sound`: ", f"`{override}`: ")) for one in found)
+
+
+def test_what_keeps_the_best_checkpoints_is_checked(sound):
+    on = ("data.held_out=0.1", "validate.every=50")
+    checked(sound, *on, "runtime.keep_best=2")
+    names = ("loss/pairs/a/draw", "loss/pairs", "modality/sketch/codebook1", "modality/special", "modality/text")
+    for name in names:
+        checked(sound, *on, f"validate.best={name}")
+    assert problems(checked, sound, *on, "validate.best=loss/pears") == [
+        "recipe `sound`: `validate.best` is no figure of this recipe, `loss/pears`; did you mean `loss/pairs`?"
+    ]
+    [problem] = problems(checked, sound, *on, "runtime.keep_best=2", "runtime.checkpoint_every=75")
+    assert "`runtime.checkpoint_every` 75 is no multiple of `validate.every` 50; make it one" in problem
+    checked(sound, *on, "runtime.checkpoint_every=75")  # nothing is kept by it
 
 
 def test_all_problems_of_the_meaning_are_told_at_once(sound):
