@@ -153,6 +153,48 @@ def test_the_average_of_the_weights_is_the_same_on_any_ranks_and_changes_no_trai
     assert "average.safetensors: is not what the run wrote" in capsys.readouterr().err
 
 
+VALIDATED = ("data.groups.melody.sources.tunes.validation_split=test", "validate.every=4", "validate.items=20")
+
+
+@pytest.fixture
+def validated_alone(tmp_path_factory):
+    """As `shortly_alone`, with validation."""
+
+    def make(folder):
+        with tunes_in(folder):
+            fit("runs", *SHORT, *VALIDATED)
+
+    return once(tmp_path_factory, "validated_alone", make) / "runs"
+
+
+def validation(runs):
+    with (runs / "tunes/metrics.csv").open() as file:
+        return [
+            {name: value for name, value in row.items() if name.startswith("validation/loss")}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize("how", ["sharding=full", "reshard=false", "sharding=none", "tensor_parallel=2"])
+def test_validation_changes_nothing_on_two_ranks_and_finds_what_one_finds(tunes, shortly_alone, validated_alone, how):
+    assert journal(validated_alone) == journal(shortly_alone)
+    weights = "tunes/model.safetensors"
+    assert (validated_alone / weights).read_bytes() == (shortly_alone / weights).read_bytes()
+    fit_on(2, tunes / "two", *SHORT, *VALIDATED, f"runtime.{how}")
+    assert journal(tunes / "two") == journal(shortly_alone)
+    found, expected = validation(tunes / "two"), validation(validated_alone)
+    assert [bool(row["validation/loss"]) for row in found] == [step in (4, 8, 10) for step in range(1, 11)]
+    if how in ("sharding=full", "reshard=false"):
+        assert found == expected
+        assert (tunes / "two" / weights).read_bytes() == (shortly_alone / weights).read_bytes()
+    else:
+        assert [row.keys() for row in found] == [row.keys() for row in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert [float(value or 0) for value in one.values()] == pytest.approx(
+                [float(value or 0) for value in other.values()], abs=1e-5
+            )
+
+
 def test_a_rank_that_dies_is_started_again_and_nothing_is_lost(tunes, alone):
     process = start("fit", "tunes.yaml", f"runtime.runs={tunes / 'two'}", *EXACT, "runtime.devices=2")
     wait_for_checkpoint(process, tunes / "two")
