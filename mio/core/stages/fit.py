@@ -34,7 +34,7 @@ from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
+from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.provenance import check_sources
@@ -211,7 +211,7 @@ class Stage:
             tasks: Report = {}
 
             def measure(transformer: Transformer) -> None:
-                ranks.on_first(lambda: active.seal([WEIGHTS]) if active else None)
+                ranks.on_first(lambda: active.seal(RESULTS) if active else None)
                 if recipe.evaluate.tasks:
                     tasks.update(self._evaluate(model(transformer)))
 
