@@ -78,6 +78,45 @@ def test_a_run_that_is_interrupted_or_killed_goes_on_exactly(tunes, undisturbed)
         assert reports[0][name] == reports[1][name] == reports[2][name], name
 
 
+LOOKED_AT = ("data.held_out=0.1", "validate.every=7", "validate.items=10")
+SPEED = ("tokens_per_second", "mfu", "validation/seconds")
+
+
+def metrics(runs):
+    with (runs / "tunes/metrics.csv").open() as file:
+        return [{name: value for name, value in row.items() if name not in SPEED} for row in csv.DictReader(file)]
+
+
+def test_validation_is_neither_missed_nor_repeated_when_a_run_goes_on(tunes):
+    """Killed, with logged steps, validations and checkpoints at different ones: each step has one line, and all figures
+    are those of the undisturbed run."""
+    whole, parts = tunes / "whole", tunes / "parts"
+    printed = fit(whole, *LOOKED_AT)
+    assert printed.count("validation, step") == 9
+    process = start("fit", "tunes.yaml", f"runtime.runs={parts}", *LOOKED_AT, start_new_session=True)
+    wait_for_step(process, parts, 43)  # after a validation that follows the last checkpoint
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (parts / "tunes/summary.json").exists(), "the run was over before it was killed"
+    fit(parts, *LOOKED_AT, "runtime.workers=1")
+    assert weights(parts) == weights(whole)
+    assert metrics(parts) == metrics(whole)
+    assert steps_logged(whole) == sorted({*range(10, 61, 10), *range(7, 61, 7)})
+    reports = [json.loads((runs / "tunes/summary.json").read_text())["validation"] for runs in (whole, parts)]
+    assert [report["figures"] for report in reports] == [reports[0]["figures"]] * 2
+    assert reports[0]["step"] == 60
+    assert reports[0]["figures"]["loss"]["last"] == float(metrics(whole)[-1]["validation/loss"])
+
+
+def wait_for_step(process, runs, step):
+    deadline = time.monotonic() + 120
+    journal = runs / "tunes/journal.csv"
+    while not journal.is_file() or journal.read_bytes().count(b"\n") <= step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def test_the_number_of_workers_does_not_matter_and_the_seed_does(tunes, undisturbed):
     fit(tunes / "workers", "runtime.workers=3")
     fit(tunes / "seed", "seed=1")

@@ -9,6 +9,7 @@ Nothing here changes a parameter's name: checkpoints, rules and exports see the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -103,6 +104,16 @@ def compile_blocks(transformer: Transformer, device_type: str) -> None:
     constant = device_type == "cuda" and not transformer.config.experts
     for block in transformer.layers:
         block.compile(fullgraph=constant, dynamic=False if constant else None)
+
+
+def as_compiled_for_training(device_type: str) -> contextlib.AbstractContextManager[Any]:
+    """For forward passes of other shapes than the training's, which are to leave compiled layers as they are.
+
+    On a GPU shapes are constant, so that others have a graph of their own. On a CPU they would make further dimensions
+    dynamic, with other kernels for the training's next shapes, and use up the number of graphs that a layer may have:
+    there, such passes are not compiled.
+    """
+    return torch.compiler.set_stance("force_eager") if device_type == "cpu" else contextlib.nullcontext()
 
 
 def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
