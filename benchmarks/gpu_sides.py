@@ -60,8 +60,9 @@ def mio(spec: dict[str, Any]) -> dict[str, Any]:
     from mixed_rows import batches, packed_lengths, span
     from torch.utils.data import DataLoader, IterableDataset
 
+    from mio.core.distributed.regions import local
     from mio.core.model.flops import flops_per_token
-    from mio.core.model.parallel import data_parallel, device_mesh, local, parallelise
+    from mio.core.model.parallel import data_parallel, device_mesh, parallelise
     from mio.core.model.transformer import Transformer
     from mio.core.training.callbacks import Metrics
     from mio.core.training.loop import quieten_lightning

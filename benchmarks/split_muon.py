@@ -24,8 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mio.core.distributed.regions import local_region
-from mio.core.model.parallel import local
+from mio.core.distributed.regions import local, local_region
 from mio.core.training import muon
 from mio.core.training.muon import SplitMuon
 

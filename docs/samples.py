@@ -15,7 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mio import Answer, Media, Record
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation.evaluation import answer_records, select_tasks
+from mio.core.generation.answering import answer_records
+from mio.core.generation.evaluation import select_tasks
+from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 
 CELL, TEXT, GAP, MARGIN, WIDTH = 48, 15, 6, 14, 1000
@@ -130,13 +132,13 @@ ROWS: tuple[tuple[str, str, int, Callable[[Record], Any]], ...] = (
 
 
 def main(folder: str, path: str) -> None:
-    run, sheet = Run.open(folder, PluginManager.discover()), Sheet()
-    available = {name: task for name, (_, task) in run.plugins.tasks().items()}
+    model, sheet = Model.of(Run.open(folder, PluginManager.discover())), Sheet()
+    available = {name: task for name, (_, task) in model.plugins.tasks().items()}
     for name, heading, count, given in ROWS:
         [task] = select_tasks(available, [name])
         records = task.records(count)
         sheet.heading(heading)
-        for record, answer in zip(records, answer_records(run, task, records), strict=True):
+        for record, answer in zip(records, answer_records(model, task, records), strict=True):
             sheet.pair(shown(given(record)), answered(answer))
         sheet.newline()
     sheet.save(Path(path))

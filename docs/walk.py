@@ -130,7 +130,7 @@ def walk(folder: Path) -> Iterator[Step]:
     yield Step("attention stays within documents", Transformer.forward, f"hidden states [B, L, D] = {hidden}")
     yield Step("the head, by slices of the vocabulary", linear_cross_entropy, f"loss {total.item():.1f} per token")
 
-    optimizer = build_optimizer(module.transformer, recipe.train.optimizer, vocabulary)
+    optimizer, _ = build_optimizer(module.transformer, recipe.train.optimizer, vocabulary)
     for _ in range(STEPS):
         total.backward()
         optimizer.step()
@@ -142,7 +142,7 @@ def walk(folder: Path) -> Iterator[Step]:
     grammar = Grammar(vocabulary, codecs.modalities, vocabulary.specials.eos)
     need = need_of("melody", codecs.modalities, only=True)
     decoding = Decoding(temperature=0.0, media_temperature=0.0, max_tokens=12)
-    [answer] = generate_tokens(module.transformer.eval(), grammar, [prompt], decoding, need)
+    [answer] = generate_tokens(module.transformer.eval(), grammar, [prompt], decoding, need, [0])
     yield Step("a prompt is answered, by the grammar", generate_tokens, spelt(answer, vocabulary))
 
     parts = parse_tokens(answer, vocabulary, codecs.text).parts

@@ -7,6 +7,7 @@ Importing it does not import torch.
 from mio import media, networks
 from mio.core.contract.checker import read_options
 from mio.core.contract.hookspecs import hookimpl
+from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.values import (
     TEXT,
@@ -43,6 +44,9 @@ __all__ = [
     "Decoding",
     "Detokenizer",
     "Frames",
+    "LoggedRun",
+    "LoggedStep",
+    "Logger",
     "Media",
     "MemoryFile",
     "MioError",
@@ -50,6 +54,7 @@ __all__ = [
     "PluginError",
     "Record",
     "RoundTrip",
+    "Sample",
     "Source",
     "SourceFactory",
     "Splitter",

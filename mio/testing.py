@@ -237,6 +237,7 @@ class _Checks:
         manager = PluginManager([self.plugins.manager.candidate(self.name)])
         manager.backbones()
         manager.recipes()
+        manager.loggers()
         assert not manager.unanswered, manager.unanswered[self.name]
 
 

@@ -136,7 +136,7 @@ def test_a_codebook_of_another_size_in_a_run_that_is_started_from(run, tunes, ca
 def test_a_model_of_another_shape_in_a_run_that_is_started_from(run, capsys):
     assert run.is_dir()
     line = failing(capsys, "fit", "tunes.yaml", *TINY, "name=second", "start_from=runs/tunes", "model.layers=3")
-    assert "another shape than the recipe's" in line
+    assert "`model.layers` is 3, but 2 in the weights of runs/tunes; leave it out, or give 2" in line
 
 
 def test_weights_that_are_not_finite_are_no_start(run, capsys):

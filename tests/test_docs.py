@@ -85,7 +85,9 @@ def test_every_hook_has_an_example_with_arguments_that_it_has(hook):
         assert any("mio.hookimpl" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
-@pytest.mark.parametrize("value", ["Modality", "DataModule", "Template", "Task", "Decoding"])
+@pytest.mark.parametrize(
+    "value", ["Modality", "DataModule", "Template", "Task", "Decoding", "Sample", "LoggedStep", "LoggedRun"]
+)
 def test_every_field_of_the_values_is_described(value):
     rows = re.findall(r"^\| (`.*?) \|", section("docs/plugins.md", f"### {value}"), re.MULTILINE)
     described = [name for row in rows for name in re.findall(r"`(\w+)`", row)]

@@ -78,11 +78,86 @@ def test_a_run_that_is_interrupted_or_killed_goes_on_exactly(tunes, undisturbed)
         assert reports[0][name] == reports[1][name] == reports[2][name], name
 
 
+LOOKED_AT = ("data.held_out=0.1", "validate.every=7", "validate.items=10")
+SPEED = ("tokens_per_second", "mfu", "validation/seconds")
+
+
+def metrics(runs):
+    with (runs / "tunes/metrics.csv").open() as file:
+        return [{name: value for name, value in row.items() if name not in SPEED} for row in csv.DictReader(file)]
+
+
+def test_validation_is_neither_missed_nor_repeated_when_a_run_goes_on(tunes):
+    """Killed, with logged steps, validations and checkpoints at different ones: each step has one line, and all figures
+    are those of the undisturbed run."""
+    whole, parts = tunes / "whole", tunes / "parts"
+    printed = fit(whole, *LOOKED_AT)
+    assert printed.count("validation, step") == 9
+    process = start("fit", "tunes.yaml", f"runtime.runs={parts}", *LOOKED_AT, start_new_session=True)
+    wait_for_step(process, parts, 43)  # after a validation that follows the last checkpoint
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (parts / "tunes/summary.json").exists(), "the run was over before it was killed"
+    fit(parts, *LOOKED_AT, "runtime.workers=1")
+    assert weights(parts) == weights(whole)
+    assert metrics(parts) == metrics(whole)
+    assert steps_logged(whole) == sorted({*range(10, 61, 10), *range(7, 61, 7)})
+    reports = [json.loads((runs / "tunes/summary.json").read_text())["validation"] for runs in (whole, parts)]
+    assert [report["figures"] for report in reports] == [reports[0]["figures"]] * 2
+    assert reports[0]["step"] == 60
+    assert reports[0]["figures"]["loss"]["last"] == float(metrics(whole)[-1]["validation/loss"])
+
+
+def wait_for_step(process, runs, step):
+    deadline = time.monotonic() + 120
+    journal = runs / "tunes/journal.csv"
+    while not journal.is_file() or journal.read_bytes().count(b"\n") <= step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def test_the_number_of_workers_does_not_matter_and_the_seed_does(tunes, undisturbed):
     fit(tunes / "workers", "runtime.workers=3")
     fit(tunes / "seed", "seed=1")
     assert weights(tunes / "workers") == weights(undisturbed)
     assert weights(tunes / "seed") != weights(undisturbed)
+
+
+def test_ramps_and_schedules_go_on_exactly(tunes):
+    """A run is put back to its middle checkpoint and goes on with data workers: names go while the notes come."""
+    points = "[{at: 0.3, ratios: {melody: 1, names: 3}}, {ratios: {melody: 1, names: 0}}]"
+    ramp = f"mixture={{ratios: {{melody: 0, names: 1}}, ramp: {points}}}"
+    rules = "rules: [{pattern: embedding.weight, schedule: constant, warmup: 0}]"
+    changes = (ramp, f"train.optimizer={{schedule: wsd, decay: 0.5, {rules}}}", "train.steps=20", "runtime.log_every=5")
+    fit(tunes / "whole", *changes)
+    shutil.copytree(tunes / "whole", tunes / "again")
+    folder = tunes / "again/tunes"
+    for path in (folder / "summary.json", folder / "model.safetensors"):
+        path.unlink()
+    shutil.rmtree(folder / "checkpoints/step-00000020")
+    assert "going on from" in fit(tunes / "again", *changes, "runtime.workers=2")
+    assert weights(tunes / "again") == weights(tunes / "whole")
+
+    def table(runs):
+        with (runs / "tunes/metrics.csv").open() as file:
+            lines = list(csv.DictReader(file))
+        return [{name: line[name] for name in line if name not in ("tokens_per_second", "mfu")} for line in lines]
+
+    lines = table(tunes / "whole")
+    assert table(tunes / "again") == lines
+    assert [float(line["lr/embedding.weight"]) for line in lines] == pytest.approx([3e-3] * 4)
+    falling = [1, 1, 1 - 0.5**0.5, 0]  # by one minus a square root over the last ten steps
+    assert [float(line["lr"]) for line in lines] == pytest.approx([3e-3 * factor for factor in falling], abs=1e-12)
+    # by hand: 6 of 20 steps from 0 to 1/4, 14 from there to 1; the figures are those before the step that is logged
+    targets = {4: 4 / 6 / 8, 9: (0.75 + 3 * (0.25 + 0.75 * 1.5 / 14)) / 9, 20: (0.75 + 14 * 0.625) / 20}
+    for line in lines[:2]:
+        target, achieved = (float(line[f"mixture/melody/{kind}"]) for kind in ("target", "achieved"))
+        assert target == pytest.approx(targets[int(line["step"]) - 1], abs=5e-3)  # rows are not equally full
+        assert abs(target - achieved) < 96 / (4 * 4 * 80)
+    report = json.loads((tunes / "whole/tunes/summary.json").read_text())["mixture"]["names"]
+    assert report["target"] == pytest.approx(1 - targets[20], abs=5e-3)
+    assert report["achieved"] == pytest.approx(report["target"], abs=96 / (20 * 4 * 80))
 
 
 def test_a_run_that_died_between_training_and_summary_only_writes_the_summary(undisturbed):

@@ -18,9 +18,10 @@ from conftest import MELODY, ROOT, call
 from rich.console import Console
 
 from mio.core.contract.plugins import PluginManager
+from mio.core.generation.answering import answer_records
 from mio.core.generation.engine import generate_tokens
-from mio.core.generation.evaluation import answer_records
 from mio.core.generation.grammar import Grammar, need_of
+from mio.core.generation.model import Model
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import TrainConfig
 from mio.core.runs.run import Run
@@ -154,7 +155,7 @@ def accuracy(run, name, items):
     task = run.plugins.tasks()[name][1]
     records = task.records(items)
     assert len(records) >= 200
-    right = task.judge(answer_records(run, task, records), records)
+    right = task.judge(answer_records(Model.of(run), task, records), records)
     return sum(right) / len(right)
 
 
@@ -234,9 +235,11 @@ def test_without_the_package_its_block_stays_and_is_never_sampled(grown):
     assert run.summary["vocabulary"]["rows"] == {"kept": vocabulary.size, "new": 0, "absent": 10}
 
     task = run.plugins.tasks()["caption"][1]
-    template, grammar = CompiledTemplate(task.template, "caption"), Grammar.of(run)
+    template, grammar = CompiledTemplate(task.template, "caption"), Grammar.of(Model.of(run))
     prompts = [run.renderer.prompt(to_document(record, template, "plain", {})) for record in task.records(10)]
-    generate_tokens(run.transformer, grammar, prompts, task.decoding, need_of("", run.codecs.modalities, False), 0)
+    generate_tokens(
+        run.transformer, grammar, prompts, task.decoding, need_of("", run.codecs.modalities, False), range(10)
+    )
     masks = grammar.masks(torch.device("cpu"))
     assert masks.any()
     assert not masks[:, ids].any()

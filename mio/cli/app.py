@@ -18,6 +18,7 @@ import typer
 
 import mio
 from mio.cli import evaluate, export, fit, generate, import_, plan, plugins, recipe, tokenize
+from mio.cli.deferred import defer_metrics
 from mio.cli.failures import explained, passes
 from mio.core.distributed.ranks import launched
 from mio.core.errors import Interrupted, PeerFailed, UserError
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits. `arguments` default to those of the process."""
     # NumPy's products here are small: its thread pool would only take the cores from torch's
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    defer_metrics()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character ends nothing

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, RunFolder, finite, open_run, writable_folder
+from mio.cli.options import (
+    Average,
+    Device,
+    Plugin,
+    Precision,
+    RunFolder,
+    device_and_precision,
+    finite,
+    open_run,
+    writable_folder,
+)
 
 
 def generate(
@@ -30,6 +40,9 @@ def generate(
     beyond_context: Annotated[
         bool, typer.Option("--beyond-context", help="Prompt and answer may be longer than what the model has seen.")
     ] = False,
+    average: Average = False,
+    device: Device = "auto",
+    precision: Precision = "recipe",
     plugin: Plugin = [],
 ) -> None:
     """Answer a prompt of text and media; the answer's media land as files, beside those that are there.
@@ -38,16 +51,18 @@ def generate(
     """
     if output or out != Path():  # an answer of text needs no folder
         writable_folder("--out", out)
-    trained = open_run(run, plugin)
+    trained = open_run(run, plugin, average=average)
+    kind, dtype = device_and_precision(device, precision)
 
     from mio.core.contract.values import TEXT, Decoding
     from mio.core.generation.generate import generate as answer_prompt
+    from mio.core.generation.model import Model
     from mio.core.terminal import json_text, plain
 
     decoding = Decoding(
         temperature=temperature, media_temperature=media_temperature, top_p=top_p, max_tokens=max_tokens
     )
-    made = answer_prompt(trained, prompt, output, out, decoding, seed, beyond_context)
+    made = answer_prompt(Model.of(trained, kind, dtype), prompt, output, out, decoding, seed, beyond_context)
     if made.notice:
         typer.echo(made.notice, err=True)
     content = made.to_json()

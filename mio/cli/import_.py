@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,7 +80,8 @@ def _lines(run: Imported) -> list[str]:
         lines.append(f"keys of config.json that this family does not read: {', '.join(run.unread)}")
     if run.ignored:
         lines.append(f"not read, for there is a whole file of weights beside: {', '.join(run.ignored)}")
-    if run.text_options is not None:
-        options = json.dumps({"_replace_": True, **run.text_options}, ensure_ascii=False)
-        lines.append(f"to start from it: start_from={run.folder} plugins.{blocks[0].owner}='{options}'")
+    lines.append(
+        f"to start from it: `start_from: {run.folder}` in a recipe, or start_from={run.folder}; the model and the text "
+        "tokenizer are then those of the run, where the recipe says nothing else"
+    )
     return lines

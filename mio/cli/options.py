@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.core.errors import UserError
+from mio.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from mio.core.contract.plugins import PluginManager
-    from mio.core.recipe.schema import Recipe
     from mio.core.runs.run import Run
+    from mio.core.stages.check_chain import CheckedStage
 
 Recipes = Annotated[
     list[str],
@@ -35,6 +35,29 @@ Plugin = Annotated[
         show_default=False,
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(metavar="auto|cpu|cuda|mps", help="Where it computes; auto: on a GPU if there is one."),
+]
+Precision = Annotated[
+    str,
+    typer.Option(metavar="recipe|bf16|fp32", help="Dtype of weights, keys and values; recipe: as it was trained."),
+]
+
+
+def device_and_precision(device: str, precision: str) -> tuple[str, str]:
+    """The kind of device, and the precision or nothing for the recipe's. Raises `typer.BadParameter` for an unknown
+    one, `UserError` for a device that is not here."""
+    kinds, precisions = ("auto", "cpu", "cuda", "mps"), ("recipe", "bf16", "fp32")
+    for option, value, known in (("--device", device, kinds), ("--precision", precision, precisions)):
+        if value not in known:
+            raise typer.BadParameter(f"{option} {value}: is none of {', '.join(known)}{nearest(value, known)}")
+    from mio.core.distributed.devices import device_type
+
+    return device_type(device, f"`--device {device}`"), "" if precision == "recipe" else precision
+
+
+Average = Annotated[bool, typer.Option("--average", help="Use the average of the weights (`train.average`).")]
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -52,12 +75,15 @@ def manager(local: Sequence[str]) -> PluginManager:
     return PluginManager.discover(local)
 
 
-def open_run(folder: Path, local: Sequence[str]) -> Run:
-    """The run in a folder. Raises `UserError` if there is none."""
+def open_run(folder: Path, local: Sequence[str], first: bool = True, average: bool | None = False) -> Run:
+    """The run in a folder; of several ranks that open it, the `first` compares its weights and tells what it notices.
+    `average` as in `Run.open`. Raises `UserError` if there is none."""
     refuse_no_run(folder)
+    from mio.core.runs.lock import warn
     from mio.core.runs.run import Run
 
-    return Run.open(folder, manager(local))
+    tell = warn if first else lambda line: None  # noqa: ARG005
+    return Run.open(folder, manager(local), tell, weights=first, average=average)
 
 
 def refuse_no_run(folder: Path) -> None:
@@ -103,12 +129,11 @@ def writable_folder(option: str, path: Path) -> None:
         raise UserError(f"{option} {path}: {there} cannot be written; give another, or change its permissions")
 
 
-def check_stages(recipes: Sequence[str], overrides: Sequence[str], plugins: PluginManager) -> list[Recipe]:
-    """The stages of a chain, after all that `mio recipe check` checks: a second that may save hours."""
-    from mio.core.recipe.chain import chain
-    from mio.core.stages.check import check
+def check_stages(
+    recipes: Sequence[str], overrides: Sequence[str], plugins: PluginManager, trains: bool = True
+) -> list[CheckedStage]:
+    """The stages of a chain, after all that `mio recipe check` checks: a second that may save hours. `trains` as in
+    `check_chain`."""
+    from mio.core.stages.check_chain import check_chain
 
-    stages = chain(recipes, overrides, plugins)
-    for recipe in stages:
-        check(recipe, plugins.enable(recipe.plugins))
-    return stages
+    return check_chain(recipes, overrides, plugins, trains=trains)

@@ -11,7 +11,7 @@ from mio.cli.options import Plugin, Recipes, RunFolder, check_stages, manager, r
 
 if TYPE_CHECKING:
     from mio.core.contract.plugins import PluginManager
-    from mio.core.recipe.schema import Recipe
+    from mio.core.recipe.chain import Link
 
 app = typer.Typer(help="Resolve, validate, compare and freeze recipes.", no_args_is_help=True)
 
@@ -26,23 +26,33 @@ def show(
     from mio.core.recipe.resolved import fingerprint, to_yaml
     from mio.core.terminal import plain
 
-    stages = _stages(recipes, manager(plugin))
+    stages = _links(recipes, manager(plugin))
     shown = stages if chain else stages[-1:]
     for index, stage in enumerate(shown):
         separator = "---\n" if index else ""
-        typer.echo(plain(f"{separator}# fingerprint {fingerprint(stage)}\n{to_yaml(stage)}"), nl=False)
+        taken = ", ".join(".".join(key) for key in stage.taken)
+        origin = f"# from {stage.start}: {taken}\n" if taken else ""
+        recipe = f"# fingerprint {fingerprint(stage.recipe)}\n{origin}{to_yaml(stage.recipe)}"
+        typer.echo(plain(f"{separator}{recipe}"), nl=False)
 
 
 @app.command()
 def check(recipes: Recipes, plugin: Plugin = []) -> None:
     """Validate every stage of a recipe's chain without loading or training anything."""
-    for stage in check_stages(*split(recipes), manager(plugin)):
-        ratios = ":".join(f"{ratio:g}" for ratio in stage.mixture.ratios.values())
-        groups = ":".join(stage.mixture.ratios)
+    from mio.core.terminal import plain
+
+    for checked in check_stages(*split(recipes), manager(plugin)):
+        stage, mixture = checked.recipe, checked.recipe.mixture
+        groups = list(dict.fromkeys([*mixture.ratios, *(name for point in mixture.ramp for name in point.ratios)]))
+        ratios = ":".join(f"{mixture.ratios.get(group, 0):g}" for group in groups)
+        for point in mixture.ramp:
+            ratios += f", at {point.at:g} " + ":".join(f"{point.ratios.get(group, 0):g}" for group in groups)
         typer.echo(
             f"{stage.name}: ok, {stage.train.steps} steps of {stage.train.rows} x {stage.data.packing.context} "
-            f"positions, {groups} {ratios} by {stage.mixture.unit}"
+            f"positions, {':'.join(groups)} {ratios} by {mixture.unit}"
         )
+        for note in checked.notes:
+            typer.echo(plain(f"  {note}"))
 
 
 @app.command()
@@ -55,12 +65,11 @@ def diff(
     plugin: Plugin = [],
 ) -> None:
     """Print the keys in which two recipes differ, one per line."""
-    from mio.core.recipe.compose import compose
     from mio.core.recipe.resolved import diff as compare
     from mio.core.terminal import plain
 
     plugins = manager(plugin)
-    one, other = (compose([name], overrides, plugins) for name in (first, second))
+    one, other = (_links([name, *overrides], plugins)[-1].recipe for name in (first, second))
     for line in compare(one, other, runtime=True):
         typer.echo(plain(line))
 
@@ -84,7 +93,7 @@ def lock(
             typer.echo(line)
         typer.echo(run / LOCK)
         return
-    stage = _stages(recipes, plugins)[-1]
+    stage = _links(recipes, plugins)[-1].recipe
     content, note = lock_untrained(stage, plugins.enable(stage.plugins))
     content.save(out)
     typer.echo(f"{out}{f' ({note})' if note else ''}")
@@ -100,7 +109,7 @@ def verify(run: RunFolder, plugin: Plugin = []) -> None:
     typer.echo(f"{run}: {verified.steps} steps, each trained on exactly the rows that the recipe plans")
 
 
-def _stages(arguments: list[str], plugins: PluginManager) -> list[Recipe]:
-    from mio.core.recipe.chain import chain
+def _links(arguments: list[str], plugins: PluginManager) -> list[Link]:
+    from mio.core.recipe.chain import links
 
-    return chain(*split(arguments), plugins)
+    return links(*split(arguments), plugins)

@@ -26,8 +26,8 @@ def tokenize(
     """
     names, overrides = split(recipes)
     plugins = manager(plugin)
-    for stage in check_stages(names, overrides, plugins):
-        writable_folder("runtime.tokens", Path(stage.runtime.tokens))
+    for stage in check_stages(names, overrides, plugins, trains=False):
+        writable_folder("runtime.tokens", Path(stage.recipe.runtime.tokens))
 
     from mio.core.stages.tokenize import tokenize as run
 

@@ -13,9 +13,9 @@ import yaml
 
 from mio.cli import app
 from mio.core.errors import Interrupted
-from mio.core.recipe import chain as chains
 from mio.core.recipe.compose import compose
 from mio.core.recipe.resolved import fingerprint
+from mio.core.stages import check_chain
 
 RECIPE = """
 name: tiny
@@ -135,7 +135,7 @@ def test_an_interruption_is_one_line_that_says_how_to_go_on(folder, capsys, monk
     def interrupt(*_):
         raise error
 
-    monkeypatch.setattr(chains, "chain", interrupt)
+    monkeypatch.setattr(check_chain, "links", interrupt)
     assert app.run(["recipe", "check", "tiny.yaml"]) == code
     assert capsys.readouterr().err.splitlines() == [line]
 
@@ -146,7 +146,7 @@ def test_a_defect_keeps_its_traceback(folder, monkeypatch):
     def crash(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(chains, "chain", crash)
+    monkeypatch.setattr(check_chain, "links", crash)
     with pytest.raises(ZeroDivisionError):
         app.run(["recipe", "check", "tiny.yaml"])
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mio.cli import app
@@ -16,6 +20,7 @@ from mio.core.exchange.huggingface_config import config_to_huggingface
 from mio.core.model.transformer import Transformer
 from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
+ROOT = Path(__file__).parents[2]
 SIZE = 261
 
 
@@ -54,7 +59,8 @@ def test_in_and_out_and_in_again(model, capsys):
     assert called(capsys, "import", model) == [
         "runs/Tiny-Llama: 14,896 parameters, 261 ids, 261 of text",
         "left out, without a token: 3 rows",
-        'to start from it: start_from=runs/Tiny-Llama plugins.text=\'{"_replace_": true, "tokenizer": "imported"}\'',
+        "to start from it: `start_from: runs/Tiny-Llama` in a recipe, or start_from=runs/Tiny-Llama; the model and the "
+        "text tokenizer are then those of the run, where the recipe says nothing else",
     ]
     recipe = yaml.safe_load((model.parent / "runs/Tiny-Llama/recipe.yaml").read_text())
     assert recipe["data"]["packing"]["context"] == 512
@@ -82,9 +88,10 @@ def test_a_stage_starts_from_an_import(model, tunes, capsys):
     """Trained, exported, imported again: the vocabulary has grown by the blocks of a modality, and stays."""
     called(capsys, "import", model, "--name", "backbone")
     parent = yaml.safe_load((tunes / "runs/backbone/recipe.yaml").read_text())
-    (tunes / "shape.yaml").write_text(yaml.safe_dump({"model": {"_replace_": True, **parent["model"]}}))
-    options = ["start_from=runs/backbone", "plugins.text={_replace_: true, tokenizer: imported}", "train.steps=2"]
-    called(capsys, "fit", "tunes.yaml", "shape.yaml", *options)
+    own = ["start_from=runs/backbone", "plugins.text={_replace_: true}", "model={_replace_: true}", "train.steps=2"]
+    called(capsys, "fit", "tunes.yaml", *own)
+    child = yaml.safe_load((tunes / "runs/tunes/recipe.yaml").read_text())
+    assert (child["model"], child["plugins"]["text"]) == (parent["model"], parent["plugins"]["text"])
     summary = json.loads((tunes / "runs/tunes/summary.json").read_text())
     assert summary["vocabulary"]["rows"] == {"kept": SIZE, "new": 10, "absent": 0}  # begin, end and eight notes
     prompt = ["Please play do re mi:", "--output", "melody", "--json"]
@@ -95,6 +102,43 @@ def test_a_stage_starts_from_an_import(model, tunes, capsys):
     assert called(capsys, "generate", "runs/tunes", *prompt) == first
     kept = [json.loads((tunes / place / "tunes/summary.json").read_text()) for place in ("runs", "elsewhere")]
     assert kept[0] == kept[1] == summary
+
+
+def test_the_documented_start_from_pictures_of_ones_own(model, capsys):
+    """The example of docs/exchange.md, but smaller: imported, checked, trained, asked, planned."""
+    [body] = re.findall(r"```yaml\n(name: mine\n.*?)```", (ROOT / "docs/exchange.md").read_text(), re.DOTALL)
+    (model.parent / "mine.yaml").write_text(body)
+    folder = model.parent / "data"
+    folder.mkdir()
+    records = []
+    for number in range(12):
+        picture = np.full((20, 20, 3), (20 * number, 255 - 20 * number, 128), np.uint8)
+        Image.fromarray(picture).save(folder / f"{number}.png")
+        records.append(json.dumps({"image": f"{number}.png", "caption": f"colour {number}"}))
+    (folder / "captions.jsonl").write_text("\n".join(records))
+    small = ["plugins.image.codebook_size=8", "train.steps=2", "train.rows=2", "runtime.threads=1"]
+    called(capsys, "import", model, "--name", "base")
+    assert called(capsys, "recipe", "check", "mine.yaml", *small) == [
+        "mine: ok, 2 steps of 2 x 256 positions, image_text 1 by tokens",
+        "  10 new ids of `image`, after the 261 of runs/base",
+    ]
+    assert called(capsys, "recipe", "show", "mine.yaml")[1] == "# from runs/base: model, plugins.text"
+    called(capsys, "fit", "mine.yaml", *small)
+    base, mine = (yaml.safe_load((model.parent / f"runs/{name}/recipe.yaml").read_text()) for name in ("base", "mine"))
+    assert mine["model"] == base["model"]
+    assert mine["plugins"]["text"] == {"tokenizer": "imported"}
+    answer = called(capsys, "generate", "runs/mine", "Please generate an image:", "--output", "image", "--json")
+    assert [part["type"] for part in json.loads("\n".join(answer))["parts"]] != []
+    planned = json.loads("\n".join(called(capsys, "plan", "mine.yaml", *small, "world=1", "--json")))
+    summary = json.loads((model.parent / "runs/mine/summary.json").read_text())
+    assert planned["parameters"] == summary["parameters"]
+    # a further stage: pictures' options and trained codes are the run's, other ones are refused by the check
+    (model.parent / "next.yaml").write_text(body.replace("mine", "next").replace("runs/base", "runs/mine"))
+    line = failing(capsys, "recipe", "check", "next.yaml")
+    assert "block `image/codebook0` has 8 ids of kind codes" in line
+    line = failing(capsys, "recipe", "check", "next.yaml", "plugins.image.codebook_size=8", "plugins.image.patch=8")
+    assert "`plugins.image.patch=8`: runs/mine/tokenizers/image: the image codebook was made with" in line
+    assert called(capsys, "recipe", "check", "next.yaml", "plugins.image={_replace_: true}")[1:] == []
 
 
 @pytest.mark.parametrize(

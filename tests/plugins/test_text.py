@@ -294,12 +294,12 @@ def test_gaps_between_ids(qwen, bpe, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokeniser": "bpe"}, "unknown option `tokeniser`; the options are `tokenizer` and `size`"),
+        ({"tokeniser": "bpe"}, "`bpe` has no option `tokeniser`; it has `tokenizer`, `size`"),
         ({"tokenizer": 3}, "must be `bpe`, `bytes`, `imported`, or the folder"),
         ({"size": -1}, "`size` is -1; it must be at least 0"),
         ({"size": True}, "`size` must be a whole number, not true"),
         ({"size": 100}, "has 261 tokens .* at least, not 100"),
-        ({"tokenizer": "bytes", "size": 300}, "`bytes` has a size of its own"),
+        ({"tokenizer": "bytes", "size": 300}, "`bytes` has no option `size`; it has `tokenizer`"),
         ({"tokenizer": "/nowhere/yi"}, r"there is no /nowhere/yi.*save_pretrained"),
     ],
 )

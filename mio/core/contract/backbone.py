@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from mio.core.contract.checker import Checker
 from mio.core.contract.ranges import number, one_of
@@ -12,6 +12,15 @@ from mio.core.errors import UserError
 ROPE_SCALINGS = ("none", "linear", "llama3")
 MOST_PARAMETERS = 10**13
 """Of all layers together."""
+
+FIXED = frozenset(
+    {"width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "experts"}
+    | {"qkv_bias", "qk_norm", "tied_embeddings"}
+)
+"""Fields of `TransformerConfig` that say which weights there are, of which shapes and how they are divided into heads:
+with trained weights they have the values that these were trained with."""
+LEARNING = frozenset({"router_aux_weight", "init_std"})
+"""Fields that a trained model computes the same without."""
 
 
 @dataclass
@@ -74,6 +83,11 @@ class TransformerConfig:
     def ffn_size(self) -> int:
         """Hidden size of the SwiGLU, resolved."""
         return self.ffn_width or -(-8 * self.width // 3 // 32) * 32
+
+    @property
+    def explicit(self) -> TransformerConfig:
+        """The same with the sizes that follow from others written out."""
+        return replace(self, head_width=self.head_size, ffn_width=self.ffn_size, kv_heads=self.kv_heads or self.heads)
 
     def window(self, layer: int) -> int:
         """Positions that a query of this layer sees back, itself included; 0 means all."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from mio.core.contract.loggers import LoggerFactory
     from mio.core.contract.values import (
         DataModule,
         Detokenizer,
@@ -83,4 +84,11 @@ def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
 @hookspec
 def mio_recipes() -> Mapping[str, str]:
     """Recipes that the package ships: name -> path of the YAML file, usable wherever a recipe path is."""
+    raise NotImplementedError
+
+
+@hookspec
+def mio_loggers() -> Mapping[str, LoggerFactory]:
+    """Loggers, by name: where figures and samples of a training go beside `metrics.csv`, for `runtime.loggers` in a
+    recipe. Any installed plugin's can be named there, whether the recipe lists the plugin or not."""
     raise NotImplementedError

@@ -17,6 +17,7 @@ import pluggy
 
 from mio.core.contract import hookspecs
 from mio.core.contract.discovery import Candidate, discover
+from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.validation import (
     PATH_NAME,
     datamodule_problems,
@@ -50,7 +51,7 @@ class PluginManager:
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates}
         self.unanswered: dict[str, str] = {}
-        """Plugins passed over by `backbones` and `recipes`, with the reason."""
+        """Plugins passed over by `backbones`, `recipes` and `loggers`, with the reason."""
 
     @classmethod
     def discover(cls, local: Sequence[str] = ()) -> PluginManager:
@@ -86,6 +87,10 @@ class PluginManager:
     def recipes(self) -> dict[str, tuple[str, Path]]:
         """Recipes that working plugins ship: name -> (plugin, path)."""
         return _unique("recipe", self._answers("mio_recipes", _recipes))
+
+    def loggers(self) -> dict[str, tuple[str, LoggerFactory]]:
+        """Loggers of all working plugins: name -> (plugin, factory)."""
+        return _unique("logger", self._answers("mio_loggers", _loggers))
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
@@ -297,6 +302,14 @@ def _recipes(owner: str, answer: Any) -> Iterator[tuple[str, Path]]:
         if not isinstance(path, str | Path) or not Path(path).is_file():
             _refuse(owner, "mio_recipes", f"recipe `{name}`", [f"{path!r} is no file"])
         yield name, Path(path)
+
+
+def _loggers(owner: str, answer: Any) -> Iterator[tuple[str, LoggerFactory]]:
+    for name, factory in _mapping(owner, "mio_loggers", answer).items():
+        _check_name(owner, "mio_loggers", name)
+        if not callable(factory):
+            _refuse(owner, "mio_loggers", f"logger `{name}`", [f"{factory!r} must be a function"])
+        yield name, factory
 
 
 def _unique(what: str, claims: Iterable[tuple[str, str, T]], owners: str = "plugins") -> dict[str, tuple[str, T]]:

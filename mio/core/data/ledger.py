@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 _LEVELS = ("sources", "directions")
@@ -11,7 +12,8 @@ def ledger(state: dict[str, Any]) -> dict[str, Any]:
     """Report of the rows emitted up to a plan's `state`.
 
     `mixture` nests groups, sources and directions. At each level `target` and `achieved` are shares of the level above:
-    of groups, in the mixture's unit; of sources and directions, in tokens. `epochs` and `skipped` count documents when
+    of groups, in the mixture's unit; of sources and directions, in tokens. Where the mixture changes, the target of a
+    group is what was due to it so far. `epochs` and `skipped` count documents when
     the plan draws them, everything else counts them when their row is emitted.
     """
     identity, counts = state["identity"], state["leaves"].values()
@@ -50,6 +52,11 @@ def _groups(state: dict[str, Any]) -> dict[str, Any]:
         for name, group in report.items():
             group["rows"] = rows[name]
             group["achieved"] = round(rows[name] / max(1, state["rows"]), 6)
+    if "dues" in state:
+        dues = dict(zip(identity["ratios"], map(Fraction, state["dues"]), strict=True))
+        whole = sum(dues.values())
+        for name, group in report.items():
+            group["target"] = round(float(dues[name] / whole), 6) if whole else group["target"]
     return report
 
 

@@ -24,6 +24,7 @@ from mio.core.data.shards.store import TokenStore
 from mio.core.data.sources import build_streams
 from mio.core.data.streams import RecordStream
 from mio.core.data.unreadable import Unreadable
+from mio.core.data.validation import HeldOutSources
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
@@ -134,10 +135,12 @@ class MioDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self._recipe = recipe
-        self._pad = pad
+        self.pad = pad
         self.windows: Sequence[int] = ()
         """Windows of attention (see `DocumentMask.from_lengths`), where it runs on CUDA."""
         self.streams, self._sources = build_streams(recipe, plugins, renderer, tokens)
+        self.held_out = HeldOutSources(recipe, plugins, self.streams, tokens) if recipe.validate.every else None
+        """What validates."""
         devices = devices or recipe.runtime.devices * recipe.runtime.nodes
         self.shape = StepShape.of(recipe.train, devices // recipe.runtime.tensor_parallel)
         """How the rows of a step are shared out."""
@@ -158,7 +161,8 @@ class MioDataModule(LightningDataModule):
         return [source.label for source in self._sources if source.tokenised]
 
     def _plan(self) -> Plan:
-        return Plan(self.streams, self._recipe.mixture, self._recipe.data.packing)
+        train = self._recipe.train
+        return Plan(self.streams, self._recipe.mixture, self._recipe.data.packing, train.steps * train.rows)
 
     def preflight(self) -> dict[str, Any]:
         """Checks the sources (see `mio.core.data.preflight`). Raises `DataError` if too much is broken."""
@@ -178,7 +182,7 @@ class MioDataModule(LightningDataModule):
             streams=self.streams,
             shape=self.shape,
             steps=self._recipe.train.steps,
-            pad=self._pad,
+            pad=self.pad,
             rank=rank,
             cursor=self._cursor(),
             windows=self.windows,

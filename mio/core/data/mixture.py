@@ -15,6 +15,7 @@ from fractions import Fraction
 from itertools import groupby
 from typing import NamedTuple
 
+from mio.core.data.ramp import mean_shares
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig, SourceConfig
 
 _ROUNDING = 1 + 1e-12
@@ -40,7 +41,7 @@ class StreamShare(NamedTuple):
 def read_sources(data: DataConfig, mixture: MixtureConfig) -> Iterator[tuple[str, str, SourceConfig]]:
     """(group, name, source) of every source with a share of its own, in the recipe's order."""
     for group, config in data.groups.items():
-        if mixture.ratios.get(group, 0) > 0:
+        if mixture.read(group):
             for name, source in config.sources.items():
                 if source.weight > 0:
                     yield group, name, source
@@ -49,19 +50,23 @@ def read_sources(data: DataConfig, mixture: MixtureConfig) -> Iterator[tuple[str
 def stream_shares(
     data: DataConfig, mixture: MixtureConfig, directions: Mapping[tuple[str, str], Sequence[str]]
 ) -> list[StreamShare]:
-    """The streams that a mixture reads, in the recipe's order.
+    """The streams that a mixture reads, in the recipe's order. Of a mixture that changes, their shares of the stage.
 
     Args:
         directions: directions that each (group, source) offers; `("",)` for conversations and interleaved documents.
     """
     read = list(read_sources(data, mixture))
+    ratios: Mapping[str, float] = mixture.ratios
+    if mixture.ramp:
+        groups = list(dict.fromkeys(group for group, _, _ in read))
+        ratios = dict(zip(groups, mean_shares(mixture, groups), strict=True))
     shares: list[StreamShare] = []
     for group, name, source in read:
         weight = source.weight / sum(other.weight for owner, _, other in read if owner == group)
         parts = source.directions or dict.fromkeys(directions[group, name], 1.0)
         total = sum(parts.values())
         shares += [
-            StreamShare(group, name, direction, mixture.ratios[group] * weight * share / total)
+            StreamShare(group, name, direction, ratios[group] * weight * share / total)
             for direction, share in parts.items()
             if share > 0
         ]
@@ -94,6 +99,8 @@ class Mixture:
 
     def __init__(self, streams: Sequence[StreamShare]) -> None:
         shares = [stream.share for stream in streams]
+        self.idle: frozenset[int] = frozenset()
+        """Streams of groups without a share now."""
         self.root = Node(shares, 0, len(streams), None)
         self.groups: list[Node] = []
         self._leaves: list[Node] = []

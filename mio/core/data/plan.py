@@ -11,12 +11,15 @@ are all in positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from typing import Any
 
-from mio.core.data.mixture import Mixture, Node, RowSchedule
+from mio.core.data.mixture import Mixture, Node, RowSchedule, StreamShare
 from mio.core.data.packing import Entry, Pool
-from mio.core.data.streams import RecordStream
+from mio.core.data.ramp import Ramp
+from mio.core.data.ramped_mixture import RampedMixture, RampedRows
+from mio.core.data.streams import HELD_OUT, RecordStream
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
 
@@ -74,10 +77,16 @@ class Plan:
     of the stream that is due, again and again, as long as half of the row stays free; the rest is filled with the
     documents that leave the least of it. Shares are thereby steered twice, when documents are drawn and when they are
     emitted, because the pool may hold back one kind of document more than another. After every row each group, source
-    and direction is within the positions of one row of its share of what the level above it was given.
+    and direction is within the positions of one row of its share of what the level above it was given. Where the
+    mixture changes, what is due to a group is the sum over the rows of its share in the row, of the row's positions.
+
+    Args:
+        length: rows of the whole run, over which a mixture changes; of no other it matters.
     """
 
-    def __init__(self, streams: Sequence[RecordStream], mixture: MixtureConfig, packing: PackingConfig) -> None:
+    def __init__(
+        self, streams: Sequence[RecordStream], mixture: MixtureConfig, packing: PackingConfig, length: int = 0
+    ) -> None:
         self.streams = list(streams)
         self.packing = packing
         self.rows = 0
@@ -88,18 +97,23 @@ class Plan:
         self.changes: Changes | None = None
         """Where what happens is noted, if anywhere."""
         shares = [stream.share for stream in streams]
+        self.groups = list(dict.fromkeys(share.group for share in shares))
+        """Groups that are read, in order."""
         self._drawn = Mixture(shares)
         self._emitted = Mixture(shares)
-        self.groups = [shares[node.start].group for node in self._drawn.groups]
-        """Groups that are read, in order."""
-        self.schedule: RowSchedule | None = None
+        self.schedule: RowSchedule | RampedRows | None = None
         """Who gets the next row, with unit `rows`."""
-        if mixture.unit == "rows":
+        self._ramp: Ramp | None = None
+        self._dues = [0] * len(self.groups)
+        """By a ramp, with unit `tokens`: what is due to each group, in positions x the ramp's scale x the context."""
+        if mixture.ramp:
+            self._follow_ramp(mixture, shares, length)
+        elif mixture.unit == "rows":
             self.schedule = RowSchedule([mixture.ratios[group] for group in self.groups])
         self._pools = [Pool(len(streams)) for _ in range(len(self.groups) if self.schedule else 1)]
         self.identity: dict[str, Any] = {
             "unit": mixture.unit,
-            "ratios": {group: mixture.ratios[group] for group in self.groups},
+            "ratios": {group: mixture.ratios.get(group, 0.0) for group in self.groups},
             "context": packing.context,
             "window": packing.window,
             "too_long": packing.too_long,
@@ -114,15 +128,37 @@ class Plan:
             },
         }
         """Everything that the sequence of rows depends on."""
+        if mixture.ramp:
+            self.identity |= {"ramp": [asdict(point) for point in mixture.ramp], "length": length}
+
+    def _follow_ramp(self, mixture: MixtureConfig, shares: Sequence[StreamShare], length: int) -> None:
+        if mixture.unit == "rows":
+            self._ramp = Ramp(mixture, self.groups, length)
+            self.schedule = RampedRows(self._ramp, len(self.groups))
+        else:
+            context = self.packing.context
+            self._ramp = Ramp(mixture, self.groups, length * context)
+            self._drawn = RampedMixture(shares, self._ramp, context)
+            self._emitted = RampedMixture(shares, self._ramp, context)
+
+    def _aim(self) -> None:
+        """Turns mixtures that change to the next row; documents that are drawn to when those that wait are emitted."""
+        drawn, emitted = self._drawn, self._emitted
+        if isinstance(drawn, RampedMixture) and isinstance(emitted, RampedMixture):
+            emitted.aim(self.rows, self._dues)
+            drawn.aim(self.rows, self._dues, drawn.given - emitted.given)
 
     def next_row(self) -> Row:
         """The next row of the run. Raises `DataError` when a stream has nothing that can be used."""
         kind = self.schedule.pick() if self.schedule else 0
         pool, node, context = self._pools[kind], self._node(self._drawn, kind), self.packing.context
+        self._aim()
         for stream in range(node.start, node.stop):
             if not pool.waiting[stream]:
                 self._take_in(kind, self._draw(stream))
         while len(pool) < self.packing.window:
+            if self._ramp and not self.schedule and node.count >= context:
+                self._aim()
             self._take_in(kind, self._draw(self._drawn.pick(node)))
         row: Row = []
         self._add_due(kind, row, context, context * _RESERVE)
@@ -152,7 +188,7 @@ class Plan:
         Where those that fill it best do not, the stream among them that is furthest ahead goes without.
         """
         pool, mixture, node = self._pools[kind], self._emitted, self._node(self._emitted, kind)
-        without: set[int] = set()
+        without = set(self._emitted.idle)
         while chosen := pool.best_fit(space, without):
             for entry in chosen:
                 mixture.give(entry.stream, entry.length)
@@ -220,7 +256,7 @@ class Plan:
 
     def _skip(self, stream: int, n: int, reason: str) -> None:
         described = ""
-        if len(self.examples) < _EXAMPLES:
+        if len(self.examples) < _EXAMPLES and reason != HELD_OUT:
             described = f"{self.streams[stream].name}: {self.streams[stream].describe(n)}: {reason}"
         self._count_skipped(stream, reason, described)
 
@@ -239,6 +275,13 @@ class Plan:
             self.changes.drawn.append((kind, entry))
 
     def _count(self, kind: int, row: Row) -> None:
+        if self._ramp and not self.schedule:
+            begin, context = self.rows * self.packing.context, self.packing.context
+            positions = sum(entry.length for entry in row)
+            shares = zip(self._ramp.dues(begin), self._ramp.dues(begin + context), strict=True)
+            self._dues = [
+                due + (after - before) * positions for due, (before, after) in zip(self._dues, shares, strict=True)
+            ]
         self.rows += 1
         if self.schedule:
             self.schedule.counts[kind] += 1
@@ -252,11 +295,19 @@ class Plan:
         if self.changes is not None:
             self.changes.rows.append((kind, row))
 
+    def _exact_dues(self) -> list[Fraction]:
+        """What is due to each group by the ramp, in rows or positions."""
+        assert self._ramp is not None
+        if self.schedule:
+            return [Fraction(due, self._ramp.scale) for due in self._ramp.dues(self.rows)]
+        return [Fraction(due, self._ramp.scale * self.packing.context) for due in self._dues]
+
     def counters(self) -> dict[str, Any]:
         """The state without the documents that wait, which are many: what reports are made of."""
         return {
             "version": VERSION,
             "identity": self.identity,
+            **({"dues": [str(due) for due in self._exact_dues()]} if self._ramp else {}),
             "rows": self.rows,
             "group_rows": list(self.schedule.counts) if self.schedule else [],
             "leaves": {
@@ -293,6 +344,8 @@ class Plan:
         self._emitted.restore([counts.positions for counts in self.counts])
         if self.schedule:
             self.schedule.counts = list(state["group_rows"])
+        elif self._ramp:
+            self._dues = [int(Fraction(due) * self._ramp.scale * self.packing.context) for due in state["dues"]]
         for index, entries in enumerate(state["pools"]):
             self._pools[index] = Pool(len(self.streams))
             for stream, n, length, truncated in entries:
@@ -300,7 +353,8 @@ class Plan:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    other = [f"`{key}` was {before[key]}, is {now[key]}" for key in now if key != "streams" and before[key] != now[key]]
+    keys = [key for key in before | now if key != "streams" and before.get(key) != now.get(key)]
+    other = [f"`{key}` was {before.get(key)}, is {now.get(key)}" for key in keys]
     old, new = before["streams"], now["streams"]
     other += [f"`{name}` is gone" for name in old if name not in new]
     other += [f"`{name}` is new" for name in new if name not in old]

@@ -12,7 +12,7 @@ from typing import Any
 
 from mio.core.data.sample import sample
 from mio.core.data.sources import OpenSource
-from mio.core.data.streams import BROKEN, CUT_AWAY, EMPTY, WEIGHTLESS, RecordStream
+from mio.core.data.streams import BROKEN, CUT_AWAY, EMPTY, HELD_OUT, WEIGHTLESS, RecordStream
 from mio.core.errors import DataError
 
 _LISTED = 100
@@ -21,6 +21,7 @@ _ADVICE = {
     CUT_AWAY: "raise `data.packing.context`, or set `data.packing.too_long: skip`",
     BROKEN: "fix them",
     EMPTY: "give them content",
+    HELD_OUT: "lower the share that is `held_out`, or choose by other fields (`held_out_by`)",
 }
 
 

@@ -16,7 +16,7 @@ ENCODED = 16
 
 
 @dataclass(frozen=True)
-class Sample:
+class CheckedSample:
     """Records that are checked when their lengths are learnt. Which ones they are depends on the source's size alone,
     so that every process finds the same records broken."""
 
@@ -26,7 +26,7 @@ class Sample:
     """Whose media are encoded."""
 
     @classmethod
-    def of(cls, size: int, shipped: bool) -> Sample:
+    def of(cls, size: int, shipped: bool) -> CheckedSample:
         """The sample of a source of `size` records; `shipped` by a plugin or not."""
         read = sample(size, shipped)
         encoded = [read[i * len(read) // ENCODED] for i in range(ENCODED)] if len(read) > ENCODED else read

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
 from mio.core.contract.plugins import EnabledPlugins, naming_plugin
 from mio.core.contract.values import DataModule, Filter, Record, Source, SourceFactory, Template
+from mio.core.data.hashing import FileHashes
+from mio.core.data.held_out import HeldOut
 from mio.core.data.mixture import read_sources, stream_shares
 from mio.core.data.order import derive_seed
 from mio.core.data.readers import READERS, at_hand, open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.data.readers.tables import Stream
-from mio.core.data.sample import Sample
-from mio.core.data.shards.reader import dropped
+from mio.core.data.sample import CheckedSample
+from mio.core.data.shards.reader import TokenisedSource, dropped
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.streams import Memory, RecordStream
 from mio.core.errors import DataError, RecipeError, UserError
@@ -43,19 +45,30 @@ class OpenSource:
     """Whether a plugin ships it, as opposed to a file of the user's."""
     tokenised: bool = False
     """Whether `records` are read from shards, filters applied."""
+    validates: bool = False
+    """Whether it is the split that validates."""
 
     @property
     def label(self) -> str:
         """`group/source`."""
-        return f"{self.group}/{self.name}"
+        return _label(self.group, self.name, self.validates)
+
+
+def _label(group: str, name: str, validates: bool) -> str:
+    return f"{group}/{name}{' (validation)' if validates else ''}"
 
 
 def open_sources(
-    recipe: Recipe, plugins: EnabledPlugins, tokens: TokenStore | None = None, streamed: bool = False
+    recipe: Recipe,
+    plugins: EnabledPlugins,
+    tokens: TokenStore | None = None,
+    streamed: bool = False,
+    validates: bool = False,
 ) -> list[OpenSource]:
     """Every source that the recipe's mixture reads, in its order, from shards where `tokens` has them.
 
-    `streamed` says that streams will do as well.
+    `streamed` says that streams will do as well; `validates` asks for the splits that validate, of the sources that
+    have one, in place of those that are trained on.
 
     Raises:
         RecipeError: unknown datasets or wrong options, all of them at once.
@@ -66,19 +79,23 @@ def open_sources(
     directions = {name: [t.direction for t in templates] for name, templates in template_sets(recipe, plugins).items()}
     datasets, filters = [*shipped, *READERS], plugins.filters()
     opened, problems = [], []
-    for group, name, source in read_sources(recipe.data, recipe.mixture):
+    for group, name, config in read_sources(recipe.data, recipe.mixture):
+        source = _validating(config) if validates else config
+        if source is None:
+            continue
         where = f"data.groups.{group}.sources.{name}"
         wrong = list(source.problems(where, datasets, directions, filters))
         problems += wrong
         if not wrong:
             raw: Source | None = None
             missing: DataError | None = None
-            label = f"{group}/{name}"
+            label = _label(group, name, validates)
             try:
                 raw = tokens.opened.get(label) if tokens else None
                 raw = _open(source, shipped, kinds) if raw is None else raw
             except RecipeError as error:
-                problems += [f"`{where}`: {problem}" for problem in error.problems]
+                key = f"{where}.validation_split" if validates else where
+                problems += [f"`{key}`: {problem}" for problem in error.problems]
                 continue
             except DataError as error:
                 if tokens is None or at_hand(source.options):
@@ -89,7 +106,8 @@ def open_sources(
             if records is None:
                 assert missing is not None
                 raise missing
-            opened.append(OpenSource(group, name, source, records, source.dataset in shipped, shards is not None))
+            ships = source.dataset in shipped
+            opened.append(OpenSource(group, name, source, records, ships, shards is not None, validates))
     if problems:
         raise RecipeError(problems)
     for one in opened:
@@ -99,6 +117,23 @@ def open_sources(
         elif not len(one.records):
             raise DataError(f"{one.label}: dataset `{one.config.dataset}` has no records in split `{one.config.split}`")
     return opened
+
+
+def _validating(config: SourceConfig) -> SourceConfig | None:
+    """The source that validates in place of held-out records; None if there is none."""
+    split = config.validation_split
+    return replace(config, split=split, validation_split="", held_out=0.0) if split else None
+
+
+def every_source(
+    recipe: Recipe, plugins: EnabledPlugins, tokens: TokenStore | None = None, streamed: bool = False
+) -> list[OpenSource]:
+    """The sources that are trained on, then the splits that validate (see `open_sources`)."""
+    return [
+        source
+        for validates in (False, True)
+        for source in open_sources(recipe, plugins, tokens, streamed=streamed, validates=validates)
+    ]
 
 
 def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]], kinds: Kinds) -> Source:
@@ -146,6 +181,7 @@ def build_streams(
     """
     sources = open_sources(recipe, plugins, tokens)
     sets = template_sets(recipe, plugins)
+    hashes = tokens.hashes if tokens else FileHashes(None)
     compiled: dict[tuple[str, str], dict[str, list[CompiledTemplate]]] = {}
     for source in sources:
         by_direction = compiled[source.group, source.name] = {}
@@ -176,9 +212,10 @@ def build_streams(
                 drop=dropped if source.tokenised else dropping(source.config, plugins),
                 packing=recipe.data.packing,
                 seed=derive_seed(recipe.seed, *share[:3]),
-                content=_identity(source, fingerprints[source.label], texts, form, recipe.data.system),
+                content=_identity(recipe, source, fingerprints[source.label], texts, form),
                 memory=memory,
-                sample=Sample() if source.tokenised else Sample.of(len(source.records), source.shipped),
+                held_out=holding_out(recipe, source, hashes),
+                sample=CheckedSample() if source.tokenised else CheckedSample.of(len(source.records), source.shipped),
             )
         )
     return streams, sources
@@ -228,12 +265,19 @@ def dropping(config: SourceConfig, plugins: EnabledPlugins) -> Callable[[Record]
     return drop
 
 
-def _identity(
-    source: OpenSource, content: str, templates: list[dict[str, Any]], form: str, system: Mapping[str, str]
-) -> str:
+def holding_out(recipe: Recipe, source: OpenSource, hashes: FileHashes) -> HeldOut | None:
+    """Tells which records of a source are held out; None if none is."""
+    share = recipe.data.held_out_of(source.config)
+    if not share:
+        return None
+    stored = source.records.key if isinstance(source.records, TokenisedSource) else None
+    return HeldOut(share, tuple(source.config.held_out_by), hashes, stored)
+
+
+def _identity(recipe: Recipe, source: OpenSource, content: str, templates: list[dict[str, Any]], form: str) -> str:
     """Fingerprint of what the recipe says about a stream's content, and of the content where its reader has one."""
     config = source.config
-    shaping = {
+    shaping: dict[str, Any] = {
         "dataset": config.dataset,
         "split": config.split,
         "options": {} if config.dataset in READERS else config.options,  # files may move, their content may not
@@ -242,7 +286,9 @@ def _identity(
         "templates": templates,
         "filters": config.filters,
         "form": form,
-        "system": dict(system),
+        "system": dict(recipe.data.system),
     }
+    if share := recipe.data.held_out_of(config):
+        shaping["held_out"] = [share, config.held_out_by]
     text = json.dumps(shaping, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

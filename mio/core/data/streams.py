@@ -14,7 +14,7 @@ from mio.core.data.mixture import StreamShare
 from mio.core.data.order import Order
 from mio.core.data.partial import notes_of
 from mio.core.data.reasons import reason_of
-from mio.core.data.sample import Sample
+from mio.core.data.sample import CheckedSample
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.recipe.data_schema import PackingConfig
 from mio.core.tokens.documents import Document
@@ -26,6 +26,10 @@ EMPTY = "empty"
 """Reason of a document of fewer than two tokens, which predicts nothing."""
 WEIGHTLESS = "nothing to learn"
 """Reason of a document of whose tokens none has a weight in the loss."""
+HELD_OUT = "held out"
+"""Reason of a record that is kept for validation."""
+TRAINED_ON = "trained on"
+"""Reason of a record that is not held out, where those that are are looked for."""
 CUT_AWAY = "nothing to learn within the context"
 """Reason of a document that is too long, and whose beginning within the context has no weight in the loss."""
 
@@ -74,7 +78,11 @@ class RecordStream:
     """Fingerprint of everything that shapes the documents beside the seed."""
     memory: Memory
     """Where rendered documents are kept, shared by the streams of a run."""
-    sample: Sample = field(default_factory=Sample)
+    held_out: Callable[[int, Record], bool] | None = None
+    """Whether a record, by its index, is held out; None: none is."""
+    validates: bool = False
+    """Whether it is the records held out that can be used, and not the others."""
+    sample: CheckedSample = field(default_factory=CheckedSample)
     """Records that are checked when they are measured."""
 
     def __post_init__(self) -> None:
@@ -113,7 +121,10 @@ class RecordStream:
 
     def document(self, n: int) -> Rendered:
         """The n-th document, at most one row long."""
-        record = self.order(n)
+        return self.document_of(self.order(n))
+
+    def document_of(self, record: int) -> Rendered:
+        """A record's document, at most one row long."""
         rendered = self.memory.get((self.name, record))
         if rendered is None:
             rendered = self._read(record)
@@ -153,10 +164,12 @@ class RecordStream:
 
     def _measure(self, record: int) -> int:
         try:
-            content = self._content(record)
+            content = self.content_of(record)
             reason = self.drop(content)
             if reason:
                 return self._number(reason)
+            if self.held_out is not None and self.held_out(record, content) != self.validates:
+                return self._number(TRAINED_ON if self.validates else HELD_OUT)
             self.unknown.update(notes_of(content).unknown)
             document = self.to_document(content, record)
             if not self.renderer.learns(document):
@@ -217,7 +230,8 @@ class RecordStream:
         self.memory.put((self.name, record), rendered)
         return rendered
 
-    def _content(self, record: int) -> Record:
+    def content_of(self, record: int) -> Record:
+        """A record, as its source gives it."""
         try:
             return self.source[record]
         except IndexError as error:
@@ -226,7 +240,7 @@ class RecordStream:
             ) from error
 
     def _document(self, record: int) -> Document:
-        return self.to_document(self._content(record), record)
+        return self.to_document(self.content_of(record), record)
 
     def _read(self, record: int) -> Rendered:
         return self.renderer.render(self._document(record))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from mio.core.distributed.work import Channel, Work
 from mio.core.errors import PeerFailed, UserError
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Ranks:
     _store: Any = None
     _group: Any = None
     _counts: dict[str, int] = field(default_factory=dict)
+    _groups: dict[int, Any] = field(default_factory=dict)
 
     @classmethod
     def join(cls) -> Ranks:
@@ -91,6 +93,16 @@ class Ranks:
         received: T = json.loads(self._store.get(key))
         return received
 
+    def least(self, number: int) -> int:
+        """The least of all ranks' numbers, on every rank."""
+        if self._store is None:
+            return number
+        key = self._key("least")
+        self._store.set(f"{key}/{self.rank}", str(number))
+        self.barrier()
+        every = (int(self._store.get(f"{key}/{rank}")) for rank in range(self.size))
+        return self.broadcast(min(every) if self.first else 0)
+
     def on_first(self, work: Callable[[], T]) -> T | None:
         """Does `work` on rank 0 while the others wait: its result there, None elsewhere. Fails as `all_or_none`."""
         return self.all_or_none(work if self.first else lambda: None)
@@ -127,6 +139,14 @@ class Ranks:
             raise UserError(*problems)
         raise UserError("; ".join(f"{where}: {text}" for text, where in problems.items()))
 
+    def share_out(self, count: int) -> Work:
+        """So many pieces of work for all ranks, which call this together."""
+        return Work(self._store, self._key("work"), count)
+
+    def channel(self, name: str) -> Channel:
+        """Messages among ranks, of which some have the same `name`. All ranks call this together."""
+        return Channel(self._store, f"{self._key('channel')}/{name}")
+
     @contextlib.contextmanager
     def process_group(self, name: str, device_type: str) -> Iterator[None]:
         """`torch.distributed` with these ranks, for the training called `name`.
@@ -151,7 +171,19 @@ class Ranks:
             with self._failing_together(f"{key}/failed"):
                 yield
         finally:
+            self._groups.clear()
             torch.distributed.destroy_process_group()
+
+    def neighbours(self, size: int) -> Any:
+        """The group of `torch.distributed` with this rank, of those that cut all ranks into `size` each. A collective
+        call, within a process group."""
+        import torch
+
+        if size not in self._groups:
+            starts = range(0, self.size, size)
+            groups = [torch.distributed.new_group(list(range(start, start + size))) for start in starts]
+            self._groups[size] = groups[self.rank // size]
+        return self._groups[size]
 
     @contextlib.contextmanager
     def _failing_together(self, key: str) -> Iterator[None]:
@@ -208,6 +240,23 @@ class Ranks:
         """A name that was not used before; ranks come here in the same order."""
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         return f"{kind}/{count}"
+
+
+@contextlib.contextmanager
+def without_process_group() -> Iterator[None]:
+    """Hides `torch.distributed`'s default group: codecs, judges and metrics of plugins look there, and would wait for
+    ranks that do other work. Groups that are named in a call, and `Ranks`, go on working."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        yield
+        return
+    hidden = torch.distributed.group.WORLD
+    torch.distributed.group.WORLD = None
+    try:
+        yield
+    finally:
+        torch.distributed.group.WORLD = hidden
 
 
 def _lost_peer(error: Exception) -> bool:

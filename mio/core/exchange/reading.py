@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,6 @@ class Imported:
     """Indexes that are not read, as a whole file of weights lies beside them."""
     untied: bool = False
     """config.json ties head and embedding, which differ: both are kept, as transformers does."""
-    text_options: Mapping[str, Any] | None = None
-    """Options of the text plugin for stages that start from this run; None where the recipe says them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +176,6 @@ def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, 
             unmapped=matched.unmapped,
             unnamed=matched.unnamed,
             overruled=overruled,
-            text_options=text_options,
         )
         save_record(partial / TOKENIZERS, {TEXT: tokenizer.fingerprint})
         (partial / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
@@ -276,17 +273,11 @@ def _check_text(tokens: FolderTokens, vocabulary: Vocabulary, size: int) -> None
 def _overruled(recipe: Recipe, config: TransformerConfig, manager: PluginManager) -> tuple[str, ...]:
     if not recipe.model:
         return ()
-    return _differing(_resolved(transformer_config(recipe, manager)), _resolved(config))
+    return _differing(transformer_config(recipe, manager).explicit, config.explicit)
 
 
 def _differing(a: TransformerConfig, b: TransformerConfig) -> tuple[str, ...]:
     return tuple(field.name for field in fields(a) if getattr(a, field.name) != getattr(b, field.name))
-
-
-def _resolved(config: TransformerConfig) -> TransformerConfig:
-    return replace(
-        config, head_width=config.head_size, ffn_width=config.ffn_size, kv_heads=config.kv_heads or config.heads
-    )
 
 
 def _check_config(folder: Path, config: TransformerConfig, own: TransformerConfig, vocabulary: Vocabulary) -> None:

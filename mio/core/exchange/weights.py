@@ -16,7 +16,7 @@ from mio.core.errors import UserError
 from mio.core.exchange.huggingface import EMBEDDING, HEAD, huggingface_name, is_redundant
 from mio.core.exchange.model_files import ModelFiles, Stored
 from mio.core.model.transformer import Transformer
-from mio.core.model.vocabulary_rows import ROW_PARAMETERS
+from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
 
 KEEP = "keep"

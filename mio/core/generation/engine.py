@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ class _Sequence:
 
     grammar: AnswerGrammar
     tokens: list[int]
+    random: np.random.Generator
 
 
 def answer_room(prompt: int, context: int, least: int = 1) -> int:
@@ -44,53 +46,82 @@ def generate_tokens(
     prompts: Sequence[Sequence[int] | TokenArray],
     decoding: Decoding,
     need: Need,
-    seed: int = 0,
+    seeds: Sequence[int],
     context: int = 0,
 ) -> list[list[int]]:
-    """Answers to `prompts` (token ids), without their stop tokens: the same ones for the same prompts in the same order
-    and the same seed.
+    """Answers to `prompts` (token ids), without their stop tokens. An answer depends on its prompt and its seed, not on
+    the others, but for what another shape of the same matrix products may change in their last bits.
+
+    Computes and keeps keys and values in the dtype of the weights. Where the transformer's matrices are split over
+    devices (see `decoding_copy`), all of these call this with the same arguments, and all get the answers.
 
     Args:
+        seeds: one per prompt.
         context: positions that a prompt and its answer may take together; 0: no limit.
 
     Raises:
-        UserError: the token budget or the context cannot hold what is needed, options of `decoding` are invalid, or the
-            model's scores are not finite.
+        UserError: the token budget or the context cannot hold what is needed, options of `decoding` are invalid, memory
+            does not suffice, or the model's scores are not finite.
     """
-    check_decoding(decoding, seed)
-    device = transformer.head_weight.device
-    generator = torch.Generator(device=device).manual_seed(seed)
+    for seed in seeds:
+        check_decoding(decoding, seed)
     budgets = [decoding.max_tokens] * len(prompts)
     if context:
         least = grammar.least(need)
         budgets = [min(decoding.max_tokens, answer_room(len(prompt), context, least)) for prompt in prompts]
-    active = [_Sequence(AnswerGrammar(grammar, need, budget), []) for budget in budgets]
+    active = [
+        _Sequence(AnswerGrammar(grammar, need, budget), [], np.random.Generator(np.random.Philox(seed)))
+        for budget, seed in zip(budgets, seeds, strict=True)
+    ]
     answers = [sequence.tokens for sequence in active]
+    capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
+    try:
+        with torch.autocast(transformer.head_weight.device.type, enabled=False):
+            _decode(transformer, grammar, prompts, decoding, active, capacity)
+    except (torch.OutOfMemoryError, _NoRoom) as error:
+        raise UserError(
+            f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit into memory; decode "
+            "fewer together (`evaluate.batch`), or allow fewer tokens"
+        ) from error
+    return answers
+
+
+class _NoRoom(Exception):
+    """The cache does not fit into memory."""
+
+
+def _decode(
+    transformer: Transformer,
+    grammar: Grammar,
+    prompts: Sequence[Sequence[int] | TokenArray],
+    decoding: Decoding,
+    active: list[_Sequence],
+    capacity: int,
+) -> None:
+    """Reads the prompts and adds tokens to the sequences, until all are done."""
+    head = transformer.head_weight
+    device = head.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     longest = int(lengths.max())
     tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=device)
     for index, prompt in enumerate(prompts):
         tokens[index, : len(prompt)] = torch.as_tensor(prompt, device=device)
-    capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
     try:
-        cache = KVCache(transformer.config, len(prompts), capacity, device=device)
+        cache = KVCache(transformer.config, len(prompts), capacity, device, head.dtype)
     except RuntimeError as error:  # torch's error for too little memory
-        raise UserError(
-            f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit into memory; allow "
-            "fewer tokens"
-        ) from error
+        raise _NoRoom from error
     hidden = transformer(tokens, cache.positions(longest), cache=cache).hidden
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     cache.advance(lengths)
     while True:
-        chosen = _choose(transformer, grammar, active, hidden, decoding, generator)
+        chosen = _choose(transformer, grammar, active, hidden, decoding)
         for sequence, token in zip(active, chosen.tolist(), strict=True):
             sequence.grammar.advance(token)
             if not sequence.grammar.done:
                 sequence.tokens.append(token)
         keep = [i for i, sequence in enumerate(active) if not sequence.grammar.done]
         if not keep:
-            return answers
+            return
         if len(keep) < len(active):
             kept = torch.tensor(keep, device=device)
             active, chosen = [active[i] for i in keep], chosen[kept]
@@ -100,17 +131,14 @@ def generate_tokens(
 
 
 def _choose(
-    transformer: Transformer,
-    grammar: Grammar,
-    active: Sequence[_Sequence],
-    hidden: Tensor,
-    decoding: Decoding,
-    generator: torch.Generator,
+    transformer: Transformer, grammar: Grammar, active: Sequence[_Sequence], hidden: Tensor, decoding: Decoding
 ) -> Tensor:
+    device = hidden.device
     indices = [sequence.grammar.mask_index() for sequence in active]
-    allowed = grammar.masks(hidden.device)[torch.tensor(indices, device=hidden.device)]
-    in_span = torch.tensor([sequence.grammar.in_span for sequence in active], device=hidden.device)
+    allowed = grammar.masks(device)[torch.tensor(indices, device=device)]
+    in_span = torch.tensor([sequence.grammar.in_span for sequence in active], device=device)
     media, text = (float(min(value, HOTTEST)) for value in (decoding.media_temperature, decoding.temperature))
     temperature = torch.where(in_span, media, text)
+    draws = torch.tensor([sequence.random.random() for sequence in active], dtype=torch.float32, device=device)
     size = grammar.vocabulary.size
-    return sample(transformer.logits(hidden, size), allowed[:, :size], temperature, decoding.top_p, generator)
+    return sample(transformer.logits(hidden, size), allowed[:, :size], temperature, decoding.top_p, draws)

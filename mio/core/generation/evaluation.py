@@ -1,37 +1,32 @@
-"""Held-out figures per task: prompts, answers under the span grammar, judges, ceilings and copies."""
+"""Held-out figures per task: prompts, answers under the span grammar, judges, ceilings and copies.
+
+Ranks share the work in pieces that are the same however many they are: some items of a task, answered together and
+judged, or a task's ceiling. So figures do not depend on the number of ranks, and the first rank puts them together.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.table import Table
-from torchmetrics import MeanMetric
+from torchmetrics.aggregation import MeanMetric
 
-from mio.core.contract.values import TEXT, Answer, CodeArray, Media, Record, Task
-from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
-from mio.core.data.sources import open_sources
-from mio.core.errors import DataError, MioError, PluginError, UserError, nearest
-from mio.core.files import write_json
-from mio.core.generation.answer import decode_answer
-from mio.core.generation.engine import answer_room, generate_tokens
-from mio.core.generation.grammar import Grammar, need_of
+from mio.core.contract.values import Answer, Record, Task
+from mio.core.distributed.ranks import Ranks, without_process_group
+from mio.core.errors import DataError, UserError, nearest
+from mio.core.generation.answering import answer_batch
+from mio.core.generation.copies import copied_spans, digest
 from mio.core.generation.judging import OwnedTask
-from mio.core.generation.sampling import SEEDS
+from mio.core.generation.model import Model
+from mio.core.generation.samples import list_samples, save_samples
 from mio.core.recipe.places import SAMPLES
 from mio.core.runs.lock import seal_samples
-from mio.core.runs.run import Run
-from mio.core.tokens.parsing import parse_tokens
-from mio.core.tokens.rendering import TokenArray
-from mio.core.tokens.templates import CompiledTemplate, to_document
 
-RECORDS = 20_000
-"""Records of each source that are searched for copied items."""
 _SHOWN = 20
 """Failures of a task that are described."""
 
@@ -48,209 +43,242 @@ def select_tasks(available: Mapping[str, Task], names: Sequence[str]) -> list[Ta
 
 
 def evaluate(
-    run: Run,
+    model: Model,
     tasks: Sequence[str] = (),
     items: int = 0,
     progress: Callable[[str], None] = lambda line: None,  # noqa: ARG005
     samples: int = 2,
 ) -> Report:
-    """Figures of a finished run on held-out items, by task.
+    """Figures of a trained model on held-out items, by task. All ranks that the model has been given to call this; the
+    first has the figures, the others get none.
 
     `accuracy` over `n` items; where the task has them, `ceiling` (the judge's verdict on the right answers after the
     codec), `judge` (on the same answers as they are) and `copied` (share of spans that equal a training item's, code by
     code). An item that cannot be asked, decoded or judged counts as wrong: `failed` says how many there are, and
-    `failures` why the first of them failed, and why figures are missing.
+    `failures` why the first of them failed, and why figures are missing. `seconds` are those of all ranks.
 
     `items` and `tasks` default to the recipe's. The first `samples` answers of each task are written to the run folder.
 
     Raises:
-        PluginError: a task's records, judge or ceiling break the contract; the message names task and plugin.
-        UserError: no such task, or the model's scores are not finite.
+        PluginError: a task's records, judge or ceiling break the contract; the message names task and plugin. Where
+            there are several ranks, the process group ends the others.
+        UserError: no such task, memory does not suffice, or the model's scores are not finite.
     """
-    config = run.recipe.evaluate
-    available = run.plugins.tasks()
-    chosen = select_tasks({name: task for name, (_, task) in available.items()}, tasks or config.tasks)
-    evaluation = _Evaluation(run, items or config.items, samples, progress)
-    report = {task.name: evaluation.figures(OwnedTask(available[task.name][0], task)) for task in chosen}
-    seal_samples(run.folder)
+    config = model.recipe.evaluate
+    evaluation = Evaluation(model, items or config.items, samples, model.folder / SAMPLES, progress)
+    report = evaluation.report(owned_tasks(model, tasks or config.tasks))
+    if model.replicas.ranks.first:
+        seal_samples(model.folder)
     return report
 
 
+def owned_tasks(model: Model, names: Sequence[str]) -> list[OwnedTask]:
+    """Tasks by name, all of the model's plugins for no name. Raises `UserError` for an unknown one."""
+    available = model.plugins.tasks()
+    chosen = select_tasks({name: task for name, (_, task) in available.items()}, names)
+    return [OwnedTask(available[task.name][0], task) for task in chosen]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Items of a task to answer and judge, or its ceiling."""
+
+    owned: OwnedTask
+    records: Sequence[Record]
+    """All of the task."""
+    items: range
+    """Empty: the ceiling."""
+
+
 @dataclass
-class _Evaluation:
+class _Figures:
+    """Of one task, while its pieces come in."""
+
+    owned: OwnedTask
+    count: int
+    pieces: int
+    """That are not in yet."""
+    right: dict[int, float] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    ceilings: dict[str, float] = field(default_factory=dict)
+    spans: list[tuple[str, str]] = field(default_factory=list)
+    """Modality and digest of each generated span, of a task whose copies are counted."""
+    copied: float | None = None
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, result: dict[str, Any]) -> None:
+        self.pieces -= 1
+        self.right |= dict(result.get("right", ()))
+        self.failed |= dict(result.get("failed", ()))
+        self.problems += result["problems"]
+        self.ceilings |= result.get("ceilings", {})
+        self.spans += [(modality, value) for modality, value in result.get("spans", ())]
+        self.samples += result.get("samples", ())
+        self.seconds += result["seconds"]
+
+    @property
+    def accuracy(self) -> float:
+        mean = MeanMetric(sync_on_compute=False)
+        mean.update(torch.tensor([self.right.get(item, 0.0) for item in range(self.count)]))
+        return round(float(mean.compute()), 4)
+
+    @property
+    def failures(self) -> list[str]:
+        items = [f"{self.owned}, item {item}: {self.failed[item]}" for item in sorted(self.failed)[:_SHOWN]]
+        return items + self.problems
+
+    def lines(self) -> list[str]:
+        """What is printed when the task is done."""
+        also = f", {len(self.failed)} failed" if self.failed else ""
+        return [f"{self.owned.task.name}: {self.accuracy:.3f} of {self.count}{also}", *(
+            f"  {failure}" for failure in self.failures[:3]
+        )]  # fmt: skip
+
+    def result(self) -> dict[str, Any]:
+        figures: dict[str, Any] = {"accuracy": self.accuracy, "n": self.count}
+        if self.failed:
+            figures["failed"] = len(self.failed)
+        figures |= {name: round(value, 4) for name, value in self.ceilings.items()}
+        if self.copied is not None:
+            figures["copied"] = round(self.copied, 4)
+        figures["seconds"] = round(self.seconds, 2)
+        return figures | ({"failures": self.failures} if self.failures else {})
+
+
+@dataclass
+class Evaluation:
     """What all tasks of an evaluation share."""
 
-    run: Run
+    model: Model
     items: int
+    """Per task."""
     samples: int
-    progress: Callable[[str], None]
-    training: dict[str, set[bytes]] = field(default_factory=dict)
-    """Codes of training items by modality, collected when first needed."""
+    """Answers of each task that are kept."""
+    folder: Path
+    """Where these go."""
+    progress: Callable[[str], None] = lambda line: None  # noqa: ARG005
+    accuracy_alone: bool = False
+    """Whether ceilings and copies are left out, which do not change or take long."""
+    beat: Callable[[str], None] = lambda task: None  # noqa: ARG005
+    """Called with the name of a task before each of this rank's pieces of it."""
+    kept: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """What `TASK.json` says about the samples, by task; on the first rank."""
 
-    def figures(self, owned: OwnedTask) -> dict[str, Any]:
-        """Figures of one task, with `failures` if there are any."""
-        start = time.perf_counter()
-        task, run = owned.task, self.run
-        records = owned.records(self.items)
-        failed: dict[int, str] = {}
-        answers = answer_records(run, task, records, failed)
-        answered = {item: answer for item, answer in enumerate(answers) if item not in failed}
-        right = owned.verdicts(answered, records, failed) if answered else {}
-        accuracy = MeanMetric()
-        accuracy.update(torch.tensor([right.get(item, 0.0) for item in range(len(records))]))
-        figures: dict[str, Any] = {"accuracy": round(float(accuracy.compute()), 4), "n": len(records)}
-        failures = [f"{owned}, item {item}: {failed[item]}" for item in sorted(failed)[:_SHOWN]]
-        if failed:
-            figures["failed"] = len(failed)
-        if task.ceiling is not None:
-            try:
-                figures |= {name: round(value, 4) for name, value in owned.ceilings(records, run.codecs).items()}
-            except DataError as error:
-                failures.append(f"{owned}, no `ceiling`: {error}")
-        if task.copies:
-            try:
-                figures["copied"] = round(copy_rate(run, [*answered.values()], self.training), 4)
-            except DataError as error:
-                failures.append(f"{owned}, no `copied`: {error}")
-        figures["seconds"] = round(time.perf_counter() - start, 2)
-        shown = [item for item in range(min(self.samples, len(records))) if item not in failed]
+    @property
+    def ranks(self) -> Ranks:
+        return self.model.replicas.ranks
+
+    def report(self, tasks: Sequence[OwnedTask]) -> Report:
+        """Figures of the tasks, on the first rank. A collective call."""
+        _ = self.model.transformer  # gathered by the process group
+        with without_process_group():
+            return self._report(tasks)
+
+    def _report(self, tasks: Sequence[OwnedTask]) -> Report:
+        records = [owned.records(self.items) for owned in tasks]
+        pieces = [self._pieces(owned, those) for owned, those in zip(tasks, records, strict=True)]
+        figures = {
+            owned.task.name: _Figures(owned, len(those), len(cut))
+            for owned, those, cut in zip(tasks, records, pieces, strict=True)
+        }
+        self._work([piece for cut in pieces for piece in cut], figures)
+        if not self.accuracy_alone:
+            self._count_copies([one for one in figures.values() if one.owned.task.copies])
+        return {name: one.result() for name, one in figures.items()} if self.ranks.first else {}
+
+    def _pieces(self, owned: OwnedTask, records: Sequence[Record]) -> list[_Piece]:
+        batch = self.model.recipe.evaluate.batch
+        starts = range(0, len(records), batch)
+        pieces = [_Piece(owned, records, range(start, min(start + batch, len(records)))) for start in starts]
+        has_ceiling = owned.task.ceiling is not None and not self.accuracy_alone
+        return pieces + ([_Piece(owned, records, range(0))] if has_ceiling else [])
+
+    def _work(self, pieces: Sequence[_Piece], figures: Mapping[str, _Figures]) -> None:
+        """Does this rank's share; on the first rank, gathers what all have done."""
+        work = self.ranks.share_out(len(pieces))
+
+        def gather() -> None:
+            for piece, result in zip(pieces[work.told :], work.results(), strict=False):
+                one = figures[piece.owned.task.name]
+                one.add(result)
+                if not one.pieces:
+                    self._tell(one)
+
+        if self.model.replicas.leads:
+            for number in work.pieces():
+                self.beat(pieces[number].owned.task.name)
+                work.finish(number, self._timed(pieces[number]))
+                if self.ranks.first:
+                    gather()
+            self.model.dismiss()
+        else:
+            self.model.assist()
+        self.ranks.barrier()
+        if self.ranks.first:
+            gather()
+
+    def _tell(self, one: _Figures) -> None:
+        self.kept[one.owned.task.name] = one.samples
         try:
-            failures += save_samples(run, owned, [records[item] for item in shown], [answers[item] for item in shown])
+            if self.samples:
+                list_samples(one.owned, self.folder, one.samples)
         except OSError as error:  # the run may be somebody else's
-            failures.append(f"{owned}, no samples: {error.filename or run.folder}: {error.strerror or error}")
-        also = f", {len(failed)} failed" if failed else ""
-        self.progress(f"{task.name}: {figures['accuracy']:.3f} of {len(records)}{also}")
-        for failure in failures[:3]:
-            self.progress(f"  {failure}")
-        return figures | ({"failures": failures} if failures else {})
+            problem = _no_samples(one.owned, self.folder, error)
+            one.problems += [problem] if problem not in one.problems else []
+        for line in one.lines():
+            self.progress(line)
 
+    def _timed(self, piece: _Piece) -> dict[str, Any]:
+        start = time.perf_counter()
+        result = self._answered(piece) if piece.items else self._ceilings(piece)
+        return {**result, "seconds": time.perf_counter() - start}
 
-def answer_records(
-    run: Run, task: Task, records: Sequence[Record], failed: dict[int, str] | None = None
-) -> list[Answer]:
-    """The model's answers to a task's prompts, in order.
-
-    Args:
-        failed: gets the reason, by number, why a record has no answer; its answer is empty then. Without it the first
-            reason is raised as a `DataError`.
-    """
-    grammar = Grammar.of(run)
-    need = need_of(task.output, run.codecs.modalities, only=False)
-    reasons: dict[int, str] = {}
-    prompts = _prompts(run, task, records, grammar.least(need), reasons)
-    answers = {item: Answer(()) for item in range(len(records))}
-    order = sorted(prompts, key=lambda item: len(prompts[item]))  # prompts of like length need little padding
-    for start in range(0, len(order), run.recipe.evaluate.batch):
-        items = order[start : start + run.recipe.evaluate.batch]
-        batch, seed = [prompts[item] for item in items], (run.recipe.seed + start) % SEEDS
-        context = run.recipe.data.packing.context
+    def _answered(self, piece: _Piece) -> dict[str, Any]:
+        owned, model = piece.owned, self.model
+        records = {item: piece.records[item] for item in piece.items}
+        failed: dict[int, str] = {}
+        answers = answer_batch(model, owned.task, records, failed)
+        right = owned.verdicts(answers, piece.records, failed) if answers else {}
+        result: dict[str, Any] = {"right": [*right.items()], "failed": [*failed.items()], "problems": []}
+        if owned.task.copies and not self.accuracy_alone:
+            spans = (codes for item, answer in answers.items() if item in right for codes in answer.codes)
+            result["spans"] = [(codes.modality, digest(model.codecs, codes)) for codes in spans]
+        shown: dict[int, Answer] = {item: answers[item] for item in right if item < self.samples}
         try:
-            generated = generate_tokens(run.transformer, grammar, batch, task.decoding, need, seed, context)
-        except UserError as error:
-            raise UserError(f"task `{task.name}`: {error}") from error
-        for item, tokens in zip(items, generated, strict=True):
-            parsed = parse_tokens(tokens, run.vocabulary, run.codecs.text)
-            try:
-                answers[item] = decode_answer(run.codecs, parsed.parts, task.output)
-            except Exception as error:  # whatever its codes are, one answer does not end the evaluation
-                if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
-                    raise
-                kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
-                reasons[item] = f"the answer cannot be decoded: {kind}{error}"
-    if failed is None and reasons:
-        first = min(reasons)
-        raise DataError(f"task `{task.name}`, item {first}: {reasons[first]}")
-    if failed is not None:
-        failed |= reasons
-    return [answers[item] for item in range(len(records))]
+            result["samples"], result["problems"] = save_samples(model, owned, self.folder, records, shown)
+        except OSError as error:
+            result["problems"] = [_no_samples(owned, self.folder, error)]
+        return result
 
-
-def _prompts(
-    run: Run, task: Task, records: Sequence[Record], shortest: int, reasons: dict[int, str]
-) -> dict[int, TokenArray]:
-    """Prompts by number of their record. `reasons` gets those that cannot be made, or leave no room for the `shortest`
-    answer."""
-    data = run.recipe.data
-    template = CompiledTemplate(task.template, task.name)
-    prompts = {}
-    for item, record in enumerate(records):
+    def _ceilings(self, piece: _Piece) -> dict[str, Any]:
         try:
-            prompt = run.renderer.prompt(to_document(record, template, data.form, data.system))
-            answer_room(len(prompt), data.packing.context, shortest)
-            prompts[item] = prompt
+            return {"ceilings": piece.owned.ceilings(piece.records, self.model.codecs), "problems": []}
         except DataError as error:
-            reasons[item] = str(error)
-    return prompts
+            return {"problems": [f"{piece.owned}, no `ceiling`: {error}"]}
 
-
-def copy_rate(run: Run, answers: Sequence[Answer], training: dict[str, set[bytes]]) -> float:
-    """Share of generated spans that equal a training item's codes one by one. `training` keeps `training_codes` by
-    modality from call to call."""
-    spans = [codes for answer in answers for codes in answer.codes]
-    for name in {codes.modality for codes in spans} - training.keys():
-        training[name] = training_codes(run, name)
-    copied = [_values(run.codecs.written(codes)) in training[codes.modality] for codes in spans]
-    return sum(copied) / max(1, len(copied))
-
-
-def training_codes(run: Run, modality: str) -> set[bytes]:
-    """Codes of every item of a modality in the run's training data, from shards where training read these. Items that
-    cannot be read are left out, as training left them out."""
-    every = replace(run.recipe, mixture=replace(run.recipe.mixture, ratios=dict.fromkeys(run.recipe.data.groups, 1.0)))
-    tokens = TokenStore(
-        Path(run.recipe.runtime.tokens), tokenizer_fingerprints(run.plugins, run.codecs), run.codecs.text.fingerprint
-    )
-    codes: set[bytes] = set()
-    seen: set[str] = set()
-    for source in open_sources(every, run.plugins, tokens):
-        for index in range(min(len(source.records), RECORDS)):
-            try:
-                for item in run.codecs.items(source.records[index]):
-                    if item.modality == modality and not (isinstance(item, Media) and item.key in seen):
-                        codes.add(_values(run.codecs.written(item)))
-                        if isinstance(item, Media):
-                            seen.add(item.key)
-            except PluginError:
-                raise
-            except Exception as error:
-                if isinstance(error, UserError) and not isinstance(error, DataError):  # a damaged shard
-                    raise DataError(str(error)) from error
-                continue  # training has counted it
-    return codes
-
-
-def _values(codes: CodeArray) -> bytes:
-    """The same bytes for the same codes, whatever integers and order in memory a tokenizer gives them in."""
-    return np.ascontiguousarray(codes, dtype="<i8").tobytes()
-
-
-def save_samples(run: Run, owned: OwnedTask, records: Sequence[Record], answers: Sequence[Answer]) -> list[str]:
-    """Writes answers to the run's folder of samples: media as files, and `TASK.json` with prompts and texts. Returns
-    the failures."""
-    task = owned.task
-    folder = run.folder / SAMPLES / Path(task.name).parent  # names may have slashes
-    folder.mkdir(parents=True, exist_ok=True)
-    name = Path(task.name).name
-    template = CompiledTemplate(task.template, task.name)
-    samples, failures = [], []
-    for index, (record, answer) in enumerate(zip(records, answers, strict=True)):
+    def _count_copies(self, tasks: Sequence[_Figures]) -> None:
+        wanted: dict[str, list[str]] = {}
+        for modality, value in dict.fromkeys(span for one in tasks for span in one.spans):
+            wanted.setdefault(modality, []).append(value)
+        wanted = self.ranks.broadcast(wanted)
+        if not tasks:
+            return
+        start = time.perf_counter()
         try:
-            parts = []
-            for place, (modality, content) in enumerate(answer.parts):
-                if modality == TEXT:
-                    parts.append({"type": modality, "text": content})
-                else:
-                    path = run.codecs.detokenizer(modality).save(content, folder / f"{name}-{index}-{place}")
-                    parts.append({"type": modality, "path": path.name})
-            prompt = [
-                value if isinstance(value, str) else f"{{{value.modality}:{getattr(value, 'key', 'codes')}}}"
-                for value in template.prompt(record)
-            ]
-            samples.append({"prompt": "".join(prompt), "answer": parts})
+            copied = copied_spans(self.model, {name: set(values) for name, values in wanted.items()}, self.ranks)
         except DataError as error:
-            failures.append(f"{owned}, sample {index}: {error}")
-    write_json(folder / f"{name}.json", samples)
-    return failures
+            for one in tasks:
+                one.problems.append(f"{one.owned}, no `copied`: {error}")
+            return
+        for one in tasks:
+            one.copied = sum(value in copied[modality] for modality, value in one.spans) / max(1, len(one.spans))
+            one.seconds += (time.perf_counter() - start) / len(tasks)
+
+
+def _no_samples(owned: OwnedTask, folder: Path, error: OSError) -> str:
+    return f"{owned}, no samples: {error.filename or folder}: {error.strerror or error}"
 
 
 def results_table(report: Report) -> Table:

@@ -13,11 +13,11 @@ from mio.core.contract.values import TEXT, Answer, Decoding, Detokenizer, Value
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import naming
 from mio.core.generation.answer import decode_answer
-from mio.core.generation.engine import answer_room, generate_tokens
-from mio.core.generation.grammar import Grammar, need_of
+from mio.core.generation.engine import answer_room
+from mio.core.generation.grammar import need_of
+from mio.core.generation.model import Model
 from mio.core.generation.prompt import parse_prompt
 from mio.core.generation.sampling import check_decoding
-from mio.core.runs.run import Run
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import Document, plain_document
 from mio.core.tokens.parsing import parse_tokens
@@ -46,7 +46,7 @@ class Generated:
 
 
 def generate(
-    run: Run,
+    model: Model,
     prompt: str,
     output: str = "",
     out: Path | None = None,
@@ -69,31 +69,30 @@ def generate(
     folder = out or Path()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, media go into a folder")
-    values = parse_prompt(prompt, run.codecs.modalities)
-    grammar = Grammar.of(run)
-    need = need_of(output, run.codecs.modalities, only=True)
-    tokens = run.renderer.prompt(prompt_document(run, values, output))
-    context = 0 if beyond_context else run.recipe.data.packing.context
+    values = parse_prompt(prompt, model.codecs.modalities)
+    need = need_of(output, model.codecs.modalities, only=True)
+    tokens = model.renderer.prompt(prompt_document(model, values, output))
+    context = 0 if beyond_context else model.recipe.data.packing.context
     room = decoding.max_tokens
     if context:
         try:
-            room = answer_room(len(tokens), context, grammar.least(need))
+            room = answer_room(len(tokens), context, model.grammar.least(need))
         except DataError as error:
             raise DataError(
                 f"{error}, or give --beyond-context: answers get worse there, and take much memory"
             ) from None
-    [generated] = generate_tokens(run.transformer, grammar, [tokens], decoding, need, seed, context)
+    [generated] = model.answers([tokens], decoding, need, [seed], beyond_context)
     notice = ""
     if room < decoding.max_tokens and len(generated) + 1 >= room:
         notice = (
             f"the answer ends after {len(generated)} tokens, with the {context} positions that the model was trained "
             "on; --beyond-context lets it go on"
         )
-    answer = decode_answer(run.codecs, parse_tokens(generated, run.vocabulary, run.codecs.text).parts, output)
+    answer = decode_answer(model.codecs, parse_tokens(generated, model.vocabulary, model.codecs.text).parts, output)
     files = []
     for index, (name, content) in enumerate(answer.parts):
         if name != TEXT:
-            files.append(_save_beside(run.codecs.detokenizer(name), content, folder, name, index))
+            files.append(_save_beside(model.codecs.detokenizer(name), content, folder, name, index))
     return Generated(answer, tuple(files), notice)
 
 
@@ -123,9 +122,9 @@ def _save_beside(detokenizer: Detokenizer, content: Any, folder: Path, name: str
             return path
 
 
-def prompt_document(run: Run, values: list[Value], output: str) -> Document:
-    """The prompt in the form that the run was trained with."""
-    if run.recipe.data.form == CHAT:
+def prompt_document(model: Model, values: list[Value], output: str) -> Document:
+    """The prompt in the form that the model was trained with."""
+    if model.recipe.data.form == CHAT:
         turns: list[dict[str, Any]] = [{"role": "user", "content": values}, {"role": "assistant", "content": []}]
-        return chat_document(turns, run.recipe.data.system, output)
+        return chat_document(turns, model.recipe.data.system, output)
     return plain_document(values, [])

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mio.core.contract.values import TEXT, Modality
 from mio.core.errors import UserError
-from mio.core.runs.run import Run
 from mio.core.tokens.layouts import SpanGrammar, layout
 from mio.core.tokens.templates import CHAT
 from mio.core.tokens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from mio.core.generation.model import Model
 
 
 class Between(NamedTuple):
@@ -86,11 +88,11 @@ class Grammar:
         self._masks: Tensor | None = None
 
     @classmethod
-    def of(cls, run: Run) -> Grammar:
-        """Of the answers of a run, which stop as its training documents do."""
-        specials = run.vocabulary.specials
-        stop = specials.im_end if run.recipe.data.form == CHAT else specials.eos
-        return cls(run.vocabulary, run.codecs.modalities, stop)
+    def of(cls, model: Model) -> Grammar:
+        """Of the answers of a model, which stop as its training documents do."""
+        specials = model.vocabulary.specials
+        stop = specials.im_end if model.recipe.data.form == CHAT else specials.eos
+        return cls(model.vocabulary, model.codecs.modalities, stop)
 
     def span(self, name: str) -> SpanGrammar:
         """Grammar of a span of modality `name` as it is written."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import torch
 from torch import Tensor
 
@@ -23,11 +26,19 @@ def check_decoding(decoding: Decoding, seed: int = 0) -> None:
         raise UserError(f"sampling: {'; '.join(problems)}")
 
 
-def sample(logits: Tensor, allowed: Tensor, temperature: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
+def item_seed(seed: int, task: str, item: int) -> int:
+    """Seed of one item of a task: its answer does not depend on what else is decoded beside it."""
+    digest = hashlib.sha256(json.dumps([seed, task, item]).encode()).digest()
+    return int.from_bytes(digest[:8]) % SEEDS
+
+
+def sample(logits: Tensor, allowed: Tensor, temperature: Tensor, top_p: float, draws: Tensor) -> Tensor:
     """One token per sequence.
 
     `logits` float32 `[N, V]`, `allowed` bool `[N, V]`, `temperature` float32 `[N]` where 0 is greedy; `top_p` keeps the
-    smallest set of tokens whose probability reaches it (Holtzman et al. 2020, arXiv 1904.09751). Returns int64 `[N]`.
+    smallest set of tokens whose probability reaches it (Holtzman et al. 2020, arXiv 1904.09751). `draws` float32 `[N]`,
+    uniform in [0, 1), choose by inverse transform sampling: a sequence's token depends on its own row alone. Returns
+    int64 `[N]`.
 
     Raises:
         UserError: a logit of an allowed token is not finite.
@@ -44,10 +55,14 @@ def sample(logits: Tensor, allowed: Tensor, temperature: Tensor, top_p: float, g
         return greedy
     probabilities = (logits / temperature.clamp(min=1e-6)[:, None]).softmax(dim=-1)
     if top_p < 1.0:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         outside = ordered.cumsum(dim=-1) - ordered >= top_p
         outside[:, 0] = False  # the likeliest token stays, whatever `top_p`
         ordered[outside] = 0.0
         probabilities = torch.zeros_like(probabilities).scatter_(1, order, ordered)
-    chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-    return torch.where(drawn, chosen, greedy)
+    reached = probabilities.cumsum(dim=-1)
+    chosen = torch.searchsorted(reached, draws[:, None] * reached[:, -1:], right=True)
+    chosen.clamp_(max=logits.shape[1] - 1)
+    # sums that a GPU takes in parts may grow at a token of probability 0
+    possible = probabilities.gather(1, chosen)[:, 0] > 0
+    return torch.where(drawn & possible, chosen[:, 0], greedy)

@@ -11,9 +11,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from mio.core.distributed.regions import local_region
+from mio.core.distributed.regions import local, local_region
 
 _ROWS = 64
 
@@ -37,7 +36,7 @@ def _draw(parameter: Tensor, name: str, std: float, seed: int) -> None:
     shape, offset = local_region(parameter)
     if not math.prod(shape):
         return
-    part = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    part = local(parameter)
     start, stop = offset[0], offset[0] + shape[0]
     columns = tuple(slice(at, at + size) for at, size in zip(offset[1:], shape[1:], strict=True))
     for block in range(start // _ROWS, -(-stop // _ROWS)):

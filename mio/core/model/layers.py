@@ -6,20 +6,24 @@ fusing them gains nothing on CPU (measured), and separate ones suit tensor paral
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Partial
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.data.document_mask import DocumentMask
+from mio.core.distributed.regions import is_split
 from mio.core.model.attention import attend
 from mio.core.model.cache import CacheStep
 from mio.core.model.experts import SparseExperts, SwiGLU
 from mio.core.model.rope import rotate
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import Placement
 
 
 @dataclass
@@ -65,12 +69,14 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
+        self.gradient: Sequence[Placement] = ()
+        """Of a weight that is a `DTensor`: how this device's gradient is placed in the whole."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width] in the dtype that the projections after it compute in."""
         weight: Tensor = self.weight
-        if isinstance(weight, DTensor):  # on this device's heads: its gradient is a part of the sum over all
-            weight = weight.to_local(grad_placements=[Partial()])
+        if is_split(weight):
+            weight = weight.to_local(grad_placements=self.gradient)
         if x.device.type == "cpu" and x.dtype != torch.float64:
             return _CpuRMSNorm.apply(x, weight, self.eps, compute_dtype(x))
         return F.rms_norm(x, weight.shape, weight.to(x.dtype), self.eps).to(compute_dtype(x))

@@ -9,15 +9,16 @@ Nothing here changes a parameter's name: checkpoints, rules and exports see the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor import Partial, Replicate, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -105,6 +106,16 @@ def compile_blocks(transformer: Transformer, device_type: str) -> None:
         block.compile(fullgraph=constant, dynamic=False if constant else None)
 
 
+def as_compiled_for_training(device_type: str) -> contextlib.AbstractContextManager[Any]:
+    """For forward passes of other shapes than the training's, which are to leave compiled layers as they are.
+
+    On a GPU shapes are constant, so that others have a graph of their own. On a CPU they would make further dimensions
+    dynamic, with other kernels for the training's next shapes, and use up the number of graphs that a layer may have:
+    there, such passes are not compiled.
+    """
+    return torch.compiler.set_stance("force_eager") if device_type == "cpu" else contextlib.nullcontext()
+
+
 def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
     """Splits heads, hidden units and vocabulary rows over a one-dimensional mesh, in place.
 
@@ -126,6 +137,7 @@ def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
             for norm in (module.query_norm, module.key_norm):
                 if isinstance(norm, RMSNorm):  # sees this device's heads only, so its gradient is a part of the sum
                     norm.weight = nn.Parameter(distribute_tensor(norm.weight, mesh, [Replicate()]))
+                    norm.gradient = [Partial()]
 
 
 def recompute(transformer: Transformer, what: str) -> None:
@@ -180,6 +192,10 @@ def synchronise(transformer: nn.Module, last: bool) -> None:
         transformer.set_requires_all_reduce(last)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This device's part of a parameter or gradient."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+def reshard(transformer: nn.Module) -> None:
+    """Gives up the parameters that forward passes without a backward pass have left gathered: FSDP2 keeps those of the
+    root, and of layers under `reshard: false`, for a backward pass. A training step then begins as it does otherwise.
+    """
+    for module in transformer.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -42,7 +42,8 @@ class Transformer(nn.Module):
         super().__init__()
         config.check()
         self.config = config
-        self.embedding = nn.Embedding(rows, config.width)
+        # drawing what `reset_parameters` replaces takes, on the meta device, torch's compiler: half a second to import
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(rows, config.width), freeze=False)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)

@@ -17,9 +17,6 @@ from torch import Tensor
 from mio.core.errors import VocabularyError
 from mio.core.tokens.vocabulary import Vocabulary
 
-ROW_PARAMETERS = ("embedding.weight", "head.weight")
-"""Parameters whose rows are vocabulary ids."""
-
 COVARIANCE_SCALE = 1e-2
 """Scale of the trained rows' covariance. A tenth of their spread keeps Hewitt's bound within exp(variance / 2), a few
 percent, and yet distinguishes the codes of one codebook from the first step on. The 1e-9 of transformers does not: it

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import TEXT, TextTokenizer
 from mio.core.errors import UserError
 from mio.core.recipe.chain import starting_folder
-from mio.core.recipe.places import VOCABULARY
+from mio.core.recipe.places import VOCABULARY, run_of_checkpoint
 from mio.core.recipe.schema import Recipe
-from mio.core.tokens.blocks import Specials
+from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
-
-
-class SizedText:
-    """`mio.TextTokenizer` of which only the number of tokens is known."""
-
-    def __init__(self, size: int, fingerprint: str = "") -> None:
-        self.size = size
-        self.fingerprint = fingerprint
-        self.specials: Mapping[str, int] = {name: index for index, name in enumerate(Specials.__dataclass_fields__)}
-
-    def encode(self, text: str) -> list[int]:
-        raise NotImplementedError
-
-    def decode(self, ids: Sequence[int]) -> str:
-        raise NotImplementedError
-
-    def token(self, index: int) -> str:
-        return f"<text {index}>"
 
 
 def expected_vocabulary(stages: Sequence[Recipe], manager: PluginManager, text_tokens: int = 0) -> Vocabulary:
@@ -39,7 +21,7 @@ def expected_vocabulary(stages: Sequence[Recipe], manager: PluginManager, text_t
     option `size`. Raises `UserError` where none of these is known.
     """
     start = starting_folder(stages[0])
-    base = Vocabulary.load(start / VOCABULARY) if start is not None else None
+    base = Vocabulary.load((run_of_checkpoint(start) or start) / VOCABULARY) if start is not None else None
     for recipe in stages:
         plugins = manager.enable(recipe.plugins)
         if base is not None:

@@ -4,28 +4,61 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from mio.core.contract.checker import Key
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.compose import Composed, compose_file
+from mio.core.recipe.inheritance import inherit
 from mio.core.recipe.places import RECIPE, is_file, locate, recipes_in, run_of_checkpoint
+from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
 
 LONGEST_CHAIN = 100
 """Stages of a chain."""
 
 
+@dataclass(frozen=True)
+class Link:
+    """A stage of a chain, with what it starts from."""
+
+    recipe: Recipe
+    """As it is trained: what it takes from its parent is filled in."""
+    composed: Composed
+    parent: Recipe | None
+    """Resolved recipe of the run or stage that it starts from."""
+    folder: Path | None
+    """Of the run or checkpoint that it starts from; None if that is a stage of the chain, or nothing."""
+    taken: tuple[Key, ...] = ()
+    """Keys that come from the parent: sections, or single keys of them."""
+
+    @property
+    def start(self) -> str:
+        """What it starts from, for messages."""
+        if self.folder is not None:
+            return str(self.folder)
+        return f"stage `{self.parent.name}`" if self.parent is not None else "nothing"
+
+
 def chain(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManager) -> list[Recipe]:
+    """The recipes of `links`."""
+    return [link.recipe for link in links(recipes, overrides, manager)]
+
+
+def links(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManager) -> list[Link]:
     """The stages of a recipe's chain, from the first to the one that `recipes` describe.
 
     The first of `recipes` is the stage's own; the others and the overrides apply to every stage but for `name` and
     `start_from`. In the result, `start_from` is empty, the path of a run folder, or `../NAME` of the stage before: run
-    folders lie side by side. Raises `UserError`, and `RecipeError` for a chain that returns to itself.
+    folders lie side by side. What a stage leaves open it has from the one before (see `inherit`). Raises `UserError`,
+    and `RecipeError` for a chain that returns to itself.
     """
     path: Path | None = locate(recipes[0], manager)
-    stages: list[Recipe] = []
+    stages: list[Composed] = []
     seen: list[Path] = []
+    first: Path | None = None
     while path is not None:
         if path.resolve() in seen:
             way = " -> ".join(stage.name for stage in [*seen, path])
@@ -34,18 +67,29 @@ def chain(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManag
         if len(seen) > LONGEST_CHAIN:
             raise RecipeError([f"{path}: the chain of `start_from` is longer than {LONGEST_CHAIN} stages"])
         composed = compose_file(path, recipes[1:], overrides, manager, last=not stages)
-        recipe = composed.recipe
         path, folder = _resolve_start(composed, manager)
         if stages:
-            stages[0].start_from = f"../{recipe.name}"
+            stages[0].recipe.start_from = f"../{composed.recipe.name}"
         if folder is not None:
-            recipe.start_from = _run_reference(folder, recipe)
-        stages.insert(0, recipe)
-    names = [recipe.name for recipe in stages]
+            first = folder
+            composed.recipe.start_from = _run_reference(folder, composed.recipe)
+        stages.insert(0, composed)
+    names = [stage.recipe.name for stage in stages]
     for name in names:
         if names.count(name) > 1:
             raise RecipeError([f"two stages of the chain are called `{name}`; give each its own `name`"])
-    return stages
+    return _linked(stages, first)
+
+
+def _linked(stages: Sequence[Composed], first: Path | None) -> list[Link]:
+    """Each stage with what it takes from the one before; `first` is the folder that the first one starts from."""
+    parent = load_resolved((run_of_checkpoint(first) or first) / RECIPE) if first is not None else None
+    made: list[Link] = []
+    for composed in stages:
+        recipe, taken = inherit(composed.recipe, parent) if parent is not None else (composed.recipe, [])
+        made.append(Link(recipe, composed, parent, first, tuple(taken)))
+        parent, first = recipe, None
+    return made
 
 
 def starting_folder(recipe: Recipe) -> Path | None:
@@ -68,7 +112,7 @@ def _resolve_start(composed: Composed, manager: PluginManager) -> tuple[Path | N
     shipped = manager.recipes()
     if start in shipped:
         return shipped[start][1], None
-    beside = recipes_in(composed.start_folder)
+    beside = [*recipes_in(composed.start_folder), *_runs(composed)]
     raise RecipeError(
         [
             f"{composed.path}: `start_from: {start}` is no recipe beside {composed.start_folder}, no run folder with a "
@@ -76,6 +120,14 @@ def _resolve_start(composed: Composed, manager: PluginManager) -> tuple[Path | N
             f"{nearest(start, [*beside, *shipped])}"
         ]
     )
+
+
+def _runs(composed: Composed) -> list[str]:
+    """Run folders where the recipe puts its own."""
+    try:
+        return sorted(str(file.parent) for file in Path(composed.recipe.runtime.runs).glob(f"*/{RECIPE}"))
+    except (OSError, ValueError):
+        return []
 
 
 def _run_reference(folder: Path, recipe: Recipe) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,15 @@ class Composed:
     path: Path
     start_folder: Path
     """Folder that a relative `start_from` is relative to."""
+    parts: Sequence[Part] = ()
+
+    def place(self, *key: str) -> str:
+        """The file and line, or the override, that set a key last; empty if none did."""
+        return self._places.get(key, "")
+
+    @cached_property
+    def _places(self) -> dict[Key, str]:
+        return {key: part.mark(key) for part in self.parts for key, _ in walk(part.content)}
 
 
 class Part(NamedTuple):
@@ -90,7 +100,7 @@ def compose_file(
             "and `.`, the first a letter or digit, the last no `.`"
         )
         raise RecipeError(_placed(parts, [(("name",), text)]))
-    return Composed(recipe, path, start_folder)
+    return Composed(recipe, path, start_folder, parts)
 
 
 def _parts(layer: Layer, names: Collection[str], problems: list[str]) -> Iterator[Part]:

@@ -30,6 +30,13 @@ class SourceConfig:
     """`plain` or `chat`; empty means the recipe's `data.form`."""
     filters: dict[str, Any] = field(default_factory=dict)
     """Record filters by name, each with its options; records dropped are counted per reason."""
+    held_out: float | None = number(None, 0, 1, below=True)
+    """Share of the records that is never trained on, chosen by key; null: `data.held_out`, and none where another split
+    validates."""
+    held_out_by: list[str] = field(default_factory=list)
+    """Fields that are a record's key: records that agree in them stay together. Empty: its media, or else its texts."""
+    validation_split: str = ""
+    """The split that validates in place of held-out records; empty: none does."""
 
     def problems(
         self,
@@ -66,6 +73,10 @@ class SourceConfig:
                 yield f"`{where}.filters` names an unknown filter `{name}`{nearest(name, filters)}"
             if not isinstance(options, Mapping | None):
                 yield f"`{where}.filters.{name}` must be a mapping of options, not {options!r:.60}"
+        if self.validation_split and self.validation_split == self.split:
+            yield f"`{where}.validation_split` is the split that is trained on, `{self.split}`; name another one"
+        if self.validation_split and self.held_out:
+            yield f"`{where}` has both `held_out` and `validation_split`; leave one of them out"
         yield from _not_finite(f"{where}.options", self.options)
         yield from _not_finite(f"{where}.filters", self.filters)
 
@@ -99,6 +110,16 @@ class TemplateConfig:
 
 
 @dataclass
+class RampPoint:
+    """The mixture at one moment of the stage."""
+
+    at: float = number(1.0, 0, 1, above=True)
+    """The moment, as a share of the stage's steps."""
+    ratios: dict[str, float] = number(dict, 0, 1e9)
+    """Ratio per group, in any scale."""
+
+
+@dataclass
 class MixtureConfig:
     """How much of each group the stage sees."""
 
@@ -106,6 +127,12 @@ class MixtureConfig:
     """`tokens`: a row mixes groups and shares count tokens. `rows`: a row holds one group and shares count rows."""
     ratios: dict[str, float] = number(dict, 0, 1e9)
     """Ratio per group, in any scale (`12:2:0:2`); a group that is left out or 0 is not read."""
+    ramp: list[RampPoint] = field(default_factory=list)
+    """Where the mixture goes from there: shares move in straight lines from one point to the next."""
+
+    def read(self, group: str) -> bool:
+        """Whether a group has a share at any moment."""
+        return any(ratios.get(group, 0) > 0 for ratios in (self.ratios, *(point.ratios for point in self.ramp)))
 
 
 @dataclass
@@ -129,6 +156,14 @@ class DataConfig:
     """`plain`: prompt and response as one text, all of it trained. `chat`: ChatML, the assistant's turns trained."""
     system: dict[str, str] = field(default_factory=dict)
     """System prompts of the chat form: `default`, or by the modality that the whole response consists of."""
+    held_out: float = number(0.0, 0, 1, below=True)
+    """Share of the records of every source that is never trained on, chosen by key, for validation."""
     max_skipped: float = number(0.0, 0, 1)
     """Share of a source's records that may be broken; beyond it the run stops before it trains."""
     packing: PackingConfig = field(default_factory=PackingConfig)
+
+    def held_out_of(self, source: SourceConfig) -> float:
+        """Share of a source's records that is held out."""
+        if source.held_out is not None:
+            return source.held_out
+        return 0.0 if source.validation_split else self.held_out

@@ -1,7 +1,8 @@
-"""The transformer that a recipe describes."""
+"""The transformer that a recipe describes. No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
@@ -10,6 +11,9 @@ from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.layers import checker
 from mio.core.recipe.merging import typed
 from mio.core.recipe.schema import Recipe
+
+ROW_PARAMETERS = ("embedding.weight", "head.weight")
+"""Parameters whose rows are vocabulary ids."""
 
 
 def transformer_config(recipe: Recipe, manager: PluginManager) -> TransformerConfig:
@@ -35,3 +39,25 @@ def transformer_config(recipe: Recipe, manager: PluginManager) -> TransformerCon
     if problems := list(config.problems()):
         raise RecipeError(problems)
     return config
+
+
+def parameter_names(config: TransformerConfig) -> Iterator[str]:
+    """Names of the parameters of `mio.core.model.transformer.Transformer`, in its order, without making it."""
+    attention = ["query", "key", "value", "output"]
+    projections = [
+        f"attention.{name}.{kind}"
+        for name in attention
+        for kind in ("weight", "bias")
+        if kind == "weight" or (config.qkv_bias and name != "output")
+    ]
+    norms = ["attention.query_norm.weight", "attention.key_norm.weight"] if config.qk_norm else []
+    networks = [f"ffn.experts.{expert}" for expert in range(config.experts)] or ["ffn"]
+    yield "embedding.weight"
+    for layer in range(config.layers):
+        names = ["attention_norm.weight", *projections, *norms, "ffn_norm.weight"]
+        names += ["ffn.router.weight"] if config.experts else []
+        names += [f"{network}.{name}.weight" for network in networks for name in ("gate", "up", "down")]
+        yield from (f"layers.{layer}.{name}" for name in names)
+    yield "norm.weight"
+    if not config.tied_embeddings:
+        yield "head.weight"

@@ -9,6 +9,9 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.ranges import KEYS, number, one_of
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 
+SCHEDULES = ("cosine", "linear", "constant", "wsd")
+DECAY_SHAPES = ("linear", "cosine", "1-sqrt")
+
 
 @dataclass
 class LossConfig:
@@ -32,6 +35,12 @@ class RuleConfig:
     lr_scale: float = number(1.0, 0, 1e6)
     """Multiplies the learning rate."""
     weight_decay: float | None = number(None, 0, 1e3)
+    schedule: str = one_of("", "", *SCHEDULES)
+    """Replaces the schedule, as the keys below replace theirs; those that are not given are the optimizer's."""
+    warmup: float | None = number(None, 0, 1)
+    final: float | None = number(None, 0, 1)
+    decay: float | None = number(None, 0, 1)
+    decay_shape: str = one_of("", "", *DECAY_SHAPES)
 
 
 @dataclass
@@ -46,13 +55,32 @@ class OptimizerConfig:
     eps: float = number(1e-8, 1e-20, 1)
     weight_decay: float = number(0.1, 0, 1e3)
     """On matrices; norms, biases and embeddings have none."""
+    schedule: str = one_of("cosine", *SCHEDULES)
+    """Learning rate after the warm-up: `cosine` and `linear` fall from there to the end, `constant` stays, `wsd` stays
+    and falls over the last steps (warm-up, stable, decay)."""
     warmup: float = number(0.03, 0, 1)
     """Share of the steps with rising learning rate."""
     final: float = number(0.0, 0, 1)
-    """Learning rate at the end, as a share of the peak (cosine)."""
+    """Learning rate at the end, as a share of the peak; a `constant` one has none."""
+    decay: float = number(0.1, 0, 1)
+    """Share of the steps over which `wsd` falls, at the end."""
+    decay_shape: str = one_of("1-sqrt", *DECAY_SHAPES)
+    """How `wsd` falls: `linear`, `cosine`, or `1-sqrt`, one minus a square root."""
     clip: float = number(1.0, 0, 1e9)
     """Largest gradient norm; 0 means no clipping."""
     rules: list[RuleConfig] = field(default_factory=list)
+
+
+@dataclass
+class AverageConfig:
+    """An average of the weights over the steps, kept beside them."""
+
+    kind: str = one_of("none", "none", "ema", "mean")
+    """`ema`: exponential; `mean`: plain, over all steps from `start` on."""
+    decay: float = number(0.999, 0, 1, below=True)
+    """Of `ema`: what the average before a step counts for. It rises to this over the first steps."""
+    start: float = number(0.0, 0, 1, below=True)
+    """Share of the steps before the first one that counts."""
 
 
 @dataclass
@@ -82,6 +110,7 @@ class TrainConfig:
     """`bf16`: autocast with float32 weights; `fp32`."""
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
 
 
@@ -93,6 +122,26 @@ class EvaluateConfig:
     """Held-out items per task."""
     batch: int = number(100, 1, 10**5)
     """Prompts decoded together."""
+    average: bool = False
+    """Whether the average of the weights is evaluated, in place of the last ones."""
+
+
+@dataclass
+class ValidateConfig:
+    """Looking at held-out records while the stage trains, which changes nothing of the training."""
+
+    every: int = number(0, 0, 10**9)
+    """Steps between validations, of which the last step has one too; 0: none at all."""
+    items: int = number(64, 1, 10**6)
+    """Held-out documents of each direction of each source, the same ones every time."""
+    tasks: list[str] = field(default_factory=list)
+    """Tasks run at every validation; empty for none."""
+    task_items: int = number(16, 1, 10**6)
+    """Items of each task."""
+    best: str = "loss"
+    """Figure by which `runtime.keep_best` keeps checkpoints: `loss`, `loss/GROUP`, `modality/NAME`, `tasks/NAME`."""
+    average: bool = False
+    """Whether the average of the weights is looked at, in place of the present ones."""
 
 
 @dataclass
@@ -124,12 +173,18 @@ class RuntimeConfig:
     """CPU threads; 0 leaves torch's own choice."""
     log_every: int = number(10, 1, 10**9)
     """Steps between logged figures."""
+    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where figures and samples go beside `metrics.csv`, which is always written (`csv` names it): `tensorboard`,
+    `wandb`, `mlflow`, and what installed plugins bring."""
+    logger_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options of loggers, by name."""
     checkpoint_every: int = number(200, 1, 10**9)
     """Steps between checkpoints."""
     keep_last: int = number(2, 1, 10**6)
     """Newest checkpoints that are kept."""
     keep_best: int = number(0, 0, 10**6)
-    """Further checkpoints that are kept: those with the lowest training loss since the one before."""
+    """Further checkpoints that are kept: the best by `validate.best`, or without validation those with the lowest
+    training loss since the one before."""
     restarts: int = number(3, 0, 10**6)
     """How often processes that `mio fit` started itself are started again after one of them died."""
     stalled_after: float = number(600.0, 0, 1e9)
@@ -162,5 +217,6 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    validate: ValidateConfig = field(default_factory=ValidateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

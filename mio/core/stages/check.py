@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
@@ -17,6 +18,9 @@ from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
+from mio.core.stages.check_validation import validation_problems
+from mio.core.training.run_log import make_loggers
+from mio.core.training.schedule import Schedule
 
 MOST_POSITIONS = 2**32
 """Of one step over all devices."""
@@ -38,6 +42,8 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_system(recipe, plugins),
             *_training(recipe, plugins, devices),
             *_evaluate(recipe.evaluate, plugins),
+            *validation_problems(recipe, plugins),
+            *_loggers(recipe.runtime, plugins),
         ],
     )
 
@@ -54,6 +60,7 @@ def _refuse(recipe: Recipe, problems: list[str]) -> None:
 
 def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
     yield from _train(recipe)
+    yield from _average(recipe)
     yield from _optimizer(recipe.train.optimizer)
     yield from _rows(recipe.train, recipe.runtime, devices)
     try:
@@ -63,13 +70,29 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
 
 
 def _mixture(data: DataConfig, mixture: MixtureConfig) -> Iterator[str]:
-    for group, ratio in mixture.ratios.items():
-        if group not in data.groups:
-            yield f"`mixture.ratios` names an unknown group `{group}`{nearest(group, data.groups)}"
-        elif ratio > 0 and not data.groups[group].sources:
-            yield f"`mixture.ratios.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
-    if not any(ratio > 0 for ratio in mixture.ratios.values()):
-        yield "`mixture.ratios` has no ratio above 0; give at least one group a share"
+    places = {"mixture.ratios": mixture.ratios}
+    places |= {f"mixture.ramp[{index}].ratios": point.ratios for index, point in enumerate(mixture.ramp)}
+    for where, ratios in places.items():
+        for group, ratio in ratios.items():
+            if group not in data.groups:
+                yield f"`{where}` names an unknown group `{group}`{nearest(group, data.groups)}"
+            elif ratio > 0 and not data.groups[group].sources:
+                yield f"`{where}.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
+        if not any(ratio > 0 for ratio in ratios.values()):
+            yield f"`{where}` has no ratio above 0; give at least one group a share"
+        absent = [group for group in data.groups if mixture.read(group) and group not in ratios]
+        if absent and ratios is not mixture.ratios:
+            yield f"`{where}` leaves out {', '.join(f'`{group}`' for group in absent)}; give a ratio, 0 for no share"
+    moments = [0.0, *(point.at for point in mixture.ramp)]
+    for index, (last, now) in enumerate(pairwise(moments)):
+        where = f"mixture.ramp[{index}].at"
+        if now < last:
+            yield f"`{where}` is {now:g}, before the {last:g} of the point before; put the points in order"
+        elif now == last and (now == 1 or now == moments[index - 1]):
+            why = (
+                "the stage is over there" if now == 1 else "two points of one moment are a jump, a third has no effect"
+            )
+            yield f"`{where}` is {now:g} again: {why}; take one of them away"
 
 
 def _templates(data: DataConfig) -> Iterator[str]:
@@ -121,7 +144,8 @@ def _filter_problem(function: Callable[[Any, Mapping[str, Any]], str], options: 
 def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     """A span is never cut, so the context must hold the shortest span of each modality with its two border tokens."""
     if not any(declared.text for _, declared in plugins.modalities()):
-        yield "no plugin under `plugins:` declares text; add the plugin `text`"
+        options = ", which then has the options of what the stage starts from" if recipe.start_from else ""
+        yield f"no plugin under `plugins:` declares text; add the plugin `text`{options}"
     context = recipe.data.packing.context
     for _, declared in plugins.modalities():
         if not declared.codebooks:
@@ -148,6 +172,20 @@ def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             yield f"`evaluate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
+
+
+def _average(recipe: Recipe) -> Iterator[str]:
+    if recipe.train.average.kind == "none":
+        for where, wanted in (("evaluate", recipe.evaluate.average), ("validate", recipe.validate.average)):
+            if wanted:
+                yield f"`{where}.average` asks for an average of the weights, which `train.average.kind: ema` keeps"
+
+
+def _loggers(runtime: RuntimeConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    try:
+        make_loggers(runtime, plugins.manager)
+    except UserError as error:
+        yield str(error)
 
 
 def _train(recipe: Recipe) -> Iterator[str]:
@@ -185,6 +223,13 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
     where = "train.optimizer"
     if len(optimizer.betas) != 2:
         yield f"`{where}.betas` is {optimizer.betas}; it must be two numbers from 0 to below 1"
+    for name, rule in [(where, None), *((f"{where}.rules[{i}]", rule) for i, rule in enumerate(optimizer.rules))]:
+        schedule = Schedule.of(optimizer, rule)
+        if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
+            yield (
+                f"`{name}`: `warmup` {schedule.warmup:g} and `decay` {schedule.decay:g} are more than all steps; lower "
+                "one of them"
+            )
     lr = max(optimizer.lr, optimizer.muon_lr if optimizer.kind == "muon" else 0)
     decays = [(f"{where}.weight_decay", lr, optimizer.weight_decay)]
     for index, rule in enumerate(optimizer.rules):

@@ -20,58 +20,73 @@ from mio.core import terminal
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
 from mio.core.files import write_text
-from mio.core.generation.evaluation import evaluate, results_table
-from mio.core.recipe.chain import chain, starting_folder
-from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
+from mio.core.generation.evaluation import Report, evaluate, results_table
+from mio.core.generation.model import Model
+from mio.core.generation.replicas import PRECISIONS, decoding_copy
+from mio.core.model.transformer import Transformer
+from mio.core.recipe.chain import starting_folder
+from mio.core.recipe.places import CHECKPOINTS, LOCK, METRICS, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
+from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
-from mio.core.stages.check import check
+from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
+from mio.core.stages.validation_tasks import TaskLook
 from mio.core.terminal import plain
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.loop import Training, device_type
+from mio.core.training.loop import Training, training_device
+from mio.core.training.run_log import CSV, RunLog, check_loggers, make_loggers
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
 
 def fit_chain(
-    recipes: Sequence[str], overrides: Sequence[str], manager: PluginManager, console: Console | None = None
+    recipes: Sequence[str],
+    overrides: Sequence[str],
+    manager: PluginManager,
+    console: Console | None = None,
+    stages: Sequence[CheckedStage] | None = None,
 ) -> Path:
     """Trains the stage that `recipes` describe, missing earlier stages of its chain first; returns its run folder.
 
     A finished stage is kept, an interrupted one goes on. Raises `UserError` for a mistake in the recipes or a run
     folder that another recipe made, `Interrupted` after a signal. Under a launcher every process calls this; what is
-    not training is done by the first of them.
+    not training is done by the first of them. `stages` are those that the recipes describe, where this process has
+    checked them already.
     """
     ranks = Ranks.join()
     console = (console or terminal.console()) if ranks.first else terminal.console(quiet=True)
 
-    def resolve() -> list[Recipe]:
-        stages = chain(recipes, overrides, manager)
-        for recipe in stages:
-            check(recipe, manager.enable(recipe.plugins), ranks.size if ranks.size > 1 else None)
-            device_type(recipe.runtime.accelerator)
-        return stages
+    def resolve() -> Sequence[CheckedStage]:
+        checked = stages or check_chain(recipes, overrides, manager, ranks.size if ranks.size > 1 else None)
+        for stage in checked:
+            device_type(stage.recipe.runtime.accelerator)
+        return checked
 
-    stages = ranks.all_or_none(resolve)
-    last = stages[-1]
+    checked = ranks.all_or_none(resolve)
+    last = checked[-1].recipe
+    ranks.on_first(lambda: check_loggers(last.runtime, manager))
 
-    for recipe in stages:
+    for stage in checked:
+        recipe = stage.recipe
         with contextlib.ExitStack() as lock:
             state = ranks.broadcast(ranks.on_first(partial(claim_folder, recipe, lock, console.print, recipe is last)))
             if state != FINISHED:
                 if recipe is not last:
                     console.print(f"{last.name} builds on {recipe.name}, which is not trained yet: training it first")
+                if state == NEW:
+                    for note in stage.notes:
+                        console.print(Text(plain(f"{recipe.name}: {note}")))
                 Stage(recipe, manager, ranks, console, goes_on=state == UNFINISHED).fit()
             elif recipe is last:
                 console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
@@ -157,6 +172,11 @@ class Stage:
 
     def fit(self) -> None:
         """Tokenizers, checks, training, evaluation, summary."""
+        with contextlib.ExitStack() as stack:
+            self._fit(stack)
+
+    def _fit(self, stack: contextlib.ExitStack) -> None:
+        """`stack` ends the log."""
         recipe, ranks, folder, parent = self.recipe, self.ranks, self.folder, self.parent
         start = time.perf_counter()
         self.console.rule(Text(plain(recipe.name), style="bold"))
@@ -182,8 +202,20 @@ class Stage:
 
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
+        log = self._log(stack) if active is not None else None
         with explaining_errors(folder):
-            trained = Training(recipe, self.manager, vocabulary, data, parent, active, ranks, self.console).run()
+            model = partial(self._model, vocabulary)
+            validate = recipe.validate
+            look = TaskLook(model, validate.tasks, validate.task_items, folder / SAMPLES) if validate.tasks else None
+            training = Training(recipe, self.manager, vocabulary, data, parent, active, log, ranks, self.console, look)
+            tasks: Report = {}
+
+            def measure(transformer: Transformer) -> None:
+                ranks.on_first(lambda: active.seal(RESULTS) if active else None)
+                if recipe.evaluate.tasks:
+                    tasks.update(self._evaluate(model(transformer)))
+
+            trained = training.run(after=measure)
         summary = {
             "recipe": fingerprint(recipe),
             "steps": recipe.train.steps,
@@ -194,8 +226,9 @@ class Stage:
             "data": checked,
             "tokenizers": tokenizers,
             "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
+            **({"tasks": tasks} if recipe.evaluate.tasks else {}),
         }
-        ranks.on_first(lambda: self._finish(active, summary, start))
+        ranks.on_first(lambda: self._finish(active, log, summary, start))
 
     def _prepare_tokenizers(self) -> dict[str, Any]:
         """Loads or trains them; returns the metrics of those that were trained."""
@@ -224,6 +257,14 @@ class Stage:
         now = versions(self.manager, self.plugins.names)
         return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
 
+    def _log(self, stack: contextlib.ExitStack) -> RunLog:
+        loggers = make_loggers(self.recipe.runtime, self.manager)
+        for name in set(self.recipe.runtime.loggers) - {*loggers, CSV}:
+            self.console.print(f"no plugin brings the logger `{name}`: figures are in {self.folder / METRICS} alone")
+        log = RunLog(self.recipe, self.folder, loggers, self.console.print)
+        stack.callback(log.close)
+        return log
+
     def _tokens(self) -> TokenStore:
         """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""
         tokens = TokenStore(
@@ -251,17 +292,32 @@ class Stage:
                 unused = ", ".join(f"{what} ({count:,} records)" for what, count in report["unknown"].items())
                 self.console.print(f"{label}: not used: {unused}")
 
-    def _finish(self, active: ActiveRun | None, summary: dict[str, Any], start: float) -> None:
-        """Evaluates a trained stage and writes its summary, which marks the run as finished."""
+    def _model(self, vocabulary: Vocabulary, transformer: Transformer) -> Model:
+        """What is trained, as a model that can be asked, in the precision and on the devices of the training."""
+        recipe = self.recipe
+        device = training_device(recipe.runtime.accelerator, self.ranks)
+        copy = partial(decoding_copy, transformer, device, PRECISIONS[recipe.train.precision], self.ranks)
+        renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
+        return Model(recipe, self.plugins, vocabulary, self.codecs, renderer, self.folder, copy)
+
+    def _evaluate(self, model: Model) -> Report:
+        """Figures of the recipe's tasks, on the first rank. A collective call."""
+        console = self.console
+        console.print(f"evaluating on held-out data: {', '.join(self.recipe.evaluate.tasks)}")
+        report = evaluate(model, progress=lambda line: console.print(f"  {line}"))
+        if self.ranks.first:
+            console.print(results_table(report))
+            samples = sorted(path for path in (self.folder / SAMPLES).glob("*.*") if path.suffix != ".json")
+            console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
+        return report
+
+    def _finish(self, active: ActiveRun | None, log: RunLog | None, summary: dict[str, Any], start: float) -> None:
+        """Writes the summary of a stage, which marks the run as finished."""
         assert active is not None
+        assert log is not None
         with explaining_errors(self.folder):
-            active.seal([WEIGHTS])
-            if self.recipe.evaluate.tasks:
-                self.console.print(f"evaluating on held-out data: {', '.join(self.recipe.evaluate.tasks)}")
-                run = Run(self.folder, self.manager)
-                summary["tasks"] = evaluate(run, progress=lambda line: self.console.print(f"  {line}"))
-                self.console.print(results_table(summary["tasks"]))
-                samples = sorted(path for path in (self.folder / SAMPLES).iterdir() if path.suffix != ".json")
-                self.console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
             summary["wall_seconds"] = round(time.perf_counter() - start, 1)
+            if failures := log.failures():
+                summary["logger_failures"] = failures
             active.finish(summary)
+            log.finish(active.lock, summary)

@@ -14,7 +14,7 @@ from mio.core.checksums import read_summed, write_summed
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.data.contents import FileList, told_changes
 from mio.core.data.shards.store import TokenStore
-from mio.core.data.sources import open_sources
+from mio.core.data.sources import every_source
 from mio.core.errors import DataError
 from mio.core.recipe.places import SOURCES
 from mio.core.recipe.schema import Recipe
@@ -37,7 +37,7 @@ def check_sources(
         DataError: a source is not what it was, or `sources.json` is missing or damaged.
     """
     now: dict[str, Any] = {}
-    for source in open_sources(recipe, plugins, tokens):
+    for source in every_source(recipe, plugins, tokens):
         content = tokens.contents.get(source.label)
         fingerprint = tokens.known[source.label] = tokens.fingerprint(source.label, source.records)
         size = len(source.records) if isinstance(source.records, Sized) else None

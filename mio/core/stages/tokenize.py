@@ -20,17 +20,17 @@ from mio.core.data.hashing import FileHashes, State
 from mio.core.data.shards.reader import TokenIndex
 from mio.core.data.shards.store import HASHES
 from mio.core.data.shards.work import FAILED, Job, ShardWorker, claim, finish, make_job, shards_there
-from mio.core.data.sources import open_sources
+from mio.core.data.sources import every_source
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
 from mio.core.files import waiting
-from mio.core.recipe.chain import chain, starting_folder
+from mio.core.recipe.chain import starting_folder
 from mio.core.recipe.places import RECIPE, TOKENIZERS, run_of_checkpoint
 from mio.core.recipe.resolved import diff, load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import run_folder
 from mio.core.runs.lock import check_run
-from mio.core.stages.check import check
+from mio.core.stages.check_chain import check_chain
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.terminal import Progress
 from mio.core.tokens.codecs import Codecs
@@ -65,9 +65,7 @@ def tokenize(
         raise UserError(f"engine `{engine}` is not one of {', '.join(ENGINES)}")
     if shard_records < 1:
         raise UserError(f"a shard has at least 1 record, not {shard_records}")
-    stages = chain(recipes, overrides, manager)
-    for recipe in stages:
-        check(recipe, manager.enable(recipe.plugins))
+    stages = [stage.recipe for stage in check_chain(recipes, overrides, manager, trains=False)]
     ranks = Ranks.join()
     console = (console or terminal.console()) if ranks.rank == 0 else terminal.console(quiet=True)
     indices: dict[Path, TokenIndex] = {}
@@ -89,7 +87,7 @@ def tokenize(
             inherited = load_tokenizers(recipe, inherited, plugins, codecs, console)
         hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}"))
         jobs: dict[Path, Job] = {}
-        for source in open_sources(recipe, plugins, streamed=True):
+        for source in every_source(recipe, plugins, streamed=True):
             job = make_job(root, source, shard_records, hashes)
             if job.folder not in indices:
                 jobs.setdefault(job.folder, job)

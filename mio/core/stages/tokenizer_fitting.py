@@ -20,10 +20,14 @@ from rich.console import Console
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import TEXT, Media, Record, Source
+from mio.core.data.hashing import FileHashes
+from mio.core.data.held_out import HeldOut
 from mio.core.data.readers.tables import Stream
 from mio.core.data.reasons import reason_of
-from mio.core.data.sources import OpenSource, open_sources, template_sets
+from mio.core.data.shards.store import HASHES
+from mio.core.data.sources import OpenSource, holding_out, open_sources, template_sets
 from mio.core.errors import DataError
+from mio.core.recipe.data_schema import GroupConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import Document
@@ -43,7 +47,7 @@ def shared_tokenizers(recipe: Recipe, inherited: Path | None) -> Path:
     content = {
         "plugins": recipe.plugins,
         "seed": recipe.seed,
-        "groups": {name: asdict(group) for name, group in recipe.data.groups.items()},
+        "groups": {name: _read_of(recipe, group) for name, group in recipe.data.groups.items()},
         "templates": {name: [asdict(one) for one in own] for name, own in recipe.data.templates.items()},
         "form": recipe.data.form,
         "system": recipe.data.system,
@@ -52,6 +56,18 @@ def shared_tokenizers(recipe: Recipe, inherited: Path | None) -> Path:
     }
     digest = hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     return Path(recipe.runtime.tokens) / "tokenizers" / digest
+
+
+def _read_of(recipe: Recipe, group: GroupConfig) -> dict[str, Any]:
+    """What tokenizers are trained on of a group: keys of validation count where they hold records out."""
+    content = asdict(group)
+    for name, source in group.sources.items():
+        keys = content["sources"][name]
+        for key in ("held_out", "held_out_by", "validation_split"):
+            del keys[key]
+        if share := recipe.data.held_out_of(source):
+            keys["held_out"] = [share, source.held_out_by]
+    return content
 
 
 def prepare_tokenizers(
@@ -107,12 +123,14 @@ def fitting_items(
     problems: list[str] = []
     media: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
     sets = template_sets(recipe, plugins)
+    hashes = FileHashes(Path(recipe.runtime.tokens) / HASHES)
     for source in open_sources(every, plugins, streamed=True):
+        held_out = holding_out(recipe, source, hashes)
         templates = [
             CompiledTemplate(template, source.config.templates) for template in sets.get(source.config.templates, ())
         ]
         failures = Failures(source.label)
-        for where, document in _documents(recipe, source, templates, failures):
+        for where, document in _documents(recipe, source, templates, failures, held_out):
             for segment in document.segments:
                 if isinstance(segment.content, str):
                     texts.append(segment.content)
@@ -158,15 +176,21 @@ class Failures:
 
 
 def _documents(
-    recipe: Recipe, source: OpenSource, templates: Sequence[CompiledTemplate], failures: Failures
+    recipe: Recipe,
+    source: OpenSource,
+    templates: Sequence[CompiledTemplate],
+    failures: Failures,
+    held_out: HeldOut | None,
 ) -> Iterator[tuple[str, Document]]:
-    """The documents that can be made, each after the place of its record."""
+    """The documents that can be made of records that are not held out, each after the place of its record."""
     form = source.config.form or recipe.data.form
     locate = getattr(source.records, "locate", lambda index: f"record {index}")
     for place, (index, read) in enumerate(_looked_at(source.records)):
         document = None
         with failures.noted(locate(index)):
             record = read()
+            if held_out is not None and held_out(index, record):
+                continue
             template = templates[place % len(templates)] if templates else None
             own = "chat" if "messages" in record else "plain"
             document = to_document(record, template, form if template else own, recipe.data.system)

@@ -131,29 +131,39 @@ def declared_blocks(text: TextTokenizer, modalities: Sequence[tuple[str, Modalit
     return blocks
 
 
-def carry_over(block: Block, wanted: Mapping[str, Block], owners: Mapping[str, str]) -> Block:
-    """The base's block with its place kept, under its owner of today."""
-    now = wanted.get(block.name)
+def carry_over(blocks: Sequence[Block], wanted: Mapping[str, Block], owners: Mapping[str, str]) -> list[Block]:
+    """The base's blocks with their places kept, under their owners of today. Raises `VocabularyError` with every one
+    that is declared otherwise now."""
+    if problems := list(filter(None, (_changed(block, wanted.get(block.name), owners) for block in blocks))):
+        raise VocabularyError("; ".join(problems))
+    return [
+        replace(wanted[block.name], start=block.start) if block.name in wanted else replace(block, absent=True)
+        for block in blocks
+    ]
+
+
+def _changed(block: Block, now: Block | None, owners: Mapping[str, str]) -> str:
+    """What is wrong with a block as it is declared now; empty if nothing is."""
     if now is None:
-        if block.modality in owners:
-            raise VocabularyError(
-                f"block `{block.name}` ({block.size} ids) is no longer declared by plugin `{owners[block.modality]}`, "
-                f"which now has fewer codebooks: declare all of them, and leave codebooks out of spans by `views`"
-            )
-        return replace(block, absent=True)
+        if block.modality not in owners:
+            return ""
+        return (
+            f"block `{block.name}` ({block.size} ids) is no longer declared by plugin `{owners[block.modality]}`, "
+            f"which now has fewer codebooks: declare all of them, and leave codebooks out of spans by `views`"
+        )
     if (block.kind, block.size) != (now.kind, now.size):
-        raise VocabularyError(
+        return (
             f"block `{block.name}` has {block.size} ids of kind {block.kind} in the vocabulary that this run starts "
             f"from, plugin `{now.owner}` now declares {now.size} of kind {now.kind}: give the changed modality a new "
             "name, or configure the plugin as it was"
         )
     if (block.pattern, block.first) != (now.pattern, now.first):
-        raise VocabularyError(
+        return (
             f"block `{block.name}` ({block.size} ids) names its codes from `{block.pattern}` number {block.first} on, "
             f"plugin `{now.owner}` ({now.size} ids) now from `{now.pattern}` number {now.first} on: "
             "declare the codebooks in their old order and with their old token"
         )
-    return replace(now, start=block.start)
+    return ""
 
 
 def check_token_strings(blocks: Sequence[Block], text_tokens: Sequence[str]) -> None:

@@ -87,7 +87,7 @@ class Vocabulary:
             blocks: list[Block] = []
         else:
             _check_text(base, text)
-            blocks = [carry_over(block, wanted, owners) for block in base.blocks]
+            blocks = carry_over(base.blocks, wanted, owners)
         end = sum(block.size for block in blocks)
         known = {block.name for block in blocks}
         for block in wanted.values():

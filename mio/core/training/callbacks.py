@@ -19,8 +19,8 @@ from mio.core.model.flops import flops_per_token, peak_flops
 from mio.core.runs.active import ActiveRun
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.terminal import Progress
-from mio.core.training.metric_files import MetricsTable
 from mio.core.training.module import MioModule
+from mio.core.training.run_log import RunLog
 
 
 class Metrics(Callback):
@@ -77,6 +77,10 @@ class Metrics(Callback):
         if trainer.global_step % self.every == 0:
             self._log(trainer, pl_module)
 
+    def leave_out(self, seconds: float) -> None:
+        """Takes seconds since the last step out of those that the next one is thought to last: they are no training."""
+        self._clock += seconds
+
     def _log(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, MioModule)
         module.loss_metrics.gather()
@@ -92,7 +96,8 @@ class Metrics(Callback):
         metrics["grad_norm"] = module.grad_norm
         for name, count in module.guard.report().items():
             metrics[f"guard/{name}"] = count
-        metrics["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
+        for name, index in module.rates.items():
+            metrics[name] = trainer.optimizers[0].param_groups[index]["lr"]
         for group, (target, achieved) in self.shares().items():
             metrics[f"mixture/{group}/target"] = target
             metrics[f"mixture/{group}/achieved"] = achieved
@@ -141,10 +146,21 @@ class StepTables:
 
     run: ActiveRun
     journal: Journal
-    metrics: MetricsTable
+    log: RunLog
+
+    def begin(self, step: int) -> None:
+        """Everything is restored and checked: files may change from now on."""
+        self.run.begin(step)
+        self.log.begin(self.run.lock, step)
+
+    def add(self, entry: JournalEntry) -> None:
+        """Writes what there is of a step, which is over."""
+        self.run.check()
+        self.journal.add(entry)
+        self.log.flush(entry.step)
 
     def state(self) -> dict[str, Any]:
-        return {"journal": self.journal.state(), "metrics": self.metrics.state()}
+        return {"journal": self.journal.state(), "metrics": self.log.metrics.state()}
 
     def check(self, path: Path, tell: Callable[[str], None]) -> None:
         """Compares the tables with the checkpoint that the run goes on from. Raises `DataError` for another journal, or
@@ -158,13 +174,13 @@ class StepTables:
             self.journal.check(state["journal"], step)
         elif state["journal"]["lines"]:
             tell(f"{self.journal.path} is missing: `mio recipe verify` will not approve of this run")
-        if problem := self.metrics.problem(state["metrics"], step):
+        if problem := self.log.metrics.problem(state["metrics"], step):
             tell(problem)
 
 
 class Checkpoints(Callback):
-    """Commits the data cursor of every finished step and writes it into the journal; saves a checkpoint every `every`
-    steps, at the end, and when a rank gets a signal.
+    """Commits the data cursor of every finished step and writes its line into journal and log, so callbacks that log
+    come before this one; saves a checkpoint every `every` steps, at the end, and when a rank gets a signal.
 
     They are written in the background (see `mio.core.runs.checkpoints`).
     """
@@ -183,7 +199,7 @@ class Checkpoints(Callback):
         """Everything is restored and checked: files may change from now on."""
         trainer.strategy.writer.begin()  # type: ignore[attr-defined]
         if self.tables is not None:
-            self.tables.run.begin(trainer.global_step)
+            self.tables.begin(trainer.global_step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.tables is not None:
@@ -199,8 +215,7 @@ class Checkpoints(Callback):
         assert totals is not None
         trainer.datamodule.commit(batch)  # type: ignore[attr-defined]
         if self.tables is not None:
-            self.tables.run.check()
-            self.tables.journal.add(
+            self.tables.add(
                 JournalEntry(trainer.global_step, totals.rows, totals.documents, totals.tokens, totals.digest)
             )
         self._losses.append(totals.loss)

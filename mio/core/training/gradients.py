@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
-from mio.core.distributed.regions import local_region
-from mio.core.model.parallel import local
+from mio.core.distributed.regions import local, local_region
 from mio.core.tokens.vocabulary import Vocabulary
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
@@ -20,16 +22,17 @@ from torch.distributed.device_mesh import DeviceMesh
 from mio.core.contract.plugins import PluginManager
 from mio.core.data.journal import Journal
 from mio.core.data.loader import MioDataModule, as_raised
+from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import CHECKPOINTS, JOURNAL, METRICS, PLACES, SKIPPED
+from mio.core.recipe.places import AVERAGE, CHECKPOINTS, JOURNAL, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.checkpoints.writing import CheckpointWriter
+from mio.core.runs.checkpoints.writing import Best, CheckpointWriter
 from mio.core.runs.run import Run
 from mio.core.runs.weights import save_weights, start_weights
 from mio.core.terminal import Progress
@@ -37,9 +40,12 @@ from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import BadSteps
 from mio.core.training.callbacks import Checkpoints, Metrics, ShowProgress, StepTables
 from mio.core.training.heap import keep_freed_memory
-from mio.core.training.metric_files import Events, MetricsTable
 from mio.core.training.module import MioModule
+from mio.core.training.run_log import RunLog
 from mio.core.training.strategy import ManyDevices, OneDevice
+from mio.core.training.validation import Look, Validation
+from mio.core.training.validation_report import lower_is_better
+from mio.core.training.validation_set import Share, ValidationSet, gathered
 from mio.core.training.watchdog import Watchdog
 
 _PATIENCE = timedelta(minutes=30)
@@ -69,16 +75,25 @@ class Training:
     """The run whose weights it starts from."""
     active: ActiveRun | None
     """The run in its folder, on rank 0."""
+    log: RunLog | None
+    """The run's log, on rank 0."""
     ranks: Ranks
     console: Console
+    look: Look | None = None
+    """What validations look at beside losses, on every rank."""
 
-    def run(self) -> Trained:
-        """Runs the optimizer steps that are left and writes the weights. Raises `Interrupted` after a signal."""
+    def run(self, after: Callable[[Transformer], None]) -> Trained:
+        """Runs the optimizer steps that are left and writes the weights, then calls `after` on every rank with what was
+        trained, as it is spread, inside of the ranks' process group. Raises `Interrupted` after a signal."""
         quieten_lightning()
         if self.device.type == "cpu":
             keep_freed_memory()
-        with self.ranks.process_group(self.recipe.name, self.device.type), contextlib.ExitStack() as stack:
-            return self._run(stack)
+        with self.ranks.process_group(self.recipe.name, self.device.type):
+            with contextlib.ExitStack() as stack:
+                trained, transformer = self._run(stack)
+            gc.collect()  # what trained it: optimizer state, gradients, activations
+            after(transformer)
+            return trained
 
     @cached_property
     def folder(self) -> Path:
@@ -86,8 +101,7 @@ class Training:
 
     @cached_property
     def device(self) -> torch.device:
-        kind = device_type(self.recipe.runtime.accelerator)
-        return torch.device(kind, self.ranks.local_rank) if kind == "cuda" else torch.device(kind)
+        return training_device(self.recipe.runtime.accelerator, self.ranks)
 
     @cached_property
     def mesh(self) -> DeviceMesh | None:
@@ -96,7 +110,7 @@ class Training:
             return None
         return device_mesh(self.recipe.runtime, self.ranks.size, self.ranks.local_size, self.device.type)
 
-    def _run(self, stack: contextlib.ExitStack) -> Trained:
+    def _run(self, stack: contextlib.ExitStack) -> tuple[Trained, Transformer]:
         """`stack` closes files and ends threads."""
         recipe, runtime, ranks, console = self.recipe, self.recipe.runtime, self.ranks, self.console
         rows: dict[str, Any] = {}
@@ -108,19 +122,19 @@ class Training:
             + (f" on {ranks.size} devices" if ranks.size > 1 else "")
         )
         tables, metrics = None, Metrics(runtime.log_every, self.data.shares)
-        if self.active is not None:
-            tables = StepTables(self.active, Journal(self.folder / JOURNAL), MetricsTable(self.folder / METRICS))
-            events = Events(self.folder)
-            metrics.logs = (tables.metrics.add, events.add)
-            for file in (tables.journal, tables.metrics, events):
-                stack.callback(file.close)
+        if self.active is not None and self.log is not None:
+            tables = StepTables(self.active, Journal(self.folder / JOURNAL), self.log)
+            metrics.logs = (self.log.add,)
+            stack.callback(tables.journal.close)
         checkpoints = Checkpoints(self.folder / CHECKPOINTS, runtime.checkpoint_every, tables)
         places, patience, limit = self.folder / PLACES, runtime.stalled_after, runtime.abort_after
         watchdog = Watchdog(places, ranks.rank, ranks.size, patience, limit, console.print)
         stack.callback(watchdog.stop)
+        validation = self._validation(metrics, watchdog)
         progress = stack.enter_context(Progress(console, recipe.name, recipe.train.steps, "steps"))
         shown = [ShowProgress(progress, metrics)] if ranks.first else []
-        trainer = self._trainer([metrics, checkpoints, watchdog, *shown])
+        validations = [validation] if validation else []
+        trainer = self._trainer([metrics, *validations, checkpoints, watchdog, *shown])
         group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if ranks.size > 1 else None
         writer = CheckpointWriter(
             self.folder / CHECKPOINTS,
@@ -128,6 +142,7 @@ class Training:
             attempt=ranks.attempt,
             keep_last=runtime.keep_last,
             keep_best=runtime.keep_best,
+            best=Best(recipe.validate.best, not lower_is_better(recipe.validate.best)) if validation else None,
             run=self.active.lock.run if self.active else "",
         )
         trainer.strategy.writer = writer  # type: ignore[attr-defined]
@@ -151,12 +166,19 @@ class Training:
         if self.active is not None:
             self.active.check()
         save_weights(module.transformer, self.folder, ranks.first)
+        if module.average is not None:
+            module.average.exchange()
+            save_weights(module.transformer, self.folder, ranks.first, AVERAGE)
+            if not recipe.evaluate.average:
+                module.average.exchange()
         summary = {
             "train_seconds": round(metrics.seconds, 2),
             "tokens_per_second": round(metrics.tokens / max(metrics.seconds, 1e-9), 1),
             "skipped_steps": module.guard.report(),
         }
-        return Trained(parameters, rows, summary, module.loss_metrics.codebook_usage())
+        if validation:
+            summary["validation"] = validation.summary()
+        return Trained(parameters, rows, summary, module.loss_metrics.codebook_usage()), module.transformer
 
     def _module(self, rows: dict[str, Any]) -> MioModule:
         """The module, on the meta device until Lightning sets it up; `rows` is filled then (see `Trained`)."""
@@ -186,6 +208,43 @@ class Training:
         module.on_bad_step = bad_steps.report
         return module
 
+    def _validation(self, metrics: Metrics, watchdog: Watchdog) -> Validation | None:
+        """What looks at the model while it trains; None without `validate`. A collective call where there are several
+        ranks. Raises `DataError` where there is nothing to look at, `UserError` where nothing is of `validate.best`."""
+        recipe, held_out, mesh = self.recipe, self.data.held_out, self.mesh
+        if held_out is None:
+            return None
+        documents = None
+        if len(held_out):
+            part, parts = data_parallel(mesh) if mesh is not None else (0, 1)
+            counts = mesh is None or mesh["tensor"].get_local_rank() == 0
+            documents = ValidationSet(
+                gathered(held_out, recipe.validate.items, self.ranks.rank, self.ranks.size),
+                [tuple(filter(None, stream.share[:3])) for stream in self.data.streams],
+                self.vocabulary,
+                Share(part, parts, counts),
+                context=recipe.data.packing.context,
+                pad=self.data.pad,
+                windows=self.data.windows,
+            )
+            self.console.print(documents.described)
+            best = recipe.validate.best
+            if recipe.runtime.keep_best and lower_is_better(best) and best not in documents.names:
+                raise UserError(
+                    f"`validate.best` is `{best}`, but the held-out documents have no targets of it; name one of "
+                    f"{', '.join(documents.names)}"
+                )
+        return Validation(
+            recipe.validate,
+            documents,
+            look=self.look,
+            console=self.console,
+            left_out=metrics.leave_out,
+            heartbeat=watchdog.heartbeat,
+            logs=metrics.logs,
+            sample_logs=(self.log.add_samples,) if self.log is not None else (),
+        )
+
     def _trainer(self, callbacks: list[Callback]) -> Trainer:
         try:
             trainer = Trainer(
@@ -213,17 +272,10 @@ class Training:
         return trainer
 
 
-def device_type(accelerator: str) -> str:
-    """`cuda`, `mps` or `cpu`: what a recipe's `runtime.accelerator` means on this machine."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "cuda"
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return "mps"
-    if accelerator in ("auto", "cpu"):
-        return "cpu"
-    raise UserError(
-        f"`runtime` does not fit this machine: `accelerator: {accelerator}` is not here; `auto` takes what is"
-    )
+def training_device(accelerator: str, ranks: Ranks) -> torch.device:
+    """The device of this rank."""
+    kind = device_type(accelerator)
+    return torch.device(kind, ranks.local_rank) if kind == "cuda" else torch.device(kind)
 
 
 def quieten_lightning() -> None:

@@ -12,7 +12,7 @@ from torch.optim import Muon
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
 from mio.core.distributed.assignment import Round, assign
-from mio.core.model.parallel import local
+from mio.core.distributed.regions import local
 
 
 class SplitMuon(Muon):

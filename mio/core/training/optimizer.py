@@ -1,13 +1,11 @@
-"""Optimizers, parameter groups and the learning-rate schedule.
+"""Optimizers and their parameter groups.
 
-Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, in torch's own implementation. Cosine with linear
-warm-up: Loshchilov and Hutter 2017, arXiv 1608.03983.
+Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, in torch's own implementation.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,11 +15,13 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from mio.core.errors import RecipeError
-from mio.core.model.vocabulary_rows import ROW_PARAMETERS
+from mio.core.recipe.model import ROW_PARAMETERS
+from mio.core.recipe.rules import rule_problems
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.gradients import RowMask
 from mio.core.training.muon import SplitMuon
+from mio.core.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ParameterPlan:
     """What the rules say about one parameter."""
 
     name: str
+    schedule: Schedule
     trainable: bool = True
     lr_scale: float = 1.0
     weight_decay: float = 0.0
@@ -45,32 +46,10 @@ def plan_parameters(
     and are AdamW's. A rule may change that. Raises `RecipeError` with every rule that matches no parameter, or no
     vocabulary block.
     """
-    problems = [
-        f"train.optimizer.rules: `{rule.pattern}` matches no parameter; names look like `{next(iter(shapes), '')}`"
-        for rule in config.rules
-        if not fnmatch.filter(shapes, rule.pattern)
-    ]
-    for rule in config.rules:
-        problems += _row_problems(rule, shapes, vocabulary)
-    if problems:
+    blocks = [block.name for block in vocabulary.blocks]
+    if problems := [f"train.optimizer.rules: {text}" for _, text in rule_problems(config.rules, list(shapes), blocks)]:
         raise RecipeError(problems)
     return [_plan(name, shape, config) for name, shape in shapes.items()]
-
-
-def _row_problems(rule: RuleConfig, shapes: Mapping[str, torch.Size], vocabulary: Vocabulary) -> list[str]:
-    if not rule.rows:
-        return []
-    names = [block.name for block in vocabulary.blocks]
-    problems = [
-        f"train.optimizer.rules: `{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block"
-        for pattern in rule.rows
-        if not fnmatch.filter(names, pattern)
-    ]
-    return problems + [
-        f"train.optimizer.rules: `{rule.pattern}` has `rows`, but `{name}` has no vocabulary rows"
-        for name in fnmatch.filter(shapes, rule.pattern)
-        if name not in ROW_PARAMETERS
-    ]
 
 
 def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPlan:
@@ -83,6 +62,7 @@ def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPla
         decay = 0.0  # decay would move the rows that are to stay
     return ParameterPlan(
         name=name,
+        schedule=Schedule.of(config, rule),
         trainable=rule.trainable,
         lr_scale=rule.lr_scale,
         weight_decay=decay,
@@ -111,17 +91,20 @@ def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary
     return [RowMask(parameter, plan.rows, vocabulary) for plan, parameter in plans if plan.trainable and plan.rows]
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> Optimizer:
-    """Groups the trainable parameters of `module` by the recipe's rules and builds their optimizer."""
-    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+def build_optimizer(
+    module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary
+) -> tuple[Optimizer, list[Schedule]]:
+    """Groups the trainable parameters of `module` by the recipe's rules; returns their optimizer and the schedule of
+    each of its groups."""
+    groups: dict[tuple[bool, float, float, Schedule], list[nn.Parameter]] = {}
     for plan, parameter in _planned(module, config, vocabulary):
         if plan.trainable:
-            groups.setdefault((plan.muon, plan.lr_scale, plan.weight_decay), []).append(parameter)
+            groups.setdefault((plan.muon, plan.lr_scale, plan.weight_decay, plan.schedule), []).append(parameter)
     if not groups:
         raise RecipeError(["train.optimizer.rules: every parameter is frozen; there is nothing to train"])
     adamw: list[dict[str, Any]] = []
     muon: list[dict[str, Any]] = []
-    for (is_muon, lr_scale, decay), chosen in groups.items():
+    for (is_muon, lr_scale, decay, _), chosen in groups.items():
         lr = lr_scale * (config.muon_lr if is_muon else config.lr)
         (muon if is_muon else adamw).append({"params": chosen, "lr": lr, "weight_decay": decay})
     members: list[Optimizer] = []
@@ -130,7 +113,8 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig, vocabulary: Voca
     if adamw:
         betas = cast("tuple[float, float]", tuple(config.betas))
         members.append(AdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))
-    return members[0] if len(members) == 1 else Together(*members)
+    optimizer = members[0] if len(members) == 1 else Together(*members)
+    return optimizer, [schedule for _, _, _, schedule in sorted(groups, key=lambda key: not key[0])]  # Muon's first
 
 
 class Together(Optimizer):
@@ -166,12 +150,3 @@ class Together(Optimizer):
         for member in self.members:
             member.step()
         return loss
-
-
-def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Factor on the peak learning rate at `step` of `steps`: linear warm-up, then cosine down to `final`."""
-    warmup = max(1, round(config.warmup * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return config.final + (1.0 - config.final) * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -28,6 +28,8 @@ class _WithCheckpoints(Strategy):
     """Writes the checkpoints."""
     loss: float | None = None
     """Mean training loss since the last checkpoint: noted in the next one."""
+    figure: float | None = None
+    """Figure of the validation of this step, by which the best checkpoints are kept: noted in a checkpoint of it."""
     _opened: Checkpoint | None = None
 
     @property
@@ -64,7 +66,7 @@ class _WithCheckpoints(Strategy):
                 for group in optimizer.param_groups
             ]
         }
-        self.writer.save(checkpoint["global_step"], tensors, state, loss=self.loss)
+        self.writer.save(checkpoint["global_step"], tensors, state, loss=self.loss, figure=self.figure)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
         self._opened = Checkpoint(Path(checkpoint_path))
@@ -80,7 +82,7 @@ class _WithCheckpoints(Strategy):
         assert self._opened is not None
         tensors = self._module.tensors()
         if torch.distributed.is_initialized() and torch.distributed.get_rank():
-            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(("model.", "average."))}
         with torch.no_grad():
             self._opened.read_into(tensors)
 

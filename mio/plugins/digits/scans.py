@@ -5,7 +5,9 @@ The scans are the test part of "Optical Recognition of Handwritten Digits" (E. A
 
 from __future__ import annotations
 
+import importlib.util
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +24,19 @@ Pixels = npt.NDArray[np.uint8]
 @cache
 def scans() -> tuple[Pixels, npt.NDArray[np.int64]]:
     """All scans, uint8 `[1797, 8, 8]` with ink at 255, and their digits, int64 `[1797]`."""
-    from sklearn.datasets import load_digits
-
-    images, digits = load_digits(return_X_y=True)
-    pixels = np.rint(images.reshape(-1, SIDE, SIDE) * (255 / 16)).astype(np.uint8)  # 17 levels of ink, 0 to 16
+    table = np.loadtxt(_file(), np.int64, delimiter=",")  # per scan: 64 levels of ink, 0 to 16, and the digit
+    pixels = np.rint(table[:, :-1].reshape(-1, SIDE, SIDE) * (255 / 16)).astype(np.uint8)
     pixels.flags.writeable = False
-    return pixels, digits.astype(np.int64)
+    return pixels, table[:, -1].copy()
+
+
+def _file() -> Path:
+    """scikit-learn's file of the scans. Its `load_digits` takes a second to import, with pandas and scipy."""
+    spec = importlib.util.find_spec("sklearn")
+    path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else Path()
+    if not path.is_file():
+        raise DataError("the handwritten digits are not where scikit-learn has them; install scikit-learn again")
+    return path
 
 
 @cache

@@ -70,7 +70,6 @@ def vary(clip: Clip, seed: int) -> npt.NDArray[np.float32]:
     little; level and background noise (30 to 50 dB below the peak) change.
     """
     from scipy.ndimage import map_coordinates
-    from scipy.signal import lfilter
 
     draw = np.random.default_rng((seed, zlib.crc32(clip.key.encode())))
     length = round(len(clip.samples) / draw.uniform(0.9, 1.1))
@@ -80,7 +79,7 @@ def vary(clip: Clip, seed: int) -> npt.NDArray[np.float32]:
     samples = map_coordinates(
         clip.samples.astype(np.float64), [time * (len(clip.samples) - 1)], order=3, mode="nearest"
     )
-    samples = lfilter([1.0, draw.uniform(-0.3, 0.3)], [1.0], samples)
+    samples = np.convolve([1.0, draw.uniform(-0.3, 0.3)], samples)[:length]
     samples *= draw.uniform(0.4, 0.9) / max(np.abs(samples).max(), 1e-9)
     samples += draw.normal(0, 10 ** (-draw.uniform(30, 50) / 20) * np.abs(samples).max(), length)
     return np.asarray(np.clip(samples, -1, 1), np.float32)

@@ -4,7 +4,8 @@ Options:
     tokenizer: `bpe` (default), a byte-level BPE trained on the recipe's text; `bytes`; `imported`, that of the imported
         run which the recipe starts from; or the folder (or its `tokenizer.json`) of a Hugging Face fast tokenizer.
     size: number of tokens of the `bpe`; for a folder, the number of ids to keep: tokens added after them are dropped.
-    specials: for `imported`: tokens of ChatML that it lacks, declared as special tokens of the vocabulary.
+    specials: tokens of ChatML that `imported` or a folder's tokenizer lacks, declared as special tokens of the
+        vocabulary. A folder that is at hand tells them itself.
 """
 
 from __future__ import annotations
@@ -112,16 +113,15 @@ def _read_options(options: Mapping[str, Any]) -> TextOptions:
             f"plugins.text.tokenizer: must be {', '.join(f'`{k}`' for k in KINDS)}, or the folder of a Hugging Face "
             "tokenizer"
         )
-    known = ("tokenizer", "specials") if kind == "imported" else ("tokenizer", "size")
+    known = {"bpe": ("tokenizer", "size"), "bytes": ("tokenizer",), "imported": ("tokenizer", "specials")}.get(
+        kind, ("tokenizer", "size", "specials")
+    )
     unknown = options.keys() - set(known)
     if unknown:
         raise UserError(
-            f"plugins.text: unknown option `{min(unknown)}`; the options are {' and '.join(f'`{k}`' for k in known)}"
+            f"plugins.text: `{kind}` has no option `{min(unknown)}`; it has {', '.join(f'`{k}`' for k in known)}"
         )
-    chosen = read_options(TextOptions, options, "plugins.text")
-    if kind == "bytes" and chosen.size:
-        raise UserError("plugins.text.size: `bytes` has a size of its own; leave `size` out")
-    return chosen
+    return read_options(TextOptions, options, "plugins.text")
 
 
 def _is_there(path: str) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 
 from mio.core.data.mixture import StreamShare
 from mio.core.data.plan import Plan
-from mio.core.recipe.data_schema import MixtureConfig, PackingConfig
+from mio.core.data.ramp import mean_shares
+from mio.core.recipe.data_schema import MixtureConfig, PackingConfig, RampPoint
 
 
 @dataclass
@@ -52,16 +53,21 @@ class MadeStream:
         return Numbers(tokens, np.ones(size, dtype=np.float32))
 
 
-def made_plan(groups, *, unit="tokens", context=256, window=64, too_long="truncate"):
-    """A plan over `{group: (ratio, {stream: (share, lengths)})}`, and its streams."""
+def made_plan(groups, *, unit="tokens", context=256, window=64, too_long="truncate", ramp=(), length=0):
+    """A plan over `{group: (ratio, {stream: (share, lengths)})}`, and its streams. `ramp` has (share of the stage's
+    `length` rows, ratios of the groups in order)."""
+    ratios = {group: ratio for group, (ratio, _) in groups.items()}
+    points = [RampPoint(at, dict(zip(groups, then, strict=True))) for at, then in ramp]
+    mixture = MixtureConfig(unit=unit, ratios=ratios, ramp=points)
+    if ramp:
+        ratios = dict(zip(groups, mean_shares(mixture, list(groups)), strict=True))
     streams = []
-    for group, (ratio, members) in groups.items():
+    for group, (_, members) in groups.items():
         total = sum(share for share, _ in members.values())
         for name, (share, lengths) in members.items():
-            part = StreamShare(group, *[*name.split(":"), ""][:2], ratio * share / total)
+            part = StreamShare(group, *[*name.split(":"), ""][:2], ratios[group] * share / total)
             streams.append(MadeStream(len(streams), part, lengths, context))
-    mixture = MixtureConfig(unit=unit, ratios={group: ratio for group, (ratio, _) in groups.items()})
-    return Plan(streams, mixture, PackingConfig(context=context, window=window, too_long=too_long)), streams
+    return Plan(streams, mixture, PackingConfig(context=context, window=window, too_long=too_long), length), streams
 
 
 def farthest(shares, counts, unit="tokens"):

@@ -92,10 +92,8 @@ def test_two_directions_of_documents_of_nearly_one_length_share_equally(unit):
     assert directions["a"]["achieved"] == pytest.approx(0.5, abs=256 / sum(emitted))
 
 
-def made_mix(seed):
-    """Groups of sources with directions in wild ratios, of documents that are tiny, huge, or nearly divide a row."""
-    draw = random.Random(seed)
-    context, groups = draw.choice([32, 256, 1000]), {}
+def made_lengths(draw, context):
+    """Of documents that are tiny, huge, or nearly divide a row."""
     kinds = [
         lambda: [context],
         lambda: [context // 2 + 1],
@@ -104,12 +102,19 @@ def made_mix(seed):
         lambda: [draw.randint(1, context) for _ in range(50)],
         lambda: [1, context, 2 * context, 0],
     ]
+    return draw.choice(kinds)()
+
+
+def made_mix(seed):
+    """Groups of sources with directions in wild ratios, of documents of all lengths."""
+    draw = random.Random(seed)
+    context, groups = draw.choice([32, 256, 1000]), {}
     for group in range(draw.randint(1, 4)):
         members = {}
         for source in range(draw.randint(1, 3)):
             weight = 10 ** draw.uniform(0, 3)
             for direction in draw.choice([[""], [":x", ":y"], [":x", ":y", ":z"]]):
-                members[f"s{source}{direction}"] = (weight * draw.choice([1, 1, 2, 1000]), draw.choice(kinds)())
+                members[f"s{source}{direction}"] = (weight * draw.choice([1, 1, 2, 1000]), made_lengths(draw, context))
         groups[f"g{group}"] = (draw.choice([1, 1, 3, 1000]), members)
     settings = {"unit": draw.choice(["tokens", "rows"]), "context": context, "window": draw.choice([1, 20, 256])}
     return made_plan(groups, **settings)[0], settings["unit"], context

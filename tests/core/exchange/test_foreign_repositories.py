@@ -190,7 +190,8 @@ def test_anygpt(tmp_path, manager):
     assert vocabulary.blocks[0].size == size + 4  # [Human], [MMGPT], <eoh> and <eos> are text
     assert made.new == ("<|im_start|>", "<|im_end|>")
     assert made.unmapped == ()
-    assert made.text_options == {"tokenizer": "imported", "specials": ["<|im_start|>", "<|im_end|>"]}
+    options = Run.open(made.folder, manager).recipe.plugins["text"]
+    assert options == {"tokenizer": "imported", "specials": ["<|im_start|>", "<|im_end|>"]}
     text = text_tokenizer(Run.open(made.folder, manager).plugins, made.folder)  # there are no tokenizers of media
     ids = text.encode("[Human]: the number 7<eoh> [MMGPT]: <🎶5>")
     assert [text.token(index) for index in ids if index >= size] == ["[Human]", "<eoh>", "[MMGPT]"]

@@ -396,7 +396,7 @@ def test_a_stage_starts_from_an_import_and_grows(tmp_path, manager, monkeypatch)
     assert (distance < 0.3 * (theirs - theirs.mean(0)).norm(dim=1).mean()).all()
     child = {
         "name": "child",
-        "plugins": {"text": dict(made.text_options), "image": {"tokenizer": "patch_vq"}},
+        "plugins": {"text": parent.recipe.plugins["text"], "image": {"tokenizer": "patch_vq"}},
         "model": parent.recipe.model,
     }
     (tmp_path / "child.yaml").write_text(yaml.safe_dump(child))

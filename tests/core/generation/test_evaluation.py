@@ -12,18 +12,14 @@ import pytest
 import torch
 from conftest import MELODY
 
-from mio import Answer, Codes, DataError, Decoding, Task, Template, UserError
+from mio import Codes, DataError, Decoding, Task, Template, UserError
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation import evaluation
-from mio.core.generation.evaluation import (
-    answer_records,
-    copy_rate,
-    evaluate,
-    results_table,
-    select_tasks,
-    training_codes,
-)
+from mio.core.generation.answering import answer_records
+from mio.core.generation.copies import copied_spans, digest
+from mio.core.generation.evaluation import evaluate, results_table, select_tasks
+from mio.core.generation.model import Model
 from mio.core.runs.run import Run
+from mio.core.tokens.templates import CompiledTemplate, to_document
 
 
 @pytest.fixture
@@ -52,16 +48,20 @@ def test_answers_come_in_the_order_of_the_records_whatever_the_batches(run, play
         for parameter in run.transformer.parameters():
             parameter.mul_(4)  # from a model that has learnt nothing to one that answers differently each time
     records = play.records(30)
-    together = answer_records(run, play, records)
+    together = answer_records(Model.of(run, precision="fp32"), play, records)
     assert len({answer.media("melody")[0] for answer in together}) > 1  # they are told apart
     run.recipe.evaluate.batch = 7
-    assert [answer.parts for answer in answer_records(run, play, records)] == [answer.parts for answer in together]
-    backwards = answer_records(run, play, records[::-1])
+    assert [answer.parts for answer in answer_records(Model.of(run, precision="fp32"), play, records)] == [
+        answer.parts for answer in together
+    ]
+    backwards = answer_records(Model.of(run, precision="fp32"), play, records[::-1])
     assert [answer.parts for answer in backwards] == [answer.parts for answer in together][::-1]
 
 
 def test_every_answer_holds_the_output_of_the_task(run, play):
-    assert all(answer.media("melody") for answer in answer_records(run, play, play.records(20)))
+    assert all(
+        answer.media("melody") for answer in answer_records(Model.of(run, precision="fp32"), play, play.records(20))
+    )
 
 
 def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, monkeypatch):
@@ -84,7 +84,7 @@ def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, mo
     task = replace(play, judge=judge, ceiling=ceiling, copies=True, decoding=short)
     monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {"play": ("melody", task)})
     lines: list[str] = []
-    report = evaluate(run, items=12, progress=lines.append)
+    report = evaluate(Model.of(run), items=12, progress=lines.append)
     assert report["play"].items() >= {"accuracy": 0.25, "n": 12, "ceiling": 0.75}.items()
     copies = [span in {(4,), (6,)} for span in seen["spans"]]
     assert 0 < sum(copies) < len(copies)
@@ -101,27 +101,27 @@ def tunes_of(run, split):
     return [source[index]["melody"].data for index in range(len(source))]
 
 
-def answer(*tunes):
-    return Answer((), tuple(Codes("melody", np.array([tune], dtype=np.int64)) for tune in tunes))
+def copies(run, spans):
+    """Of each span, whether it is one."""
+    digests = [digest(run.codecs, span) for span in spans]
+    copied = copied_spans(Model.of(run), {"melody": set(digests)})["melody"]
+    return [value in copied for value in digests]
 
 
 def test_copies_are_spans_that_equal_a_training_item_code_by_code(run):
     every = [notes for size in (2, 3) for notes in itertools.product(range(8), repeat=size)]
     trained, held_out = tunes_of(run, "train"), tunes_of(run, "test")
     assert sorted(trained + held_out) == sorted(every)
-    known: dict = {}
-    assert copy_rate(run, [answer(*every)], known) == pytest.approx(len(trained) / len(every))
-    assert copy_rate(run, [answer(tune) for tune in trained] + [answer()], known) == 1.0
-    assert copy_rate(run, [answer(*held_out)], known) == 0.0
     beyond = [(*tune, 0) for tune in trained if len(tune) == 3]  # what begins like one is none
-    assert copy_rate(run, [answer(*beyond)], {}) == 0.0
-    assert copy_rate(run, [answer()], known) == 0.0
+    spans = [Codes("melody", np.array([tune], dtype=np.int64)) for tune in every + beyond]
+    assert copies(run, spans) == [tune in trained for tune in every + beyond]
+    assert copies(run, []) == []
 
 
 def test_evaluation_does_not_depend_on_the_folder_it_is_called_from(run, monkeypatch, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert evaluate(run, ["play"], items=4)["play"]["n"] == 4
+    assert evaluate(Model.of(run), ["play"], items=4)["play"]["n"] == 4
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -132,7 +132,7 @@ def test_the_template_of_a_task_is_filled_from_its_records(run, play):
         output="melody", judge=play.judge,
     )  # fmt: skip
     record = play.records(1)[0]
-    document = evaluation.to_document(record, evaluation.CompiledTemplate(task.template, "echo"), "plain", {})
+    document = to_document(record, CompiledTemplate(task.template, "echo"), "plain", {})
     prompt, whole = run.renderer.prompt(document), run.renderer.render(document).tokens
     assert whole[: len(prompt)].tolist() == prompt.tolist()
     assert whole[len(prompt)] == run.vocabulary.begin("melody")
@@ -146,16 +146,15 @@ def test_copies_do_not_depend_on_the_integers_that_a_tokenizer_gives(run, dtype)
         np.asfortranarray(codes).astype(dtype) for codes in given(None, media)
     ]
     spans = [Codes("melody", np.array([module[index]["melody"].data])) for index in (0, 5)]
-    assert copy_rate(run, [Answer((), tuple(spans))], {}) == 1.0
+    assert copies(run, spans) == [True, True]
 
 
 def test_every_item_of_a_record_of_codes_is_looked_at(run, monkeypatch):
     tunes = [[[1, 2, 3]], [[4, 4]], [[7, 0, 7, 0]]]
     records = [{"melody": [Codes("melody", np.array(tune)) for tune in tunes], "notes": "any"}]
     monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: records)})
-    assert len(training_codes(run, "melody")) == 3
-    answers = [Answer((), (Codes("melody", np.array(tune, dtype=np.int32)),)) for tune in (*tunes, [[1, 2, 4]])]
-    assert copy_rate(run, answers, {}) == 0.75
+    spans = [Codes("melody", np.array(tune, dtype=np.int32)) for tune in (*tunes, [[1, 2, 4]])]
+    assert copies(run, spans) == [True, True, True, False]
 
 
 def test_a_training_record_that_cannot_be_read_does_not_end_the_evaluation(run, monkeypatch):
@@ -167,13 +166,13 @@ def test_a_training_record_that_cannot_be_read_does_not_end_the_evaluation(run, 
 
     records = Broken([{"melody": Codes("melody", np.array([[note]])), "notes": "any"} for note in range(3)])
     monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: records)})
-    assert len(training_codes(run, "melody")) == 2
+    assert copies(run, [Codes("melody", np.array([[note]])) for note in range(3)]) == [True, False, True]
 
 
 def one_task(run, monkeypatch, task):
     monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {task.name: ("melody", task)})
     lines: list[str] = []
-    return evaluate(run, items=6, progress=lines.append)[task.name], lines
+    return evaluate(Model.of(run), items=6, progress=lines.append)[task.name], lines
 
 
 def test_items_that_cannot_be_asked_decoded_or_judged_are_wrong_and_named(run, play, monkeypatch):
@@ -236,4 +235,4 @@ def test_weights_that_are_not_finite_are_told(run):
     with torch.no_grad():
         run.transformer.layers[0].attention.output.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match="task `play`: the model's scores for the next token are not finite"):
-        evaluate(run, ["play"], items=2)
+        evaluate(Model.of(run), ["play"], items=2)

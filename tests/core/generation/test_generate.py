@@ -15,6 +15,7 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.generation import engine
 from mio.core.generation.generate import generate
 from mio.core.generation.grammar import Grammar
+from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 
 
@@ -38,43 +39,43 @@ def test_media_land_beside_what_is_there(run, tmp_path):
     different = itertools.count()
     run.codecs.decode = lambda *_: next(different)
     run.codecs.detokenizer("melody").save = lambda media, stem: saved(media, stem.with_suffix(".txt"))
-    made = [file for _ in range(3) for file in generate(run, "play", "melody").files]
+    made = [file for _ in range(3) for file in generate(Model.of(run), "play", "melody").files]
     numbers = [int(file.stem.removeprefix("melody-")) for file in made]
     assert sorted(numbers) == numbers
     assert not {0, 1, 3} & {*numbers}
     assert [file.read_text() for file in made] == ["media 0", "media 1", "media 2"]
     assert all(path.read_text() == content for path, content in taken.items())
     run.codecs.decode = lambda *_: 1  # the same media again are the file that is there
-    assert generate(run, "play", "melody").files == (made[1],)
+    assert generate(Model.of(run), "play", "melody").files == (made[1],)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_media_go_into_the_folder_that_is_named(run, tmp_path):
-    made = generate(run, "play", "melody", tmp_path / "new" / "folder")
+    made = generate(Model.of(run), "play", "melody", tmp_path / "new" / "folder")
     assert [file.parent for file in made.files] == [tmp_path / "new" / "folder"]
     assert not list(tmp_path.glob("*.txt"))
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="file: is a file, media go into a folder"):
-        generate(run, "play", "melody", tmp_path / "file")
+        generate(Model.of(run), "play", "melody", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_detokenizer_that_saves_nothing_is_named(run):
     run.codecs.detokenizer("melody").save = lambda _, stem: stem.with_suffix(".txt")
     with pytest.raises(PluginError, match=r"detokenizer of `melody` says that it saved melody\.txt"):
-        generate(run, "play", "melody")
+        generate(Model.of(run), "play", "melody")
 
 
 def test_a_prompt_beyond_the_trained_context_is_refused_unless_it_is_asked_for(run):
     context = run.recipe.data.packing.context
     with pytest.raises(UserError, match=r"the prompt has \d+ tokens and .* the 96 positions .* give --beyond-context"):
-        generate(run, "x" * context)
-    made = generate(run, "x" * context, decoding=Decoding(max_tokens=3), beyond_context=True)
+        generate(Model.of(run), "x" * context)
+    made = generate(Model.of(run), "x" * context, decoding=Decoding(max_tokens=3), beyond_context=True)
     assert made.notice == ""
 
 
 def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
-    stop = Grammar.of(run).stop
+    stop = Grammar.of(Model.of(run)).stop
 
     def talkative(_, allowed, *__):  # stops only when nothing else is allowed
         allowed = allowed.clone()
@@ -82,12 +83,12 @@ def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
         return allowed.int().argmax(dim=-1)
 
     monkeypatch.setattr(engine, "sample", talkative)
-    made = generate(run, "x" * 80, decoding=Decoding(max_tokens=200))
+    made = generate(Model.of(run), "x" * 80, decoding=Decoding(max_tokens=200))
     assert made.notice.startswith(
         "the answer ends after 15 tokens, with the 96 positions that the model was trained on"
     )
-    assert generate(run, "x" * 80, decoding=Decoding(max_tokens=15)).notice == ""
-    assert generate(run, "x" * 80, decoding=Decoding(max_tokens=40), beyond_context=True).notice == ""
+    assert generate(Model.of(run), "x" * 80, decoding=Decoding(max_tokens=15)).notice == ""
+    assert generate(Model.of(run), "x" * 80, decoding=Decoding(max_tokens=40), beyond_context=True).notice == ""
 
 
 def test_weights_that_are_not_finite_are_one_line(run, capsys):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mio import Decoding, UserError
-from mio.core.generation.sampling import check_decoding, sample
+from mio.core.generation.sampling import SEEDS, check_decoding, item_seed, sample
 
 DRAWS = 40_000
 
@@ -21,7 +21,7 @@ def frequencies(probabilities, temperature, top_p, allowed=None):
         mask.expand(DRAWS, count),
         torch.full((DRAWS,), temperature),
         top_p,
-        torch.Generator().manual_seed(0),
+        torch.rand(DRAWS, generator=torch.Generator().manual_seed(0)),
     )
     return torch.bincount(drawn, minlength=count) / DRAWS
 
@@ -60,30 +60,50 @@ def test_the_nucleus_is_taken_among_the_allowed_tokens_after_temperature():
 def test_temperature_zero_is_greedy_beside_sequences_that_are_drawn():
     logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 0.0], [9.0, 1.0, 2.0]])
     allowed = torch.tensor([[True, True, True], [True, True, True], [False, True, True]])
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([sample(logits, allowed, torch.tensor([0.0, 1.0, 0.0]), 1.0, generator) for _ in range(100)])
+    draws = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
+    drawn = torch.stack([sample(logits, allowed, torch.tensor([0.0, 1.0, 0.0]), 1.0, some) for some in draws])
     assert drawn[:, 0].unique().tolist() == [1]
     assert drawn[:, 1].unique().tolist() == [0, 1, 2]
     assert drawn[:, 2].unique().tolist() == [2]  # the largest logit is not allowed
 
 
-def test_the_same_generator_state_draws_the_same():
-    logits, allowed = torch.zeros(50, 100), torch.ones(50, 100, dtype=torch.bool)
-    one, other, third = (
-        sample(logits, allowed, torch.ones(50), 0.9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, other)
-    assert not torch.equal(one, third)
+def test_a_draw_is_the_place_in_the_cumulative_distribution():
+    """0, 0.25, 0, 0.5, 0.25: the borders are at a quarter and three quarters, and what is impossible never comes."""
+    draws = torch.tensor([0.0, 0.2499, 0.25, 0.5, 0.7499, 0.75, 1 - 2**-24, 1.0])
+    logits = torch.tensor([0.0, 0.25, 0.0, 0.5, 0.25]).log().clamp(min=-100).expand(len(draws), 5)
+    allowed = torch.tensor([False, True, True, True, True]).expand(len(draws), 5)
+    drawn = sample(logits, allowed, torch.ones(len(draws)), 1.0, draws)
+    assert drawn[:7].tolist() == [1, 1, 3, 3, 3, 4, 4]
+    assert drawn[7] in (3, 4)
+
+
+@pytest.mark.parametrize("top_p", [0.9, 1.0])
+def test_a_sequence_is_drawn_from_its_own_row_alone(top_p):
+    generator = torch.Generator().manual_seed(0)
+    logits, draws = torch.randn(50, 100, generator=generator), torch.rand(50, generator=generator)
+    allowed = torch.rand(50, 100, generator=generator) < 0.5
+    together = sample(logits, allowed, torch.ones(50), top_p, draws)
+    assert len(together.unique()) > 20
+    for rows in (torch.arange(49, -1, -1), torch.tensor([7]), torch.tensor([30, 3])):
+        assert torch.equal(
+            sample(logits[rows], allowed[rows], torch.ones(len(rows)), top_p, draws[rows]), together[rows]
+        )
+
+
+def test_seeds_of_items_differ_by_run_task_and_item():
+    seeds = {item_seed(seed, task, item) for seed in (0, 1) for task in ("draw", "speak") for item in range(50)}
+    assert len(seeds) == 200
+    assert all(0 <= seed < SEEDS for seed in seeds)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
 def test_scores_that_are_not_finite_are_an_error_where_they_could_be_drawn(wrong):
     logits, allowed = torch.tensor([[0.0, 1.0], [wrong, 1.0]]), torch.tensor([[True, True], [False, True]])
-    generator = torch.Generator().manual_seed(0)
-    assert sample(logits, allowed, torch.ones(2), 1.0, generator)[1] == 1
+    draws = torch.tensor([0.3, 0.9])
+    assert sample(logits, allowed, torch.ones(2), 1.0, draws)[1] == 1
     for temperature in (0.0, 1.0):
         with pytest.raises(UserError, match="scores for the next token are not finite"):
-            sample(logits, torch.ones(2, 2, dtype=torch.bool), torch.full((2,), temperature), 1.0, generator)
+            sample(logits, torch.ones(2, 2, dtype=torch.bool), torch.full((2,), temperature), 1.0, draws)
 
 
 @pytest.mark.parametrize(

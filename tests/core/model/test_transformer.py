@@ -1,5 +1,6 @@
 """The transformer's promises: isolation of documents, positions, cached decoding, construction."""
 
+import contextlib
 import copy
 import math
 
@@ -12,6 +13,7 @@ from mio.core.data.document_mask import DocumentMask
 from mio.core.errors import UserError
 from mio.core.model.cache import KVCache
 from mio.core.model.experts import SparseExperts, SwiGLU
+from mio.core.model.parallel import as_compiled_for_training
 from mio.core.model.transformer import Transformer
 
 ROWS = 64
@@ -289,3 +291,24 @@ def test_ffn_width_follows_llama():
 def test_contradictions_are_refused(changes, named):
     with pytest.raises(UserError, match=named):
         Transformer(TransformerConfig(**changes), 128)
+
+
+def test_passes_of_other_shapes_leave_compiled_layers_as_they_are():
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            return x * 2
+
+    layer = Layer()
+    layer.compile(backend=backend)
+    for rows in (2, 5, 2):
+        with torch.set_grad_enabled(rows == 2), contextlib.ExitStack() as stack:
+            if rows == 5:
+                stack.enter_context(as_compiled_for_training("cpu"))
+            assert layer(torch.ones(rows, 3)).shape == (rows, 3)
+    assert len(graphs) == 1

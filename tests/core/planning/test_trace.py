@@ -12,8 +12,8 @@ from mio.core.model.parallel import device_mesh, parallelise
 from mio.core.planning.fake_gpu import META, fake_gpu, fake_ranks
 from mio.core.planning.simulate import StepLayout, _step
 from mio.core.planning.trace import GATHERED, REDUCTION, Trace
-from mio.core.planning.vocabulary import SizedText
 from mio.core.recipe.schema import OptimizerConfig, RuntimeConfig, TrainConfig
+from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
 from tests.core.mio_world import TEXT

@@ -234,7 +234,7 @@ def test_references_keep_types_and_find_defaults(write):
         "e": "${name}",
     }
     made = compose([write("f.yaml", json.dumps({"plugins": {"x": options}}))], [], NONE).plugins["x"]
-    assert made == {"a": 8, "b": "0-adamw", "c": 8, "d": {"unit": "tokens", "ratios": {}}, "e": "f"}
+    assert made == {"a": 8, "b": "0-adamw", "c": 8, "d": {"unit": "tokens", "ratios": {}, "ramp": []}, "e": "f"}
 
 
 # includes and chains

@@ -24,7 +24,7 @@ from mio.core.errors import UserError
 from mio.core.runs.checkpoints import writing
 from mio.core.runs.checkpoints.format import latest, listed
 from mio.core.runs.checkpoints.reading import Checkpoint
-from mio.core.runs.checkpoints.writing import CheckpointWriter
+from mio.core.runs.checkpoints.writing import Best, CheckpointWriter
 
 TENSORS = {
     "matrix": torch.randn(7, 5),
@@ -110,6 +110,18 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         writer.save(step, {"x": torch.ones(2)}, {}, loss=loss)
     writer.wait()
     assert [Checkpoint(path).step for path in listed(tmp_path)] == [2, 4, 6, 7]
+
+
+@pytest.mark.parametrize("highest", [False, True])
+def test_the_best_are_kept_by_a_figure_of_validation_where_there_is_one(tmp_path, highest):
+    writer = CheckpointWriter(tmp_path, keep_last=1, keep_best=2, best=Best("tasks/draw", highest))
+    figures = {1: 5.0, 2: 1.0, 3: math.nan, 4: 2.0, 5: 4.0, 6: None, 7: None}
+    for step, figure in figures.items():
+        writer.save(step, {"x": torch.ones(2)}, {}, loss=0.0, figure=figure)
+    writer.wait()
+    kept = [Checkpoint(path) for path in listed(tmp_path)]
+    assert [one.step for one in kept] == ([1, 5, 7] if highest else [2, 4, 7])
+    assert [one.figures for one in kept] == [{"tasks/draw": figures[one.step]} for one in kept]
 
 
 def test_a_step_saved_again_takes_the_place_of_the_old_one(tmp_path):

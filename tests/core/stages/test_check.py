@@ -63,6 +63,21 @@ def test_a_sound_recipe_passes(sound):
         ("mixture.ratios={pears: 1}", "unknown group `pears`; did you mean `pairs`?"),
         ("mixture.ratios={pairs: 0}", "no ratio above 0"),
         ("mixture.ratios={_replace_: true}", "no ratio above 0"),
+        ("mixture.ramp=[{ratios: {pears: 1, pairs: 1}}]", "`mixture.ramp[0].ratios` names an unknown group `pears`"),
+        ("mixture.ramp=[{ratios: {pairs: 0}}]", "`mixture.ramp[0].ratios` has no ratio above 0"),
+        ("mixture.ramp=[{at: 0.5, ratios: {}}]", "`mixture.ramp[0].ratios` leaves out `pairs`; give a ratio, 0 for no"),
+        ("mixture.ramp=[{at: 0, ratios: {pairs: 1}}]", "`mixture.ramp.0.at` is 0; it must be above 0"),
+        ("mixture.ramp=[{at: 50, ratios: {pairs: 1}}]", "`mixture.ramp.0.at` is 50; it must be at most 1"),
+        ("mixture.ramp=[{att: 0.5, ratios: {pairs: 1}}]", "did you mean `mixture.ramp.0.at`?"),
+        (
+            "mixture.ramp=[{at: 0.6, ratios: {pairs: 1}}, {at: 0.5, ratios: {pairs: 1}}]",
+            "`mixture.ramp[1].at` is 0.5, before the 0.6 of the point before; put the points in order",
+        ),
+        ("mixture.ramp=[{ratios: {pairs: 1}}, {ratios: {pairs: 2}}]", "`mixture.ramp[1].at` is 1 again"),
+        (
+            f"mixture.ramp=[{', '.join(['{at: 0.5, ratios: {pairs: 1}}'] * 3)}]",
+            "`mixture.ramp[2].at` is 0.5 again: two points of one moment are a jump, a third has no effect",
+        ),
         ("mixture.ratios={pairs: -1}", "`mixture.ratios.pairs` is -1; it must be at least 0"),
         ("mixture.ratios={pairs: .nan}", "`mixture.ratios.pairs` is nan"),
         ("data.groups.pairs={_replace_: true}", "`mixture.ratios.pairs` is 1, but `data.groups.pairs` has no sources"),
@@ -97,11 +112,34 @@ def test_a_sound_recipe_passes(sound):
         ("train.optimizer.lr=.inf", "`train.optimizer.lr` is inf"),
         ("train.optimizer.betas=[0.9]", "two numbers"),
         ("train.optimizer.warmup=3", "`train.optimizer.warmup` is 3; it must be at most 1"),
+        ("train.optimizer.schedule=wds", "did you mean `wsd`?"),
+        (
+            "train.optimizer={schedule: wsd, warmup: 0.5, decay: 0.6}",
+            "`train.optimizer`: `warmup` 0.5 and `decay` 0.6 are more than all steps; lower one of them",
+        ),
+        (
+            "train.optimizer.rules=[{pattern: '*', schedule: wsd, decay: 1}]",
+            "`train.optimizer.rules[0]`: `warmup` 0.03",
+        ),
         ("train.optimizer.rules=[{}]", "`train.optimizer.rules[0].pattern` is empty"),
         ("runtime.devices=3", "`train.rows` is 8, which 3 devices cannot share equally; set it to 6 or 9"),
         ("train.micro_rows=3", "does not divide the 8 rows"),
         ("runtime.devices=0", "`runtime.devices` is 0"),
+        (
+            "evaluate.average=true",
+            "`evaluate.average` asks for an average of the weights, which `train.average.kind: ema`",
+        ),
+        ("validate.average=true", "`validate.average` asks for an average"),
+        ("train.average.kind=emma", "did you mean `ema`?"),
         ("evaluate.tasks=[draw]", "unknown task `draw`"),
+        ("data.held_out=1", "`data.held_out` is 1; it must be below 1"),
+        ("data.groups.pairs.sources.a={held_out: 0.1, validation_split: test}", "has both `held_out` and `validation_"),
+        ("data.groups.pairs.sources.a.validation_split=test", "reader `jsonl` reads has no splits; give a share"),
+        ("data.groups.pairs.sources.a.validation_split=train", "is the split that is trained on, `train`"),
+        ("data.groups.pairs.sources.a.held_out_by=[caption]", "held_out_by` says by what records are held out, but"),
+        ("validate.every=5", "`validate.every` is 5, but there is nothing to validate on; hold records out"),
+        ("validate.tasks=[draw]", "`validate.tasks` names an unknown task `draw`"),
+        ("validate.tasks=[draw]", "but `validate.every` is 0; say every how many steps"),
         ("model.heads=3", "no multiple of"),
     ],
 )
@@ -109,6 +147,20 @@ def test_what_a_recipe_says_is_checked_against_the_plugins(sound, override, prob
     found = problems(checked, sound, override)
     assert any(problem in one for one in found), found
     assert all(one.startswith(("recipe `sound`: ", f"`{override}`: ")) for one in found)
+
+
+def test_what_keeps_the_best_checkpoints_is_checked(sound):
+    on = ("data.held_out=0.1", "validate.every=50")
+    checked(sound, *on, "runtime.keep_best=2")
+    names = ("loss/pairs/a/draw", "loss/pairs", "modality/sketch/codebook1", "modality/special", "modality/text")
+    for name in names:
+        checked(sound, *on, f"validate.best={name}")
+    assert problems(checked, sound, *on, "validate.best=loss/pears") == [
+        "recipe `sound`: `validate.best` is no figure of this recipe, `loss/pears`; did you mean `loss/pairs`?"
+    ]
+    [problem] = problems(checked, sound, *on, "runtime.keep_best=2", "runtime.checkpoint_every=75")
+    assert "`runtime.checkpoint_every` 75 is no multiple of `validate.every` 50; make it one" in problem
+    checked(sound, *on, "runtime.checkpoint_every=75")  # nothing is kept by it
 
 
 def test_all_problems_of_the_meaning_are_told_at_once(sound):

@@ -23,19 +23,6 @@ def test_a_new_metric_adds_a_column_and_keeps_the_lines(tmp_path):
     ]
 
 
-def test_lines_after_the_checkpoint_are_replaced_whatever_a_kill_left(tmp_path):
-    first = MetricsTable(tmp_path / "metrics.csv")
-    for step in (1, 2, 3):
-        first.add({"loss": float(step)}, step)
-    first.close()
-    with first.path.open("a") as file:
-        file.write("4")  # half a line
-    again = MetricsTable(first.path)
-    again.add({"loss": 20.0}, 2)
-    again.close()
-    assert [(line["step"], line["loss"]) for line in lines(first.path)] == [("1", "1.0"), ("2", "20.0")]
-
-
 def test_a_checkpoint_knows_its_lines_but_not_the_order_of_columns(tmp_path):
     table = MetricsTable(tmp_path / "metrics.csv")
     table.add({"loss": 1.0}, 1)

@@ -1,9 +1,8 @@
-"""Optimizer: groups by rule, the schedule's closed form, and several optimizers behind one."""
+"""Optimizer: groups by rule, and several optimizers behind one."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,8 @@ from torch import nn
 from mio.core.errors import RecipeError
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 from mio.core.training.gradients import RowMask
-from mio.core.training.optimizer import Together, build_optimizer, learning_rate, plan_parameters, row_masks
+from mio.core.training.optimizer import Together, build_optimizer, plan_parameters, row_masks
+from mio.core.training.schedule import logged_rates
 
 
 @dataclass
@@ -89,22 +89,28 @@ def test_rows_rule_moves_those_rows_and_no_others() -> None:
     rules = [RuleConfig(pattern="embedding.weight", rows=["shape/*"])]
     config = OptimizerConfig(lr=0.1, rules=rules)
     masks = row_masks(model, config, FakeVocabulary())
-    train(model, build_optimizer(model, config, FakeVocabulary()), 8, masks)
+    train(model, build_optimizer(model, config, FakeVocabulary())[0], 8, masks)
     assert torch.equal(model.embedding.weight[:4], before[:4])
     assert not torch.equal(model.embedding.weight[5], before[5])
 
 
-@pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (9, 1.0), (10, 1.0), (55, 0.55), (100, 0.1)])
-def test_schedule_closed_form(step: int, expected: float) -> None:
-    config = OptimizerConfig(warmup=0.1, final=0.1)
-    assert math.isclose(learning_rate(step, 100, config), expected, abs_tol=1e-12)
+def test_parameters_of_another_schedule_are_a_group_of_their_own() -> None:
+    rules = [RuleConfig(pattern="norm.*", schedule="constant", warmup=0.5), RuleConfig(pattern="layer.bias", final=0.0)]
+    config = OptimizerConfig(kind="muon", rules=rules)
+    model = Model()
+    optimizer, schedules = build_optimizer(model, config, FakeVocabulary())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    grouped = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
+    assert grouped == [["layer.weight"], ["embedding.weight", "layer.bias"], ["norm.weight", "norm.bias"]]
+    assert [schedule.kind for schedule in schedules] == ["cosine", "cosine", "constant"]
+    assert logged_rates(schedules, config) == {"lr": 1, "lr/norm._": 2}
 
 
 def test_together_equals_its_members_alone() -> None:
     torch.manual_seed(0)
     one, two = Model(), Model()
     config = OptimizerConfig(kind="muon", lr=0.01, muon_lr=0.02)
-    together = build_optimizer(one, config, FakeVocabulary())
+    together, _ = build_optimizer(one, config, FakeVocabulary())
     assert isinstance(together, Together)
     decay, rest = [two.layer.weight], [p for n, p in two.named_parameters() if n != "layer.weight"]
     alone = [
@@ -125,14 +131,14 @@ def test_together_equals_its_members_alone() -> None:
 def test_together_continues_exactly_from_its_state_dict() -> None:
     config = OptimizerConfig(kind="muon", lr=0.01)
     straight, first = Model(), Model()
-    optimizer = build_optimizer(straight, config, FakeVocabulary())
+    optimizer, _ = build_optimizer(straight, config, FakeVocabulary())
     train(straight, optimizer, 3)
-    first_optimizer = build_optimizer(first, config, FakeVocabulary())
+    first_optimizer, _ = build_optimizer(first, config, FakeVocabulary())
     train(first, first_optimizer, 3)
     state, weights = copy.deepcopy(first_optimizer.state_dict()), copy.deepcopy(first.state_dict())
     second = Model()
     second.load_state_dict(weights)
-    second_optimizer = build_optimizer(second, config, FakeVocabulary())
+    second_optimizer, _ = build_optimizer(second, config, FakeVocabulary())
     second_optimizer.load_state_dict(state)
     train(straight, optimizer, 3)
     train(second, second_optimizer, 3)

@@ -41,12 +41,20 @@ class ShardEncoder:
         codecs: with the tokenizers' weights loaded.
         fingerprints: of the tokenizers (see `mio.core.data.shards.store.tokenizer_fingerprints`).
         drop: a reason to leave a record out, or the empty string.
+        key: of a record, which is kept beside it (see `mio.core.data.held_out`).
     """
 
-    def __init__(self, codecs: Codecs, fingerprints: Mapping[str, str], drop: Callable[[Record], str]) -> None:
+    def __init__(
+        self,
+        codecs: Codecs,
+        fingerprints: Mapping[str, str],
+        drop: Callable[[Record], str],
+        key: Callable[[Record], int] = lambda _: 0,
+    ) -> None:
         self._codecs = codecs
         self._fingerprints = fingerprints
         self._drop = drop
+        self._key = key
         self._done: dict[str, Any] = {}
         self._waiting: dict[str, list[tuple[str, Any]]] = {}
         self._samples: dict[str, Any] = {}
@@ -66,7 +74,7 @@ class ShardEncoder:
         """
         self._done, self._waiting, self._samples, self._bytes = {}, {}, {}, 0
         writer = ShardWriter(self._codecs.modalities, self._fingerprints, first)
-        read: list[dict[str, Any] | Failed | str] = []
+        read: list[tuple[dict[str, Any], int] | Failed | str] = []
         for index, call in enumerate(records, first):
             try:
                 record = call()
@@ -74,9 +82,9 @@ class ShardEncoder:
                 if reason:
                     read.append(reason)
                 else:
-                    notes = notes_of(record)
+                    own, notes = self._key(record), notes_of(record)
                     fields = {name: self._field(value, where(index)) for name, value in record.items()}
-                    read.append({**fields, **notes.failed})
+                    read.append(({**fields, **notes.failed}, own))
                     for key in notes.unknown:
                         writer.note(key)
             except Exception as error:
@@ -90,7 +98,8 @@ class ShardEncoder:
             elif isinstance(content, str):
                 writer.drop(content)
             else:
-                writer.add({name: self._resolved(value, where(index)) for name, value in content.items()})
+                fields, own = content
+                writer.add({name: self._resolved(value, where(index)) for name, value in fields.items()}, own)
         return writer
 
     def sample(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from mio.core.errors import DataError
 from mio.core.files import write_bytes
 
 MAGIC = b"MIOCODES"
-VERSION = 2
+VERSION = 3
 SUFFIX = ".shard"
 DTYPES = ("uint8", "uint16", "uint32", "uint64")
 

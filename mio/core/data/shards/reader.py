@@ -41,6 +41,7 @@ class Shard:
         self._shape_of, self._text_at, self._item_at, self._items, self._text_ends = (
             arrays[name].data for name in ("shape_of", "text_at", "item_at", "items", "text_ends")
         )
+        self._keys = arrays["keys"].data
         self._text = arrays["text"].data
         self._tokens = open_text_tokens(path, self.header["checksum"], text, hashes) if text else None
         self._items_of = {
@@ -68,6 +69,11 @@ class Shard:
         if shape.unusable or (self._failures and place in self._failures):
             return PartialRecord(record, Notes(shape.unusable | self._failures.get(place, {})))
         return record
+
+    def key(self, place: int) -> int:
+        """Key of record `first + place`, as it was made of what was tokenised."""
+        key: int = self._keys[place]
+        return key
 
     def _item(self, modality: str, number: int) -> Codes:
         ends, codes, books = self._items_of[modality]
@@ -142,9 +148,17 @@ class TokenisedSource:
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < self._index.records:
             raise IndexError(f"record {index} of {self._index.records}")
-        number, place = divmod(index, self._index.shard_records)
-        shard = self._shards[number] or self._open(number)
+        shard, place = self._place(index)
         return shard[place]
+
+    def key(self, index: int) -> int:
+        """Key of a record (see `mio.core.data.held_out`); 0 for one that could not be read or was left out."""
+        shard, place = self._place(index)
+        return shard.key(place)
+
+    def _place(self, index: int) -> tuple[Shard, int]:
+        number, place = divmod(index, self._index.shard_records)
+        return self._shards[number] or self._open(number), place
 
     @property
     def unused(self) -> Counter[str]:

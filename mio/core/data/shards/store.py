@@ -41,7 +41,10 @@ def source_folder(root: Path, config: SourceConfig) -> Path:
 
 def source_identity(config: SourceConfig) -> dict[str, Any]:
     """What decides which shards a source has, beside its content and the tokenizers."""
-    return {key: value for key, value in asdict(config).items() if key in ("dataset", "split", "options", "filters")}
+    identity = {name: getattr(config, name) for name in ("dataset", "split", "options", "filters")}
+    if config.held_out_by:  # codes do not show what keys are made of
+        identity["held_out_by"] = config.held_out_by
+    return identity
 
 
 def source_digest(config: SourceConfig, shard_records: int) -> str:

@@ -19,6 +19,7 @@ from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import TEXT, Record, Source
 from mio.core.data.contents import SourceContent, told_changes
 from mio.core.data.hashing import FileHashes, State
+from mio.core.data.held_out import record_key
 from mio.core.data.readers.cells import files_named
 from mio.core.data.readers.tables import Stream
 from mio.core.data.shards.encode import ShardEncoder
@@ -235,7 +236,9 @@ class ShardWorker:
         tick: Callable[[], None],
         content: str | Callable[[], str],
     ) -> int:
-        encoder = ShardEncoder(self._codecs, self._fingerprints, dropping(job.source.config, self._plugins))
+        config = job.source.config
+        key = partial(record_key, by=config.held_out_by, hashes=job.hashes)
+        encoder = ShardEncoder(self._codecs, self._fingerprints, dropping(config, self._plugins), key)
         locate = getattr(job.source.records, "locate", lambda index: f"record {index}")
         writer = encoder.encode(records, number * job.shard_records, locate, tick)
         if writer.records:

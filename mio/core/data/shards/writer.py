@@ -75,11 +75,13 @@ class ShardWriter:
         self._fingerprints = fingerprints
         self._shapes: dict[str, int] = {}
         self._shape_of: list[int] = []
+        self._keys: list[int] = []
         self._text: list[bytes] = []
         self._text_at, self._item_at, self._refs = [0], [0], list[int]()
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Adds a record whose media are codes. A field of `Failed` is a hole of that field."""
+    def add(self, record: Mapping[str, Any], key: int = 0) -> None:
+        """Adds a record whose media are codes, and its key (see `mio.core.data.held_out`). A field of `Failed` is a
+        hole of that field."""
         shape: dict[str, Any] = {}
         for name, value in record.items():
             texts: list[str] = []
@@ -99,8 +101,8 @@ class ShardWriter:
             else:
                 self._refs += refs
                 self._text += content
-        key = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
-        self._close(self._shapes.setdefault(key, len(self._shapes)))
+        shape_key = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
+        self._close(self._shapes.setdefault(shape_key, len(self._shapes)), key)
 
     def note(self, label: str) -> None:
         """Counts a record that holds something which no template could use."""
@@ -116,8 +118,9 @@ class ShardWriter:
         self.dropped.append((self.first + self.records, reason))
         self._close(HOLE)
 
-    def _close(self, shape: int) -> None:
+    def _close(self, shape: int, key: int = 0) -> None:
         self._shape_of.append(shape)
+        self._keys.append(key)
         self._text_at.append(len(self._text))
         self._item_at.append(len(self._refs))
         self.records += 1
@@ -129,6 +132,7 @@ class ShardWriter:
         used = {name: items for name, items in self._items.items() if items.codes}
         arrays: dict[str, npt.NDArray[Any]] = {
             "shape_of": np.array(self._shape_of, np.uint32),
+            "keys": np.array(self._keys, np.uint64),
             "text_at": np.array(self._text_at, np.uint32),
             "item_at": np.array(self._item_at, np.uint32),
             "items": np.array(self._refs, np.uint32),

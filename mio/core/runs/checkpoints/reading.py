@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from mio.core.checksums import read_summed
-from mio.core.distributed.regions import local_region
+from mio.core.distributed.regions import local, local_region
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.places import INDEX
 from mio.core.runs.checkpoints.format import STATE, VERSION, checksum
@@ -42,6 +41,8 @@ class Checkpoint:
                 )
             self.step: int = index["step"]
             self.loss: float | None = index["loss"]
+            self.figures: Mapping[str, float | None] = index.get("figures", {})
+            """Of the validation of its step, the one that the best checkpoints are kept by."""
             self.run: str = index.get("run", "")
             """The run that it belongs to (see `mio.core.runs.lock.Lock`); empty in those of earlier versions of mio."""
             self._files: dict[str, dict[str, Any]] = index["files"]
@@ -115,7 +116,7 @@ class Checkpoint:
             raise UserError(f"{self.path}: does not fit the model: {'; '.join(wrong[:3])}")
         for name, tensor in tensors.items():
             whole = tensor.detach()
-            target = whole.to_local() if isinstance(whole, DTensor) else whole
+            target = local(whole)
             if target.numel():
                 target.copy_(self.part(name, *local_region(whole)))
 

@@ -37,6 +37,15 @@ class _Snapshot(NamedTuple):
     """Shape, dtype and (none yet) chunks of every tensor, as in the index."""
     state: str
     loss: float | None
+    figure: float | None
+
+
+class Best(NamedTuple):
+    """What makes a checkpoint one of the best."""
+
+    figure: str
+    """Name of a figure of validation, which checkpoints of steps with a validation note."""
+    highest: bool
 
 
 class CheckpointWriter:
@@ -49,7 +58,8 @@ class CheckpointWriter:
         attempt: names this start of the ranks; the same on all of them, another after a restart, so that what an
             earlier start left half written is never taken for this one's.
         keep_last: newest checkpoints that are kept.
-        keep_best: further ones that are kept, those of lowest loss.
+        keep_best: further ones that are kept, the best ones.
+        best: by which figure; None: those of lowest training loss. Checkpoints without it are none of them.
         run: the run that the checkpoints belong to.
     """
 
@@ -61,6 +71,7 @@ class CheckpointWriter:
         attempt: str = "",
         keep_last: int = 2,
         keep_best: int = 0,
+        best: Best | None = None,
         run: str = "",
     ) -> None:
         self.folder = folder
@@ -69,6 +80,7 @@ class CheckpointWriter:
         self.attempt = attempt
         self.keep_last = max(1, keep_last)
         self.keep_best = keep_best
+        self.best = best
         self.run = run
         self._thread: threading.Thread | None = None
         self._problem: Exception | None = None
@@ -85,7 +97,13 @@ class CheckpointWriter:
             self._clean()
 
     def save(
-        self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, loss: float | None = None
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        *,
+        loss: float | None = None,
+        figure: float | None = None,
     ) -> None:
         """Copies what this rank holds to CPU memory and writes it in the background.
 
@@ -107,6 +125,7 @@ class CheckpointWriter:
             },
             json.dumps(state),
             loss if loss is not None and math.isfinite(loss) else None,
+            figure if figure is not None and math.isfinite(figure) else None,
         )
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
         self._thread.start()
@@ -217,6 +236,7 @@ class CheckpointWriter:
             "version": VERSION,
             "step": snapshot.step,
             "loss": snapshot.loss,
+            **({"figures": {self.best.figure: snapshot.figure}} if self.best else {}),
             "run": self.run,
             "files": files,
             "tensors": snapshot.tensors,
@@ -232,24 +252,27 @@ class CheckpointWriter:
     def _forget(self) -> None:
         """Deletes what is neither among the newest nor among the best."""
         checkpoints = listed(self.folder)
-        losses = {path: loss for path in checkpoints if (loss := _loss(path)) is not None}
+        losses = {path: loss for path in checkpoints if (loss := self._loss(path)) is not None}
         kept = {*checkpoints[-self.keep_last :], *sorted(losses, key=lambda path: losses[path])[: self.keep_best]}
         for path in checkpoints:
             if path not in kept:
                 _remove(path)
 
+    def _loss(self, path: Path) -> float | None:
+        """What is low where a checkpoint is good; None if it has none, or cannot be read."""
+        try:
+            checkpoint = Checkpoint(path)
+        except UserError:
+            return None
+        if self.best is None:
+            return checkpoint.loss
+        figure = checkpoint.figures.get(self.best.figure)
+        return -figure if figure is not None and self.best.highest else figure
+
     def _clean(self) -> None:
         for path in [*self.folder.glob("step-*.partial-*"), *self.folder.glob("step-*.deleting")]:
             if not path.name.endswith(f".partial-{self.attempt}"):  # other ranks may be writing already
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _loss(path: Path) -> float | None:
-    """Of a checkpoint; None if it has none, or cannot be read."""
-    try:
-        return Checkpoint(path).loss
-    except UserError:
-        return None
 
 
 def _remove(path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Work that ranks share piece by piece, so that none of them waits while there is some left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Work:
+    """`count` numbered pieces of work. Each is done by one rank, and the first rank has the results.
+
+    Who takes which piece depends on who is free, so a result must not depend on it. `store` is the ranks' and None for
+    one process alone; results are what JSON can hold.
+    """
+
+    store: Any
+    key: str
+    count: int
+    _taken: int = 0
+    told: int = 0
+    """Results that `results` has given."""
+    _results: dict[int, Any] = field(default_factory=dict)
+
+    def pieces(self) -> Iterator[int]:
+        """The pieces of this rank, each of which it has to `finish` before the next."""
+        while (number := self._take()) < self.count:
+            yield number
+
+    def finish(self, number: int, result: Any) -> None:
+        """Notes the result of a piece."""
+        if self.store is None:
+            self._results[number] = result
+        else:
+            self.store.set(f"{self.key}/{number}", json.dumps(result))
+
+    def results(self) -> Iterator[Any]:
+        """Results in the order of the pieces, each of them once: those from the last call on up to the first piece that
+        is not finished. For the first rank; after a barrier nothing is missing."""
+        while self.told < self.count:
+            number = self.told
+            if self.store is None:
+                if number not in self._results:
+                    return
+                result = self._results.pop(number)
+            else:
+                if not self.store.check([f"{self.key}/{number}"]):
+                    return
+                result = json.loads(self.store.get(f"{self.key}/{number}"))
+            self.told += 1
+            yield result
+
+    def _take(self) -> int:
+        self._taken += 1
+        return self._taken - 1 if self.store is None else self.store.add(f"{self.key}/taken", 1) - 1
+
+
+@dataclass
+class Channel:
+    """Messages of one rank to others, in order; values that JSON can hold."""
+
+    store: Any
+    key: str
+    _count: int = 0
+
+    def send(self, value: Any) -> None:
+        self._count += 1
+        self.store.set(f"{self.key}/{self._count}", json.dumps(value))
+
+    def receive(self) -> Any:
+        """The next message; waits for it."""
+        self._count += 1
+        return json.loads(self.store.get(f"{self.key}/{self._count}"))

@@ -1,0 +1,82 @@
+"""A model's answers to the prompts of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mio.core.contract.values import Answer, Record, Task
+from mio.core.errors import DataError, MioError, UserError
+from mio.core.generation.answer import decode_answer
+from mio.core.generation.engine import answer_room
+from mio.core.generation.grammar import need_of
+from mio.core.generation.model import Model
+from mio.core.generation.sampling import item_seed
+from mio.core.tokens.parsing import parse_tokens
+from mio.core.tokens.rendering import TokenArray
+from mio.core.tokens.templates import CompiledTemplate, to_document
+
+
+def answer_records(
+    model: Model, task: Task, records: Sequence[Record], failed: dict[int, str] | None = None
+) -> list[Answer]:
+    """The model's answers to a task's prompts, in order.
+
+    Args:
+        failed: gets the reason, by number, why a record has no answer; its answer is empty then. Without it the first
+            reason is raised as a `DataError`.
+    """
+    reasons: dict[int, str] = {}
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(records), model.recipe.evaluate.batch):
+        items = range(start, min(start + model.recipe.evaluate.batch, len(records)))
+        answers |= answer_batch(model, task, {item: records[item] for item in items}, reasons)
+    if failed is None and reasons:
+        first = min(reasons)
+        raise DataError(f"task `{task.name}`, item {first}: {reasons[first]}")
+    if failed is not None:
+        failed |= reasons
+    return [answers.get(item, Answer(())) for item in range(len(records))]
+
+
+def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed: dict[int, str]) -> dict[int, Answer]:
+    """Answers to some items of a task, decoded together, by their numbers. An item that has none is left out, and
+    `failed` gets the reason."""
+    need = need_of(task.output, model.codecs.modalities, only=False)
+    prompts = _prompts(model, task, records, model.grammar.least(need), failed)
+    if not prompts:
+        return {}
+    items = sorted(prompts, key=lambda item: len(prompts[item]))
+    seeds = [item_seed(model.recipe.seed, task.name, item) for item in items]
+    try:
+        generated = model.answers([prompts[item] for item in items], task.decoding, need, seeds)
+    except UserError as error:
+        raise UserError(f"task `{task.name}`: {error}") from error
+    answers = {}
+    for item, tokens in zip(items, generated, strict=True):
+        parsed = parse_tokens(tokens, model.vocabulary, model.codecs.text)
+        try:
+            answers[item] = decode_answer(model.codecs, parsed.parts, task.output)
+        except Exception as error:  # whatever its codes are, one answer does not end the evaluation
+            if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
+                raise
+            kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+            failed[item] = f"the answer cannot be decoded: {kind}{error}"
+    return {item: answers[item] for item in sorted(answers)}
+
+
+def _prompts(
+    model: Model, task: Task, records: Mapping[int, Record], shortest: int, failed: dict[int, str]
+) -> dict[int, TokenArray]:
+    """Prompts by number of their record. `failed` gets those that cannot be made, or leave no room for the `shortest`
+    answer."""
+    data = model.recipe.data
+    template = CompiledTemplate(task.template, task.name)
+    prompts = {}
+    for item, record in records.items():
+        try:
+            prompt = model.renderer.prompt(to_document(record, template, data.form, data.system))
+            answer_room(len(prompt), data.packing.context, shortest)
+            prompts[item] = prompt
+        except DataError as error:
+            failed[item] = str(error)
+    return prompts

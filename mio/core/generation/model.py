@@ -1,0 +1,95 @@
+"""A trained model that can be asked: its transformer where it decodes, with what makes prompts and reads answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.values import Decoding
+from mio.core.distributed.ranks import Ranks
+from mio.core.generation.engine import generate_tokens
+from mio.core.generation.grammar import Grammar, Need
+from mio.core.generation.replicas import PRECISIONS, Replicas, decoding_copy
+from mio.core.model.transformer import Transformer
+from mio.core.recipe.schema import Recipe
+from mio.core.runs.run import Run
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendering import Renderer, TokenArray
+from mio.core.tokens.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model and the ranks that decode with it: of a run, or of what is being trained."""
+
+    recipe: Recipe
+    plugins: EnabledPlugins
+    vocabulary: Vocabulary
+    codecs: Codecs
+    renderer: Renderer
+    folder: Path
+    """Run folder."""
+    copy: Callable[[], tuple[Transformer, Replicas]]
+    """Makes what decodes (see `decoding_copy`), when it is first needed."""
+
+    @classmethod
+    def of(cls, run: Run, device: torch.device | str = "cpu", precision: str = "", ranks: Ranks | None = None) -> Model:
+        """The model of a run, in the recipe's precision or another. Where there are several `ranks`, all of them make
+        it, in a process group."""
+        dtype = PRECISIONS[precision or run.recipe.train.precision]
+
+        def copy() -> tuple[Transformer, Replicas]:
+            return decoding_copy(run.transformer, torch.device(device), dtype, ranks)
+
+        return cls(run.recipe, run.plugins, run.vocabulary, run.codecs, run.renderer, run.folder, copy)
+
+    @cached_property
+    def _copied(self) -> tuple[Transformer, Replicas]:
+        return self.copy()
+
+    @property
+    def transformer(self) -> Transformer:
+        """In evaluation mode. A collective call, the first time."""
+        return self._copied[0]
+
+    @property
+    def replicas(self) -> Replicas:
+        """How it is spread over the ranks. A collective call, the first time."""
+        return self._copied[1]
+
+    @cached_property
+    def grammar(self) -> Grammar:
+        """Of its answers."""
+        return Grammar.of(self)
+
+    def answers(
+        self,
+        prompts: Sequence[TokenArray],
+        decoding: Decoding,
+        need: Need,
+        seeds: Sequence[int],
+        beyond_context: bool = False,
+    ) -> list[list[int]]:
+        """Tokens of the answers (see `generate_tokens`), within the context that was trained on unless they may go
+        beyond. For the rank that leads a copy; the others of the copy `assist`."""
+        context = 0 if beyond_context else self.recipe.data.packing.context
+        if self.replicas.size > 1:
+            tokens = [[int(token) for token in prompt] for prompt in prompts]
+            self.replicas.prompts.send([tokens, asdict(decoding), asdict(need), list(seeds), context])
+        return generate_tokens(self.transformer, self.grammar, prompts, decoding, need, seeds, context)
+
+    def dismiss(self) -> None:
+        """Tells the ranks that assist that all is asked."""
+        if self.replicas.size > 1:
+            self.replicas.prompts.send(None)
+
+    def assist(self) -> None:
+        """Decodes what the leading rank of this copy asks, until it has asked all."""
+        while (asked := self.replicas.prompts.receive()) is not None:
+            prompts, decoding, need, seeds, context = asked
+            generate_tokens(self.transformer, self.grammar, prompts, Decoding(**decoding), Need(**need), seeds, context)

@@ -1,0 +1,128 @@
+"""Copies of a transformer that decode: whole on every device, or split over as few devices as can hold one.
+
+Training spreads a model so that it takes little memory, and gathers every layer again at each pass. Decoding makes a
+pass per token, so the weights are gathered once instead, in the dtype that is computed in: devices then need nothing of
+each other, and what is computed does not depend on how the model was trained or on how many devices there are. A model
+that is too large for one device is split over a few: each has some heads and hidden units of every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mio.core.distributed.devices import free_memory
+from mio.core.distributed.ranks import Ranks
+from mio.core.distributed.regions import is_split
+from mio.core.distributed.work import Channel
+from mio.core.model.transformer import Transformer
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+"""Dtypes by the names that recipes have for them."""
+_WEIGHTS = 0.5
+"""Share of the free memory of a device that weights may take: the rest is for keys, values and activations."""
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The copies that the ranks have between them."""
+
+    ranks: Ranks
+    size: int = 1
+    """Ranks that hold one copy together, neighbours."""
+    prompts: Channel = field(default_factory=lambda: Channel(None, ""))
+    """From the rank that leads a copy to those that hold it with it."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank asks: it makes the prompts of its copy and takes the answers. The others only compute."""
+        return self.ranks.rank % self.size == 0
+
+
+@torch.no_grad()
+def decoding_copy(
+    source: Transformer, device: torch.device, dtype: torch.dtype, ranks: Ranks | None = None
+) -> tuple[Transformer, Replicas]:
+    """A copy of `source`, which stays as it is, however it is spread: whole or split, in evaluation mode.
+
+    A collective call of all ranks, in whose process group `source` is spread. Weights that are there already, whole and
+    in this dtype, are shared.
+    """
+    ranks = ranks or Ranks()
+    size = _devices_per_copy(source, device, dtype, ranks)
+    replicas = Replicas(ranks, size, ranks.channel(f"{ranks.rank // size}"))
+    config = source.config
+    heads = config.kv_heads or config.heads
+    share = replace(
+        config,
+        heads=config.heads // size,
+        kv_heads=heads // size,
+        head_width=config.head_size,
+        ffn_width=config.ffn_size // size,
+    )
+    with torch.device("meta"):
+        copy = Transformer(share, source.embedding.num_embeddings)
+    shapes = {name: parameter.shape for name, parameter in copy.named_parameters()}
+    state = {
+        name: _part(_whole(value.detach(), device, dtype), shapes[name], ranks.rank % size)
+        for name, value in source.named_parameters()
+    }
+    copy.load_state_dict(state, assign=True)
+    if size > 1:
+        _sum_over(copy, ranks, size)
+    return copy.requires_grad_(False).eval(), replicas
+
+
+def _whole(parameter: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A whole parameter on this device, gathered in the dtype that it is wanted in."""
+    if not is_split(parameter):
+        return parameter.to(device, dtype)
+    from torch.distributed.tensor import DTensor
+
+    local = parameter.to_local().to(device, dtype)
+    mesh, placements, shape, stride = parameter.device_mesh, parameter.placements, parameter.shape, parameter.stride()
+    gathered = DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
+    return gathered.full_tensor()
+
+
+def _part(whole: Tensor, shape: Sequence[int], place: int) -> Tensor:
+    """The part of a parameter, of this shape, that one of the devices of a copy keeps. Heads and hidden units are what
+    devices share: the dimension that is shorter than in the whole is theirs."""
+    for dimension, size in enumerate(shape):
+        if size < whole.shape[dimension]:
+            return whole.narrow(dimension, place * size, size).clone()
+    return whole
+
+
+def _sum_over(copy: Transformer, ranks: Ranks, size: int) -> None:
+    """Sums the outputs of attention and feed-forward networks, of which each device has its heads' and hidden units'
+    part, over the devices of a copy (Shoeybi et al. 2019, arXiv 1909.08053, section 3)."""
+    group = ranks.neighbours(size)
+
+    def summed(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+        torch.distributed.all_reduce(output[0] if isinstance(output, tuple) else output, group=group)
+
+    for name, module in copy.named_modules():
+        if name.endswith((".attention", ".ffn")):
+            module.register_forward_hook(summed)
+
+
+def _devices_per_copy(source: Transformer, device: torch.device, dtype: torch.dtype, ranks: Ranks) -> int:
+    """The fewest devices that can hold a copy, among the numbers that divide heads, hidden units and the devices of a
+    node; the same on all ranks."""
+    if ranks.size == 1:
+        return 1
+    config = source.config
+    allowed = [
+        size
+        for size in range(1, ranks.local_size + 1)
+        if not any(count % size for count in (ranks.local_size, config.heads, config.kv_heads or config.heads,
+                                              config.ffn_size))
+    ]  # fmt: skip
+    room = ranks.least(free_memory(device, ranks.local_size)) * _WEIGHTS
+    needed = sum(parameter.numel() for parameter in source.parameters()) * dtype.itemsize
+    return next((size for size in allowed if needed / size <= room), allowed[-1])

@@ -1,0 +1,172 @@
+"""The forward passes of a validation, made once, and what their losses add up to.
+
+A pass is a fixed number of packed rows, whatever the number of ranks: a document's losses then come from the same
+arithmetic on any rank that takes its pass. They are added up in float64, in the order of the passes, so that figures
+do not show either who computed what.
+
+P passes, T positions of a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mio.core.data.batch import Batch, assemble
+from mio.core.data.validation import HeldOutDocuments, HeldOutSources, pack
+from mio.core.errors import DataError
+from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.vocabulary import Vocabulary
+
+_POSITIONS = 4096
+"""Of a forward pass, or those of one row. Without a backward pass they take less memory than a training step."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the work is this rank's. Ranks of one tensor-parallel group have the same part."""
+
+    part: int = 0
+    parts: int = 1
+    counts: bool = True
+    """Whether this rank's results count: of the ranks that have the same part, one's do."""
+
+
+def gathered(sources: HeldOutSources, items: int, part: int, parts: int) -> list[HeldOutDocuments]:
+    """The documents of all streams, each source read by one of the ranks. A collective call where there are several.
+
+    Raises `DataError` on every rank for what any of them finds wrong.
+    """
+    mine: list[HeldOutDocuments] = []
+    problem = ""
+    try:
+        for source in range(part, len(sources), parts):
+            mine += sources.documents(source, items)
+    except DataError as error:
+        problem = str(error)
+    outcomes: list[Any] = [(mine, problem)]
+    if parts > 1:
+        outcomes *= dist.get_world_size()
+        dist.all_gather_object(outcomes, (mine, problem))
+    if problems := list(dict.fromkeys(told for _, told in outcomes if told)):
+        raise DataError("; ".join(problems))
+    by_stream = {found.stream: found for documents, _ in outcomes for found in documents}
+    return [by_stream[stream] for stream in sorted(by_stream)]
+
+
+class ValidationSet:
+    """The passes over some held-out documents.
+
+    Args:
+        documents: of each stream, the same on every rank.
+        streams: (group, source) or (group, source, direction) of every stream that is trained on.
+        context: positions of a row.
+        pad: id that fills what documents leave of a row.
+        windows: of attention, where it runs on CUDA.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[HeldOutDocuments],
+        streams: Sequence[tuple[str, ...]],
+        vocabulary: Vocabulary,
+        share: Share,
+        *,
+        context: int,
+        pad: int,
+        windows: Sequence[int] = (),
+    ) -> None:
+        self._share = share
+        self._streams = tuple(streams)
+        self._blocks = tuple(block.name if block.kind == "codes" else block.kind for block in vocabulary.blocks)
+        flat = [(of.stream, document) for of in documents for document in of.documents]
+        self.documents = len(flat)
+        self.positions = sum(len(document) - 1 for _, document in flat)
+        """Positions that hold a document."""
+        self.skipped = {"/".join(streams[of.stream]): dict(of.skipped) for of in documents if of.skipped}
+        """Held-out records that cannot be used, by stream and reason."""
+        packed: list[list[tuple[int, Rendered]]] = [
+            [flat[number] for number in row] for row in pack([len(document) - 1 for _, document in flat], context)
+        ]
+        rows = min(len(packed), max(1, _POSITIONS // context))
+        packed += [[] for _ in range(-len(packed) % rows)]
+        passes = [packed[start : start + rows] for start in range(0, len(packed), rows)]
+        self._length = rows * context
+        self._cells = np.full((len(passes), self._length), -1, np.int32)
+        for number, chosen in enumerate(passes):
+            for row, documents_of_row in enumerate(chosen):
+                self._note(self._cells[number, row * context :], documents_of_row, vocabulary)
+        last = len(passes) - 1
+        # a rank without a pass of its own in the last turn takes part in it with another's, which is not counted
+        turns = range(share.part, -(-len(passes) // share.parts) * share.parts, share.parts)
+        self._own = [(turn, assemble(passes[min(turn, last)], context, pad, windows)) for turn in turns]
+        """This rank's passes by their numbers; every rank has equally many."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the figures."""
+        return list(self.figures(np.zeros_like(self._cells, np.float32)))
+
+    @property
+    def described(self) -> str:
+        """In a line."""
+        skipped = sum(sum(counts.values()) for counts in self.skipped.values())
+        return f"validation on {self.documents:,} held-out documents, {self.positions:,} positions" + (
+            f"; {skipped:,} records cannot be used" if skipped else ""
+        )
+
+    def _note(self, cells: npt.NDArray[np.int32], row: Sequence[tuple[int, Rendered]], vocabulary: Vocabulary) -> None:
+        """Writes down for the targets of a row which (stream, block) each counts for; -1 where it does not count."""
+        at = 0
+        for stream, document in row:
+            block = vocabulary.block_of[document.tokens[1:]]
+            stop = at + len(block)
+            cells[at:stop] = np.where(document.weights[1:] > 0, stream * len(self._blocks) + block, -1)
+            at = stop
+
+    def losses(self, nll: Callable[[Batch], Tensor], device: torch.device) -> npt.NDArray[np.float32]:
+        """Cross-entropies of all targets, float32 `[P, T]`, on every rank. A collective call where there are several.
+
+        Args:
+            nll: cross-entropies `[B, L]` of a batch; called equally often on every rank.
+        """
+        found = torch.zeros(len(self._cells), self._length)
+        # brought to the CPU at the end, so that a GPU is not waited for after every pass
+        passes = [(number, nll(batch.to(device)).detach().float().flatten()) for number, batch in self._own]
+        for number, losses in passes:
+            if self._share.counts and number < len(found):
+                found[number] = losses.cpu()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(found)  # exact: each is 0 on all ranks but one
+        return found.numpy()
+
+    def figures(self, losses: npt.NDArray[np.float32]) -> dict[str, float]:
+        """Mean cross-entropies of `losses` by what they are of, not weighted: `loss`, `loss/GROUP`,
+        `loss/GROUP/SOURCE`, `loss/GROUP/SOURCE/DIRECTION`; `modality/text`, `modality/special` (tokens that open and
+        close spans), `modality/NAME`, `modality/NAME/codebook0` and so on."""
+        cells = self._cells.ravel()
+        counted = cells >= 0
+        size = (len(self._streams), len(self._blocks))
+        # added up one after the other, in the order of the passes
+        sums = np.bincount(cells[counted], losses.ravel()[counted].astype(np.float64), size[0] * size[1]).reshape(size)
+        counts = np.bincount(cells[counted], minlength=size[0] * size[1]).reshape(size)
+        figures: dict[str, tuple[float, int]] = {}
+
+        def add(name: str, total: float, count: int) -> None:
+            before = figures.get(name, (0.0, 0))
+            figures[name] = before[0] + total, before[1] + count
+
+        for stream, path in enumerate(self._streams):
+            for depth in range(len(path) + 1):
+                add("/".join(("loss", *path[:depth])), float(sums[stream].sum()), int(counts[stream].sum()))
+        for block, name in enumerate(self._blocks):
+            for part in dict.fromkeys((name.split("/")[0], name)):
+                add(f"modality/{part}", float(sums[:, block].sum()), int(counts[:, block].sum()))
+        return {name: total / count for name, (total, count) in figures.items() if count}
