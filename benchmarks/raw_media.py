@@ -203,11 +203,13 @@ def main() -> None:
         print(f"{chosen.pictures:,} pictures ({chosen.form}), made in {time.time() - start:.0f} s", flush=True)
         command = [sys.executable, __file__, "--one", name, "--workers", str(chosen.workers)]
         environment = {**os.environ, "HF_HOME": str(folder / "datasets")}
+        figures: dict[str, Any] = {"pictures": chosen.pictures, "form": chosen.form}
         for what, more in (("new", ["--stop"]), ("resumed", [])):
             (folder / "encoded.log").write_text("")
             done = subprocess.run([*command, *more], stdout=subprocess.PIPE, text=True, check=True, env=environment)
-            seen = json.loads(done.stdout.splitlines()[-1])
-            print(f"{what}: {json.dumps(seen)}", flush=True)
+            figures[what] = json.loads(done.stdout.splitlines()[-1])
+            print(f"{what}: {json.dumps(figures[what]['seconds'])}", flush=True)
+        print(json.dumps(figures))
 
 
 if __name__ == "__main__":

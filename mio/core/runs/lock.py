@@ -44,7 +44,8 @@ from mio.core.recipe.places import (
 from mio.core.recipe.resolved import fingerprint, load_resolved, stored_fingerprint
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.checkpoints.format import latest
-from mio.core.tokens.codecs import FINGERPRINTS, Codecs, check_tokenizers, save_record, tokenizer_record
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.tokenizer_files import FINGERPRINTS, check_tokenizers, save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
 MEANING = (RECIPE, VOCABULARY, f"{TOKENIZERS}/{FINGERPRINTS}")

@@ -10,7 +10,8 @@ import pytest
 
 from mio import Codes, DataError, DataModule, Frames, Media, MemoryFile, Modality, PluginError, UserError
 from mio.core.tokens import encoding
-from mio.core.tokens.codecs import FINGERPRINTS, Codecs, save_record, tokenizer_record
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.tokenizer_files import FINGERPRINTS, save_record, tokenizer_record
 
 TEXT = Modality(name="text", text=True)
 TONES = Modality(name="tones", codebooks=(4, 4), begin="<t>", end="</t>", code_token="<t{}>",
