@@ -28,7 +28,7 @@ IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 def cpu_seconds(command: list[str], folder: Path) -> float:
     """Of a process and its children."""
     before = os.times()
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     after = os.times()
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}")
@@ -37,7 +37,9 @@ def cpu_seconds(command: list[str], folder: Path) -> float:
 
 def packages(command: list[str], folder: Path) -> str:
     """Milliseconds of importing by package, the largest first."""
-    done = subprocess.run([command[0], "-X", "importtime", *command[1:]], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [command[0], "-X", "importtime", *command[1:]], cwd=folder, capture_output=True, text=True, check=True
+    )
     costs = Counter[str]()
     for line in done.stderr.splitlines():
         if found := IMPORT.match(line):
