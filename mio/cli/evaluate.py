@@ -55,9 +55,8 @@ def evaluate(
         options += ["--json", str(json_file)] if json_file else []
         options += ["--average"] if average else []
         options += [word for name in plugin for word in ("--plugin", name)]
-        raise typer.Exit(
-            launch([sys.executable, "-m", "mio", "evaluate", *options, "--", str(run), *tasks], devices, 0)
-        )
+        command = [sys.executable, "-m", "mio", "evaluate", *options, "--", str(run), *tasks]
+        raise typer.Exit(launch(command, devices, restarts=0, advice="give the same command again"))
 
     from mio.core.distributed.ranks import Ranks
 

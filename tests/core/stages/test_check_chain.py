@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from mio.core.planning.vocabulary import expected_vocabulary
 from mio.core.runs.lock import Lock
 from mio.core.stages.check_chain import check_chain
 from mio.core.tokens.vocabulary import Vocabulary
+from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
 CHILD = """
 name: child
@@ -163,6 +165,17 @@ def test_a_folder_that_lacks_a_part_is_told(base, part):
     [problem] = told()
     assert problem.startswith(f"recipe `child`: child.yaml:{LINES['start_from']}: runs/tunes")
     assert "is missing" in problem or "no such file" in problem
+
+
+def test_the_folder_of_another_text_tokenizer_is_told_by_its_fingerprint(base, tunes):
+    del base
+    (tunes / "other").mkdir()
+    (tunes / "other/tokenizer.json").write_text(json.dumps(ByteTokenizer().definition()))
+    (tunes / "other/tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    [problem] = told("plugins.text.tokenizer=other")
+    assert problem.startswith(
+        "recipe `child`: `plugins.text.tokenizer=other`: `plugins.text.tokenizer` is `other`, in runs/tunes `bytes`; "
+    )
 
 
 def test_a_checkpoint_is_a_start_though_its_run_is_not_finished(base):
