@@ -89,7 +89,7 @@ def write(folder: Path, form: str, count: int) -> None:
     elif form == "tar":
         with tarfile.open(folder / "all.tar", "w") as archive:
             for name, content, caption in made:
-                for ending, data in (("png", content), ("txt", caption.encode())):
+                for ending, data in (("png", content), ("caption", caption.encode())):
                     member = tarfile.TarInfo(f"{name}.{ending}")
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))

@@ -134,7 +134,7 @@ def data_module(device="", workers=0, sampled=True, **packing):
     module = MioDataModule(recipe, enabled, renderer, PAD)
     if not sampled:
         for stream in module.streams:
-            stream.sample = sample.Sample()
+            stream.sample = sample.CheckedSample()
     return module
 
 
