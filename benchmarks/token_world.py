@@ -67,7 +67,7 @@ class Tokenizers:
         return Images()
 
     def originals(self, media: Sequence[Media]) -> list[bytes]:
-        return [Path(one.data).read_bytes() for one in media]
+        return [one.data.read_bytes() for one in media]
 
     def decode(self, modality: str, codes: Any) -> Any:
         raise UserError(f"nothing draws `{modality}` from {len(codes)} codebooks")

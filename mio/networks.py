@@ -45,7 +45,10 @@ def device(name: str, plugin: str) -> torch.device:
 
 
 def check_worker(device: torch.device, plugin: str) -> None:
-    """Raises `UserError` in a data worker for a device that only the main process can use."""
+    """Raises `UserError` in a data worker for a device that only the main process can use.
+
+    mio encodes in the main process where a tokenizer's attribute `device` says so; other code may not.
+    """
     from torch.utils.data import get_worker_info
 
     if device.type != "cpu" and get_worker_info() is not None:

@@ -43,7 +43,7 @@ TINY = ("train.steps=4", "train.rows=2", "train.micro_rows=0")
 """Overrides for runs whose result does not matter."""
 
 
-SPLIT = ("test_distributed", "test_resume", "test_tokenize", "test_bad_input", "test_checkpoints")
+SPLIT = ("test_distributed", "test_resume", "test_tokenize", "test_bad_input", "test_checkpoints", "test_loggers")
 """Files whose tests pytest-xdist may run in different processes: what they have in common is made by `once`."""
 LONGEST = ("test_third_party", "test_fit", "test_distributed", "test_damaged_media", "test_resume", "test_tokenize")
 """Files that are begun first, so that none of them is the last to end."""

@@ -22,11 +22,11 @@ from rich.console import Console
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.data.loader import MioDataModule
-from mio.core.data.readers import temporary
 from mio.core.data.shards.store import TokenStore, open_tokens, tokenizer_fingerprints
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.chain import chain
 from mio.core.stages.tokenize import load_tokenizers, tokenize
+from mio.core.tokens import temporary
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, RunFolder, open_run, writable_folder
+from mio.cli.options import Average, Plugin, RunFolder, open_run, writable_folder
 
 
 def export(
@@ -15,13 +15,14 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.", show_default=False)],
     shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one file of weights.")] = "5GB",
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="keep, bf16, fp16 or fp32.")] = "keep",
+    average: Average = False,
     plugin: Plugin = [],
 ) -> None:
     """Write a trained model in the Hugging Face layout; `mio import DIR` restores the run.
 
     mio export runs/stage4 exported/stage4 --dtype bf16
     """
-    trained = open_run(run, plugin)
+    trained = open_run(run, plugin, average=average)
     writable_folder("DIR", folder)
 
     from mio.core.exchange.writing import export_run

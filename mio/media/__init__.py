@@ -22,17 +22,19 @@ from mio.core.files import regular_file
 if TYPE_CHECKING:
     from mio.media.containers import container, opened
     from mio.media.samples import SoundRules
-    from mio.media.sound import Sound, read_sound, sound_seconds
+    from mio.media.sound import Sound, SoundLength, read_sound, sound_length, sound_seconds
 
 __all__ = [
     "SOUND_SUFFIXES",
     "Sound",
+    "SoundLength",
     "SoundRules",
     "container",
     "contents",
     "opened",
     "read_sound",
     "regular_file",
+    "sound_length",
     "sound_seconds",
 ]
 
@@ -46,8 +48,10 @@ _PLACES = {
     "container": "containers",
     "opened": "containers",
     "Sound": "sound",
+    "SoundLength": "sound",
     "SoundRules": "samples",
     "read_sound": "sound",
+    "sound_length": "sound",
     "sound_seconds": "sound",
 }
 

@@ -8,18 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mio.core.contract.values import File
 from mio.core.errors import DataError
 from mio.core.files import regular_file
 from mio.media.structure import missing
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """A file and its size in bytes.
+def opened(path: File) -> Iterator[tuple[BinaryIO, int]]:
+    """A file, on a disk or in memory, and its size in bytes.
 
     Raises `DataError` if it is missing, unreadable, empty, or not a regular file: a pipe or device might never end.
     """
-    size = regular_file(path).st_size
+    size = regular_file(path).st_size if isinstance(path, Path) else len(path.content)
     if not size:
         raise DataError(f"{path}: the file is empty")
     try:
@@ -54,7 +55,7 @@ class Nameless:
 
 
 @contextmanager
-def container(path: Path, formats: Sequence[str], options: Mapping[str, str] | None = None) -> Iterator[Any]:
+def container(path: File, formats: Sequence[str], options: Mapping[str, str] | None = None) -> Iterator[Any]:
     """A file as PyAV's container.
 
     Args:
@@ -72,7 +73,7 @@ def container(path: Path, formats: Sequence[str], options: Mapping[str, str] | N
 
 
 @contextmanager
-def demuxed(path: Path, file: Any, formats: Sequence[str], options: Mapping[str, str] | None = None) -> Iterator[Any]:
+def demuxed(path: File, file: Any, formats: Sequence[str], options: Mapping[str, str] | None = None) -> Iterator[Any]:
     """PyAV's container of an open file; `path` is for messages."""
     import av
 

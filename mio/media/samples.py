@@ -16,10 +16,20 @@ import numpy.typing as npt
 
 from mio.core.contract.checker import read_options
 from mio.core.contract.ranges import number
-from mio.core.contract.values import Codes, Record
+from mio.core.contract.values import Codes, File, Record
 from mio.core.errors import DataError
 from mio.media import contents
-from mio.media.sound import LOUDEST, MAX_RATE, Floats, read_sound, sound_seconds, too_loud
+from mio.media.sound import (
+    LOUDEST,
+    MAX_RATE,
+    Floats,
+    Sound,
+    SoundLength,
+    read_sound,
+    sound_length,
+    sound_seconds,
+    too_loud,
+)
 
 _LEAST_RATE = 1000
 
@@ -52,16 +62,26 @@ class SoundRules:
         # the tiny addition keeps 0.58 s, in binary a little less, at 29 frames
         return int(self.frame_rate * self.max_seconds + 1e-6)
 
-    def read(self, path: Path) -> tuple[Floats, int]:
+    def read(self, path: File) -> tuple[Floats, int]:
         """Samples float32 `[T]` or `[T, C]` of a file, up to the longest duration, and the rate in hertz.
 
         Raises `DataError` as `read_sound` does, and for a file that is too long and must not be cut.
         """
         sound = read_sound(path, self.max_seconds)
+        self._refuse_longer(path, sound)
+        return sound.samples, sound.rate
+
+    def probe(self, path: File) -> tuple[Floats, int]:
+        """As `read`, from the file's header where that is exact (see `sound_length`): of the samples only their number
+        is right, and they take no memory. For `DataModule.probe`."""
+        length = sound_length(path, self.max_seconds)
+        self._refuse_longer(path, length)
+        return np.broadcast_to(np.float32(0), (length.samples,)), length.rate
+
+    def _refuse_longer(self, path: File, sound: Sound | SoundLength) -> None:
         if sound.more and not self.truncate:
             lasts = "" if sound.seconds is None else f"{sound.seconds:.2f} s, "
             raise DataError(f"{path}: lasts {lasts}longer than {self.max_seconds:g} s; {self._advice}")
-        return sound.samples, sound.rate
 
     def frames(self, media: Any, target: int) -> int:
         """Started frames of an item once it is resampled to `target` hertz. Raises `DataError` as `mono` does."""
@@ -125,7 +145,7 @@ class SoundRules:
                 continue
             if isinstance(item, Codes):
                 yield item.codes.shape[1] / self.frame_rate
-            elif isinstance(item.data, Path):
+            elif isinstance(item.data, File):
                 yield sound_seconds(item.data, longest)
             else:
                 samples, rate = self._checked(item.data)

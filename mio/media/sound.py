@@ -1,4 +1,4 @@
-"""Sound files as samples. Their length is what was decoded, never what a header says.
+"""Sound files as samples. Their length is what was decoded, or what their bytes prove, never what a header alone says.
 
 Shapes: T samples, C channels.
 """
@@ -17,10 +17,12 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.contract.values import File
 from mio.core.errors import DataError
 from mio.core.files import regular_file
 from mio.media import mpeg
 from mio.media.containers import Nameless, demuxed, ffmpeg_reason, opened
+from mio.media.flac import flac_length
 from mio.media.structure import UNENDED, caf_frames, missing, pages, sphere_end, wave64_end, wave_data
 
 Floats = npt.NDArray[np.float32]
@@ -40,6 +42,8 @@ FORMATS = (
 
 _LIBSNDFILE = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"dns.", b"riff", b"caff", b"NIST")
 _CODECS = {b"\x01vorbis": "soundfile", b"OpusHead": "soundfile", b"\x7fFLAC": "soundfile"}
+_COMPRESSED = ("OGG", "FLAC", "MPEG")
+"""libsndfile's formats whose samples are not of one size."""
 _MPEG_CODECS = (0x50, 0x55)
 """Of WAV files: MP2 and MP3."""
 _LEADING = 8
@@ -74,9 +78,21 @@ class _Stream:
     """`[T, C]`, in order. Raises `ValueError` for damage."""
     length: int | None = None
     """Samples, if the file has the bytes for them."""
+    exact: bool = False
+    """Whether decoding gives `length` samples, unless it finds damage."""
 
 
-def read_sound(path: Path, seconds: float) -> Sound:
+@dataclass(frozen=True)
+class SoundLength:
+    """What `read_sound` would give, but for the samples."""
+
+    samples: int
+    rate: int
+    more: bool
+    seconds: float | None
+
+
+def read_sound(path: File, seconds: float) -> Sound:
     """The first `seconds` of a sound file, or of the sound of a video.
 
     Raises `DataError` for a file that is damaged, cut off, empty, not sound, or has more than 8 channels. The part of a
@@ -89,11 +105,18 @@ def read_sound(path: Path, seconds: float) -> Sound:
         raise DataError(f"{path}: damaged sound file: holds samples that are not numbers")
     if (loudest := float(np.abs(samples).max())) > LOUDEST:
         raise DataError(f"{path}: {too_loud(loudest)}")
-    more = decoded.decoded > decoded.longest
-    length = decoded.length if more else decoded.decoded
-    return Sound(
-        samples[:, 0] if samples.shape[1] == 1 else samples, decoded.rate, more, length and length / decoded.rate
-    )
+    length = decoded.measured
+    return Sound(samples[:, 0] if samples.shape[1] == 1 else samples, length.rate, length.more, length.seconds)
+
+
+def sound_length(path: File, seconds: float) -> SoundLength:
+    """How many samples `read_sound` would give of a file, from its header where that is exact: of uncompressed sound,
+    whose bytes are all there, and of FLAC whose last frame says the same. Others are decoded and counted.
+
+    Raises `DataError` for what makes the length unknown: `read_sound` may find more damage. The lengths of some
+    thousand files are remembered.
+    """
+    return _counted(path, seconds).measured
 
 
 def too_loud(loudest: float) -> str:
@@ -101,19 +124,25 @@ def too_loud(loudest: float) -> str:
     return f"holds samples of {loudest:g}, which are not of the range from -1 to 1; scale them, or store integers"
 
 
-def sound_seconds(path: Path, most: float) -> float:
-    """Seconds of sound in a file, decoded and counted; of one with more than `most`, some number above it.
+def sound_seconds(path: File, most: float) -> float:
+    """Seconds of sound in a file, as `sound_length` finds them; of one with more than `most`, some number above it.
 
-    Raises `DataError` as `read_sound` does. The lengths of some thousand files are remembered.
+    Raises `DataError` as `sound_length` does.
     """
+    decoded = _counted(path, most)
+    return (decoded.length or decoded.decoded) / decoded.rate
+
+
+def _counted(path: File, most: float) -> _Decoded:
+    if not isinstance(path, Path):
+        return _decode(path, most, None)
     status = regular_file(path)
-    return _counted(path, status.st_size, status.st_mtime_ns, most)
+    return _counted_file(path, status.st_size, status.st_mtime_ns, most)
 
 
 @lru_cache(maxsize=4096)
-def _counted(path: Path, size: int, changed: int, most: float) -> float:  # noqa: ARG001
-    decoded = _decode(path, most, None)
-    return (decoded.length or decoded.decoded) / decoded.rate
+def _counted_file(path: Path, size: int, changed: int, most: float) -> _Decoded:  # noqa: ARG001
+    return _decode(path, most, None)
 
 
 @dataclass(frozen=True)
@@ -126,16 +155,22 @@ class _Decoded:
     length: int | None
     """Samples of the file, if known without decoding."""
 
+    @property
+    def measured(self) -> SoundLength:
+        more = self.decoded > self.longest
+        length = self.length if more else self.decoded
+        return SoundLength(min(self.decoded, self.longest), self.rate, more, length and length / self.rate)
 
-def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) -> _Decoded:
+
+def _decode(path: File, seconds: float, take: Callable[[Floats], Any] | None) -> _Decoded:
     """Decodes until there is more than `seconds`, and passes blocks to `take`; without `take`, only counts."""
     decoded, length = 0, None
     with opened(path) as (file, size):
         try:
-            for stream in _streams(path, file, size, seconds):
+            for stream in _streams(path, file, size, seconds, count=take is None):
                 longest = math.ceil(min(seconds * stream.rate, 2**62))
                 length = stream.length
-                if length and length > longest and take is None:
+                if length and take is None and (stream.exact or length > longest):
                     decoded = length
                     break
                 for block in stream.blocks:
@@ -155,9 +190,13 @@ def _decode(path: Path, seconds: float, take: Callable[[Floats], Any] | None) ->
     return _Decoded(stream.rate, decoded, longest, length)
 
 
-def _streams(path: Path, file: BinaryIO, size: int, seconds: float) -> Iterator[_Stream]:
-    """The file's streams in order: one, except in chained Ogg files. All have the first one's rate and channels."""
+def _streams(path: File, file: BinaryIO, size: int, seconds: float, count: bool) -> Iterator[_Stream]:
+    """The file's streams in order: one, except in chained Ogg files. All have the first one's rate and channels. To
+    `count` samples, those of FLAC need not be decoded."""
     kind, begin, end = _kind(file, size)
+    if count and (known := flac_length(file, size)):
+        yield _checked(path, _Stream(known.rate, known.channels, iter(()), known.samples, exact=True), None)
+        return
     if kind != "ogg" and (gone := missing(file, size)):
         raise ValueError(gone)
     if kind == "mpeg":
@@ -179,7 +218,7 @@ def _streams(path: Path, file: BinaryIO, size: int, seconds: float) -> Iterator[
         first = first or stream
 
 
-def _checked(path: Path, stream: _Stream, first: _Stream | None) -> _Stream:
+def _checked(path: File, stream: _Stream, first: _Stream | None) -> _Stream:
     if not 1 <= stream.channels <= MAX_CHANNELS:
         raise DataError(f"{path}: {stream.channels} channels are too many (at most {MAX_CHANNELS})")
     if not 1 <= stream.rate <= MAX_RATE:
@@ -270,7 +309,8 @@ def _by_libsndfile(file: BinaryIO, size: int) -> _Stream | None:
                 raise ValueError(f"{count} of {due} samples could be read")
 
     counted = sound.subtype.startswith("PCM") or sound.subtype in ("FLOAT", "DOUBLE", "ULAW", "ALAW")
-    return _Stream(sound.samplerate, sound.channels, blocks(), sound.frames if counted else None)
+    exact = counted and sound.format not in _COMPRESSED
+    return _Stream(sound.samplerate, sound.channels, blocks(), sound.frames if counted else None, exact)
 
 
 def _completed(file: BinaryIO, size: int, begin: int, kind: bytes) -> BinaryIO:
@@ -287,7 +327,7 @@ def _completed(file: BinaryIO, size: int, begin: int, kind: bytes) -> BinaryIO:
     return BytesIO(content)
 
 
-def _mpeg(path: Path, file: BinaryIO, begin: int, end: int, seconds: float) -> Iterator[_Stream]:
+def _mpeg(path: File, file: BinaryIO, begin: int, end: int, seconds: float) -> Iterator[_Stream]:
     # no stream takes more than 56 KB a second
     content = _at(file, begin, math.ceil(min(seconds * 60_000 + (1 << 20), end - begin)))
     frames = mpeg.frames(content, begin + len(content) >= end, seconds)
@@ -298,7 +338,7 @@ def _mpeg(path: Path, file: BinaryIO, begin: int, end: int, seconds: float) -> I
             yield _checked(path, _by_pyav(path, container), None)
 
 
-def _by_pyav(path: Path, container: Any) -> _Stream:
+def _by_pyav(path: File, container: Any) -> _Stream:
     """Decoded by FFmpeg. Raises `DataError` if there is no sound in the file."""
     streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if not streams:

@@ -73,6 +73,9 @@ class FakeCodecs:
         codes = np.asarray(media.codes if isinstance(media, Codes) else media.data)
         return codes.astype(np.int64) if codes.dtype.kind in "iu" else codes
 
+    def frames(self, media: Media) -> int:
+        return int(np.asarray(media.data).shape[1])
+
     def split(self, media: Media) -> list[Media]:
         return list(media.data)
 

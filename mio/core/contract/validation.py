@@ -163,6 +163,10 @@ def datamodule_problems(module: Any) -> list[str]:
         problems.append(f"`read`: {module.read!r} must be a function")
     if not _is_tuple_of(module.suffixes, lambda s: isinstance(s, str) and s.startswith(".") and s == s.lower()):
         problems.append(f"`suffixes`: {module.suffixes!r} must be a tuple of lower-case endings with their dot")
+    if module.probe is not None and not callable(module.probe):
+        problems.append(f"`probe`: {module.probe!r} must be a function")
+    if module.read is None and (module.probe is not None or module.in_memory):
+        problems.append("`read`: `probe` and `in_memory` are about files, but nothing reads them")
     if module.suffixes and module.read is None:
         problems.append("`read`: `suffixes` are given, but nothing reads them")
     if not _is_tuple_of(module.names, lambda name: isinstance(name, str) and bool(NAME.fullmatch(name))):

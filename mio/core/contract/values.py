@@ -7,6 +7,7 @@ type in which detokenizers and the renderer get codes. Ids are int32 in a render
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -72,12 +73,41 @@ class Modality:
 
 
 @dataclass(frozen=True)
+class MemoryFile:
+    """The content of a file that is in memory: media that came as bytes, in an archive or a table.
+
+    Has of a `Path` what reading a file needs, so that a function that reads one reads the other.
+    """
+
+    content: bytes = field(repr=False)
+    suffix: str = ""
+    """Ending of its name, lower case with the dot, as its source or its modality says."""
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """A binary file object at its beginning. Raises `ValueError` for any other mode."""
+        if mode != "rb":
+            raise ValueError(f"a file in memory opens as `rb` alone, not {mode!r}")
+        return io.BytesIO(self.content)
+
+    def read_bytes(self) -> bytes:
+        return self.content
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.content.decode(encoding)
+
+    def __str__(self) -> str:
+        """In place of a path, in messages."""
+        return "media given as bytes"
+
+
+@dataclass(frozen=True)
 class Media:
     """One item of a modality before tokenisation.
 
-    `data` is what the modality's tokenizer takes (an array, say), or a `Path` that the modality's data module reads.
-    `key` names the item for ever: the same key means the same codes, so codes are computed once per key. `label` is
-    what the item shows or says, where that is known; a trainable tokenizer may use it and then says so.
+    `data` is what the modality's tokenizer takes (an array, say), or a file that the modality's data module reads: a
+    `Path`, or a `MemoryFile`. `key` names the item for ever: the same key means the same codes, so codes are computed
+    once per key. `label` is what the item shows or says, where that is known; a trainable tokenizer may use it and then
+    says so.
     """
 
     modality: str
@@ -116,6 +146,9 @@ class Codes:
             )
         return self.codes[[self.codebooks.index(codebook) for codebook in codebooks]]
 
+
+File = Path | MemoryFile
+"""What a data module reads."""
 
 Value = str | Media | Codes
 """A piece of content: text, media, or codes."""
@@ -188,10 +221,18 @@ class Tokenizer(Protocol):
     """Changes whenever the codes of any media could change."""
 
     def encode(self, media: Sequence[Any]) -> list[CodeArray]:
-        """Codes `[Q, F]` of each item; an item's codes must not depend on the others."""
+        """Codes `[Q, F]` of each item; an item's codes must not depend on the others.
+
+        A tokenizer that encodes on another device than the CPU has an attribute `device` that says so (as `str` of it:
+        `cuda:1`). It is then called in the training process alone: data workers cannot use such a device.
+        """
 
     def frames(self, media: Any) -> int:
-        """Frames that `encode` would give for this item, without running it."""
+        """Frames that `encode` would give for this item, without running it.
+
+        `media` is what `encode` takes, or what the data module's `probe` makes of a file. Not asked where the
+        modality's declaration leaves one number: `Frames` whose minimum is its maximum.
+        """
 
 
 @runtime_checkable
@@ -239,8 +280,14 @@ Filter = Callable[[Record, Mapping[str, Any]], str]
 class DataModule:
     """A modality's own data module."""
 
-    read: Callable[[Path], Any] | None = None
-    """Opens a file as what the tokenizer takes. Raises for a file that is damaged or of another kind."""
+    read: Callable[[Any], Any] | None = None
+    """Opens a file as what the tokenizer takes: a `Path`, and with `in_memory` a `MemoryFile` as well. Raises for a
+    file that is damaged or of another kind."""
+    in_memory: bool = False
+    """Whether `read` and `probe` take a `MemoryFile` too. Otherwise what came as bytes is written to a file first."""
+    probe: Callable[[Any], Any] | None = None
+    """As `read`, at less cost: something of which the tokenizer's `frames` says the same as of what `read` gives, made
+    from the file's header where that is exact. Where it is not, `read` is what remains. Default: `read`."""
     suffixes: tuple[str, ...] = ()
     """File name endings that `read` understands, lower case with the dot."""
     names: tuple[str, ...] = ()
@@ -299,7 +346,8 @@ class Task:
     output: str
     """Modality of the answer that is judged; generation must produce at least one of it."""
     judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[float]]
-    """How right each answer is, from 0 to 1; a truth value will do. `DataError` for an answer that it cannot judge."""
+    """How right each answer is, from 0 to 1; a truth value will do. `DataError` for an answer that it cannot judge. It
+    is given some answers at a time, in any of several processes: each is judged by itself."""
     ceiling: Callable[[Sequence[Record], RoundTrip], float] | None = None
     """Accuracy that the judge gives to the right answers themselves once they went through the codec."""
     decoding: Decoding = Decoding()

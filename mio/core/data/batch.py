@@ -16,9 +16,43 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mio.core.contract.values import Media
 from mio.core.data.document_mask import DocumentMask
 from mio.core.data.plan import Changes
+from mio.core.data.unreadable import Lost
 from mio.core.tokens.rendering import Rendered
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A span whose codes are still to be written into a batch."""
+
+    document: tuple[int, int]
+    """(stream index, number in the stream)."""
+    row: int
+    first: int
+    """Position in the row of its document's first token."""
+    length: int
+    """Positions of the document."""
+    start: int
+    """Place of the span's first token in the document."""
+    media: Media
+    """The item, read."""
+    view: str
+
+    def write(self, batch: Batch, span: npt.NDArray[np.int32]) -> None:
+        """Puts the span's tokens `[n]` into a batch on the CPU. A document of L positions has L + 1 tokens: all but the
+        last are inputs, all but the first are targets."""
+        tokens, start, end = torch.from_numpy(span), self.start, self.start + len(span)
+        inputs, before = min(end, self.length), max(start, 1)
+        batch.tokens[self.row, self.first + start : self.first + inputs] = tokens[: inputs - start]
+        batch.targets[self.row, self.first + before - 1 : self.first + end - 1] = tokens[before - start :]
+
+    def blank(self, batch: Batch, pad: int) -> None:
+        """Makes padding of weight 0 of the whole document."""
+        place = slice(self.first, self.first + self.length)
+        batch.tokens[self.row, place] = batch.targets[self.row, place] = pad
+        batch.weights[self.row, place] = 0
 
 
 @dataclass
@@ -49,6 +83,11 @@ class Batch:
     """Index of the optimizer step that the batch belongs to."""
     changes: Changes | None = None
     """On the last batch of a step, what the step changed about the plan of the run. The same on every rank."""
+
+    waiting: list[Slot] = field(default_factory=list)
+    """Spans that are encoded in the training process (see `mio.core.data.drafts`)."""
+    lost: list[Lost] = field(default_factory=list)
+    """Documents whose media are damaged, padding in their rows."""
 
     @property
     def ends_step(self) -> bool:

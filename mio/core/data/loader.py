@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.data.batch import Batch, assemble
+from mio.core.data.drafts import RowRenderer
 from mio.core.data.journal import JournalEntry, planned, row_digest
 from mio.core.data.ledger import group_shares, ledger
 from mio.core.data.plan import Changes, Plan
@@ -22,6 +23,7 @@ from mio.core.data.preflight import preflight
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.sources import build_streams
 from mio.core.data.streams import RecordStream
+from mio.core.data.unreadable import Unreadable
 from mio.core.data.validation import HeldOutSources
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.schema import Recipe
@@ -78,7 +80,7 @@ class StepBatches(IterableDataset[Batch]):
         if self.cursor is not None:
             plan.restore(self.cursor["plan"])
             first = self.cursor["step"]
-        shape = self.shape
+        shape, renderer = self.shape, RowRenderer(self.streams, self.pad)
         count = 0
         for step in range(first, self.steps):
             before, plan.changes = plan.rows, Changes()
@@ -87,15 +89,9 @@ class StepBatches(IterableDataset[Batch]):
             for start in range(0, shape.share, shape.micro_rows):
                 if count % turns == turn:
                     chosen = mine[start : start + shape.micro_rows]
-                    batch = assemble(
-                        [
-                            [(entry.stream, self.streams[entry.stream].document(entry.n)) for entry in row]
-                            for _, row in chosen
-                        ],
-                        plan.packing.context,
-                        self.pad,
-                        self.windows,
-                    )
+                    made = renderer.render([row for _, row in chosen])
+                    batch = assemble(made.rows, plan.packing.context, self.pad, self.windows)
+                    batch.waiting, batch.lost = made.slots, made.lost
                     batch.documents = [[(entry.stream, entry.n) for entry in row] for _, row in chosen]
                     batch.digests = [row_digest(index, row) for index, row in chosen]
                     batch.step = step
@@ -103,6 +99,15 @@ class StepBatches(IterableDataset[Batch]):
                         batch.changes = plan.changes
                     yield batch
                 count += 1
+
+
+class Batches(DataLoader[Batch]):
+    """A data loader whose batches pass through `finish` in the process that trains on them."""
+
+    finish: Callable[[Batch], Batch]
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return map(self.finish, super().__iter__())
 
 
 class MioDataModule(LightningDataModule):
@@ -141,6 +146,9 @@ class MioDataModule(LightningDataModule):
         """How the rows of a step are shared out."""
         self._step = 0
         self._committed = self._plan()
+        self._rows = RowRenderer(self.streams, pad)
+        self.unreadable = Unreadable(self.stream_names)
+        """Documents trained on as padding, as their media are damaged."""
 
     @property
     def stream_names(self) -> tuple[str, ...]:
@@ -179,7 +187,7 @@ class MioDataModule(LightningDataModule):
             cursor=self._cursor(),
             windows=self.windows,
         )
-        return DataLoader(
+        loader = Batches(
             batches,
             batch_size=None,
             num_workers=workers,
@@ -187,6 +195,13 @@ class MioDataModule(LightningDataModule):
             worker_init_fn=_keep_inherited,
             pin_memory=torch.cuda.is_available(),
         )
+        loader.finish = self._finish
+        return loader
+
+    def _finish(self, batch: Batch) -> Batch:
+        batch = self._rows.fill(batch)
+        self.unreadable.take(batch.lost)
+        return batch
 
     def commit(self, batch: Batch) -> None:
         """Notes that `batch` was trained on. Only the last batch of a step moves the cursor."""
@@ -194,6 +209,7 @@ class MioDataModule(LightningDataModule):
             assert batch.step == self._step, "steps are committed one after the other"
             self._committed.follow(batch.changes)
             self._step = batch.step + 1
+            self.unreadable.commit()
 
     def describe(self, stream: int, n: int) -> str:
         """Names the record behind the n-th document of a stream, for messages."""
@@ -205,11 +221,16 @@ class MioDataModule(LightningDataModule):
 
     def report(self) -> dict[str, Any]:
         """What the committed steps were trained on (see `mio.core.data.ledger`)."""
-        return ledger(self._committed.counters())
+        return ledger(self._committed.counters()) | self.unreadable.report()
 
     def shares(self) -> dict[str, tuple[float, float]]:
         """(target, achieved) share of each group over the committed steps, in the mixture's unit."""
         return group_shares(self._committed.counters())
+
+    @property
+    def _counts_rows(self) -> bool:
+        """Whether this rank's rows are counted: of those that see the same ones, one rank's are."""
+        return not self.trainer or self.trainer.global_rank % self._recipe.runtime.tensor_parallel == 0
 
     def _cursor(self) -> dict[str, Any]:
         return {"step": self._step, "plan": self._committed.state()}
@@ -217,20 +238,25 @@ class MioDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The committed cursor. Raises `DataError` if the ranks' plans have come apart."""
         cursor = self._cursor()
+        own: Any = self.unreadable.own if self._counts_rows else {}
+        found = [own]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             position = {**cursor["plan"], "examples": []}  # error messages may differ between machines
             digest = hashlib.sha256(json.dumps(position).encode()).hexdigest()
-            digests: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(digests, digest)
-            if len(set(digests)) > 1:
+            gathered: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, (digest, own))
+            found = [own for _, own in gathered]
+            if len({digest for digest, _ in gathered}) > 1:
                 raise DataError(
                     f"the ranks disagree about the data after step {self._step}: some of them read records "
                     "that others could not. Check that every machine sees the same files, and go on from the last "
                     "checkpoint"
                 )
-        return cursor
+        self.unreadable.add(found)
+        return cursor | self.unreadable.report()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from a saved cursor. Raises `DataError` if it belongs to other data, shares or packing."""
         self._committed.restore(state_dict["plan"])
         self._step = state_dict["step"]
+        self.unreadable.restore(state_dict)

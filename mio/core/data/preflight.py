@@ -1,4 +1,8 @@
-"""Reads and renders records before training, so that a broken source is known in seconds and not after hours."""
+"""Reads records before training, so that a broken source is known in seconds and not after hours.
+
+Files of media are read, and a few of them encoded (see `mio.core.data.sample`): what is wrong with the others shows
+when they are trained on.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from mio.core.data.sample import sample
 from mio.core.data.sources import OpenSource
 from mio.core.data.streams import BROKEN, CUT_AWAY, EMPTY, HELD_OUT, WEIGHTLESS, RecordStream
 from mio.core.errors import DataError
 
-WHOLE = 20_000
-"""Sources of at most this many records are checked to the last one."""
-SAMPLE = 2_000
-"""Records checked of a larger source, evenly spaced."""
-SHIPPED_SAMPLE = 200
-"""Records checked of a corpus that a plugin ships: it may make its records as they are read."""
 _LISTED = 100
 _ADVICE = {
     WEIGHTLESS: "give what is to be learnt a weight above 0: in `train.loss`, and in the turns of conversations",
@@ -42,12 +41,6 @@ def preflight(sources: Sequence[OpenSource], streams: Sequence[RecordStream], ma
         own = [stream for stream in streams if stream.share[:2] == (source.group, source.name)]
         report[source.label] = _check(source, own, max_skipped)
     return report
-
-
-def sample(size: int, shipped: bool) -> range | list[int]:
-    """Indices of the records to check: all, or an evenly spaced selection."""
-    count = SHIPPED_SAMPLE if shipped else size if size <= WHOLE else SAMPLE
-    return range(size) if count >= size else [i * size // count for i in range(count)]
 
 
 def _check(source: OpenSource, streams: Sequence[RecordStream], max_skipped: float) -> dict[str, Any]:

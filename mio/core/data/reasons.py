@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mio.core.data.readers.temporary import without_temporary_paths
 from mio.core.errors import DataError, MioError
+from mio.core.tokens.temporary import without_temporary_paths
 
 
 def reason_of(error: Exception, where: str) -> str:

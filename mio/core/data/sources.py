@@ -18,6 +18,7 @@ from mio.core.data.order import derive_seed
 from mio.core.data.readers import READERS, at_hand, open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.data.readers.tables import Stream
+from mio.core.data.sample import CheckedSample
 from mio.core.data.shards.reader import TokenisedSource, dropped
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.streams import Memory, RecordStream
@@ -214,6 +215,7 @@ def build_streams(
                 content=_identity(recipe, source, fingerprints[source.label], texts, form),
                 memory=memory,
                 held_out=holding_out(recipe, source, hashes),
+                sample=CheckedSample() if source.tokenised else CheckedSample.of(len(source.records), source.shipped),
             )
         )
     return streams, sources

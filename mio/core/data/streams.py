@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,11 @@ from mio.core.data.mixture import StreamShare
 from mio.core.data.order import Order
 from mio.core.data.partial import notes_of
 from mio.core.data.reasons import reason_of
+from mio.core.data.sample import CheckedSample
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.recipe.data_schema import PackingConfig
 from mio.core.tokens.documents import Document
-from mio.core.tokens.rendering import Rendered, Renderer
+from mio.core.tokens.rendering import Rendered, Renderer, raw_media
 
 BROKEN = "broken"
 """Reason of a record that cannot be read or rendered."""
@@ -81,6 +82,8 @@ class RecordStream:
     """Whether a record, by its index, is held out; None: none is."""
     validates: bool = False
     """Whether it is the records held out that can be used, and not the others."""
+    sample: CheckedSample = field(default_factory=CheckedSample)
+    """Records that are checked when they are measured."""
 
     def __post_init__(self) -> None:
         self.name = self.share.name
@@ -107,7 +110,14 @@ class RecordStream:
 
     def truncated(self, n: int) -> int:
         """Positions of the n-th document once it is truncated to the context; 0 if none is left."""
-        return max(0, len(self.document(n).tokens) - 1)
+        record = self.order(n)
+        document = self.memory.get((self.name, record)) or self._outline(self._document(record))
+        return max(0, len(document.truncate(self.packing.context + 1).tokens) - 1)
+
+    def draft(self, n: int) -> Rendered | Document:
+        """The n-th document, as it was rendered if that is remembered."""
+        record = self.order(n)
+        return self.memory.get((self.name, record)) or self._document(record)
 
     def document(self, n: int) -> Rendered:
         """The n-th document, at most one row long."""
@@ -119,6 +129,10 @@ class RecordStream:
         if rendered is None:
             rendered = self._read(record)
         return rendered.truncate(self.packing.context + 1)
+
+    def locate(self, n: int) -> str:
+        """Names the record behind the n-th document."""
+        return self._where(self.order(n))
 
     def describe(self, n: int) -> str:
         """The record behind the n-th document and, if it is broken, how."""
@@ -139,8 +153,7 @@ class RecordStream:
 
     def describe_record(self, record: int) -> str:
         """Names a record: the reader's word for its place, or its number, and its error if it is broken."""
-        locate = getattr(self.source, "locate", None)
-        where = locate(record) if locate else f"record {record}"
+        where = self._where(record)
         if self.measure(record) > 0 or self.reason_of(record) != BROKEN:
             return where
         try:
@@ -166,8 +179,10 @@ class RecordStream:
             if tokens is None:
                 rendered = self._render_and_keep(document, record)
                 tokens = len(rendered.tokens)
+            elif record in self.sample.read:
+                self._check(document, record, tokens)
             if tokens - 1 > self.packing.context and self.packing.too_long == "truncate":
-                rendered = rendered or self._render_and_keep(document, record)
+                rendered = rendered or self._outline(document)
                 if not rendered.truncate(self.packing.context + 1).weights[1:].any():
                     return self._number(CUT_AWAY)
         except MemoryError:
@@ -177,6 +192,38 @@ class RecordStream:
                 raise  # a mistake in the recipe or a plugin, not in this record
             return self._number(BROKEN)
         return tokens - 1 if tokens > 1 else self._number(EMPTY)
+
+    def _check(self, document: Document, record: int, tokens: int) -> None:
+        """Reads the media of a document that was measured, and encodes them if the sample says so. Raises `DataError`
+        for damage, and `PluginError` where a tokenizer does not do what it foretold."""
+        media = raw_media(document)
+        if not media:
+            return
+        codecs = self.renderer.codecs
+        media = raw_media(self.renderer.expanded(document))
+        for item in media:
+            codecs.check_readable(item)
+        if record in self.sample.encoded:
+            for error in codecs.learn(media).values():
+                if isinstance(error, PluginError):
+                    raise PluginError(f"{self.name}: {self._where(record)}: {error}") from error
+                raise error
+            if (found := len(self.renderer.render(document).tokens)) != tokens:
+                raise PluginError(
+                    f"{self.name}: {self._where(record)}: has {found} tokens, {tokens} were foretold: a tokenizer's "
+                    "`frames`, or a splitter, does not say the same each time"
+                )
+
+    def _outline(self, document: Document) -> Rendered:
+        """The document rendered, but that media hold no codes yet."""
+        if raw_media(document):
+            return self.renderer.render(document, self.renderer.codecs.modalities)
+        return self.renderer.render(document)
+
+    def _where(self, record: int) -> str:
+        locate = getattr(self.source, "locate", None)
+        where: str = locate(record) if locate else f"record {record}"
+        return where
 
     def _render_and_keep(self, document: Document, record: int) -> Rendered:
         rendered = self.renderer.render(document)
@@ -192,8 +239,11 @@ class RecordStream:
                 f"{self.name}: its source says that it has {len(self)} records, but `[{record}]` raised IndexError"
             ) from error
 
+    def _document(self, record: int) -> Document:
+        return self.to_document(self.content_of(record), record)
+
     def _read(self, record: int) -> Rendered:
-        return self.renderer.render(self.to_document(self.content_of(record), record))
+        return self.renderer.render(self._document(record))
 
     def _number(self, reason: str) -> int:
         """Below 0: how a reason is noted among the lengths."""

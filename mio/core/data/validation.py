@@ -14,10 +14,11 @@ from itertools import groupby
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.data.order import derive_seed
+from mio.core.data.sample import CheckedSample
 from mio.core.data.shards.reader import dropped
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.sources import dropping, open_sources
-from mio.core.data.streams import Memory, RecordStream
+from mio.core.data.streams import BROKEN, Memory, RecordStream
 from mio.core.errors import DataError, MioError
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.rendering import Rendered
@@ -59,7 +60,7 @@ class HeldOutSources:
             seed = derive_seed(0, "validation", group, name)
             own: list[tuple[int, RecordStream]] = []
             for index, stream in members:
-                looked_at = replace(stream, seed=seed, memory=memory, validates=True)
+                looked_at = replace(stream, seed=seed, memory=memory, validates=True, sample=CheckedSample())
                 if split := splits.get((group, name)):
                     drop = dropped if split.tokenised else dropping(split.config, plugins)
                     looked_at = replace(looked_at, source=split.records, drop=drop, held_out=None)
@@ -118,7 +119,10 @@ def _take(stream: RecordStream, record: int, found: HeldOutDocuments) -> None:
     elif length > packing.context and packing.too_long != "truncate":
         found.skipped["longer than the context"] += 1
     else:
-        found.documents.append(stream.document_of(record))
+        try:
+            found.documents.append(stream.document_of(record))
+        except DataError:  # its media are damaged, which its length does not show
+            found.skipped[BROKEN] += 1
 
 
 def _none_left(stream: RecordStream, looked_at: int, skipped: Counter[str]) -> str:

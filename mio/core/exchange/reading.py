@@ -36,7 +36,7 @@ from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
 from mio.core.recipe.resolved import load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.lock import check_run, lock_run
-from mio.core.tokens.codecs import save_record, tokenizer_record
+from mio.core.tokens.tokenizer_files import save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
 IMPORTED = "imported"

@@ -141,7 +141,7 @@ class _RunWeights(NamedTuple):
     @classmethod
     def of(cls, run: Run) -> _RunWeights:
         saved = run.saved
-        if isinstance(saved, CheckpointWeights):
+        if run.average or isinstance(saved, CheckpointWeights):
             infos = {name: Planned(name, info.dtype, info.shape) for name, info in saved.infos().items()}
             return cls(saved.path, infos, saved.read)
         files = ModelFiles(run.folder)

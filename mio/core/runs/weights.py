@@ -19,7 +19,7 @@ from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.places import WEIGHTS
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo
-from mio.core.runs.tensor_files import Planned, in_file_order, write_file
+from mio.core.runs.tensor_files import DTYPES, Planned, in_file_order, write_file
 from mio.core.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class SavedWeights:
     """A file of weights, read part by part or whole. Raises `UserError` if it is damaged."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         try:
             self._file: Any = safe_open(path, framework="pt")
         except (OSError, SafetensorError) as error:
@@ -48,26 +48,39 @@ class SavedWeights:
 
     def whole(self) -> dict[str, Tensor]:
         """All of them; their memory is the file's until it is written to."""
-        return load_file(self._path)
+        return load_file(self.path)
+
+    def infos(self) -> dict[str, TensorInfo]:
+        """Shape and type of each parameter."""
+        slices = {name: self._file.get_slice(name) for name in self._names}
+        return {name: TensorInfo(tuple(one.get_shape()), DTYPES[one.get_dtype()]) for name, one in slices.items()}
+
+    def read(self, name: str) -> Tensor:
+        """A whole parameter."""
+        return self._file.get_tensor(name)
 
 
 class CheckpointWeights:
-    """The weights in a checkpoint, read part by part. Raises `UserError` if it is damaged."""
+    """The weights in a checkpoint, or with `average` their average, read part by part. Raises `UserError` if it is
+    damaged, or has no average."""
 
     _PREFIX = "model."
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, average: bool = False) -> None:
         self.path = path
         self._checkpoint = Checkpoint(path)
+        self._average = average
+        if average and not self._checkpoint.state.get("averaged"):
+            raise UserError(f"{path}: holds no average of the weights; leave out --average, or name a later checkpoint")
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """None if there is no such parameter."""
-        info = self._checkpoint.names.get(self._PREFIX + name)
+        info = self._checkpoint.names.get(self._key(name))
         return info.shape if info is not None else None
 
     def part(self, name: str, shape: tuple[int, ...], offset: tuple[int, ...]) -> Tensor:
         """The box of a parameter of this shape and place."""
-        return self._checkpoint.part(self._PREFIX + name, shape, offset)
+        return self._checkpoint.part(self._key(name), shape, offset)
 
     def whole(self) -> dict[str, Tensor]:
         """All of them."""
@@ -80,7 +93,12 @@ class CheckpointWeights:
 
     def read(self, name: str) -> Tensor:
         """A whole parameter."""
-        return self._checkpoint.read(self._PREFIX + name)
+        return self._checkpoint.read(self._key(name))
+
+    def _key(self, name: str) -> str:
+        """Of a tensor in the checkpoint. Frozen parameters have no average but themselves."""
+        own = f"average.{name}"
+        return own if self._average and own in self._checkpoint.names else self._PREFIX + name
 
 
 @torch.no_grad()
@@ -123,10 +141,10 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
     return report
 
 
-def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> None:
+def save_weights(transformer: Transformer, folder: Path, write: bool = True, name: str = WEIGHTS) -> None:
     """Writes the weights as safetensors, whole or not at all, gathering one parameter at a time.
 
-    A collective call where they are split; `write` says whether this rank writes the file.
+    A collective call where they are split; `write` says whether this rank writes the file `name`.
     """
     parameters = dict(transformer.named_parameters())
     planned = in_file_order(Planned(name, p.dtype, tuple(p.shape)) for name, p in parameters.items())
@@ -140,7 +158,7 @@ def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> 
         for _ in whole():
             pass
         return
-    partial = folder / f"{WEIGHTS}.partial"
+    partial = folder / f"{name}.partial"
     write_file(partial, planned, whole())
     sync(partial)
-    partial.replace(folder / WEIGHTS)
+    partial.replace(folder / name)

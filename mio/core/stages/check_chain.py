@@ -58,7 +58,7 @@ def check_chain(
                 problems += error.problems
             start = check_start(link, plugins, vocabulary, trains)
         except PluginError as error:
-            raise PluginError(f"{error}{_inherited(link)}") from error
+            raise PluginError(f"{error}{_inherited(link, str(error))}") from error
         vocabulary = start.vocabulary
         found = [*start.problems, *_rules(link, manager, vocabulary)]
         problems += [f"recipe `{link.recipe.name}`: {problem}" for problem in found]
@@ -68,11 +68,11 @@ def check_chain(
     return stages
 
 
-def _inherited(link: Link) -> str:
-    """Which options of plugins come from the parent, for a plugin that takes no part in what the others say."""
+def _inherited(link: Link, error: str) -> str:
+    """Which options come from the parent, of the plugin that an error names: they may not go with the recipe's own."""
     own, theirs = link.composed.recipe.plugins, link.parent.plugins if link.parent else {}
     lines = []
-    for name in own:
+    for name in [name for name in own if f"plugin `{name}`" in error]:
         taken = [f"`{key[2]}`" for key in link.taken if key[:2] == ("plugins", name) and len(key) > 2]
         other = [
             f"`{key}` is {here} here, there {there}"

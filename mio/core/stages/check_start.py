@@ -23,6 +23,9 @@ from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 
+MOST_IDS = 2**20
+"""Ids of a vocabulary that is made for the check; the strings of a larger one take long, and the training makes it."""
+
 
 @dataclass
 class Start:
@@ -32,7 +35,7 @@ class Start:
     notes: list[str] = field(default_factory=list)
     """What is possible, and may not be meant."""
     vocabulary: Vocabulary | None = None
-    """None where the plugins do not fit together. Of a text tokenizer that is not trained yet it has no strings."""
+    """None where the plugins do not fit together, or it is very large. Its text tokenizer may be a stand-in."""
 
 
 def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, trains: bool = True) -> Start:
@@ -65,10 +68,12 @@ def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, tr
                 text = compared.loaded_text(codecs, base, start.problems)
     if text is None:
         text = SizedText(base.blocks[0].size, base.text_fingerprint) if base else SizedText(1)
-    try:
-        start.vocabulary = Vocabulary.build(text, plugins.modalities(), base=base)
-    except UserError as error:
-        start.problems.append(str(error))
+    ids = sum(sum(declared.codebooks) for _, declared in plugins.modalities()) + (base.size if base else text.size)
+    if ids <= MOST_IDS:
+        try:
+            start.vocabulary = Vocabulary.build(text, plugins.modalities(), base=base)
+        except UserError as error:
+            start.problems.append(str(error))
     if link.parent is not None and start.vocabulary is not None and base is not None:
         start.notes += _growth(link, base, start.vocabulary)
         if tokenizers is not None:
@@ -78,9 +83,12 @@ def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, tr
 
 @dataclass(frozen=True)
 class _Comparison:
+    """A stage and its parent."""
+
     link: Link
     parent: Recipe
     plugins: EnabledPlugins
+    """Those of the stage."""
 
     def placed(self, *key: str) -> str:
         """`FILE:LINE: ` of a key that the stage's recipe sets, to begin a message with."""
@@ -227,15 +235,15 @@ class _Comparison:
         try:
             if self.other_text:
                 return None  # which `text_problems` reports
-            text = codecs.text
+            here = self._texts[0]
+            if not isinstance(here, Trainable) and here.fingerprint != base.text_fingerprint:
+                problems += self._other_text()
+                return None
+            return codecs.text
         except UserError as error:
             if not problems:
                 problems.append(str(error))
             return None
-        if (text.size, text.fingerprint) != (base.blocks[0].size, base.text_fingerprint):
-            problems += self._other_text()
-            return None
-        return text
 
 
 def shown(value: Any) -> str:

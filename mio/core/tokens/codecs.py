@@ -6,12 +6,10 @@ import contextlib
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mio.core.checksums import file_sum, read_summed, write_summed
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import (
     TEXT,
@@ -25,23 +23,22 @@ from mio.core.contract.values import (
     Trainable,
 )
 from mio.core.errors import DataError, PluginError, UserError
-from mio.core.files import regular_file
+from mio.core.tokens import encoding
 from mio.core.tokens.tokenised import is_tokenised
+from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
 
-FINGERPRINTS = "tokenizers.json"
-"""Record of a folder of tokenizers: fingerprint of each, and checksums of its files."""
-
-_COPY = "restore it from a copy"
+_CPU = "cpu"
 
 
 class Codecs:
     """Codes of media and media of codes for every modality of a recipe.
 
-    `remembered` bounds how many items' codes are kept in memory, the least recently used leaving first.
+    `remembered` bounds of how many items codes, lengths and the like are kept, the least recently used leaving first.
     """
 
     def __init__(self, plugins: EnabledPlugins, remembered: int = 200_000) -> None:
         self.modalities = {declared.name: declared for _, declared in plugins.modalities()}
+        self._owners = {declared.name: owner for owner, declared in plugins.modalities()}
         self._plugins = plugins
         self._tokenizers: dict[str, Any] = {}
         self._detokenizers: dict[str, Detokenizer] = {}
@@ -50,6 +47,10 @@ class Codecs:
         """Fingerprints that the folder remembers."""
         self._trusted = False
         self._memory: OrderedDict[str, CodeArray] = OrderedDict()
+        self._foretold: OrderedDict[str, int] = OrderedDict()
+        """Frames of items that were measured."""
+        self._readable_files: OrderedDict[str, None] = OrderedDict()
+        """Items whose file was read once."""
         self._remembered = remembered
 
     @property
@@ -142,6 +143,7 @@ class Codecs:
         self._folder, self._trusted = folder, trusted
         self._detokenizers.clear()
         self._memory.clear()
+        self._foretold.clear()
         for name in self._tokenizers:
             self._restore(name, folder)
 
@@ -176,37 +178,121 @@ class Codecs:
 
     def opened(self, media: Media) -> Media:
         """Media with its file read. Raises `DataError` if that cannot be done."""
-        if not isinstance(media.data, Path):
+        if not encoding.is_file(media):
             return media
         module = self._plugins.datamodule(media.modality)
-        if module.read is None:
-            raise PluginError(f"no plugin reads files of `{media.modality}`")
-        regular_file(media.data)
+        return encoding.opened(media, module, module.read)
+
+    def check_readable(self, media: Media) -> None:
+        """Raises `DataError` unless the file of an item can be read. Of one that can, that much is remembered."""
+        if (
+            encoding.is_file(media)
+            and (name := name_of(media)) not in self._memory
+            and name not in self._readable_files
+        ):
+            self.opened(media)
+            self._remember(self._readable_files, name, None)
+
+    def frames(self, media: Media) -> int:
+        """Frames of the span of an item, without encoding it: what the modality's declaration leaves no choice of, or
+        else what its tokenizer says of the data, or of the file's header. Raises `DataError` where neither can tell."""
+        fixed = self._fixed_frames(media.modality)
+        if fixed is not None:
+            return fixed
+        name = name_of(media)
+        if (codes := self._memory.get(name)) is not None:
+            return int(codes.shape[-1])
+        frames = self._foretold.get(name)
+        if frames is None:
+            module = self._plugins.datamodule(media.modality) if encoding.is_file(media) else None
+            probed = encoding.opened(media, module, module.probe or module.read) if module else media
+            frames = int(self.tokenizer(media.modality).frames(probed.data))
+            self._remember(self._foretold, name, frames)
+        return frames
+
+    def _fixed_frames(self, modality: str) -> int | None:
+        frames = self.modalities[modality].frames
+        return frames.minimum if frames.minimum == frames.maximum else None
+
+    @cached_property
+    def elsewhere(self) -> frozenset[str]:
+        """Modalities whose tokenizer encodes on another device than the CPU, which data workers cannot use."""
+        coded = [name for name, declared in self.modalities.items() if declared.codebooks]
+        return frozenset(name for name in coded if str(getattr(self.tokenizer(name), "device", _CPU)) != _CPU)
+
+    def learn(self, items: Iterable[Media]) -> dict[str, DataError | PluginError]:
+        """Encodes what is not remembered yet, the items of a modality together, each once.
+
+        Returns, by name (see `name_of`), why items have no codes: `DataError` for those that cannot be read or encoded,
+        `PluginError` for those with another number of frames than was foretold. What else a tokenizer raises is a
+        defect, of it or of its device, and raised.
+        """
+        wanted: dict[str, dict[str, Media]] = {}
+        for item in items:
+            name = name_of(item)
+            if name in self._memory:
+                self._memory.move_to_end(name)
+            else:
+                wanted.setdefault(item.modality, {})[name] = item
+        failed: dict[str, DataError | PluginError] = {}
+        for modality, unknown in wanted.items():
+            names = iter(unknown)
+            for batch in encoding.batches(list(unknown.values()), self._read_or_error):
+                own = [next(names) for _ in batch]
+                failed |= {name: one for name, one in zip(own, batch, strict=True) if isinstance(one, DataError)}
+                read = {name: one for name, one in zip(own, batch, strict=True) if isinstance(one, Media)}
+                self._encode_batch(modality, read, failed)
+        return failed
+
+    def _read_or_error(self, media: Media) -> Media | DataError:
         try:
-            data = module.read(media.data)
-        except UserError:
-            raise
-        except Exception as error:
-            raise DataError(f"{media.data}: cannot be read as {media.modality}: {error}") from error
-        return Media(media.modality, data, media.key, media.label)
+            return self.opened(media)
+        except DataError as error:
+            return error
+
+    def _encode_batch(
+        self, modality: str, media: Mapping[str, Media], failed: dict[str, DataError | PluginError]
+    ) -> None:
+        codes = encoding.encode(self.tokenizer(modality), modality, [item.data for item in media.values()])
+        for (name, item), result in zip(media.items(), codes, strict=True):
+            if isinstance(result, DataError):
+                failed[name] = result
+            elif isinstance(result, Exception):
+                raise result
+            else:
+                array = encoding.int64(result)
+                if array.ndim and array.shape[-1] != (due := self.frames(item)):
+                    failed[name] = PluginError(self._mistaken(item, due, array.shape[-1]))
+                else:
+                    self._remember(self._memory, name, array)
+
+    def _mistaken(self, media: Media, due: int, frames: int) -> str:
+        owner, modality = self._owners[media.modality], media.modality
+        who = f"the tokenizer of `{modality}`, which plugin `{owner}` declares, gave {frames} frames for {media.key}"
+        if self._fixed_frames(modality) is not None:
+            return f"{who}; declared are always {due}: correct the declaration's `frames`, or the tokenizer"
+        return f"{who}, of which its `frames` had said {due}: correct `frames`, or the data module's `probe`"
 
     def codes(self, value: Media | Codes) -> CodeArray:
         """Codes `[Q, F]` of one item, of given codes those that they hold: int64, whatever a tokenizer gives or a shard
         stores. What are no integers is left to the renderer to refuse. Raises `DataError` when its file cannot be read.
         """
         if isinstance(value, Codes):
-            return _int64(value.codes)
-        name = f"{value.modality}:{value.key}"
+            return encoding.int64(value.codes)
+        name = name_of(value)
         codes = self._memory.get(name)
         if codes is not None:
             self._memory.move_to_end(name)
             return codes
         tokenizer: Tokenizer = self.tokenizer(value.modality)
-        codes = _int64(tokenizer.encode([self.opened(value).data])[0])
-        self._memory[name] = codes
-        if len(self._memory) > self._remembered:
-            self._memory.popitem(last=False)
+        codes = encoding.int64(tokenizer.encode([self.opened(value).data])[0])
+        self._remember(self._memory, name, codes)
         return codes
+
+    def _remember(self, memory: OrderedDict[str, Any], name: str, value: Any) -> None:
+        memory[name] = value
+        if len(memory) > self._remembered:
+            memory.popitem(last=False)
 
     def written(self, item: Media | Codes) -> CodeArray:
         """Codes of one item as an answer writes them: of the codebooks of the view `generate`."""
@@ -252,71 +338,9 @@ class Codecs:
         return []
 
 
-def _int64(codes: Any) -> CodeArray:
-    array: CodeArray = np.asarray(codes)
-    return array.astype(np.int64, copy=False) if array.dtype.kind in "iu" else array
-
-
-def tokenizer_record(folder: Path) -> dict[str, str]:
-    """Fingerprints that a folder of tokenizers remembers, by modality; none if it has no record.
-
-    Raises `DataError` if the record is damaged.
-    """
-    return {name: entry["fingerprint"] for name, entry in _record(folder).items()}
-
-
-def check_tokenizers(folder: Path, names: Sequence[str] | None = None) -> bool:
-    """Compares the files of a folder of tokenizers, of all or of the named modalities, with its record.
-
-    Returns whether the record has checksums of them: those of earlier versions of mio have none. Raises `DataError` if
-    a file is missing or another.
-    """
-    record = _record(folder)
-    entries = [record.get(name) for name in (record if names is None else names)]
-    sums = [file for entry in entries if entry for file in (entry["files"] or {}).items()]
-    for path, checksum in sums:
-        if not (folder / path).is_file():
-            raise DataError(f"{folder / path}: is missing; {_COPY}")
-        try:
-            present = file_sum(folder / path)
-        except OSError as error:
-            raise DataError(f"{folder / path}: cannot be read ({error.strerror}); {_COPY}") from error
-        if present != checksum:
-            raise DataError(
-                f"{folder / path}: is not what was trained ({folder / FINGERPRINTS} has another checksum); {_COPY}"
-            )
-    return all(entry is not None and entry["files"] is not None for entry in entries)
-
-
-def save_record(folder: Path, fingerprints: Mapping[str, str]) -> None:
-    """Adds tokenizers to a folder's record, with the checksums of their files."""
-    record: dict[str, Any] = {
-        name: entry if entry["files"] is not None else entry["fingerprint"]
-        for name, entry in _record(folder).items()
-        if name not in fingerprints
-    }
-    for name, fingerprint in fingerprints.items():
-        files = sorted(path for path in (folder / name).rglob("*") if path.is_file())
-        sums = {path.relative_to(folder).as_posix(): file_sum(path) for path in files}
-        record[name] = {"fingerprint": fingerprint, "files": sums}
-    write_summed(folder / FINGERPRINTS, record)
-
-
-def _record(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / FINGERPRINTS
-    if not path.is_file():
-        return {}
-    record: dict[str, dict[str, Any]] = {}
-    for name, content in read_summed(path, _COPY).items():
-        entry: Any = {"fingerprint": content, "files": None} if isinstance(content, str) else content
-        try:
-            sound = all(isinstance(text, str) for text in (entry["fingerprint"], *(entry["files"] or {}).values()))
-        except (KeyError, TypeError, AttributeError):
-            sound = False
-        if not sound:
-            raise DataError(f"{path}: is damaged (`{name}` has no fingerprint); {_COPY}")
-        record[name] = entry
-    return record
+def name_of(media: Media) -> str:
+    """Names an item among those of all modalities."""
+    return f"{media.modality}:{media.key}"
 
 
 @contextlib.contextmanager

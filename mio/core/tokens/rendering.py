@@ -6,7 +6,7 @@ gather, and nothing is written twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -92,8 +92,33 @@ class Renderer:
     def __reduce__(self) -> tuple[Any, ...]:
         return Renderer, self._arguments
 
-    def render(self, document: Document) -> Rendered:
+    @property
+    def codecs(self) -> Codecs:
+        """What spans are made by."""
+        return self._codecs
+
+    def expanded(self, document: Document) -> Document:
+        """The document with the parts of an item in its place, where its modality is one of parts: it renders alike.
+
+        Raises DataError as `render` does.
+        """
+        segments: list[Segment] = []
+        answer = document.answer
+        for index, segment in enumerate(document.segments):
+            content = segment.content
+            if not isinstance(content, Media | Codes) or not self._vocabulary.modality(content.modality).parts:
+                segments.append(segment)
+                continue
+            parts = self._parts(content)
+            segments += [segment._replace(content=part) for part in parts]
+            answer += len(parts) - 1 if index < document.answer else 0
+        return Document(tuple(segments), answer)
+
+    def render(self, document: Document, blank: Container[str] = ()) -> Rendered:
         """Tokens, weights and spans of a document.
+
+        Args:
+            blank: modalities whose media are not encoded: their spans are as long as they will be, and hold code 0.
 
         Raises DataError, naming modality, item and codebook, for codes that do not fit their declaration.
         """
@@ -102,7 +127,7 @@ class Renderer:
         spans: list[tuple[int, int]] = []
         length = 0
         for segment in document.segments:
-            media = self._pieces(segment, pieces)
+            media = self._pieces(segment, pieces, blank)
             weight = self._weights[segment.role, media] * segment.supervised if segment.supervised else 0.0
             for piece in pieces[len(weights) :]:
                 weights.append(weight)
@@ -130,8 +155,8 @@ class Renderer:
         return False
 
     def measure(self, document: Document) -> int | None:
-        """Tokens of a document, without making them. None where that is as much work as `render`: the document holds
-        long texts that do not bring their tokens, or media.
+        """Tokens of a document, without making them: media are not encoded (see `Codecs.frames`). None where that is as
+        much work as `render`: the document holds long texts that do not bring their tokens, and no media.
 
         Raises DataError as `render` does.
         """
@@ -140,37 +165,51 @@ class Renderer:
             if isinstance(content, TokenisedText):
                 length += len(content.tokens)
             elif isinstance(content, str):
-                if len(content) > _CACHED_LENGTH:
+                if len(content) > _CACHED_LENGTH and not raw_media(document):
                     return None
-                length += len(self._short_text(content))
+                length += len(self._text(content))
             elif isinstance(content, Special):
                 length += 1
             else:
-                if isinstance(content, Media) and not is_tokenised(content):
-                    return None
                 parts = self._vocabulary.modality(content.modality).parts
                 for item in self._parts(content) if parts else (content,):
                     plan = self._plan(item.modality, view)
-                    length += 2 + self._carried(item, plan).size
+                    if isinstance(item, Media):
+                        length += 2 + len(plan.codebooks) * self._frames(item)
+                    else:
+                        length += 2 + self._carried(item, plan).size
         return length
 
-    def _pieces(self, segment: Segment, pieces: list[TokenArray]) -> bool:
+    def span(self, media: Media, view: str) -> TokenArray:
+        """`<begin> codes <end>` of one item, int32. Raises DataError as `render` does."""
+        return self._span(media, view)
+
+    def _text(self, text: str) -> TokenArray:
+        return self._short_text(text) if len(text) <= _CACHED_LENGTH else self._encode(text)
+
+    def _frames(self, media: Media) -> int:
+        """Frames of an item that is not encoded."""
+        declared, frames = self._vocabulary.modality(media.modality), self._codecs.frames(media)
+        _check_frames(declared.name, media.key, frames, declared.frames.minimum, declared.frames.maximum)
+        return frames
+
+    def _pieces(self, segment: Segment, pieces: list[TokenArray], blank: Container[str] = ()) -> bool:
         """Appends the segment's tokens, one array per span; returns whether they are media."""
         content = segment.content
         if isinstance(content, TokenisedText):
             pieces.append(content.tokens)
             return False
         if isinstance(content, str):
-            pieces.append(self._short_text(content) if len(content) <= _CACHED_LENGTH else self._encode(content))
+            pieces.append(self._text(content))
             return False
         if isinstance(content, Special):
             pieces.append(self._special[content])
             return False
         modality = self._vocabulary.modality(content.modality)
         if not modality.parts:
-            pieces.append(self._span(content, segment.view))
+            pieces.append(self._span(content, segment.view, blank))
             return True
-        pieces.extend(self._span(part, segment.view) for part in self._parts(content))
+        pieces.extend(self._span(part, segment.view, blank) for part in self._parts(content))
         return True
 
     def _parts(self, content: Media | Codes) -> Sequence[Media | Codes]:
@@ -202,10 +241,13 @@ class Renderer:
             layout(modality.layout),
         )
 
-    def _span(self, content: Media | Codes, view: str) -> TokenArray:
+    def _span(self, content: Media | Codes, view: str, blank: Container[str] = ()) -> TokenArray:
         """`<begin> codes <end>` of one item."""
         plan = self._plan(content.modality, view)
-        carried = self._carried(content, plan)
+        if isinstance(content, Media) and content.modality in blank:
+            carried = np.zeros((len(plan.codebooks), self._frames(content)), np.int64)
+        else:
+            carried = self._carried(content, plan)
         cells, codebook_of = plan.layout.order(*carried.shape)
         span = np.empty(len(cells) + 2, dtype=np.int32)
         span[0] = plan.begin
@@ -239,6 +281,12 @@ class Renderer:
         if books:
             return Codes(modality.name, codes, tuple(books)).of(plan.codebooks.tolist())
         return codes if len(plan.codebooks) == len(codes) else codes[plan.codebooks]
+
+
+def raw_media(document: Document) -> list[Media]:
+    """The items of a document that are not tokenised yet, in order."""
+    contents = (segment.content for segment in document.segments)
+    return [item for item in contents if isinstance(item, Media) and not is_tokenised(item)]
 
 
 def _check_frames(modality: str, name: str, frames: int, minimum: int, maximum: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,7 @@ from mio.core.contract.loggers import Sample
 from mio.core.data.batch import Batch
 from mio.core.model.parallel import as_compiled_for_training, reshard
 from mio.core.recipe.schema import ValidateConfig
+from mio.core.training.average import averaged
 from mio.core.training.module import MioModule
 from mio.core.training.validation_report import Report, table
 from mio.core.training.validation_set import ValidationSet
@@ -107,7 +110,8 @@ class Validation(Callback):
         samples: Sequence[Sample] = ()
         mode = module.transformer.training
         module.transformer.eval()
-        with isolate_rng(), torch.no_grad():
+        looked_at = averaged(module) if self.config.average else nullcontext()
+        with isolate_rng(), torch.no_grad(), looked_at:
             if self.documents is not None:
                 compiled = as_compiled_for_training(module.device.type)
                 with trainer.precision_plugin.val_step_context(), compiled:
@@ -129,7 +133,7 @@ class Validation(Callback):
         for log in self.logs:
             log({**logged, f"{PREFIX}/seconds": seconds}, step)
         for log_samples in self.sample_logs:
-            log_samples(samples, step)
+            log_samples([replace(sample, name=f"{PREFIX}/{sample.name}") for sample in samples], step)
         self._console.print(table(self.report, changes, seconds))
         return figures
 

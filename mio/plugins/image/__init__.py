@@ -118,6 +118,7 @@ def mio_datamodule(modality: str) -> DataModule | None:
 
     return DataModule(
         read=files.read,
+        in_memory=True,
         suffixes=files.SUFFIXES,
         templates=TEMPLATES,
         filters={"aspect_ratio": files.aspect_ratio, "min_side": files.min_side},

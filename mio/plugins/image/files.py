@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio import DataError, Media, Record, media, number, read_options
+from mio import DataError, Media, MemoryFile, Record, media, number, read_options
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 """Files with other endings are read if they have one of `FORMATS`; `.gif` counts as a video by default."""
@@ -24,6 +24,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000
 """Largest width times height, checked in the header before any pixel is decoded."""
 
+File = Path | MemoryFile
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _WHITE_IS_ZERO = 0
@@ -32,14 +34,14 @@ _SEPARATE = 2
 _SIGNED = 2
 
 
-def size(path: Path) -> tuple[int, int]:
+def size(path: File) -> tuple[int, int]:
     """Width and height by the file's header, as the pixels are stored. Raises `DataError`."""
     with _opened(path) as image:
         width, height = image.size
         return width, height
 
 
-def read(path: Path) -> npt.NDArray[np.uint8]:
+def read(path: File) -> npt.NDArray[np.uint8]:
     """First picture of an image file, upright: uint8 `[H, W]` for a grey file, `[H, W, 3]` otherwise.
 
     Images are composed on white. Of 16 bits the upper 8 are used; floats go from 0 (black) to 1. Colours count as sRGB,
@@ -104,7 +106,7 @@ def write_png(image: Any, stem: Path) -> Path:
     return path
 
 
-def _pixels(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
+def _pixels(image: Any, stored: tuple[str, str], path: File) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -132,7 +134,7 @@ def _pixels(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.u
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _deep(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
+def _deep(image: Any, stored: tuple[str, str], path: File) -> npt.NDArray[np.uint8]:
     """Grey pixels of more than 8 bits."""
     pixels = np.asarray(image)
     inverted = _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO
@@ -155,7 +157,7 @@ def _deep(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uin
     return grey if key is None else np.where(pixels == key, np.uint8(255), grey)
 
 
-def _keyed(image: Any, stored: tuple[str, str], path: Path) -> npt.NDArray[np.uint8]:
+def _keyed(image: Any, stored: tuple[str, str], path: File) -> npt.NDArray[np.uint8]:
     """An RGB picture with one transparent colour."""
     pixels = np.asarray(image)
     key = np.asarray(image.info["transparency"], np.uint16)
@@ -183,7 +185,7 @@ def _tag(image: Any, number: int) -> Any:
     return value[0] if isinstance(value, tuple) and value else value
 
 
-def _unknown_range(path: Path) -> DataError:
+def _unknown_range(path: File) -> DataError:
     return DataError(
         f"{path}: its pixels are integers with a sign or of 32 bits, which does not say what is white; convert the "
         "file to 8 or 16 bits"
@@ -202,16 +204,17 @@ def _turn(image: Any) -> None:
         return
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: File) -> Any:
     """An image with its header read."""
-    media.regular_file(path)
+    if isinstance(path, Path):
+        media.regular_file(path)
     try:
-        return _checked(path, path)
+        return _checked(path)
     except ValueError:
         return _checked(path, _without_text(path))
 
 
-def _loaded_without_text(path: Path) -> Any:
+def _loaded_without_text(path: File) -> Any:
     image = _checked(path, _without_text(path))
     try:
         image.load()
@@ -220,22 +223,24 @@ def _loaded_without_text(path: Path) -> Any:
     return image
 
 
-def _checked(path: Path, content: Path | io.BytesIO) -> Any:
-    """Opens an image. Raises `ValueError` for a PNG with text that Pillow finds too long."""
+def _checked(path: File, content: io.BytesIO | None = None) -> Any:
+    """Opens an image, or `content` in its place, which has no text. Raises `ValueError` for a PNG with text that Pillow
+    finds too long."""
     from PIL import Image
 
+    file = content or (path if isinstance(path, Path) else path.open())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `MAX_PIXELS` is less
-            image = Image.open(content, formats=FORMATS)
+            image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too large: {error}") from error
     except MemoryError:
         raise
     except Exception as error:
-        if isinstance(error, ValueError) and isinstance(content, Path):
+        if isinstance(error, ValueError) and content is None:
             raise
-        empty = path.stat().st_size == 0
+        empty = not path.read_bytes()
         reason = "the file is empty" if empty else f"not one of {', '.join(FORMATS)}, or damaged"
         raise DataError(f"{path}: not an image that can be read: {reason}") from error
     width, height = image.size
@@ -262,7 +267,7 @@ def _stored(image: Any) -> tuple[str, str]:
     return tile.codec_name, str(arguments[0]) if arguments else ""
 
 
-def _without_text(path: Path) -> io.BytesIO:
+def _without_text(path: File) -> io.BytesIO:
     """A PNG without its texts and colour profile, which Pillow refuses beyond 1 MiB; any other file unchanged."""
     content = path.read_bytes()
     if not content.startswith(_PNG):
@@ -280,7 +285,7 @@ def _sizes(record: Record) -> Iterator[tuple[int, int]]:
     """Width and height of each image of a record; images that are codes have none."""
     for item in media.contents(record):
         if isinstance(item, Media) and item.modality == "image":
-            if isinstance(item.data, Path):
+            if isinstance(item.data, File):
                 yield size(item.data)
             else:
                 height, width = np.shape(item.data)[:2]

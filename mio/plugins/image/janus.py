@@ -50,7 +50,7 @@ class JanusTokenizer:
 
     def __init__(self, options: JanusOptions) -> None:
         self.options = options
-        self._device = networks.device(options.device, "plugins.image")
+        self.device = networks.device(options.device, "plugins.image")
         self._model = _loaded(options)
         # codes do not depend on the decoder
         del self._model.decoder, self._model.post_quant_conv
@@ -61,7 +61,7 @@ class JanusTokenizer:
 
     @cached_property
     def _network(self) -> Any:
-        return _ready(self._model, self._device, self.options)
+        return _ready(self._model, self.device, self.options)
 
     def encode(self, media: Sequence[Pixels]) -> list[npt.NDArray[np.int64]]:
         """One image at a time: a kernel for several may round differently. Raises `DataError` for other media."""
@@ -69,8 +69,8 @@ class JanusTokenizer:
         for image in media:
             pixels = prepared(image, self.options.size)
             network = self._network
-            with networks.exact(self._device):
-                batch = pixels[None].to(self._device, networks.dtype(self.options.dtype))
+            with networks.exact(self.device):
+                batch = pixels[None].to(self.device, networks.dtype(self.options.dtype))
                 features = network.quant_conv(network.encoder(batch))[0].flatten(1).T
                 codes.append(nearest(features, network.quantize.embedding.weight)[None].cpu().numpy())
         return codes

@@ -51,7 +51,7 @@ class EncodecTokenizer:
 
     def __init__(self, options: MusicOptions) -> None:
         self.options = options
-        self._device = networks.device(options.device, "plugins.music")
+        self.device = networks.device(options.device, "plugins.music")
         self._model = _loaded(options)
         longest = options.frames.maximum if options.too_long == "truncate" else None
         settings = json.dumps([VERSION, options.dtype, longest])
@@ -61,7 +61,7 @@ class EncodecTokenizer:
 
     @cached_property
     def _network(self) -> Any:
-        return _ready(self._model, self._device, self.options)
+        return _ready(self._model, self.device, self.options)
 
     def frames(self, media: Any) -> int:
         """`ceil(T / 640)` after resampling. Raises `DataError` for anything but music, or too much of it."""
@@ -74,8 +74,8 @@ class EncodecTokenizer:
         for item in media:
             samples = self.options.sounds.mono(item, RATE)
             network = self._network
-            with networks.exact(self._device):
-                signal = torch.from_numpy(samples).to(self._device, networks.dtype(self.options.dtype))
+            with networks.exact(self.device):
+                signal = torch.from_numpy(samples).to(self.device, networks.dtype(self.options.dtype))
                 features = network.encoder(signal[None, None]).float()
                 codes = network.quantizer.encode(features, network.config.target_bandwidths[-1])
             grids.append(codes[:, 0].cpu().numpy())

@@ -115,6 +115,8 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
     sounds = parsed(options).sounds
     return DataModule(
         read=sounds.read,
+        in_memory=True,
+        probe=sounds.probe,
         suffixes=media.SOUND_SUFFIXES,
         names=("audio",),
         templates=TEMPLATES,

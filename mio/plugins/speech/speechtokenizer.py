@@ -37,7 +37,7 @@ class PretrainedTokenizer:
 
     def __init__(self, options: PretrainedOptions) -> None:
         self.options = options
-        self._device = networks.device(options.device, "plugins.speech")
+        self.device = networks.device(options.device, "plugins.speech")
         weights = SpeechTokenizerWeights.open(options)
         self.rate = weights.rate
         longest = options.frames.maximum if options.too_long == "truncate" else None
@@ -47,8 +47,8 @@ class PretrainedTokenizer:
 
     @cached_property
     def _network(self) -> Any:
-        networks.check_worker(self._device, "plugins.speech")
-        return SpeechTokenizerWeights.open(self.options).encoder(self._device, networks.dtype(self.options.dtype))
+        networks.check_worker(self.device, "plugins.speech")
+        return SpeechTokenizerWeights.open(self.options).encoder(self.device, networks.dtype(self.options.dtype))
 
     def frames(self, media: Any) -> int:
         """`ceil(T / 320)` after resampling. Raises `DataError` for anything but speech, or too much of it."""
@@ -61,8 +61,8 @@ class PretrainedTokenizer:
         for item in media:
             samples = self.options.sounds.mono(item, self.rate)
             network = self._network
-            with networks.exact(self._device):
-                signal = torch.from_numpy(samples).to(self._device, networks.dtype(self.options.dtype))
+            with networks.exact(self.device):
+                signal = torch.from_numpy(samples).to(self.device, networks.dtype(self.options.dtype))
                 features = network.encoder(signal[None, None]).float()
                 codes = network.quantizer.encode(features, n_q=self.options.codebooks)
             grids.append(codes[:, 0].cpu().numpy())

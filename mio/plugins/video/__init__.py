@@ -104,6 +104,7 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
             max_side=video.max_side,
             scenes=video.frames == "scenes",
         ),
+        in_memory=True,
         suffixes=files.SUFFIXES,
         templates=TEMPLATES,
     )

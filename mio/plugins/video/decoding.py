@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mio import DataError, media
+from mio import DataError, MemoryFile, media
 from mio.plugins.video.display import Display, tag_of
 
 FORMATS = (
@@ -46,7 +46,7 @@ class Decoding:
         keys: whether only key frames are read once `DENSE_PIXELS` are decoded.
     """
 
-    def __init__(self, path: Path, keys: bool = True) -> None:
+    def __init__(self, path: Path | MemoryFile, keys: bool = True) -> None:
         self.path = path
         self.keys = keys
         self.display = Display()
@@ -145,7 +145,7 @@ class Decoding:
             raise DataError(f"{self.path}: {width} x {height} pixels are too many (at most {MAX_PIXELS:,})")
 
 
-def _is_webp(path: Path) -> bool:
+def _is_webp(path: Path | MemoryFile) -> bool:
     with media.opened(path) as (file, _):
         head = file.read(12)
     return head[:4] == b"RIFF" and head[8:] == b"WEBP"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mio import DataError
+from mio import DataError, MemoryFile
 from mio.plugins.video.decoding import SUFFIXES, Decoding
 from mio.plugins.video.sampling import Picture, Timeline, evenly, evenly_in_time, fill
 from mio.plugins.video.scenes import SIDE, Scenes
@@ -18,7 +18,9 @@ _KEPT = 64
 """Fewest frames, and scenes, kept while reading; twice the wanted number if that is more."""
 
 
-def read(path: Path, *, frames: int = 8, max_side: int = 512, fewest: int = 1, scenes: bool = False) -> list[Picture]:
+def read(
+    path: Path | MemoryFile, *, frames: int = 8, max_side: int = 512, fewest: int = 1, scenes: bool = False
+) -> list[Picture]:
     """At most `frames` frames of a video file in order: uint8 `[H, W, 3]`, longer side at most `max_side`.
 
     They look as in a player: rotated and mirrored as the file says, with square pixels, transparency on white. They are
@@ -39,7 +41,7 @@ def read(path: Path, *, frames: int = 8, max_side: int = 512, fewest: int = 1, s
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _chosen(path: Path, frames: int, max_side: int, fewest: int, scenes: bool) -> list[Picture]:
+def _chosen(path: Path | MemoryFile, frames: int, max_side: int, fewest: int, scenes: bool) -> list[Picture]:
     decoding = Decoding(path)
     timeline, middles = _sample(decoding, frames, max_side, scenes)
     if decoding.skipped and max(timeline.widest, decoding.end - timeline.times[-1]) > decoding.end / frames:

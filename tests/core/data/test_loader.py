@@ -171,7 +171,7 @@ def test_lightning_resumes_without_losing_or_repeating_a_batch(tmp_path, before,
 
 def test_ranks_whose_plans_came_apart_do_not_save(monkeypatch):
     module = MioDataModule(made_recipe(), Plugins(), Characters())
-    other = ["something else"]
+    other = [("something else", {})]
 
     def gather(digests, digest):
         digests[:] = [digest, *other]

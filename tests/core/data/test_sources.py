@@ -8,7 +8,8 @@ from made_recipe import OWN, Characters, Letters, Plugins, made_recipe
 
 from mio.core.contract.values import DataModule
 from mio.core.data.plan import Plan
-from mio.core.data.preflight import preflight, sample
+from mio.core.data.preflight import preflight
+from mio.core.data.sample import sample
 from mio.core.data.sources import build_streams, open_sources
 from mio.core.data.streams import CUT_AWAY, WEIGHTLESS
 from mio.core.errors import DataError, PluginError, RecipeError, UserError

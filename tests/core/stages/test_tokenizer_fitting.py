@@ -6,11 +6,11 @@ import json
 import pytest
 
 from mio.core.contract.values import DataModule, Modality, Template
-from mio.core.data.readers import temporary
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig, SourceConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.stages.tokenizer_fitting import fitting_items
+from mio.core.tokens import temporary
 from mio.core.tokens.codecs import Codecs
 
 

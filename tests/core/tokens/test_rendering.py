@@ -10,7 +10,7 @@ from mio_world import DECLARED, MUSIC, SPEECH, FakeCodecs, FakeText, image_codes
 from mio import Codes, DataError, Media, Template
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.documents import Document, Segment, interleaved_document, plain_document
-from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.rendering import Renderer, raw_media
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.tokenised import TokenisedText
 from mio.core.tokens.vocabulary import Vocabulary
@@ -119,12 +119,15 @@ def test_a_document_is_measured_as_it_is_rendered():
     known = TokenisedText(long, np.arange(7, dtype=np.uint16), np.arange(9, dtype=np.uint16))
     picture, voice = Codes("image", image_codes()), Codes("speech", VOICE.data)
     clip = Media("video", (picture, picture), "tokenised")
-    for contents in (["ab", picture, known], [known.spaced(), voice, ""], [clip], [voice]):
+    raw = Media("video", [PICTURE] * 2, "raw")
+    for contents in (["ab", picture, known], [known.spaced(), voice, ""], [clip], [voice], [raw, PICTURE, VOICE]):
         document = plain_document(contents, contents)
         assert renderer.measure(document) == len(renderer.render(document))
     assert long not in codecs.text.encoded
+    document = plain_document([VOICE, long], [PICTURE])  # whose text alone is as much work as rendering it
+    assert renderer.measure(document) == len(renderer.render(document))
     assert len(renderer.render(plain_document([known.spaced()], []))) == 9 + 2
-    for content in (long, f" {known}", PICTURE, Media("video", [PICTURE] * 2, "raw")):
+    for content in (long, f" {known}"):
         assert renderer.measure(plain_document([content], [])) is None
     wide, short = Codes("image", image_codes() + 8192), Codes("image", image_codes()[:, :31])
     for wrong in (
@@ -140,6 +143,30 @@ def test_a_document_is_measured_as_it_is_rendered():
         with pytest.raises(DataError) as rendered:
             renderer.render(document)
         assert str(measured.value) == str(rendered.value)
+
+
+def test_a_document_without_codes_is_as_long_and_as_heavy_and_its_parts_render_as_their_whole():
+    video = Media("video", [PICTURE, Media("image", image_codes(9), "nine")], "clip")
+    document = plain_document(["ab", VOICE, video, "cd"], [VOICE, PICTURE])
+    rendered, blank = RENDERER.render(document), RENDERER.render(document, {"speech", "image"})
+    assert np.array_equal(rendered.weights, blank.weights)
+    assert np.array_equal(rendered.spans, blank.spans)
+    inside = np.zeros(len(rendered), bool)
+    for start, end in rendered.spans:
+        inside[start + 1 : end - 1] = True
+    assert np.array_equal(rendered.tokens[~inside], blank.tokens[~inside])
+    for (start, end), item in zip(rendered.spans, (VOICE, *video.data, VOICE, PICTURE), strict=True):
+        view = "understand" if start < 60 else "generate"
+        assert np.array_equal(RENDERER.span(item, view), rendered.tokens[start:end])
+    one = RENDERER.render(document, {"speech"})
+    assert np.array_equal(
+        one.tokens[one.spans[1, 0] : one.spans[2, 1]], rendered.tokens[one.spans[1, 0] : one.spans[2, 1]]
+    )
+    expanded = RENDERER.expanded(document)
+    assert len(expanded.segments) == len(document.segments) + 1
+    assert expanded.segments[expanded.answer].content is VOICE
+    assert np.array_equal(RENDERER.render(expanded).tokens, rendered.tokens)
+    assert [item.key for item in raw_media(expanded)] == ["voice", "five", "nine", "voice", "five"]
 
 
 def test_weight_is_nothing_where_not_supervised():

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from mio.core.contract.values import Codes, Media
+from mio.core.contract.values import Codes, Media, MemoryFile
 from mio.core.data.readers.coded import CodedText
 from mio.core.data.readers.json_values import a_json_type
-from mio.core.data.readers.temporary import temporary_file
 from mio.core.errors import DataError
 from mio.core.files import regular_file
 from mio.core.terminal import printable
@@ -109,7 +108,7 @@ class MediaCells:
         if _NAMED.get() is not None:
             return Media(modality, Path(), key="")
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        return Media(modality, temporary_file(content, suffix), key=f"{digest}{suffix}")
+        return Media(modality, MemoryFile(content, suffix), key=f"{digest}{suffix}")
 
 
 def media_file(modality: str, path: Path, where: str) -> Media:

@@ -13,13 +13,9 @@ from mio.core.contract.values import Codes, Media, Record
 from mio.core.data.partial import Failed, notes_of
 from mio.core.data.reasons import reason_of
 from mio.core.data.shards.writer import ShardWriter
-from mio.core.errors import DataError, PluginError
+from mio.core.errors import DataError
 from mio.core.tokens.codecs import Codecs
-
-BATCH = 64
-"""Items that are tokenised together."""
-BATCH_BYTES = 256 << 20
-"""Size of their media in memory at which a batch is closed before it is full."""
+from mio.core.tokens.encoding import BATCH, BATCH_BYTES, encode, size_of
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ class ShardEncoder:
             self._done[item.name] = None
             waiting = self._waiting.setdefault(media.modality, [])
             waiting.append((item.name, data))
-            self._bytes += _size(data)
+            self._bytes += size_of(data)
             if len(waiting) == BATCH:
                 self._flush(media.modality)
             elif self._bytes > BATCH_BYTES:
@@ -172,21 +168,10 @@ class ShardEncoder:
         """Tokenises what waits; where the batch fails, each item by itself, so that one costs no other."""
         waiting, self._waiting[modality] = self._waiting[modality], []
         tokenizer = self._codecs.tokenizer(modality)
-        results: list[Any]
-        try:
-            results = list(tokenizer.encode([data for _, data in waiting])) if waiting else []
-        except Exception:
-            results = []
-            for _, data in waiting:
-                try:
-                    results += tokenizer.encode([data])
-                except Exception as error:
-                    results.append(_failed(error))
-        if len(results) != len(waiting):
-            raise PluginError(f"the tokenizer of `{modality}` gave {len(results)} code arrays for {len(waiting)} media")
+        results = encode(tokenizer, modality, [data for _, data in waiting])
         for (name, data), codes in zip(waiting, results, strict=True):
-            self._done[name] = codes
-            self._bytes -= _size(data)
+            self._done[name] = _failed(codes) if isinstance(codes, Exception) else codes
+            self._bytes -= size_of(data)
 
     def _resolved(self, value: Any, where: str) -> Any:
         """The value with codes in place of its items; `Failed` where one of them has none."""
@@ -224,12 +209,3 @@ def _numbers(media: Any) -> npt.NDArray[np.float64] | None:
         return array.astype(np.float64) if array.dtype.kind in "biuf" else None
     except Exception:  # whatever an object of a plugin's does when it is taken for an array
         return None
-
-
-def _size(media: Any) -> int:
-    """Bytes of the arrays that media consist of."""
-    if isinstance(media, np.ndarray):
-        return int(media.nbytes)
-    if isinstance(media, list | tuple):
-        return sum(_size(part) for part in media)
-    return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mio.core.data.readers import temporary
+from mio.core.tokens import temporary
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_messages_do_not_name_files_that_other_processes_would_name_otherwise():
 def test_what_a_killed_process_left_goes_with_the_next_and_a_living_one_keeps_its_own(root):
     code = (
         "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
-        "from mio.core.data.readers.temporary import temporary_file\n"
+        "from mio.core.tokens.temporary import temporary_file\n"
         "kept = temporary_file(b'x', '.bin'); print('ready', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(root)]

@@ -1,4 +1,4 @@
-"""Media that come as bytes, as files: what reads media of a modality takes paths.
+"""Media that come as bytes, as files, for plugins that read paths alone.
 
 The files of a process lie in a folder of its own, which it holds locked. A folder that nobody holds is what a process
 left behind that was killed; the next one that needs a folder removes it.
