@@ -22,7 +22,7 @@ import numpy as np
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.validation import VIEWS
-from mio.core.contract.values import CodeArray, Codes, Media, Modality, Source, Trainable
+from mio.core.contract.values import CodeArray, Codes, File, Media, MemoryFile, Modality, Source, Trainable
 from mio.core.errors import MioError, PluginError
 from mio.core.tokens.layouts import layout
 from mio.core.tokens.templates import CompiledTemplate
@@ -154,6 +154,7 @@ class _Checks:
             yield f"{modality.name}: a fresh tokenizer gives the same codes", codec.fresh
             yield f"{modality.name}: `frames` foretells `encode`", codec.frames
             yield f"{modality.name}: codes decode, and are written as a file", codec.round_trip
+            yield f"{modality.name}: what is written is read again, as long as its file says", codec.files
 
     def _media(self, modality: str) -> list[Media]:
         """Media of a modality: the samples, else those of the sources of the plugins."""
@@ -171,7 +172,7 @@ class _Checks:
                     break
         read = self.plugins.datamodule(modality).read
         media = [
-            replace(item, data=read(item.data)) if isinstance(item.data, Path) and read else item for item in media
+            replace(item, data=read(item.data)) if isinstance(item.data, File) and read else item for item in media
         ]
         if not media:
             raise SkippedCheckError(
@@ -251,6 +252,7 @@ class _Codec:
         self.folder = folder
         self._find_media = media
         self._ready: tuple[list[Any], Any, list[CodeArray]] | None = None
+        self._written: Path | None = None
 
     def _prepared(self) -> tuple[list[Any], Any, list[CodeArray]]:
         """(media data, tokenizer, their codes)."""
@@ -323,6 +325,23 @@ class _Codec:
         assert path.stem == "sample", f"`save` was to write `sample` plus a suffix, and wrote {path.name}"
         assert path.suffix, f"`save` wrote {path.name}, without a suffix"
         assert tokenizer.encode([media])[0].shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
+        self._written = path
+
+    def files(self) -> None:
+        """A file by path and from memory, read and measured."""
+        _, tokenizer, _ = self._prepared()
+        module = self.plugins.datamodule(self.modality.name)
+        if self._written is None or module.read is None or self._written.suffix.lower() not in module.suffixes:
+            raise SkippedCheckError("no file that the plugin writes is one that it reads")
+        files: list[File] = [self._written]
+        if module.in_memory:
+            files.append(MemoryFile(self._written.read_bytes(), self._written.suffix.lower()))
+        codes = [tokenizer.encode([module.read(file)])[0] for file in files]
+        assert np.array_equal(codes[0], codes[-1]), "a file in memory has other codes than the same file on a disk"
+        for file, where in zip(files, ("a file", "a file in memory"), strict=False):
+            frames = tokenizer.frames((module.probe or module.read)(file))
+            due = codes[0].shape[1]
+            assert frames == due, f"`frames` says {frames} of what `probe` makes of {where}, `encode` gives {due}"
 
 
 def _pickles(modality: Modality) -> None:

@@ -18,8 +18,10 @@ from conftest import call, fit, once, start, tunes_in
 from safetensors.torch import load_file
 
 from mio.cli import app
+from mio.core.contract.plugins import PluginManager
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.runs.run import Run
 from mio.core.tokens.vocabulary import Vocabulary
 
 EXACT = ("train.precision=fp32", "runtime.log_every=1")
@@ -100,6 +102,57 @@ def test_other_ways_to_spread_the_model_train_the_same(tunes, shortly_alone, how
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
 
 
+def test_the_average_of_the_weights_is_the_same_on_any_ranks_and_changes_no_training(tunes, capsys):
+    """Beside the recurrence over the checkpoints of every step; a run is put back to its middle and goes on alone."""
+    plain = (*EXACT, "train.steps=6", "runtime.checkpoint_every=1", "runtime.keep_last=9", "data.held_out=0.2")
+    plain += ("validate.every=3",)
+    kept = (*plain, "train.average={kind: ema, decay: 0.3}", "validate.average=true")
+    fit(tunes / "plain", *plain)
+    fit(tunes / "one", *kept)
+    fit_on(2, tunes / "two", *kept)
+    folder = tunes / "two/tunes"
+    results = {name: (folder / name).read_bytes() for name in ("model.safetensors", "average.safetensors")}
+    assert {name: (tunes / "one/tunes" / name).read_bytes() for name in results} == results
+    assert (tunes / "plain/tunes/model.safetensors").read_bytes() == results["model.safetensors"]
+    assert losses(tunes / "plain") == losses(tunes / "two")
+    looked_at = [
+        json.loads((tunes / runs / "tunes/summary.json").read_text())["validation"] for runs in ("plain", "two")
+    ]
+    assert looked_at[0]["figures"]["loss"] != looked_at[1]["figures"]["loss"]
+
+    steps = [Checkpoint(folder / f"checkpoints/step-{step:08}") for step in range(1, 7)]
+    for name, average in load_file(folder / "average.safetensors").items():
+        expected = steps[0].read(f"model.{name}").double()
+        for count, checkpoint in enumerate(steps[1:], 1):
+            decay = min(0.3, (1 + count) / (10 + count))
+            expected = decay * expected + (1 - decay) * checkpoint.read(f"model.{name}")
+        torch.testing.assert_close(average.double(), expected, rtol=0, atol=1e-6, msg=name)
+        assert torch.equal(steps[-1].read(f"average.{name}"), average)
+
+    for name in ("summary.json", *results):
+        (folder / name).unlink()
+    for step in (4, 5, 6):
+        shutil.rmtree(folder / f"checkpoints/step-{step:08}")
+    assert "going on from" in fit(tunes / "two", *kept)
+    assert {name: (folder / name).read_bytes() for name in results} == results
+
+    manager = PluginManager.discover()
+    whole = load_file(folder / "average.safetensors")
+    for place in (folder, folder / "checkpoints/step-00000006"):
+        state = Run.open(place, manager, average=True).transformer.state_dict()
+        assert all(torch.equal(state[name], tensor) for name, tensor in whole.items())
+    capsys.readouterr()
+    assert app.run(["export", str(folder), str(tunes / "exported"), "--average"]) == 0
+    exported = load_file(tunes / "exported/model.safetensors")
+    assert any(torch.equal(tensor, whole["layers.0.attention.output.weight"]) for tensor in exported.values())
+    capsys.readouterr()
+    assert app.run(["generate", str(tunes / "plain/tunes"), "la", "--average"]) == 2
+    assert "has no average of its weights; leave out --average" in capsys.readouterr().err
+    (folder / "average.safetensors").write_bytes(b"another")
+    assert app.run(["evaluate", str(folder), "--average"]) == 2
+    assert "average.safetensors: is not what the run wrote" in capsys.readouterr().err
+
+
 VALIDATED = ("data.groups.melody.sources.tunes.validation_split=test", "validate.every=4", "validate.items=20")
 
 
@@ -122,7 +175,7 @@ def validation(runs):
         ]
 
 
-@pytest.mark.parametrize("how", ["sharding=full", "reshard=false", "sharding=none", "tensor_parallel=2"])
+@pytest.mark.parametrize("how", ["reshard=false", "tensor_parallel=2"])
 def test_validation_changes_nothing_on_two_ranks_and_finds_what_one_finds(tunes, shortly_alone, validated_alone, how):
     assert journal(validated_alone) == journal(shortly_alone)
     weights = "tunes/model.safetensors"
@@ -131,7 +184,7 @@ def test_validation_changes_nothing_on_two_ranks_and_finds_what_one_finds(tunes,
     assert journal(tunes / "two") == journal(shortly_alone)
     found, expected = validation(tunes / "two"), validation(validated_alone)
     assert [bool(row["validation/loss"]) for row in found] == [step in (4, 8, 10) for step in range(1, 11)]
-    if how in ("sharding=full", "reshard=false"):
+    if how == "reshard=false":
         assert found == expected
         assert (tunes / "two" / weights).read_bytes() == (shortly_alone / weights).read_bytes()
     else:

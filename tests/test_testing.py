@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -93,7 +95,7 @@ def test_a_plugin_that_conforms_passes():
     found = outcomes(Plugin())
     assert failed(Plugin()) == set()
     skipped = [name for name, result in found.items() if result.outcome == "skipped"]
-    assert skipped == ["tasks' prompts can be filled"]
+    assert skipped == ["curve: what is written is read again, as long as its file says", "tasks' prompts can be filled"]
 
 
 def changed(**attributes):
@@ -194,6 +196,40 @@ class Endless(Source):
 )
 def test_each_defect_is_found_by_its_check(plugin, checks):
     assert {name.removeprefix("curve: ") for name in failed(plugin, samples={"curve": DATA})} == checks
+
+
+def read_curve(file):
+    with file.open("rb") as content:
+        return np.array(content.read().split(), float)
+
+
+class Written(Detokenizer):
+    """It writes what `read_curve` reads."""
+
+    def save(self, media, stem):
+        path = stem.with_suffix(".txt")
+        path.write_text(" ".join(map(str, media)))
+        return path
+
+
+@pytest.mark.parametrize(
+    ("module", "problem"),
+    [
+        ({}, ""),
+        ({"in_memory": True}, ""),
+        ({"in_memory": True, "probe": lambda file: [0] * len(read_curve(file))}, ""),
+        ({"probe": lambda file: [0] * file.stat().st_size}, "of what `probe` makes of a file, `encode` gives 2"),
+        ({"in_memory": True, "read": lambda file: read_curve(file)[:: 1 if isinstance(file, Path) else -1]},
+         "a file in memory has other codes than the same file on a disk"),
+        ({"in_memory": True, "read": lambda path: np.loadtxt(str(path), ndmin=1)}, "media given as bytes"),
+    ],
+)  # fmt: skip
+def test_files_are_read_and_measured_alike_from_a_disk_and_from_memory(module, problem):
+    made = DataModule(**{"read": read_curve, "suffixes": (".txt",), **module})
+    plugin = changed(detokenizer=Written, mio_datamodule=hookimpl(lambda _: made))
+    result = outcomes(plugin, samples={"curve": DATA})["curve: what is written is read again, as long as its file says"]
+    assert result.outcome == ("failed" if problem else "passed"), result.detail
+    assert problem in result.detail
 
 
 @pytest.mark.parametrize(

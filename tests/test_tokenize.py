@@ -142,18 +142,20 @@ def equal(first, second):
 
 
 def test_training_on_shards_sees_the_batches_of_the_sources_themselves(small):
-    printed = run()
+    held_out = "data.held_out=0.2"
+    printed = run(held_out)
     assert "training tokenizers: image" in printed
     assert "pairs/captions: 60 records in 3 shards, 0.0 MB; dropped 6 (min_side: side below 5 pixels)" in printed
-    from_shards, tokenised, report = batches()
+    from_shards, tokenised, report = batches(held_out)
     assert tokenised == ["pairs/captions", "more/videos", "more/stories"]
     assert len(list(small.glob("tokens/*/*.ids"))) == len(list(small.glob("tokens/*/*.shard"))) > 0
     for folder in (small / "tokens").glob("jsonl-*"):
         folder.rename(small / f"away-{folder.name}")
-    raw, tokenised, raw_report = batches()
+    raw, tokenised, raw_report = batches(held_out)
     assert tokenised == []
     assert equal(from_shards, raw)
     assert report == raw_report
+    assert report["packing"]["skipped"]["held out"] > 0
     assert report["packing"]["skipped"]["min_side: side below 5 pixels"] > 0
 
 

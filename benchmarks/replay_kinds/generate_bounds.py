@@ -19,8 +19,10 @@ from replays import Variant
 
 from mio import Codes, Decoding, Frames, Media, Modality
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.distributed.ranks import Ranks
 from mio.core.generation.generate import Generated, generate
-from mio.core.generation.grammar import Grammar
+from mio.core.generation.model import Model
+from mio.core.generation.replicas import Replicas
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.rendering import Renderer
@@ -34,7 +36,6 @@ SHORTEST = 1 + 2 * 2 + 1
 """Tokens of the shortest span of tones."""
 MODALITIES = {"text": Modality(name="text", text=True), "tones": TONES}
 VOCABULARY = Vocabulary.build(TEXT, [("made", modality) for modality in MODALITIES.values()])
-GRAMMAR = Grammar(VOCABULARY, MODALITIES, VOCABULARY.specials.eos)
 
 
 class Tones:
@@ -65,23 +66,19 @@ class Codecs:
         return Tones().decode(codes)
 
 
-def made_run(context: int, broken: str) -> Any:
-    """What `generate` needs of a run, with weights that have learnt nothing."""
+def made_model(context: int, broken: str) -> Model:
+    """A model whose weights have learnt nothing."""
     torch.manual_seed(0)
     transformer = Transformer(TransformerConfig(width=16, layers=1, heads=2, init_std=0.5), VOCABULARY.rows).eval()
     if broken:
         with torch.no_grad():
             transformer.head_weight[:, 0] = float(broken)
-    recipe = SimpleNamespace(data=SimpleNamespace(packing=SimpleNamespace(context=context), form="plain", system={}))
-    codecs = Codecs()
-    return SimpleNamespace(
-        codecs=codecs,
-        vocabulary=VOCABULARY,
-        grammar=GRAMMAR,
-        transformer=transformer,
-        recipe=recipe,
-        renderer=Renderer(VOCABULARY, codecs, LossConfig()),
+    recipe: Any = SimpleNamespace(
+        data=SimpleNamespace(packing=SimpleNamespace(context=context), form="plain", system={})
     )
+    codecs, plugins = Codecs(), None
+    renderer = Renderer(VOCABULARY, codecs, LossConfig())
+    return Model(recipe, plugins, VOCABULARY, codecs, renderer, Path(), lambda: (transformer, Replicas(Ranks())))
 
 
 def is_number(value: Any, least: float, most: float) -> bool:
@@ -115,7 +112,7 @@ def variant(
         folder.mkdir()
         for path, content in taken.items():
             path.write_text(content)
-        return generate(made_run(context, broken), prompt, output, folder, Decoding(**options), seed, beyond)
+        return generate(made_model(context, broken), prompt, output, folder, Decoding(**options), seed, beyond)
 
     def right(made: Generated) -> str:
         if any(path.read_text() != content for path, content in taken.items()):

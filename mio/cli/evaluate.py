@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mio.cli.options import (
+    Average,
     Device,
     Plugin,
     Precision,
@@ -30,6 +31,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
     items: Annotated[int, typer.Option(min=0, max=10_000_000, help="Held-out items per task; 0: the recipe's.")] = 0,
     devices: Annotated[int, typer.Option(min=1, max=1024, help="Processes that share the items, one device each.")] = 1,
+    average: Average = False,
     device: Device = "auto",
     precision: Precision = "recipe",
     plugin: Plugin = [],
@@ -51,10 +53,10 @@ def evaluate(
 
         options = ["--items", str(items), "--device", device, "--precision", precision]
         options += ["--json", str(json_file)] if json_file else []
+        options += ["--average"] if average else []
         options += [word for name in plugin for word in ("--plugin", name)]
-        raise typer.Exit(
-            launch([sys.executable, "-m", "mio", "evaluate", *options, "--", str(run), *tasks], devices, 0)
-        )
+        command = [sys.executable, "-m", "mio", "evaluate", *options, "--", str(run), *tasks]
+        raise typer.Exit(launch(command, devices, restarts=0, advice="give the same command again"))
 
     from mio.core.distributed.ranks import Ranks
 
@@ -62,7 +64,7 @@ def evaluate(
 
     def opened() -> tuple[Run, str, str]:
         writable_file("--json", json_file)
-        return open_run(run, plugin, ranks.first), *device_and_precision(device, precision)
+        return open_run(run, plugin, ranks.first, average or None), *device_and_precision(device, precision)
 
     trained, kind, dtype = ranks.all_or_none(opened)
 

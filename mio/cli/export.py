@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mio.cli.options import Plugin, RunFolder, open_run, writable_folder
+from mio.cli.options import Average, Plugin, RunFolder, open_run, writable_folder
 
 
 def export(
@@ -16,6 +16,7 @@ def export(
     shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one file of weights.")] = "5GB",
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="keep, bf16, fp16 or fp32.")] = "keep",
     merge: Annotated[bool, typer.Option("--merge", help="Fold adapters in, instead of writing them beside.")] = False,
+    average: Average = False,
     plugin: Plugin = [],
 ) -> None:
     """Write a trained model in the Hugging Face layout; `mio import DIR` restores the run.
@@ -24,7 +25,7 @@ def export(
 
     mio export runs/stage4 exported/stage4 --dtype bf16
     """
-    trained = open_run(run, plugin)
+    trained = open_run(run, plugin, average=average)
     writable_folder("DIR", folder)
 
     from mio.core.exchange.writing import export_run

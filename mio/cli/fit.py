@@ -22,29 +22,28 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
     """
     from mio.core.distributed.launch import follow_launcher
     from mio.core.distributed.ranks import launched
-    from mio.core.recipe.chain import chain
 
     follow_launcher()
     names, overrides = split(recipes)
     plugins = manager(plugin)
-    runtime = chain(names, overrides, plugins)[-1].runtime
+    stages = None
     if not launched():  # else the launcher decides about the devices
-        check_stages(names, overrides, plugins)
+        stages = check_stages(names, overrides, plugins)
+        runtime = stages[-1].recipe.runtime
         writable_folder("runtime.runs", Path(runtime.runs))
+        if runtime.nodes > 1:
+            raise UserError(
+                f"`runtime.nodes` is {runtime.nodes}: start this command on every node with a launcher, as in "
+                f"`torchrun --nnodes {runtime.nodes} --nproc-per-node {runtime.devices} --rdzv-backend c10d "
+                "--rdzv-endpoint HOST:PORT -m mio fit ...`, or with `srun`; or give `runtime.nodes=1`"
+            )
+        if runtime.devices > 1:
+            from mio.core.distributed.launch import launch
 
-    if not launched() and runtime.nodes > 1:
-        raise UserError(
-            f"`runtime.nodes` is {runtime.nodes}: start this command on every node with a launcher, as in "
-            f"`torchrun --nnodes {runtime.nodes} --nproc-per-node {runtime.devices} --rdzv-backend c10d "
-            "--rdzv-endpoint HOST:PORT -m mio fit ...`, or with `srun`; or give `runtime.nodes=1`"
-        )
-    if not launched() and runtime.devices > 1:
-        from mio.core.distributed.launch import launch
-
-        options = [word for name in plugin for word in ("--plugin", name)]
-        command = [sys.executable, "-m", "mio", "fit", *recipes, *options]
-        raise typer.Exit(launch(command, runtime.devices, runtime.restarts))
+            options = [word for name in plugin for word in ("--plugin", name)]
+            command = [sys.executable, "-m", "mio", "fit", *recipes, *options]
+            raise typer.Exit(launch(command, runtime.devices, runtime.restarts))
 
     from mio.core.stages.fit import fit_chain
 
-    fit_chain(names, overrides, plugins)
+    fit_chain(names, overrides, plugins, stages=stages)

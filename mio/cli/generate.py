@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mio.cli.options import (
+    Average,
     Device,
     Plugin,
     Precision,
@@ -39,6 +40,7 @@ def generate(
     beyond_context: Annotated[
         bool, typer.Option("--beyond-context", help="Prompt and answer may be longer than what the model has seen.")
     ] = False,
+    average: Average = False,
     device: Device = "auto",
     precision: Precision = "recipe",
     plugin: Plugin = [],
@@ -49,7 +51,7 @@ def generate(
     """
     if output or out != Path():  # an answer of text needs no folder
         writable_folder("--out", out)
-    trained = open_run(run, plugin)
+    trained = open_run(run, plugin, average=average)
     kind, dtype = device_and_precision(device, precision)
 
     from mio.core.contract.values import TEXT, Decoding

@@ -57,6 +57,9 @@ def device_and_precision(device: str, precision: str) -> tuple[str, str]:
     return device_type(device, f"`--device {device}`"), "" if precision == "recipe" else precision
 
 
+Average = Annotated[bool, typer.Option("--average", help="Use the average of the weights (`train.average`).")]
+
+
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Recipes and `key=value` overrides. Raises `typer.BadParameter` if there is no recipe."""
     recipes = [argument for argument in arguments if "=" not in argument]
@@ -72,14 +75,15 @@ def manager(local: Sequence[str]) -> PluginManager:
     return PluginManager.discover(local)
 
 
-def open_run(folder: Path, local: Sequence[str], first: bool = True) -> Run:
+def open_run(folder: Path, local: Sequence[str], first: bool = True, average: bool | None = False) -> Run:
     """The run in a folder; of several ranks that open it, the `first` compares its weights and tells what it notices.
-    Raises `UserError` if there is none."""
+    `average` as in `Run.open`. Raises `UserError` if there is none."""
     refuse_no_run(folder)
     from mio.core.runs.lock import warn
     from mio.core.runs.run import Run
 
-    return Run.open(folder, manager(local), warn if first else lambda line: None, weights=first)  # noqa: ARG005
+    tell = warn if first else lambda line: None  # noqa: ARG005
+    return Run.open(folder, manager(local), tell, weights=first, average=average)
 
 
 def refuse_no_run(folder: Path) -> None:

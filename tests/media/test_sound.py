@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mio import DataError, Media, UserError, media
+from mio import DataError, Media, MemoryFile, UserError, media
 from mio.media import mpeg
 
 RULES = media.SoundRules(name="hum", frame_rate=50, max_seconds=20.0, truncate=False, filter_name="hum_max_seconds")
@@ -53,6 +53,12 @@ def read(tmp_path):
         path = tmp_path / f"sound{ending}"
         path.write_bytes(content)
         samples, rate = RULES.read(path)
+        for file in (path, MemoryFile(content)):
+            length, (again, _) = media.sound_length(file, RULES.max_seconds), RULES.read(file)
+            assert (length.samples, length.rate, length.more) == (len(samples), rate, False)
+            assert np.array_equal(again, samples)
+            probed, hertz = RULES.probe(file)
+            assert (probed.shape, hertz) == ((len(samples),), rate)
         return (samples[:, None] if samples.ndim == 1 else samples), rate
 
     return of
@@ -245,3 +251,58 @@ def test_resampling_moves_nothing_in_time(rate):
     found = RULES.mono((np.stack([samples, samples], axis=1), rate), 16_000)
     assert len(found) == 16_000
     assert abs(int(np.abs(found).argmax()) - 4000) <= 1
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("AIFF", "PCM_24"), ("AU", "PCM_16"), ("W64", "PCM_32"),
+     ("CAF", "PCM_16"), ("RF64", "DOUBLE"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24")],
+)  # fmt: skip
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0])
+def test_the_length_of_uncompressed_sound_and_flac_is_known_without_decoding(monkeypatch, form, subtype, seconds):
+    content = written(notes(2.0, 11_025, channels=2), form, subtype, 11_025)
+    sound = media.read_sound(MemoryFile(content), seconds)
+    monkeypatch.setattr("soundfile.SoundFile.read", None)
+    monkeypatch.setattr("mio.media.sound._by_pyav", None)
+    length = media.sound_length(MemoryFile(content), seconds)
+    assert (length.samples, length.rate) == (len(sound.samples), sound.rate)
+    assert (length.more, length.seconds) == (sound.more, 2.0)
+    assert length.samples == min(22_050, round(seconds * 11_025) + (seconds == 0.5))
+
+
+def test_probed_sound_is_as_long_as_read_sound_and_refused_alike(tmp_path):
+    path = tmp_path / "long.wav"
+    path.write_bytes(written(notes(21.0), "WAV", "PCM_16"))
+    with pytest.raises(DataError) as read_error:
+        RULES.read(path)
+    with pytest.raises(DataError) as probe_error:
+        RULES.probe(path)
+    assert str(probe_error.value) == str(read_error.value)
+    cut = media.SoundRules(name="hum", frame_rate=50, max_seconds=20.0, truncate=True, filter_name="x")
+    assert cut.frames(cut.probe(path), 16_000) == cut.frames(cut.read(path), 16_000) == 1000
+
+
+def test_flac_whose_end_and_header_do_not_agree_is_not_believed():
+    from mio.media.flac import flac_length
+
+    content = written(notes(3.0), "FLAC", "PCM_16")
+    assert flac_length(io.BytesIO(content), len(content)) == (48_000, 16_000, 1)
+    variants = [content[:-1], content + b"TAG", content[:-5000], content[:30], b"", b"RIFF" + content]
+    wrong = bytearray(content)
+    wrong[content.index(b"fLaC") + 25] ^= 1  # of the number of samples
+    variants.append(bytes(wrong))
+    damaged = bytearray(content)
+    damaged[-20] ^= 1
+    variants.append(bytes(damaged))
+    assert {flac_length(io.BytesIO(one), len(one)) for one in variants} == {None}
+
+
+@pytest.mark.parametrize(("rate", "codec_channels"), [(16_000, 1), (44_100, 2), (11_025, 1)])
+def test_flac_of_ffmpeg_is_measured_as_it_is_decoded(rate, codec_channels):
+    from mio.media.flac import flac_length
+
+    samples = notes(1.3, rate, codec_channels)
+    content = encoded(samples, "flac", "flac", rate)
+    found = flac_length(io.BytesIO(content), len(content))
+    assert found is None or found == (len(samples), rate, codec_channels)
+    assert media.sound_length(MemoryFile(content), 9.0).samples == len(samples)

@@ -14,13 +14,36 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from mio import Codes, DataError, Media, UserError
+from mio import Codes, DataError, Media, MemoryFile, UserError
 from mio.plugins import image
 from mio.plugins.image import files
 from mio.plugins.image.patch_vq import from_patches, resized, to_patches
 
 OPTIONS = {"tokenizer": "patch_vq"}
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def from_memory_too(monkeypatch):
+    """Every file that these tests read is read from memory too: the same comes of it, or the same error."""
+    by_path = files.read
+
+    def read(path, **options):
+        content = MemoryFile(path.read_bytes()) if path.is_file() else None
+        try:
+            found = by_path(path, **options)
+        except DataError as error:
+            if content is not None:
+                with pytest.raises(DataError) as other:
+                    by_path(content, **options)
+                assert str(other.value).removeprefix(f"{content}") == str(error).removeprefix(f"{path}")  # noqa: PT017
+            raise
+        again = by_path(content, **options)
+        assert len(found) == len(again)
+        assert all(np.array_equal(*pair) for pair in zip(found, again, strict=True))
+        return found
+
+    monkeypatch.setattr(files, "read", read)
 
 
 @pytest.fixture(scope="module")

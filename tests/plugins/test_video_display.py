@@ -13,12 +13,35 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
-from mio import DataError, UserError
+from mio import DataError, MemoryFile, UserError
 from mio.plugins import video
 from mio.plugins.video import files
 
 QUARTERS = np.array([[[220, 30, 30], [30, 200, 30]], [[40, 40, 220], [240, 240, 240]]], np.uint8)
 """Red, green; blue, white."""
+
+
+@pytest.fixture(autouse=True)
+def from_memory_too(monkeypatch):
+    """Every file that these tests read is read from memory too: the same comes of it, or the same error."""
+    by_path = files.read
+
+    def read(path, **options):
+        content = MemoryFile(path.read_bytes()) if path.is_file() else None
+        try:
+            found = by_path(path, **options)
+        except DataError as error:
+            if content is not None:
+                with pytest.raises(DataError) as other:
+                    by_path(content, **options)
+                assert str(other.value).removeprefix(f"{content}") == str(error).removeprefix(f"{path}")  # noqa: PT017
+            raise
+        again = by_path(content, **options)
+        assert len(found) == len(again)
+        assert all(np.array_equal(*pair) for pair in zip(found, again, strict=True))
+        return found
+
+    monkeypatch.setattr(files, "read", read)
 
 
 def drawn(width=96, height=64) -> np.ndarray:

@@ -50,7 +50,6 @@ class Checker:
         reference: of a text, None where it means itself; otherwise it stands for another value, whose type is not known
             yet, and the answer is what is wrong with that, if anything.
         extra: keys that every mapping may have.
-        build: whether to return dataclasses; otherwise they stay mappings.
     """
 
     def __init__(
@@ -58,10 +57,8 @@ class Checker:
         unknown: Callable[[str, Key, Mapping[str, Hint]], str] | None = None,
         reference: Callable[[str], str | None] = lambda _: None,
         extra: Mapping[str, Hint] | None = None,
-        build: bool = False,
     ) -> None:
-        self._unknown, self._reference = unknown or _unknown_option, reference
-        self._extra, self._build = extra or {}, build
+        self._unknown, self._reference, self._extra = unknown or _unknown_option, reference, extra or {}
         self.problems: list[tuple[Key, str]] = []
         """Key and sentence of each problem."""
 
@@ -75,7 +72,7 @@ class Checker:
                 self.problems.append((inner, self._unknown(str(name), key, known)))
             else:
                 cleaned[name] = self._value(item, hint, inner)
-        return kind(**cleaned) if self._build and not self.problems else cleaned
+        return cleaned
 
     def _items(self, value: Any, key: Key, wanted: str) -> Iterator[tuple[Any, Any]]:
         if isinstance(value, Mapping):
@@ -132,6 +129,28 @@ class Checker:
         self.problems.append((key, f"{name} must be {wanted}, not {value_text(value)}"))
 
 
+def build(kind: type[T], content: Mapping[str, Any]) -> T:
+    """A dataclass of content that a `Checker` has passed, those inside it included; defaults for what is missing."""
+    hints = _types_of(cast(type, kind))
+    return kind(**{name: _built(value, hints[name]) for name, value in content.items()})
+
+
+_types_of = cache(get_type_hints)
+
+
+def _built(value: Any, kind: Any) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return build(cast(type, kind), value)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _built(value, next(one for one in inner if one is not type(None)))
+    if isinstance(value, Mapping):
+        return {name: _built(item, inner[-1] if inner else Any) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_built(item, inner[0] if inner else Any) for item in value]
+    return value
+
+
 def value_text(value: Any) -> str:
     """A wrong value, for messages."""
     if value is None:
@@ -156,12 +175,12 @@ def read_options(kind: type[T], given: Mapping[str, Any], where: str) -> T:
     Raises:
         UserError: with every option that is unknown, of the wrong type, or out of its range.
     """
-    checker = Checker(build=True)
+    checker = Checker()
     options = checker.check(kind, given)
     if checker.problems:
         texts = (text for _, text in checker.problems)
         raise UserError("; ".join(f"{where}{'' if text.startswith('has ') else ':'} {text}" for text in texts))
-    return cast(T, options)
+    return build(kind, options)
 
 
 def _unknown_option(name: str, key: Key, known: Mapping[str, Hint]) -> str:

@@ -346,7 +346,8 @@ class Task:
     output: str
     """Modality of the answer that is judged; generation must produce at least one of it."""
     judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[float]]
-    """How right each answer is, from 0 to 1; a truth value will do. `DataError` for an answer that it cannot judge."""
+    """How right each answer is, from 0 to 1; a truth value will do. `DataError` for an answer that it cannot judge. It
+    is given some answers at a time, in any of several processes: each is judged by itself."""
     ceiling: Callable[[Sequence[Record], RoundTrip], float] | None = None
     """Accuracy that the judge gives to the right answers themselves once they went through the codec."""
     decoding: Decoding = Decoding()

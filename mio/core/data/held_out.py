@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from mio.core.contract.values import Codes, Media, Record
+from mio.core.contract.values import Codes, Media, MemoryFile, Record
 from mio.core.data.hashing import FileHashes
 from mio.core.errors import DataError
 
@@ -71,6 +71,8 @@ def _identity(media: Media, hashes: FileHashes) -> bytes:
     # readers name a file by its path and times, which a copy of the data would not keep
     if isinstance(media.data, Path) and media.key.startswith(f"{media.data}#"):
         return hashes.of([media.data])[0].encode()
+    if isinstance(media.data, MemoryFile):  # the same content as a file of its own has the same key
+        return xxhash.xxh3_128(media.data.content).hexdigest().encode()
     return media.key.encode(errors="surrogatepass")
 
 

@@ -23,6 +23,8 @@ _GRACE = 30.0
 """Seconds that the others have to end after one process died."""
 
 
+GO_ON = "the same command goes on from the last checkpoint"
+
 _PIPE = "MIO_LAUNCHER_PIPE"
 """Environment variable: number of the pipe whose end tells a process that its launcher is gone."""
 
@@ -48,8 +50,9 @@ def follow_launcher() -> None:
     threading.Thread(target=wait, name="launcher", daemon=True).start()
 
 
-def launch(command: Sequence[str], processes: int, restarts: int) -> int:
+def launch(command: Sequence[str], processes: int, restarts: int, advice: str = GO_ON) -> int:
     """Runs a command that calls `follow_launcher` in so many processes, again up to `restarts` times if one dies.
+    `advice` says what to do when one died for the last time.
 
     Returns the exit code.
     """
@@ -76,7 +79,7 @@ def launch(command: Sequence[str], processes: int, restarts: int) -> int:
                 left = restarts - attempt
                 print(f"a process {ended}: starting again from the last checkpoint ({left} left)", flush=True)
         if code < 0:  # one that ended by itself has printed why
-            print(f"error: a process {ended}; the same command goes on from the last checkpoint", file=sys.stderr)
+            print(f"error: a process {ended}; {advice}", file=sys.stderr)
         return 1 if code < 0 else code
     finally:
         for process in running:

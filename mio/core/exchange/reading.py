@@ -39,7 +39,7 @@ from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import known_ids, known_note
 from mio.core.runs.lock import check_run, lock_run
 from mio.core.runs.run import Run
-from mio.core.tokens.codecs import save_record, tokenizer_record
+from mio.core.tokens.tokenizer_files import save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
 IMPORTED = "imported"

@@ -133,6 +133,7 @@ def observe(module: MioModule, layout: StepLayout, device: torch.device, trace: 
                 trace.label(transformer.parameters(), PARAMETERS)
                 trace.label((p.grad for p in transformer.parameters() if p.grad is not None), GRADIENTS)
                 trace.label(_states(optimizer), OPTIMIZER)
+                trace.label(module.average.tensors.values() if module.average is not None else (), OPTIMIZER)
     held = trace.held()
     times = {"middle": layout.micro_batches - 2}
     return SimulatedStep(
@@ -165,6 +166,8 @@ def _step(module: MioModule, optimizer: Any, trace: Trace, layout: StepLayout, s
     module.on_before_optimizer_step(optimizer)
     module.configure_gradient_clipping(optimizer)
     optimizer.step()
+    if module.average is not None:
+        module.average.update(module.train_config.steps)
 
 
 def _batch(layout: StepLayout, place: torch.device, last: bool) -> Batch:

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mio.core.contract.checker import Key
+from mio.core.contract.checker import Key, build
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, UserError
 from mio.core.recipe.interpolation import reference_problems, refers, walk
 from mio.core.recipe.layers import Layer, checker, override_layer, read_layer
-from mio.core.recipe.merging import merge, resolve, typed
+from mio.core.recipe.merging import merge, resolve
 from mio.core.recipe.places import is_file, locate
 from mio.core.recipe.schema import Recipe
 from mio.core.terminal import plain
@@ -150,7 +150,7 @@ def _resolved(merged: dict[str, Any], parts: Sequence[Part]) -> Recipe:
             problems = literal.problems
         if problems:
             raise RecipeError(_placed(parts, problems))
-    return typed(Recipe, merged)
+    return build(Recipe, merged)
 
 
 def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], sizes: list[int]) -> list[Layer]:

@@ -1,4 +1,4 @@
-"""Merging, references and types of recipes, by OmegaConf, which sees checked and bounded plain data only.
+"""Merging and references of recipes, by OmegaConf, which sees checked and bounded plain data only.
 
 Texts mean themselves but in `resolve`, whose references `interpolation.reference_problems` has judged: they are
 escaped, so that nothing is interpolated while files are merged, and `???` of a later file replaces what stood there.
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from mio.core.recipe.interpolation import MISSING
 from mio.core.recipe.layers import REPLACE
-
-T = TypeVar("T")
 
 
 def merge(*contents: Mapping[str, Any]) -> Any:
@@ -30,12 +28,6 @@ def merge(*contents: Mapping[str, Any]) -> Any:
 def resolve(content: Mapping[str, Any]) -> Any:
     """The content with references replaced by what they refer to, with its type, and `\\${` and `\\???` made plain."""
     return OmegaConf.to_container(OmegaConf.create(dict(content)), resolve=True)
-
-
-def typed(kind: type[T], *contents: Mapping[str, Any]) -> T:
-    """A dataclass of contents that passed a `Checker`, the later ones winning."""
-    config = OmegaConf.unsafe_merge(OmegaConf.structured(kind), *(_literal(content) for content in contents))
-    return cast(T, OmegaConf.to_object(config))
 
 
 def _literal(value: Any, below: Any = None) -> Any:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.checker import build
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.layers import checker
-from mio.core.recipe.merging import typed
+from mio.core.recipe.merging import merge
 from mio.core.recipe.schema import Recipe
 
 EMBEDDING, HEAD = "embedding.weight", "head.weight"
@@ -36,7 +37,7 @@ def transformer_config(recipe: Recipe, manager: PluginManager) -> TransformerCon
         content = literal.check(TransformerConfig, known[preset][1], ("model",))
         if literal.problems:
             raise RecipeError([f"preset `{preset}`: {text}" for _, text in literal.problems])
-    config = typed(TransformerConfig, content, own)
+    config = build(TransformerConfig, merge(content, own))
     if problems := list(config.problems()):
         raise RecipeError(problems)
     return config

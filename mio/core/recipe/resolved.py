@@ -10,10 +10,9 @@ from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
-from mio.core.contract.checker import Key
+from mio.core.contract.checker import Key, build
 from mio.core.errors import RecipeError
 from mio.core.recipe.layers import checker, read_layer
-from mio.core.recipe.merging import typed
 from mio.core.recipe.places import STEP_FOLDER
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.yaml_text import dump_yaml
@@ -26,7 +25,7 @@ def load_resolved(path: Path) -> Recipe:
     content = literal.check(Recipe, layer.content)
     if literal.problems:
         raise RecipeError([f"{layer.mark(key)}: {text}" for key, text in literal.problems])
-    return typed(Recipe, content)
+    return build(Recipe, content)
 
 
 def to_yaml(recipe: Recipe) -> str:

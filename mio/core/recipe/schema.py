@@ -105,6 +105,18 @@ class LoraConfig:
 
 
 @dataclass
+class AverageConfig:
+    """An average of the weights over the steps, kept beside them."""
+
+    kind: str = one_of("none", "none", "ema", "mean")
+    """`ema`: exponential; `mean`: plain, over all steps from `start` on."""
+    decay: float = number(0.999, 0, 1, below=True)
+    """Of `ema`: what the average before a step counts for. It rises to this over the first steps."""
+    start: float = number(0.0, 0, 1, below=True)
+    """Share of the steps before the first one that counts."""
+
+
+@dataclass
 class GuardConfig:
     """What happens to steps that would do harm."""
 
@@ -132,6 +144,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
 
 
@@ -143,6 +156,8 @@ class EvaluateConfig:
     """Held-out items per task."""
     batch: int = number(100, 1, 10**5)
     """Prompts decoded together."""
+    average: bool = False
+    """Whether the average of the weights is evaluated, in place of the last ones."""
 
 
 @dataclass
@@ -159,6 +174,8 @@ class ValidateConfig:
     """Items of each task."""
     best: str = "loss"
     """Figure by which `runtime.keep_best` keeps checkpoints: `loss`, `loss/GROUP`, `modality/NAME`, `tasks/NAME`."""
+    average: bool = False
+    """Whether the average of the weights is looked at, in place of the present ones."""
 
 
 @dataclass

@@ -14,10 +14,10 @@ from typing import Any
 from mio.core.checksums import file_sum
 from mio.core.errors import UserError
 from mio.core.files import PARTIAL, locked, write_json
-from mio.core.recipe.places import CHECKPOINTS, LOCK, SUMMARY, WEIGHTS
+from mio.core.recipe.places import CHECKPOINTS, LOCK, SUMMARY
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import MEANING, Lock, other_versions, records
+from mio.core.runs.lock import MEANING, RESULTS, Lock, other_versions, records
 
 
 def run_folder(recipe: Recipe) -> Path:
@@ -113,7 +113,7 @@ class ActiveRun:
         self.check()
         partial = self.folder / f"{SUMMARY}{PARTIAL}"
         write_json(partial, summary)
-        lock = self.lock.sealed(self.folder, [WEIGHTS, *records(self.folder)])
+        lock = self.lock.sealed(self.folder, [*RESULTS, *records(self.folder)])
         self._save(replace(lock, files={**lock.files, SUMMARY: file_sum(partial)}))
         partial.replace(self.folder / SUMMARY)
 

@@ -25,6 +25,7 @@ from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import DataError, UserError, VocabularyError
 from mio.core.files import locked
 from mio.core.recipe.places import (
+    AVERAGE,
     BASE,
     CHECKPOINTS,
     INDEX,
@@ -44,11 +45,14 @@ from mio.core.recipe.places import (
 from mio.core.recipe.resolved import fingerprint, load_resolved, stored_fingerprint
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.checkpoints.format import latest
-from mio.core.tokens.codecs import FINGERPRINTS, Codecs, check_tokenizers, save_record, tokenizer_record
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.tokenizer_files import FINGERPRINTS, check_tokenizers, save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
 MEANING = (RECIPE, VOCABULARY, f"{TOKENIZERS}/{FINGERPRINTS}")
 """Files that say what weights mean."""
+RESULTS = (WEIGHTS, AVERAGE)
+"""What a run leads to; the second only where it is asked for."""
 
 LOCKED_PACKAGES = ("torch", "lightning", "numpy", "datasets", "tokenizers", "safetensors")
 
@@ -173,7 +177,7 @@ def lock_run(
     lock = resolved(recipe, plugins, vocabulary, tokenizers)
     if earlier is not None:
         lock = replace(lock, versions=earlier.versions, run=earlier.run, history=earlier.history)
-    lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, WEIGHTS, *records(folder)))
+    lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, *RESULTS, *records(folder)))
     lock.save(folder / LOCK)
     return lock
 
@@ -254,10 +258,12 @@ def check_run(folder: Path, weights: bool, tell: Callable[[str], None] = warn, b
     check_tokenizers(folder / TOKENIZERS)
     if weights and (lock.files or not (folder / WEIGHTS).is_file()):
         _check_file(folder, WEIGHTS, lock)
+    if weights and AVERAGE in lock.files:
+        _check_file(folder, AVERAGE, lock)
     if BASE in lock.files and (weights or base):
         _check_file(folder, BASE, lock)
     for name in lock.files:
-        if name not in (*MEANING, BASE, WEIGHTS) and (problem := _problem(folder / name, lock.files[name])):
+        if name not in (*MEANING, BASE, *RESULTS) and (problem := _problem(folder / name, lock.files[name])):
             tell(f"{folder / name}: {problem}; nothing is computed from it")
     return lock
 
@@ -339,7 +345,7 @@ def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
         else:
             changes = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
             lock = replace(lock, versions=before.versions, run=before.run, history=before.history)
-        lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, WEIGHTS))
+        lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, *RESULTS))
         if (folder / SUMMARY).is_file():
             lock = lock.sealed(folder, records(folder))
         lock.save(folder / LOCK)

@@ -16,7 +16,7 @@ from mio.core.model.lora import trained_ranges
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.adapters import plan_adapters
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import BASE, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, run_of_checkpoint
+from mio.core.recipe.places import AVERAGE, BASE, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, run_of_checkpoint
 from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import FoldedWeights, known_ids
@@ -32,8 +32,12 @@ from mio.core.tokens.vocabulary import Vocabulary
 class Run:
     """The result of a training in its run folder, or one of the checkpoints there. Parts are loaded at first use."""
 
-    def __init__(self, folder: Path, manager: PluginManager, checkpoint: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, manager: PluginManager, checkpoint: Path | None = None, average: bool = False
+    ) -> None:
         self.folder = folder
+        self.average = average
+        """Whether its weights are the average that it kept of them."""
         self.manager = manager
         self._checkpoint = checkpoint
 
@@ -44,6 +48,7 @@ class Run:
         manager: PluginManager,
         tell: Callable[[str], None] = warn,
         weights: bool = True,
+        average: bool | None = False,
     ) -> Run:
         """Opens `folder`, that of a finished run, or of a checkpoint (`runs/stage1/checkpoints/step-00000200`) of one
         that need not be finished, and compares it with its lock.
@@ -52,9 +57,10 @@ class Run:
             tell: called with a line about other versions of mio, plugins or packages that made the run, and about
                 damage that changes no result.
             weights: whether the weights are compared too: one of several ranks that open a run does for all.
+            average: whether its weights are to be the average of them; None: as its recipe evaluates it.
 
         Raises:
-            UserError: the folder is neither, or a file of it is not what the run wrote.
+            UserError: the folder is neither, a file of it is not what the run wrote, or it has no average.
         """
         path = Path(folder)
         of_run = run_of_checkpoint(path)
@@ -66,6 +72,9 @@ class Run:
             Checkpoint(path).check_run(lock.run)
         if changed := other_versions(lock, versions(manager, run.recipe.plugins)):
             tell(f"{run.folder} was made by other versions: {', '.join(changed)}")
+        run.average = run.recipe.evaluate.average if average is None else average
+        if run.average and not of_run and not (path / AVERAGE).is_file():
+            raise UserError(f"{path}: has no average of its weights; leave out --average. `train.average` keeps one")
         return run
 
     @cached_property
@@ -120,9 +129,9 @@ class Run:
         """The trained weights, to be read part by part; adapters are folded in."""
         trained: SavedWeights | CheckpointWeights
         if self._checkpoint is not None:
-            trained = CheckpointWeights(self._checkpoint)
+            trained = CheckpointWeights(self._checkpoint, self.average)
         else:
-            trained = SavedWeights(self.folder / WEIGHTS)
+            trained = SavedWeights(self.folder / (AVERAGE if self.average else WEIGHTS))
         if not (self.folder / BASE).is_file():
             return trained
         lora, base = self.recipe.train.lora, SavedWeights(self.folder / BASE)

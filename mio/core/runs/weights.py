@@ -72,22 +72,26 @@ class SavedWeights:
 
 
 class CheckpointWeights:
-    """The weights in a checkpoint, read part by part. Raises `UserError` if it is damaged."""
+    """The weights in a checkpoint, or with `average` their average, read part by part. Raises `UserError` if it is
+    damaged, or has no average."""
 
     _PREFIX = "model."
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, average: bool = False) -> None:
         self.path = path
         self._checkpoint = Checkpoint(path)
+        self._average = average
+        if average and not self._checkpoint.state.get("averaged"):
+            raise UserError(f"{path}: holds no average of the weights; leave out --average, or name a later checkpoint")
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """None if there is no such parameter."""
-        info = self._checkpoint.names.get(self._PREFIX + name)
+        info = self._checkpoint.names.get(self._key(name))
         return info.shape if info is not None else None
 
     def part(self, name: str, shape: tuple[int, ...], offset: tuple[int, ...]) -> Tensor:
         """The box of a parameter of this shape and place."""
-        return self._checkpoint.part(self._PREFIX + name, shape, offset)
+        return self._checkpoint.part(self._key(name), shape, offset)
 
     def whole(self) -> dict[str, Tensor]:
         """All of them."""
@@ -100,7 +104,12 @@ class CheckpointWeights:
 
     def read(self, name: str) -> Tensor:
         """A whole parameter."""
-        return self._checkpoint.read(self._PREFIX + name)
+        return self._checkpoint.read(self._key(name))
+
+    def _key(self, name: str) -> str:
+        """Of a tensor in the checkpoint. Frozen parameters have no average but themselves."""
+        own = f"average.{name}"
+        return own if self._average and own in self._checkpoint.names else self._PREFIX + name
 
 
 @torch.no_grad()
@@ -153,13 +162,13 @@ def check_numbers(parent: Run, name: str, part: Tensor) -> None:
         )
 
 
-def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> None:
+def save_weights(transformer: Transformer, folder: Path, write: bool = True, name: str = WEIGHTS) -> None:
     """Writes the weights as safetensors, whole or not at all, gathering one parameter at a time.
 
-    A collective call where they are split; `write` says whether this rank writes the file. What adapters keep as it is
-    lies in a file of its own (`mio.core.runs.adapters`).
+    A collective call where they are split; `write` says whether this rank writes the file `name`. What adapters keep as
+    it is lies in a file of its own (`mio.core.runs.adapters`).
     """
-    parameters = {name: p for name, p in transformer.named_parameters() if name not in transformer.frozen}
+    parameters = {one: p for one, p in transformer.named_parameters() if one not in transformer.frozen}
     planned = in_file_order(Planned(name, p.dtype, tuple(p.shape)) for name, p in parameters.items())
 
     def whole() -> Iterator[tuple[str, Tensor]]:
@@ -171,7 +180,7 @@ def save_weights(transformer: Transformer, folder: Path, write: bool = True) -> 
         for _ in whole():
             pass
         return
-    partial = folder / f"{WEIGHTS}.partial"
+    partial = folder / f"{name}.partial"
     write_file(partial, planned, whole())
     sync(partial)
-    partial.replace(folder / WEIGHTS)
+    partial.replace(folder / name)

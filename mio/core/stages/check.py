@@ -61,6 +61,7 @@ def _refuse(recipe: Recipe, problems: list[str]) -> None:
 
 def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
     yield from _train(recipe)
+    yield from _average(recipe)
     yield from _optimizer(recipe.train.optimizer)
     yield from _rows(recipe.train, recipe.runtime, devices)
     try:
@@ -174,6 +175,13 @@ def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             yield f"`evaluate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
+
+
+def _average(recipe: Recipe) -> Iterator[str]:
+    if recipe.train.average.kind == "none":
+        for where, wanted in (("evaluate", recipe.evaluate.average), ("validate", recipe.validate.average)):
+            if wanted:
+                yield f"`{where}.average` asks for an average of the weights, which `train.average.kind: ema` keeps"
 
 
 def _loggers(runtime: RuntimeConfig, plugins: EnabledPlugins) -> Iterator[str]:

@@ -235,15 +235,15 @@ class _Comparison:
         try:
             if self.other_text:
                 return None  # which `text_problems` reports
-            text = codecs.text
+            here = self._texts[0]
+            if not isinstance(here, Trainable) and here.fingerprint != base.text_fingerprint:
+                problems += self._other_text()
+                return None
+            return codecs.text
         except UserError as error:
             if not problems:
                 problems.append(str(error))
             return None
-        if (text.size, text.fingerprint) != (base.blocks[0].size, base.text_fingerprint):
-            problems += self._other_text()
-            return None
-        return text
 
 
 def shown(value: Any) -> str:

@@ -47,7 +47,7 @@ from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import Lock, check_run, lock_run, same_vocabulary, versions
+from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_vocabulary, versions
 from mio.core.runs.run import Run
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.provenance import check_sources
@@ -64,28 +64,33 @@ NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
 
 def fit_chain(
-    recipes: Sequence[str], overrides: Sequence[str], manager: PluginManager, console: Console | None = None
+    recipes: Sequence[str],
+    overrides: Sequence[str],
+    manager: PluginManager,
+    console: Console | None = None,
+    stages: Sequence[CheckedStage] | None = None,
 ) -> Path:
     """Trains the stage that `recipes` describe, missing earlier stages of its chain first; returns its run folder.
 
     A finished stage is kept, an interrupted one goes on. Raises `UserError` for a mistake in the recipes or a run
     folder that another recipe made, `Interrupted` after a signal. Under a launcher every process calls this; what is
-    not training is done by the first of them.
+    not training is done by the first of them. `stages` are those that the recipes describe, where this process has
+    checked them already.
     """
     ranks = Ranks.join()
     console = (console or terminal.console()) if ranks.first else terminal.console(quiet=True)
 
-    def resolve() -> list[CheckedStage]:
-        stages = check_chain(recipes, overrides, manager, ranks.size if ranks.size > 1 else None)
-        for stage in stages:
+    def resolve() -> Sequence[CheckedStage]:
+        checked = stages or check_chain(recipes, overrides, manager, ranks.size if ranks.size > 1 else None)
+        for stage in checked:
             device_type(stage.recipe.runtime.accelerator)
-        return stages
+        return checked
 
-    stages = ranks.all_or_none(resolve)
-    last = stages[-1].recipe
+    checked = ranks.all_or_none(resolve)
+    last = checked[-1].recipe
     ranks.on_first(lambda: check_loggers(last.runtime, manager))
 
-    for stage in stages:
+    for stage in checked:
         recipe = stage.recipe
         with contextlib.ExitStack() as lock:
             state = ranks.broadcast(ranks.on_first(partial(claim_folder, recipe, lock, console.print, recipe is last)))
@@ -220,7 +225,7 @@ class Stage:
             tasks: Report = {}
 
             def measure(transformer: Transformer) -> None:
-                ranks.on_first(lambda: active.seal([WEIGHTS]) if active else None)
+                ranks.on_first(lambda: active.seal(RESULTS) if active else None)
                 if recipe.evaluate.tasks:
                     tasks.update(self._evaluate(model(transformer)))
 

@@ -29,9 +29,10 @@ from mio.core.data.sources import OpenSource, holding_out, open_sources, templat
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import GroupConfig
 from mio.core.recipe.schema import Recipe
-from mio.core.tokens.codecs import Codecs, tokenizer_record
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import Document
 from mio.core.tokens.templates import CompiledTemplate, to_document
+from mio.core.tokens.tokenizer_files import tokenizer_record
 
 RECORDS = 2000
 """Records of each source that are looked at."""

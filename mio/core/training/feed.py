@@ -79,7 +79,7 @@ class Feed:
             self._thread.join(_LEAVING if summary is None else _FINISHING)
             if self._thread.is_alive():
                 self._tell(f"`{self.name}` does not take its last figures; the run ends without it. {self._left()}")
-                return
+                self._tell = lambda line: None  # noqa: ARG005
         else:
             self._finish()
 

@@ -28,7 +28,7 @@ from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import BASE, CHECKPOINTS, JOURNAL, PLACES, SKIPPED
+from mio.core.recipe.places import AVERAGE, BASE, CHECKPOINTS, JOURNAL, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.adapters import known_ids, start_adapters
@@ -170,6 +170,11 @@ class Training:
         if self.active is not None:
             self.active.check()
         save_weights(module.transformer, self.folder, ranks.first)
+        if module.average is not None:
+            module.average.exchange()
+            save_weights(module.transformer, self.folder, ranks.first, AVERAGE)
+            if not recipe.evaluate.average:
+                module.average.exchange()
         summary = {
             "train_seconds": round(metrics.seconds, 2),
             "tokens_per_second": round(metrics.tokens / max(metrics.seconds, 1e-9), 1),

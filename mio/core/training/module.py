@@ -22,6 +22,7 @@ from mio.core.model.parallel import synchronise
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.average import WeightAverage
 from mio.core.training.gradients import drop_gradients, gradient_norm, scale_gradients
 from mio.core.training.guards import SKIP, STOP, Guard
 from mio.core.training.metrics import LossMetrics
@@ -70,10 +71,13 @@ class MioModule(LightningModule):
         """Gradient norm of the last step, before clipping."""
         self.rates: dict[str, int] = {}
         """Learning rates that are logged, each by the index of its group in the optimizer."""
+        self.average: WeightAverage | None = None
+        """The average of the weights, if one is kept."""
         self.on_bad_step: Callable[[str, list[tuple[Batch, Tensor]]], None] = _ignore
         """Called on every rank with the verdict on a step that the guard objects to, and its forward passes."""
         self._spread = spread
         self._elements = 1
+        self._skipped = False
         self._passes: list[tuple[Batch, Tensor]] = []
         self._masks: list[Any] = []
 
@@ -89,6 +93,8 @@ class MioModule(LightningModule):
         optimizer, schedules = build_optimizer(self.transformer, config, self.vocabulary)
         self.rates = logged_rates(schedules, config)
         self._masks = row_masks(self.transformer, config, self.vocabulary)
+        if self.train_config.average.kind != "none":
+            self.average = WeightAverage(self.transformer, self.train_config.average, self.train_config.steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [self._factors(one) for one in schedules])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -148,7 +154,8 @@ class MioModule(LightningModule):
         if self.guard.reason:
             self.on_bad_step(verdict, self._passes)
         self._passes = []
-        if verdict in (SKIP, STOP):
+        self._skipped = verdict in (SKIP, STOP)
+        if self._skipped:
             drop_gradients(self.parameters())
             return
         clip = self.train_config.optimizer.clip
@@ -156,16 +163,26 @@ class MioModule(LightningModule):
             factor *= clip / self.grad_norm
         scale_gradients(self.parameters(), factor)
 
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Takes the weights after the step into their average."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None and not self._skipped:
+            self.average.update(self.trainer.global_step)
+
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint but the optimizer's, by name. Frozen weights lie beside the adapters' run."""
         state = self.transformer.state_dict(keep_vars=True)
         state = {f"model.{name}": tensor for name, tensor in state.items() if name not in self.transformer.frozen}
+        averages = self.average.tensors if self.average is not None else {}
+        state |= {f"average.{name}": tensor for name, tensor in averages.items()}
         return state | {f"meter.{name}": tensor for name, tensor in self.loss_metrics.tensors().items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.loss_metrics.gather()
         checkpoint["vocabulary"] = self.vocabulary.to_json()
         checkpoint["guard"] = self.guard.state_dict()
+        if self.average is not None:
+            checkpoint["averaged"] = self.average.updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises `VocabularyError` when the checkpoint's vocabulary is another one."""
@@ -175,6 +192,8 @@ class MioModule(LightningModule):
                 "Start a new run from its result (`start_from: RUN`), which migrates rows by name"
             )
         self.guard.load_state_dict(checkpoint["guard"])
+        if self.average is not None:
+            self.average.updates = checkpoint["averaged"]
 
 
 def _ignore(verdict: str, passes: list[tuple[Batch, Tensor]]) -> None:

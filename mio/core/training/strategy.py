@@ -82,7 +82,7 @@ class _WithCheckpoints(Strategy):
         assert self._opened is not None
         tensors = self._module.tensors()
         if torch.distributed.is_initialized() and torch.distributed.get_rank():
-            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(("model.", "average."))}
         with torch.no_grad():
             self._opened.read_into(tensors)
 

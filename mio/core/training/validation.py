@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from mio.core.contract.loggers import Sample
 from mio.core.data.batch import Batch
 from mio.core.model.parallel import as_compiled_for_training, reshard
 from mio.core.recipe.schema import ValidateConfig
+from mio.core.training.average import averaged
 from mio.core.training.module import MioModule
 from mio.core.training.validation_report import Report, table
 from mio.core.training.validation_set import ValidationSet
@@ -108,7 +110,8 @@ class Validation(Callback):
         samples: Sequence[Sample] = ()
         mode = module.transformer.training
         module.transformer.eval()
-        with isolate_rng(), torch.no_grad():
+        looked_at = averaged(module) if self.config.average else nullcontext()
+        with isolate_rng(), torch.no_grad(), looked_at:
             if self.documents is not None:
                 compiled = as_compiled_for_training(module.device.type)
                 with trainer.precision_plugin.val_step_context(), compiled:

@@ -17,8 +17,8 @@ from typing import Any
 import mio
 from mio.plugins.loggers.media import AUDIO, IMAGE, VIDEO, files
 
-_SECONDS = 100.0
-"""How long it may take to begin a run, and to send what is left at its end."""
+_BEGINNING, _ENDING = 30.0, 100.0
+"""Seconds to begin a run, and to send what is left at its end."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Options:
     notes: str = ""
     mode: str = mio.one_of("", "", "online", "offline", "disabled")
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Further ones of `wandb.Settings`, such as `base_url`."""
+    """Further ones of `wandb.Settings`. A server of one's own is WANDB_BASE_URL, which the login belongs to."""
 
 
 class WeightsAndBiases:
@@ -46,6 +46,8 @@ class WeightsAndBiases:
     def __init__(self, options: Options) -> None:
         if hidden := sorted(name for name in options.settings if "key" in name or "token" in name):
             raise mio.UserError(f"`settings.{hidden[0]}` is a secret, which a run folder must not hold; `wandb login`")
+        if "base_url" in options.settings:
+            raise mio.UserError("`settings.base_url` belongs to the login; `wandb login --host`, or set WANDB_BASE_URL")
         self._options = options
         self._run: Any = None
         self._broken = False
@@ -56,19 +58,20 @@ class WeightsAndBiases:
         import wandb
 
         try:
-            settings = self._settings()
-            mode = self._options.mode or wandb.setup().settings.mode
+            self._settings()
+            of_machine = wandb.setup().settings
+            mode = self._options.mode or of_machine.mode
         except ValueError as error:
             problem = " ".join(str(error).split())
             raise mio.UserError(f"`settings`, or a setting in the environment: {problem:.300}") from error
         if mode in ("online", "shared"):
             try:
-                known = wandb.login(host=settings.base_url, verify=False, prompt=False)
+                known = wandb.login(verify=False, prompt=False)  # with a host it would write the user's settings
             except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
                 raise mio.UserError(str(error)) from error
             if not known:
                 raise mio.UserError(
-                    f"nobody is logged in to {settings.base_url}; `wandb login`, set WANDB_API_KEY, or set "
+                    f"nobody is logged in to {of_machine.base_url}; `wandb login`, set WANDB_API_KEY, or set "
                     "`runtime.logger_options.wandb.mode: offline`"
                 )
 
@@ -119,7 +122,7 @@ class WeightsAndBiases:
         import wandb
 
         given: dict[str, Any] = {"console": "off", "silent": True, "reinit": "create_new"}
-        given |= {"init_timeout": _SECONDS, "finish_timeout": _SECONDS}
+        given |= {"init_timeout": _BEGINNING, "finish_timeout": _ENDING}
         if self._options.mode:
             given["mode"] = self._options.mode
         return wandb.Settings(**{**given, **self._options.settings})

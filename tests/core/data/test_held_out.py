@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -18,7 +19,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 from token_world import FINGERPRINTS, KINDS, Text, tokenise  # noqa: E402
 
-from mio.core.contract.values import Codes, Media  # noqa: E402
+from mio.core.contract.values import Codes, Media, MemoryFile  # noqa: E402
 from mio.core.data.hashing import FileHashes  # noqa: E402
 from mio.core.data.held_out import KEYS, HeldOut, record_key  # noqa: E402
 from mio.core.data.loader import MioDataModule  # noqa: E402
@@ -117,6 +118,16 @@ def test_records_about_the_same_media_are_on_one_side(tmp_path):
     assert keys[0] == keys[1] == keys[2] != keys[3]
     (tmp_path / "0.png").write_bytes(b"changed")
     assert key(open_reader(READER, "train", options, KINDS)[0]) != keys[0]
+
+
+def test_a_file_and_its_bytes_in_a_table_have_one_key(tmp_path):
+    options = written(tmp_path, [row(3)])
+    content = (tmp_path / "3.png").read_bytes()
+    address = "data:image/png;base64," + base64.b64encode(content).decode()
+    other = written(tmp_path, [{"image": address, "caption": "elsewhere"}], "bytes.jsonl")
+    in_file, in_table = (open_reader(READER, "train", one, KINDS)[0] for one in (options, other))
+    assert isinstance(in_table["image"].data, MemoryFile)
+    assert key(in_file) == key(in_table)
 
 
 def test_a_key_is_made_of_media_or_texts_or_the_fields_that_are_named():

@@ -51,6 +51,26 @@ def test_a_split_of_its_own_validates_and_what_cannot_be_used_is_counted():
     assert reading.skipped == writing.skipped == {"broken": 2}
 
 
+class Foretelling(Characters):
+    """Knows lengths without rendering, and finds damage only then."""
+
+    def measure(self, document):  # noqa: ARG002
+        return 20
+
+    def render(self, document):
+        if any(segment.content == "7" for segment in document.segments):
+            raise DataError("damaged")
+        return super().render(document)
+
+
+def test_damage_that_shows_when_media_are_read_costs_their_record():
+    recipe = made_recipe(validation_split="test", options={"size": 12})
+    recipe.validate = ValidateConfig(every=5)
+    module = MioDataModule(recipe, Plugins(), Foretelling())
+    for of in module.held_out.documents(0, 100):
+        assert (len(of.documents), of.skipped) == (11, {"broken": 1})
+
+
 def test_filters_and_the_context_count_for_them_too():
     _, [reading, _] = found(validation_split="test", filters={"longest": {"at": 4}}, items=100)
     assert reading.skipped == {"longest: too long": 50 - len(reading.documents)}

@@ -66,7 +66,8 @@ def media_run(tmp_path_factory, manager):
     from mio.core.recipe.resolved import to_yaml
     from mio.core.runs.lock import lock_run
     from mio.core.runs.weights import save_weights
-    from mio.core.tokens.codecs import Codecs, save_record
+    from mio.core.tokens.codecs import Codecs
+    from mio.core.tokens.tokenizer_files import save_record
     from mio.core.tokens.vocabulary import Vocabulary
     from mio.core.training.module import MioModule
 

@@ -76,6 +76,20 @@ def test_sampling_is_the_same_by_seed_and_keeps_to_the_grammar(transformer):
         assert len(tokens) < decoding.max_tokens
 
 
+@pytest.mark.parametrize("output", ["", "tones"])
+def test_what_is_drawn_depends_on_the_seed_and_not_on_the_neighbours(transformer, output):
+    decoding, need = replace(GREEDY, temperature=1.2, media_temperature=1.2), need_of(output, MODALITIES, only=True)
+    together = generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, need, SEEDS)
+    alone = [
+        generate_tokens(transformer, GRAMMAR, [one], decoding, need, [seed])[0]
+        for one, seed in zip(PROMPTS, SEEDS, strict=True)
+    ]
+    assert together == alone
+    turned = generate_tokens(transformer, GRAMMAR, PROMPTS[::-1], decoding, need, SEEDS[::-1])
+    assert turned == together[::-1]
+    assert generate_tokens(transformer, GRAMMAR, PROMPTS[:1] * 3, decoding, need, (0, 1, 0))[::2] == together[:1] * 2
+
+
 def test_a_budget_of_one_token_is_the_stop_token_alone(transformer):
     assert generate_tokens(transformer, GRAMMAR, PROMPTS, replace(GREEDY, max_tokens=1), Need(), SEEDS) == [[]] * 4
 

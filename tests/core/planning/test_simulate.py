@@ -16,7 +16,7 @@ from mio.core.model.parallel import mesh_shape
 from mio.core.model.transformer import Transformer
 from mio.core.planning.simulate import StepLayout, simulate
 from mio.core.planning.trace import GRADIENTS, OPTIMIZER, PARAMETERS, Collective, Compute
-from mio.core.recipe.schema import LoraConfig, OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
+from mio.core.recipe.schema import AverageConfig, LoraConfig, OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from tests.core.mio_world import TEXT
@@ -115,6 +115,15 @@ def test_frozen_parameters_have_no_gradient_and_no_state():
     trained = 4 * (2 * EMBEDDING + 256) // 16
     assert simulated.held[GRADIENTS] == pytest.approx(trained, abs=3 * 512)
     assert simulated.held[OPTIMIZER] == pytest.approx(2 * trained, abs=9 * 512)
+
+
+def test_an_average_of_the_weights_takes_what_the_trainable_ones_take():
+    rules = [RuleConfig(pattern="layers.0.*", trainable=False)]
+    train = TrainConfig(optimizer=OptimizerConfig(rules=rules), average=AverageConfig(kind="ema"))
+    kept, without = run(train=train), run(train=replace(train, average=AverageConfig()))
+    more = kept.held[OPTIMIZER] - without.held[OPTIMIZER]
+    assert more == pytest.approx(without.held[GRADIENTS], abs=29 * 512)
+    assert kept.peak > without.peak
 
 
 def test_muon_keeps_one_momentum_of_the_matrices_inside_the_layers():

@@ -28,6 +28,7 @@ from mio.core.data.journal import read
 from mio.core.errors import DataError, UserError
 from mio.core.files import locked
 from mio.core.generation.generate import generate
+from mio.core.generation.model import Model
 from mio.core.recipe.resolved import diff, load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs import lock as locking
@@ -110,7 +111,7 @@ def test_whatever_is_done_to_a_file_is_refused_by_name_or_changes_nothing(finish
         path.write_bytes(path.read_bytes().replace(b"1", b"2"))
 
     def answer():
-        opened = Run.open(tmp_path / "tunes", manager)
+        opened = Model.of(Run.open(tmp_path / "tunes", manager))
         return generate(opened, "hello", "text", decoding=Decoding(max_tokens=6)).to_json()
 
     def made():

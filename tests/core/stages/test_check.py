@@ -125,6 +125,12 @@ def test_a_sound_recipe_passes(sound):
         ("runtime.devices=3", "`train.rows` is 8, which 3 devices cannot share equally; set it to 6 or 9"),
         ("train.micro_rows=3", "does not divide the 8 rows"),
         ("runtime.devices=0", "`runtime.devices` is 0"),
+        (
+            "evaluate.average=true",
+            "`evaluate.average` asks for an average of the weights, which `train.average.kind: ema`",
+        ),
+        ("validate.average=true", "`validate.average` asks for an average"),
+        ("train.average.kind=emma", "did you mean `ema`?"),
         ("evaluate.tasks=[draw]", "unknown task `draw`"),
         ("data.held_out=1", "`data.held_out` is 1; it must be below 1"),
         ("data.groups.pairs.sources.a={held_out: 0.1, validation_split: test}", "has both `held_out` and `validation_"),

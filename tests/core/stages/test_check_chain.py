@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import yaml
 
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import PluginError, RecipeError
+from mio.core.planning.vocabulary import expected_vocabulary
 from mio.core.runs.lock import Lock
 from mio.core.stages.check_chain import check_chain
 from mio.core.tokens.vocabulary import Vocabulary
+from mio.plugins.text.byte_tokenizer import ByteTokenizer
 
 CHILD = """
 name: child
@@ -162,6 +165,31 @@ def test_a_folder_that_lacks_a_part_is_told(base, part):
     [problem] = told()
     assert problem.startswith(f"recipe `child`: child.yaml:{LINES['start_from']}: runs/tunes")
     assert "is missing" in problem or "no such file" in problem
+
+
+def test_the_folder_of_another_text_tokenizer_is_told_by_its_fingerprint(base, tunes):
+    del base
+    (tunes / "other").mkdir()
+    (tunes / "other/tokenizer.json").write_text(json.dumps(ByteTokenizer().definition()))
+    (tunes / "other/tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    [problem] = told("plugins.text.tokenizer=other")
+    assert problem.startswith(
+        "recipe `child`: `plugins.text.tokenizer=other`: `plugins.text.tokenizer` is `other`, in runs/tunes `bytes`; "
+    )
+
+
+def test_a_checkpoint_is_a_start_though_its_run_is_not_finished(base):
+    (base / "model.safetensors").unlink()
+    assert "and runs/tunes/checkpoints/step-00000004 is its last checkpoint" in told()[0]
+    [stage] = checked("start_from=runs/tunes/checkpoints/step-00000004")
+    assert stage.recipe.start_from == "../tunes/checkpoints/step-00000004"
+    assert stage.recipe.model["width"] == 64
+    vocabulary = expected_vocabulary([stage.recipe], PluginManager.discover())
+    assert vocabulary.fingerprint == Vocabulary.load(base / "vocabulary.json").fingerprint
+    file = base / "checkpoints/step-00000004/rank-00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    [problem] = told("start_from=runs/tunes/checkpoints/step-00000004")
+    assert "step-00000004/rank-00000.safetensors: is missing or cut short" in problem
 
 
 def test_options_that_do_not_go_with_inherited_ones_are_explained(base):

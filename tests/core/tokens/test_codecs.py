@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mio import Codes, DataError, DataModule, Frames, Media, Modality, PluginError, UserError
-from mio.core.tokens.codecs import FINGERPRINTS, Codecs, save_record, tokenizer_record
+from mio import Codes, DataError, DataModule, Frames, Media, MemoryFile, Modality, PluginError, UserError
+from mio.core.tokens import encoding
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.tokenizer_files import FINGERPRINTS, save_record, tokenizer_record
 
 TEXT = Modality(name="text", text=True)
 TONES = Modality(name="tones", codebooks=(4, 4), begin="<t>", end="</t>", code_token="<t{}>",
@@ -87,11 +90,12 @@ def read(path):
 class Plugins:
     """Makes a new tokenizer at every call, as plugins do."""
 
-    def __init__(self):
+    def __init__(self, tones=TONES, **files):
         self.made = []
+        self.tones, self.files = tones, files
 
     def modalities(self):
-        return [("made", TEXT), ("made", TONES), ("made", REEL)]
+        return [("made", TEXT), ("made", self.tones), ("made", REEL)]
 
     def tokenizer(self, modality):
         self.made.append(modality)
@@ -101,7 +105,7 @@ class Plugins:
         return None if modality == "text" else Back()
 
     def datamodule(self, modality):
-        return DataModule(read=read if modality == "tones" else None)
+        return DataModule(read=read if modality == "tones" else None, **self.files)
 
 
 def media(numbers, key="k"):
@@ -248,3 +252,108 @@ def test_what_nobody_supplies_is_said():
     del codecs.modalities["text"]
     with pytest.raises(PluginError, match="no plugin of the recipe declares `text`"):
         _ = codecs.text
+
+
+def test_frames_are_foretold_by_declaration_data_or_header_and_nothing_is_encoded(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[1, 2, 3]")
+    codecs = Codecs(Plugins())
+    assert [codecs.frames(one) for one in (media([1, 2]), media(path, "file"))] == [2, 3]
+    path.unlink()
+    assert codecs.frames(media(path, "file")) == 3  # remembered by its key
+    probing = Codecs(Plugins(probe=lambda file: range(int(file.name[0]))))
+    (tmp_path / "5.json").write_text("x")
+    assert probing.frames(media(tmp_path / "5.json", "five")) == 5
+    fixed = Modality(name="tones", codebooks=(4, 4), begin="<t>", end="</t>", code_token="<t{}>",
+                     frames=Frames(minimum=7, maximum=7))  # fmt: skip
+    plugins = Plugins(fixed)
+    assert Codecs(plugins).frames(media(tmp_path / "none.json")) == 7
+    assert plugins.made == []
+    assert codecs.tokenizer("tones").encoded == []
+
+
+def test_items_are_learnt_together_once_each_and_one_that_fails_costs_no_other(tmp_path):
+    (tmp_path / "bad.json").write_text("[")
+    codecs, calls = Codecs(Plugins()), []
+    tokenizer = codecs.tokenizer("tones")
+
+    def encode(items):
+        calls.append(len(items))
+        if [9] in items:
+            raise DataError("nine")
+        return [np.array([item, item]) for item in items]
+
+    tokenizer.encode = encode
+    items = [media([1], "a"), media([2], "b"), media([1], "a"), media(tmp_path / "bad.json", "bad")]
+    failed = codecs.learn(items)
+    assert list(failed) == ["tones:bad"]
+    assert "bad.json: cannot be read as tones" in str(failed["tones:bad"])
+    assert calls == [2]
+    assert codecs.learn(items[:3]) == {}
+    assert calls == [2]
+    failed = codecs.learn([media([3], "c"), media([9], "nine"), media([4], "d")])
+    assert {name: str(error) for name, error in failed.items()} == {"tones:nine": "nine"}
+    assert calls == [2, 3, 1, 1, 1]
+    assert [codecs.codes(media(None, key)).tolist() for key in "abcd"] == [[[n], [n]] for n in (1, 2, 3, 4)]
+    codecs.learn([media([n % 4], str(n)) for n in range(150)])
+    assert calls[5:] == [64, 64, 22]
+
+
+def test_other_errors_than_of_data_are_defects_and_other_frames_than_foretold_mistakes():
+    codecs = Codecs(Plugins())
+    codecs.tokenizer("tones").encode = lambda items: [np.array([item * 2] * 2) for item in items]
+    [error] = codecs.learn([media([1], "a")]).values()
+    assert isinstance(error, PluginError)
+    assert "which plugin `made` declares, gave 2 frames for a, of which its `frames` had said 1" in str(error)
+
+    def broken(items):  # noqa: ARG001
+        raise RuntimeError("out of memory")
+
+    codecs.tokenizer("tones").encode = broken
+    with pytest.raises(RuntimeError, match="out of memory"):
+        codecs.learn([media([1], "b")])
+
+
+def test_a_file_in_memory_is_a_file_on_a_disk_for_plugins_that_read_paths_alone():
+    content = MemoryFile(b"[1, 2]", ".json")
+    seen = []
+
+    def reading(file):
+        seen.append(file)
+        return json.loads(file.read_text())
+
+    for in_memory in (False, True):
+        module = DataModule(read=reading, in_memory=in_memory)
+        opened = encoding.opened(media(content), module, module.read)
+        assert opened.data == [1, 2]
+    assert isinstance(seen[0], Path)
+    assert seen[0].suffix == ".json"
+    assert seen[1] is content
+    assert content.open().read() == content.read_bytes() == b"[1, 2]"
+    with pytest.raises(ValueError, match="`rb` alone"):
+        content.open("w")
+    with pytest.raises(DataError, match="media given as bytes: cannot be read as tones"):
+        encoding.opened(media(MemoryFile(b"[")), module, module.read)
+
+
+def test_a_file_is_checked_once_and_one_that_is_gone_is_no_damage(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[1]")
+    codecs = Codecs(Plugins())
+    codecs.check_readable(media(path))
+    encoding.check_present(media(path))
+    path.unlink()
+    codecs.check_readable(media(path))  # remembered
+    for gone in (path, tmp_path):
+        with pytest.raises(DataError, match=r"cannot be read any more \(.*\); when it is back"):
+            encoding.check_present(media(gone))
+    encoding.check_present(media([1]))
+
+
+def test_where_a_tokenizer_encodes_is_its_own_word():
+    codecs = Codecs(Plugins())
+    assert codecs.elsewhere == set()
+    for device, elsewhere in (("cpu", set()), ("cuda:1", {"tones"})):
+        codecs = Codecs(Plugins())
+        codecs.tokenizer("tones").device = device
+        assert codecs.elsewhere == elsewhere
