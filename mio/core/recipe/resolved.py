@@ -18,7 +18,6 @@ from mio.core.recipe.places import STEP_FOLDER
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.yaml_text import dump_yaml
 
-
 _MOST_KNOWN = 16
 _known: dict[bytes, Recipe] = {}
 """Recipes by what their files hold: a command reads those of a run and of its parents several times."""
