@@ -146,9 +146,9 @@ def test_the_figures_of_training_are_logged(trained_chain):
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [4, 8]
     books = ["image/codebook0", *(f"speech/codebook{index}" for index in range(4))]
-    losses = [*RATIOS[2], *books, "text"]
+    losses = [*(f"loss/{group}" for group in RATIOS[2]), *(f"modality/{name}" for name in (*books, "text", "special"))]
     for row in rows:
-        for name in ("loss", "lr", "grad_norm", "tokens_per_second", "mfu", *(f"loss/{loss}" for loss in losses)):
+        for name in ("loss", "lr", "grad_norm", "tokens_per_second", "mfu", *losses):
             assert math.isfinite(float(row[name])), name
             assert float(row[name]) >= 0, name
         assert 0 < float(row["mfu"]) < 1
@@ -161,7 +161,15 @@ def test_the_same_figures_are_in_the_tensorboard_events(trained_chain):
     events = EventAccumulator(str(trained_chain.folder(2))).Reload()
     with (trained_chain.folder(2) / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    for name in ("loss", "loss/interleaved", "loss/speech/codebook3", "lr", "grad_norm", "tokens_per_second", "mfu"):
+    for name in (
+        "loss",
+        "loss/interleaved",
+        "modality/speech/codebook3",
+        "lr",
+        "grad_norm",
+        "tokens_per_second",
+        "mfu",
+    ):
         assert [event.step for event in events.Scalars(name)] == [4, 8]
         assert [event.value for event in events.Scalars(name)] == pytest.approx([float(row[name]) for row in rows])
 

@@ -59,20 +59,26 @@ class LossMetrics:
                 counted.zero_()
 
     def read(self) -> dict[str, float]:
-        """Mean losses since the last reading: `loss`, `loss/GROUP`, `loss/BLOCK`; then starts anew. Of this rank, hence
-        of all of them on rank 0 after `gather`."""
+        """Mean losses since the last reading: `loss`, `loss/GROUP`; by what the tokens are, `modality/NAME` and
+        `modality/NAME/codebook0` and so on. Then starts anew. Of this rank, hence of all of them on rank 0 after
+        `gather`."""
         metrics: dict[str, float] = {}
         total, count = self._stream.sum(dim=1).tolist()
         if count:
             metrics["loss"] = total / count
-        named = list(zip([stream.split("/", 1)[0] for stream in self.streams], self._stream.T.tolist(), strict=True))
-        named += list(zip(self.blocks, self._block.T.tolist(), strict=True))
         sums: dict[str, list[float]] = {}
-        for name, (loss, tokens) in named:
+
+        def add(name: str, loss: float, tokens: float) -> None:
             entry = sums.setdefault(name, [0.0, 0.0])
             entry[0] += loss
             entry[1] += tokens
-        metrics.update({f"loss/{name}": loss / tokens for name, (loss, tokens) in sums.items() if tokens})
+
+        for stream, (loss, tokens) in zip(self.streams, self._stream.T.tolist(), strict=True):
+            add(f"loss/{stream.split('/', 1)[0]}", loss, tokens)
+        for block, (loss, tokens) in zip(self.blocks, self._block.T.tolist(), strict=True):
+            for name in dict.fromkeys((block.split("/", 1)[0], block)):
+                add(f"modality/{name}", loss, tokens)
+        metrics.update({name: loss / tokens for name, (loss, tokens) in sums.items() if tokens})
         self._stream.zero_()
         self._block.zero_()
         return metrics

@@ -44,10 +44,11 @@ def test_losses_are_unweighted_means_over_supervised_tokens_by_group_and_block()
     assert figures == {
         "loss": pytest.approx((0 + 1 + 2 + 7 + 8 + 9 + 10 + 11 + 12) / 9),
         "loss/a": pytest.approx((0 + 1 + 2 + 7 + 8 + 9 + 10 + 11 + 12) / 9),
-        "loss/text": pytest.approx((0 + 1 + 2) / 3),
-        "loss/special": pytest.approx((7 + 12) / 2),
-        "loss/tones/codebook0": pytest.approx((8 + 10) / 2),
-        "loss/tones/codebook1": pytest.approx((9 + 11) / 2),
+        "modality/text": pytest.approx((0 + 1 + 2) / 3),
+        "modality/special": pytest.approx((7 + 12) / 2),
+        "modality/tones": pytest.approx((8 + 10 + 9 + 11) / 4),
+        "modality/tones/codebook0": pytest.approx((8 + 10) / 2),
+        "modality/tones/codebook1": pytest.approx((9 + 11) / 2),
     }
 
 
