@@ -196,11 +196,11 @@ class RecordStream:
     def _check(self, document: Document, record: int, tokens: int) -> None:
         """Reads the media of a document that was measured, and encodes them if the sample says so. Raises `DataError`
         for damage, and `PluginError` where a tokenizer does not do what it foretold."""
-        media = raw_media(document)
-        if not media:
+        if not raw_media(document):
             return
         codecs = self.renderer.codecs
-        media = raw_media(self.renderer.expanded(document))
+        document = self.renderer.expanded(document)
+        media = raw_media(document)
         for item in media:
             codecs.check_readable(item)
         if record in self.sample.encoded:

@@ -85,7 +85,11 @@ def _tilted(degrees: float) -> str:
 
 def _matrix(frame: Any) -> tuple[int, int, int, int] | None:
     """The linear part (a, b, c, d) of the frame's display matrix; None if it has none."""
-    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    from av.sidedata.sidedata import SideDataContainer
+
+    # `frame.side_data` would be kept in the frame that it refers to: a cycle, which the frame's memory waits to be
+    # collected with
+    matrix = next((data for data in SideDataContainer(frame) if data.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
         return None
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
