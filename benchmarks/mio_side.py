@@ -8,6 +8,16 @@ OPTIMIZER = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 CLIP = 1.0
 
 
+def settle() -> None:
+    """What `mio fit` settles before it trains on a CPU. Called before torch is imported."""
+    from mio.cli.threads import settle_threads
+
+    settle_threads()
+    from mio.core.training.heap import keep_freed_memory
+
+    keep_freed_memory()
+
+
 def made_module(shape: dict[str, Any], streams: int = 1) -> Any:
     """A `MioModule` of a shape (`vocabulary`, `width`, `layers`, `heads`, `kv_heads`, `ffn`), for so many streams."""
     import torch

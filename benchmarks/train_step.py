@@ -19,7 +19,7 @@ from collections.abc import Callable
 from itertools import product, repeat
 from typing import Any
 
-from mio_side import made_module, train_on
+from mio_side import made_module, settle, train_on
 from peer_sides import litgpt_step, transformers_step
 from workers import LITGPT, Worker, environment, serve, start_of_growth
 
@@ -75,14 +75,14 @@ def tokens_of(spec: dict[str, Any]) -> Any:
 
 def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
     """What `mio fit` does in a step: float32 weights, bf16 products."""
+    if spec.get("settled", True):
+        settle()
     import torch
 
     from mio.core.data.batch import Batch
     from mio.core.data.document_mask import DocumentMask
-    from mio.core.training.heap import keep_freed_memory
 
     start_of_growth()
-    keep_freed_memory()
     module = made_module(spec)
     optimizer = module.configure_optimizers()["optimizer"]
     tokens = tokens_of(spec)

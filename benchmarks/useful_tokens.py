@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mio_side import made_module, train_on
+from mio_side import made_module, settle, train_on
 from peer_sides import litgpt_step, transformers_step
 from train_step import BEST, SHAPES
 from workers import LITGPT, Worker, environment, serve
@@ -69,9 +69,7 @@ def batches_of(spec: dict[str, Any]) -> list[Any]:
 
 def build_mio(spec: dict[str, Any]) -> Callable[[], float]:
     """What `mio fit` does in a step: float32 weights, bf16 products."""
-    from mio.core.training.heap import keep_freed_memory
-
-    keep_freed_memory()
+    settle()
     made = batches_of(spec)
     streams = 1 + max(int(batch.stream.max()) for batch in made)
     module = made_module({**SHAPE, "vocabulary": spec["vocabulary"]}, streams)

@@ -20,6 +20,7 @@ import mio
 from mio.cli import evaluate, export, fit, generate, import_, plan, plugins, recipe, tokenize
 from mio.cli.deferred import defer_metrics
 from mio.cli.failures import explained, passes
+from mio.cli.threads import settle_threads
 from mio.core.distributed.ranks import launched
 from mio.core.errors import Interrupted, PeerFailed, UserError
 from mio.core.terminal import plain
@@ -59,8 +60,7 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits. `arguments` default to those of the process."""
-    # NumPy's products here are small: its thread pool would only take the cores from torch's
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    settle_threads()
     defer_metrics()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
