@@ -21,8 +21,6 @@ from mio.core.errors import DataError
 from mio.media import contents
 from mio.media.sound import (
     LOUDEST,
-    MAX_RATE,
-    Floats,
     Sound,
     SoundLength,
     read_sound,
@@ -30,6 +28,7 @@ from mio.media.sound import (
     sound_seconds,
     too_loud,
 )
+from mio.media.sound_streams import MAX_RATE, Floats
 
 _LEAST_RATE = 1000
 

@@ -263,7 +263,7 @@ def test_the_length_of_uncompressed_sound_and_flac_is_known_without_decoding(mon
     content = written(notes(2.0, 11_025, channels=2), form, subtype, 11_025)
     sound = media.read_sound(MemoryFile(content), seconds)
     monkeypatch.setattr("soundfile.SoundFile.read", None)
-    monkeypatch.setattr("mio.media.sound._by_pyav", None)
+    monkeypatch.setattr("mio.media.sound_streams._by_pyav", None)
     length = media.sound_length(MemoryFile(content), seconds)
     assert (length.samples, length.rate) == (len(sound.samples), sound.rate)
     assert (length.more, length.seconds) == (sound.more, 2.0)

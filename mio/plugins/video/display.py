@@ -89,7 +89,8 @@ def _matrix(frame: Any) -> tuple[int, int, int, int] | None:
 
     # `frame.side_data` would be kept in the frame that it refers to: a cycle, which the frame's memory waits to be
     # collected with
-    matrix = next((data for data in SideDataContainer(frame) if data.type.name == "DISPLAYMATRIX"), None)
+    every = SideDataContainer(frame)  # type: ignore[call-arg]
+    matrix = next((data for data in every if data.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
         return None
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
