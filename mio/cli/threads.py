@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-_SPINS = 1000
-"""Turns that a thread of libgomp waits for its next piece of work before it sleeps: about 20 us."""
+_SPINS = 2000
+"""Turns that a thread of libgomp waits for its next piece of work before it sleeps: about 40 us."""
 
 
 def settle_threads() -> None:
@@ -15,8 +15,9 @@ def settle_threads() -> None:
 
     A thread of torch's pool that waits keeps its core, by default for milliseconds. Where other work wants the core,
     the thread that it waits for may be what does not run: on two cores beside two busy threads, a training step of 13 M
-    parameters takes 3.8 times as long as alone, and 2.3 times with this (two is a fair share). Without any waiting it
-    takes 1.3 times as long alone, as each of some thousand operations then wakes a sleeping thread.
+    parameters took 3.3 to 19 times as long as alone, and takes 1.9 to 2.6 times with this, where two is a fair share
+    (`benchmarks/beside_others.py`). Alone it is as fast as before; without any waiting it takes 1.3 times as long, as
+    each of some thousand operations then wakes a sleeping thread.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
