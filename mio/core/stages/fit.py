@@ -334,7 +334,8 @@ class Stage:
         if self.ranks.first:
             console.print(results_table(report))
             samples = sorted(path for path in (self.folder / SAMPLES).glob("*.*") if path.suffix != ".json")
-            console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
+            if samples:
+                console.print(f"what the model made: {', '.join(str(path) for path in samples[:12])}")
         return report
 
     def _finish(self, active: ActiveRun | None, log: RunLog | None, summary: dict[str, Any], start: float) -> None:
