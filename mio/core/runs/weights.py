@@ -57,8 +57,10 @@ class SavedWeights:
         return infos
 
     def read(self, name: str) -> Tensor:
-        """A whole parameter."""
-        tensor: Tensor = self._file.get_tensor(name)
+        """A whole parameter; its memory is the file's until it is written to."""
+        # opened for each: the one mapping would keep all that was read of it in memory
+        with safe_open(self.path, framework="pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
         return tensor
 
     def part(self, name: str, shape: tuple[int, ...], offset: tuple[int, ...]) -> Tensor:

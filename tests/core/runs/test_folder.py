@@ -386,7 +386,7 @@ def test_a_write_that_fails_at_any_point_bricks_no_run(tunes, finished, monkeypa
 LAUNCHER = """
 import sys
 from mio.core.distributed.launch import launch
-child = "from mio.core.distributed.launch import follow_launcher; import os, time; follow_launcher(); print(os.getpid(), flush=True); time.sleep(60)"
+child = "from mio.core.distributed.launch import follow_launcher; import os, time; follow_launcher(); os.write(1, f'{os.getpid()}{chr(10)}'.encode()); time.sleep(60)"
 launch([sys.executable, "-c", child], 2, 0)
 """  # noqa: E501
 
