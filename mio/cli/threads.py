@@ -15,7 +15,7 @@ def settle_threads() -> None:
 
     A thread of torch's pool that waits keeps its core, by default for milliseconds. Where other work wants the core,
     the thread that it waits for may be what does not run: on two cores beside two busy threads, a training step of 13 M
-    parameters took 3.3 to 19 times as long as alone, and takes 1.9 to 2.6 times with this, where two is a fair share
+    parameters took 3.3 to 19 times as long as alone, and takes 2.6 times with this, where two is a fair share
     (`benchmarks/beside_others.py`). Alone it is as fast as before; without any waiting it takes 1.3 times as long, as
     each of some thousand operations then wakes a sleeping thread.
     """

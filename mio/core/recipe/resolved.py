@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,23 +17,9 @@ from mio.core.recipe.places import STEP_FOLDER
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.yaml_text import dump_yaml
 
-_MOST_KNOWN = 16
-_known: dict[bytes, Recipe] = {}
-"""Recipes by what their files hold: a command reads those of a run and of its parents several times."""
-
 
 def load_resolved(path: Path) -> Recipe:
     """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema."""
-    text = path.read_bytes() if path.is_file() else b""
-    if text not in _known:
-        recipe = _load_resolved(path)
-        while len(_known) >= _MOST_KNOWN:
-            del _known[next(iter(_known))]
-        _known[text] = recipe
-    return deepcopy(_known[text])
-
-
-def _load_resolved(path: Path) -> Recipe:
     layer = read_layer(path)
     literal = checker(literal=True)
     content = literal.check(Recipe, layer.content)

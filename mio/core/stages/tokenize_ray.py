@@ -37,7 +37,7 @@ class ShardActor:
         import torch
 
         from mio.core.contract.plugins import PluginManager
-        from mio.core.data.sources import open_sources
+        from mio.core.data.sources import every_source
         from mio.core.tokens.codecs import Codecs
 
         os.chdir(folder)
@@ -47,7 +47,7 @@ class ShardActor:
         codecs.load(weights)
         self._worker = ShardWorker(plugins, codecs)
         root = Path(recipe.runtime.tokens)
-        sources = {source.label: source for source in open_sources(recipe, plugins)}
+        sources = {source.label: source for source in every_source(recipe, plugins)}
         hashes = FileHashes(root / HASHES)
         self._jobs = {label: make_job(root, sources[label], size, hashes) for label, size in jobs.items()}
 

@@ -124,6 +124,7 @@ def fitting_items(
     media: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
     sets = template_sets(recipe, plugins)
     hashes = FileHashes(Path(recipe.runtime.tokens) / HASHES)
+    open_sources(recipe, plugins, streamed=True, validates=True)  # what is wrong with them is told before, not after
     for source in open_sources(every, plugins, streamed=True):
         held_out = holding_out(recipe, source, hashes)
         templates = [

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mio.core.contract.values import DataModule, Modality, Template
-from mio.core.errors import DataError
+from mio.core.errors import DataError, PluginError
 from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig, SourceConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.stages.tokenizer_fitting import fitting_items
@@ -88,3 +88,21 @@ def test_a_recipe_without_such_media_says_so(tmp_path):
     rows = [{"parts": ["a"]}]
     with pytest.raises(DataError, match="no `sketch` that can be read; add a source of it, or leave its plugin out"):
         items(tmp_path, rows, ["sketch"])
+
+
+def test_a_split_that_cannot_validate_is_told_before_tokenizers_are_trained():
+    class WithCorpus(Plugins):
+        def sources(self):
+            def corpus(split, options):  # noqa: ARG001
+                if split != "train":
+                    raise DataError(f"there is no split `{split}`")
+                return [{"word": "one"}]
+
+            return {"made/words": ("made", corpus)}
+
+    config = SourceConfig(dataset="made/words", validation_split="tset")
+    recipe = Recipe(
+        name="made", data=DataConfig(groups={"g": GroupConfig({"s": config})}), mixture=MixtureConfig(ratios={"g": 1})
+    )
+    with pytest.raises(PluginError, match="there is no split `tset`"):
+        fitting_items(recipe, WithCorpus(), Codecs(WithCorpus()), ["text"])
