@@ -6,6 +6,8 @@ Importing it does not import torch.
 
 from mio import media, networks
 from mio.core.contract.checker import read_options
+from mio.core.contract.controls import Control, ControlToken, ControlTokens, Turn
+from mio.core.contract.encoders import Encoder, EncoderInput
 from mio.core.contract.hookspecs import hookimpl
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
@@ -39,10 +41,15 @@ __all__ = [
     "TEXT",
     "Answer",
     "Codes",
+    "Control",
+    "ControlToken",
+    "ControlTokens",
     "DataError",
     "DataModule",
     "Decoding",
     "Detokenizer",
+    "Encoder",
+    "EncoderInput",
     "Frames",
     "LoggedRun",
     "LoggedStep",
@@ -63,6 +70,7 @@ __all__ = [
     "TextTokenizer",
     "Tokenizer",
     "Trainable",
+    "Turn",
     "UserError",
     "hookimpl",
     "media",

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from mio.core.contract.controls import ControlTokens
+    from mio.core.contract.encoders import Encoder
     from mio.core.contract.loggers import LoggerFactory
     from mio.core.contract.values import (
         DataModule,
@@ -61,6 +63,22 @@ def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | 
 @hookspec(firstresult=True)
 def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
     """The modality's own data module: how its files are read, its templates in both directions, its filters."""
+
+
+@hookspec(firstresult=True)
+def mio_encoder(modality: str, options: Mapping[str, Any]) -> Encoder | None:
+    """A network inside the model that reads media of a modality: where a plugin supplies one, spans that are read are
+    positions whose embeddings it computes, and codebooks, if the modality has any, are for spans that are written.
+
+    The first plugin of the recipe that does not answer `None` wins; `options` are its own, not those of the plugin that
+    declares the modality.
+    """
+
+
+@hookspec
+def mio_control_tokens(options: Mapping[str, Any]) -> ControlTokens:
+    """Control tokens: what the model says about a conversation itself (this was not meant for me; I answer aloud)."""
+    raise NotImplementedError
 
 
 @hookspec

@@ -17,11 +17,13 @@ import pluggy
 
 from mio.core.contract import hookspecs
 from mio.core.contract.discovery import Candidate, discover
+from mio.core.contract.encoders import Encoder
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.validation import (
     PATH_NAME,
     datamodule_problems,
     detokenizer_problems,
+    encoder_problems,
     kind,
     modality_problems,
     preset_problems,
@@ -170,6 +172,17 @@ class EnabledPlugins:
         owner, detokenizer = answer
         _refuse(owner, "mio_detokenizer", f"detokenizer of `{modality}`", detokenizer_problems(detokenizer))
         return detokenizer
+
+    def encoder(self, modality: str) -> tuple[str, Encoder] | None:
+        """(plugin, encoder) of a modality, newly made; None if no plugin has it read by a network."""
+        self.modality(modality)
+        for owner in self._plugins:
+            own = {"modality": modality, "options": self.options[owner]}
+            for name, answer in _calls(self._registry, "mio_encoder", **own):
+                if name == owner and (encoder := answer()) is not None:
+                    _refuse(owner, "mio_encoder", f"encoder of `{modality}`", encoder_problems(encoder))
+                    return owner, encoder
+        return None
 
     def datamodule(self, modality: str) -> DataModule:
         """Data module of a modality; an empty one if no plugin supplies it."""

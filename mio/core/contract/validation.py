@@ -46,9 +46,9 @@ def modality_problems(declared: Any) -> list[str]:
     if not NAME.fullmatch(declared.name):
         problems.append(f"`name`: {declared.name!r} must be lower case letters, digits and `_`, a letter first")
     kinds = [name for name in ("text", "codebooks", "parts") if getattr(declared, name)]
-    if len(kinds) != 1:
-        listed = " and ".join(f"`{name}`" for name in kinds) or "none of them"
-        problems.append(f"exactly one of `text`, `codebooks`, `parts` must be given; found {listed}")
+    if len(kinds) > 1:
+        listed = " and ".join(f"`{name}`" for name in kinds)
+        problems.append(f"at most one of `text`, `codebooks`, `parts` may be given; found {listed}")
     if declared.text and declared.name != TEXT:
         problems.append(f"`name`: the modality with `text=True` is called `{TEXT}`, not {declared.name!r}")
     if declared.parts == declared.name:
@@ -245,6 +245,12 @@ def _has(value: Any, name: str) -> bool:
     except AttributeError:
         return hasattr(value, name)
     return True
+
+
+def encoder_problems(encoder: Any) -> list[str]:
+    """What an encoder lacks."""
+    problems = _missing_methods(encoder, ("positions", "prepare", "dummy", "module"))
+    return problems if _has(encoder, "fingerprint") else [*problems, "`fingerprint`: missing"]
 
 
 def preset_problems(preset: Any) -> list[str]:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mio.core.contract.controls import Control
 from mio.core.contract.ranges import number
 from mio.core.errors import DataError
 
@@ -42,7 +43,8 @@ class Frames:
 
 @dataclass(frozen=True, kw_only=True)
 class Modality:
-    """Declaration of one modality. Exactly one of `text`, `codebooks`, `parts` says what kind it is."""
+    """Declaration of one modality. `text`, `codebooks` or `parts` says what kind it is; one without any of them is read
+    by an encoder (`mio_encoder`), and never written."""
 
     name: str
     """Unique, lower case: also the key of `Media.modality` and the `type` of a message part."""
@@ -150,8 +152,8 @@ class Codes:
 File = Path | MemoryFile
 """What a data module reads."""
 
-Value = str | Media | Codes
-"""A piece of content: text, media, or codes."""
+Value = str | Media | Codes | Control
+"""A piece of content: text, media, codes, or a control token."""
 
 Record = Mapping[str, Any]
 """Fields of one record. A field holds a `Value` or a list of them. The field `messages` makes it a conversation,
