@@ -17,7 +17,7 @@ from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
 from mio.core.generation.sampling import HOTTEST, check_decoding, sample
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
-from mio.core.tokens.rendering import TokenArray
+from mio.core.tokens.spans import TokenArray
 
 
 @dataclass
