@@ -1,0 +1,1 @@
+"""VITA as a system: control tokens, presets, recipes."""
