@@ -159,7 +159,7 @@ def packed(encoder: Any, items: list[Any]) -> EncoderInput:
     )
 
 
-def loaded(plugin: str, modality: str, sizes: dict[str, int], width: int, weights: dict[str, Tensor]) -> Any:
+def loaded(plugin: str, modality: str, sizes: dict[str, Any], width: int, weights: dict[str, Tensor]) -> Any:
     """The plugin's encoder and its module, with weights read from a file in the published layout."""
     with tempfile.TemporaryDirectory() as folder:
         save_file({name: value.contiguous() for name, value in weights.items()}, Path(folder) / "model.safetensors")
@@ -170,6 +170,12 @@ def loaded(plugin: str, modality: str, sizes: dict[str, int], width: int, weight
         module = encoder.module(width).eval()
         module.load_state_dict(encoder.weights())
     return encoder, module
+
+
+def statistics() -> dict[str, list[float]]:
+    """Options of the audio tower that are weights there: mean, and inverse deviation, of each band."""
+    mean, inverse = (formula(f"model.audio_encoder.encoder.global_cmvn.{name}", (80,)) for name in ("mean", "istd"))
+    return {"mean": mean.tolist(), "std": (1 / inverse).tolist()}
 
 
 def compared(ours: Tensor, theirs: Tensor) -> dict[str, float]:
@@ -220,7 +226,7 @@ def audio(sizes: dict[str, int], width: int, golden: bool) -> dict:
 
     model = reference_audio(sizes, width)
     weights = fill(model, "model.audio_encoder.")
-    encoder, module = loaded("audio_tower", "speech", sizes, width, weights)
+    encoder, module = loaded("audio_tower", "speech", sizes | statistics(), width, weights)
     recordings = [(recording(1.3, 220), 16_000), (recording(0.71, 330), 16_000)]
     items = packed(encoder, recordings)
     waves = [torch.from_numpy(samples)[None].double() * 32768 for samples, _ in recordings]
@@ -259,6 +265,7 @@ def names() -> int:
         tower, projector = reference_vision(sizes, MODEL)
         speech = reference_audio({name: getattr(AudioTowerOptions(), name) for name in SMALL_AUDIO}, MODEL)
         ours = {**VisionTower(options, MODEL).state_dict(), **AudioTower(AudioTowerOptions(), MODEL).state_dict()}
+    del speech.encoder.global_cmvn  # options here
     theirs = {
         **{f"tower.{vision_weights.timm_name(n)}": v for n, v in tower.vision_tower.state_dict().items()},
         **{f"projector.{name}": value for name, value in projector.state_dict().items()},

@@ -18,7 +18,7 @@ from mio.plugins.audio_tower.weights import NAMES, our_name
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from vita_parity import SMALL_AUDIO, SMALL_MODEL, formula, packed, recording
+from vita_parity import SMALL_AUDIO, SMALL_MODEL, formula, packed, recording, statistics
 
 TINY = {"width": 16, "layers": 2, "heads": 2, "ffn_width": 32, "bands": 40, "rate": 8000}
 
@@ -31,9 +31,7 @@ def published(name):
     """Name in VITA's layout of one of ours: `NAMES` read backwards."""
     for pattern, ours in reversed(NAMES):
         theirs = re.sub(r"[\\^$]", "", pattern)
-        if not ours:
-            name = re.sub(r"^(mean|istd)$", rf"{theirs}\1", name)
-        elif name.startswith(ours) or (ours.startswith(".") and ours in name):
+        if (ours and name.startswith(ours)) or (ours.startswith(".") and ours in name):
             name = name.replace(ours, theirs, 1)
     return f"model.audio_encoder.{name}"
 
@@ -41,7 +39,10 @@ def published(name):
 def checkpoint(folder, module):
     """A file in VITA's layout, with weights by formula."""
     state = module.state_dict()
-    weights = {name: formula(name, tuple(value.shape)) for name, value in ((published(n), v) for n, v in state.items())}
+    weights = {published(name): formula(published(name), tuple(value.shape)) for name, value in state.items()}
+    for name in ("mean", "istd"):
+        statistic = f"model.audio_encoder.encoder.global_cmvn.{name}"
+        weights[statistic] = formula(statistic, (80,))
     save_file(weights | {"model.norm.weight": torch.ones(3)}, folder / "model.safetensors")
     return folder
 
@@ -49,7 +50,7 @@ def checkpoint(folder, module):
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     folder = checkpoint(tmp_path_factory.mktemp("vita"), encoder(**SMALL_AUDIO).module(SMALL_MODEL))
-    found = encoder(**SMALL_AUDIO, checkpoint=str(folder))
+    found = encoder(**SMALL_AUDIO, **statistics(), checkpoint=str(folder))
     network = found.module(SMALL_MODEL).eval()
     network.load_state_dict(found.weights())
     return found, network
@@ -68,7 +69,7 @@ def test_the_default_network_is_vitas():
     with torch.device("meta"):
         state = encoder().module(4096).state_dict()
     # 341.37 Mi parameters by the reference's own count, without the adapter
-    count = sum(v.numel() for n, v in state.items() if not n.startswith("adapter.") and n not in ("mean", "istd"))
+    count = sum(value.numel() for name, value in state.items() if not name.startswith("adapter."))
     assert round(count / 2**20, 2) == 341.37
     assert state["adapter.out.weight"].shape == (4096, 2048)
     assert {our_name(published(name).removeprefix("model.audio_encoder.")) for name in state} == state.keys()
@@ -178,7 +179,8 @@ def test_wrong_options_are_refused_by_name(options, message):
 
 def test_fingerprints_change_with_what_they_stand_for():
     same = encoder(**TINY).fingerprint
-    assert encoder(**TINY, checkpoint="a", mean=[1.0]).fingerprint == same
+    assert encoder(**TINY, checkpoint="a").fingerprint == same
+    assert encoder(**TINY, mean=[1.0]).fingerprint != same
     assert encoder(**TINY, adapter_kernel=3).fingerprint != same
 
 
@@ -205,11 +207,16 @@ def test_checkpoints_that_do_not_fit_are_refused_in_one_line(tmp_path):
     assert encoder().weights() == {}
 
 
-def test_statistics_are_the_checkpoints_or_the_options(loaded):
-    _, network = loaded
-    assert torch.equal(network.mean, formula("model.audio_encoder.encoder.global_cmvn.mean", (80,)))
-    own = encoder(**TINY, mean=[3.0], std=[2.0]).module(4)
-    assert torch.equal(own.normalised(torch.full((1, 40), 5.0)), torch.ones(1, 40))
+def test_statistics_are_those_of_the_options(loaded):
+    module = encoder(**TINY, mean=[3.0], std=[2.0]).module(4)
+    assert torch.equal(module.normalised(torch.full((1, 40), 5.0)), torch.ones(1, 40))
+    assert not list(encoder(**TINY).module(4).buffers())
+    mean, std = AudioTowerOptions().statistics
+    assert len(mean) == len(std) == 80
+    assert AudioTowerOptions(bands=40).statistics[0] == pytest.approx([sum(mean) / 80] * 40)
+    folder = loaded[0].options.checkpoint
+    with pytest.raises(mio.UserError, match=r"its `mean` of 80 bands, .* is not that of the options: write all of"):
+        encoder(**SMALL_AUDIO, checkpoint=folder).weights()
 
 
 def test_speech_without_a_tokenizer_is_declared_and_read():

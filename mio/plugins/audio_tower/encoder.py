@@ -68,7 +68,7 @@ class SpeechEncoder:
         return AudioTower(self.options, width)
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Tensors of the checkpoint by name of a parameter or buffer; none without one. Raises `UserError`, see
+        """Tensors of the checkpoint by name of a parameter; none without one. Raises `UserError`, see
         `weights.py`."""
         from mio.plugins.audio_tower.weights import pretrained
 

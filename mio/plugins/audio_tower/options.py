@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mio import UserError, number, one_of
+from mio.plugins.audio_tower.statistics import MEAN, STD
 
 FRAME_SECONDS = 0.025
 SHIFT_SECONDS = 0.010
 """Length of a frame and distance between two."""
 
-STORED = ("checkpoint", "mean", "std")
-"""Options that say what parameters and buffers begin with: without effect once a run has weights of its own."""
+STORED = ("checkpoint",)
+"""Options that say what parameters begin with: without effect once a run has weights of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,10 @@ class AudioTowerOptions:
     """Samples per second that all speech is resampled to."""
     bands: int = number(80, 8, 1024)
     """Mel bands of a frame."""
-    mean: Sequence[float] = number(lambda: [15.8], -1000, 1000)
-    std: Sequence[float] = number(lambda: [3.35], 0, 1000, above=True)
-    """Global mean and standard deviation of the log energies, one number or one per band; a checkpoint brings its own.
-    The defaults are the average over the bands of VITA's."""
+    mean: Sequence[float] = number(list, -1000, 1000)
+    std: Sequence[float] = number(list, 0, 1000, above=True)
+    """Global mean and standard deviation of the log energies, one number or one per band. Empty: VITA's, and for
+    another number of `bands` their average. Those of a checkpoint must be the same."""
     width: int = number(1024, 1, 65_536)
     layers: int = number(24, 1, 1000)
     heads: int = number(16, 1, 4096)
@@ -48,10 +49,21 @@ class AudioTowerOptions:
         if self.width % 2:
             problems.append(f"`width` {self.width} must be even: positions are sines and cosines")
         for name in ("mean", "std"):
-            if len(getattr(self, name)) not in {1, self.bands}:
+            if len(getattr(self, name)) not in {0, 1, self.bands}:
                 problems.append(f"`{name}` has {len(getattr(self, name))} numbers, must have 1 or {self.bands}")
         if problems:
             raise UserError("; ".join(f"plugins.audio_tower: {problem}" for problem in problems))
+
+    @property
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each band."""
+        return self._of_bands(self.mean, MEAN), self._of_bands(self.std, STD)
+
+    def _of_bands(self, given: Sequence[float], published: Sequence[float]) -> list[float]:
+        values = list(given) or list(published)
+        if len(values) != self.bands:
+            values = [sum(values) / len(values)] * self.bands
+        return values
 
     @property
     def window(self) -> int:

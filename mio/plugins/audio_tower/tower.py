@@ -28,15 +28,10 @@ Indices = npt.NDArray[np.int64]
 class AudioTower(nn.Module):
     """Log mel energies to embeddings of positions. `layers` is the `nn.ModuleList`."""
 
-    mean: Tensor
-    istd: Tensor
-
     def __init__(self, options: AudioTowerOptions, width: int) -> None:
         super().__init__()
         self.options = options
         size = options.width
-        self.register_buffer("mean", torch.tensor(options.mean).repeat(options.bands // len(options.mean)))
-        self.register_buffer("istd", 1 / torch.tensor(options.std).repeat(options.bands // len(options.std)))
         self.convolutions = nn.Sequential(nn.Conv2d(1, size, 3, 2), nn.ReLU(), nn.Conv2d(size, size, 3, 2), nn.ReLU())
         self.flatten = nn.Linear(size * options.convolved_bands, size)
         self.embed = nn.Sequential(nn.Linear(size, size), nn.LayerNorm(size), nn.ReLU())
@@ -71,7 +66,9 @@ class AudioTower(nn.Module):
 
     def normalised(self, frames: Tensor) -> Tensor:
         """Frames `[F, M]` of mean 0 and standard deviation 1, in the type of the weights."""
-        return ((frames - self.mean) * self.istd).to(self.flatten.weight.dtype)
+        # numbers of the recipe, not buffers: a run folder holds parameters
+        mean, std = (torch.tensor(values, device=frames.device) for values in self.options.statistics)
+        return ((frames - mean) / std).to(self.flatten.weight.dtype)
 
 
 class AudioLayer(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -50,10 +51,11 @@ def our_name(name: str) -> str:
 
 
 def pretrained(options: AudioTowerOptions) -> dict[str, Tensor]:
-    """Weights by the names of `AudioTower`; without the global statistics where the checkpoint lacks them.
+    """Weights by the names of `AudioTower`.
 
     The adapter's last layer has the width of the transformer it was trained for: the caller compares shapes. Raises
-    `UserError` for weights that are missing, of another shape, surplus, or not there at all.
+    `UserError` for weights that are missing, of another shape, surplus, or not there at all, and for a checkpoint with
+    other global statistics than the options.
     """
     if not options.checkpoint:
         return {}
@@ -71,15 +73,29 @@ def pretrained(options: AudioTowerOptions) -> dict[str, Tensor]:
         )
     stored = networks.read_tensors(places, [name for name in places if name.startswith(prefix)])
     tensors = {our_name(name.removeprefix(prefix)): value.float() for name, value in stored.items()}
+    _check_statistics(path, options, [tensors.pop(name, None) for name in STATISTICS])
     last = tensors.get("adapter.out.weight")
     with torch.device("meta"):
         tower = AudioTower(options, 1 if last is None else len(last))
-    needed = {
-        name: value.shape for name, value in tower.state_dict().items() if name in tensors or name not in STATISTICS
-    }
+    needed = {name: value.shape for name, value in tower.state_dict().items()}
     if problems := networks.described(networks.misfits(needed, tensors)):
         raise UserError(
             f"plugins.audio_tower: {path} does not fit the options: {problems}; `width`, `layers`, `ffn_width`, "
             "`bands`, `concat` and `adapter_kernel` must be the checkpoint's"
         )
     return tensors
+
+
+def _check_statistics(path: Path, options: AudioTowerOptions, stored: Sequence[Tensor | None]) -> None:
+    """Raises `UserError` for a mean or inverse deviation that differs from the options'."""
+    mean, std = (torch.tensor(values) for values in options.statistics)
+    for name, own, theirs in zip(("mean", "std"), (mean, std), stored, strict=True):
+        if theirs is None:
+            continue
+        due = 1 / theirs if name == "std" else theirs
+        if due.shape != own.shape or not torch.allclose(due, own, rtol=0, atol=0.01):
+            values = ", ".join(f"{value:.5g}" for value in due.flatten()[:3].tolist())
+            raise UserError(
+                f"plugins.audio_tower: {path}: its `{name}` of {due.numel()} bands, {values}, ..., is not that of "
+                f"the options: write all of them as `{name}` (encoder.global_cmvn, where `istd` is 1 / `std`)"
+            )
