@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from mio.core.contract.values import Codes, DataModule, Media, Modality, Template
@@ -78,6 +80,8 @@ class Plugins:
 
 class Characters:
     """Renders a document as its characters; media by their key."""
+
+    codecs = SimpleNamespace(encoders={})
 
     def render(self, document):
         tokens = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 
 from mio.core.contract.values import Decoding
+from mio.core.data.items import EncoderItems, change_items
 from mio.core.errors import DataError, UserError
 from mio.core.generation.grammar import Grammar, Need
 from mio.core.generation.growing import GrowingAnswer, choose
@@ -37,6 +39,7 @@ def generate_tokens(
     need: Need,
     seeds: Sequence[int],
     context: int = 0,
+    items: Mapping[str, EncoderItems] = MappingProxyType({}),
 ) -> list[list[int]]:
     """Answers to `prompts` (token ids), without their stop tokens. An answer depends on its prompt and its seed, not on
     the others, but for what another shape of the same matrix products may change in their last bits.
@@ -47,6 +50,8 @@ def generate_tokens(
     Args:
         seeds: one per prompt.
         context: positions that a prompt and its answer may take together; 0: no limit.
+        items: media in the prompts that encoders read, by modality. Their places are index of the prompt * L +
+            position, where L are the tokens of the longest prompt.
 
     Raises:
         UserError: the token budget or the context cannot hold what is needed, options of `decoding` are invalid, memory
@@ -63,7 +68,7 @@ def generate_tokens(
     capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
     try:
         with torch.autocast(transformer.head_weight.device.type, enabled=False):
-            _decode(transformer, grammar, prompts, decoding, active, capacity)
+            _decode(transformer, grammar, prompts, items, decoding, active, capacity)
     except (torch.OutOfMemoryError, _NoRoom) as error:
         raise UserError(
             f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit into memory; decode "
@@ -80,6 +85,7 @@ def _decode(
     transformer: Transformer,
     grammar: Grammar,
     prompts: Sequence[Sequence[int] | TokenArray],
+    items: Mapping[str, EncoderItems],
     decoding: Decoding,
     active: list[GrowingAnswer],
     capacity: int,
@@ -96,7 +102,8 @@ def _decode(
         cache = KVCache(transformer.config, len(prompts), capacity, device, head.dtype)
     except RuntimeError as error:  # torch's error for too little memory
         raise _NoRoom from error
-    hidden = transformer(tokens, cache.positions(longest), cache=cache).hidden
+    moved = change_items(items, lambda tensor: tensor.to(device))
+    hidden = transformer(tokens, cache.positions(longest), cache=cache, items=moved).hidden
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     cache.advance(lengths)
     while True:

@@ -71,17 +71,17 @@ def generate(
         raise UserError(f"{folder}: is a file, media go into a folder")
     values = parse_prompt(prompt, model.codecs.modalities)
     need = need_of(output, model.codecs.modalities, only=True)
-    tokens = model.renderer.prompt(prompt_document(model, values, output))
+    asked = model.renderer.prompt(prompt_document(model, values, output))
     context = 0 if beyond_context else model.recipe.data.packing.context
     room = decoding.max_tokens
     if context:
         try:
-            room = answer_room(len(tokens), context, model.grammar.least(need))
+            room = answer_room(len(asked.tokens), context, model.grammar.least(need))
         except DataError as error:
             raise DataError(
                 f"{error}, or give --beyond-context: answers get worse there, and take much memory"
             ) from None
-    [generated] = model.answers([tokens], decoding, need, [seed], beyond_context)
+    [generated] = model.answers([asked], decoding, need, [seed], beyond_context)
     notice = ""
     if room < decoding.max_tokens and len(generated) + 1 >= room:
         notice = (
