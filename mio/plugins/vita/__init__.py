@@ -9,17 +9,18 @@ speech, and a field that marks what is not addressed. In decoding `<2>` ends the
 that is still being given elsewhere in the conversation.
 
 The parts that read images and speech are the plugins `vision_tower` and `audio_tower`; recipes are `vita/stage1` and so
-on. Options are the fields of `VitaOptions`.
+on. Options are the fields of `VitaOptions`; those of a live conversation, under `session`, are in `session.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mio import Codes, ControlToken, ControlTokens, Media, Turn, hookimpl, number, one_of, read_options
+from mio import Codes, ControlToken, ControlTokens, Media, SessionPolicy, Turn, hookimpl, number, one_of, read_options
+from mio.plugins.vita.session import SessionOptions, policy
 
 SPOKEN, UNADDRESSED, WRITTEN = "spoken", "unaddressed", "written"
 """Names of the state tokens: of answers to speech, of what is not meant for the model, of answers to text."""
@@ -58,6 +59,8 @@ class VitaOptions:
     """Modalities that count as speech."""
     weight: float = number(1.0, 0, 1e6)
     """Factor on a state token's weight in the loss."""
+    session: SessionOptions = field(default_factory=SessionOptions)
+    """Of a live conversation."""
 
 
 @hookimpl
@@ -76,6 +79,11 @@ def mio_control_tokens(options: Mapping[str, Any]) -> ControlTokens:
         ],
         label=partial(label, chosen),
     )
+
+
+@hookimpl
+def mio_session(options: Mapping[str, Any]) -> SessionPolicy:
+    return policy(read_options(VitaOptions, options, "plugins.vita").session)
 
 
 @hookimpl
