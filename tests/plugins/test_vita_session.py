@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mio import DataError, UserError
+from mio.plugins import vita
 from mio.plugins.digits.world import World
-from mio.plugins.vita import mio_session
 from mio.plugins.vita.session import SessionOptions, VoiceOptions
 from mio.plugins.vita.voice_activity import WINDOW, VoiceSegmenter, open_sound, sound_seconds
 
@@ -159,11 +159,11 @@ def test_sound_plays_as_long_as_it_lasts():
 
 
 def test_options_are_those_of_the_published_demo():
-    made = mio_session({})
+    made = vita.mio_session({})
     assert (made.history, made.older_media, made.answers, made.least) == (1, False, "model", 5)
     voice = SessionOptions().voice
     assert (voice.detector, voice.threshold, voice.silence, voice.shortest) == ("silero", 0.7, 0.5, 1.5)
     with pytest.raises(UserError, match=r"plugins\.vita: `session\.voice\.threshold` is 2; it must be at most 1"):
-        mio_session({"session": {"voice": {"threshold": 2.0}}})
-    with pytest.raises(UserError, match="`history`"):
-        mio_session({"session": {"histroy": 2}})
+        vita.mio_session({"session": {"voice": {"threshold": 2.0}}})
+    with pytest.raises(UserError, match=r"has no option `session\.histroy`; did you mean `history`"):
+        vita.mio_session({"session": {"histroy": 2}})

@@ -1,16 +1,16 @@
-"""VITA's live conversation: what is heard, asked, and said aloud. Values and their places: arXiv 2408.05211, and
-`web_demo/` of its repository."""
+"""Options of VITA's live conversation: what is heard, asked, and said aloud. Defaults are those of its demo
+(`web_demo/` of its repository)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mio import Decoding, SessionPolicy, Stream, number, one_of
+from mio import number, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class VoiceOptions:
-    """How utterances are found in a stream of sound. Defaults are those of VITA's `web_demo/wakeup_and_vad`."""
+    """How utterances are found in a stream of sound (`web_demo/wakeup_and_vad`)."""
 
     detector: str = one_of("silero", "silero", "energy")
     """`silero`: the network of `silero-vad` (extra `vita`); `energy`: all that is louder than `level`."""
@@ -48,26 +48,3 @@ class SessionOptions:
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
     """These four: `mio.Decoding`."""
-
-
-def policy(chosen: SessionOptions) -> SessionPolicy:
-    """The policy of a conversation with these options."""
-    from mio.plugins.vita.voice_activity import VoiceSegmenter, open_sound, sound_seconds
-
-    return SessionPolicy(
-        stream=Stream(modality=chosen.modality, segmenter=lambda: VoiceSegmenter(chosen.voice), open=open_sound),
-        answers=chosen.answers,
-        history=chosen.history,
-        older_media=chosen.older_media,
-        control_in_history=chosen.control_in_history,
-        shown_stays=chosen.shown_stays,
-        output=chosen.output,
-        speaks=chosen.speaks,
-        seconds=sound_seconds,
-        decoding=Decoding(
-            temperature=chosen.temperature,
-            media_temperature=chosen.media_temperature,
-            top_p=chosen.top_p,
-            max_tokens=chosen.max_tokens,
-        ),
-    )
