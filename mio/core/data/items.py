@@ -28,6 +28,11 @@ class EncoderItems:
     dummy: bool = False
     """Whether no item of the modality is in the pass: the encoder runs, and its result counts 0 times."""
 
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays."""
+        return sum(array.nbytes for array in self.input.arrays.values())
+
     def change(self, function: Callable[[Tensor], Any]) -> EncoderItems:
         """The items with the results of `function` in place of their tensors."""
         return replace(self, places=function(self.places), input=self.input.change(function))

@@ -120,7 +120,10 @@ def _take(stream: RecordStream, record: int, found: HeldOutDocuments) -> None:
         found.skipped["longer than the context"] += 1
     else:
         try:
-            found.documents.append(stream.document_of(record))
+            document = stream.document_of(record)
+            for item in document.items:
+                stream.renderer.codecs.prepare(item.media)  # of which nothing is kept: arrays may be large
+            found.documents.append(document)
         except DataError:  # its media are damaged, which its length does not show
             found.skipped[BROKEN] += 1
 

@@ -26,6 +26,7 @@ from mio.core.contract.values import (
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.tokens import encoding
 from mio.core.tokens.documents import UNDERSTAND
+from mio.core.tokens.item_encoders import ItemEncoder
 from mio.core.tokens.tokenised import is_tokenised
 from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
 from mio.core.tokens.visitor import Result, Visitor
@@ -49,11 +50,11 @@ class Codecs:
         self._saved: dict[str, str] = {}
         """Fingerprints that the folder remembers."""
         self._trusted = False
-        self._encoder_owners: dict[str, str] = {}
         self._memory: OrderedDict[str, CodeArray] = OrderedDict()
         self._foretold: OrderedDict[str, int] = OrderedDict()
-        """Frames, or positions of an encoder, of items that were measured."""
-        self._dummies: dict[str, Arrays] = {}
+        """Frames of items that were measured."""
+        self._positions: OrderedDict[str, int] = OrderedDict()
+        """Positions of items that encoders read: of one that is written as well, another number."""
         self._readable_files: OrderedDict[str, None] = OrderedDict()
         """Items whose file was read once."""
         self._remembered = remembered
@@ -75,62 +76,51 @@ class Codecs:
         return self._tokenizers[modality]
 
     @cached_property
-    def encoders(self) -> dict[str, Encoder]:
+    def readers(self) -> dict[str, ItemEncoder]:
         """Encoders of the modalities that are read by one, in the modalities' order. Raises `PluginError` where a
         modality has neither codes nor an encoder."""
-        encoders = {}
+        readers = {}
         for name, declared in self.modalities.items():
             if declared.text or declared.parts:
                 continue
             if (found := self._plugins.encoder(name)) is not None:
-                self._encoder_owners[name], encoders[name] = found
+                readers[name] = ItemEncoder(name, *found)
             elif not declared.codebooks:
-                raise PluginError(
-                    f"`{name}`, which plugin `{self._owners[name]}` declares, has no codes, and no plugin of the "
-                    "recipe supplies an encoder that reads it; add one under `plugins:`, or give it a tokenizer"
-                )
-        return encoders
+                raise PluginError(without_encoder(name, self._owners[name]))
+        return readers
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """What plugins supply, by modality (see `readers`)."""
+        return {name: reader.encoder for name, reader in self.readers.items()}
 
     def encoded(self, modality: str, view: str) -> bool:
         """Whether a span of this modality and view is the work of an encoder, and not codes."""
-        return view == UNDERSTAND and modality in self.encoders
+        return view == UNDERSTAND and modality in self.readers
 
     def positions(self, media: Media) -> int:
         """Positions of an item that an encoder reads, without running it. Raises `DataError` where its file cannot be
         read, and `PluginError` where the encoder says something else than a number above 0."""
         name = name_of(media)
-        positions = self._foretold.get(name)
+        positions = self._positions.get(name)
         if positions is None:
-            positions = self._of_encoder(media, "positions", self._probed(media).data)
-            if not isinstance(positions, int) or positions < 1:
-                raise PluginError(
-                    f"{self._encoder(media.modality)} says that {media.key} takes {positions!r:.40} positions; it must "
-                    "be a whole number above 0"
-                )
-            self._remember(self._foretold, name, positions)
+            positions = self.readers[media.modality].positions(media.key, self._probed(media).data)
+            self._remember(self._positions, name, positions)
         return positions
 
     def prepare(self, media: Media) -> Arrays:
-        """What the encoder of an item's modality is given. Raises `DataError` where it cannot be made."""
-        return self._of_encoder(media, "prepare", self.opened(media).data)
+        """What the encoder of an item's modality is given. Raises `DataError` where it cannot be made, and
+        `PluginError` where it is not of the kind that all items are."""
+        return self.readers[media.modality].prepare(media.key, self.opened(media).data)
+
+    def check_prepared(self, media: Media, where: str) -> None:
+        """Prepares an item of the record `where`, and keeps what its network is to be checked with."""
+        reader = self.readers[media.modality]
+        reader.check(where, media.key, self.opened(media).data, self.positions(media))
 
     def dummy(self, modality: str) -> Arrays:
         """What the encoder of a modality runs on where there is no item."""
-        if modality not in self._dummies:
-            self._dummies[modality] = self.encoders[modality].dummy()
-        return self._dummies[modality]
-
-    def _of_encoder(self, media: Media, method: str, data: Any) -> Any:
-        try:
-            return getattr(self.encoders[media.modality], method)(data)
-        except UserError:
-            raise
-        except Exception as error:
-            raise DataError(f"{media.key}: {self._encoder(media.modality)} cannot read it: {error}") from error
-
-    def _encoder(self, modality: str) -> str:
-        """Names an encoder, for messages."""
-        return f"the encoder of `{modality}`, which plugin `{self._encoder_owners[modality]}` supplies,"
+        return self.readers[modality].dummy
 
     def detokenizer(self, modality: str) -> Detokenizer:
         """Detokenizer of a modality, with the tokenizer's weights where it takes them."""
@@ -432,6 +422,14 @@ class _Items(_OfCodecs[list[Media | Codes]]):
 
     def other(self, value: Any) -> list[Media | Codes]:  # noqa: ARG002
         return []
+
+
+def without_encoder(modality: str, owner: str) -> str:
+    """What is wrong with a recipe in which nothing reads a modality that has no codes."""
+    return (
+        f"`{modality}`, which plugin `{owner}` declares, has no codes, and no plugin of the recipe supplies an encoder "
+        "that reads it; add one under `plugins:`, or give it a tokenizer"
+    )
 
 
 def name_of(media: Media) -> str:
