@@ -119,6 +119,8 @@ def mio_modalities():
 
 @mio.hookimpl
 def mio_encoder(modality, options):
+    if options.get("encodes") == "nothing":
+        return None
     return Beads(**options) if modality in ("beads", "melody") else None
 
 
@@ -134,6 +136,15 @@ def mio_datamodule(modality):
     if modality == "string":
         return mio.DataModule(read=read_string, suffixes=(".string",))
     return None
+
+
+@mio.hookimpl
+def mio_tasks(options):
+    """A task that no model can do, if the option `task` names a modality of this plugin."""
+    if "task" not in options:
+        return []
+    template = mio.Template(direction="thread", prompt="Thread:", response="{string}")
+    return [mio.Task(name="thread", template=template, records=lambda _: [], output=options["task"], judge=len)]
 
 
 def plugins_path():

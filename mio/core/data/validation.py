@@ -21,7 +21,7 @@ from mio.core.data.sources import dropping, open_sources
 from mio.core.data.streams import BROKEN, Memory, RecordStream
 from mio.core.errors import DataError, MioError
 from mio.core.recipe.schema import Recipe
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 
 _REMEMBERED = 1_000_000
 """Tokens of documents that had to be rendered to be measured, from then until they are taken."""

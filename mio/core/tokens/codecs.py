@@ -25,11 +25,11 @@ from mio.core.contract.values import (
 )
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.tokens import encoding
+from mio.core.tokens.codec_visitors import AsCodes, Decodable, Items
 from mio.core.tokens.documents import UNDERSTAND
-from mio.core.tokens.item_encoders import ItemEncoder
+from mio.core.tokens.item_encoders import ItemEncoder, item_encoders
 from mio.core.tokens.tokenised import is_tokenised
 from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
-from mio.core.tokens.visitor import Result, Visitor
 
 _CPU = "cpu"
 
@@ -77,17 +77,8 @@ class Codecs:
 
     @cached_property
     def readers(self) -> dict[str, ItemEncoder]:
-        """Encoders of the modalities that are read by one, in the modalities' order. Raises `PluginError` where a
-        modality has neither codes nor an encoder."""
-        readers = {}
-        for name, declared in self.modalities.items():
-            if declared.text or declared.parts:
-                continue
-            if (found := self._plugins.encoder(name)) is not None:
-                readers[name] = ItemEncoder(name, *found)
-            elif not declared.codebooks:
-                raise PluginError(without_encoder(name, self._owners[name]))
-        return readers
+        """Encoders by modality (see `item_encoders`)."""
+        return item_encoders(self._plugins)
 
     @property
     def encoders(self) -> dict[str, Encoder]:
@@ -352,7 +343,7 @@ class Codecs:
 
     def written(self, item: Media | Codes) -> CodeArray:
         """Codes of one item as an answer writes them: of the codebooks of the view `generate`."""
-        return _AsCodes(self).visit(item).of(self.modalities[item.modality].view("generate"))
+        return AsCodes(self).visit(item).of(self.modalities[item.modality].view("generate"))
 
     def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
@@ -371,65 +362,11 @@ class Codecs:
 
     def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
         """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
-        return [self.decode(item.modality, _Decodable(self).visit(item)) for item in items]
+        return [self.decode(item.modality, Decodable(self).visit(item)) for item in items]
 
     def items(self, value: Any) -> list[Media | Codes]:
         """Media and codes inside a record or one of its fields: lists opened, items of parts split."""
-        return _Items(self).visit(value)
-
-
-class _OfCodecs(Visitor[Result]):
-    def __init__(self, codecs: Codecs) -> None:
-        self._codecs = codecs
-
-
-class _AsCodes(_OfCodecs[Codes]):
-    """An item with its codes as int64."""
-
-    def media(self, media: Media) -> Codes:
-        return Codes(media.modality, self._codecs.codes(media))
-
-    def codes(self, codes: Codes) -> Codes:
-        return Codes(codes.modality, encoding.int64(codes.codes), codes.codebooks)
-
-
-class _Decodable(_OfCodecs[Any]):
-    """What the detokenizer of an item is given: its codes, or its parts' media."""
-
-    def media(self, media: Media) -> Any:
-        if self._codecs.modalities[media.modality].parts:
-            return self._codecs.round_trip(self._codecs.split(media))
-        return self._codecs.written(media)
-
-    def codes(self, codes: Codes) -> CodeArray:
-        return self._codecs.written(codes)
-
-
-class _Items(_OfCodecs[list[Media | Codes]]):
-    """Media and codes, of parts one by one."""
-
-    def media(self, media: Media) -> list[Media | Codes]:
-        return list(self._codecs.split(media)) if self._codecs.modalities[media.modality].parts else [media]
-
-    def codes(self, codes: Codes) -> list[Media | Codes]:
-        return [codes]
-
-    def mapping(self, values: Mapping[str, Any]) -> list[Media | Codes]:
-        return self.sequence(list(values.values()))
-
-    def sequence(self, values: Sequence[Any]) -> list[Media | Codes]:
-        return [item for value in values for item in self.visit(value)]
-
-    def other(self, value: Any) -> list[Media | Codes]:  # noqa: ARG002
-        return []
-
-
-def without_encoder(modality: str, owner: str) -> str:
-    """What is wrong with a recipe in which nothing reads a modality that has no codes."""
-    return (
-        f"`{modality}`, which plugin `{owner}` declares, has no codes, and no plugin of the recipe supplies an encoder "
-        "that reads it; add one under `plugins:`, or give it a tokenizer"
-    )
+        return Items(self).visit(value)
 
 
 def name_of(media: Media) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.contract.encoders import Arrays, Encoder
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.values import Modality
 from mio.core.errors import DataError, PluginError, UserError
 
 _KINDS = "biuf"
@@ -22,6 +24,36 @@ _MOST_SEEN = 64
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Shape of each array of an item, by name."""
+
+
+def only_read(modalities: Mapping[str, Modality], name: str) -> bool:
+    """Whether media of a modality cannot be written: it has neither text nor codes, nor parts that have."""
+    declared = modalities[name]
+    if declared.parts:
+        return only_read(modalities, declared.parts)
+    return not (declared.text or declared.codebooks)
+
+
+def without_encoder(modality: str, owner: str) -> str:
+    """What is wrong with a recipe in which nothing reads a modality that has no codes."""
+    return (
+        f"`{modality}`, which plugin `{owner}` declares, has no codes, and no plugin of the recipe supplies an encoder "
+        "that reads it; add one under `plugins:`, or give it a tokenizer"
+    )
+
+
+def item_encoders(plugins: EnabledPlugins) -> dict[str, ItemEncoder]:
+    """Encoders of the modalities that are read by one, in the modalities' order. Raises `PluginError` where a modality
+    has neither codes nor an encoder."""
+    encoders = {}
+    for owner, declared in plugins.modalities():
+        if declared.text or declared.parts:
+            continue
+        if (found := plugins.encoder(declared.name)) is not None:
+            encoders[declared.name] = ItemEncoder(declared.name, *found)
+        elif not declared.codebooks:
+            raise PluginError(without_encoder(declared.name, owner))
+    return encoders
 
 
 class Prepared(NamedTuple):

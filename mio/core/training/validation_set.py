@@ -24,7 +24,7 @@ from mio.core.data.batch import Batch, assemble
 from mio.core.data.validation import HeldOutDocuments, HeldOutSources, pack
 from mio.core.errors import DataError
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
 
 _POSITIONS = 4096
