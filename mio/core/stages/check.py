@@ -21,6 +21,7 @@ from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, Runt
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_validation import validation_problems
 from mio.core.tokens.chat import GIVEN
+from mio.core.tokens.codecs import Codecs
 from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
 
@@ -68,7 +69,7 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
     try:
         config = transformer_config(recipe, plugins.manager)
         yield from split_problems(config, recipe.runtime.tensor_parallel)
-        yield from lora_problems(recipe, config)
+        yield from lora_problems(recipe, config, list(Codecs(plugins).encoders))
     except RecipeError as error:
         yield from error.problems
 
