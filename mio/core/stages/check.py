@@ -10,7 +10,7 @@ from typing import Any
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.validation import VIEWS, template_problems
-from mio.core.contract.values import Template
+from mio.core.contract.values import TEXT, Template
 from mio.core.data.readers import READERS, reader_problems
 from mio.core.data.sources import known_kinds
 from mio.core.errors import DataError, RecipeError, UserError, nearest
@@ -20,6 +20,7 @@ from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_validation import validation_problems
+from mio.core.tokens.chat import GIVEN
 from mio.core.tokens.codecs import Codecs
 from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
@@ -164,10 +165,14 @@ def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
 
 
 def _system(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
-    known = ["default", *(declared.name for _, declared in plugins.modalities())]
+    modalities = [declared.name for _, declared in plugins.modalities()]
+    known = ["default", *modalities, *(f"{GIVEN}{name}" for name in modalities if name != TEXT)]
     for name in recipe.data.system:
         if name not in known:
-            yield f"`data.system.{name}` is neither `default` nor a modality in use{nearest(name, known)}"
+            yield (
+                f"`data.system.{name}` is neither `default` nor a modality in use, nor `{GIVEN}` and one"
+                f"{nearest(name, known)}"
+            )
 
 
 def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str]:
