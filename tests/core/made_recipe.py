@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from mio.core.contract.values import Codes, DataModule, Media, Modality, Template
@@ -79,7 +81,9 @@ class Plugins:
 class Characters:
     """Renders a document as its characters; media by their key."""
 
-    def render(self, document):
+    codecs = SimpleNamespace(encoders={})
+
+    def render(self, document, blank=()):  # noqa: ARG002
         tokens = []
         for segment in document.segments:
             content = segment.content

@@ -68,6 +68,10 @@ class FakeCodecs:
 
     def __init__(self, text: FakeText | None = None) -> None:
         self.text = text or FakeText()
+        self.encoders: dict[str, object] = {}
+
+    def encoded(self, modality: str, view: str) -> bool:  # noqa: ARG002
+        return False
 
     def codes(self, media: Media | Codes) -> np.ndarray:
         codes = np.asarray(media.codes if isinstance(media, Codes) else media.data)

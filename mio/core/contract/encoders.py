@@ -54,7 +54,7 @@ class Encoder(Protocol):
 
     def prepare(self, media: Any) -> Arrays:
         """Arrays by name that the network is given of one item, in the data workers and without torch. `media` is what
-        `read` gives. The types are kept: uint8 pixels stay uint8 until they are on their device."""
+        `read` gives. Types are kept: bytes stay bytes until they are on their device."""
 
     def dummy(self) -> Arrays:
         """What `prepare` gives of the smallest item. Where a forward pass holds no item of the modality the network

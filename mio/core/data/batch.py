@@ -6,7 +6,7 @@ Shapes: B rows, L positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import Any
@@ -18,9 +18,14 @@ from torch import Tensor
 
 from mio.core.contract.values import Media
 from mio.core.data.document_mask import DocumentMask
+from mio.core.data.items import EncoderItems, change_items, pack_items
 from mio.core.data.plan import Changes
 from mio.core.data.unreadable import Lost
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendering import Item, Rendered
+
+_ALIGNMENT = 8
+"""Bytes of the largest element of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Batch:
     changes: Changes | None = None
     """On the last batch of a step, what the step changed about the plan of the run. The same on every rank."""
 
+    items: dict[str, EncoderItems] = field(default_factory=dict)
+    """Media that encoders read, by modality."""
     waiting: list[Slot] = field(default_factory=list)
     """Spans that are encoded in the training process (see `mio.core.data.drafts`)."""
     lost: list[Lost] = field(default_factory=list)
@@ -103,30 +110,43 @@ class Batch:
         return self._change(Tensor.pin_memory)
 
     def _change(self, function: Callable[[Tensor], Any]) -> Batch:
-        """The batch with the results of `function` in place of its tensors, those of 8 bytes an element first."""
+        """The batch with the results of `function` in place of its tensors."""
         names = ("tokens", "targets", "positions", "stream", "weights")
         changed = {name: function(getattr(self, name)) for name in names}
-        return replace(self, **changed, mask=self.mask.change(function))
+        items = change_items(self.items, function)
+        return replace(self, **changed, mask=self.mask.change(function), items=items)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As one tensor: each that a worker process hands over costs as much as several hundred thousand bytes."""
         tensors: list[Tensor] = []
         rest = self._change(tensors.append)
-        flat = torch.cat([tensor.reshape(-1).view(torch.uint8) for tensor in tensors])
+        flat = torch.cat([_aligned(tensor.reshape(-1).view(torch.uint8)) for tensor in tensors])
         return _from_one_tensor, (vars(rest), flat, [(tensor.dtype, tensor.shape) for tensor in tensors])
 
 
+def _aligned(content: Tensor) -> Tensor:
+    """Bytes, filled up so that a tensor of any type may follow."""
+    return torch.nn.functional.pad(content, (0, -len(content) % _ALIGNMENT)) if len(content) % _ALIGNMENT else content
+
+
 def _from_one_tensor(rest: dict[str, Any], flat: Tensor, kinds: list[tuple[torch.dtype, torch.Size]]) -> Batch:
-    pieces = flat.split([dtype.itemsize * math.prod(shape) for dtype, shape in kinds])
-    tensors = (piece.view(dtype).view(shape) for piece, (dtype, shape) in zip(pieces, kinds, strict=True))
+    sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in kinds]
+    pieces = flat.split([size + -size % _ALIGNMENT for size in sizes])
+    tensors = (
+        piece[:size].view(dtype).view(shape) for piece, size, (dtype, shape) in zip(pieces, sizes, kinds, strict=True)
+    )
     return Batch(**rest)._change(lambda _: next(tensors))
 
 
 def assemble(
-    rows: Sequence[Sequence[tuple[int, Rendered]]], context: int, pad: int, windows: Sequence[int] = ()
+    rows: Sequence[Sequence[tuple[int, Rendered]]],
+    context: int,
+    pad: int,
+    windows: Sequence[int] = (),
+    codecs: Codecs | None = None,
 ) -> Batch:
     """Packs rows of (stream index, document) into a batch of `context` positions; `pad` fills what is left. `windows`
-    are those of attention, where it runs on CUDA."""
+    are those of attention, where it runs on CUDA. `codecs` have the encoders, where there are any."""
     lengths = [[len(document.tokens) - 1 for _, document in row] for row in rows]
     flat = list(chain.from_iterable(rows))
     sizes = np.fromiter(chain.from_iterable(lengths), dtype=np.int64, count=len(flat))
@@ -146,4 +166,17 @@ def assemble(
             grid[index, : stop - start] = values[start:stop]
         tensors[name] = torch.from_numpy(grid)
     mask = DocumentMask.from_lengths(lengths, context, windows)
-    return Batch(mask=mask, lengths=lengths, weight=float(tensors["weights"].double().sum()), **tensors)
+    weight = float(tensors["weights"].double().sum())
+    items = pack_items(_placed(rows, lengths, context), codecs, dummies=True) if codecs is not None else {}
+    return Batch(mask=mask, lengths=lengths, weight=weight, items=items, **tensors)
+
+
+def _placed(
+    rows: Sequence[Sequence[tuple[int, Rendered]]], lengths: Sequence[Sequence[int]], context: int
+) -> Iterator[tuple[int, Item]]:
+    """Items of all documents, each with the flat position at which its document begins."""
+    for number, (row, sizes) in enumerate(zip(rows, lengths, strict=True)):
+        start = number * context
+        for (_, document), size in zip(row, sizes, strict=True):
+            yield from ((start, item) for item in document.items if item.first + item.positions <= size)
+            start += size

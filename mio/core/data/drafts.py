@@ -14,6 +14,7 @@ import numpy as np
 
 from mio.core.contract.values import Codes, Media
 from mio.core.data.batch import Batch, Slot
+from mio.core.data.items import prepared
 from mio.core.data.packing import Entry
 from mio.core.data.plan import Row
 from mio.core.data.reasons import reason_of
@@ -158,7 +159,7 @@ class _MicroBatchMedia:
             self._expanded[id(document)] = error
             return
         self._expanded[id(document)] = expanded
-        for item in raw_media(expanded):
+        for item in raw_media(expanded, self._renderer.codecs.encoded):
             if item.modality in self._renderer.codecs.elsewhere:
                 self._elsewhere[name_of(item)] = item
             else:
@@ -181,14 +182,16 @@ class _MicroBatchMedia:
         if isinstance(expanded, DataError):
             raise expanded
         _raise_failed(self._failed, raw_media(expanded))
-        rendered = self._renderer.render(expanded, self._renderer.codecs.elsewhere) if self._elsewhere else None
-        if rendered is None:
-            return self._renderer.render(expanded), []
+        codecs = self._renderer.codecs
+        rendered = self._renderer.render(expanded, codecs.elsewhere if self._elsewhere else ())
+        rendered = prepared(rendered.truncate(size), codecs)
+        if not self._elsewhere:
+            return rendered, []
         items = [(one.content, one.view) for one in expanded.segments if isinstance(one.content, Media | Codes)]
         return rendered, [
             (int(start), self._elsewhere[name_of(item)], view)
-            for (item, view), (start, end) in zip(items, rendered.spans, strict=True)
-            if isinstance(item, Media) and item.modality in self._renderer.codecs.elsewhere and end <= size
+            for (item, view), (start, end) in zip(items, rendered.spans, strict=False)
+            if isinstance(item, Media) and item.modality in codecs.elsewhere and not codecs.encoded(item.modality, view)
         ]
 
 

@@ -28,6 +28,7 @@ from mio.core.data.validation import HeldOutSources
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 
 __all__ = ["Batch", "MioDataModule", "StepBatches"]
@@ -90,7 +91,8 @@ class StepBatches(IterableDataset[Batch]):
                 if count % turns == turn:
                     chosen = mine[start : start + shape.micro_rows]
                     made = renderer.render([row for _, row in chosen])
-                    batch = assemble(made.rows, plan.packing.context, self.pad, self.windows)
+                    codecs = self.streams[0].renderer.codecs
+                    batch = assemble(made.rows, plan.packing.context, self.pad, self.windows, codecs)
                     batch.waiting, batch.lost = made.slots, made.lost
                     batch.documents = [[(entry.stream, entry.n) for entry in row] for _, row in chosen]
                     batch.digests = [row_digest(index, row) for index, row in chosen]
@@ -149,6 +151,11 @@ class MioDataModule(LightningDataModule):
         self._rows = RowRenderer(self.streams, pad)
         self.unreadable = Unreadable(self.stream_names)
         """Documents trained on as padding, as their media are damaged."""
+
+    @property
+    def codecs(self) -> Codecs:
+        """What makes tokens of media, or prepares them for encoders."""
+        return self.streams[0].renderer.codecs
 
     @property
     def stream_names(self) -> tuple[str, ...]:

@@ -204,7 +204,7 @@ class RecordStream:
         for item in media:
             codecs.check_readable(item)
         if record in self.sample.encoded:
-            for error in codecs.learn(media).values():
+            for error in codecs.learn(raw_media(document, codecs.encoded)).values():
                 if isinstance(error, PluginError):
                     raise PluginError(f"{self.name}: {self._where(record)}: {error}") from error
                 raise error

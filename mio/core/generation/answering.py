@@ -12,7 +12,7 @@ from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.sampling import item_seed
 from mio.core.tokens.parsing import parse_tokens
-from mio.core.tokens.rendering import TokenArray
+from mio.core.tokens.rendering import Prompt
 from mio.core.tokens.templates import CompiledTemplate, to_document
 
 
@@ -45,7 +45,7 @@ def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed
     prompts = _prompts(model, task, records, model.grammar.least(need), failed)
     if not prompts:
         return {}
-    items = sorted(prompts, key=lambda item: len(prompts[item]))
+    items = sorted(prompts, key=lambda item: len(prompts[item].tokens))
     seeds = [item_seed(model.recipe.seed, task.name, item) for item in items]
     try:
         generated = model.answers([prompts[item] for item in items], task.decoding, need, seeds)
@@ -66,7 +66,7 @@ def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed
 
 def _prompts(
     model: Model, task: Task, records: Mapping[int, Record], shortest: int, failed: dict[int, str]
-) -> dict[int, TokenArray]:
+) -> dict[int, Prompt]:
     """Prompts by number of their record. `failed` gets those that cannot be made, or leave no room for the `shortest`
     answer."""
     data = model.recipe.data
@@ -75,7 +75,7 @@ def _prompts(
     for item, record in records.items():
         try:
             prompt = model.renderer.prompt(to_document(record, template, data.form, data.system))
-            answer_room(len(prompt), data.packing.context, shortest)
+            answer_room(len(prompt.tokens), data.packing.context, shortest)
             prompts[item] = prompt
         except DataError as error:
             failed[item] = str(error)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from mio.core.contract.values import Decoding
+from mio.core.data.items import EncoderItems, change_items
 from mio.core.errors import DataError, UserError
-from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
-from mio.core.generation.sampling import HOTTEST, check_decoding, sample
+from mio.core.generation.grammar import Grammar, Need
+from mio.core.generation.growing import GrowingAnswer, choose
+from mio.core.generation.sampling import check_decoding
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.rendering import TokenArray
-
-
-@dataclass
-class _Sequence:
-    """An answer that is being generated."""
-
-    grammar: AnswerGrammar
-    tokens: list[int]
-    random: np.random.Generator
 
 
 def answer_room(prompt: int, context: int, least: int = 1) -> int:
@@ -48,6 +39,7 @@ def generate_tokens(
     need: Need,
     seeds: Sequence[int],
     context: int = 0,
+    items: Mapping[str, EncoderItems] = MappingProxyType({}),
 ) -> list[list[int]]:
     """Answers to `prompts` (token ids), without their stop tokens. An answer depends on its prompt and its seed, not on
     the others, but for what another shape of the same matrix products may change in their last bits.
@@ -58,6 +50,8 @@ def generate_tokens(
     Args:
         seeds: one per prompt.
         context: positions that a prompt and its answer may take together; 0: no limit.
+        items: media in the prompts that encoders read, by modality. Their places are index of the prompt * L +
+            position, where L are the tokens of the longest prompt.
 
     Raises:
         UserError: the token budget or the context cannot hold what is needed, options of `decoding` are invalid, memory
@@ -69,15 +63,12 @@ def generate_tokens(
     if context:
         least = grammar.least(need)
         budgets = [min(decoding.max_tokens, answer_room(len(prompt), context, least)) for prompt in prompts]
-    active = [
-        _Sequence(AnswerGrammar(grammar, need, budget), [], np.random.Generator(np.random.Philox(seed)))
-        for budget, seed in zip(budgets, seeds, strict=True)
-    ]
+    active = [GrowingAnswer(grammar, need, budget, seed) for budget, seed in zip(budgets, seeds, strict=True)]
     answers = [sequence.tokens for sequence in active]
     capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
     try:
         with torch.autocast(transformer.head_weight.device.type, enabled=False):
-            _decode(transformer, grammar, prompts, decoding, active, capacity)
+            _decode(transformer, grammar, prompts, items, decoding, active, capacity)
     except (torch.OutOfMemoryError, _NoRoom) as error:
         raise UserError(
             f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit into memory; decode "
@@ -94,8 +85,9 @@ def _decode(
     transformer: Transformer,
     grammar: Grammar,
     prompts: Sequence[Sequence[int] | TokenArray],
+    items: Mapping[str, EncoderItems],
     decoding: Decoding,
-    active: list[_Sequence],
+    active: list[GrowingAnswer],
     capacity: int,
 ) -> None:
     """Reads the prompts and adds tokens to the sequences, until all are done."""
@@ -110,16 +102,15 @@ def _decode(
         cache = KVCache(transformer.config, len(prompts), capacity, device, head.dtype)
     except RuntimeError as error:  # torch's error for too little memory
         raise _NoRoom from error
-    hidden = transformer(tokens, cache.positions(longest), cache=cache).hidden
+    moved = change_items(items, lambda tensor: tensor.to(device))
+    hidden = transformer(tokens, cache.positions(longest), cache=cache, items=moved).hidden
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     cache.advance(lengths)
     while True:
-        chosen = _choose(transformer, grammar, active, hidden, decoding)
+        chosen = choose(transformer, grammar, active, hidden, decoding)
         for sequence, token in zip(active, chosen.tolist(), strict=True):
-            sequence.grammar.advance(token)
-            if not sequence.grammar.done:
-                sequence.tokens.append(token)
-        keep = [i for i, sequence in enumerate(active) if not sequence.grammar.done]
+            sequence.advance(token)
+        keep = [i for i, sequence in enumerate(active) if not sequence.done]
         if not keep:
             return
         if len(keep) < len(active):
@@ -128,17 +119,3 @@ def _decode(
             cache.keep(kept)
         hidden = transformer(chosen[:, None], cache.positions(1), cache=cache).hidden[:, 0]
         cache.advance(1)
-
-
-def _choose(
-    transformer: Transformer, grammar: Grammar, active: Sequence[_Sequence], hidden: Tensor, decoding: Decoding
-) -> Tensor:
-    device = hidden.device
-    indices = [sequence.grammar.mask_index() for sequence in active]
-    allowed = grammar.masks(device)[torch.tensor(indices, device=device)]
-    in_span = torch.tensor([sequence.grammar.in_span for sequence in active], device=device)
-    media, text = (float(min(value, HOTTEST)) for value in (decoding.media_temperature, decoding.temperature))
-    temperature = torch.where(in_span, media, text)
-    draws = torch.tensor([sequence.random.random() for sequence in active], dtype=torch.float32, device=device)
-    size = grammar.vocabulary.size
-    return sample(transformer.logits(hidden, size), allowed[:, :size], temperature, decoding.top_p, draws)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.sessions import Synthesiser
 from mio.core.contract.values import TEXT, Answer, Decoding, Detokenizer, Value
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import naming
@@ -71,17 +72,17 @@ def generate(
         raise UserError(f"{folder}: is a file, media go into a folder")
     values = parse_prompt(prompt, model.codecs.modalities)
     need = need_of(output, model.codecs.modalities, only=True)
-    tokens = model.renderer.prompt(prompt_document(model, values, output))
+    asked = model.renderer.prompt(prompt_document(model, values, output))
     context = 0 if beyond_context else model.recipe.data.packing.context
     room = decoding.max_tokens
     if context:
         try:
-            room = answer_room(len(tokens), context, model.grammar.least(need))
+            room = answer_room(len(asked.tokens), context, model.grammar.least(need))
         except DataError as error:
             raise DataError(
                 f"{error}, or give --beyond-context: answers get worse there, and take much memory"
             ) from None
-    [generated] = model.answers([tokens], decoding, need, [seed], beyond_context)
+    [generated] = model.answers([asked], decoding, need, [seed], beyond_context)
     notice = ""
     if room < decoding.max_tokens and len(generated) + 1 >= room:
         notice = (
@@ -92,11 +93,11 @@ def generate(
     files = []
     for index, (name, content) in enumerate(answer.parts):
         if name != TEXT:
-            files.append(_save_beside(model.codecs.detokenizer(name), content, folder, name, index))
+            files.append(save_beside(model.codecs.detokenizer(name), content, folder, name, index))
     return Generated(answer, tuple(files), notice)
 
 
-def _save_beside(detokenizer: Detokenizer, content: Any, folder: Path, name: str, number: int) -> Path:
+def save_beside(detokenizer: Detokenizer | Synthesiser, content: Any, folder: Path, name: str, number: int) -> Path:
     """Writes media to `NAME-NUMBER` plus the format's suffix. The number is the next one without a file, or with a file
     of the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import torch
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import Decoding
+from mio.core.data.items import pack_items
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import Grammar, Need
@@ -19,7 +20,7 @@ from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.run import Run
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Renderer, TokenArray
+from mio.core.tokens.rendering import Prompt, Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 
 
@@ -69,7 +70,7 @@ class Model:
 
     def answers(
         self,
-        prompts: Sequence[TokenArray],
+        prompts: Sequence[Prompt],
         decoding: Decoding,
         need: Need,
         seeds: Sequence[int],
@@ -78,10 +79,14 @@ class Model:
         """Tokens of the answers (see `generate_tokens`), within the context that was trained on unless they may go
         beyond. For the rank that leads a copy; the others of the copy `assist`."""
         context = 0 if beyond_context else self.recipe.data.packing.context
+        tokens = [prompt.tokens for prompt in prompts]
+        longest = max(map(len, tokens))
+        placed = ((row * longest, item) for row, prompt in enumerate(prompts) for item in prompt.items)
+        items = pack_items(placed, self.codecs)
         if self.replicas.size > 1:
-            tokens = [[int(token) for token in prompt] for prompt in prompts]
-            self.replicas.prompts.send([tokens, asdict(decoding), asdict(need), list(seeds), context])
-        return generate_tokens(self.transformer, self.grammar, prompts, decoding, need, seeds, context)
+            ids = [prompt.tolist() for prompt in tokens]
+            self.replicas.prompts.send([ids, asdict(decoding), asdict(need), list(seeds), context])
+        return generate_tokens(self.transformer, self.grammar, tokens, decoding, need, seeds, context, items)
 
     def dismiss(self) -> None:
         """Tells the ranks that assist that all is asked."""

@@ -19,6 +19,7 @@ from mio.core.distributed.devices import free_memory
 from mio.core.distributed.ranks import Ranks
 from mio.core.distributed.regions import gathered, is_split
 from mio.core.distributed.work import Channel
+from mio.core.model.encoders import copy_buffers
 from mio.core.model.lora import plain_parameters
 from mio.core.model.transformer import Transformer
 
@@ -66,7 +67,7 @@ def decoding_copy(
         ffn_width=config.ffn_size // size,
     )
     with torch.device("meta"):
-        copy = Transformer(share, source.embedding.num_embeddings)
+        copy = Transformer(share, source.embedding.num_embeddings, source.readers)
     shapes = {name: parameter.shape for name, parameter in copy.named_parameters()}
 
     def whole(parameter: Tensor) -> Tensor:
@@ -76,7 +77,8 @@ def decoding_copy(
     state = {
         name: _part(value.to(dtype), shapes[name], ranks.rank % size) for name, value in plain_parameters(source, whole)
     }
-    copy.load_state_dict(state, assign=True)
+    copy.load_state_dict(state, strict=False, assign=True)
+    copy_buffers(source, copy, device)
     if size > 1:
         _sum_over(copy, ranks, size)
     return copy.requires_grad_(False).eval(), replicas

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -10,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.encoders import Encoder
 from mio.core.data.document_mask import DocumentMask
+from mio.core.data.items import EncoderItems
 from mio.core.model.attention import prepare
 from mio.core.model.cache import KVCache
+from mio.core.model.encoders import initialise_encoders, splice
 from mio.core.model.experts import balance_loss
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
@@ -37,9 +42,12 @@ class Transformer(nn.Module):
     Args:
         config: architecture. Raises `UserError` where it is inconsistent.
         rows: rows of the embedding and the head: the vocabulary's size, padded.
+        encoders: what reads media, by modality.
     """
 
-    def __init__(self, config: TransformerConfig, rows: int) -> None:
+    def __init__(
+        self, config: TransformerConfig, rows: int, encoders: Mapping[str, Encoder] = MappingProxyType({})
+    ) -> None:
         super().__init__()
         config.check()
         self.config = config
@@ -48,6 +56,9 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
+        self.readers = dict(encoders)
+        """The plugins' encoders, by modality, of which `encoders` are the networks."""
+        self.encoders = nn.ModuleDict({name: encoder.module(config.width) for name, encoder in encoders.items()})
         self.rows: TrainedRows | None = None
         self.frozen: frozenset[str] = frozenset()
         """Parameters that adapters keep as they are (see `mio.core.model.lora`)."""
@@ -60,6 +71,7 @@ class Transformer(nn.Module):
     def reset_parameters(self, seed: int = 0) -> None:
         """Initial weights of a seed (see `mio.core.model.initial`)."""
         initialise(self, self.config.layers, self.config.init_std, seed)
+        initialise_encoders(self, seed)
 
     @property
     def head_weight(self) -> Tensor:
@@ -73,6 +85,7 @@ class Transformer(nn.Module):
         mask: DocumentMask | None = None,
         cache: KVCache | None = None,
         embeddings: Tensor | None = None,
+        items: Mapping[str, EncoderItems] = MappingProxyType({}),
     ) -> Output:
         """
         Args:
@@ -81,13 +94,16 @@ class Transformer(nn.Module):
             mask: packed documents; None: each row is one.
             cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
+            items: media that encoders read, by modality: their embeddings take the places of the tokens'.
 
         Raises:
             ValueError: both `mask` and `cache`, or a position beyond the cache.
+            PluginError: an encoder gave another number of positions than it had said.
         """
         if cache is not None and mask is not None:
             raise ValueError("a cache holds one document per sequence: give `mask` or `cache`, not both")
         x = self.embed(tokens) if embeddings is None else embeddings
+        x = splice(x, self.encoders, items)
         if mask is not None:
             mask, config = replace(mask), self.config  # what is derived lasts as long as this pass
             prepare(mask, config.heads, config.kv_heads or config.heads, self.windows)

@@ -12,6 +12,7 @@ import torch
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import UserError
 from mio.core.files import read_json
+from mio.core.model.encoders import restore_buffers
 from mio.core.model.lora import trained_ranges
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.adapters import plan_adapters
@@ -105,9 +106,10 @@ class Run:
         """The trained transformer in evaluation mode, float32. Nothing is initialised only to be overwritten: weights
         stored as float32 are the file's own memory."""
         with torch.device("meta"):
-            transformer = Transformer(transformer_config(self.recipe, self.manager), self.vocabulary.rows)
+            config, encoders = transformer_config(self.recipe, self.manager), self.codecs.encoders
+            transformer = Transformer(config, self.vocabulary.rows, encoders)
         state = {name: tensor.float() for name, tensor in self.weights().items()}
-        expected = {name: tensor.shape for name, tensor in transformer.state_dict().items()}
+        expected = {name: tensor.shape for name, tensor in transformer.named_parameters()}
         actual = {name: tensor.shape for name, tensor in state.items()}
         wrong = [name for name in expected | actual if expected.get(name) != actual.get(name)]
         if wrong:
@@ -116,7 +118,8 @@ class Run:
                 f"{_shape(actual.get(wrong[0]))} instead of {_shape(expected.get(wrong[0]))}"
                 + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
             )
-        transformer.load_state_dict(state, assign=True)
+        restore_buffers(transformer, self.recipe.seed)
+        transformer.load_state_dict(state, strict=False, assign=True)  # all parameters are there, as was seen above
         return transformer.eval()
 
     @property

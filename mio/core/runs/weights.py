@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mio.core.distributed.regions import gathered, is_split, local, local_region
 from mio.core.errors import UserError
+from mio.core.model.encoders import PREFIX, initialise_encoders
 from mio.core.model.transformer import Transformer
 from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.model import ROW_PARAMETERS
@@ -123,9 +124,14 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
     """
     saved = parent.saved
     parameters = dict(transformer.named_parameters())
-    check_shapes(parent, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
+    new = frozenset(name for name in parameters if name.startswith(PREFIX) and saved.shape(name) is None)
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items() if name not in new}
+    check_shapes(parent, shapes)
+    initialise_encoders(transformer, seed, new)
     report: dict[str, Any] = {}
     for name, parameter in parameters.items():
+        if name in new:
+            continue
         shape, offset = local_region(parameter)
         if name in ROW_PARAMETERS:
             whole = saved.shape(name)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.encoders import Arrays, Encoder
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import (
     TEXT,
@@ -24,6 +25,7 @@ from mio.core.contract.values import (
 )
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.tokens import encoding
+from mio.core.tokens.documents import UNDERSTAND
 from mio.core.tokens.tokenised import is_tokenised
 from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
 
@@ -46,9 +48,11 @@ class Codecs:
         self._saved: dict[str, str] = {}
         """Fingerprints that the folder remembers."""
         self._trusted = False
+        self._encoder_owners: dict[str, str] = {}
         self._memory: OrderedDict[str, CodeArray] = OrderedDict()
         self._foretold: OrderedDict[str, int] = OrderedDict()
-        """Frames of items that were measured."""
+        """Frames, or positions of an encoder, of items that were measured."""
+        self._dummies: dict[str, Arrays] = {}
         self._readable_files: OrderedDict[str, None] = OrderedDict()
         """Items whose file was read once."""
         self._remembered = remembered
@@ -69,6 +73,64 @@ class Codecs:
                 self._restore(modality, self._folder)
         return self._tokenizers[modality]
 
+    @cached_property
+    def encoders(self) -> dict[str, Encoder]:
+        """Encoders of the modalities that are read by one, in the modalities' order. Raises `PluginError` where a
+        modality has neither codes nor an encoder."""
+        encoders = {}
+        for name, declared in self.modalities.items():
+            if declared.text or declared.parts:
+                continue
+            if (found := self._plugins.encoder(name)) is not None:
+                self._encoder_owners[name], encoders[name] = found
+            elif not declared.codebooks:
+                raise PluginError(
+                    f"`{name}`, which plugin `{self._owners[name]}` declares, has no codes, and no plugin of the "
+                    "recipe supplies an encoder that reads it; add one under `plugins:`, or give it a tokenizer"
+                )
+        return encoders
+
+    def encoded(self, modality: str, view: str) -> bool:
+        """Whether a span of this modality and view is the work of an encoder, and not codes."""
+        return view == UNDERSTAND and modality in self.encoders
+
+    def positions(self, media: Media) -> int:
+        """Positions of an item that an encoder reads, without running it. Raises `DataError` where its file cannot be
+        read, and `PluginError` where the encoder says something else than a number above 0."""
+        name = name_of(media)
+        positions = self._foretold.get(name)
+        if positions is None:
+            positions = self._of_encoder(media, "positions", self._probed(media).data)
+            if not isinstance(positions, int) or positions < 1:
+                raise PluginError(
+                    f"{self._encoder(media.modality)} says that {media.key} takes {positions!r:.40} positions; it must "
+                    "be a whole number above 0"
+                )
+            self._remember(self._foretold, name, positions)
+        return positions
+
+    def prepare(self, media: Media) -> Arrays:
+        """What the encoder of an item's modality is given. Raises `DataError` where it cannot be made."""
+        return self._of_encoder(media, "prepare", self.opened(media).data)
+
+    def dummy(self, modality: str) -> Arrays:
+        """What the encoder of a modality runs on where there is no item."""
+        if modality not in self._dummies:
+            self._dummies[modality] = self.encoders[modality].dummy()
+        return self._dummies[modality]
+
+    def _of_encoder(self, media: Media, method: str, data: Any) -> Any:
+        try:
+            return getattr(self.encoders[media.modality], method)(data)
+        except UserError:
+            raise
+        except Exception as error:
+            raise DataError(f"{media.key}: {self._encoder(media.modality)} cannot read it: {error}") from error
+
+    def _encoder(self, modality: str) -> str:
+        """Names an encoder, for messages."""
+        return f"the encoder of `{modality}`, which plugin `{self._encoder_owners[modality]}` supplies,"
+
     def detokenizer(self, modality: str) -> Detokenizer:
         """Detokenizer of a modality, with the tokenizer's weights where it takes them."""
         if modality not in self._detokenizers:
@@ -85,7 +147,7 @@ class Codecs:
 
     def trainable(self) -> list[str]:
         """Modalities whose tokenizer learns its weights."""
-        return [name for name in self.modalities if isinstance(self.tokenizer(name), Trainable)]
+        return [name for name in self._tokenised if isinstance(self.tokenizer(name), Trainable)]
 
     def fit(
         self, names: Sequence[str], items: Mapping[str, Sequence[Any]], folder: Path, seed: int
@@ -165,9 +227,12 @@ class Codecs:
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of every tokenizer that makes tokens."""
-        return {
-            name: self.tokenizer(name).fingerprint for name, declared in self.modalities.items() if not declared.parts
-        }
+        return {name: self.tokenizer(name).fingerprint for name in self._tokenised if not self.modalities[name].parts}
+
+    @property
+    def _tokenised(self) -> list[str]:
+        """Modalities that have a tokenizer, or a splitter."""
+        return [name for name, one in self.modalities.items() if one.text or one.codebooks or one.parts]
 
     def _readable(self, items: Iterable[Media]) -> list[Media]:
         readable = []
@@ -204,11 +269,14 @@ class Codecs:
             return int(codes.shape[-1])
         frames = self._foretold.get(name)
         if frames is None:
-            module = self._plugins.datamodule(media.modality) if encoding.is_file(media) else None
-            probed = encoding.opened(media, module, module.probe or module.read) if module else media
-            frames = int(self.tokenizer(media.modality).frames(probed.data))
+            frames = int(self.tokenizer(media.modality).frames(self._probed(media).data))
             self._remember(self._foretold, name, frames)
         return frames
+
+    def _probed(self, media: Media) -> Media:
+        """Media with as much of its file read as lengths need."""
+        module = self._plugins.datamodule(media.modality) if encoding.is_file(media) else None
+        return encoding.opened(media, module, module.probe or module.read) if module else media
 
     def _fixed_frames(self, modality: str) -> int | None:
         frames = self.modalities[modality].frames

@@ -6,14 +6,15 @@ gather, and nothing is written twice.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.contract.encoders import Arrays
 from mio.core.contract.values import CodeArray, Codes, Media
 from mio.core.errors import DataError
 from mio.core.recipe.schema import LossConfig
@@ -31,6 +32,26 @@ _CACHED_LENGTH = 256
 """Longest text, in characters, whose tokens are kept: literals, labels and short answers, not articles."""
 
 
+class Item(NamedTuple):
+    """Media that an encoder reads, in its place in a document."""
+
+    modality: str
+    first: int
+    """Of its positions, without the tokens that open and close the span."""
+    positions: int
+    media: Media
+    arrays: Arrays | None = None
+    """What the encoder is given, once it is prepared."""
+
+
+class Prompt(NamedTuple):
+    """What a model reads before it answers."""
+
+    tokens: TokenArray
+    """int32 `[n]`."""
+    items: tuple[Item, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Rendered:
     """One document as tokens."""
@@ -41,6 +62,8 @@ class Rendered:
     """float32 `[n]`: weight of each token's cross-entropy when it is the target."""
     spans: TokenArray
     """int32 `[S, 2]`: first position and end of each span, which no cut may fall into."""
+    items: tuple[Item, ...] = ()
+    """Media that encoders read, in order; their positions hold padding."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -52,7 +75,8 @@ class Rendered:
         inside = (self.spans[:, 0] < size) & (size < self.spans[:, 1])
         if inside.any():
             size = int(self.spans[inside.argmax(), 0])
-        return Rendered(self.tokens[:size], self.weights[:size], self.spans[self.spans[:, 1] <= size])
+        items = tuple(item for item in self.items if item.first + item.positions <= size)
+        return Rendered(self.tokens[:size], self.weights[:size], self.spans[self.spans[:, 1] <= size], items)
 
 
 class _SpanPlan(NamedTuple):
@@ -123,29 +147,45 @@ class Renderer:
         Raises DataError, naming modality, item and codebook, for codes that do not fit their declaration.
         """
         pieces: list[TokenArray] = []
+        read: list[Media | None] = []
         weights: list[float] = []
         spans: list[tuple[int, int]] = []
         length = 0
         for segment in document.segments:
-            media = self._pieces(segment, pieces, blank)
+            media = self._pieces(segment, pieces, read, blank)
             weight = self._weights[segment.role, media] * segment.supervised if segment.supervised else 0.0
             for piece in pieces[len(weights) :]:
                 weights.append(weight)
                 if media:
                     spans.append((length, length + len(piece)))
                 length += len(piece)
+        of_tokens = np.repeat(np.array(weights, dtype=np.float32), [len(piece) for piece in pieces])
+        items = self._items(pieces, read)
+        for item in items:  # what an encoder reads is no target
+            of_tokens[item.first : item.first + item.positions] = 0
         return Rendered(
-            np.concatenate(pieces, dtype=np.int32),
-            np.repeat(np.array(weights, dtype=np.float32), [len(piece) for piece in pieces]),
-            np.array(spans, dtype=np.int32).reshape(-1, 2),
+            np.concatenate(pieces, dtype=np.int32), of_tokens, np.array(spans, dtype=np.int32).reshape(-1, 2), items
         )
 
-    def prompt(self, document: Document) -> TokenArray:
-        """Tokens up to where the model answers, int32: always a beginning of what `render` gives."""
+    def prompt(self, document: Document) -> Prompt:
+        """What comes before the model's answer: always a beginning of what `render` gives."""
         pieces: list[TokenArray] = []
+        read: list[Media | None] = []
         for segment in document.segments[: document.answer]:
-            self._pieces(segment, pieces)
-        return np.concatenate(pieces, dtype=np.int32)
+            self._pieces(segment, pieces, read)
+        return Prompt(np.concatenate(pieces, dtype=np.int32), self._items(pieces, read))
+
+    def _items(self, pieces: Sequence[TokenArray], read: Sequence[Media | None]) -> tuple[Item, ...]:
+        """Items among the pieces of a document; `read` has the media of those that are spans of an encoder."""
+        if not any(read):
+            return ()
+        items, length = [], 0
+        for piece, media in zip(pieces, read, strict=True):
+            if media is not None:
+                opening = bool(self._vocabulary.modality(media.modality).begin)
+                items.append(Item(media.modality, length + opening, self._codecs.positions(media), media))
+            length += len(piece)
+        return tuple(items)
 
     def learns(self, document: Document) -> bool:
         """Whether anything of a document has a weight in the loss. Takes next to no time."""
@@ -173,6 +213,9 @@ class Renderer:
             else:
                 parts = self._vocabulary.modality(content.modality).parts
                 for item in self._parts(content) if parts else (content,):
+                    if self._codecs.encoded(item.modality, view):
+                        length += len(self._encoded(item))
+                        continue
                     plan = self._plan(item.modality, view)
                     if isinstance(item, Media):
                         length += 2 + len(plan.codebooks) * self._frames(item)
@@ -193,8 +236,18 @@ class Renderer:
         _check_frames(declared.name, media.key, frames, declared.frames.minimum, declared.frames.maximum)
         return frames
 
-    def _pieces(self, segment: Segment, pieces: list[TokenArray], blank: Container[str] = ()) -> bool:
-        """Appends the segment's tokens, one array per span; returns whether they are media."""
+    def _pieces(
+        self, segment: Segment, pieces: list[TokenArray], read: list[Media | None], blank: Container[str] = ()
+    ) -> bool:
+        """Appends the segment's tokens, one array per span, and what an encoder reads in each; returns whether they are
+        media."""
+        media = self._append(segment, pieces, read, blank)
+        read.extend([None] * (len(pieces) - len(read)))
+        return media
+
+    def _append(
+        self, segment: Segment, pieces: list[TokenArray], read: list[Media | None], blank: Container[str]
+    ) -> bool:
         content = segment.content
         if isinstance(content, TokenisedText):
             pieces.append(content.tokens)
@@ -206,11 +259,24 @@ class Renderer:
             pieces.append(self._special[content])
             return False
         modality = self._vocabulary.modality(content.modality)
-        if not modality.parts:
-            pieces.append(self._span(content, segment.view, blank))
-            return True
-        pieces.extend(self._span(part, segment.view, blank) for part in self._parts(content))
+        for item in self._parts(content) if modality.parts else (content,):
+            if self._codecs.encoded(item.modality, segment.view):
+                pieces.append(self._encoded(item))
+                read.append(cast("Media", item))
+            else:
+                pieces.append(self._span(item, segment.view, blank))
+                read.append(None)
         return True
+
+    def _encoded(self, content: Media | Codes) -> TokenArray:
+        """`<begin> positions <end>` of one item that an encoder reads, as far as the modality has these tokens."""
+        vocabulary, modality = self._vocabulary, self._vocabulary.modality(content.modality)
+        if isinstance(content, Codes):
+            raise DataError(f"`{modality.name}` is read by an encoder, which needs the media: it is given as codes")
+        span = np.full(self._codecs.positions(content), vocabulary.specials.pad, np.int32)
+        opening = [vocabulary.begin(modality.name)] if modality.begin else []
+        closing = [vocabulary.end(modality.name)] if modality.end else []
+        return np.concatenate([opening, span, closing], dtype=np.int32, casting="unsafe")
 
     def _parts(self, content: Media | Codes) -> Sequence[Media | Codes]:
         """Parts of an item of a modality of parts."""
@@ -230,7 +296,11 @@ class Renderer:
         vocabulary = self._vocabulary
         modality = vocabulary.modality(name)
         if not modality.codebooks:
-            raise DataError(f"`{name}` has no codes: give it as a string")
+            raise DataError(
+                f"`{name}` has no codes: give it as a string"
+                if modality.text
+                else f"`{name}` is only read, by an encoder: it cannot be part of an answer"
+            )
         codebooks = modality.view(view)
         return _SpanPlan(
             vocabulary.begin(name),
@@ -283,10 +353,16 @@ class Renderer:
         return codes if len(plan.codebooks) == len(codes) else codes[plan.codebooks]
 
 
-def raw_media(document: Document) -> list[Media]:
-    """The items of a document that are not tokenised yet, in order."""
-    contents = (segment.content for segment in document.segments)
-    return [item for item in contents if isinstance(item, Media) and not is_tokenised(item)]
+def raw_media(document: Document, without: Callable[[str, str], bool] | None = None) -> list[Media]:
+    """The items of a document that are not tokenised yet, in order; `without` those of which it is true, by modality
+    and view."""
+    return [
+        segment.content
+        for segment in document.segments
+        if isinstance(segment.content, Media)
+        and not is_tokenised(segment.content)
+        and not (without and without(segment.content.modality, segment.view))
+    ]
 
 
 def _check_frames(modality: str, name: str, frames: int, minimum: int, maximum: int) -> None:

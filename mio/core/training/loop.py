@@ -206,7 +206,8 @@ class Training:
         model = transformer_config(recipe, self.manager)
         known = known_ids(SavedWeights(self.folder / BASE)) if recipe.train.lora.rank else None
         with torch.device("meta"):
-            module = MioModule(model, self.vocabulary, recipe.train, self.data.stream_names, spread, known)
+            streams, encoders = self.data.stream_names, self.data.codecs.encoders
+            module = MioModule(model, self.vocabulary, recipe.train, streams, spread, known, encoders)
         self.data.windows = module.transformer.windows if self.device.type == "cuda" else ()
         if mesh is not None:
             module.replicas = data_parallel(mesh)[1]
@@ -233,6 +234,7 @@ class Training:
                 context=recipe.data.packing.context,
                 pad=self.data.pad,
                 windows=self.data.windows,
+                codecs=self.data.codecs,
             )
             self.console.print(documents.described)
             best = recipe.validate.best

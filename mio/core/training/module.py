@@ -5,7 +5,8 @@ Shapes: B rows, L positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.encoders import Encoder
 from mio.core.data.batch import Batch
 from mio.core.errors import VocabularyError
 from mio.core.model.expert_parallel import empty_gradients
@@ -51,13 +53,15 @@ class MioModule(LightningModule):
         streams: tuple[str, ...] = (),
         spread: Callable[[Transformer], None] | None = None,
         known: int | None = None,
+        encoders: Mapping[str, Encoder] = MappingProxyType({}),
     ) -> None:
-        """`known` is the number of ids that the stage starts with, None for all: later ones are new rows."""
+        """`known` is the number of ids that the stage starts with, None for all: later ones are new rows. `encoders`
+        read media, by modality."""
         super().__init__()
         self.model_config = model
         self.train_config = train
         self.vocabulary = vocabulary
-        self.transformer = Transformer(model, vocabulary.rows)
+        self.transformer = Transformer(model, vocabulary.rows, encoders)
         if train.lora.rank:
             adapt(self.transformer, train, vocabulary, vocabulary.size if known is None else known)
         freeze(self.transformer, train.optimizer, vocabulary)
@@ -107,7 +111,7 @@ class MioModule(LightningModule):
 
     def loss_sum(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """Sum of scale x weight x cross-entropy over the batch, and the cross-entropy `[B, L]` float32, detached."""
-        output = self.transformer(batch.tokens, batch.positions, batch.mask)
+        output = self.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items)
         weights = batch.weights * scale
         head, group, first = head_part(self.transformer)
         total, nll = linear_cross_entropy(

@@ -22,6 +22,7 @@ from torch import Tensor
 from mio.core.data.batch import Batch, assemble
 from mio.core.data.validation import HeldOutDocuments, HeldOutSources, pack
 from mio.core.errors import DataError
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -70,6 +71,7 @@ class ValidationSet:
         context: positions of a row.
         pad: id that fills what documents leave of a row.
         windows: of attention, where it runs on CUDA.
+        codecs: have the encoders, where there are any.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class ValidationSet:
         context: int,
         pad: int,
         windows: Sequence[int] = (),
+        codecs: Codecs | None = None,
     ) -> None:
         self._share = share
         self._streams = tuple(streams)
@@ -106,7 +109,7 @@ class ValidationSet:
         last = len(passes) - 1
         # a rank without a pass of its own in the last turn takes part in it with another's, which is not counted
         turns = range(share.part, -(-len(passes) // share.parts) * share.parts, share.parts)
-        self._own = [(turn, assemble(passes[min(turn, last)], context, pad, windows)) for turn in turns]
+        self._own = [(turn, assemble(passes[min(turn, last)], context, pad, windows, codecs)) for turn in turns]
         """This rank's passes by their numbers; every rank has equally many."""
 
     @property

@@ -203,7 +203,7 @@ def test_the_chat_template_is_the_chat_form(media_run, tmp_path):
         [{"role": "system", "content": "Be brief."}, *asked, {"role": "assistant", "content": ""}],
     ):
         document = chat_document(messages, media_run.recipe.data.system, output="")
-        expected = media_run.renderer.prompt(document).tolist()
+        expected = media_run.renderer.prompt(document).tokens.tolist()
         made = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True)
         assert made["input_ids"] == expected
     parts = [{"role": "user", "content": [{"type": "text", "text": "<image><img5></image>"}, " what?"]}]

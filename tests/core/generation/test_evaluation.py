@@ -133,7 +133,7 @@ def test_the_template_of_a_task_is_filled_from_its_records(run, play):
     )  # fmt: skip
     record = play.records(1)[0]
     document = to_document(record, CompiledTemplate(task.template, "echo"), "plain", {})
-    prompt, whole = run.renderer.prompt(document), run.renderer.render(document).tokens
+    prompt, whole = run.renderer.prompt(document).tokens, run.renderer.render(document).tokens
     assert whole[: len(prompt)].tolist() == prompt.tolist()
     assert whole[len(prompt)] == run.vocabulary.begin("melody")
 

@@ -58,11 +58,11 @@ def test_the_prompt_ends_where_the_last_answer_begins(renderer):
         {"role": "assistant", "content": VOICE},
     ]
     document = chat_document(messages, SYSTEM, output="speech")
-    prompt = renderer.prompt(document)
+    prompt = renderer.prompt(document).tokens
     assert spelled(renderer, prompt).endswith("<|im_start|>user\nSay it<|im_end|>\n<|im_start|>assistant\n")
     assert (renderer.render(document).tokens[: len(prompt)] == prompt).all()
     unanswered = chat_document([*messages[:-1], {"role": "assistant", "content": []}], SYSTEM, output="speech")
-    assert (renderer.prompt(unanswered) == prompt).all()
+    assert (renderer.prompt(unanswered).tokens == prompt).all()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def length(contents, books):
 @given(CONTENTS, CONTENTS)
 def test_a_prompt_is_the_beginning_of_what_training_shows_and_an_answer_is_the_rest(prompt, response):
     whole = plain_document(prompt, response)
-    asked = Renderer(VOCABULARY, FakeCodecs(), RESPONSES).prompt(plain_document(prompt, ())).tolist()
+    asked = Renderer(VOCABULARY, FakeCodecs(), RESPONSES).prompt(plain_document(prompt, ())).tokens.tolist()
     shown = render(whole).tokens.tolist()
     # a voice is read by its first codebook and written with all four
     assert (len(asked), len(shown)) == (1 + length(prompt, 1), 1 + length(prompt, 1) + length(response, 4) + 1)

@@ -216,9 +216,9 @@ def test_a_prompt_is_the_beginning_of_its_training_document(prompt, response, a,
         return to_document(record, CompiledTemplate(template), form, {"speech": "Speak.", "default": "Do."}, output)
 
     trained = document("{c}", "speech")
-    given_tokens = RENDERER.prompt(trained)
+    given_tokens = RENDERER.prompt(trained).tokens
     assert (RENDERER.render(trained).tokens[: len(given_tokens)] == given_tokens).all()
-    assert (RENDERER.prompt(document("other", "speech")) == given_tokens).all()
+    assert (RENDERER.prompt(document("other", "speech")).tokens == given_tokens).all()
     weights = RENDERER.render(trained).weights
     assert weights[0] == 0
     assert (weights[len(given_tokens) :] >= 2).sum() >= 1

@@ -1,0 +1,78 @@
+"""Media that encoders read, as a batch brings them: prepared in the data workers, packed by modality.
+
+S positions of all items of a modality together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mio.core.contract.encoders import Arrays, EncoderInput
+from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendering import Item, Rendered
+
+
+@dataclass(frozen=True)
+class EncoderItems:
+    """The items of one modality in one forward pass, and where their embeddings go."""
+
+    input: EncoderInput
+    places: Tensor
+    """int64 `[S]`: row * L + position, of each position in turn. Empty where the input is a dummy."""
+    dummy: bool = False
+    """Whether no item of the modality is in the pass: the encoder runs, and its result counts 0 times."""
+
+    def change(self, function: Callable[[Tensor], Any]) -> EncoderItems:
+        """The items with the results of `function` in place of their tensors."""
+        return replace(self, places=function(self.places), input=self.input.change(function))
+
+
+def prepared(document: Rendered, codecs: Codecs) -> Rendered:
+    """The document with the arrays of its items. Raises as `Codecs.prepare`."""
+    if not document.items:
+        return document
+    items = [
+        one if one.arrays is not None else one._replace(arrays=codecs.prepare(one.media)) for one in document.items
+    ]
+    return replace(document, items=tuple(items))
+
+
+def pack_items(placed: Iterable[tuple[int, Item]], codecs: Codecs, dummies: bool = False) -> dict[str, EncoderItems]:
+    """Items by modality, of documents that begin at these flat positions (row * L + position).
+
+    `dummies`: with what encoders run on where there is no item of theirs, in training.
+    """
+    by_modality: dict[str, list[tuple[int, Item]]] = {name: [] for name in codecs.encoders}
+    for start, item in placed:
+        by_modality[item.modality].append((start + item.first, item))
+    packed = {}
+    for name, items in by_modality.items():
+        if items:
+            arrays = [item.arrays if item.arrays is not None else codecs.prepare(item.media) for _, item in items]
+            positions = [item.positions for _, item in items]
+            places = np.concatenate([np.arange(start, start + item.positions) for start, item in items])
+            packed[name] = EncoderItems(_joined(arrays, positions), torch.from_numpy(places))
+        elif dummies:
+            empty = torch.zeros(0, dtype=torch.int64)
+            packed[name] = EncoderItems(_joined([codecs.dummy(name)], [0]), empty, dummy=True)
+    return packed
+
+
+def _joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+    arrays: dict[str, Tensor] = {}
+    lengths: dict[str, Sequence[int]] = {}
+    for name in items[0]:
+        lengths[name] = [len(item[name]) for item in items]
+        arrays[name] = torch.from_numpy(np.concatenate([np.asarray(item[name]) for item in items]))
+    return EncoderInput(arrays, lengths, list(positions))
+
+
+def change_items(items: Mapping[str, EncoderItems], function: Callable[[Tensor], Any]) -> dict[str, EncoderItems]:
+    """The items of all modalities with the results of `function` in place of their tensors."""
+    return {name: one.change(function) for name, one in items.items()}
