@@ -138,6 +138,8 @@ def fitting_items(
                 elif isinstance(segment.content, Media):
                     with failures.noted(where):
                         for medium in codecs.items(segment.content):
+                            if codecs.encoded(medium.modality, segment.view):
+                                continue  # an encoder's, never codes
                             if isinstance(medium, Media) and medium.modality in media:
                                 kept = media[medium.modality]
                                 kept[medium.key] = kept.get(medium.key) or codecs.opened(medium)
