@@ -249,6 +249,16 @@ def test_an_answer_that_waits_begins_when_the_one_before_has_been_played():
     assert next(event.time for event in events if event.kind == "text") == pytest.approx(made + 3.0 + 0.1)
 
 
+def test_both_sequences_can_wait_while_an_answer_plays():
+    one = session({"sing": [TYPED, (1, 2, 3)], "wait": f"{ASIDE}you", "hello": f"{TYPED}me"}, seconds_per_note=1.0)
+    for query in ("sing", "wait", "wait", "hello"):
+        one.say(query)
+    events = one.finish()
+    assert [event[:2] for event in shown(events) if event[0] in ("done", "interrupted")] == [
+        ("done", 0), ("done", 1), ("interrupted", 2), ("done", 3),
+    ]  # fmt: skip
+
+
 # --- time
 
 
@@ -276,6 +286,8 @@ def test_only_a_simulated_clock_is_advanced():
         one.advance(1.0)
     with pytest.raises(mio.UserError, match="it must be above 0"):
         SimulatedClock(0)
+    with pytest.raises(mio.UserError, match="an input cannot come at nan s"):
+        one.say("hello", time=float("nan"))
 
 
 # --- what cannot be
