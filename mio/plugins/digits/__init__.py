@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mio import Task, UserError, hookimpl
+from mio import Synthesiser, Task, UserError, hookimpl
 
 if TYPE_CHECKING:
     from mio import SourceFactory
@@ -31,6 +31,17 @@ def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
 @hookimpl
 def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
     _no_options(options)
+    from mio.plugins.digits.talk_tasks import talk_tasks
     from mio.plugins.digits.tasks import tasks
 
-    return tasks()
+    return [*tasks(), *talk_tasks()]
+
+
+@hookimpl
+def mio_synthesiser(modality: str, options: Mapping[str, Any]) -> Synthesiser | None:
+    _no_options(options)
+    if modality != "speech":
+        return None
+    from mio.plugins.digits.synthesis import ClipSynthesiser
+
+    return ClipSynthesiser()
