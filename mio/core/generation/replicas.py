@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mio.core.distributed.devices import free_memory
 from mio.core.distributed.ranks import Ranks
-from mio.core.distributed.regions import is_split
+from mio.core.distributed.regions import gathered, is_split
 from mio.core.distributed.work import Channel
 from mio.core.model.encoders import assign_buffers, buffers, exact_parameters
 from mio.core.model.lora import plain_parameters
@@ -93,12 +93,7 @@ def _whole(parameter: Tensor, device: torch.device, dtype: torch.dtype) -> Tenso
     """A whole parameter on this device, gathered in the dtype that it is wanted in."""
     if not is_split(parameter):
         return parameter.to(device, dtype)
-    from torch.distributed.tensor import DTensor
-
-    local = parameter.to_local().to(device, dtype)
-    mesh, placements, shape, stride = parameter.device_mesh, parameter.placements, parameter.shape, parameter.stride()
-    gathered = DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
-    return gathered.full_tensor()
+    return gathered(parameter, dtype, device)
 
 
 def _part(whole: Tensor, shape: Sequence[int], place: int) -> Tensor:

@@ -3,6 +3,7 @@
 A device mesh has three dimensions. The rows of a step are split over `replicate` and `shard`; parameters, gradients and
 optimizer state are split over `shard` (FSDP2; Zhao et al. 2023, arXiv 2304.11277) and copied over `replicate` (hybrid
 sharding). `tensor` splits the matrices of each layer and the vocabulary (Shoeybi et al. 2019, arXiv 1909.08053).
+Experts may be split over neighbours within `shard` (see `mio.core.model.expert_parallel`).
 
 Nothing here changes a parameter's name: checkpoints, rules and exports see the same model however it is spread.
 """
@@ -26,6 +27,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from mio.core.errors import RecipeError
 from mio.core.model import attention, causal, layers
 from mio.core.model.encoders import units
+from mio.core.model.expert_parallel import mixtures, prefetch, split_experts
 from mio.core.model.layers import Attention, RMSNorm
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE
 from mio.core.model.transformer import Transformer
@@ -45,12 +47,15 @@ def mesh_shape(runtime: RuntimeConfig, world_size: int, devices_per_node: int) -
             ]
         )
     data = world_size // tensor
-    if runtime.sharding == "none":
-        return data, 1, tensor
-    if runtime.sharding == "hybrid":
-        within = max(1, devices_per_node // tensor)
-        return data // within, within, tensor
-    return 1, data, tensor
+    within = {"none": 1, "hybrid": max(1, devices_per_node // tensor), "full": data}[runtime.sharding]
+    if within % runtime.expert_parallel:
+        raise RecipeError(
+            [
+                f"`runtime.expert_parallel` is {runtime.expert_parallel}, which does not divide the devices "
+                f"that parameters are split over ({within}); set it to a divisor"
+            ]
+        )
+    return data // within, within, tensor
 
 
 def device_mesh(runtime: RuntimeConfig, world_size: int, devices_per_node: int, device_type: str) -> DeviceMesh:
@@ -76,6 +81,8 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
     """
     if mesh["tensor"].size() > 1:
         split_matrices(transformer, mesh["tensor"])
+    devices = runtime.expert_parallel
+    experts = split_experts(transformer, mesh, devices) if devices > 1 else None
     recompute(transformer, runtime.activation_checkpointing)
     if compiles(runtime, mesh.device_type):
         compile_blocks(transformer, mesh.device_type)
@@ -86,6 +93,10 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
     )
     data = mesh["replicate", "shard"] if mesh["replicate"].size() > 1 else mesh["shard"]
     shard = partial(fully_shard, mesh=data, mp_policy=policy)
+    if experts is not None:
+        shard = partial(shard, ignored_params=experts.elsewhere)
+        for layer in mixtures(transformer):
+            shard(layer.experts, mesh=experts.mesh, reshard_after_forward=runtime.reshard)
     for block in transformer.layers:
         shard(block, reshard_after_forward=runtime.reshard)
     # gathered in float32, as one process has them: autocast alone knows in which type each operation of theirs computes
@@ -97,6 +108,8 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
         shard(transformer.embedding, reshard_after_forward=runtime.reshard)
     # The rest, mostly the head, is gathered once per pass: the loss reads it after the forward pass.
     shard(transformer, reshard_after_forward=False)
+    if experts is not None:
+        prefetch(transformer)
 
 
 def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
@@ -116,6 +129,9 @@ def compile_blocks(transformer: Transformer, device_type: str) -> None:
     for function in (layers._CpuRMSNorm, attention._Select, causal._CausalAttention):
         torch.compiler.allow_in_graph(function)
     constant = device_type == "cuda" and not transformer.config.experts
+    for layer in mixtures(transformer):
+        if layer.exchange is not None:  # what is exchanged is no graph
+            layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign]
     for block in transformer.layers:
         block.compile(fullgraph=constant, dynamic=False if constant else None)
     for encoder in transformer.encoders.values():

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mio.core.distributed.regions import is_split, local, local_region
+from mio.core.distributed.regions import gathered, is_split, local, local_region
 from mio.core.errors import UserError
 from mio.core.model.encoders import buffers, initialise_encoders
 from mio.core.model.transformer import Transformer
@@ -140,6 +140,8 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
             report = {"kept": counts.kept, "new": counts.new, "absent": counts.absent}
             box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
             part = rows[box]
+        elif 0 in shape:
+            continue
         else:
             part = saved.part(name, shape, offset)
         if isinstance(parameter, nn.Parameter):  # a buffer may be a mask
@@ -208,7 +210,7 @@ def save_weights(transformer: Transformer, folder: Path, write: bool = True, nam
     def whole() -> Iterator[tuple[str, Tensor]]:
         for tensor in planned:
             value = parameters[tensor.name].detach()
-            yield tensor.name, (value.full_tensor() if is_split(value) else value).cpu()
+            yield tensor.name, (gathered(value) if is_split(value) else value).cpu()
 
     if not write:
         for _ in whole():

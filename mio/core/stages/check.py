@@ -69,6 +69,7 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
     try:
         config = transformer_config(recipe, plugins.manager)
         yield from split_problems(config, recipe.runtime.tensor_parallel)
+        yield from expert_problems(config, recipe.runtime)
         yield from lora_problems(recipe, config, list(Codecs(plugins).encoders))
     except RecipeError as error:
         yield from error.problems
@@ -216,12 +217,32 @@ def split_problems(config: TransformerConfig, devices: int) -> Iterator[str]:
             yield f"`runtime.tensor_parallel` is {devices}, which does not divide `model.{name}` {size}"
 
 
+def expert_problems(config: TransformerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Expert parallelism gives each device the same number of experts, of a layer's parameters that are split."""
+    devices = runtime.expert_parallel
+    if devices == 1:
+        return
+    where = f"`runtime.expert_parallel` is {devices}"
+    if not config.experts:
+        yield f"{where}, but the model has no experts; leave it out, or give `model.experts`"
+    elif config.experts % devices:
+        yield f"{where}, which does not divide `model.experts` {config.experts}"
+    if runtime.sharding == "none":
+        yield f"{where}, but `runtime.sharding: none` copies all parameters to every device; set `full` or `hybrid`"
+
+
 def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> Iterator[str]:
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
     devices = devices or runtime.devices * runtime.nodes
     if devices % runtime.tensor_parallel:
         yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
         return
+    data = devices // runtime.tensor_parallel
+    if runtime.sharding != "none" and data % runtime.expert_parallel:
+        yield (
+            f"`runtime.expert_parallel` is {runtime.expert_parallel}, which does not divide the devices that "
+            f"parameters are split over ({data})"
+        )
     try:
         StepShape.of(train, devices // runtime.tensor_parallel)
     except RecipeError as error:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from mio.core.distributed.regions import is_elsewhere, local, zeros_like
 from mio.core.errors import RecipeError
 from mio.core.model.encoders import exact_parameters
 from mio.core.model.lora import LORA_A, LORA_B, ROWS
@@ -120,9 +121,26 @@ def build_optimizer(
         members.append(SplitMuon(muon, lr=config.muon_lr, momentum=0.95))
     if adamw:
         betas = cast("tuple[float, float]", tuple(config.betas))
-        members.append(AdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))
+        members.append(SplitAdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))
     optimizer = members[0] if len(members) == 1 else Together(*members)
     return optimizer, [schedule for _, _, _, schedule in sorted(groups, key=lambda key: not key[0])]  # Muon's first
+
+
+class SplitAdamW(AdamW):
+    """torch's `AdamW` on this device's parts of parameters: what it does to an element depends on no other one."""
+
+    def _init_group(self, group: Any, params: Any, grads: Any, averages: Any, squares: Any, *others: Any) -> Any:
+        for parameter in group["params"]:
+            if parameter.grad is not None and is_elsewhere(parameter) and not self.state[parameter]:
+                self.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    "exp_avg": zeros_like(parameter),
+                    "exp_avg_sq": zeros_like(parameter),
+                }
+        has_complex = super()._init_group(group, params, grads, averages, squares, *others)
+        for tensors in (params, grads, averages, squares):
+            tensors[:] = [local(tensor) for tensor in tensors]
+        return has_complex
 
 
 class Together(Optimizer):
