@@ -366,8 +366,10 @@ def _unique_tokens(declared: Sequence[tuple[str, Modality]]) -> None:
 def _check_parts(declared: Sequence[tuple[str, Modality]]) -> None:
     known = {modality.name: modality for _, modality in declared}
     for owner, modality in declared:
-        if modality.parts and (modality.parts not in known or not known[modality.parts].codebooks):
+        part = known.get(modality.parts)
+        if modality.parts and (part is None or part.text or part.parts):
             raise PluginError(
                 f"plugin `{owner}`, hook `mio_modalities`, modality `{modality.name}`: `parts`: no plugin of the "
-                f"recipe declares a modality `{modality.parts}` with codebooks; add its plugin under `plugins:`"
+                f"recipe declares a modality `{modality.parts}` of codes, or read by an encoder; add its plugin under "
+                "`plugins:`"
             )

@@ -14,6 +14,8 @@ from mio.core.recipe.merging import merge
 from mio.core.recipe.schema import Recipe
 
 EMBEDDING, HEAD = "embedding.weight", "head.weight"
+ENCODER_PARAMETERS = "encoders."
+"""Begins the names of the parameters of networks that read media."""
 ROW_PARAMETERS = (EMBEDDING, HEAD)
 """Parameters whose rows are vocabulary ids."""
 

@@ -10,7 +10,7 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.errors import PluginError, RecipeError
 from mio.core.recipe.adapters import row_problems, trained_parameters
 from mio.core.recipe.chain import Link, links
-from mio.core.recipe.model import transformer_config
+from mio.core.recipe.model import ENCODER_PARAMETERS, transformer_config
 from mio.core.recipe.rules import rule_problems
 from mio.core.recipe.schema import Recipe
 from mio.core.stages.check import check
@@ -102,5 +102,7 @@ def _rules(link: Link, manager: PluginManager, vocabulary: Vocabulary | None) ->
         return
     if len(names) <= MOST_NAMES:
         for index, text in rule_problems(rules, names, blocks):
+            if rules[index].pattern.startswith(ENCODER_PARAMETERS) and not rules[index].rows:
+                continue  # networks of plugins, whose names take torch: seen when the training begins
             place = link.composed.place("train", "optimizer", "rules", str(index))
             yield f"{f'{place}: ' if place else ''}`train.optimizer.rules[{index}]`: {text}"
