@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.sessions import Segmenter
 from mio.core.contract.validation import VIEWS
 from mio.core.contract.values import CodeArray, Codes, File, Media, MemoryFile, Modality, Source, Trainable
 from mio.core.errors import MioError, PluginError
@@ -144,6 +145,7 @@ class _Checks:
                 yield f"{modality.name}: splits into parts", partial(self._parts, modality)
         yield "sources give the same records again", self._sources
         yield "tasks' prompts can be filled", self._tasks
+        yield "the policy of conversations is valid", self._conversations
         yield "recipes and presets are valid", self._shipped
 
     def _tokenizer_checks(self, modality: Modality) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -232,6 +234,17 @@ class _Checks:
                 template.prompt(record), template.response(record)
             again = task.records(RECORDS)
             assert all(_same(a, b) for a, b in zip(records, again, strict=True)), f"`{task.name}`: records differ"
+
+    def _conversations(self) -> None:
+        if "mio_session" not in self.plugins.manager.candidate(self.name).hooks:
+            raise SkippedCheckError("the plugin has no policy of conversations")
+        answer = self.plugins.session({}, self.name)
+        if answer is None or answer[1].stream is None:
+            return
+        segmenter = answer[1].stream.segmenter()
+        assert isinstance(segmenter, Segmenter), f"`stream.segmenter` makes a {type(segmenter).__name__}, no Segmenter"
+        for _ in range(2):
+            assert list(segmenter.close()) == [], "`close` of a stream in which nothing was said gives utterances"
 
     def _shipped(self) -> None:
         manager = PluginManager([self.plugins.manager.candidate(self.name)])

@@ -455,3 +455,20 @@ def test_the_picture_judge_says_no_digit_of_what_is_no_picture(picture):
 def test_the_speech_judge_says_no_digit_of_what_is_no_sound(samples):
     with pytest.raises(DataError, match="the speech judge takes samples"):
         judges.hear([(samples, 16000)])
+
+
+def test_text_is_said_in_the_voice_of_the_answers(tmp_path):
+    """The judge of spoken words hears what was to be said."""
+    import soundfile
+
+    voice = digits.mio_synthesiser("speech", {})
+    assert digits.mio_synthesiser("image", {}) is None
+    assert voice.say(" ...") is None
+    said = [voice.say(f"{word.capitalize()}.") for word in DIGITS]
+    assert judges.shows([Answer((("speech", one),)) for one in said], list(DIGITS), "speech") == [True] * 10
+    both, rate = voice.say("Three, four!")
+    assert len(both) == len(said[3][0]) + len(said[4][0])
+    samples, read = soundfile.read(voice.save((both, rate), tmp_path / "a"))
+    assert (read, len(samples)) == (rate, len(both))
+    with pytest.raises(DataError, match="no clip of the word `eleven`"):
+        voice.say("one eleven")

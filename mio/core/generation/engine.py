@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from mio.core.contract.values import Decoding
 from mio.core.data.items import EncoderItems, change_items
 from mio.core.errors import DataError, UserError
-from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
-from mio.core.generation.sampling import HOTTEST, check_decoding, sample
+from mio.core.generation.grammar import Grammar, Need
+from mio.core.generation.growing import GrowingAnswer, choose
+from mio.core.generation.sampling import check_decoding
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
-from mio.core.tokens.rendering import TokenArray
-
-
-@dataclass
-class _Sequence:
-    """An answer that is being generated."""
-
-    grammar: AnswerGrammar
-    tokens: list[int]
-    random: np.random.Generator
+from mio.core.tokens.spans import TokenArray
 
 
 def answer_room(prompt: int, context: int, least: int = 1) -> int:
@@ -74,10 +63,7 @@ def generate_tokens(
     if context:
         least = grammar.least(need)
         budgets = [min(decoding.max_tokens, answer_room(len(prompt), context, least)) for prompt in prompts]
-    active = [
-        _Sequence(AnswerGrammar(grammar, need, budget), [], np.random.Generator(np.random.Philox(seed)))
-        for budget, seed in zip(budgets, seeds, strict=True)
-    ]
+    active = [GrowingAnswer(grammar, need, budget, seed) for budget, seed in zip(budgets, seeds, strict=True)]
     answers = [sequence.tokens for sequence in active]
     capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
     try:
@@ -101,7 +87,7 @@ def _decode(
     prompts: Sequence[Sequence[int] | TokenArray],
     items: Mapping[str, EncoderItems],
     decoding: Decoding,
-    active: list[_Sequence],
+    active: list[GrowingAnswer],
     capacity: int,
 ) -> None:
     """Reads the prompts and adds tokens to the sequences, until all are done."""
@@ -121,12 +107,10 @@ def _decode(
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     cache.advance(lengths)
     while True:
-        chosen = _choose(transformer, grammar, active, hidden, decoding)
+        chosen = choose(transformer, grammar, active, hidden, decoding)
         for sequence, token in zip(active, chosen.tolist(), strict=True):
-            sequence.grammar.advance(token)
-            if not sequence.grammar.done:
-                sequence.tokens.append(token)
-        keep = [i for i, sequence in enumerate(active) if not sequence.grammar.done]
+            sequence.advance(token)
+        keep = [i for i, sequence in enumerate(active) if not sequence.done]
         if not keep:
             return
         if len(keep) < len(active):
@@ -135,17 +119,3 @@ def _decode(
             cache.keep(kept)
         hidden = transformer(chosen[:, None], cache.positions(1), cache=cache).hidden[:, 0]
         cache.advance(1)
-
-
-def _choose(
-    transformer: Transformer, grammar: Grammar, active: Sequence[_Sequence], hidden: Tensor, decoding: Decoding
-) -> Tensor:
-    device = hidden.device
-    indices = [sequence.grammar.mask_index() for sequence in active]
-    allowed = grammar.masks(device)[torch.tensor(indices, device=device)]
-    in_span = torch.tensor([sequence.grammar.in_span for sequence in active], device=device)
-    media, text = (float(min(value, HOTTEST)) for value in (decoding.media_temperature, decoding.temperature))
-    temperature = torch.where(in_span, media, text)
-    draws = torch.tensor([sequence.random.random() for sequence in active], dtype=torch.float32, device=device)
-    size = grammar.vocabulary.size
-    return sample(transformer.logits(hidden, size), allowed[:, :size], temperature, decoding.top_p, draws)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -52,12 +53,26 @@ class KVCache:
 
     def advance(self, counts: Tensor | int) -> None:
         """Counts the tokens just written, `counts` int64 [B] or one number for all, as part of their sequences."""
-        self.lengths = self.lengths + counts
+        self.lengths += counts
 
     def keep(self, sequences: Tensor) -> None:
         """Keeps the sequences of these indices (int64 [N]), in this order; an index may repeat."""
         self.keys, self.values = self.keys[:, sequences], self.values[:, sequences]
         self.lengths = self.lengths[sequences]
+
+    def sequence(self, index: int) -> KVCache:
+        """The cache of one sequence, in the memory of this one: what is written and counted there counts here."""
+        one = copy.copy(self)
+        one.keys, one.values = self.keys[:, index : index + 1], self.values[:, index : index + 1]
+        one.lengths = self.lengths[index : index + 1]
+        return one
+
+    def begin_with(self, index: int, source: int, count: int) -> None:
+        """Has a sequence consist of the first `count` tokens of another, or of its own."""
+        if source != index:
+            self.keys[:, index, :, :count] = self.keys[:, source, :, :count]
+            self.values[:, index, :, :count] = self.values[:, source, :, :count]
+        self.lengths[index] = count
 
     def step(self, positions: Tensor, heads: int, windows: Iterable[int]) -> CacheStep:
         """What all layers, each of one of `windows`, need to write and read tokens at `positions` int64 [B, L].

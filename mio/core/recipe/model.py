@@ -14,10 +14,10 @@ from mio.core.recipe.merging import merge
 from mio.core.recipe.schema import Recipe
 
 EMBEDDING, HEAD = "embedding.weight", "head.weight"
-ENCODER_PARAMETERS = "encoders."
-"""Begins the names of the parameters of networks that read media."""
 ROW_PARAMETERS = (EMBEDDING, HEAD)
 """Parameters whose rows are vocabulary ids."""
+ENCODERS = "encoders."
+"""Begins the names of parameters and buffers of networks that read media; the modality follows."""
 
 
 def transformer_config(recipe: Recipe, manager: PluginManager) -> TransformerConfig:

@@ -8,6 +8,8 @@ not meant for the model: noise, or speech to somebody else. Which it is follows 
 speech, and a field that marks what is not addressed. In decoding `<2>` ends the answer, and both others stop an answer
 that is still being given elsewhere in the conversation.
 
+A live conversation (`mio talk`) goes as in VITA's demo, with the options under `session`, see `session.py`.
+
 The parts that read images and speech are the plugins `vision_tower` and `audio_tower`; recipes are `vita/stage1` and so
 on. Options are the fields of `VitaOptions`.
 """
@@ -15,11 +17,23 @@ on. Options are the fields of `VitaOptions`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mio import Codes, ControlToken, ControlTokens, Media, Turn, hookimpl, number, one_of, read_options
+from mio import (
+    Codes,
+    ControlToken,
+    ControlTokens,
+    Media,
+    SessionPolicy,
+    Turn,
+    hookimpl,
+    number,
+    one_of,
+    read_options,
+)
+from mio.plugins.vita.session import SessionOptions
 
 SPOKEN, UNADDRESSED, WRITTEN = "spoken", "unaddressed", "written"
 """Names of the state tokens: of answers to speech, of what is not meant for the model, of answers to text."""
@@ -58,6 +72,8 @@ class VitaOptions:
     """Modalities that count as speech."""
     weight: float = number(1.0, 0, 1e6)
     """Factor on a state token's weight in the loss."""
+    session: SessionOptions = field(default_factory=SessionOptions)
+    """Options of a live conversation."""
 
 
 @hookimpl
@@ -76,6 +92,13 @@ def mio_control_tokens(options: Mapping[str, Any]) -> ControlTokens:
         ],
         label=partial(label, chosen),
     )
+
+
+@hookimpl
+def mio_session(options: Mapping[str, Any]) -> SessionPolicy:
+    from mio.plugins.vita.policy import policy
+
+    return policy(read_options(VitaOptions, options, "plugins.vita").session)
 
 
 @hookimpl

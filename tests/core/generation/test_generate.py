@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from mio import Decoding, PluginError, UserError
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation import engine
+from mio.core.generation import growing
 from mio.core.generation.generate import generate
 from mio.core.generation.grammar import Grammar
 from mio.core.generation.model import Model
@@ -82,7 +82,7 @@ def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
         allowed[:, stop] &= allowed.sum(dim=-1) == 1
         return allowed.int().argmax(dim=-1)
 
-    monkeypatch.setattr(engine, "sample", talkative)
+    monkeypatch.setattr(growing, "sample", talkative)
     made = generate(Model.of(run), "x" * 80, decoding=Decoding(max_tokens=200))
     assert made.notice.startswith(
         "the answer ends after 15 tokens, with the 96 positions that the model was trained on"

@@ -143,6 +143,30 @@ def test_cache_keeps_sequences():
     torch.testing.assert_close(hidden, full[kept, 5:], atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_one_sequence_of_a_cache_is_written_while_the_other_stays(model):
+    tokens = torch.randint(ROWS, (2, 16), generator=torch.Generator().manual_seed(1))
+    full = model(tokens, torch.arange(16).expand(2, -1)).hidden
+    cache = KVCache(model.config, batch=2, capacity=16)
+    for row, length in ((0, 9), (1, 4)):
+        one = cache.sequence(row)
+        hidden = model(tokens[row : row + 1, :length], one.positions(length), cache=one).hidden
+        torch.testing.assert_close(hidden, full[row : row + 1, :length], atol=1e-5, rtol=1e-5)
+        one.advance(length)
+    assert cache.lengths.tolist() == [9, 4]
+    for _ in range(6):
+        at = cache.positions(1)
+        hidden = model(tokens.gather(1, at), at, cache=cache).hidden
+        expected = full.gather(1, at[..., None].expand(-1, -1, 64))
+        torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
+        cache.advance(1)
+    cache.begin_with(1, 0, 12)
+    one = cache.sequence(1)
+    hidden = model(tokens[:1, 12:], one.positions(4), cache=one).hidden
+    torch.testing.assert_close(hidden, full[:1, 12:], atol=1e-5, rtol=1e-5)
+    assert cache.lengths.tolist() == [15, 12]
+
+
 def test_cache_refuses_what_it_cannot_hold():
     model = build("plain")
     cache = KVCache(model.config, batch=1, capacity=4)

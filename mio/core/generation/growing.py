@@ -1,0 +1,58 @@
+"""Answers that are being generated: one step of any number of them, whoever keeps their keys and values.
+
+N answers, D width, V vocabulary rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mio.core.contract.values import Decoding
+from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
+from mio.core.generation.sampling import HOTTEST, sample
+from mio.core.model.transformer import Transformer
+
+
+class GrowingAnswer:
+    """An answer that is being generated.
+
+    Args:
+        budget: tokens that it may have, the stop token included.
+        seed: what is drawn depends on it alone, not on the answers beside.
+    """
+
+    def __init__(self, grammar: Grammar, need: Need, budget: int, seed: int) -> None:
+        self.grammar = AnswerGrammar(grammar, need, budget)
+        self.random = np.random.Generator(np.random.Philox(seed))
+        self.tokens: list[int] = []
+        """Without the stop token."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no token follows."""
+        return self.grammar.done
+
+    def advance(self, token: int) -> None:
+        """Takes the token that was chosen."""
+        self.grammar.advance(token)
+        if not self.grammar.done:
+            self.tokens.append(token)
+
+
+def choose(
+    transformer: Transformer, grammar: Grammar, answers: Sequence[GrowingAnswer], hidden: Tensor, decoding: Decoding
+) -> Tensor:
+    """The next token of each answer, int64 `[N]`, of what the transformer gave at its last position, `[N, D]`."""
+    device = hidden.device
+    indices = [answer.grammar.mask_index() for answer in answers]
+    allowed = grammar.masks(device)[torch.tensor(indices, device=device)]
+    in_span = torch.tensor([answer.grammar.in_span for answer in answers], device=device)
+    media, text = (float(min(value, HOTTEST)) for value in (decoding.media_temperature, decoding.temperature))
+    temperature = torch.where(in_span, media, text)
+    draws = torch.tensor([answer.random.random() for answer in answers], dtype=torch.float32, device=device)
+    size = grammar.vocabulary.size
+    return sample(transformer.logits(hidden, size), allowed[:, :size], temperature, decoding.top_p, draws)
