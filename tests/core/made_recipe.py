@@ -83,7 +83,7 @@ class Characters:
 
     codecs = SimpleNamespace(encoders={})
 
-    def render(self, document):
+    def render(self, document, blank=()):  # noqa: ARG002
         tokens = []
         for segment in document.segments:
             content = segment.content

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mio.core.contract.controls import Control
 from mio.core.contract.ranges import number
 from mio.core.errors import DataError
 
@@ -151,8 +152,8 @@ class Codes:
 File = Path | MemoryFile
 """What a data module reads."""
 
-Value = str | Media | Codes
-"""A piece of content: text, media, or codes."""
+Value = str | Media | Codes | Control
+"""A piece of content: text, media, codes, or a control token."""
 
 Record = Mapping[str, Any]
 """Fields of one record. A field holds a `Value` or a list of them. The field `messages` makes it a conversation,

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from mio.core.contract.controls import Control
 from mio.core.contract.values import TEXT, Codes, Media, Value
 from mio.core.errors import DataError
 from mio.core.tokens.documents import (
@@ -30,6 +31,7 @@ from mio.core.tokens.documents import (
     prompt_segments,
     response_segments,
 )
+from mio.core.tokens.visitor import Visitor
 
 Message = Mapping[str, Any]
 """`role` (`system`, `user` or `assistant`) and `content`: one `Value` or a list of them; `weight` (see `turn_weight`)
@@ -132,18 +134,34 @@ def _turn(message: Message) -> tuple[str, Sequence[Value], float]:
         ) from error
     contents = content if isinstance(content, list | tuple) else [content]
     for item in contents:
-        if not isinstance(item, str | Media | Codes):
+        if _MODALITY.visit(item) is None:
             raise DataError(f"a message of `{role}` holds a {type(item).__name__}, not text, media or codes")
     return role, contents, turn_weight(message)
 
 
 def _modality_of(answers: Sequence[Sequence[Value]]) -> str:
     """The modality that all answers consist of, empty for a mixture; white space does not count."""
-    names = set()
-    for content in answers:
-        for item in content:
-            if not isinstance(item, str):
-                names.add(item.modality)
-            elif item.strip():
-                names.add(TEXT)
-    return names.pop() if len(names) == 1 else ""
+    names = {_MODALITY.visit(item) for content in answers for item in content} - {""}
+    return (names.pop() or "") if len(names) == 1 else ""
+
+
+class _Modality(Visitor[str | None]):
+    """Modality of a piece of content; the empty string where it has none, None of what is no content."""
+
+    def text(self, text: str) -> str:
+        return TEXT if text.strip() else ""
+
+    def media(self, media: Media) -> str:
+        return media.modality
+
+    def codes(self, codes: Codes) -> str:
+        return codes.modality
+
+    def control(self, control: Control) -> str:  # noqa: ARG002
+        return ""
+
+    def other(self, value: object) -> None:  # noqa: ARG002
+        return None
+
+
+_MODALITY = _Modality()

@@ -28,6 +28,7 @@ from mio.core.tokens import encoding
 from mio.core.tokens.documents import UNDERSTAND
 from mio.core.tokens.tokenised import is_tokenised
 from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
+from mio.core.tokens.visitor import Result, Visitor
 
 _CPU = "cpu"
 
@@ -341,19 +342,16 @@ class Codecs:
             return f"{who}; declared are always {due}: correct the declaration's `frames`, or the tokenizer"
         return f"{who}, of which its `frames` had said {due}: correct `frames`, or the data module's `probe`"
 
-    def codes(self, value: Media | Codes) -> CodeArray:
-        """Codes `[Q, F]` of one item, of given codes those that they hold: int64, whatever a tokenizer gives or a shard
-        stores. What are no integers is left to the renderer to refuse. Raises `DataError` when its file cannot be read.
-        """
-        if isinstance(value, Codes):
-            return encoding.int64(value.codes)
-        name = name_of(value)
+    def codes(self, media: Media) -> CodeArray:
+        """Codes `[Q, F]` of one item, int64 whatever its tokenizer gives. What are no integers is left to the renderer
+        to refuse. Raises `DataError` when its file cannot be read."""
+        name = name_of(media)
         codes = self._memory.get(name)
         if codes is not None:
             self._memory.move_to_end(name)
             return codes
-        tokenizer: Tokenizer = self.tokenizer(value.modality)
-        codes = encoding.int64(tokenizer.encode([self.opened(value).data])[0])
+        tokenizer: Tokenizer = self.tokenizer(media.modality)
+        codes = encoding.int64(tokenizer.encode([self.opened(media).data])[0])
         self._remember(self._memory, name, codes)
         return codes
 
@@ -364,8 +362,7 @@ class Codecs:
 
     def written(self, item: Media | Codes) -> CodeArray:
         """Codes of one item as an answer writes them: of the codebooks of the view `generate`."""
-        books = item.codebooks if isinstance(item, Codes) else ()
-        return Codes(item.modality, self.codes(item), books).of(self.modalities[item.modality].view("generate"))
+        return _AsCodes(self).visit(item).of(self.modalities[item.modality].view("generate"))
 
     def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
@@ -384,25 +381,56 @@ class Codecs:
 
     def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
         """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
-        media = []
-        for item in items:
-            parts = self.modalities[item.modality].parts
-            if parts and isinstance(item, Media):
-                media.append(self.decode(item.modality, self.round_trip(self.split(item))))
-            else:
-                media.append(self.decode(item.modality, self.written(item)))
-        return media
+        return [self.decode(item.modality, _Decodable(self).visit(item)) for item in items]
 
     def items(self, value: Any) -> list[Media | Codes]:
         """Media and codes inside a record or one of its fields: lists opened, items of parts split."""
-        if isinstance(value, Media):
-            return list(self.split(value)) if self.modalities[value.modality].parts else [value]
-        if isinstance(value, Codes):
-            return [value]
-        if isinstance(value, Mapping):
-            return self.items(list(value.values()))
-        if isinstance(value, (list, tuple)):
-            return [item for inner in value for item in self.items(inner)]
+        return _Items(self).visit(value)
+
+
+class _OfCodecs(Visitor[Result]):
+    def __init__(self, codecs: Codecs) -> None:
+        self._codecs = codecs
+
+
+class _AsCodes(_OfCodecs[Codes]):
+    """An item with its codes as int64."""
+
+    def media(self, media: Media) -> Codes:
+        return Codes(media.modality, self._codecs.codes(media))
+
+    def codes(self, codes: Codes) -> Codes:
+        return Codes(codes.modality, encoding.int64(codes.codes), codes.codebooks)
+
+
+class _Decodable(_OfCodecs[Any]):
+    """What the detokenizer of an item is given: its codes, or its parts' media."""
+
+    def media(self, media: Media) -> Any:
+        if self._codecs.modalities[media.modality].parts:
+            return self._codecs.round_trip(self._codecs.split(media))
+        return self._codecs.written(media)
+
+    def codes(self, codes: Codes) -> CodeArray:
+        return self._codecs.written(codes)
+
+
+class _Items(_OfCodecs[list[Media | Codes]]):
+    """Media and codes, of parts one by one."""
+
+    def media(self, media: Media) -> list[Media | Codes]:
+        return list(self._codecs.split(media)) if self._codecs.modalities[media.modality].parts else [media]
+
+    def codes(self, codes: Codes) -> list[Media | Codes]:
+        return [codes]
+
+    def mapping(self, values: Mapping[str, Any]) -> list[Media | Codes]:
+        return self.sequence(list(values.values()))
+
+    def sequence(self, values: Sequence[Any]) -> list[Media | Codes]:
+        return [item for value in values for item in self.visit(value)]
+
+    def other(self, value: Any) -> list[Media | Codes]:  # noqa: ARG002
         return []
 
 

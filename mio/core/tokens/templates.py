@@ -18,11 +18,13 @@ from numbers import Real
 from string import Formatter
 from typing import Any
 
+from mio.core.contract.controls import Control
 from mio.core.contract.values import OPTIONAL, Codes, Media, Record, Template, Value
 from mio.core.errors import DataError, RecipeError
 from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document, role_of
-from mio.core.tokens.documents import Document, blank, interleaved_document, plain_document
+from mio.core.tokens.documents import Document, interleaved_document, plain_document
 from mio.core.tokens.tokenised import TokenisedText
+from mio.core.tokens.visitor import Visitor
 
 PLAIN, CHAT = "plain", "chat"
 
@@ -91,33 +93,98 @@ class CompiledTemplate:
                 value = self._value(record, name) if name == field or name in record else ()
                 if name != field and blank(value):
                     value = ()
-                values = (value,) if isinstance(value, str) else self._contents(value, name)
-            if values and isinstance(values[0], str) and literal.endswith(" "):
-                filled.append(literal[:-1])
-                first = values[0]
-                filled.append(first.spaced() if isinstance(first, TokenisedText) else " " + first)
-                values = values[1:]
-            else:
+                values = self._contents(value, name)
+            spaced = _SPACED.visit(values[0]) if values and literal.endswith(" ") else None
+            if spaced is None:
                 filled.append(literal)
-            filled.extend(values)
+                filled.extend(values)
+            else:
+                filled += (literal[:-1], spaced, *values[1:])
         return [piece for piece in filled if piece != ""] if "" in filled else filled
 
     def _contents(self, value: Any, field: str) -> Sequence[Value]:
-        if isinstance(value, list | tuple):
-            return [self._content(item, field) for item in value]
-        return (self._content(value, field),)
+        try:
+            return _CONTENTS.visit(value)
+        except DataError as error:
+            raise DataError(f"template `{self.name}`: field `{field}` {error}") from None
 
-    def _content(self, value: Any, field: str) -> Value:
-        if isinstance(value, str | Media | Codes):
-            return value
-        if isinstance(value, Real) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                raise DataError(f"template `{self.name}`: field `{field}` is {value}, which cannot be learnt")
-            return str(value)
-        raise DataError(
-            f"template `{self.name}`: field `{field}` holds a {type(value).__name__}, "
-            "not text, a number, media, codes, or a list of them"
-        )
+
+class _Content(Visitor[Value]):
+    """A value of a field, or of a list in one, as content."""
+
+    def text(self, text: str) -> Value:
+        return text
+
+    def media(self, media: Media) -> Value:
+        return media
+
+    def codes(self, codes: Codes) -> Value:
+        return codes
+
+    def control(self, control: Control) -> Value:
+        return control
+
+    def number(self, number: Real) -> Value:
+        if not math.isfinite(number):
+            raise DataError(f"is {number}, which cannot be learnt")
+        return str(number)
+
+    def other(self, value: object) -> Value:
+        raise DataError(f"holds a {type(value).__name__}, not text, a number, media, codes, or a list of them")
+
+
+class _Contents(Visitor[Sequence[Value]]):
+    """What a field holds, one after the other."""
+
+    def text(self, text: str) -> Sequence[Value]:
+        return (text,)
+
+    def media(self, media: Media) -> Sequence[Value]:
+        return (media,)
+
+    def codes(self, codes: Codes) -> Sequence[Value]:
+        return (codes,)
+
+    def sequence(self, values: Sequence[object]) -> Sequence[Value]:
+        return [_CONTENT.visit(value) for value in values]
+
+    def other(self, value: object) -> Sequence[Value]:
+        return (_CONTENT.visit(value),)
+
+
+class _Spaced(Visitor[str | None]):
+    """A text with a space before it; None of everything else."""
+
+    def text(self, text: str) -> str:
+        return " " + text
+
+    def tokenised_text(self, text: TokenisedText) -> str:
+        return text.spaced()
+
+    def other(self, value: object) -> None:  # noqa: ARG002
+        return None
+
+
+class _Blank(Visitor[bool]):
+    def text(self, text: str) -> bool:
+        return not text or text.isspace()
+
+    def sequence(self, values: Sequence[object]) -> bool:
+        return all(map(self.visit, values))
+
+    def constant(self, constant: bool | None) -> bool:
+        return constant is None
+
+    def other(self, value: object) -> bool:  # noqa: ARG002
+        return False
+
+
+_CONTENT, _CONTENTS, _SPACED, _BLANK = _Content(), _Contents(), _Spaced(), _Blank()
+
+
+def blank(value: object) -> bool:
+    """Whether a piece of content, or a list of them, holds nothing: no media, no codes, white space alone."""
+    return _BLANK.visit(value)
 
 
 def _never_empty(pieces: Sequence[tuple[str, str]]) -> bool:

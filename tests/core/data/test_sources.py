@@ -88,9 +88,9 @@ def test_a_document_is_rendered_once_while_it_is_remembered():
     class Counting(Characters):
         calls = 0
 
-        def render(self, document):
+        def render(self, document, blank=()):
             Counting.calls += 1
-            return super().render(document)
+            return super().render(document, blank)
 
     streams, _ = build_streams(made_recipe(), Plugins(), Counting())
     for n in range(20):
@@ -159,7 +159,7 @@ def test_a_source_with_nothing_left_is_an_error():
 
 def test_mistakes_in_the_recipe_are_not_taken_for_broken_records():
     class Broken(Characters):
-        def render(self, document):  # noqa: ARG002
+        def render(self, document, blank=()):  # noqa: ARG002
             raise PluginError("no tokenizer")
 
     streams, _ = build_streams(made_recipe(), Plugins(), Broken())
@@ -203,8 +203,8 @@ def test_sources_without_a_share_are_not_opened():
 class Weighted(Characters):
     """Only digits are learnt."""
 
-    def render(self, document):
-        rendered = super().render(document)
+    def render(self, document, blank=()):
+        rendered = super().render(document, blank)
         return Rendered(
             rendered.tokens, np.isin(rendered.tokens, list(b"0123456789")).astype(np.float32), rendered.spans
         )

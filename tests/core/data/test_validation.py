@@ -57,10 +57,10 @@ class Foretelling(Characters):
     def measure(self, document):  # noqa: ARG002
         return 20
 
-    def render(self, document):
+    def render(self, document, blank=()):
         if any(segment.content == "7" for segment in document.segments):
             raise DataError("damaged")
-        return super().render(document)
+        return super().render(document, blank)
 
 
 def test_damage_that_shows_when_media_are_read_costs_their_record():
