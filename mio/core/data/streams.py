@@ -17,6 +17,7 @@ from mio.core.data.reasons import reason_of
 from mio.core.data.sample import CheckedSample
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.recipe.data_schema import PackingConfig
+from mio.core.tokens.controls import LabelError
 from mio.core.tokens.documents import Document
 from mio.core.tokens.rendering import Rendered, Renderer, raw_media
 
@@ -187,6 +188,8 @@ class RecordStream:
                     return self._number(CUT_AWAY)
         except MemoryError:
             raise
+        except LabelError as error:
+            raise LabelError(f"{self.name}: {self._where(record)}: {error}") from error
         except Exception as error:
             if isinstance(error, MioError) and not isinstance(error, DataError):
                 raise  # a mistake in the recipe or a plugin, not in this record

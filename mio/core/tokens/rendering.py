@@ -71,6 +71,15 @@ class Blank(NamedTuple):
     view: str
 
 
+class Said(NamedTuple):
+    """A control token in a document."""
+
+    first: int
+    end: int
+    number: int
+    """Among the vocabulary's control tokens, from 1 on."""
+
+
 class Prompt(NamedTuple):
     """What a model reads before it answers."""
 
@@ -93,6 +102,8 @@ class Rendered:
     """Media that encoders read, in order; their positions hold padding of weight 0."""
     blanks: tuple[Blank, ...] = ()
     """Spans without codes, in order."""
+    controls: tuple[Said, ...] = ()
+    """Control tokens, in order."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -110,7 +121,15 @@ class Rendered:
             self.spans[self.spans[:, 1] <= size],
             tuple(item for item in self.items if item.end <= size),
             tuple(blank for blank in self.blanks if blank.end <= size),
+            tuple(said for said in self.controls if said.first < size),
         )
+
+    def control_numbers(self) -> npt.NDArray[np.int16]:
+        """Of each token, the number of the control token that it belongs to, `[n]`; 0 for others."""
+        numbers = np.zeros(len(self.tokens), np.int16)
+        for first, end, number in self.controls:
+            numbers[first:end] = number
+        return numbers
 
 
 class _RoleWeights(NamedTuple):
@@ -129,13 +148,18 @@ class Renderer:
         self.vocabulary = vocabulary
         self.codecs = codecs
         """What spans are made by."""
-        prompt = _RoleWeights(loss.prompt_text, loss.prompt_media, loss.prompt_text)
-        response = _RoleWeights(loss.response_text, loss.response_media, loss.response_text)
+        prompt = _RoleWeights(loss.prompt_text, loss.prompt_media, 0.0)
+        response = _RoleWeights(loss.response_text, loss.response_media, loss.control)
         self._weights = {PROMPT: prompt, SYSTEM: prompt, RESPONSE: response}
         self.special = {
             special: np.array([getattr(vocabulary.specials, special.value)], dtype=np.int32) for special in Special
         }
         """Token of each, `[1]`."""
+        self._controls = {name: np.array(ids, dtype=np.int32) for name, ids in vocabulary.controls.ids.items()}
+        self.control_weights = {name: token.weight for name, token in vocabulary.controls.tokens.items()}
+        """What each control token is declared to weigh."""
+        self.control_order = {name: number for number, name in enumerate(vocabulary.controls.tokens, 1)}
+        """Number of each control token."""
         self._short_text = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
         self.carrier = lru_cache(maxsize=None)(self._carrier)
         """What a span of a modality in a view consists of."""
@@ -179,6 +203,7 @@ class Renderer:
             np.array(written.spans, dtype=np.int32).reshape(-1, 2),
             tuple(written.items),
             tuple(written.blanks),
+            tuple(written.controls),
         )
 
     def prompt(self, document: Document) -> Prompt:
@@ -197,7 +222,7 @@ class Renderer:
         """Whether anything of a document has a weight in the loss. Takes next to no time."""
         for content, role, supervised, _ in reversed(document.segments):
             if supervised and self._weights[role][_LossKind.methods[type(content)](_LOSS_KIND, content)] > 0:
-                if content == "":
+                if content == "" or (isinstance(content, Control) and not self.control_weights.get(content.name, 1)):
                     continue
                 return True
         return False
@@ -226,8 +251,9 @@ class Renderer:
         return self._short_text(text) if len(text) <= _CACHED_LENGTH else self._encode(text)
 
     def control(self, control: Control) -> TokenArray:
-        """Tokens of a control token: one of its own, or those of its text."""
-        raise DataError(f"no plugin of the recipe has the control token `{control.name}`")
+        """Tokens of a control token: one of its own, or those of its text. Raises `DataError` for an unknown name."""
+        self.vocabulary.controls.check(control.name)
+        return self._controls[control.name]
 
     def frames(self, media: Media) -> int:
         """Frames of an item that is not encoded."""
@@ -317,6 +343,7 @@ class _Writing(_Spans):
         self.spans: list[tuple[int, int]] = []
         self.items: list[Item] = []
         self.blanks: list[Blank] = []
+        self.controls: list[Said] = []
 
     def begin(self, weights: _RoleWeights, supervised: float, view: str) -> None:
         """What comes next is of a segment of this kind."""
@@ -333,7 +360,9 @@ class _Writing(_Spans):
         self._add(self._renderer.special[special], self._text_weight)
 
     def control(self, control: Control) -> None:
-        self._add(self._renderer.control(control), self._weighted(self._weights.control))
+        tokens, first = self._renderer.control(control), self._length
+        self._add(tokens, self._weighted(self._weights.control) * self._renderer.control_weights[control.name])
+        self.controls.append(Said(first, self._length, self._renderer.control_order[control.name]))
 
     def to_codes(self, media: Media) -> None:
         if media.modality not in self._blank:
