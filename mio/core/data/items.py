@@ -63,14 +63,15 @@ def pack_items(placed: Iterable[tuple[int, Item]], codecs: Codecs, dummies: bool
             arrays = [item.arrays if item.arrays is not None else codecs.prepare(item.media) for _, item in items]
             positions = [item.positions for _, item in items]
             places = np.concatenate([np.arange(start, start + item.positions) for start, item in items])
-            packed[name] = EncoderItems(_joined(arrays, positions), torch.from_numpy(places))
+            packed[name] = EncoderItems(joined(arrays, positions), torch.from_numpy(places))
         elif dummies:
             empty = torch.zeros(0, dtype=torch.int64)
-            packed[name] = EncoderItems(_joined([codecs.dummy(name)], [0]), empty, dummy=True)
+            packed[name] = EncoderItems(joined([codecs.dummy(name)], [0]), empty, dummy=True)
     return packed
 
 
-def _joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+def joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+    """Items one after the other, each array by name, with the positions of each."""
     arrays: dict[str, Tensor] = {}
     lengths: dict[str, Sequence[int]] = {}
     for name in items[0]:

@@ -273,7 +273,8 @@ class Stage:
         if self.goes_on:
             return self.ranks.all_or_none(lambda: same_vocabulary(self.folder, self.codecs.text, self.plugins))
         base = self.parent.vocabulary if self.parent else None
-        return Vocabulary.build(self.codecs.text, self.plugins.modalities(), base=base)
+        plugins = self.plugins
+        return Vocabulary.build(self.codecs.text, plugins.modalities(), plugins.control_tokens(), base=base)
 
     def _activate(self, vocabulary: Vocabulary) -> ActiveRun:
         """The run in the folder; a new one is given its vocabulary and lock."""
