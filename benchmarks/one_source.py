@@ -132,6 +132,8 @@ def open_one(
     recipe = compose([str(folder / "recipe.yaml")], [], manager())
     enabled = manager().enable(recipe.plugins)
     codecs = Codecs(enabled)
-    renderer = Renderer(Vocabulary.build(codecs.text, enabled.modalities()), codecs, recipe.train.loss)
+    renderer = Renderer(
+        Vocabulary.build(codecs.text, enabled.modalities(), enabled.control_tokens()), codecs, recipe.train.loss
+    )
     streams, [opened] = build_streams(recipe, enabled, renderer)
     return OneSource(recipe, renderer, streams, opened)

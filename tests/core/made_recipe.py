@@ -57,6 +57,9 @@ def letters(split, options):
 class Plugins:
     """What an `EnabledPlugins` answers, for one plugin called `made`."""
 
+    def control_tokens(self):
+        return []
+
     def modalities(self):
         return [("made", Modality(name="text", text=True)), ("made", Modality(name="sketch", codebooks=(8,)))]
 

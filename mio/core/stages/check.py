@@ -9,10 +9,10 @@ from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.validation import VIEWS, template_problems
-from mio.core.contract.values import Template
+from mio.core.contract.validation import VIEWS, control_name_problems, template_problems
+from mio.core.contract.values import TEXT, Template
 from mio.core.data.readers import READERS, reader_problems
-from mio.core.data.sources import known_kinds
+from mio.core.data.sources import known_kinds, template_sets
 from mio.core.errors import DataError, RecipeError, UserError, nearest
 from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
@@ -21,6 +21,8 @@ from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, Runt
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_reading import reading_problems
 from mio.core.stages.check_validation import validation_problems
+from mio.core.tokens.chat import GIVEN
+from mio.core.tokens.codecs import Codecs
 from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
 
@@ -39,6 +41,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
         [
             *_mixture(recipe.data, recipe.mixture),
             *_templates(recipe.data),
+            *_controls(recipe, plugins),
             *_groups(recipe.data, plugins),
             *_spans(recipe, plugins),
             *_system(recipe, plugins),
@@ -62,14 +65,15 @@ def _refuse(recipe: Recipe, problems: list[str]) -> None:
 
 
 def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
-    yield from _train(recipe)
+    yield from _train(recipe, plugins)
     yield from _average(recipe)
     yield from _optimizer(recipe.train.optimizer)
     yield from _rows(recipe.train, recipe.runtime, devices)
     try:
         config = transformer_config(recipe, plugins.manager)
         yield from split_problems(config, recipe.runtime.tensor_parallel)
-        yield from lora_problems(recipe, config)
+        yield from expert_problems(config, recipe.runtime)
+        yield from lora_problems(recipe, config, list(Codecs(plugins).encoders))
     except RecipeError as error:
         yield from error.problems
 
@@ -108,6 +112,16 @@ def _templates(data: DataConfig) -> Iterator[str]:
         for index, config in enumerate(templates):
             problems = template_problems(Template(**asdict(config)))
             yield from (f"`data.templates.{name}[{index}]`: {problem}" for problem in problems)
+
+
+def _controls(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    """Control tokens that the templates of sources name."""
+    sources = (source for group in recipe.data.groups.values() for source in group.sources.values())
+    sets, known = template_sets(recipe, plugins), [token.name for _, token in plugins.control_tokens()]
+    for name in dict.fromkeys(source.templates for source in sources if source.templates in sets):
+        for template in sets[name]:
+            if problems := control_name_problems(template, known):
+                yield f"template `{name}/{template.direction}`: {'; '.join(problems)}"
 
 
 def _groups(data: DataConfig, plugins: EnabledPlugins) -> Iterator[str]:
@@ -165,10 +179,14 @@ def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
 
 
 def _system(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
-    known = ["default", *(declared.name for _, declared in plugins.modalities())]
+    modalities = [declared.name for _, declared in plugins.modalities()]
+    known = ["default", *modalities, *(f"{GIVEN}{name}" for name in modalities if name != TEXT)]
     for name in recipe.data.system:
         if name not in known:
-            yield f"`data.system.{name}` is neither `default` nor a modality in use{nearest(name, known)}"
+            yield (
+                f"`data.system.{name}` is neither `default` nor a modality in use, nor `{GIVEN}` and one"
+                f"{nearest(name, known)}"
+            )
 
 
 def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str]:
@@ -193,9 +211,10 @@ def _loggers(runtime: RuntimeConfig, plugins: EnabledPlugins) -> Iterator[str]:
         yield str(error)
 
 
-def _train(recipe: Recipe) -> Iterator[str]:
+def _train(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     train, context = recipe.train, recipe.data.packing.context
-    if not any(value > 0 for value in asdict(train.loss).values()):
+    weights = asdict(train.loss) | ({} if plugins.control_tokens() else {"control": 0})
+    if not any(value > 0 for value in weights.values()):
         yield "`train.loss` has no weight above 0; nothing would be learnt"
     if train.rows * context > MOST_POSITIONS:
         yield (
@@ -212,12 +231,32 @@ def split_problems(config: TransformerConfig, devices: int) -> Iterator[str]:
             yield f"`runtime.tensor_parallel` is {devices}, which does not divide `model.{name}` {size}"
 
 
+def expert_problems(config: TransformerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Expert parallelism gives each device the same number of experts, of a layer's parameters that are split."""
+    devices = runtime.expert_parallel
+    if devices == 1:
+        return
+    where = f"`runtime.expert_parallel` is {devices}"
+    if not config.experts:
+        yield f"{where}, but the model has no experts; leave it out, or give `model.experts`"
+    elif config.experts % devices:
+        yield f"{where}, which does not divide `model.experts` {config.experts}"
+    if runtime.sharding == "none":
+        yield f"{where}, but `runtime.sharding: none` copies all parameters to every device; set `full` or `hybrid`"
+
+
 def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> Iterator[str]:
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
     devices = devices or runtime.devices * runtime.nodes
     if devices % runtime.tensor_parallel:
         yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
         return
+    data = devices // runtime.tensor_parallel
+    if runtime.sharding != "none" and data % runtime.expert_parallel:
+        yield (
+            f"`runtime.expert_parallel` is {runtime.expert_parallel}, which does not divide the devices that "
+            f"parameters are split over ({data})"
+        )
     try:
         StepShape.of(train, devices // runtime.tensor_parallel)
     except RecipeError as error:

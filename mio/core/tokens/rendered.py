@@ -41,6 +41,15 @@ class Blank(NamedTuple):
     view: str
 
 
+class Said(NamedTuple):
+    """A control token in a document."""
+
+    first: int
+    end: int
+    number: int
+    """Among the vocabulary's control tokens, from 1 on."""
+
+
 class Prompt(NamedTuple):
     """What a model reads before it answers."""
 
@@ -63,6 +72,8 @@ class Rendered:
     """Media that encoders read, in order; their positions hold padding of weight 0."""
     blanks: tuple[Blank, ...] = ()
     """Spans without codes, in order."""
+    controls: tuple[Said, ...] = ()
+    """Control tokens, in order."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -80,4 +91,12 @@ class Rendered:
             self.spans[self.spans[:, 1] <= size],
             tuple(item for item in self.items if item.end <= size),
             tuple(blank for blank in self.blanks if blank.end <= size),
+            tuple(said for said in self.controls if said.first < size),
         )
+
+    def control_numbers(self) -> npt.NDArray[np.int16]:
+        """Of each token, the number of the control token that it belongs to, `[n]`; 0 for others."""
+        numbers = np.zeros(len(self.tokens), np.int16)
+        for first, end, number in self.controls:
+            numbers[first:end] = number
+        return numbers

@@ -20,7 +20,7 @@ from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import GENERATE, PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
 from mio.core.tokens.encoding import int64
-from mio.core.tokens.rendered import Blank, Item, Prompt, Rendered
+from mio.core.tokens.rendered import Blank, Item, Prompt, Rendered, Said
 from mio.core.tokens.spans import SpanPlan, TokenArray, check_frames
 from mio.core.tokens.tokenised import CodedMedia, TokenisedText
 from mio.core.tokens.visitor import Visitor
@@ -57,13 +57,18 @@ class Renderer:
         self.vocabulary = vocabulary
         self.codecs = codecs
         """What spans are made by."""
-        prompt = _RoleWeights(loss.prompt_text, loss.prompt_media, loss.prompt_text)
-        response = _RoleWeights(loss.response_text, loss.response_media, loss.response_text)
+        prompt = _RoleWeights(loss.prompt_text, loss.prompt_media, 0.0)
+        response = _RoleWeights(loss.response_text, loss.response_media, loss.control)
         self._weights = {PROMPT: prompt, SYSTEM: prompt, RESPONSE: response}
         self.special = {
             special: np.array([getattr(vocabulary.specials, special.value)], dtype=np.int32) for special in Special
         }
         """Token of each, `[1]`."""
+        self._controls = {name: np.array(ids, dtype=np.int32) for name, ids in vocabulary.controls.ids.items()}
+        self.control_weights = {name: token.weight for name, token in vocabulary.controls.tokens.items()}
+        """What each control token is declared to weigh."""
+        self.control_order = {name: number for number, name in enumerate(vocabulary.controls.tokens, 1)}
+        """Number of each control token."""
         self._short_text = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
         self.carrier = lru_cache(maxsize=None)(self._carrier)
         """What a span of a modality in a view consists of."""
@@ -108,6 +113,7 @@ class Renderer:
             np.array(written.spans, dtype=np.int32).reshape(-1, 2),
             tuple(written.items),
             tuple(written.blanks),
+            tuple(written.controls),
         )
 
     def prompt(self, document: Document) -> Prompt:
@@ -126,7 +132,7 @@ class Renderer:
         """Whether anything of a document has a weight in the loss. Takes next to no time."""
         for content, role, supervised, _ in reversed(document.segments):
             if supervised and self._weights[role][_LossKind.methods[type(content)](_LOSS_KIND, content)] > 0:
-                if content == "":
+                if content == "" or (isinstance(content, Control) and not self.control_weights.get(content.name, 1)):
                     continue
                 return True
         return False
@@ -155,8 +161,9 @@ class Renderer:
         return self._short_text(text) if len(text) <= _CACHED_LENGTH else self._encode(text)
 
     def control(self, control: Control) -> TokenArray:
-        """Tokens of a control token: one of its own, or those of its text."""
-        raise DataError(f"no plugin of the recipe has the control token `{control.name}`")
+        """Tokens of a control token: one of its own, or those of its text. Raises `DataError` for an unknown name."""
+        self.vocabulary.controls.check(control.name)
+        return self._controls[control.name]
 
     def frames(self, media: Media) -> int:
         """Frames of an item that is not encoded."""
@@ -265,6 +272,7 @@ class _Writing(_Spans):
         self.spans: list[tuple[int, int]] = []
         self.items: list[Item] = []
         self.blanks: list[Blank] = []
+        self.controls: list[Said] = []
 
     def begin(self, weights: _RoleWeights, supervised: float, view: str) -> None:
         """What comes next is of a segment of this kind."""
@@ -281,7 +289,9 @@ class _Writing(_Spans):
         self._add(self._renderer.special[special], self._text_weight)
 
     def control(self, control: Control) -> None:
-        self._add(self._renderer.control(control), self._weighted(self._weights.control))
+        tokens, first = self._renderer.control(control), self._length
+        self._add(tokens, self._weighted(self._weights.control) * self._renderer.control_weights[control.name])
+        self.controls.append(Said(first, self._length, self._renderer.control_order[control.name]))
 
     def to_codes(self, media: Media) -> None:
         if media.modality not in self._blank:
