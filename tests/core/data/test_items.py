@@ -13,14 +13,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 ONLY_BEADS = ("mixture.ratios.strings=0", "mixture.ratios.melody=0")
 
 
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    beads.write(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MIO_PLUGINS", beads.plugins_path())
-    return tmp_path
-
-
 def key(batch):
     """All that a batch holds, comparable."""
     tensors = [batch.tokens, batch.targets, batch.weights, batch.positions, batch.stream]
@@ -37,7 +29,7 @@ def key(batch):
     return [tensor.tolist() for tensor in tensors], items, batch.lengths, batch.step, batch.changes
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_items_lie_where_their_records_say():
     """Read again from the files: the beads of each item stand, two a position, where their pads are."""
     data, _ = beads.opened()
@@ -92,14 +84,14 @@ def expected(record, stream):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_worker_processes_change_nothing(workers):
     alone, _ = beads.opened()
     shared, _ = beads.opened(f"runtime.workers={workers}")
     assert [key(b) for b in shared.train_dataloader()] == [key(b) for b in alone.train_dataloader()]
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_a_cursor_goes_on_with_the_same_items():
     data, _ = beads.opened()
     whole = []
@@ -112,12 +104,12 @@ def test_a_cursor_goes_on_with_the_same_items():
     assert [key(batch) for batch in later.train_dataloader()] == whole[6:]
 
 
-def test_damaged_media_become_padding_and_are_counted(world):
+def test_damaged_media_become_padding_and_are_counted(beads_world):
     data, _ = beads.opened("runtime.workers=1", "data.max_skipped=0.5")
     data.preflight()
     before = list(data.train_dataloader())
     for index in range(0, 24, 3):
-        (world / f"{index}.beads").write_text("no beads")  # after its length was learnt
+        (beads_world / f"{index}.beads").write_text("no beads")  # after its length was learnt
     lost = 0
     for batch, whole in zip(data.train_dataloader(), before, strict=True):
         assert torch.equal(batch.positions, whole.positions)
@@ -136,7 +128,7 @@ def check(data, width):
     check_networks(data.codecs.readers.values(), width)
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
@@ -160,7 +152,7 @@ def test_a_mistake_of_an_encoder_is_one_line_before_training(mistake, words):
     assert "\n" not in message
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_networks_are_checked_without_computing(monkeypatch):
     data, width = beads.opened()
     data.preflight()
@@ -182,15 +174,15 @@ def test_networks_are_checked_without_computing(monkeypatch):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_encoders_read_cannot_be_written(world):
-    recipe = world / "beads.yaml"
+def test_what_encoders_read_cannot_be_written(beads_world):
+    recipe = beads_world / "beads.yaml"
     recipe.write_text(recipe.read_text().replace('response: " {last}"', 'response: " {last} {beads}"'))
     data, _ = beads.opened(*ONLY_BEADS)
     with pytest.raises(DataError, match="`beads` is only read, by an encoder: it cannot be part of an answer"):
         data.preflight()
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_codes_are_no_media_to_an_encoder():
     from mio import Codes
 
@@ -201,7 +193,7 @@ def test_codes_are_no_media_to_an_encoder():
         data.streams[0].renderer.measure(document)
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_errors_of_data_workers_name_plugin_and_record():
     data, _ = beads.opened("runtime.workers=1", "plugins.beads={dtype: float32}")
     with pytest.raises(PluginError) as raised:
