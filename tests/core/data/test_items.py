@@ -1,13 +1,18 @@
 import re
+from types import SimpleNamespace
 
 import beads
 import numpy as np
 import pytest
 import torch
 
-from mio import DataError, PluginError
+from mio import DataError, Media, PluginError, Template
+from mio.core.data.batch import assemble
 from mio.core.data.loader import as_raised
+from mio.core.generation.answering import _prompts
 from mio.core.model.encoder_check import check_networks
+from mio.core.tokens.chat import chat_document
+from mio.core.tokens.documents import Document, Segment
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 ONLY_BEADS = ("mixture.ratios.strings=0", "mixture.ratios.melody=0")
@@ -199,3 +204,61 @@ def test_errors_of_data_workers_name_plugin_and_record():
     with pytest.raises(PluginError) as raised:
         list(data.train_dataloader())
     assert re.match(r"(beads|strings|melody)/\w+/read?\w*: .*: the encoder of", str(as_raised(raised.value)))
+
+
+def test_damage_in_a_prompt_costs_its_item_alone(beads_world):
+    data, _ = beads.opened()
+    model = SimpleNamespace(recipe=data._recipe, codecs=data.codecs, renderer=data.streams[0].renderer)
+    task = SimpleNamespace(name="last", template=Template(direction="read", prompt="{beads}", response="{last}"))
+    records = {index: data.streams[0].content_of(index) for index in range(3)}
+    data.codecs.positions(records[1]["beads"])
+    (beads_world / "1.beads").write_text("no beads")
+    failed = {}
+    prompts = _prompts(model, task, records, 1, failed)
+    assert (sorted(prompts), list(failed)) == ([0, 2], [1])
+    assert "is no row of digits" in failed[1]
+    [item] = prompts[2].items
+    assert item.arrays["size"].tolist() == [len((beads_world / "2.beads").read_text())]
+
+
+@pytest.mark.usefixtures("beads_world")
+def test_items_of_several_modalities_in_a_conversation():
+    """In the turns of a user: an item of parts, media of two modalities, codes of one of these in the answer."""
+    data, _ = beads.opened()
+    renderer, vocabulary = data.streams[0].renderer, data.streams[0].renderer.vocabulary
+    row, string = np.arange(5, dtype=np.uint8), [np.arange(1, dtype=np.uint8), np.arange(3, dtype=np.uint8)]
+    user = [Media("beads", row, "row"), "x", Media("string", string, "s"), Media("melody", (1, 2, 3), "tune")]
+    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": [Media("melody", (4,), "note")]}] * 2
+    rendered = renderer.render(chat_document(turns, {}))
+    assert len(rendered) == renderer.measure(chat_document(turns, {}))
+    assert [(item.modality, item.positions) for item in rendered.items] == [
+        ("beads", 3), ("beads", 1), ("beads", 2), ("melody", 2)
+    ] * 2  # fmt: skip
+    begin, melody, end = vocabulary.begin("beads"), vocabulary.begin("melody"), vocabulary.end("melody")
+    tokens, pad = rendered.tokens.tolist(), vocabulary.specials.pad
+    for item in rendered.items:
+        assert tokens[item.first - 1] == (begin if item.modality == "beads" else melody)
+        assert tokens[item.first : item.end] == [pad] * item.positions
+        assert (tokens[item.end] == end) == (item.modality == "melody")  # beads have no token that closes them
+        assert not rendered.weights[item.first : item.end].any()
+    code = vocabulary.code_ids("melody", 0)[4]
+    assert [tokens[at - 1 : at + 2] for at, token in enumerate(tokens) if token == code] == [[melody, code, end]] * 2
+    assert [len(renderer.render(chat_document(turns[:2], {})).items), len(rendered.spans)] == [4, 10]
+    for size in range(1, len(tokens)):
+        cut = rendered.truncate(size)
+        assert [item for item in rendered.items if item.end <= len(cut)] == list(cut.items)
+        assert not any(item.first < len(cut) < item.end for item in rendered.items)
+
+
+@pytest.mark.usefixtures("beads_world")
+def test_a_document_that_ends_with_an_item_has_nothing_to_predict_behind_it():
+    """Its last position is no input, so that the item is left out; the row is as long as planned."""
+    data, _ = beads.opened()
+    renderer = data.streams[0].renderer
+    row = Media("beads", np.arange(6, dtype=np.uint8), "row")
+    document = renderer.render(Document((Segment("ab", "response", True), Segment(row, "prompt", False)), 0))
+    followed = renderer.render(Document((Segment(row, "prompt", False), Segment("ab", "response", True)), 1))
+    batch = assemble([[(0, document), (0, followed)]], 16, data.pad, codecs=data.codecs)
+    assert batch.lengths == [[5, 5]]
+    assert batch.items["beads"].places.tolist() == [6, 7, 8]
+    assert batch.weights[0].tolist() == [1.0] + [0.0] * 7 + [1.0, 1.0] + [0.0] * 6
