@@ -22,7 +22,8 @@ from mio.core.recipe.compose import compose
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import Special
-from mio.core.tokens.rendering import Rendered, Renderer
+from mio.core.tokens.rendered import Rendered
+from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.vocabulary import Vocabulary
 

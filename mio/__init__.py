@@ -4,6 +4,8 @@ A plugin needs no more than this module: the hook marker, the values of the cont
 Importing it does not import torch.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from mio import media, networks
 from mio.core.contract.checker import read_options
 from mio.core.contract.controls import Control, ControlToken, ControlTokens, Turn
@@ -11,6 +13,7 @@ from mio.core.contract.encoders import Encoder, EncoderInput
 from mio.core.contract.hookspecs import hookimpl
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
+from mio.core.contract.sessions import Segmenter, SessionPolicy, Stream, Synthesiser, Utterance
 from mio.core.contract.values import (
     TEXT,
     Answer,
@@ -34,6 +37,9 @@ from mio.core.contract.values import (
     Trainable,
 )
 from mio.core.errors import DataError, MioError, PluginError, UserError
+
+if TYPE_CHECKING:
+    from mio.core.live.session import Session
 
 __version__ = "0.1.0"
 
@@ -62,9 +68,14 @@ __all__ = [
     "Record",
     "RoundTrip",
     "Sample",
+    "Segmenter",
+    "Session",
+    "SessionPolicy",
     "Source",
     "SourceFactory",
     "Splitter",
+    "Stream",
+    "Synthesiser",
     "Task",
     "Template",
     "TextTokenizer",
@@ -72,6 +83,7 @@ __all__ = [
     "Trainable",
     "Turn",
     "UserError",
+    "Utterance",
     "hookimpl",
     "media",
     "networks",
@@ -79,3 +91,11 @@ __all__ = [
     "one_of",
     "read_options",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Session":  # which needs torch
+        from mio.core.live.session import Session
+
+        return Session
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

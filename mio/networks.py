@@ -1,4 +1,4 @@
-"""Pretrained networks inside tokenizers: what plugins share, a third party's as well.
+"""Pretrained networks inside tokenizers and encoders: what plugins share, a third party's as well.
 
     from mio import networks
 
@@ -12,6 +12,7 @@ Imports torch when first used.
 from __future__ import annotations
 
 import contextlib
+import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -113,6 +114,70 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise UserError(f"{path}: holds more than tensors by name; save the model's state_dict alone")
     return dict(loaded)
+
+
+WHOLE = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+"""Names of a folder's file of weights, in order of preference; each may be an index of shards instead."""
+
+
+def tensor_places(path: Path) -> dict[str, Path]:
+    """File of each tensor of a checkpoint by the tensor's name.
+
+    `path` is one file, of safetensors or of `torch.save`, or a folder that has one of `WHOLE` or an index of its shards
+    (`model.safetensors.index.json`). Names alone are read of safetensors.
+
+    Raises `UserError` for a path that is neither, and for a file that cannot be read.
+    """
+    if path.is_file():
+        return dict.fromkeys(_tensor_names(path), path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder")
+    for name in WHOLE:
+        if (path / name).is_file():
+            return tensor_places(path / name)
+        index = path / f"{name}.index.json"
+        if index.is_file():
+            try:
+                places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+                # a shard lies beside its index, whatever path is written there
+                return {tensor: path / Path(shard).name for tensor, shard in places.items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"{index}: not an index of shards: {one_line(error)}") from error
+    raise UserError(f"{path}: holds none of {', '.join(WHOLE)}, nor an index of their shards")
+
+
+def read_tensors(places: Mapping[str, Path], names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The named tensors on the CPU, file by file. Raises `UserError` for a file that is missing or damaged."""
+    from safetensors import safe_open
+
+    wanted = list(names)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted({places[name] for name in wanted}):
+        here = [name for name in wanted if places[name] == file]
+        if not file.is_file():
+            raise UserError(f"{file}: missing; the checkpoint is incomplete")
+        if file.suffix != ".safetensors":
+            stored = load_tensors(file)
+            tensors |= {name: stored[name] for name in here}
+            continue
+        try:
+            with safe_open(file, "pt") as opened:
+                tensors |= {name: opened.get_tensor(name) for name in here}
+        except Exception as error:  # safetensors has several errors of its own
+            raise UserError(f"{file}: not a file of weights that can be read: {one_line(error)}") from error
+    return tensors
+
+
+def _tensor_names(file: Path) -> list[str]:
+    if file.suffix != ".safetensors":
+        return list(load_tensors(file))
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            return list(opened.keys())
+    except Exception as error:  # safetensors has several errors of its own
+        raise UserError(f"{file}: not a file of weights that can be read: {one_line(error)}") from error
 
 
 def misfits(needed: Mapping[str, torch.Size], tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:

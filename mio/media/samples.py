@@ -87,6 +87,11 @@ class SoundRules:
         samples, rate = self._fitted(media, target)
         return self._frame_count(len(samples), rate, target)
 
+    def resampled_length(self, media: Any, target: int) -> int:
+        """Samples that `mono` gives of an item, without resampling it. Raises `DataError` as `mono` does."""
+        samples, rate = self._fitted(media, target)
+        return -(-len(samples) * target // rate)
+
     def mono(self, media: Any, target: int) -> Floats:
         """Samples float32 `[T]` at `target` hertz: cut if the rules say so, channels averaged, integers scaled to
         [-1, 1], resampled without a shift.

@@ -18,7 +18,7 @@ from mio.core.recipe.data_schema import (
 )
 from mio.core.recipe.schema import Recipe, TrainConfig
 from mio.core.tokens.documents import Special
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 
 
 class Letters:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mio.core.contract.controls import ControlTokens
     from mio.core.contract.encoders import Encoder
     from mio.core.contract.loggers import LoggerFactory
+    from mio.core.contract.sessions import SessionPolicy, Synthesiser
     from mio.core.contract.values import (
         DataModule,
         Detokenizer,
@@ -79,6 +80,21 @@ def mio_encoder(modality: str, options: Mapping[str, Any]) -> Encoder | None:
 def mio_control_tokens(options: Mapping[str, Any]) -> ControlTokens:
     """Control tokens: what the model says about a conversation itself (this was not meant for me; I answer aloud)."""
     raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def mio_session(options: Mapping[str, Any]) -> SessionPolicy | None:
+    """How a live conversation goes: what is listened to, what is asked, what is said aloud.
+
+    Called when a session begins. The first plugin of the recipe that does not answer `None` wins; `options` are its
+    own. What a person changes for one conversation (`mio talk --set`) are keys under `session` in them.
+    """
+
+
+@hookspec(firstresult=True)
+def mio_synthesiser(modality: str, options: Mapping[str, Any]) -> Synthesiser | None:
+    """Something that says text in a modality, for answers of a live conversation (`SessionPolicy.speaks`). The first
+    plugin of the recipe that does not answer `None` wins; `options` are its own."""
 
 
 @hookspec

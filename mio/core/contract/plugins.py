@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pluggy
@@ -20,6 +21,7 @@ from mio.core.contract.controls import ControlToken, ControlTokens, Turn
 from mio.core.contract.discovery import Candidate, discover
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.loggers import LoggerFactory
+from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser
 from mio.core.contract.validation import (
     PATH_NAME,
     control_problems,
@@ -29,6 +31,8 @@ from mio.core.contract.validation import (
     kind,
     modality_problems,
     preset_problems,
+    session_problems,
+    synthesiser_problems,
     task_problems,
     tokenizer_problems,
 )
@@ -196,13 +200,28 @@ class EnabledPlugins:
     def encoder(self, modality: str) -> tuple[str, Encoder] | None:
         """(plugin, encoder) of a modality, newly made; None if no plugin has it read by a network."""
         self.modality(modality)
-        for owner in self._plugins:
-            own = {"modality": modality, "options": self.options[owner]}
-            for name, answer in _calls(self._registry, "mio_encoder", **own):
-                if name == owner and (encoder := answer()) is not None:
-                    _refuse(owner, "mio_encoder", f"encoder of `{modality}`", encoder_problems(encoder))
-                    return owner, encoder
-        return None
+        answer = self._first_own("mio_encoder", self.names, modality=modality)
+        if answer is not None:
+            _refuse(answer[0], "mio_encoder", f"encoder of `{modality}`", encoder_problems(answer[1]))
+        return answer
+
+    def session(self, changed: Mapping[str, Any], only: str = "") -> tuple[str, SessionPolicy] | None:
+        """(plugin, policy) of a live conversation, its options under `session` `changed`; None if no plugin has one,
+        or not the `only` one that may. Raises `PluginError` for options that the plugin refuses."""
+        answer = self._first_own("mio_session", [only] if only else self.names, changed)
+        if answer is not None:
+            known = [declared.name for _, declared in self._modalities]
+            _refuse(answer[0], "mio_session", "answer", session_problems(answer[1], known))
+        return answer
+
+    def synthesiser(self, modality: str) -> Synthesiser | None:
+        """What says text in a modality, newly made; None if no plugin supplies it."""
+        answer = self._first_own("mio_synthesiser", self.names, modality=modality)
+        if answer is None:
+            return None
+        owner, synthesiser = answer
+        _refuse(owner, "mio_synthesiser", f"synthesiser of `{modality}`", synthesiser_problems(synthesiser))
+        return synthesiser
 
     def datamodule(self, modality: str) -> DataModule:
         """Data module of a modality; an empty one if no plugin supplies it."""
@@ -256,6 +275,20 @@ class EnabledPlugins:
             for name, answer in _calls(self._registry, hook, options=self.options[owner]):
                 if name == owner:
                     yield owner, answer()
+
+    def _first_own(
+        self, hook: str, owners: Sequence[str], session: Mapping[str, Any] = MappingProxyType({}), **arguments: Any
+    ) -> tuple[str, Any] | None:
+        """(plugin, answer) of the first of `owners` that does not answer None to its own options, of which those under
+        `session` are changed."""
+        for owner in owners:
+            options = self.options[owner]
+            if session:
+                options = {**options, SESSION: {**(options.get(SESSION) or {}), **session}}
+            for name, answer in _calls(self._registry, hook, options=options, **arguments):
+                if name == owner and (value := answer()) is not None:
+                    return owner, value
+        return None
 
     def _first(self, hook: str, modality: str, declaring: str) -> tuple[str, Any] | None:
         """(plugin, answer) of the first plugin that does not answer None."""
@@ -351,8 +384,10 @@ def _loggers(owner: str, answer: Any) -> Iterator[tuple[str, LoggerFactory]]:
 def _check_parts(declared: Sequence[tuple[str, Modality]]) -> None:
     known = {modality.name: modality for _, modality in declared}
     for owner, modality in declared:
-        if modality.parts and (modality.parts not in known or not known[modality.parts].codebooks):
+        part = known.get(modality.parts)
+        if modality.parts and (part is None or part.text or part.parts):
             raise PluginError(
                 f"plugin `{owner}`, hook `mio_modalities`, modality `{modality.name}`: `parts`: no plugin of the "
-                f"recipe declares a modality `{modality.parts}` with codebooks; add its plugin under `plugins:`"
+                f"recipe declares a modality `{modality.parts}` with codebooks or an encoder; add its plugin under "
+                "`plugins:`"
             )

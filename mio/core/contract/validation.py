@@ -11,6 +11,7 @@ from typing import Any
 
 from mio.core.contract.checker import Checker
 from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
+from mio.core.contract.sessions import SessionPolicy, Stream
 from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Task, Template, Trainable
 from mio.core.errors import nearest
 
@@ -317,6 +318,34 @@ def _control_problems(token: Any) -> list[str]:
         problems.append(f"`insert`: the text is for the action `{INSERT}`, which needs one; the action is "
                         f"`{token.action}`")  # fmt: skip
     return problems
+
+
+def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
+    """Everything wrong with the policy of a live conversation; `modalities` are those that it may name."""
+    if not isinstance(policy, SessionPolicy):
+        return [f"returned {kind(policy)} where a `mio.SessionPolicy` is expected"]
+    checker = Checker()
+    checked = ("answers", "history", "older_media", "control_in_history", "shown_stays", "marks", "least")
+    plain = {name: getattr(policy, name) for name in checked}
+    checker.check(SessionPolicy, plain)
+    problems = [problem for _, problem in checker.problems]
+    known = list(modalities)
+    named = {"output": policy.output, "speaks": policy.speaks}
+    if policy.stream is not None:
+        if not isinstance(policy.stream, Stream):
+            return [*problems, f"`stream`: {kind(policy.stream)} must be a `mio.Stream`"]
+        named["stream.modality"] = policy.stream.modality
+    for field, name in named.items():
+        if name and name not in known:
+            problems.append(f"`{field}`: {name!r} is no modality of the plugins in use{nearest(str(name), known)}")
+    if not isinstance(policy.decoding, Decoding):
+        return [*problems, f"`decoding`: {kind(policy.decoding)}, not a `mio.Decoding`"]
+    return problems + [f"`decoding`: {problem}" for problem in decoding_problems(policy.decoding)]
+
+
+def synthesiser_problems(synthesiser: Any) -> list[str]:
+    """What a synthesiser lacks."""
+    return _missing_methods(synthesiser, ("say", "save"))
 
 
 def preset_problems(preset: Any) -> list[str]:

@@ -22,7 +22,7 @@ from mio.core.data.items import EncoderItems, change_items, pack_items
 from mio.core.data.plan import Changes
 from mio.core.data.unreadable import Lost
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Item, Rendered
+from mio.core.tokens.rendered import Item, Rendered
 
 _ALIGNMENT = 8
 """Bytes of the largest element of a tensor."""

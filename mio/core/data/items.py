@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mio.core.contract.encoders import Arrays, EncoderInput
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Item, Rendered
+from mio.core.tokens.rendered import Item, Rendered
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class EncoderItems:
     """int64 `[S]`: row * L + position, of each position in turn. Empty where the input is a dummy."""
     dummy: bool = False
     """Whether no item of the modality is in the pass: the encoder runs, and its result counts 0 times."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays."""
+        return sum(array.nbytes for array in self.input.arrays.values())
 
     def change(self, function: Callable[[Tensor], Any]) -> EncoderItems:
         """The items with the results of `function` in place of their tensors."""

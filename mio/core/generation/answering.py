@@ -11,7 +11,7 @@ from mio.core.generation.engine import answer_room
 from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.sampling import item_seed
-from mio.core.tokens.rendering import Prompt
+from mio.core.tokens.rendered import Prompt
 from mio.core.tokens.templates import CompiledTemplate, to_document
 
 

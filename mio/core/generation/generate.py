@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.controls import CONTROL
+from mio.core.contract.sessions import Synthesiser
 from mio.core.contract.values import TEXT, Answer, Decoding, Detokenizer, Value
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import naming
@@ -90,11 +91,11 @@ def generate(
     files = []
     for index, (name, content) in enumerate(answer.parts):
         if name not in (TEXT, CONTROL):
-            files.append(_save_beside(model.codecs.detokenizer(name), content, folder, name, index))
+            files.append(save_beside(model.codecs.detokenizer(name), content, folder, name, index))
     return Generated(answer, tuple(files), notice)
 
 
-def _save_beside(detokenizer: Detokenizer, content: Any, folder: Path, name: str, number: int) -> Path:
+def save_beside(detokenizer: Detokenizer | Synthesiser, content: Any, folder: Path, name: str, number: int) -> Path:
     """Writes media to `NAME-NUMBER` plus the format's suffix. The number is the next one without a file, or with a file
     of the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from mio.core.contract.controls import ENDS, ControlToken
 from mio.core.contract.values import TEXT, Modality
 from mio.core.errors import UserError
 from mio.core.tokens.controls import ControlReader
+from mio.core.tokens.item_encoders import only_read
 from mio.core.tokens.layouts import SpanGrammar, layout
 from mio.core.tokens.templates import CHAT
 from mio.core.tokens.vocabulary import Vocabulary
@@ -80,6 +81,8 @@ def need_of(output: str, modalities: Mapping[str, Modality], only: bool) -> Need
     if output not in modalities:
         raise UserError(f"no modality `{output}` in this run; it has {', '.join(sorted(modalities))}")
     declared = modalities[output]
+    if only_read(modalities, output):
+        raise UserError(f"`{output}` is only read, by an encoder: no answer can be of it")
     if declared.parts:
         return Need(declared.parts, declared.frames.minimum, declared.frames.maximum, only, together=True)
     if declared.codebooks:

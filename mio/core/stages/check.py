@@ -19,6 +19,7 @@ from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
+from mio.core.stages.check_reading import reading_problems
 from mio.core.stages.check_validation import validation_problems
 from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
@@ -45,6 +46,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_training(recipe, plugins, devices),
             *_evaluate(recipe.evaluate, plugins),
             *validation_problems(recipe, plugins),
+            *reading_problems(recipe, plugins),
             *_loggers(recipe.runtime, plugins),
         ],
     )

@@ -30,7 +30,7 @@ from mio.core.errors import DataError
 from mio.core.recipe.data_schema import GroupConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.documents import Document
+from mio.core.tokens.documents import UNDERSTAND, Document
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.tokenizer_files import tokenizer_record
 from mio.core.tokens.visitor import Visitor
@@ -134,6 +134,7 @@ def fitting_items(
         for where, document in _documents(recipe, source, templates, failures, held_out):
             for segment in document.segments:
                 with failures.noted(where):
+                    found.view = segment.view
                     found.visit(segment.content)
         if failures.count:
             problems.append(str(failures))
@@ -155,6 +156,7 @@ class _Examples(Visitor[None]):
 
     def __init__(self, codecs: Codecs, names: Sequence[str]) -> None:
         self._codecs = codecs
+        self.view = UNDERSTAND
         self.texts: list[str] = []
         self.distinct: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
 
@@ -165,6 +167,8 @@ class _Examples(Visitor[None]):
         if self._codecs.modalities[media.modality].parts:
             for part in self._codecs.split(media):
                 self.visit(part)
+        elif self._codecs.encoded(media.modality, self.view):
+            pass  # an encoder's, never codes
         elif (kept := self.distinct.get(media.modality)) is not None and media.key not in kept:
             kept[media.key] = self._codecs.opened(media)
 

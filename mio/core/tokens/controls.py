@@ -107,10 +107,6 @@ def _check_texts(
         raise VocabularyError("; ".join(problems))
 
 
-class LabelError(PluginError):
-    """A rule for control tokens is mistaken, or its plugin's options are."""
-
-
 class ControlReader:
     """Tells the control tokens of one answer, whose tokens come one by one."""
 
@@ -170,7 +166,7 @@ class Labels:
 
         Raises:
             DataError: its text begins like a control token of plain text, or a rule cannot tell.
-            LabelError: a rule names no control token.
+            PluginError: a rule names no control token.
         """
         said = list(takewhile(lambda item: isinstance(item, Control | str) and not _is_text(item), content))
         self._check_text(content[len(said) :], where)
@@ -204,13 +200,13 @@ class Labels:
             except DataError as error:
                 raise DataError(f"{where}: {error}") from error
             except MioError as error:
-                raise LabelError(f"{where}: {error}") from error
+                raise PluginError(f"{where}: {error}") from error
             except Exception as error:
                 raise DataError(f"{where} raised {type(error).__name__}: {error}") from error
             if not isinstance(name, str):
-                raise LabelError(f"{where} returned {kind(name)}, not the name of a control token or an empty string")
+                raise PluginError(f"{where} returned {kind(name)}, not the name of a control token or an empty string")
             if name and name not in self._names:
-                raise LabelError(f"{where} returned `{name:.40}`, no control token{nearest(name, self._names)}")
+                raise PluginError(f"{where} returned `{name:.40}`, no control token{nearest(name, self._names)}")
             if name:
                 return (Control(name),)
         return ()

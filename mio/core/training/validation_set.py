@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,17 @@ from mio.core.data.batch import Batch, assemble
 from mio.core.data.validation import HeldOutDocuments, HeldOutSources, pack
 from mio.core.errors import DataError
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.metrics import target_kinds
 
 _POSITIONS = 4096
 """Of a forward pass, or those of one row. Without a backward pass they take less memory than a training step."""
+_KEPT = 256 << 20
+"""Bytes of arrays for encoders that are kept from one validation to the next."""
+
+_Rows = Sequence[Sequence[tuple[int, Rendered]]]
+"""Of (stream index, document)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,24 @@ def gathered(sources: HeldOutSources, items: int, part: int, parts: int) -> list
         raise DataError("; ".join(problems))
     by_stream = {found.stream: found for documents, _ in outcomes for found in documents}
     return [by_stream[stream] for stream in sorted(by_stream)]
+
+
+class _Passes:
+    """Batches that are assembled once and kept, as long as what encoders read of them takes little memory; those beyond
+    are prepared whenever they are needed."""
+
+    def __init__(self, make: Callable[[_Rows], Batch]) -> None:
+        self._make = make
+        self._room = _KEPT
+
+    def add(self, rows: _Rows) -> Callable[[], Batch]:
+        """A call that gives the batch of some rows."""
+        make = partial(self._make, rows)
+        if self._room < 0 and any(document.items for row in rows for _, document in row):
+            return make
+        batch = make()
+        self._room -= sum(one.nbytes for one in batch.items.values())
+        return lambda: batch
 
 
 class ValidationSet:
@@ -110,7 +134,8 @@ class ValidationSet:
         last = len(passes) - 1
         # a rank without a pass of its own in the last turn takes part in it with another's, which is not counted
         turns = range(share.part, -(-len(passes) // share.parts) * share.parts, share.parts)
-        self._own = [(turn, assemble(passes[min(turn, last)], context, pad, windows, codecs)) for turn in turns]
+        assembled = _Passes(partial(assemble, context=context, pad=pad, windows=windows, codecs=codecs))
+        self._own = [(turn, assembled.add(passes[min(turn, last)])) for turn in turns]
         """This rank's passes by their numbers; every rank has equally many."""
 
     @property
@@ -146,7 +171,7 @@ class ValidationSet:
         """
         found = torch.zeros(len(self._cells), self._length)
         # brought to the CPU at the end, so that a GPU is not waited for after every pass
-        passes = [(number, nll(batch.to(device)).detach().float().flatten()) for number, batch in self._own]
+        passes = [(number, nll(batch().to(device)).detach().float().flatten()) for number, batch in self._own]
         for number, losses in passes:
             if self._share.counts and number < len(found):
                 found[number] = losses.cpu()

@@ -31,6 +31,7 @@ def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
 @hookimpl
 def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
     _no_options(options)
+    from mio.plugins.digits.talk_tasks import talk_tasks
     from mio.plugins.digits.tasks import tasks
 
-    return tasks()
+    return [*tasks(), *talk_tasks()]

@@ -46,8 +46,7 @@ def clips(split: str) -> tuple[Clip, ...]:
     """
     import soundfile
 
-    if split not in ("train", "test"):
-        raise DataError(f"the spoken digits have the splits `train` and `test`, not `{split}`")
+    check_split(split)
     try:
         index = json.loads((FOLDER / "index.json").read_text())
         all_clips = []
@@ -61,6 +60,37 @@ def clips(split: str) -> tuple[Clip, ...]:
     except (OSError, soundfile.SoundFileError) as error:
         raise DataError(f"cannot read the spoken digits in {FOLDER}: {error}; install mio again") from error
     return tuple(all_clips)
+
+
+@cache
+def question_clips(split: str) -> tuple[Clip, ...]:
+    """The further words of questions (`which number`, `how many`, ...) of a split, by voice, take and word; fewer takes
+    than digits have, at their speed and pitch.
+
+    Read once per process. Raises `DataError` for another split or an incomplete installation.
+    """
+    import soundfile
+
+    check_split(split)
+    try:
+        index = [
+            entry for entry in json.loads((FOLDER / "words.json").read_text())["clips"] if entry[0].startswith(split)
+        ]
+        files = {file: soundfile.read(FOLDER / file, dtype="float32") for file in dict.fromkeys(e[0] for e in index)}
+    except (OSError, soundfile.SoundFileError) as error:
+        raise DataError(f"cannot read the spoken words in {FOLDER}: {error}; install mio again") from error
+    for samples, _ in files.values():
+        samples.flags.writeable = False
+    return tuple(
+        Clip(word, voice, take, files[file][0][start : start + length], files[file][1])
+        for file, voice, word, take, start, length in index
+    )
+
+
+def check_split(split: str) -> None:
+    """Raises `DataError` for another split than `train` and `test`."""
+    if split not in ("train", "test"):
+        raise DataError(f"the spoken digits have the splits `train` and `test`, not `{split}`")
 
 
 def vary(clip: Clip, seed: int) -> npt.NDArray[np.float32]:
@@ -83,3 +113,10 @@ def vary(clip: Clip, seed: int) -> npt.NDArray[np.float32]:
     samples *= draw.uniform(0.4, 0.9) / max(np.abs(samples).max(), 1e-9)
     samples += draw.normal(0, 10 ** (-draw.uniform(30, 50) / 20) * np.abs(samples).max(), length)
     return np.asarray(np.clip(samples, -1, 1), np.float32)
+
+
+def in_room(samples: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
+    """The samples as they are, with background noise 30 to 50 dB below their peak, a function of the seed."""
+    draw = np.random.default_rng(seed)
+    noise = draw.normal(0, 10 ** (-draw.uniform(30, 50) / 20) * np.abs(samples).max(), len(samples))
+    return np.asarray(np.clip(samples + noise, -1, 1), np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import Media
-from mio.plugins.digits import scans, voices
+from mio.plugins.digits import scans, sounds, voices
 from mio.plugins.digits.voices import DIGITS, Clip
 
 PICTURES = {"train": 16, "test": 1}
@@ -23,6 +23,9 @@ CLIPS = {"train": 4, "test": 1}
 """Variants of each clip, the clip itself included."""
 GAP = 0.06
 """Seconds of silence between the words of a phrase."""
+
+OWN_VOICE = ("en-us+f2", 0)
+"""In which the model speaks where it has a voice of its own."""
 
 Speaker = tuple[str, int]
 """A voice and which of its takes."""
@@ -73,6 +76,70 @@ class World:
         pieces = [piece for clip in clips for piece in (silence, clip.samples)][1:]
         key = f"spoken/{speaker[0]}/{speaker[1]}/{'-'.join(words)}"
         return Media("speech", (np.concatenate(pieces), rate), key, " ".join(words))
+
+    def talker(self, draw: Random) -> Speaker:
+        """One of the split's voices, in a take that says the words of questions too."""
+        return draw.choice(_talkers(self.split))
+
+    def utterance(self, draw: Random, words: Sequence[str], talker: Speaker | None = None) -> Media:
+        """Talk of several words in one voice, with pauses of its own between and around them, in a room that is never
+        quite silent. In training every utterance is another variation; its key names both."""
+        voice, take = talker or self.talker(draw)
+        said = _vocabulary(self.split)
+        pieces = [_silence(draw.uniform(0.03, 0.2))]
+        for word in words:
+            pieces += [said[voice, take, word].samples, _silence(draw.uniform(0.03, 0.12))]
+        pieces.append(_silence(draw.uniform(0.0, 0.2)))
+        clip = Clip("-".join(words), voice, take, np.concatenate(pieces), sounds.RATE)
+        variant = draw.getrandbits(32)
+        samples = voices.vary(clip, variant) if self.split == "train" else voices.in_room(clip.samples, variant)
+        return Media("speech", (samples, clip.rate), f"talk/{clip.key}/v{variant}", " ".join(words))
+
+    def own_voice(self, draw: Random, word: str) -> Media:
+        """A digit in the one voice that answers aloud: a training voice in both splits, the model's own."""
+        clip, variant = _clips("train")[(*OWN_VOICE, word)], draw.randrange(CLIPS["train"])
+        return Media("speech", (_varied(clip, variant), clip.rate), f"spoken/{clip.key}/v{variant}", clip.word)
+
+    def together(self, draw: Random, first: Sequence[str], second: Sequence[str]) -> Media:
+        """Two people who talk at once: either may be up to 4 dB louder, and the shorter lies within the longer or
+        starts a little before its end."""
+        one, other = self.talker(draw), self.talker(draw)
+        while other[0] == one[0]:
+            other = self.talker(draw)
+        long, short = sorted(
+            (self.utterance(draw, first, one), self.utterance(draw, second, other)), key=lambda item: -len(item.data[0])
+        )
+        loudness = 10 ** (draw.uniform(-4, 4) / 20)
+        parts = [long.data[0] * loudness**0.5, short.data[0] * loudness**-0.5]
+        start = draw.randrange(len(parts[0]) - len(parts[1]) // 2)
+        mixed = np.zeros(max(len(parts[0]), start + len(parts[1])), np.float32)
+        mixed[: len(parts[0])] += parts[0]
+        mixed[start : start + len(parts[1])] += parts[1]
+        mixed *= 0.9 / max(float(np.abs(mixed).max()), 0.9)
+        return Media("speech", (mixed, sounds.RATE), f"together/{long.key}/{short.key}/{start}", "two voices")
+
+    def sound(self, draw: Random, kind: str, count: int = 0) -> Media:
+        """`noise`, `tones` like music, or `count` `beeps`."""
+        seed = draw.getrandbits(32)
+        samples = (
+            {"noise": sounds.noise, "tones": sounds.melody}[kind](seed) if not count else sounds.beeps(seed, count)
+        )
+        return Media("speech", (samples, sounds.RATE), f"{kind}{count or ''}/{seed}", kind)
+
+
+def _silence(seconds: float) -> npt.NDArray[np.float32]:
+    return np.zeros(round(seconds * sounds.RATE), np.float32)
+
+
+@cache
+def _vocabulary(split: str) -> dict[tuple[str, int, str], Clip]:
+    """Everything that talkers can say, by voice, take and word."""
+    return _clips(split) | {(clip.voice, clip.take, clip.word): clip for clip in voices.question_clips(split)}
+
+
+@cache
+def _talkers(split: str) -> tuple[Speaker, ...]:
+    return tuple(dict.fromkeys((clip.voice, clip.take) for clip in voices.question_clips(split)))
 
 
 @cache

@@ -5,6 +5,7 @@ Options under `plugins: {image: {...}}`:
     tokenizer: seed       # MIO: 32 codes per image out of 8192; needs weights, see `SeedOptions` in `seed/options.py`
     tokenizer: janus      # 576 codes per image of 384 x 384 pixels out of 16,384; needs weights, see `JanusOptions`
     tokenizer: patch_vq   # (size / patch)^2 codes per image out of `codebook_size`; further options in `PatchOptions`
+    tokenizer: none       # no codes: images are read by another plugin's encoder (`vision_tower`), and never written
     tokens: mio           # or `anygpt`: strings of the tokens
 
 Media data: uint8 arrays `[H, W]` (grey) or `[H, W, 3]` (RGB).
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mio import DataModule, Frames, Modality, Template, UserError, hookimpl, read_options
-from mio.plugins.image.options import TOKENS, JanusOptions, PatchOptions
+from mio.plugins.image.options import TOKENS, JanusOptions, PatchOptions, UncodedOptions
 from mio.plugins.image.seed.options import SeedOptions
 
 if TYPE_CHECKING:
@@ -44,9 +45,14 @@ TEMPLATES = {
 }
 
 
-AnyOptions = SeedOptions | JanusOptions | PatchOptions
+AnyOptions = SeedOptions | JanusOptions | PatchOptions | UncodedOptions
 
-TOKENIZERS: Mapping[str, type[AnyOptions]] = {"seed": SeedOptions, "janus": JanusOptions, "patch_vq": PatchOptions}
+TOKENIZERS: Mapping[str, type[AnyOptions]] = {
+    "seed": SeedOptions,
+    "janus": JanusOptions,
+    "patch_vq": PatchOptions,
+    "none": UncodedOptions,
+}
 
 
 def _options_of(options: Mapping[str, Any]) -> AnyOptions:
@@ -61,6 +67,9 @@ def _options_of(options: Mapping[str, Any]) -> AnyOptions:
 @hookimpl
 def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
     chosen = _options_of(options)
+    if isinstance(chosen, UncodedOptions):
+        begin, end = chosen.borders
+        return [Modality(name="image", begin=begin, end=end)]
     begin, end, code_token = TOKENS[chosen.tokens]
     return [
         Modality(
@@ -87,6 +96,8 @@ def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | None
         from mio.plugins.image.janus import JanusTokenizer
 
         return JanusTokenizer(chosen)
+    if isinstance(chosen, UncodedOptions):
+        return None
     from mio.plugins.image.patch_vq import PatchTokenizer
 
     return PatchTokenizer(chosen)
@@ -105,21 +116,30 @@ def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | 
         from mio.plugins.image.janus import JanusDetokenizer
 
         return JanusDetokenizer(chosen)
+    if isinstance(chosen, UncodedOptions):
+        return None
     from mio.plugins.image.patch_vq import PatchDetokenizer
 
     return PatchDetokenizer(chosen)
 
 
 @hookimpl
-def mio_datamodule(modality: str) -> DataModule | None:
+def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
     if modality != "image":
         return None
     from mio.plugins.image import files
 
+    templates: Mapping[str, tuple[Template, ...]] = TEMPLATES
+    if isinstance(_options_of(options), UncodedOptions):
+        templates = {
+            name: tuple(one for one in templates if "{image}" not in one.response)
+            for name, templates in TEMPLATES.items()
+        }
     return DataModule(
         read=files.read,
         in_memory=True,
+        probe=files.probe,
         suffixes=files.SUFFIXES,
-        templates=TEMPLATES,
+        templates=templates,
         filters={"aspect_ratio": files.aspect_ratio, "min_side": files.min_side},
     )

@@ -28,8 +28,12 @@ File = Path | MemoryFile
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_PNG_ORIENTED = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks in which Pillow finds an orientation."""
 _WHITE_IS_ZERO = 0
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF 6.0
+_ORIENTATION = 274
+_SIDEWAYS = (5, 6, 7, 8)
 _SEPARATE = 2
 _SIGNED = 2
 
@@ -39,6 +43,20 @@ def size(path: File) -> tuple[int, int]:
     with _opened(path) as image:
         width, height = image.size
         return width, height
+
+
+def probe(path: File) -> npt.NDArray[np.uint8]:
+    """As `read`, without decoding pixels: of the array `[H, W, 3]` only height and width are right, and it takes no
+    memory. A PNG with texts, which may hold its orientation behind the pixels, is decoded. Raises `DataError` as `size`
+    does: `read` may find more damage."""
+    with _opened(path) as image:
+        if image.format == "PNG" and _has_text(path):
+            height, width = read(path).shape[:2]
+        else:
+            width, height = image.size
+            if _sideways(image):
+                width, height = height, width
+    return np.broadcast_to(np.uint8(0), (height, width, 3))
 
 
 def read(path: File) -> npt.NDArray[np.uint8]:
@@ -279,6 +297,31 @@ def _without_text(path: File) -> io.BytesIO:
             kept.append(content[begin : begin + 12 + length])
         begin += 12 + length
     return io.BytesIO(b"".join(kept))
+
+
+def _sideways(image: Any) -> bool:
+    """Whether `_turn` will exchange width and height. Pillow has done so already where it opens a TIFF, and texts of a
+    PNG are not looked at."""
+    if image.format in ("PNG", "TIFF"):
+        return False
+    try:
+        return image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except MemoryError:
+        raise
+    except Exception:  # unreadable EXIF data is ignored, as in `_turn`
+        return False
+
+
+def _has_text(path: File) -> bool:
+    """Whether a PNG has a chunk that may say how it is turned."""
+    with path.open("rb") as file:
+        file.seek(len(_PNG))
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if kind in _PNG_ORIENTED:
+                return True
+            file.seek(length + 4, 1)
+    return False
 
 
 def _sizes(record: Record) -> Iterator[tuple[int, int]]:

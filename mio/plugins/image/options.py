@@ -1,4 +1,4 @@
-"""Options of the image tokenizers, except `seed` (see `seed/options.py`)."""
+"""Options of the image tokenizers, except `seed` (see `seed/options.py`), and of images without one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ class ImageOptions:
 
     tokens: str = one_of("mio", *TOKENS)
     """Strings of the tokens: `mio` (`<image>`, `</image>`, `<img0>`) or `anygpt` (`<soim>`, `<eoim>`, `<👀0>`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncodedOptions:
+    """Options of images without a tokenizer: an encoder of another plugin reads them, and none is written."""
+
+    tokens: str = one_of("none", "none", *TOKENS)
+    """Tokens around an image: `none`, or those of `mio` or `anygpt`."""
+
+    @property
+    def borders(self) -> tuple[str, str]:
+        """Begin and end token; empty for none."""
+        return TOKENS[self.tokens][:2] if self.tokens in TOKENS else ("", "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Options under `plugins: {speech: {...}}`, each described in `options.py`:
     tokenizer: speechtokenizer   # MIO: 4 codebooks of 1024, 50 frames a second; needs weights, see `PretrainedOptions`
     tokenizer: mel_rvq           # `codebooks` codebooks of `codebook_size`, 50 frames a second; see `MelOptions`
     max_seconds, too_long, layout, views, tokens   # of both, see `SpeechOptions`
+    tokenizer: none              # no codes: speech is read by another plugin's encoder (`audio_tower`), never written
 
 The first codebook holds the content, what is said; the others refine how it sounds. Speech that is read carries the
 first alone, speech that is written carries all.
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mio import DataModule, Modality, Template, UserError, hookimpl, media
-from mio.plugins.speech.options import TOKENS, MelOptions, parsed
+from mio.plugins.speech.options import TOKENS, MelOptions, UncodedOptions, parsed
 
 if TYPE_CHECKING:
     from mio import Detokenizer, Tokenizer
@@ -59,6 +60,9 @@ TEMPLATES = {
 @hookimpl
 def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
     chosen = parsed(options)
+    if isinstance(chosen, UncodedOptions):
+        begin, end = chosen.borders
+        return [Modality(name="speech", begin=begin, end=end)]
     begin, end, code_token = TOKENS[chosen.tokens]
     return [
         Modality(
@@ -79,6 +83,8 @@ def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | None
     if modality != "speech":
         return None
     chosen = parsed(options)
+    if isinstance(chosen, UncodedOptions):
+        return None
     if isinstance(chosen, MelOptions):
         from mio.plugins.speech.mel_rvq import MelTokenizer
 
@@ -93,6 +99,8 @@ def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | 
     if modality != "speech":
         return None
     chosen = parsed(options)
+    if isinstance(chosen, UncodedOptions):
+        return None
     written = tuple(chosen.views.get("generate", ()))
     if written != tuple(range(len(written))):
         raise UserError(
@@ -112,13 +120,20 @@ def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | 
 def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
     if modality != "speech":
         return None
-    sounds = parsed(options).sounds
+    chosen = parsed(options)
+    sounds = chosen.sounds
+    templates: Mapping[str, tuple[Template, ...]] = TEMPLATES
+    if isinstance(chosen, UncodedOptions):
+        templates = {
+            name: tuple(one for one in templates if "{speech}" not in one.response)
+            for name, templates in TEMPLATES.items()
+        }
     return DataModule(
         read=sounds.read,
         in_memory=True,
         probe=sounds.probe,
         suffixes=media.SOUND_SUFFIXES,
         names=("audio",),
-        templates=TEMPLATES,
+        templates=templates,
         filters={"max_seconds": sounds.filter},
     )

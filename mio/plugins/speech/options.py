@@ -33,25 +33,14 @@ SOURCE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechOptions:
-    """Options of every tokenizer."""
+class LengthOptions:
+    """Options of all speech, with a tokenizer or without."""
 
     max_seconds: float = number(15.0, 1 / FRAME_RATE, 86_400)
     """Longest speech."""
     too_long: str = one_of("error", "error", "truncate")
     """Treatment of longer items: `error` (the record is skipped and counted; the filter `max_seconds` drops it earlier,
     as MIO does) or `truncate` (its beginning is kept)."""
-    layout: str = "codebook_major"
-    """`codebook_major` (MIO), `frame_major` or `delayed`; with one codebook always `flat`."""
-    views: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Codebooks of speech that is read (`understand`, default the first) and written (`generate`, default all)."""
-    tokens: str = one_of("mio", *TOKENS)
-    """Strings of the tokens: `mio` (`<spch>`, `</spch>`, `<spch0>`) or `anygpt` (`<sosp>`, `<eosp>`)."""
-
-    @property
-    def frames(self) -> Frames:
-        """Frames that a span may have."""
-        return Frames(minimum=1, maximum=self.sounds.most_frames)
 
     @property
     def sounds(self) -> media.SoundRules:
@@ -63,6 +52,36 @@ class SpeechOptions:
             truncate=self.too_long == "truncate",
             filter_name="max_seconds",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncodedOptions(LengthOptions):
+    """Options of speech without a tokenizer: an encoder of another plugin reads it, and none is written."""
+
+    tokens: str = one_of("none", "none", *TOKENS)
+    """Tokens around speech: `none`, or those of `mio` or `anygpt`."""
+
+    @property
+    def borders(self) -> tuple[str, str]:
+        """Begin and end token; empty for none."""
+        return TOKENS[self.tokens][:2] if self.tokens in TOKENS else ("", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechOptions(LengthOptions):
+    """Options of every tokenizer."""
+
+    layout: str = "codebook_major"
+    """`codebook_major` (MIO), `frame_major` or `delayed`; with one codebook always `flat`."""
+    views: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Codebooks of speech that is read (`understand`, default the first) and written (`generate`, default all)."""
+    tokens: str = one_of("mio", *TOKENS)
+    """Strings of the tokens: `mio` (`<spch>`, `</spch>`, `<spch0>`) or `anygpt` (`<sosp>`, `<eosp>`)."""
+
+    @property
+    def frames(self) -> Frames:
+        """Frames that a span may have."""
+        return Frames(minimum=1, maximum=self.sounds.most_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +155,14 @@ class MelOptions(SpeechOptions):
         return (self.codebook_size,) * self.codebooks
 
 
-TOKENIZERS: Mapping[str, type[PretrainedOptions | MelOptions]] = {
+TOKENIZERS: Mapping[str, type[PretrainedOptions | MelOptions | UncodedOptions]] = {
     "speechtokenizer": PretrainedOptions,
     "mel_rvq": MelOptions,
+    "none": UncodedOptions,
 }
 
 
-def parsed(options: Mapping[str, Any]) -> PretrainedOptions | MelOptions:
+def parsed(options: Mapping[str, Any]) -> PretrainedOptions | MelOptions | UncodedOptions:
     """The options of the tokenizer that they name. Raises `UserError` for an unknown tokenizer or option."""
     rest = dict(options)
     name = rest.pop("tokenizer", "speechtokenizer")

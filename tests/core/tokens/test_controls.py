@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mio_world import DECLARED, FakeCodecs, FakeText, speech_codes
 
-from mio import Codes, Control, ControlToken, DataError, Turn
+from mio import Codes, Control, ControlToken, DataError, PluginError, Turn
 from mio.core.errors import VocabularyError
 from mio.core.recipe.schema import LossConfig
-from mio.core.tokens.controls import LabelError, Labels
+from mio.core.tokens.controls import Labels
 from mio.core.tokens.documents import plain_document
 from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.rendering import Renderer
@@ -151,9 +151,9 @@ def test_an_answer_that_says_itself_what_it_begins_with_is_not_asked_about(conte
 @pytest.mark.parametrize(
     ("rule", "error", "message"),
     [
-        (lambda _: "nois", LabelError, "plugin `plugin0`, hook `mio_control_tokens`: `label` returned `nois`, no "
+        (lambda _: "nois", PluginError, "plugin `plugin0`, hook `mio_control_tokens`: `label` returned `nois`, no "
                                        "control token; did you mean `noise`?"),
-        (lambda _: None, LabelError, "`label` returned nothing, not the name of a control token or an empty string"),
+        (lambda _: None, PluginError, "`label` returned nothing, not the name of a control token or an empty string"),
         (lambda turn: turn.record["where"], DataError, "`label` raised KeyError: 'where'"),
     ],
 )  # fmt: skip

@@ -1,0 +1,102 @@
+"""Answers read token by token against the same tokens read at once; sentences against their text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted_model import World
+
+from mio import Codes, Control
+from mio.core.live.reading import AnswerReader
+from mio.core.live.sentences import SentenceCutter
+from mio.core.tokens.parsing import parse_tokens
+
+MODEL = World({}).model()
+TOKENS = MODEL.transformer.tokens
+TEXT = MODEL.codecs.text
+CONTROLS = {tuple(TEXT.encode("<1>")): "one", tuple(TEXT.encode("<10>")): "ten"}
+
+
+def read(ids):
+    reader = AnswerReader(MODEL.vocabulary, TEXT, CONTROLS)
+    pieces = [piece for index in ids for piece in reader.push(index)]
+    return reader, [*pieces, *reader.finish()]
+
+
+def joined(pieces):
+    parts = []
+    for piece in pieces:
+        if isinstance(piece, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += piece
+        else:
+            parts.append(piece)
+    return [part.codes.tolist() if isinstance(part, Codes) else part for part in parts]
+
+
+@given(st.lists(st.one_of(st.text(min_size=1), st.tuples(st.integers(0, 7), st.integers(0, 7))), max_size=6))
+def test_pieces_are_what_the_whole_answer_is(parts):
+    ids = TOKENS(["!", *parts])  # no control token in front
+    reader, pieces = read(ids)
+    whole = parse_tokens(ids, MODEL.vocabulary, TEXT).parts
+    assert joined(pieces) == joined(whole)
+    assert TOKENS([part if isinstance(part, str) else part.codes[0].tolist() for part in reader.parts]) == ids
+    assert [token for part in reader.parts if isinstance(part, str) for token in part.tokens] == [
+        index for index in ids if index < 256
+    ]
+
+
+def test_characters_of_several_tokens_come_whole():
+    reader = AnswerReader(MODEL.vocabulary, TEXT, {})
+    assert [reader.push(index) for index in TEXT.encode("né€")] == [["n"], [], ["é"], [], [], ["€"]]
+    assert reader.push(0xC3) == []
+    assert reader.finish() == ["\N{REPLACEMENT CHARACTER}"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("<1>yes", [Control("one"), "yes"]),
+        ("<10>yes", [Control("ten"), "yes"]),
+        ("<1<1>", ["<1<1>"]),
+        ("<1", ["<1"]),
+        ("<1>", [Control("one")]),
+        (" <1>", [" <1>"]),
+        ("", []),
+    ],
+)
+def test_control_tokens_of_plain_text_count_at_the_beginning(answer, expected):
+    reader, pieces = read(TEXT.encode(answer))
+    assert joined(pieces) == expected
+    assert reader.parts == expected
+
+
+def test_control_tokens_with_an_id_count_everywhere():
+    reader = AnswerReader(MODEL.vocabulary, TEXT, {(258,): "own"})
+    ids = [258, *TEXT.encode("a"), 258, *TEXT.encode("b")]
+    pieces = [piece for index in ids for piece in reader.push(index)]
+    assert pieces == [Control("own"), "a", Control("own"), "b"] == reader.parts
+
+
+@given(st.text("ab1.,? \n"), st.integers(1, 8), st.lists(st.integers(1, 5)))
+def test_sentences_join_to_the_text_wherever_it_is_cut_before(text, least, sizes):
+    def cut(pieces):
+        cutter = SentenceCutter(".,?\n", least)
+        return [sentence for piece in pieces for sentence in cutter.push(piece)] + cutter.flush()
+
+    whole, start, bits = cut([text]), 0, []
+    for size in sizes:
+        bits.append(text[start : start + size])
+        start += size
+    assert cut([*bits, text[start:]]) == whole == cut(text)
+    assert text.startswith("".join(whole))
+    assert not text[len("".join(whole)) :].strip()
+    assert all(len(sentence) >= least and sentence[-1] in ".,?\n" for sentence in whole[:-1])
+
+
+def test_numbers_are_not_cut():
+    cutter = SentenceCutter(".,:", 3)
+    assert cutter.push("It is 3.5, or 10,000 at 12:30. ") == ["It is 3.5,", " or 10,000 at 12:30."]
+    assert cutter.push("Yes, 7") == [" Yes,"]
+    assert cutter.push(".") == []
+    assert cutter.flush() == [" 7."]
