@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.sessions import Segmenter
 from mio.core.contract.validation import VIEWS
 from mio.core.contract.values import File, Media, Modality, Source, Trainable
 from mio.core.errors import MioError, PluginError, UserError
@@ -145,6 +146,7 @@ class _Checks:
         yield from ControlChecks(self.name, self.plugins).all()
         yield "sources give the same records again", self._sources
         yield "tasks' prompts can be filled", self._tasks
+        yield "the policy of conversations is valid", self._conversations
         yield "recipes and presets are valid", self._shipped
 
     def _encoded(self) -> Iterator[str]:
@@ -154,10 +156,10 @@ class _Checks:
                 continue
             try:
                 found = self.plugins.encoder(modality.name)
-            except UserError:
-                found = (self.name, None)
-            only_read = owner == self.name and not modality.codebooks
-            if only_read or (found is not None and found[0] == self.name):
+                supplies = found is not None and found[0] == self.name
+            except UserError:  # which the checks report
+                supplies = True
+            if supplies or (owner == self.name and not modality.codebooks):
                 yield modality.name
 
     def _tokenizer_checks(self, modality: Modality) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -246,6 +248,17 @@ class _Checks:
                 template.prompt(record), template.response(record)
             again = task.records(RECORDS)
             assert all(same(a, b) for a, b in zip(records, again, strict=True)), f"`{task.name}`: records differ"
+
+    def _conversations(self) -> None:
+        if "mio_session" not in self.plugins.manager.candidate(self.name).hooks:
+            raise SkippedCheckError("the plugin has no policy of conversations")
+        answer = self.plugins.session({}, self.name)
+        if answer is None or answer[1].stream is None:
+            return
+        segmenter = answer[1].stream.segmenter()
+        assert isinstance(segmenter, Segmenter), f"`stream.segmenter` makes a {type(segmenter).__name__}, no Segmenter"
+        for _ in range(2):
+            assert list(segmenter.close()) == [], "`close` of a stream in which nothing was said gives utterances"
 
     def _shipped(self) -> None:
         manager = PluginManager([self.plugins.manager.candidate(self.name)])

@@ -5,6 +5,7 @@ S positions of all items of a modality together.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,3 +83,35 @@ def joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
 def change_items(items: Mapping[str, EncoderItems], function: Callable[[Tensor], Any]) -> dict[str, EncoderItems]:
     """The items of all modalities with the results of `function` in place of their tensors."""
     return {name: one.change(function) for name, one in items.items()}
+
+
+def items_to_json(items: Mapping[str, EncoderItems]) -> dict[str, Any]:
+    """Items as values that JSON can hold, for ranks that decode together."""
+    return {
+        name: {
+            "arrays": {key: _bytes(array) for key, array in one.input.arrays.items()},
+            "lengths": {key: list(lengths) for key, lengths in one.input.lengths.items()},
+            "positions": list(one.input.positions),
+            "places": _bytes(one.places),
+        }
+        for name, one in items.items()
+    }
+
+
+def items_from_json(content: Mapping[str, Any]) -> dict[str, EncoderItems]:
+    """What `items_to_json` was given."""
+    items = {}
+    for name, one in content.items():
+        arrays = {key: _tensor(array) for key, array in one["arrays"].items()}
+        items[name] = EncoderItems(EncoderInput(arrays, one["lengths"], one["positions"]), _tensor(one["places"]))
+    return items
+
+
+def _bytes(tensor: Tensor) -> list[Any]:
+    array = np.ascontiguousarray(tensor.cpu().numpy())
+    return [array.dtype.str, list(array.shape), base64.b64encode(array.data).decode()]
+
+
+def _tensor(content: Sequence[Any]) -> Tensor:
+    kind, shape, encoded = content
+    return torch.from_numpy(np.frombuffer(bytearray(base64.b64decode(encoded)), np.dtype(kind)).reshape(shape))

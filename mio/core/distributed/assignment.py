@@ -123,20 +123,22 @@ def assign(matrices: Sequence[Tensor]) -> list[Round]:
     anomalies"); work is that of a product with the matrix's own transpose.
     """
     rank = dist.get_rank()
-    loads: dict[int, list[tuple[float, int]]] = {}
+    loads: dict[tuple[int, ...], list[tuple[float, int]]] = {}
     rounds: list[list[Assignment]] = []
     for index in sorted(range(len(matrices)), key=lambda i: -_work(matrices[i])):
         matrix = cast("DTensor", matrices[index])
-        size = matrix.device_mesh.size()
+        ranks = tuple(matrix.device_mesh.mesh.flatten().tolist())
         # Tensor parallelism splits some matrices over all ranks and others over those of one of several submeshes,
-        # which see no more than their own: loads are kept for each size of mesh, by position in it.
-        load = loads.setdefault(size, [(0.0, 0)] * size)
-        position = min(range(size), key=load.__getitem__)
+        # which see no more than their own: loads are kept for each mesh, by position in it. Where experts are split,
+        # all ranks see the matrices of all of them, so that they have the same number of rounds.
+        load = loads.setdefault(ranks, [(0.0, 0)] * len(ranks))
+        position = min(range(len(ranks)), key=load.__getitem__)
         work, number = load[position]
         load[position] = work + _work(matrix), number + 1
         if number == len(rounds):
             rounds.append([])
-        rounds[number].append(_assignment(index, matrix, position, rank))
+        if rank in ranks:
+            rounds[number].append(_assignment(index, matrix, position, rank))
     return [Round(members, _to_assigned(members, rank), _from_assigned(members, rank)) for members in rounds]
 
 

@@ -1,13 +1,21 @@
-"""Which part of a tensor a device holds, of one that is split over a mesh."""
+"""Which part of a tensor a device holds, of one that is split over a mesh.
+
+A mesh need not have all devices: where experts are split over devices, an expert's parameters lie on a mesh of those
+that have the expert. On the others such a tensor has its name, shape and dtype, and an empty part.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeGuard
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor, Placement
+    from torch.distributed.tensor import DeviceMesh, DTensor, Placement
+
+EXPERT_SHARD = "expert_shard"
+"""Dimension of a mesh over whose devices an expert's parameters are split; devices beside it have other experts."""
 
 
 def is_split(tensor: Tensor) -> TypeGuard[DTensor]:
@@ -21,13 +29,56 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_split(tensor) else tensor
 
 
+def is_elsewhere(tensor: Tensor) -> bool:
+    """Whether other devices have a tensor, and this one no part of it."""
+    return is_split(tensor) and tensor.device_mesh.get_coordinate() is None
+
+
+def empty_part(
+    mesh: DeviceMesh, placements: tuple[Placement, ...], shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> DTensor:
+    """A tensor that lies on other devices, those of `mesh`."""
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
+
+    stride = torch.empty(shape, device="meta").stride()
+    spec = DTensorSpec(mesh, placements, tensor_meta=TensorMeta(shape, stride, dtype))
+    return DTensor(torch.empty(0, *shape[1:], dtype=dtype, device=device), spec, requires_grad=False)
+
+
+def zeros_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Zeros of a tensor's shape, split like it."""
+    if is_elsewhere(tensor):  # of an operation on it, torch makes no tensor of the right shape and device
+        assert is_split(tensor)
+        return empty_part(tensor.device_mesh, tensor.placements, tensor.shape, dtype or tensor.dtype, tensor.device)
+    return torch.zeros_like(tensor, dtype=dtype, requires_grad=False)
+
+
+def gathered(tensor: DTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """A whole tensor on every device, gathered in the dtype and on the device that it is wanted in. A collective call
+    of all devices, also of those that have no part of it."""
+    from torch.distributed.tensor import DTensor
+
+    mesh, part = tensor.device_mesh, tensor.to_local().to(device, dtype)
+    if is_elsewhere(tensor):
+        whole = torch.empty(tensor.shape, dtype=part.dtype, device=part.device)
+    else:
+        shape, stride = tensor.shape, tensor.stride()
+        cast = DTensor.from_local(part, mesh, tensor.placements, run_check=False, shape=shape, stride=stride)
+        whole = cast.full_tensor()
+    if EXPERT_SHARD in (mesh.mesh_dim_names or ()):
+        torch.distributed.broadcast(whole, int(mesh.mesh.flatten()[0]))
+    return whole
+
+
 def local_region(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shape of this device's part of a tensor, and its place in the whole."""
     if not is_split(tensor):
         return tuple(tensor.shape), (0,) * tensor.dim()
     mesh = tensor.device_mesh
     coordinate = mesh.get_coordinate()
-    assert coordinate is not None
+    if coordinate is None:
+        return (0, *tensor.shape[1:]), (0,) * tensor.dim()
     return region(tuple(tensor.shape), tuple(mesh.shape), tuple(coordinate), tuple(tensor.placements))
 
 

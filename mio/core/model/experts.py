@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.model.attention import Selection, complete, select
+
+if TYPE_CHECKING:
+    from mio.core.model.expert_parallel import ExpertExchange
 
 # A matrix product of few or odd numbers of rows may take another kernel, whose sums differ in the last bit. With the
 # rows of an expert padded to this multiple, what a token gets does not depend on who shares its expert.
@@ -28,6 +35,21 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
+class Experts(nn.Sequential):
+    """The experts of a layer, by number. A unit of sharding where they are split over devices."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(*(SwiGLU(config) for _ in range(config.experts)))
+        self.held = range(config.experts)
+        """Those that this device has."""
+
+    def forward(self, x: Tensor, sizes: Sequence[int]) -> Tensor:  # type: ignore[override]
+        """[N, D] -> [N, D]; the first `sizes[0]` rows are for the first of those that are held, and so on, in turn."""
+        parts = x.split(list(sizes))
+        # an expert without rows is called too: its parameters get a gradient of 0, as on one device
+        return torch.cat([self[number](part) for number, part in zip(cycle(self.held), parts, strict=False)])
+
+
 class SparseExperts(nn.Module):
     """Each token goes through its `experts_per_token` best experts, mixed by the softmax over those."""
 
@@ -35,7 +57,9 @@ class SparseExperts(nn.Module):
         super().__init__()
         self.chosen = config.experts_per_token
         self.router = nn.Linear(config.width, config.experts, bias=False)
-        self.experts = nn.ModuleList(SwiGLU(config) for _ in range(config.experts))
+        self.experts = Experts(config)
+        self.exchange: ExpertExchange | None = None
+        """What takes tokens to the devices of their experts; None where all experts are here."""
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """
@@ -52,20 +76,21 @@ class SparseExperts(nn.Module):
         weights, experts = probabilities.topk(self.chosen, dim=-1)
         weights = weights / weights.sum(-1, keepdim=True)
 
-        sizes, selection = group_by_expert(experts, len(self.experts))
+        multiple = _ROWS if self.exchange is None else 1  # what travels is padded where it arrives
+        sizes, selection = group_by_expert(experts, len(self.experts), multiple)
         copies = tokens[:, None].expand(-1, self.chosen, -1).reshape(-1, x.shape[-1])
-        parts = select(copies, selection).split(sizes)
-        mixed = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
+        grouped = select(copies, selection)
+        mixed = self.experts(grouped, sizes) if self.exchange is None else self.exchange(self.experts, grouped, sizes)
         outs = select(mixed, selection.reversed()).view(-1, self.chosen, x.shape[-1])
         out = (outs * weights.to(outs.dtype).unsqueeze(-1)).sum(1)
         return out.view_as(x), _balance(probabilities, experts, valid)
 
 
-def group_by_expert(chosen: Tensor, count: int) -> tuple[list[int], Selection]:
-    """Rows of each of `count` experts, padded to a multiple of `_ROWS`, and how the copies of tokens are taken into
-    these rows; `chosen` is int64 [tokens, experts_per_token]."""
+def group_by_expert(chosen: Tensor, count: int, multiple: int = _ROWS) -> tuple[list[int], Selection]:
+    """Rows of each of `count` experts, padded to a multiple, and how the copies of tokens are taken into these rows;
+    `chosen` is int64 [tokens, experts_per_token]."""
     counts = torch.bincount(chosen.view(-1), minlength=count)
-    sizes = (counts + _ROWS - 1) // _ROWS * _ROWS
+    sizes = (counts + multiple - 1) // multiple * multiple
     # Slot -> (token, choice), grouped by expert, each group padded at its end.
     order = chosen.view(-1).argsort(stable=True)
     expert = torch.arange(count, device=chosen.device).repeat_interleave(sizes)

@@ -3,6 +3,7 @@
 A device mesh has three dimensions. The rows of a step are split over `replicate` and `shard`; parameters, gradients and
 optimizer state are split over `shard` (FSDP2; Zhao et al. 2023, arXiv 2304.11277) and copied over `replicate` (hybrid
 sharding). `tensor` splits the matrices of each layer and the vocabulary (Shoeybi et al. 2019, arXiv 1909.08053).
+Experts may be split over neighbours within `shard` (see `mio.core.model.expert_parallel`).
 
 Nothing here changes a parameter's name: checkpoints, rules and exports see the same model however it is spread.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from mio.core.errors import RecipeError
 from mio.core.model import attention, causal, layers
+from mio.core.model.encoders import units
+from mio.core.model.expert_parallel import mixtures, prefetch, split_experts
 from mio.core.model.layers import Attention, RMSNorm
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE
 from mio.core.model.transformer import Transformer
@@ -43,12 +47,15 @@ def mesh_shape(runtime: RuntimeConfig, world_size: int, devices_per_node: int) -
             ]
         )
     data = world_size // tensor
-    if runtime.sharding == "none":
-        return data, 1, tensor
-    if runtime.sharding == "hybrid":
-        within = max(1, devices_per_node // tensor)
-        return data // within, within, tensor
-    return 1, data, tensor
+    within = {"none": 1, "hybrid": max(1, devices_per_node // tensor), "full": data}[runtime.sharding]
+    if within % runtime.expert_parallel:
+        raise RecipeError(
+            [
+                f"`runtime.expert_parallel` is {runtime.expert_parallel}, which does not divide the devices "
+                f"that parameters are split over ({within}); set it to a divisor"
+            ]
+        )
+    return data // within, within, tensor
 
 
 def device_mesh(runtime: RuntimeConfig, world_size: int, devices_per_node: int, device_type: str) -> DeviceMesh:
@@ -74,6 +81,8 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
     """
     if mesh["tensor"].size() > 1:
         split_matrices(transformer, mesh["tensor"])
+    devices = runtime.expert_parallel
+    experts = split_experts(transformer, mesh, devices) if devices > 1 else None
     recompute(transformer, runtime.activation_checkpointing)
     if compiles(runtime, mesh.device_type):
         compile_blocks(transformer, mesh.device_type)
@@ -84,12 +93,23 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
     )
     data = mesh["replicate", "shard"] if mesh["replicate"].size() > 1 else mesh["shard"]
     shard = partial(fully_shard, mesh=data, mp_policy=policy)
+    if experts is not None:
+        shard = partial(shard, ignored_params=experts.elsewhere)
+        for layer in mixtures(transformer):
+            shard(layer.experts, mesh=experts.mesh, reshard_after_forward=runtime.reshard)
     for block in transformer.layers:
         shard(block, reshard_after_forward=runtime.reshard)
+    # gathered in float32, as one process has them: autocast alone knows in which type each operation of theirs computes
+    whole = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for encoder in transformer.encoders.values():
+        for part in (*units(encoder), encoder):
+            shard(part, mp_policy=whole, reshard_after_forward=runtime.reshard)
     if transformer.head is not None:
         shard(transformer.embedding, reshard_after_forward=runtime.reshard)
     # The rest, mostly the head, is gathered once per pass: the loss reads it after the forward pass.
     shard(transformer, reshard_after_forward=False)
+    if experts is not None:
+        prefetch(transformer)
 
 
 def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
@@ -98,7 +118,8 @@ def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
 
 
 def compile_blocks(transformer: Transformer, device_type: str) -> None:
-    """Compiles each block by itself, in place: they are alike, so one compilation serves all of them.
+    """Compiles each block by itself, in place: they are alike, so one compilation serves all of them. The same of the
+    units of encoders, for any number of items.
 
     On a GPU a dense block is one graph of constant shapes; on a CPU the shapes of attention follow the documents, and
     those of experts the tokens.
@@ -108,8 +129,14 @@ def compile_blocks(transformer: Transformer, device_type: str) -> None:
     for function in (layers._CpuRMSNorm, attention._Select, causal._CausalAttention):
         torch.compiler.allow_in_graph(function)
     constant = device_type == "cuda" and not transformer.config.experts
+    for layer in mixtures(transformer):
+        if layer.exchange is not None:  # what is exchanged is no graph
+            layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign]
     for block in transformer.layers:
         block.compile(fullgraph=constant, dynamic=False if constant else None)
+    for encoder in transformer.encoders.values():
+        for unit in units(encoder):  # every pass has another number of items
+            unit.compile(dynamic=True)
 
 
 def as_compiled_for_training(device_type: str) -> contextlib.AbstractContextManager[Any]:
@@ -138,7 +165,7 @@ def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
     plan[f"{ffn}.gate"] = plan[f"{ffn}.up"] = _ByOutputs()
     plan[f"{ffn}.down"] = _ByInputs()
     parallelize_module(transformer, mesh, plan)
-    for module in transformer.modules():
+    for module in transformer.layers.modules():
         if isinstance(module, Attention):
             for norm in (module.query_norm, module.key_norm):
                 if isinstance(norm, RMSNorm):  # sees this device's heads only, so its gradient is a part of the sum
@@ -170,22 +197,22 @@ def _distribute(module: nn.Module, mesh: DeviceMesh, split: Mapping[str, int]) -
 
 
 def recompute(transformer: Transformer, what: str) -> None:
-    """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block, in place.
+    """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block and unit of an encoder, in place.
 
     `full` keeps only a block's input. `selective` also keeps every second matrix product and the results of a GPU's
     attention kernel, which are expensive, and recomputes the rest.
     """
     if what == "none":
         return
-    for block in transformer.layers:
+    for block in (*transformer.layers, *chain.from_iterable(map(units, transformer.encoders.values()))):
         block.forward = partial(_recomputed, block.forward, what == "selective")
 
 
-def _recomputed(forward: Callable[..., Any], selective: bool, *arguments: Any) -> Any:
+def _recomputed(forward: Callable[..., Any], selective: bool, *arguments: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
-        return forward(*arguments)
+        return forward(*arguments, **named)
     extra: dict[str, Any] = {"context_fn": _selective_contexts} if selective else {}
-    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **extra)
+    return checkpoint(partial(forward, **named), *arguments, use_reentrant=False, preserve_rng_state=False, **extra)
 
 
 def _selective_contexts() -> Any:

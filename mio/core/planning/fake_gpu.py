@@ -19,7 +19,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 from torch.optim import optimizer
 
 from mio.core.data.document_mask import DocumentMask
-from mio.core.model import experts, layers, transformer
+from mio.core.model import expert_parallel, experts, layers, transformer
 from mio.core.model.attention import Selection
 
 META = torch.device("meta")
@@ -57,11 +57,17 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, documents: DocumentMask | None, win
     return out.transpose(1, 2)
 
 
-def _even_load(chosen: Tensor, count: int) -> tuple[list[int], Selection]:
+def even_load(chosen: Tensor, count: int, *multiple: int) -> tuple[list[int], Selection]:
     """`group_by_expert` where every expert gets the same number of tokens."""
-    even = torch.arange(chosen.numel()).remainder(count).view_as(chosen)
-    sizes, selection = _group_by_expert(even, count)
+    even = torch.arange(chosen.numel()).remainder(count).view(chosen.shape)
+    sizes, selection = _group_by_expert(even, count, *multiple)
     return sizes, Selection(*(tensor.to(chosen.device) for tensor in selection))
+
+
+def even_counts(counts: list[int], group: Any, device: torch.device) -> list[int]:  # noqa: ARG001
+    """`exchange_counts` where every device sends what this one sends."""
+    size = dist.get_world_size(group)
+    return counts[: len(counts) // size] * size
 
 
 class _Stream:
@@ -135,6 +141,8 @@ _REPLACED: tuple[tuple[Any, str, Any], ...] = (
     # one kernel on GPUs; on meta several operations, which keep more
     (torch.nn.functional, "rms_norm", lambda x, shape, weight, eps: _RMSNorm.apply(x, weight)),  # noqa: ARG005
     # how many tokens an expert gets depends on values
-    (experts, "group_by_expert", _even_load),
+    (experts, "group_by_expert", even_load),
+    # and so does how many come from another device
+    (expert_parallel, "exchange_counts", even_counts),
 )
 """(owner, name, replacement), each with its reason."""

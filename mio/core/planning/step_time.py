@@ -8,7 +8,6 @@ kept. A host that cannot keep up, slow readers of data, stragglers and checkpoin
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -133,8 +132,8 @@ class _Clock:
     reduced: float = 0.0
     """When the gradients of the group before are reduced."""
     all_reduced: float = 0.0
-    gathers: deque[float] = field(default_factory=deque)
-    """When the gathers that are still to be waited for are done."""
+    gathers: list[tuple[int, float]] = field(default_factory=list)
+    """Bytes of the gathers that are still to be waited for, and when they are done."""
     wires: dict[str, float] = field(default_factory=lambda: {"within": 0.0, "between": 0.0})
 
     def take(self, event: Event) -> None:
@@ -143,10 +142,12 @@ class _Clock:
             self.now += spent
             self.computed += spent
         elif isinstance(event, Wait):
-            self.now = max(self.now, self.gathers.popleft())
+            # the first of this size: experts are gathered ahead of their turn, together with the layer after them
+            index = next(index for index, (size, _) in enumerate(self.gathers) if size == event.size)
+            self.now = max(self.now, self.gathers.pop(index)[1])
             self.in_place = self.now
         elif event.purpose == "gather":
-            self.gathers.append(self._send(event, self.in_place))
+            self.gathers.append((event.size, self._send(event, self.in_place)))
         elif event.purpose == "reduce" and event.kind == "reduce-scatter":
             self.now = max(self.now, self.reduced)  # its buffer is free again then
             self.reduced = self._send(event, self.now)

@@ -68,7 +68,10 @@ class Compute:
 
 @dataclass(frozen=True)
 class Wait:
-    """The computation needs the parameters gathered last."""
+    """The computation needs parameters that were gathered."""
+
+    size: int
+    """Bytes of them: which of the gathers is waited for."""
 
 
 Event = Collective | Compute | Wait
@@ -202,7 +205,7 @@ class _Watch(TorchDispatchMode):
         if collective is not None:
             self.trace.note(collective)
         elif func is torch.ops.fsdp.split_with_sizes_copy.default:
-            self.trace.note(Wait())
+            self.trace.note(Wait(args[0].nbytes))
         else:
             self._work(func, args, kwargs, result)
         kind = {"gather": GATHERED, "reduce": REDUCTION}.get(self.purpose, WORKING)

@@ -201,6 +201,9 @@ class RuntimeConfig:
     """Whether a layer's gathered parameters are freed between its forward and its backward pass."""
     tensor_parallel: int = number(1, 1, 1024)
     """Devices that share each matrix and the vocabulary, neighbours of one node."""
+    expert_parallel: int = number(1, 1, 1024)
+    """Devices that have the experts of a layer between them, neighbours among those that parameters are split over.
+    Each expert is split over the others."""
     activation_checkpointing: str = one_of("none", "none", "selective", "full")
     """Activations: `none` keeps all, `selective` those that are dear to compute, `full` one per layer."""
     compile: str = one_of("auto", "auto", "blocks", "none")

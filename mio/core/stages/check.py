@@ -10,7 +10,7 @@ from typing import Any
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.validation import VIEWS, control_name_problems, template_problems
-from mio.core.contract.values import Template
+from mio.core.contract.values import TEXT, Template
 from mio.core.data.readers import READERS, reader_problems
 from mio.core.data.sources import known_kinds, template_sets
 from mio.core.errors import DataError, RecipeError, UserError, nearest
@@ -21,6 +21,8 @@ from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, Runt
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_reading import reading_problems
 from mio.core.stages.check_validation import validation_problems
+from mio.core.tokens.chat import GIVEN
+from mio.core.tokens.codecs import Codecs
 from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
 
@@ -70,7 +72,8 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
     try:
         config = transformer_config(recipe, plugins.manager)
         yield from split_problems(config, recipe.runtime.tensor_parallel)
-        yield from lora_problems(recipe, config)
+        yield from expert_problems(config, recipe.runtime)
+        yield from lora_problems(recipe, config, list(Codecs(plugins).encoders))
     except RecipeError as error:
         yield from error.problems
 
@@ -176,10 +179,14 @@ def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
 
 
 def _system(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
-    known = ["default", *(declared.name for _, declared in plugins.modalities())]
+    modalities = [declared.name for _, declared in plugins.modalities()]
+    known = ["default", *modalities, *(f"{GIVEN}{name}" for name in modalities if name != TEXT)]
     for name in recipe.data.system:
         if name not in known:
-            yield f"`data.system.{name}` is neither `default` nor a modality in use{nearest(name, known)}"
+            yield (
+                f"`data.system.{name}` is neither `default` nor a modality in use, nor `{GIVEN}` and one"
+                f"{nearest(name, known)}"
+            )
 
 
 def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str]:
@@ -224,12 +231,32 @@ def split_problems(config: TransformerConfig, devices: int) -> Iterator[str]:
             yield f"`runtime.tensor_parallel` is {devices}, which does not divide `model.{name}` {size}"
 
 
+def expert_problems(config: TransformerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Expert parallelism gives each device the same number of experts, of a layer's parameters that are split."""
+    devices = runtime.expert_parallel
+    if devices == 1:
+        return
+    where = f"`runtime.expert_parallel` is {devices}"
+    if not config.experts:
+        yield f"{where}, but the model has no experts; leave it out, or give `model.experts`"
+    elif config.experts % devices:
+        yield f"{where}, which does not divide `model.experts` {config.experts}"
+    if runtime.sharding == "none":
+        yield f"{where}, but `runtime.sharding: none` copies all parameters to every device; set `full` or `hybrid`"
+
+
 def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> Iterator[str]:
     """The rows of a step go evenly over the devices, and a device's share evenly over its forward passes."""
     devices = devices or runtime.devices * runtime.nodes
     if devices % runtime.tensor_parallel:
         yield f"`runtime.tensor_parallel` is {runtime.tensor_parallel}, which does not divide {devices} devices"
         return
+    data = devices // runtime.tensor_parallel
+    if runtime.sharding != "none" and data % runtime.expert_parallel:
+        yield (
+            f"`runtime.expert_parallel` is {runtime.expert_parallel}, which does not divide the devices that "
+            f"parameters are split over ({data})"
+        )
     try:
         StepShape.of(train, devices // runtime.tensor_parallel)
     except RecipeError as error:

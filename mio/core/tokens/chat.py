@@ -48,6 +48,9 @@ SWITCHES = ("train", "training", "trainable", "loss")
 
 _ROLES = {"system": SYSTEM, "user": PROMPT, "assistant": RESPONSE}
 
+GIVEN = "given_"
+"""Begins the key of a system prompt for conversations in which a modality is given: `given_NAME`."""
+
 ROLE_NAMES = {
     "developer": "system",
     "human": "user",
@@ -106,19 +109,18 @@ def is_closed(turn: Message) -> bool:
 def chat_document(messages: Sequence[Message], system: Mapping[str, str], output: str | None = None) -> Document:
     """Document of a conversation.
 
-    `system` holds system prompts by modality and under `default`. The one of `output` is taken; `None` means the one
-    modality that everything the assistant says consists of. A conversation that brings its own system message keeps
-    it. To generate, end with a message of the assistant whose content is empty, say which `output` is wanted, and let
-    the renderer make a prompt of it.
+    `system` holds system prompts by modality, under `given_NAME`, and under `default`. The one of `output` is taken;
+    `None` means the one modality that everything the assistant says consists of. Where there is none, it is the first
+    `given_NAME` of a modality that the others' turns hold, or `default`. A conversation that brings its own system
+    message keeps it. To generate, end with a message of the assistant whose content is empty, say which `output` is
+    wanted, and let the renderer make a prompt of it.
 
     Raises DataError for a message without role or content, or with an invalid role or weight.
     """
     turns = [_turn(message) for message in messages]
     closed = [is_closed(message) for message in messages]
     if not turns or turns[0][0] != "system":
-        answers = [content for role, content, _ in turns if role == "assistant"]
-        wanted = _modality_of(answers) if output is None else output
-        prompt = system.get(wanted) or system.get("default", "")
+        prompt = _system_prompt([turn[:2] for turn in turns], system, output)
         if prompt:
             turns.insert(0, ("system", [prompt], 1.0))
             closed.insert(0, True)
@@ -136,6 +138,22 @@ def chat_document(messages: Sequence[Message], system: Mapping[str, str], output
         segments.append(Segment(Special.IM_END, kind, weight if role == "assistant" and ends else False))
         segments.append(Segment("\n", kind, False))
     return Document(tuple(segments), answer or len(segments))
+
+
+def _system_prompt(turns: Sequence[tuple[str, Sequence[Value]]], system: Mapping[str, str], output: str | None) -> str:
+    """The system prompt of a conversation, see `chat_document`; empty for none."""
+    if output is None:
+        output = _modality_of([content for role, content in turns if role == "assistant"])
+    if system.get(output):
+        return system[output]
+    given = {
+        f"{GIVEN}{item.modality}"
+        for role, content in turns
+        if role != "assistant"
+        for item in content
+        if isinstance(item, Media | Codes)
+    }
+    return next((prompt for key, prompt in system.items() if key in given and prompt), system.get("default", ""))
 
 
 def _turn(message: Message) -> tuple[str, Sequence[Value], float]:

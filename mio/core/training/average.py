@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from mio.core.distributed.regions import local
+from mio.core.distributed.regions import local, zeros_like
 from mio.core.model.parallel import reshard
 from mio.core.recipe.schema import AverageConfig
 
@@ -37,7 +37,7 @@ class WeightAverage:
         self._first = round(config.start * steps)
         self._module = module
         self._parameters = {name: one for name, one in module.named_parameters() if one.requires_grad}
-        self.tensors = {name: torch.zeros_like(one, requires_grad=False) for name, one in self._parameters.items()}
+        self.tensors = {name: zeros_like(one) for name, one in self._parameters.items()}
         """By parameter, each with its type and split like it."""
 
     @torch.no_grad()

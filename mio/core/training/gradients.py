@@ -6,13 +6,14 @@ Works on plain tensors and on parameters that are split over devices (`DTensor`)
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Partial, Replicate
+from torch.distributed.tensor import DeviceMesh, DTensor, Partial, Replicate
 
-from mio.core.distributed.regions import local, local_region
+from mio.core.distributed.regions import EXPERT_SHARD, is_elsewhere, local, local_region
 from mio.core.tokens.vocabulary import Vocabulary
 
 
@@ -41,9 +42,13 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
     are split: runs on other numbers of ranks clip by the same factor.
     """
     kinds: dict[tuple[object, tuple[int, ...]], list[Tensor]] = {}
+    elsewhere: Tensor | None = None
     for parameter in parameters:
         gradient = parameter.grad
         if gradient is None:
+            continue
+        if is_elsewhere(gradient):
+            elsewhere = gradient
             continue
         split: tuple[int, ...] = ()
         if isinstance(gradient, DTensor):
@@ -51,11 +56,21 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
             split = tuple(d for d, placement in enumerate(gradient.placements) if not isinstance(placement, Replicate))
         kinds.setdefault((getattr(gradient, "device_mesh", None), split), []).append(gradient)
     sums: list[Tensor] = []
+    of_experts: list[Tensor] = []
     for (mesh, split), gradients in kinds.items():
         norms = torch._foreach_norm([local(gradient) for gradient in gradients], 2, dtype=torch.float64)
         squares = torch.stack(norms).square().sum()
+        if isinstance(mesh, DeviceMesh) and EXPERT_SHARD in (mesh.mesh_dim_names or ()):
+            copies = math.prod(size for dimension, size in enumerate(mesh.shape) if dimension not in split)
+            of_experts.append(squares / copies)
+            continue
         for dimension in split:
             torch.distributed.all_reduce(squares, group=mesh.get_group(dimension))  # type: ignore[attr-defined]
+        sums.append(squares)
+    if elsewhere is not None:  # experts are split: all devices together have them, and each of them has other ones
+        zero = torch.zeros((), dtype=torch.float64, device=elsewhere.device)
+        squares = torch.stack([zero, *of_experts]).sum()
+        torch.distributed.all_reduce(squares)
         sums.append(squares)
     # one wait for a GPU, however many kinds there are
     return torch.stack(sums).sum().sqrt().float().item() if sums else 0.0

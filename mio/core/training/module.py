@@ -18,6 +18,8 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.encoders import Encoder
 from mio.core.data.batch import Batch
 from mio.core.errors import VocabularyError
+from mio.core.model.encoders import buffers
+from mio.core.model.expert_parallel import empty_gradients
 from mio.core.model.lora import adapt
 from mio.core.model.loss import linear_cross_entropy
 from mio.core.model.parallel import synchronise
@@ -84,6 +86,7 @@ class MioModule(LightningModule):
         self._skipped = False
         self._passes: list[tuple[Batch, Tensor]] = []
         self._masks: list[Any] = []
+        self._elsewhere: list[tuple[torch.nn.Parameter, Tensor]] = []
 
     def configure_model(self) -> None:
         """Puts the transformer onto its devices; Lightning calls this more than once."""
@@ -96,6 +99,7 @@ class MioModule(LightningModule):
         config = self.train_config.optimizer
         optimizer, schedules = build_optimizer(self.transformer, config, self.vocabulary)
         self.rates = logged_rates(schedules, config)
+        self._elsewhere = empty_gradients(self.transformer)
         self._masks = row_masks(self.transformer, config, self.vocabulary)
         if self.train_config.average.kind != "none":
             self.average = WeightAverage(self.transformer, self.train_config.average, self.train_config.steps)
@@ -139,6 +143,8 @@ class MioModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
         """Sums the step up over the ranks."""
         self.totals = self.statistics.totals()
+        for parameter, gradient in self._elsewhere:
+            parameter.grad = gradient
         for mask in self._masks:
             mask.apply()
 
@@ -175,7 +181,7 @@ class MioModule(LightningModule):
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint but the optimizer's, by name. Frozen weights lie beside the adapters' run."""
-        state = self.transformer.state_dict(keep_vars=True)
+        state = self.transformer.state_dict(keep_vars=True) | buffers(self.transformer)
         state = {f"model.{name}": tensor for name, tensor in state.items() if name not in self.transformer.frozen}
         averages = self.average.tensors if self.average is not None else {}
         state |= {f"average.{name}": tensor for name, tensor in averages.items()}

@@ -12,7 +12,7 @@ from torch.optim import Muon
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
 from mio.core.distributed.assignment import Round, assign
-from mio.core.distributed.regions import local
+from mio.core.distributed.regions import is_elsewhere, local, zeros_like
 
 
 class SplitMuon(Muon):
@@ -39,9 +39,11 @@ class SplitMuon(Muon):
                     continue
                 if isinstance(parameter, DTensor) and parameter.device_mesh.size() > 1:
                     split.append((parameter, group))
-                else:
+                elif not is_elsewhere(parameter):
                     update = self._update(parameter, group)
                     _move(local(parameter), _orthogonal(update, group), parameter.shape, group)
+                if is_elsewhere(parameter):
+                    self._update(parameter, group)  # for the sake of its state
         for exchanged in self._rounds([parameter for parameter, _ in split]):
             updates = {matrix.index: self._update(*split[matrix.index]) for matrix in exchanged.matrices}
             device = local(split[0][0]).device
@@ -63,7 +65,7 @@ class SplitMuon(Muon):
         assert parameter.grad is not None
         gradient, state = parameter.grad, self.state[parameter]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient, memory_format=torch.preserve_format)
+            state["momentum_buffer"] = zeros_like(gradient)
         momentum = local(state["momentum_buffer"])
         momentum.lerp_(local(gradient), 1 - group["momentum"])
         return local(gradient).lerp(momentum, group["momentum"]) if group["nesterov"] else momentum

@@ -6,7 +6,7 @@ Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, in torch's 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,8 +14,11 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from mio.core.distributed.regions import is_elsewhere, local, zeros_like
 from mio.core.errors import RecipeError
+from mio.core.model.encoders import exact_parameters
 from mio.core.model.lora import LORA_A, LORA_B, ROWS
+from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.rules import rule_problems
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
@@ -39,22 +42,23 @@ class ParameterPlan:
 
 
 def plan_parameters(
-    shapes: Mapping[str, torch.Size], config: OptimizerConfig, vocabulary: Vocabulary
+    shapes: Mapping[str, torch.Size], config: OptimizerConfig, vocabulary: Vocabulary, tables: Container[str] = ()
 ) -> list[ParameterPlan]:
     """Applies the recipe's rules to parameters by name.
 
     Matrices inside the layers decay and, with `kind: muon`, are Muon's; norms, biases, embedding and head do not decay
-    and are AdamW's. The matrices of adapters decay and are AdamW's. A rule may change that. Raises `RecipeError` with
-    every rule that matches no parameter, or no vocabulary block.
+    and are AdamW's. The matrices of adapters decay and are AdamW's. Of encoders, weights of linear layers are such
+    matrices, those of convolutions decay and are AdamW's, and `tables`, all others, do not decay. A rule may change
+    that. Raises `RecipeError` with every rule that matches no parameter, or no vocabulary block.
     """
     blocks = [block.name for block in vocabulary.blocks]
     if problems := [f"train.optimizer.rules: {text}" for _, text in rule_problems(config.rules, list(shapes), blocks)]:
         raise RecipeError(problems)
-    return [_plan(name, shape, config) for name, shape in shapes.items()]
+    return [_plan(name, shape, config, name in tables) for name, shape in shapes.items()]
 
 
-def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPlan:
-    matrix = len(shape) >= 2 and name not in (*ROW_PARAMETERS, *ROWS)
+def _plan(name: str, shape: torch.Size, config: OptimizerConfig, table: bool) -> ParameterPlan:
+    matrix = len(shape) >= 2 and name not in (*ROW_PARAMETERS, *ROWS) and not table
     rule = next((rule for rule in config.rules if fnmatch.fnmatchcase(name, rule.pattern)), RuleConfig())
     decay = config.weight_decay if matrix else 0.0
     if rule.weight_decay is not None:
@@ -78,7 +82,9 @@ def _planned(
 ) -> Iterator[tuple[ParameterPlan, nn.Parameter]]:
     frozen = getattr(module, "frozen", ())  # by adapters
     parameters = {name: parameter for name, parameter in module.named_parameters() if name not in frozen}
-    plans = plan_parameters({name: parameter.shape for name, parameter in parameters.items()}, config, vocabulary)
+    tables = exact_parameters(module) if isinstance(module, Transformer) else {}
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    plans = plan_parameters(shapes, config, vocabulary, tables)
     return ((plan, parameters[plan.name]) for plan in plans)
 
 
@@ -115,9 +121,26 @@ def build_optimizer(
         members.append(SplitMuon(muon, lr=config.muon_lr, momentum=0.95))
     if adamw:
         betas = cast("tuple[float, float]", tuple(config.betas))
-        members.append(AdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))
+        members.append(SplitAdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))
     optimizer = members[0] if len(members) == 1 else Together(*members)
     return optimizer, [schedule for _, _, _, schedule in sorted(groups, key=lambda key: not key[0])]  # Muon's first
+
+
+class SplitAdamW(AdamW):
+    """torch's `AdamW` on this device's parts of parameters: what it does to an element depends on no other one."""
+
+    def _init_group(self, group: Any, params: Any, grads: Any, averages: Any, squares: Any, *others: Any) -> Any:
+        for parameter in group["params"]:
+            if parameter.grad is not None and is_elsewhere(parameter) and not self.state[parameter]:
+                self.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    "exp_avg": zeros_like(parameter),
+                    "exp_avg_sq": zeros_like(parameter),
+                }
+        has_complex = super()._init_group(group, params, grads, averages, squares, *others)
+        for tensors in (params, grads, averages, squares):
+            tensors[:] = [local(tensor) for tensor in tensors]
+        return has_complex
 
 
 class Together(Optimizer):

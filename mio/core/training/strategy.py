@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStra
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mio.core.distributed.regions import zeros_like
 from mio.core.errors import UserError
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.runs.checkpoints.writing import CheckpointWriter
@@ -140,7 +141,7 @@ def _optimizer_tensors(optimizer: Optimizer, names: Mapping[int, str]) -> Iterat
 def _like(parameter: Tensor, shape: Sequence[int], dtype: torch.dtype, fused: bool | None) -> Tensor:
     """Room for a piece of optimizer state: split like the parameter if it has its shape, else a counter."""
     if tuple(shape) == tuple(parameter.shape):
-        return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+        return zeros_like(parameter, dtype)
     return torch.zeros(tuple(shape), dtype=dtype, device=parameter.device if fused else "cpu")
 
 
