@@ -18,11 +18,11 @@ from mio.core.contract.values import CodeArray, Codes, Media
 from mio.core.errors import DataError
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
+from mio.core.tokens.documents import GENERATE, PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
 from mio.core.tokens.encoding import int64
 from mio.core.tokens.rendered import Blank, Item, Prompt, Rendered, Said
 from mio.core.tokens.spans import SpanPlan, TokenArray, check_frames
-from mio.core.tokens.tokenised import TokenisedText
+from mio.core.tokens.tokenised import CodedMedia, TokenisedText
 from mio.core.tokens.visitor import Visitor
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -84,6 +84,7 @@ class Renderer:
         segments: list[Segment] = []
         answer, apart = document.answer, _TakenApart(self)
         for index, segment in enumerate(document.segments):
+            apart.view = segment.view
             parts = apart.visit(segment.content)
             if parts is None:
                 segments.append(segment)
@@ -168,6 +169,18 @@ class Renderer:
         check_frames(self.vocabulary.modality(media.modality), media.key, frames)
         return frames
 
+    def has_codes(self, media: CodedMedia, view: str) -> bool:
+        """Whether the codes that an item brings are what its span consists of."""
+        name = self.vocabulary.modality(media.modality).parts or media.modality
+        return self.carrier(name, view) is Carrier.CODES
+
+    def coded(self, media: CodedMedia) -> Sequence[Codes]:
+        """The codes that an item brings, of parts one by one."""
+        if isinstance(media.codes, Codes):
+            return (media.codes,)
+        check_frames(self.vocabulary.modality(media.modality), media.key, len(media.codes))
+        return media.codes
+
     def parts(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of an item of a modality of parts."""
         parts = self.codecs.split(media)
@@ -210,6 +223,13 @@ class _Spans(Visitor[None]):
         else:
             for part in self._renderer.parts(media):
                 self.visit(part)
+
+    def coded_media(self, media: CodedMedia) -> None:
+        if self._renderer.has_codes(media, self.view):
+            for codes in self._renderer.coded(media):
+                self.visit(codes)
+        else:
+            self.media(media)
 
     def codes(self, codes: Codes) -> None:
         name = codes.modality
@@ -348,6 +368,10 @@ class _TakenApart(Visitor[Sequence[Media | Codes] | None]):
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
+        self.view = UNDERSTAND
+
+    def coded_media(self, media: CodedMedia) -> Sequence[Media | Codes] | None:
+        return self._renderer.coded(media) if self._renderer.has_codes(media, self.view) else self.media(media)
 
     def media(self, media: Media) -> Sequence[Media | Codes] | None:
         return self._renderer.parts(media) if self._renderer.vocabulary.modality(media.modality).parts else None
@@ -385,16 +409,23 @@ class _Raw(Visitor[Media | None]):
         return None
 
 
+class _RawToWrite(_Raw):
+    """The same of what is written, for which codes that an item brings will do."""
+
+    def coded_media(self, media: CodedMedia) -> None:  # noqa: ARG002
+        return None
+
+
 _LOSS_KIND, _RAW = _LossKind(), _Raw()
+_RAW_METHODS = {UNDERSTAND: _Raw.methods, GENERATE: _RawToWrite.methods}
 
 
 def raw_media(document: Document, without: Callable[[str, str], bool] | None = None) -> list[Media]:
     """The items of a document that are not tokenised yet, in order; `without` those of which it is true, by modality
     and view."""
-    methods = _Raw.methods
     return [
         media
         for content, _, _, view in document.segments
-        if (media := methods[type(content)](_RAW, content)) is not None
+        if (media := _RAW_METHODS[view][type(content)](_RAW, content)) is not None
         and not (without and without(media.modality, view))
     ]
