@@ -38,7 +38,7 @@ from mio.core.data.batch import Batch, assemble
 from mio.core.data.plan import Changes
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
-from mio.core.tokens.rendering import Item, Rendered
+from mio.core.tokens.rendered import Item, Rendered
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule

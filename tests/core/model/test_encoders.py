@@ -21,7 +21,7 @@ from mio.core.model.encoders import buffers, initialise_encoders, is_frozen, mak
 from mio.core.model.parallel import compile_blocks, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig, TrainConfig
-from mio.core.tokens.rendering import Item
+from mio.core.tokens.rendered import Item
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
