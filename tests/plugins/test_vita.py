@@ -152,6 +152,7 @@ CONVERSATIONS = [
         "conversations": [{"from": "human", "value": "<audio>"}, {"from": "gpt", "value": "Be quiet."}],
         "audio": ["a.wav"],
         "inserted_id": 1,
+        "end_tag": False,
     },
 ]
 """As in the repository of VITA, README.md, and its noisy data."""
@@ -195,13 +196,16 @@ def test_records_of_vitas_form_become_documents(tmp_path, monkeypatch):
     for stream in streams:
         rendered = renderer.render(stream.to_document(stream.source[0], 0))
         text = codecs.text.decode([int(token) for token in rendered.tokens if token < vocabulary.blocks[0].size])
-        found[stream.share.group] = (text, [(item.modality, item.positions) for item in rendered.items])
-    spoken, items = found["spoken"]
+        ends = rendered.weights[rendered.tokens == vocabulary.specials.im_end].tolist()
+        found[stream.share.group] = (text, [(item.modality, item.positions) for item in rendered.items], ends)
+    spoken, items, ends = found["spoken"]
+    assert ends == [0, 0, 1, 0, 1]  # of the system prompt, two questions and two answers
     assert items == [("image", 7 * 4), ("speech", 6)]  # 3 x 2 tiles, and the whole image
     assert "you are seeing the image, not the video" in spoken
     assert "<3>A wave." in spoken
     assert "<1>It is grey." in spoken
-    noise, items = found["noise"]
+    noise, items, ends = found["noise"]
+    assert ends == [0, 0, 0]
     assert items == [("speech", 6)]
     assert noise.count("discuss the correct answer with the user") == 1
     assert "you are seeing" not in noise
