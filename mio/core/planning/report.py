@@ -136,7 +136,7 @@ def _head(plan: RecipePlan) -> Table:
         trained = {0: "frozen", load.parameters: "trained"}.get(load.trained, f"{load.trained / 1e6:,.1f} M trained")
         text = (
             f"{load.parameters / 1e6:,.1f} M parameters, {trained}; a step has {one['items']:,} items of "
-            f"{load.positions} positions, {one['positions'] / plan.tokens:.1%} of all, {one['flops']:.3g} FLOPs"
+            f"{load.positions} position{'s' if load.positions > 1 else ''}, {one['positions'] / plan.tokens:.1%} of all, {one['flops']:.3g} FLOPs"
         )
         _add(table, (f"encoder of {load.modality}", text))
     return table
