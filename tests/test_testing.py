@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mio.testing
-from mio import DataModule, Frames, Media, Modality, Task, Template, hookimpl
+from mio import DataModule, Frames, Media, Modality, SessionPolicy, Stream, Task, Template, Utterance, hookimpl
 from mio.core.contract.discovery import Candidate
 from mio.core.contract.plugins import PluginManager
 
@@ -95,7 +95,11 @@ def test_a_plugin_that_conforms_passes():
     found = outcomes(Plugin())
     assert failed(Plugin()) == set()
     skipped = [name for name, result in found.items() if result.outcome == "skipped"]
-    assert skipped == ["curve: what is written is read again, as long as its file says", "tasks' prompts can be filled"]
+    assert skipped == [
+        "curve: what is written is read again, as long as its file says",
+        "tasks' prompts can be filled",
+        "the policy of conversations is valid",
+    ]
 
 
 def changed(**attributes):
@@ -282,3 +286,23 @@ def test_the_built_in_text_conforms(options):
 
 def test_the_built_in_corpora_conform():
     mio.testing.check_plugin("digits", beside=["text", "image", "speech", "video"])
+
+
+def test_policies_of_conversations_are_checked():
+    from parley import Notes
+
+    class Talkative(Notes):
+        def close(self):
+            return [Utterance((1, 2), 0.0, 1.0)]
+
+    for modality, segmenter, outcome, detail in (
+        ("curve", Notes, "passed", ""),
+        ("curves", Notes, "failed", "`stream.modality`: 'curves' is no modality of the plugins in use; did you mean"),
+        ("curve", dict, "failed", "`stream.segmenter` makes a dict, no Segmenter"),
+        ("curve", Talkative, "failed", "a stream in which nothing was said gives utterances"),
+    ):
+        stream = Stream(modality=modality, segmenter=segmenter, open=lambda _: [])
+        policy = SessionPolicy(stream=stream)
+        made = changed(mio_session=hookimpl(lambda _, policy=policy: policy))
+        found = outcomes(made)["the policy of conversations is valid"]
+        assert (found.outcome, detail in found.detail) == (outcome, True), found

@@ -78,6 +78,8 @@ def _lines(run: Imported) -> list[str]:
         lines.append("head and embedding differ, though config.json ties them: both are kept, as transformers does")
     if run.unread:
         lines.append(f"keys of config.json that this family does not read: {', '.join(run.unread)}")
+    if run.beside:
+        lines.append(f"left to plugins, which read them by their option `checkpoint`: {', '.join(run.beside)}")
     if run.ignored:
         lines.append(f"not read, for there is a whole file of weights beside: {', '.join(run.ignored)}")
     lines.append(

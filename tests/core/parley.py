@@ -46,6 +46,36 @@ class Singer:
         return path
 
 
+class Reader:
+    """A `mio.Encoder` of melodies: a position for each note."""
+
+    fingerprint = "reader-1"
+
+    def positions(self, media):
+        return len(media)
+
+    def prepare(self, media):
+        import numpy as np
+
+        return {"notes": np.array(media, np.int64)}
+
+    def dummy(self):
+        return self.prepare((0,))
+
+    def module(self, width):
+        from torch import nn
+
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.notes = nn.Embedding(8, width)
+
+            def forward(self, items):
+                return self.notes(items.arrays["notes"])
+
+        return Network()
+
+
 def notes_of(path):
     """A file with the notes of a chunk in each line."""
     try:
@@ -69,6 +99,11 @@ def mio_session(options):
 @mio.hookimpl
 def mio_synthesiser(modality):
     return Singer() if modality == "melody" else None
+
+
+@mio.hookimpl
+def mio_encoder(modality, options):
+    return Reader() if modality == "melody" and options.get("encoder") else None
 
 
 @mio.hookimpl

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mio
 from mio import DataError, UserError
 from mio.plugins import video
 from mio.plugins.video import decoding, files, sampling
@@ -266,3 +267,54 @@ def test_without_pyscenedetect_it_is_one_line(tmp_path, monkeypatch):
 def test_the_option_is_checked():
     with pytest.raises(UserError, match="`uniform`, `scenes`"):
         video.mio_modalities({"frames": "keys"})
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2, 3.9, 4, 4.1, 9.96, 16, 17.5, 60])
+def test_frames_of_a_rate_are_those_of_vita(seconds):
+    """VITA's `all_pos` of a clip at 25 frames a second, where it neither repeats frames nor leaves any out."""
+    frames = round(seconds * 25)
+    times = [index / 25 for index in range(frames)]
+    every = list(range(0, frames, 25))
+    chosen = sampling.by_rate(times, 1.0, 4, 16)
+    assert chosen == every if 4 <= len(every) <= 16 else len(chosen) == min(max(len(every), 4), 16)
+    assert chosen[0] == 0
+    assert chosen == sorted(set(chosen))
+
+
+@given(
+    st.lists(st.floats(0, 100), min_size=1, max_size=40, unique=True).map(sorted),
+    st.floats(0.01, 50),
+    st.integers(1, 6),
+    st.integers(0, 12),
+)
+def test_frames_of_a_rate_differ_ascend_and_keep_to_their_bounds(times, rate, fewest, more):
+    chosen = sampling.by_rate(times, rate, fewest, fewest + more)
+    assert chosen == sorted(set(chosen))
+    assert min(fewest, len(times)) <= len(chosen) <= min(fewest + more, len(times))
+
+
+def test_a_file_is_read_by_rate_and_frames_are_squares(tmp_path):
+    path = tmp_path / "a.mp4"
+    write(path, [(index / 10, COLOURS[index // 10 % 7]) for index in range(65)])
+    options = {"min_frames": 4, "max_frames": 16, "frames": "rate", "square": 28}
+    read = video.mio_datamodule("video", options).read(path)
+    assert colours(read) == [0, 1, 2, 3, 4, 5, 6]
+    splitter = video.mio_tokenizer("video", options)
+    parts = splitter.split(mio.Media("video", read, "v"))
+    assert {part.data.shape for part in parts} == {(28, 28, 3)}
+    assert splitter.fingerprint == "frames-3-4-16-rate-512-1-square-28"
+    assert video.mio_tokenizer("video", {}).fingerprint == "frames-3-1-8-uniform-512"
+
+
+def test_a_square_is_what_the_published_processor_cuts():
+    """`CLIPImageProcessor` with a shortest edge and a crop of 448, as VITA's tower has it."""
+    from PIL import Image
+    from torchvision.transforms import functional
+
+    y, x = np.mgrid[:60, :96]
+    frame = np.uint8(np.stack([x * 2, y * 4, 127 + 120 * np.sin(x / 9) * np.cos(y / 7)], axis=-1))
+    (part,) = video.mio_tokenizer("video", {"square": 28}).split(mio.Media("video", [frame], "v"))
+    resized = functional.resize(Image.fromarray(frame), 28, functional.InterpolationMode.BICUBIC)
+    published = np.asarray(functional.center_crop(resized, 28))
+    # there the longer side is a whole number of pixels before it is cut
+    assert np.abs(part.data.astype(int) - published).max() < 6

@@ -1,11 +1,24 @@
-"""VITA's state tokens and its backbone."""
+"""VITA's state tokens, its backbone, and its published layout."""
+
+import json
+import sys
+from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
 
 import mio
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.plugins import PluginManager
+from mio.core.exchange.reading import import_folder
+from mio.core.runs.run import Run
 from mio.plugins import vita
 from mio.plugins.text.backbones import BACKBONES
+
+TESTS = Path(__file__).parents[1]
+sys.path += [str(TESTS / "core/exchange"), str(TESTS / "plugins")]
 
 SPEECH = mio.Media("speech", None, "a")
 
@@ -61,3 +74,60 @@ def test_the_backbone_is_mixtral_without_the_routers_loss():
     (fields,) = vita.mio_backbones().values()
     assert TransformerConfig(**fields).windows == (0,) * 32
     assert TransformerConfig(**BACKBONES["mixtral-8x7b"] | {"router_aux_weight": 0.0}) == TransformerConfig(**fields)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A folder in VITA's layout, everything small: Mixtral with both towers; a recipe that reads it; Mixtral itself."""
+    import test_audio_tower
+    import test_vision_tower
+    from repositories import make_model, write_bpe
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "VITA"
+    folder.mkdir()
+    model = make_model("mixtral", write_bpe(folder))
+    model.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    towers = {
+        "vision_tower": test_vision_tower.SMALL_VISION,
+        "audio_tower": test_audio_tower.SMALL_AUDIO | test_audio_tower.statistics(),
+    }
+    for tests, name in ((test_vision_tower, "vision_tower"), (test_audio_tower, "audio_tower")):
+        file = tests.checkpoint(tmp_path, tests.encoder(**towers[name]).module(32)) / "model.safetensors"
+        weights |= {name: value for name, value in load_file(file).items() if name != "model.norm.weight"}
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "vita-mixtral", "mm_hidden_size": 128}))
+    plugins = {"text": {}, "image": {"tokenizer": "none"}, "speech": {"tokenizer": "none"}, "vita": {}}
+    plugins |= {name: {**options, "checkpoint": str(folder)} for name, options in towers.items()}
+    (tmp_path / "vita.yaml").write_text(yaml.safe_dump({"plugins": plugins}))
+    return folder, model, weights
+
+
+def test_the_published_layout_is_imported_with_its_towers(published):
+    folder, model, weights = published
+    manager = PluginManager.discover()
+    imported = import_folder(folder, ["vita.yaml"], [], manager)
+    assert set(imported.beside) == {
+        "model.vision_tower (46 tensors)",
+        "model.mm_projector (4 tensors)",
+        "model.audio_encoder (77 tensors)",
+    }
+    assert "`mm_hidden_size`" in imported.unread
+    transformer = Run(imported.folder, manager).transformer
+    own = dict(transformer.named_parameters())
+    assert torch.equal(own["encoders.image.projector.0.weight"], weights["model.mm_projector.0.weight"])
+    name = "model.audio_encoder.encoder.enc.1.encoders.1.self_attn.pos_bias_u"
+    assert torch.equal(own["encoders.speech.layers.1.attention.key_bias"], weights[name])
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        logits = transformer.logits(transformer(tokens, torch.arange(12)[None]).hidden, model.config.vocab_size)
+        torch.testing.assert_close(logits, model(tokens).logits, atol=2e-5, rtol=0)
+
+
+def test_without_plugins_the_language_model_alone_is_imported(published):
+    folder, _, _ = published
+    imported = import_folder(folder, [], [], PluginManager.discover())
+    assert len(imported.beside) == 3
+    assert not Run(imported.folder, PluginManager.discover()).transformer.encoders

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mio.core.contract.values import Codes, Media
+from mio.core.contract.values import Media
 from mio.core.data.batch import Batch, Slot
 from mio.core.data.items import prepared
 from mio.core.data.packing import Entry
@@ -24,7 +24,8 @@ from mio.core.errors import DataError, PluginError
 from mio.core.tokens.codecs import name_of
 from mio.core.tokens.documents import Document
 from mio.core.tokens.encoding import check_present
-from mio.core.tokens.rendering import Rendered, raw_media
+from mio.core.tokens.rendered import Rendered
+from mio.core.tokens.rendering import raw_media
 
 
 @dataclass
@@ -101,11 +102,10 @@ class RowRenderer:
         self, entry: Entry, document: Document, media: _MicroBatchMedia, lost: list[Lost]
     ) -> tuple[Rendered, list[_Span]]:
         """A document, or padding of its length if it is lost, and its spans without codes."""
-        items = raw_media(document)
         try:
             return media.rendered(document, self._streams[entry.stream].packing.context + 1)
         except (DataError, PluginError) as error:
-            if not items:
+            if not (items := raw_media(document)):
                 raise
             lost.append((*entry[:2], self._reason(entry[:2], error, items)))
             size = entry.length + 1
@@ -178,21 +178,16 @@ class _MicroBatchMedia:
     def rendered(self, document: Document, size: int) -> tuple[Rendered, list[_Span]]:
         """A document and those of its spans that have no codes yet and end within `size` tokens. Raises what is wrong
         with its media."""
-        expanded = self._expanded.get(id(document), document)
+        expanded = self._expanded.get(id(document))
+        if expanded is None:  # nothing of it is raw
+            return self._renderer.render(document).truncate(size), []
         if isinstance(expanded, DataError):
             raise expanded
         _raise_failed(self._failed, raw_media(expanded))
         codecs = self._renderer.codecs
         rendered = self._renderer.render(expanded, codecs.elsewhere if self._elsewhere else ())
         rendered = prepared(rendered.truncate(size), codecs)
-        if not self._elsewhere:
-            return rendered, []
-        items = [(one.content, one.view) for one in expanded.segments if isinstance(one.content, Media | Codes)]
-        return rendered, [
-            (int(start), self._elsewhere[name_of(item)], view)
-            for (item, view), (start, end) in zip(items, rendered.spans, strict=False)
-            if isinstance(item, Media) and item.modality in codecs.elsewhere and not codecs.encoded(item.modality, view)
-        ]
+        return rendered, [(blank.first, self._elsewhere[name_of(blank.media)], blank.view) for blank in rendered.blanks]
 
 
 def _raise_failed(failed: Mapping[str, DataError | PluginError], items: Iterable[Media]) -> None:

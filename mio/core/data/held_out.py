@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from mio.core.contract.controls import Control
 from mio.core.contract.values import Codes, Media, MemoryFile, Record
 from mio.core.data.hashing import FileHashes
 from mio.core.errors import DataError
+from mio.core.tokens.visitor import Visitor
 
 KEYS = 1 << 64
 """Keys are whole numbers below it."""
@@ -39,32 +41,65 @@ def record_key(record: Record, by: Sequence[str], hashes: FileHashes) -> int:
         if name not in record:
             raise DataError(f"has no field `{name}`, by which `held_out_by` holds records out")
     content = {name: record[name] for name in by} if by else record
-    media, texts = list[bytes](), list[bytes]()
+    found = _Content(hashes)
     for name in sorted(content):
-        _collect(content[name], name, media, texts, hashes)
-    pieces = [*texts, *media] if by else media or texts
+        found.of(name, content[name])
+    pieces = [*found.texts, *found.of_media] if by else found.of_media or found.texts
     digest = xxhash.xxh3_64()
     for piece in pieces:
         digest.update(len(piece).to_bytes(8, "little") + piece)
     return digest.intdigest()
 
 
-def _collect(value: Any, name: str, media: list[bytes], texts: list[bytes], hashes: FileHashes) -> None:
-    """Appends what a field's value consists of, in order."""
-    if isinstance(value, Media):
-        media.append(_identity(value, hashes))
-    elif isinstance(value, Codes):
-        codes = np.asarray(value.codes).astype(np.int64)
-        media.append(repr((codes.shape, value.codebooks)).encode() + codes.tobytes())
-    elif isinstance(value, Mapping):
-        for inner in sorted(value):
-            _collect(value[inner], f"{name}.{inner}", media, texts, hashes)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _collect(inner, name, media, texts, hashes)
-    elif value is not None:
-        known = isinstance(value, str | Real)  # another object's text may name a place in memory
-        texts.append(f"{name}\0{value if known else type(value).__name__}".encode(errors="surrogatepass"))
+class _Content(Visitor[None]):
+    """What fields consist of, in order."""
+
+    def __init__(self, hashes: FileHashes) -> None:
+        self._hashes = hashes
+        self._name = ""
+        self.of_media: list[bytes] = []
+        self.texts: list[bytes] = []
+
+    def of(self, name: str, value: object) -> None:
+        """Adds the content of a field."""
+        outer, self._name = self._name, name
+        self.visit(value)
+        self._name = outer
+
+    def text(self, text: str) -> None:
+        self._add(text)
+
+    def number(self, number: Real) -> None:
+        self._add(number)
+
+    def constant(self, constant: bool | None) -> None:
+        if constant is not None:
+            self._add(constant)
+
+    def control(self, control: Control) -> None:
+        self._add(control.name)
+
+    def media(self, media: Media) -> None:
+        self.of_media.append(_identity(media, self._hashes))
+
+    def codes(self, codes: Codes) -> None:
+        grid = np.asarray(codes.codes).astype(np.int64)
+        self.of_media.append(repr((grid.shape, codes.codebooks)).encode() + grid.tobytes())
+
+    def mapping(self, values: Mapping[str, Any]) -> None:
+        outer = self._name
+        for inner in sorted(values):
+            self.of(f"{outer}.{inner}", values[inner])
+
+    def sequence(self, values: Sequence[Any]) -> None:
+        for value in values:
+            self.visit(value)
+
+    def other(self, value: object) -> None:
+        self._add(type(value).__name__)  # its text may name a place in memory
+
+    def _add(self, text: object) -> None:
+        self.texts.append(f"{self._name}\0{text}".encode(errors="surrogatepass"))
 
 
 def _identity(media: Media, hashes: FileHashes) -> bytes:

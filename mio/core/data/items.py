@@ -5,6 +5,7 @@ S positions of all items of a modality together.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from mio.core.contract.encoders import Arrays, EncoderInput
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Item, Rendered
+from mio.core.tokens.rendered import Item, Rendered
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class EncoderItems:
     """int64 `[S]`: row * L + position, of each position in turn. Empty where the input is a dummy."""
     dummy: bool = False
     """Whether no item of the modality is in the pass: the encoder runs, and its result counts 0 times."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays."""
+        return sum(array.nbytes for array in self.input.arrays.values())
 
     def change(self, function: Callable[[Tensor], Any]) -> EncoderItems:
         """The items with the results of `function` in place of their tensors."""
@@ -57,14 +63,15 @@ def pack_items(placed: Iterable[tuple[int, Item]], codecs: Codecs, dummies: bool
             arrays = [item.arrays if item.arrays is not None else codecs.prepare(item.media) for _, item in items]
             positions = [item.positions for _, item in items]
             places = np.concatenate([np.arange(start, start + item.positions) for start, item in items])
-            packed[name] = EncoderItems(_joined(arrays, positions), torch.from_numpy(places))
+            packed[name] = EncoderItems(joined(arrays, positions), torch.from_numpy(places))
         elif dummies:
             empty = torch.zeros(0, dtype=torch.int64)
-            packed[name] = EncoderItems(_joined([codecs.dummy(name)], [0]), empty, dummy=True)
+            packed[name] = EncoderItems(joined([codecs.dummy(name)], [0]), empty, dummy=True)
     return packed
 
 
-def _joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+def joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+    """Items one after the other, each array by name, with the positions of each."""
     arrays: dict[str, Tensor] = {}
     lengths: dict[str, Sequence[int]] = {}
     for name in items[0]:
@@ -76,3 +83,35 @@ def _joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
 def change_items(items: Mapping[str, EncoderItems], function: Callable[[Tensor], Any]) -> dict[str, EncoderItems]:
     """The items of all modalities with the results of `function` in place of their tensors."""
     return {name: one.change(function) for name, one in items.items()}
+
+
+def items_to_json(items: Mapping[str, EncoderItems]) -> dict[str, Any]:
+    """Items as values that JSON can hold, for ranks that decode together."""
+    return {
+        name: {
+            "arrays": {key: _bytes(array) for key, array in one.input.arrays.items()},
+            "lengths": {key: list(lengths) for key, lengths in one.input.lengths.items()},
+            "positions": list(one.input.positions),
+            "places": _bytes(one.places),
+        }
+        for name, one in items.items()
+    }
+
+
+def items_from_json(content: Mapping[str, Any]) -> dict[str, EncoderItems]:
+    """What `items_to_json` was given."""
+    items = {}
+    for name, one in content.items():
+        arrays = {key: _tensor(array) for key, array in one["arrays"].items()}
+        items[name] = EncoderItems(EncoderInput(arrays, one["lengths"], one["positions"]), _tensor(one["places"]))
+    return items
+
+
+def _bytes(tensor: Tensor) -> list[Any]:
+    array = np.ascontiguousarray(tensor.cpu().numpy())
+    return [array.dtype.str, list(array.shape), base64.b64encode(array.data).decode()]
+
+
+def _tensor(content: Sequence[Any]) -> Tensor:
+    kind, shape, encoded = content
+    return torch.from_numpy(np.frombuffer(bytearray(base64.b64decode(encoded)), np.dtype(kind)).reshape(shape))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from mio.core.contract.values import Modality
+from mio.core.tokens.chat import GIVEN
 
 _TURNS = """\
 {%- set systems = SYSTEMS -%}
@@ -57,9 +59,21 @@ tokenise the media and write them as their token strings inside the text') -}}
 {%- if found.text | trim -%}{%- set found.names = found.names + ['text'] -%}{%- endif -%}
 {{- found.names[0] if found.names | length == 1 -}}
 {%- endmacro -%}
+{%- macro given() -%}
+{%- set found = namespace(text='', prompt='') -%}
+{%- for message in messages -%}
+{%- if role_of(message) != 'assistant' -%}
+{%- set found.text = found.text ~ written(message.get('content')) -%}
+{%- endif -%}
+{%- endfor -%}
+{%- for begin, prompt in GIVEN -%}
+{%- if not found.prompt and begin in found.text -%}{%- set found.prompt = prompt -%}{%- endif -%}
+{%- endfor -%}
+{{- found.prompt -}}
+{%- endmacro -%}
 {{- bos_token -}}
 {%- if not messages or role_of(messages[0]) != 'system' -%}
-{%- set prompt = systems.get(output if output is defined else answered()) or systems.get('default') -%}
+{%- set prompt = systems.get(output if output is defined else answered()) or given() or systems.get('default') -%}
 {%- if prompt -%}{{- '<|im_start|>system\\n' ~ prompt ~ '<|im_end|>\\n' -}}{%- endif -%}
 {%- endif -%}
 {%- for message in messages -%}
@@ -79,16 +93,20 @@ tokenise the media and write them as their token strings inside the text') -}}
 """
 
 
-def chat_template(system: Mapping[str, str], modalities: Iterable[Modality]) -> str:
+def chat_template(system: Mapping[str, str], modalities: Sequence[Modality]) -> str:
     """Jinja template that renders a conversation as training renders a record of `messages`.
 
-    `system` holds the recipe's system prompts by modality. A conversation without one gets that of the variable
-    `output`, of the one modality that all its answers consist of, or `default`. Media are written as their token
+    `system` holds the recipe's system prompts, see `mio.core.tokens.chat.chat_document`. A conversation without one
+    gets that of the variable `output`, of the one modality that all its answers consist of, of a modality that is given
+    in it, or `default`. Media are written as their token
     strings; parts that are files are an error. What is learnt is marked for
     `apply_chat_template(..., return_assistant_tokens_mask=True)`.
     """
+    begins = {f"{GIVEN}{each.name}": each.begin for each in modalities}
+    given = [[begins[key], prompt] for key, prompt in system.items() if begins.get(key) and prompt]
     spans = [[each.name, each.begin, each.end] for each in modalities if each.begin and each.end]
-    return _TURNS.replace("SYSTEMS", _literal(dict(system))).replace("SPANS", _literal(spans))
+    literals = {"SYSTEMS": dict(system), "SPANS": spans, "GIVEN": given}
+    return re.sub("|".join(literals), lambda name: _literal(literals[name[0]]), _TURNS)
 
 
 def _literal(value: object) -> str:

@@ -16,6 +16,7 @@ from mio.core.errors import UserError, nearest
 from mio.core.exchange.huggingface_keys import (
     ACTIVATIONS,
     BIASES,
+    COMPOSITE,
     DEFAULTS,
     FAMILIES,
     HARMLESS,
@@ -95,7 +96,12 @@ def family_of(data: Mapping[str, Any]) -> str:
         )
     if family == "mistral" and "layer_types" in data:
         return "ministral"  # transformers' AutoConfig does so
-    return {"Yi": "llama"}.get(family, family)
+    return {"Yi": "llama", "vita-mixtral": "mixtral"}.get(family, family)
+
+
+def is_composite(data: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of a model with further networks beside the transformer."""
+    return data.get("model_type") in COMPOSITE
 
 
 def unread_keys(data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -21,7 +21,12 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import TEXT
 from mio.core.errors import RecipeError, UserError
-from mio.core.exchange.huggingface_config import config_from_huggingface, config_to_huggingface, unread_keys
+from mio.core.exchange.huggingface_config import (
+    config_from_huggingface,
+    config_to_huggingface,
+    is_composite,
+    unread_keys,
+)
 from mio.core.exchange.matching import Renamed, beyond_the_rows, match, text_size
 from mio.core.exchange.model_files import AGAIN
 from mio.core.exchange.peft import adapter_file, restore_adapter, trained_names
@@ -30,15 +35,17 @@ from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.weights import KEEP, FolderModel, chosen_dtype
 from mio.core.exchange.writing import OWN, STAGE_FILES
 from mio.core.files import new_folder, read_json, write_json
+from mio.core.model.encoders import initial_state
 from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.compose import compose
-from mio.core.recipe.model import transformer_config
+from mio.core.recipe.model import ENCODERS, transformer_config
 from mio.core.recipe.places import BASE, LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import known_ids, known_note
 from mio.core.runs.lock import check_run, lock_run
 from mio.core.runs.run import Run
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.tokenizer_files import save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -67,6 +74,8 @@ class Imported:
     """Keys of config.json that the family does not read, neither here nor in transformers."""
     ignored: tuple[str, ...] = ()
     """Indexes that are not read, as a whole file of weights lies beside them."""
+    beside: tuple[str, ...] = ()
+    """Networks beside the transformer, each with its number of tensors: left to plugins."""
     untied: bool = False
     """config.json ties head and embedding, which differ: both are kept, as transformers does."""
 
@@ -128,11 +137,12 @@ def import_folder(
         recipe = Recipe(plugins={TEXT: {}})
         recipe.data.packing.context = data.get("max_position_embeddings") or recipe.data.packing.context
     recipe.name = options.name or _run_name(folder)
-    model = FolderModel.open(folder, config, size)
+    model = FolderModel.open(folder, config, size, is_composite(data))
     return replace(
         _import_foreign(model, recipe, manager, options),
         unread=tuple(f"`{key}`" for key in unread_keys(data)),
         ignored=model.files.ignored,
+        beside=tuple(f"{name} ({count} tensors)" for name, count in model.beside.items()),
         untied=model.config.tied_embeddings != config.tied_embeddings,
     )
 
@@ -161,7 +171,7 @@ def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, 
     with new_folder(final) as partial:
         tokens.write_text(partial / TOKENIZERS / TEXT, text.size)
         tokenizer = text_tokenizer(plugins, partial)
-        vocabulary = Vocabulary.build(tokenizer, plugins.modalities())
+        vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), plugins.control_tokens())
         _check_text(tokens, vocabulary, text.size)
         matched = match(vocabulary, tokens, renamed, model.rows)
         index = torch.from_numpy(matched.rows)
@@ -170,10 +180,15 @@ def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, 
             return migrate_rows(weight.index_select(0, index), matched.known, vocabulary, recipe.seed)[0]
 
         known = {block.name for block in matched.known.blocks}
+        encoders = {
+            f"{ENCODERS}{name}.{one}": tensor
+            for name, encoder in Codecs(plugins).encoders.items()
+            for one, tensor in initial_state(name, encoder, model.config.width, recipe.seed).items()
+        }
         imported = Imported(
             folder=final,
             restored=False,
-            parameters=model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, move),
+            parameters=model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, move, more=encoders),
             vocabulary=vocabulary,
             new=tuple(block.name for block in vocabulary.blocks if block.name not in known),
             unmapped=matched.unmapped,
@@ -257,7 +272,7 @@ def _restored_vocabulary(
         shutil.rmtree(partial / TOKENIZERS / TEXT, ignore_errors=True)
         FolderTokens.read(folder).write_text(partial / TOKENIZERS / TEXT, saved.blocks[0].size)
         tokenizer = text_tokenizer(plugins, partial)
-    vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), base=saved)
+    vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), plugins.control_tokens(), base=saved)
     if vocabulary.size != saved.size:
         grown = [block.name for block in vocabulary.blocks[len(saved.blocks) :]]
         raise UserError(

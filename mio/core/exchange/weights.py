@@ -25,6 +25,7 @@ KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 _EXPERT = re.compile(r"model\.layers\.0\.block_sparse_moe\.experts\.(\d{1,9})\.")
+_TRANSFORMER = re.compile(r"model\.(layers|embed_tokens|norm)\.|lm_head\.")
 _ROWS = 4096
 """Rows that are compared at once."""
 
@@ -60,37 +61,53 @@ class FolderModel:
     """As config.json says, but `tied_embeddings` as the tensors have it."""
     rows: int
     """Of the embedding."""
+    beside: Mapping[str, int]
+    """Tensors of each network beside the transformer, by how their names begin: not read."""
 
     @classmethod
-    def open(cls, folder: Path, config: TransformerConfig, size: int | None) -> FolderModel:
+    def open(cls, folder: Path, config: TransformerConfig, size: int | None, composite: bool = False) -> FolderModel:
         """Opens the files.
 
         Args:
             folder: holds the weights.
             config: what config.json says.
             size: rows of the embedding that config.json promises, None where it does not say.
+            composite: whether there may be further networks beside the transformer.
 
         Raises `UserError` that names tensors which are missing, have another shape, or have no place in the model.
         """
         files = ModelFiles(folder)
         config = _tied_as_stored(files, config)
-        return cls(folder, files, config, _check_shapes(files, config, folder, size))
+        beside = _set_apart(files) if composite else {}
+        return cls(folder, files, config, _check_shapes(files, config, folder, size), beside)
 
-    def store(self, rows: int, path: Path, kind: str, move: RowMove, notes: Mapping[str, str] = {}) -> int:
+    def store(
+        self,
+        rows: int,
+        path: Path,
+        kind: str,
+        move: RowMove,
+        notes: Mapping[str, str] = {},
+        more: Mapping[str, Tensor] = {},
+    ) -> int:
         """Writes the tensors one by one as the weights of a run of `rows` vocabulary rows, with `notes` in the file's
-        metadata.
+        metadata, and `more` tensors by the transformer's names.
 
         `move` makes the rows of embedding and head. Returns the number of parameters.
         """
         dtype = chosen_dtype(kind)
         stored, names = self.files.tensors, huggingface_names(self.config)
+        own = skeleton(self.config, rows)
         planned = in_file_order(
-            Planned(name, dtype or stored[names[name]].dtype, tuple(tensor.shape))
-            for name, tensor in skeleton(self.config, rows).items()
+            [Planned(name, dtype or stored[names[name]].dtype, tuple(tensor.shape)) for name, tensor in own.items()]
+            + [Planned(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in more.items()]
         )
 
         def tensors() -> Iterator[tuple[str, Tensor]]:
             for name, wanted, _ in planned:
+                if name in more:
+                    yield name, more[name].contiguous()
+                    continue
                 tensor = self.files.read(names[name])
                 check_finite(tensor, wanted, names[name], stored[names[name]].file)
                 if name in ROW_PARAMETERS:
@@ -99,6 +116,16 @@ class FolderModel:
 
         write_file(path, planned, tensors(), notes)
         return sum(math.prod(tensor.shape) for tensor in planned)
+
+
+def _set_apart(files: ModelFiles) -> dict[str, int]:
+    """Takes out what is not the transformer's; returns how many tensors of each network."""
+    beside: dict[str, int] = {}
+    for name in [name for name in files.tensors if not _TRANSFORMER.match(name)]:
+        del files.tensors[name]
+        network = ".".join(name.split(".")[:2])
+        beside[network] = beside.get(network, 0) + 1
+    return beside
 
 
 def _tied_as_stored(files: ModelFiles, config: TransformerConfig) -> TransformerConfig:

@@ -17,6 +17,7 @@ from mio.core.distributed.ranks import Ranks
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.generation.model import Model
 from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.visitor import key_of
 
 RECORDS = 20_000
 """Records of each source that are searched."""
@@ -95,12 +96,13 @@ def _found(
             if held_out is not None and held_out(index, record):
                 continue
             for item in codecs.items(record):
-                if item.modality not in spans or (isinstance(item, Media) and (item.modality, item.key) in seen):
+                key = key_of(item)
+                if item.modality not in spans or (key and (item.modality, key) in seen):
                     continue
                 if (value := digest(codecs, item)) in spans[item.modality]:
                     found.setdefault(item.modality, set()).add(value)
-                if isinstance(item, Media):
-                    seen.add((item.modality, item.key))
+                if key:
+                    seen.add((item.modality, key))
         except PluginError:
             raise
         except Exception as error:

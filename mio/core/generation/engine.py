@@ -15,7 +15,7 @@ from mio.core.generation.growing import GrowingAnswer, choose
 from mio.core.generation.sampling import check_decoding
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
-from mio.core.tokens.rendering import TokenArray
+from mio.core.tokens.spans import TokenArray
 
 
 def answer_room(prompt: int, context: int, least: int = 1) -> int:

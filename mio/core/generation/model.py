@@ -11,7 +11,7 @@ import torch
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import Decoding
-from mio.core.data.items import pack_items
+from mio.core.data.items import items_from_json, items_to_json, pack_items
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import Grammar, Need
@@ -20,7 +20,8 @@ from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.run import Run
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Prompt, Renderer
+from mio.core.tokens.rendered import Prompt
+from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 
 
@@ -85,7 +86,8 @@ class Model:
         items = pack_items(placed, self.codecs)
         if self.replicas.size > 1:
             ids = [prompt.tolist() for prompt in tokens]
-            self.replicas.prompts.send([ids, asdict(decoding), asdict(need), list(seeds), context])
+            sent = [ids, asdict(decoding), asdict(need), list(seeds), context, items_to_json(items)]
+            self.replicas.prompts.send(sent)
         return generate_tokens(self.transformer, self.grammar, tokens, decoding, need, seeds, context, items)
 
     def dismiss(self) -> None:
@@ -96,5 +98,6 @@ class Model:
     def assist(self) -> None:
         """Decodes what the leading rank of this copy asks, until it has asked all."""
         while (asked := self.replicas.prompts.receive()) is not None:
-            prompts, decoding, need, seeds, context = asked
-            generate_tokens(self.transformer, self.grammar, prompts, Decoding(**decoding), Need(**need), seeds, context)
+            prompts, decoding, need, seeds, context, items = asked
+            with_options = Decoding(**decoding), Need(**need), seeds, context, items_from_json(items)
+            generate_tokens(self.transformer, self.grammar, prompts, *with_options)

@@ -19,7 +19,7 @@ from mio.core.distributed.devices import free_memory
 from mio.core.distributed.ranks import Ranks
 from mio.core.distributed.regions import gathered, is_split
 from mio.core.distributed.work import Channel
-from mio.core.model.encoders import copy_buffers
+from mio.core.model.encoders import assign_buffers, buffers, exact_parameters
 from mio.core.model.lora import plain_parameters
 from mio.core.model.transformer import Transformer
 
@@ -70,15 +70,20 @@ def decoding_copy(
         copy = Transformer(share, source.embedding.num_embeddings, source.readers)
     shapes = {name: parameter.shape for name, parameter in copy.named_parameters()}
 
+    exact = exact_parameters(source)
+    kept = {id(parameter) for parameter in exact.values()}
+
     def whole(parameter: Tensor) -> Tensor:
         # what is folded is rounded once, when it is
-        return _whole(parameter.detach(), device, parameter.dtype if source.frozen else dtype)
+        own = source.frozen or id(parameter) in kept
+        return _whole(parameter.detach(), device, parameter.dtype if own else dtype)
 
     state = {
-        name: _part(value.to(dtype), shapes[name], ranks.rank % size) for name, value in plain_parameters(source, whole)
+        name: _part(value if name in exact else value.to(dtype), shapes[name], ranks.rank % size)
+        for name, value in plain_parameters(source, whole)
     }
     copy.load_state_dict(state, strict=False, assign=True)
-    copy_buffers(source, copy, device)
+    assign_buffers(copy, {name: buffer.to(device) for name, buffer in buffers(source).items()})
     if size > 1:
         _sum_over(copy, ranks, size)
     return copy.requires_grad_(False).eval(), replicas
@@ -108,7 +113,7 @@ def _sum_over(copy: Transformer, ranks: Ranks, size: int) -> None:
     def summed(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
         torch.distributed.all_reduce(output[0] if isinstance(output, tuple) else output, group=group)
 
-    for name, module in copy.named_modules():
+    for name, module in copy.layers.named_modules():
         if name.endswith((".attention", ".ffn")):
             module.register_forward_hook(summed)
 
@@ -126,5 +131,6 @@ def _devices_per_copy(source: Transformer, device: torch.device, dtype: torch.dt
                                               config.ffn_size))
     ]  # fmt: skip
     room = ranks.least(free_memory(device, ranks.local_size)) * _WEIGHTS
-    needed = sum(parameter.numel() for parameter in source.parameters()) * dtype.itemsize
-    return next((size for size in allowed if needed / size <= room), allowed[-1])
+    encoders = sum(parameter.numel() for parameter in source.encoders.parameters()) * dtype.itemsize
+    needed = sum(parameter.numel() for parameter in source.parameters()) * dtype.itemsize - encoders
+    return next((size for size in allowed if encoders + needed / size <= room), allowed[-1])

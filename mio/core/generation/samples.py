@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.values import TEXT, Answer, Record
+from mio.core.contract.controls import CONTROL, Control
+from mio.core.contract.values import Answer, Codes, Media, Record
 from mio.core.errors import DataError
 from mio.core.files import write_json
+from mio.core.generation.answer import written_part
 from mio.core.generation.judging import OwnedTask
 from mio.core.generation.model import Model
 from mio.core.tokens.templates import CompiledTemplate
+from mio.core.tokens.visitor import Visitor
 
 
 def save_samples(
@@ -27,19 +30,35 @@ def save_samples(
         try:
             parts = []
             for number, (modality, content) in enumerate(answer.parts):
-                if modality == TEXT:
-                    parts.append({"type": modality, "text": content})
+                if written := written_part(modality, content):
+                    parts.append(written)
                 else:
                     path = model.codecs.detokenizer(modality).save(content, folder / f"{name}-{item}-{number}")
                     parts.append({"type": modality, "path": path.name})
-            prompt = [
-                value if isinstance(value, str) else f"{{{value.modality}:{getattr(value, 'key', 'codes')}}}"
-                for value in template.prompt(records[item])
-            ]
-            samples.append({"prompt": "".join(prompt), "answer": parts})
+            prompt = "".join(map(_SHOWN.visit, template.prompt(records[item])))
+            samples.append({"prompt": prompt, "answer": parts})
         except DataError as error:
             failures.append(f"{owned}, sample {item}: {error}")
     return samples, failures
+
+
+class _Shown(Visitor[str]):
+    """A piece of a prompt as a person types it."""
+
+    def text(self, text: str) -> str:
+        return text
+
+    def media(self, media: Media) -> str:
+        return f"{{{media.modality}:{media.key}}}"
+
+    def codes(self, codes: Codes) -> str:
+        return f"{{{codes.modality}:codes}}"
+
+    def control(self, control: Control) -> str:
+        return f"{{{CONTROL}:{control.name}}}"
+
+
+_SHOWN = _Shown()
 
 
 def list_samples(owned: OwnedTask, folder: Path, samples: list[dict[str, Any]]) -> None:

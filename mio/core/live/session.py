@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -153,6 +154,8 @@ class Session:
 
     def _time(self, time: float | None) -> float:
         now = self.clock.now()
+        if time is not None and not math.isfinite(time):
+            raise UserError(f"an input cannot come at {time} s")
         return now if time is None else max(float(time), now)
 
     # what comes out
@@ -160,13 +163,14 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether `step` would compute something, now or because something that has come in was not looked at."""
-        due = self._inbox.next is not None and self._inbox.next <= self.clock.now()
-        return due or bool(self._queries) or any(not answer.waits for answer in self._answers) or self._over()
+        if self._due(self.clock.now()) or self._over():
+            return True
+        return self._can_listen or any(not answer.waits for answer in self._answers)
 
     @property
     def unfinished(self) -> bool:
         """Whether something that was given to the session is not answered yet."""
-        return self.busy or self._inbox.next is not None or bool(self._answers)
+        return self.busy or self._inbox.next is not None or bool(self._answers or self._queries)
 
     def step(self) -> list[SessionEvent]:
         """Looks at what has come in, and computes one step of the engine if there is something to compute."""
@@ -261,9 +265,14 @@ class Session:
 
     # the two sequences
 
+    @property
+    def _can_listen(self) -> bool:
+        """Whether a query waits for a sequence, and there is one for it."""
+        return bool(self._queries and self.engine.free) and all(answer.decided for answer in self._answers)
+
     def _listen(self) -> None:
         """Has a sequence that is free read the next query, unless one is still deciding about another."""
-        while self._queries and self.engine.free and all(answer.decided for answer in self._answers):
+        while self._can_listen:
             query = self._queries.popleft()
             least = self.model.grammar.least(self._need)
             try:

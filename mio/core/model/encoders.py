@@ -7,22 +7,62 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from mio.core.contract.encoders import Encoder
 from mio.core.data.items import EncoderItems
 from mio.core.distributed.regions import local, local_region
 from mio.core.errors import PluginError
+from mio.core.recipe.model import ENCODERS
 
 if TYPE_CHECKING:
     from mio.core.model.transformer import Transformer
 
-PREFIX = "encoders."
-"""Begins the names of their parameters in the transformer; the modality follows."""
+_STORED = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
+"""Types that files of weights have."""
+
+
+def make_networks(encoders: Mapping[str, Encoder], width: int) -> nn.ModuleDict:
+    """The networks by modality, on the device of the surrounding context.
+
+    They stay in evaluation mode. Raises `PluginError` for one that cannot be made, or holds what no run could store.
+    """
+    networks = nn.ModuleDict()
+    for name, encoder in encoders.items():
+        network = encoder.module(width)
+        if not isinstance(network, nn.Module):
+            raise PluginError(f"the encoder of `{name}`: its `module` gave no torch module, but {network!r:.60}")
+        for layer, module in network.named_modules(prefix=f"{ENCODERS}{name}"):
+            for own, value in vars(module).items():
+                if isinstance(value, Tensor) and value.is_meta:
+                    raise PluginError(
+                        f"`{layer}.{own}` is a tensor of its own, which does not move to a device with its network; "
+                        "make it with `register_buffer`"
+                    )
+        for own, tensor in (*network.named_parameters(), *network.named_buffers()):
+            if tensor.dtype not in _STORED:
+                raise PluginError(f"`{ENCODERS}{name}.{own}` is {tensor.dtype}, in which no weights are stored")
+        networks[name] = network
+    return networks.eval()
+
+
+def units(network: nn.Module) -> Iterator[nn.Module]:
+    """What is gathered, recomputed and compiled by itself: the children of its outermost `nn.ModuleList`s."""
+    for child in network.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from units(child)
+
+
+def is_frozen(network: nn.Module) -> bool:
+    """Whether none of its parameters is trained."""
+    return not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def splice(x: Tensor, encoders: nn.ModuleDict, items: Mapping[str, EncoderItems]) -> Tensor:
@@ -34,12 +74,16 @@ def splice(x: Tensor, encoders: nn.ModuleDict, items: Mapping[str, EncoderItems]
     for name, encoder in encoders.items():
         if (one := items.get(name)) is None:
             continue
+        frozen = is_frozen(encoder)
         # weights that are not float32 outside of autocast are a copy that decodes
         lower = x.dtype != torch.float32 and not torch.is_autocast_enabled(x.device.type)
-        with torch.autocast(x.device.type, x.dtype) if lower else contextlib.nullcontext():
+        with (
+            torch.autocast(x.device.type, x.dtype) if lower else contextlib.nullcontext(),
+            torch.no_grad() if frozen else contextlib.nullcontext(),
+        ):
             embeddings = encoder(one.input)
         if one.dummy:
-            x = x + 0 * embeddings.sum().to(x.dtype)
+            x = x if frozen else x + 0 * embeddings.sum().to(x.dtype)
             continue
         if embeddings.shape != (due := (len(one.places), x.shape[-1])):
             raise PluginError(
@@ -50,12 +94,34 @@ def splice(x: Tensor, encoders: nn.ModuleDict, items: Mapping[str, EncoderItems]
     return x
 
 
+def buffers(transformer: Transformer) -> dict[str, Tensor]:
+    """Buffers of the encoders by their name in the transformer, which has none itself. They are stored with its
+    parameters: what a pretrained network knows may lie in them."""
+    return {f"{ENCODERS}{name}": buffer for name, buffer in transformer.encoders.named_buffers()}
+
+
+def assign_buffers(transformer: Transformer, state: Mapping[str, Tensor]) -> None:
+    """Puts tensors, by their name in the transformer, in the place of all buffers of its encoders."""
+    for name in buffers(transformer):
+        layer, _, own = name.rpartition(".")
+        transformer.get_submodule(layer)._buffers[own] = state[name]
+
+
+def exact_parameters(transformer: Transformer) -> dict[str, Tensor]:
+    """Parameters of encoders that autocast uses as they are, by their name in the transformer: all but those of linear
+    and convolution layers, which it rounds to the type that it computes in."""
+    rounded = [one for one in transformer.encoders.modules() if isinstance(one, nn.Linear | _ConvNd)]
+    known = {id(parameter) for module in rounded for parameter in module.parameters(recurse=False)}
+    named = transformer.encoders.named_parameters()
+    return {f"{ENCODERS}{name}": parameter for name, parameter in named if id(parameter) not in known}
+
+
 def initial_state(name: str, encoder: Encoder, width: int, seed: int) -> dict[str, Tensor]:
     """Values that parameters and buffers of an encoder's network begin with, by name, on the CPU.
 
     Raises `PluginError` for pretrained values that have no place in it.
     """
-    digest = hashlib.blake2b(f"{seed}/{PREFIX}{name}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}/{ENCODERS}{name}".encode(), digest_size=8).digest()
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(int.from_bytes(digest, "little") >> 1)
         module = encoder.module(width)
@@ -73,38 +139,15 @@ def initial_state(name: str, encoder: Encoder, width: int, seed: int) -> dict[st
 
 @torch.no_grad()
 def initialise_encoders(transformer: Transformer, seed: int, only: frozenset[str] | None = None) -> None:
-    """Gives encoders their initial values, of a split parameter this device's part: all of them, or of parameters those
-    that `only` names. Buffers, which no run stores, always. What is on the meta device is left alone."""
+    """Gives encoders their initial values, of a split parameter this device's part: all of them, or those of the
+    modalities `only`. What is on the meta device is left alone."""
     for name, encoder in transformer.readers.items():
-        module = transformer.encoders[name]
-        if all(one.is_meta for one in (*module.parameters(), *module.buffers())):
+        network = transformer.encoders[name]
+        tensors = dict((*network.named_parameters(), *network.named_buffers()))
+        if (only is not None and name not in only) or all(one.is_meta for one in tensors.values()):
             continue
         state = initial_state(name, encoder, transformer.config.width, seed)
-        for one, buffer in module.named_buffers():
-            buffer.copy_(state[one])
-        for one, parameter in module.named_parameters():
-            if only is not None and f"{PREFIX}{name}.{one}" not in only:
-                continue
-            shape, offset = local_region(parameter)
+        for one, tensor in tensors.items():
+            shape, offset = local_region(tensor)
             box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
-            local(parameter).copy_(state[one][box])
-
-
-@torch.no_grad()
-def restore_buffers(transformer: Transformer, seed: int) -> None:
-    """Gives the encoders of a transformer on the meta device their buffers, on the CPU."""
-    for name, encoder in transformer.readers.items():
-        module = transformer.encoders[name]
-        if next(module.buffers(), None) is None:
-            continue
-        state = initial_state(name, encoder, transformer.config.width, seed)
-        for one, _ in list(module.named_buffers()):
-            layer, _, own = one.rpartition(".")
-            module.get_submodule(layer)._buffers[own] = state[one]
-
-
-def copy_buffers(source: Transformer, target: Transformer, device: torch.device) -> None:
-    """Gives the encoders of `target`, which is made like `source`, the same buffers on a device."""
-    for name, buffer in source.encoders.named_buffers():
-        layer, _, own = name.rpartition(".")
-        target.encoders.get_submodule(layer)._buffers[own] = buffer.to(device)
+            local(tensor).copy_(state[one][box])

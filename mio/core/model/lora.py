@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mio.core.distributed.regions import is_split
 from mio.core.errors import RecipeError
+from mio.core.model.encoders import buffers
 from mio.core.recipe.adapters import NEW, Adapter, plan_adapters, row_problems, whole_parameters
 from mio.core.recipe.model import EMBEDDING, HEAD
 from mio.core.recipe.schema import TrainConfig
@@ -174,7 +175,7 @@ def adapt(transformer: Transformer, train: TrainConfig, vocabulary: Vocabulary, 
         parent, _, leaf = name.rpartition(".")
         holder = transformer.get_submodule(parent)
         setattr(holder, leaf, AdaptedLinear(getattr(holder, leaf), adapter))
-    transformer.frozen = frozenset(names) - whole
+    transformer.frozen = frozenset([*names, *buffers(transformer)]) - whole
     for name, parameter in transformer.named_parameters():
         if name not in transformer.frozen:
             continue

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from mio.core.errors import RecipeError
 from mio.core.model import attention, causal, layers
+from mio.core.model.encoders import units
 from mio.core.model.expert_parallel import mixtures, prefetch, split_experts
 from mio.core.model.layers import Attention, RMSNorm
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE
@@ -97,6 +99,11 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
             shard(layer.experts, mesh=experts.mesh, reshard_after_forward=runtime.reshard)
     for block in transformer.layers:
         shard(block, reshard_after_forward=runtime.reshard)
+    # gathered in float32, as one process has them: autocast alone knows in which type each operation of theirs computes
+    whole = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for encoder in transformer.encoders.values():
+        for part in (*units(encoder), encoder):
+            shard(part, mp_policy=whole, reshard_after_forward=runtime.reshard)
     if transformer.head is not None:
         shard(transformer.embedding, reshard_after_forward=runtime.reshard)
     # The rest, mostly the head, is gathered once per pass: the loss reads it after the forward pass.
@@ -111,7 +118,8 @@ def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
 
 
 def compile_blocks(transformer: Transformer, device_type: str) -> None:
-    """Compiles each block by itself, in place: they are alike, so one compilation serves all of them.
+    """Compiles each block by itself, in place: they are alike, so one compilation serves all of them. The same of the
+    units of encoders, for any number of items.
 
     On a GPU a dense block is one graph of constant shapes; on a CPU the shapes of attention follow the documents, and
     those of experts the tokens.
@@ -126,6 +134,9 @@ def compile_blocks(transformer: Transformer, device_type: str) -> None:
             layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign]
     for block in transformer.layers:
         block.compile(fullgraph=constant, dynamic=False if constant else None)
+    for encoder in transformer.encoders.values():
+        for unit in units(encoder):  # every pass has another number of items
+            unit.compile(dynamic=True)
 
 
 def as_compiled_for_training(device_type: str) -> contextlib.AbstractContextManager[Any]:
@@ -154,7 +165,7 @@ def split_matrices(transformer: Transformer, mesh: DeviceMesh) -> None:
     plan[f"{ffn}.gate"] = plan[f"{ffn}.up"] = _ByOutputs()
     plan[f"{ffn}.down"] = _ByInputs()
     parallelize_module(transformer, mesh, plan)
-    for module in transformer.modules():
+    for module in transformer.layers.modules():
         if isinstance(module, Attention):
             for norm in (module.query_norm, module.key_norm):
                 if isinstance(norm, RMSNorm):  # sees this device's heads only, so its gradient is a part of the sum
@@ -186,22 +197,22 @@ def _distribute(module: nn.Module, mesh: DeviceMesh, split: Mapping[str, int]) -
 
 
 def recompute(transformer: Transformer, what: str) -> None:
-    """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block, in place.
+    """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block and unit of an encoder, in place.
 
     `full` keeps only a block's input. `selective` also keeps every second matrix product and the results of a GPU's
     attention kernel, which are expensive, and recomputes the rest.
     """
     if what == "none":
         return
-    for block in transformer.layers:
+    for block in (*transformer.layers, *chain.from_iterable(map(units, transformer.encoders.values()))):
         block.forward = partial(_recomputed, block.forward, what == "selective")
 
 
-def _recomputed(forward: Callable[..., Any], selective: bool, *arguments: Any) -> Any:
+def _recomputed(forward: Callable[..., Any], selective: bool, *arguments: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
-        return forward(*arguments)
+        return forward(*arguments, **named)
     extra: dict[str, Any] = {"context_fn": _selective_contexts} if selective else {}
-    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **extra)
+    return checkpoint(partial(forward, **named), *arguments, use_reentrant=False, preserve_rng_state=False, **extra)
 
 
 def _selective_contexts() -> Any:

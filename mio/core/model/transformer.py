@@ -17,7 +17,7 @@ from mio.core.data.document_mask import DocumentMask
 from mio.core.data.items import EncoderItems
 from mio.core.model.attention import prepare
 from mio.core.model.cache import KVCache
-from mio.core.model.encoders import initialise_encoders, splice
+from mio.core.model.encoders import initialise_encoders, make_networks, splice
 from mio.core.model.experts import balance_loss
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
@@ -58,7 +58,7 @@ class Transformer(nn.Module):
         self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
         self.readers = dict(encoders)
         """The plugins' encoders, by modality, of which `encoders` are the networks."""
-        self.encoders = nn.ModuleDict({name: encoder.module(config.width) for name, encoder in encoders.items()})
+        self.encoders = make_networks(encoders, config.width)
         self.rows: TrainedRows | None = None
         self.frozen: frozenset[str] = frozenset()
         """Parameters that adapters keep as they are (see `mio.core.model.lora`)."""
@@ -72,6 +72,13 @@ class Transformer(nn.Module):
         """Initial weights of a seed (see `mio.core.model.initial`)."""
         initialise(self, self.config.layers, self.config.init_std, seed)
         initialise_encoders(self, seed)
+
+    def train(self, mode: bool = True) -> Transformer:
+        """Encoders stay in evaluation mode: without dropout and statistics of a batch, an item's embeddings are the
+        same whatever else is trained on beside it, and in whatever order."""
+        super().train(mode)
+        self.encoders.eval()
+        return self
 
     @property
     def head_weight(self) -> Tensor:

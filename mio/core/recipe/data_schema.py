@@ -155,7 +155,8 @@ class DataConfig:
     form: str = one_of("plain", "plain", "chat")
     """`plain`: prompt and response as one text, all of it trained. `chat`: ChatML, the assistant's turns trained."""
     system: dict[str, str] = field(default_factory=dict)
-    """System prompts of the chat form: `default`, or by the modality that the whole response consists of."""
+    """System prompts of the chat form: by the modality that the whole response consists of; `given_NAME`, where what is
+    given holds a modality, the first that does; or `default`."""
     held_out: float = number(0.0, 0, 1, below=True)
     """Share of the records of every source that is never trained on, chosen by key, for validation."""
     max_skipped: float = number(0.0, 0, 1)

@@ -16,6 +16,8 @@ from mio.core.recipe.schema import Recipe
 EMBEDDING, HEAD = "embedding.weight", "head.weight"
 ROW_PARAMETERS = (EMBEDDING, HEAD)
 """Parameters whose rows are vocabulary ids."""
+ENCODERS = "encoders."
+"""Begins the names of parameters and buffers of networks that read media; the modality follows."""
 
 
 def transformer_config(recipe: Recipe, manager: PluginManager) -> TransformerConfig:

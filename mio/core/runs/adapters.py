@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.encoders import Encoder
 from mio.core.distributed.regions import local, local_region
 from mio.core.errors import UserError
+from mio.core.model.encoders import initial_state
 from mio.core.model.initial import draw_uniform
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE, ROWS, Ranges, folded, kaiming_bound, row_pieces
 from mio.core.model.transformer import Transformer
 from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.adapters import Adapter
-from mio.core.recipe.model import ROW_PARAMETERS
+from mio.core.recipe.model import ENCODERS, ROW_PARAMETERS
 from mio.core.recipe.places import BASE
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import TensorInfo
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
-from mio.core.runs.weights import CheckpointWeights, SavedWeights, check_numbers, check_shapes
+from mio.core.runs.weights import CheckpointWeights, SavedWeights, check_numbers, check_shapes, stored_tensors
 from mio.core.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -37,22 +40,36 @@ _KNOWN = "known_ids"
 """In the metadata of a file: ids that the stage started with; later ones are its new rows."""
 
 
-def write_base(folder: Path, config: TransformerConfig, vocabulary: Vocabulary, parent: Run, seed: int) -> None:
+def write_base(
+    folder: Path,
+    config: TransformerConfig,
+    vocabulary: Vocabulary,
+    parent: Run,
+    seed: int,
+    encoders: Mapping[str, Encoder] = MappingProxyType({}),
+) -> None:
     """Writes the weights that a stage's adapters belong to, one by one, each in the type that the parent has it in.
+    Encoders that it has not get their initial values.
 
     Raises `UserError` if the parent's model has another shape or holds NaN or infinities.
     """
     with torch.device("meta"):
-        shapes = {name: tuple(one.shape) for name, one in Transformer(config, vocabulary.rows).state_dict().items()}
-    check_shapes(parent, shapes)
+        whole = stored_tensors(Transformer(config, vocabulary.rows, encoders))
+    new = check_shapes(parent, {name: tuple(one.shape) for name, one in whole.items()})
+    drawn = {
+        f"{ENCODERS}{name}.{one}": tensor
+        for name in new
+        for one, tensor in initial_state(name, encoders[name], config.width, seed).items()
+    }
     saved = parent.saved
-    infos = saved.infos()
-    planned = in_file_order(Planned(name, infos[name].dtype, shape) for name, shape in shapes.items())
+    infos = saved.infos() | {name: TensorInfo(tuple(one.shape), one.dtype) for name, one in drawn.items()}
+    planned = in_file_order(Planned(name, infos[name].dtype, tuple(one.shape)) for name, one in whole.items())
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, _, _ in planned:
-            tensor = saved.read(name)
-            check_numbers(parent, name, tensor)
+            tensor = drawn[name] if name in drawn else saved.read(name)
+            if isinstance(whole[name], nn.Parameter):  # a buffer may be a mask
+                check_numbers(parent, name, tensor)
             if name in ROW_PARAMETERS:
                 tensor, _ = migrate_rows(tensor, parent.vocabulary, vocabulary, seed)
             yield name, tensor
@@ -87,7 +104,7 @@ def start_adapters(transformer: Transformer, folder: Path, vocabulary: Vocabular
     base = SavedWeights(folder / BASE)
     known = known_ids(base)
     ranges = transformer.rows.ranges if transformer.rows is not None else ()
-    for name, parameter in transformer.named_parameters():
+    for name, parameter in stored_tensors(transformer).items():
         shape, offset = local_region(parameter)
         layer, _, kind = name.rpartition(".")
         if kind == LORA_A:

@@ -77,6 +77,8 @@ class Lock:
     """Its fingerprint; None as long as it is not known."""
     tokenizers: dict[str, str] | None = None
     """Fingerprint by modality."""
+    encoders: dict[str, str] = field(default_factory=dict)
+    """Fingerprint by modality, of those that are read by an encoder."""
     run: str = ""
     """Names this training: its checkpoints have it too."""
     files: dict[str, str] = field(default_factory=dict)
@@ -92,6 +94,7 @@ class Lock:
             **self.versions,
             "vocabulary": self.vocabulary,
             "tokenizers": self.tokenizers,
+            **({"encoders": self.encoders} if self.encoders else {}),
             **({"run": self.run, "files": self.files, "history": list(self.history)} if self.run else {}),
         }
 
@@ -114,12 +117,13 @@ class Lock:
                 versions={key: content[key] for key in _VERSIONS},
                 vocabulary=content["vocabulary"],
                 tokenizers=content["tokenizers"],
+                encoders=content.get("encoders", {}),
                 run=content.get("run", ""),
                 files=content.get("files", {}),
                 history=tuple(content.get("history", ())),
             )
             texts = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
-            for by_name in (lock.versions["packages"], lock.versions["plugins"], lock.tokenizers or {}):
+            for by_name in (lock.versions["packages"], lock.versions["plugins"], lock.tokenizers or {}, lock.encoders):
                 texts += by_name.values()
             sound = all(isinstance(value, str) for value in texts)
         except (KeyError, TypeError, AttributeError):
@@ -161,7 +165,25 @@ def resolved(
         versions=versions(plugins.manager, plugins.names),
         vocabulary=vocabulary.fingerprint if vocabulary is not None else None,
         tokenizers=dict(tokenizers) if tokenizers is not None else None,
+        encoders=encoder_fingerprints(Codecs(plugins)),
     )
+
+
+def encoder_fingerprints(codecs: Codecs) -> dict[str, str]:
+    """Fingerprint of every encoder, by modality."""
+    return {name: str(encoder.fingerprint) for name, encoder in codecs.encoders.items()}
+
+
+def same_encoders(folder: Path, codecs: Codecs) -> None:
+    """Raises `UserError` if a run's media are read by other encoders than those that it was trained with."""
+    saved, here = Lock.read(folder).encoders, encoder_fingerprints(codecs)
+    for name in sorted(saved.keys() | here.keys()):
+        if saved.get(name) != here.get(name):
+            raise UserError(
+                f"{folder}: the encoder of `{name}` is {here.get(name, 'not supplied by any plugin at hand')}, but the "
+                f"run was made with {saved.get(name, 'none')}; use the plugins, versions and options that {LOCK} and "
+                f"{RECIPE} name, or start a new run from its result"
+            )
 
 
 def lock_run(
@@ -314,7 +336,7 @@ def same_vocabulary(folder: Path, text: TextTokenizer, plugins: EnabledPlugins) 
     problem = f"{folder / VOCABULARY}: the run was made with another vocabulary"
     advice = f"use the versions and options that {LOCK} and {RECIPE} name, or start a new run from its result"
     try:
-        vocabulary = Vocabulary.build(text, plugins.modalities(), base=saved)
+        vocabulary = Vocabulary.build(text, plugins.modalities(), plugins.control_tokens(), base=saved)
     except VocabularyError as error:
         raise VocabularyError(f"{problem}: {error}; {advice}") from error
     if vocabulary.fingerprint != saved.fingerprint:
@@ -364,4 +386,4 @@ def lock_untrained(recipe: Recipe, plugins: EnabledPlugins) -> tuple[Lock, str]:
     if isinstance(text, Trainable):
         return resolved(recipe, plugins), "vocabulary left open: the text tokenizer is trained on the recipe's data"
     assert isinstance(text, TextTokenizer)
-    return resolved(recipe, plugins, Vocabulary.build(text, plugins.modalities())), ""
+    return resolved(recipe, plugins, Vocabulary.build(text, plugins.modalities(), plugins.control_tokens())), ""

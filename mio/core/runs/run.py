@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import UserError
 from mio.core.files import read_json
-from mio.core.model.encoders import restore_buffers
+from mio.core.model.encoders import assign_buffers
 from mio.core.model.lora import trained_ranges
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.adapters import plan_adapters
@@ -22,9 +23,9 @@ from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import FoldedWeights, known_ids
 from mio.core.runs.checkpoints.reading import Checkpoint
-from mio.core.runs.lock import check_run, other_versions, same_vocabulary, versions, warn
+from mio.core.runs.lock import check_run, other_versions, same_encoders, same_vocabulary, versions, warn
 from mio.core.runs.parent import check_finished
-from mio.core.runs.weights import CheckpointWeights, SavedWeights
+from mio.core.runs.weights import CheckpointWeights, SavedWeights, stored_tensors
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
@@ -99,17 +100,23 @@ class Run:
 
     @cached_property
     def renderer(self) -> Renderer:
+        same_encoders(self.folder, self.codecs)
         return Renderer(self.vocabulary, self.codecs, self.recipe.train.loss)
 
     @cached_property
     def transformer(self) -> Transformer:
         """The trained transformer in evaluation mode, float32. Nothing is initialised only to be overwritten: weights
         stored as float32 are the file's own memory."""
+        same_encoders(self.folder, self.codecs)
         with torch.device("meta"):
             config, encoders = transformer_config(self.recipe, self.manager), self.codecs.encoders
             transformer = Transformer(config, self.vocabulary.rows, encoders)
-        state = {name: tensor.float() for name, tensor in self.weights().items()}
-        expected = {name: tensor.shape for name, tensor in transformer.named_parameters()}
+        whole = stored_tensors(transformer)
+        state = {
+            name: tensor.float() if isinstance(whole.get(name), nn.Parameter) else tensor
+            for name, tensor in self.weights().items()
+        }
+        expected = {name: tensor.shape for name, tensor in whole.items()}
         actual = {name: tensor.shape for name, tensor in state.items()}
         wrong = [name for name in expected | actual if expected.get(name) != actual.get(name)]
         if wrong:
@@ -118,7 +125,7 @@ class Run:
                 f"{_shape(actual.get(wrong[0]))} instead of {_shape(expected.get(wrong[0]))}"
                 + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
             )
-        restore_buffers(transformer, self.recipe.seed)
+        assign_buffers(transformer, state)
         transformer.load_state_dict(state, strict=False, assign=True)  # all parameters are there, as was seen above
         return transformer.eval()
 

@@ -22,7 +22,10 @@ SAFETENSORS = "model.safetensors"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What models are stored in, by the name in safetensors; anything else is quantised."""
 
-_TAGS = {dtype: tag for tag, dtype in DTYPES.items()} | {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
+OF_BUFFERS = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
+"""What else buffers of encoders, and states of optimizers, are stored in."""
+
+_TAGS = {dtype: tag for tag, dtype in (DTYPES | OF_BUFFERS).items()}
 
 
 class Planned(NamedTuple):

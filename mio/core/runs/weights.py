@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mio.core.distributed.regions import gathered, is_split, local, local_region
 from mio.core.errors import UserError
-from mio.core.model.encoders import PREFIX, initialise_encoders
+from mio.core.model.encoders import buffers, initialise_encoders
 from mio.core.model.transformer import Transformer
 from mio.core.model.vocabulary_rows import migrate_rows
-from mio.core.recipe.model import ROW_PARAMETERS
+from mio.core.recipe.model import ENCODERS, ROW_PARAMETERS
 from mio.core.recipe.places import WEIGHTS
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo
-from mio.core.runs.tensor_files import DTYPES, Planned, in_file_order, write_file
+from mio.core.runs.tensor_files import DTYPES, OF_BUFFERS, Planned, in_file_order, write_file
 from mio.core.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ class SavedWeights:
         infos = {}
         for name in sorted(self._names):
             stored = self._file.get_slice(name)
-            if stored.get_dtype() not in DTYPES:
+            known = DTYPES | OF_BUFFERS if name.startswith(ENCODERS) else DTYPES
+            if stored.get_dtype() not in known:
                 raise UserError(f"{self.path}: `{name}` is {stored.get_dtype()}, which no weights are")
-            infos[name] = TensorInfo(tuple(stored.get_shape()), DTYPES[stored.get_dtype()])
+            infos[name] = TensorInfo(tuple(stored.get_shape()), known[stored.get_dtype()])
         return infos
 
     def read(self, name: str) -> Tensor:
@@ -117,20 +118,19 @@ class CheckpointWeights:
 
 @torch.no_grad()
 def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run, seed: int) -> dict[str, Any]:
-    """Loads the parent's weights, embedding and head rows by name; of a split parameter, this device's part.
+    """Loads the parent's weights, embedding and head rows by name; of a split parameter, this device's part. Encoders
+    that the parent has not get initial values of their own.
 
     Returns how many rows were kept, new and absent. Raises `UserError` if the parent's model has another shape
     or holds NaN or infinities.
     """
     saved = parent.saved
-    parameters = dict(transformer.named_parameters())
-    new = frozenset(name for name in parameters if name.startswith(PREFIX) and saved.shape(name) is None)
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items() if name not in new}
-    check_shapes(parent, shapes)
+    tensors = stored_tensors(transformer)
+    new = check_shapes(parent, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     initialise_encoders(transformer, seed, new)
     report: dict[str, Any] = {}
-    for name, parameter in parameters.items():
-        if name in new:
+    for name, parameter in tensors.items():
+        if modality_of(name) in new:
             continue
         shape, offset = local_region(parameter)
         if name in ROW_PARAMETERS:
@@ -144,24 +144,50 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
             continue
         else:
             part = saved.part(name, shape, offset)
-        check_numbers(parent, name, part)
+        if isinstance(parameter, nn.Parameter):  # a buffer may be a mask
+            check_numbers(parent, name, part)
         local(parameter).copy_(part)
     return report
 
 
-def check_shapes(parent: Run, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises `UserError` if the parent's parameters have other shapes; the number of vocabulary rows may differ."""
+def stored_tensors(transformer: Transformer) -> dict[str, Tensor]:
+    """What a run stores of a transformer, by name: its parameters, and the buffers of encoders."""
+    return dict(transformer.named_parameters()) | buffers(transformer)
+
+
+def modality_of(name: str) -> str:
+    """The modality of the encoder that a tensor belongs to; empty for what is none's."""
+    return name.split(".")[1] if name.startswith(ENCODERS) else ""
+
+
+def check_shapes(parent: Run, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+    """The modalities whose encoder is new: the parent has nothing of it.
+
+    Raises `UserError` if what it has has other shapes; the number of vocabulary rows may differ.
+    """
     saved, wrong = parent.saved, []
+    there = {name: info.shape for name, info in saved.infos().items()}
+    had = {modality_of(name) for name in there}
+    new = frozenset(modality_of(name) for name in shapes) - had
     for name, shape in shapes.items():
         first = 1 if name in ROW_PARAMETERS else 0
-        there = saved.shape(name)
-        if there is None or there[first:] != shape[first:]:
+        if modality_of(name) not in new and (name not in there or there[name][first:] != shape[first:]):
             wrong.append(name)
+    ours = {modality_of(name) for name in shapes} - {""}
+    wrong += [name for name in there if modality_of(name) in ours and name not in shapes]
+    if wrong and (modality := modality_of(wrong[0])):
+        here, old = shapes.get(wrong[0]), there.get(wrong[0])
+        raise UserError(
+            f"{parent.folder}: its encoder of `{modality}` is another network than the recipe's: `{wrong[0]}` is "
+            f"{'not there' if old is None else list(old)} instead of {'nothing' if here is None else list(here)}; give "
+            "the plugin that brings it the options and the version that it was trained with"
+        )
     if wrong:
         raise UserError(
             f"{parent.folder}: its model has another shape than the recipe's: {', '.join(wrong[:3])}; "
             "give `model:` the values of the run that this stage starts from"
         )
+    return new
 
 
 def check_numbers(parent: Run, name: str, part: Tensor) -> None:
@@ -178,7 +204,7 @@ def save_weights(transformer: Transformer, folder: Path, write: bool = True, nam
     A collective call where they are split; `write` says whether this rank writes the file `name`. What adapters keep as
     it is lies in a file of its own (`mio.core.runs.adapters`).
     """
-    parameters = {one: p for one, p in transformer.named_parameters() if one not in transformer.frozen}
+    parameters = {one: p for one, p in stored_tensors(transformer).items() if one not in transformer.frozen}
     planned = in_file_order(Planned(name, p.dtype, tuple(p.shape)) for name, p in parameters.items())
 
     def whole() -> Iterator[tuple[str, Tensor]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from mio.core.contract.plugins import PluginManager
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import PluginError, RecipeError
 from mio.core.recipe.adapters import row_problems, trained_parameters
 from mio.core.recipe.chain import Link, links
@@ -15,6 +15,7 @@ from mio.core.recipe.rules import rule_problems
 from mio.core.recipe.schema import Recipe
 from mio.core.stages.check import check
 from mio.core.stages.check_start import check_start, other_options
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.vocabulary import Vocabulary
 
 MOST_NAMES = 200_000
@@ -61,7 +62,7 @@ def check_chain(
         except PluginError as error:
             raise PluginError(f"{error}{_inherited(link, str(error))}") from error
         vocabulary = start.vocabulary
-        found = [*start.problems, *_rules(link, manager, vocabulary)]
+        found = [*start.problems, *_rules(link, plugins, vocabulary)]
         problems += [f"recipe `{link.recipe.name}`: {problem}" for problem in found]
         if problems:
             raise RecipeError(problems)
@@ -84,23 +85,27 @@ def _inherited(link: Link, error: str) -> str:
     return f" ({'; '.join(lines)}: leave out what is to be as there)" if lines else ""
 
 
-def _rules(link: Link, manager: PluginManager, vocabulary: Vocabulary | None) -> Iterator[str]:
+def _rules(link: Link, plugins: EnabledPlugins, vocabulary: Vocabulary | None) -> Iterator[str]:
     """The optimizer's rules, and the rows trained beside adapters, beside the names that they are about."""
     rules = link.recipe.train.optimizer.rules
     if vocabulary is None:
         return
     try:
-        config = transformer_config(link.recipe, manager)
+        config = transformer_config(link.recipe, plugins.manager)
     except RecipeError:
         return
-    lora, blocks = link.recipe.train.lora, [block.name for block in vocabulary.blocks]
+    lora, blocks, encoders = (
+        link.recipe.train.lora,
+        [one.name for one in vocabulary.blocks],
+        [*Codecs(plugins).encoders],
+    )
     if lora.rank:
         yield from row_problems(lora.rows, blocks)
     try:
-        names = list(islice(trained_parameters(config, lora), MOST_NAMES + 1))
+        names = list(islice(trained_parameters(config, lora, encoders), MOST_NAMES + 1))
     except RecipeError:  # told by `check`
         return
     if len(names) <= MOST_NAMES:
-        for index, text in rule_problems(rules, names, blocks):
+        for index, text in rule_problems(rules, names, blocks, encoders):
             place = link.composed.place("train", "optimizer", "rules", str(index))
             yield f"{f'{place}: ' if place else ''}`train.optimizer.rules[{index}]`: {text}"

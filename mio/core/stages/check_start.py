@@ -16,8 +16,9 @@ from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import RecipeError, UserError
 from mio.core.recipe.chain import Link
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import TOKENIZERS, VOCABULARY
+from mio.core.recipe.places import TOKENIZERS, VOCABULARY, run_of_checkpoint
 from mio.core.recipe.schema import Recipe
+from mio.core.runs.lock import Lock, encoder_fingerprints
 from mio.core.runs.parent import check_parent
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.sized_text import SizedText
@@ -56,6 +57,7 @@ def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, tr
         compared = _Comparison(link, link.parent, plugins)
         start.problems += [*compared.model_problems(), *compared.text_problems()]
         start.notes += [*compared.model_notes(), *compared.option_notes(), *compared.context_notes()]
+        start.notes += compared.encoder_notes(codecs)
         if link.folder is not None:
             try:
                 run = check_parent(link.folder, trains)
@@ -71,7 +73,7 @@ def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, tr
     ids = sum(sum(declared.codebooks) for _, declared in plugins.modalities()) + (base.size if base else text.size)
     if ids <= MOST_IDS:
         try:
-            start.vocabulary = Vocabulary.build(text, plugins.modalities(), base=base)
+            start.vocabulary = Vocabulary.build(text, plugins.modalities(), plugins.control_tokens(), base=base)
         except UserError as error:
             start.problems.append(str(error))
     if link.parent is not None and start.vocabulary is not None and base is not None:
@@ -171,6 +173,29 @@ class _Comparison:
                 except UserError as error:
                     places = (self.placed("plugins", owner, key) for key, *_ in self._other_options[owner])
                     yield f"{next(filter(None, places), '')}{error}"
+
+    def encoder_notes(self, codecs: Codecs) -> Iterator[str]:
+        """What becomes of the parent's encoders, and which are new."""
+        here, start = encoder_fingerprints(codecs), self.link.start
+        there: dict[str, str] = {}
+        with contextlib.suppress(UserError):  # of a folder or plugins that are not at hand, which is told elsewhere
+            if self.link.folder is None:
+                there = encoder_fingerprints(Codecs(self.plugins.manager.enable(self.parent.plugins)))
+            else:
+                there = Lock.read(run_of_checkpoint(self.link.folder) or self.link.folder).encoders
+        for name in here:
+            if name not in there:
+                begins = "begins as its plugin makes it"
+                if hasattr(codecs.encoders[name], "weights"):
+                    begins = "begins with the pretrained weights that its plugin has"
+                yield f"`{name}` is read by an encoder, which {start} has not: it {begins}"
+            elif here[name] != there[name]:
+                yield (
+                    f"the encoder of `{name}` is {here[name]}, in {start} {there[name]}: it goes on with the weights "
+                    "from there, and reads media as it now does"
+                )
+        for name in there.keys() - here.keys():
+            yield f"the encoder of `{name}` of {start} is left out: no plugin of the recipe has `{name}` read by one"
 
     def context_notes(self) -> Iterator[str]:
         here, there = self.link.recipe.data.packing.context, self.parent.data.packing.context

@@ -27,6 +27,7 @@ from mio.core.files import write_text
 from mio.core.generation.evaluation import Report, evaluate, results_table
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
+from mio.core.model.encoder_check import check_networks
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.chain import starting_folder
 from mio.core.recipe.model import transformer_config
@@ -47,9 +48,10 @@ from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_vocabulary, versions
+from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_encoders, same_vocabulary, versions
 from mio.core.runs.run import Run
 from mio.core.stages.check_chain import CheckedStage, check_chain
+from mio.core.stages.check_encoders import check_encoders
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.stages.validation_tasks import TaskLook
@@ -199,6 +201,7 @@ class Stage:
         if torch.cuda.is_available():  # tokenizers encode on it before Lightning chooses it
             torch.cuda.set_device(ranks.local_rank)
         seed_everything(recipe.seed, verbose=False)
+        ranks.all_or_none(self._check_encoders)
         with explaining_errors(folder):
             tokenizers = ranks.on_first(self._prepare_tokenizers)
             if not ranks.first:
@@ -212,7 +215,10 @@ class Stage:
             renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
             data = MioDataModule(recipe, self.plugins, renderer, vocabulary.specials.pad, tokens, devices)
             data.unreadable.tell = self.console.print
-            return data, data.preflight()
+            checked = data.preflight()
+            if ranks.first:
+                check_networks(self.codecs.readers.values(), transformer_config(recipe, self.manager).width)
+            return data, checked
 
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
@@ -244,6 +250,13 @@ class Stage:
         }
         ranks.on_first(lambda: self._finish(active, log, summary, start))
 
+    def _check_encoders(self) -> None:
+        """Before anything takes long."""
+        if self.goes_on:
+            same_encoders(self.folder, self.codecs)
+        width = transformer_config(self.recipe, self.manager).width
+        check_encoders(self.codecs.encoders, width, self.recipe.train, None if self.goes_on else self.parent)
+
     def _prepare_tokenizers(self) -> dict[str, Any]:
         """Loads or trains them; returns the metrics of those that were trained."""
         if self.goes_on:
@@ -260,7 +273,8 @@ class Stage:
         if self.goes_on:
             return self.ranks.all_or_none(lambda: same_vocabulary(self.folder, self.codecs.text, self.plugins))
         base = self.parent.vocabulary if self.parent else None
-        return Vocabulary.build(self.codecs.text, self.plugins.modalities(), base=base)
+        plugins = self.plugins
+        return Vocabulary.build(self.codecs.text, plugins.modalities(), plugins.control_tokens(), base=base)
 
     def _activate(self, vocabulary: Vocabulary) -> ActiveRun:
         """The run in the folder; a new one is given its vocabulary and lock."""
@@ -281,7 +295,8 @@ class Stage:
         assert parent is not None, "a recipe with adapters starts from something"
         if isinstance(parent.saved, FoldedWeights):
             self.console.print(f"the adapters of {parent.folder} are folded into its weights, to which new ones belong")
-        write_base(self.folder, transformer_config(recipe, self.manager), vocabulary, parent, recipe.seed)
+        config, encoders = transformer_config(recipe, self.manager), self.codecs.encoders
+        write_base(self.folder, config, vocabulary, parent, recipe.seed, encoders)
 
     def _log(self, stack: contextlib.ExitStack) -> RunLog:
         loggers = make_loggers(self.recipe.runtime, self.manager)

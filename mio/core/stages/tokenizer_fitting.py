@@ -30,9 +30,10 @@ from mio.core.errors import DataError
 from mio.core.recipe.data_schema import GroupConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.documents import Document
+from mio.core.tokens.documents import UNDERSTAND, Document
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.tokenizer_files import tokenizer_record
+from mio.core.tokens.visitor import Visitor
 
 RECORDS = 2000
 """Records of each source that are looked at."""
@@ -119,9 +120,8 @@ def fitting_items(
         DataError: there is nothing for one of `names`; with what was wrong with the records.
     """
     every = replace(recipe, mixture=replace(recipe.mixture, ratios=dict.fromkeys(recipe.data.groups, 1.0)))
-    texts: list[str] = []
     problems: list[str] = []
-    media: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
+    found = _Examples(codecs, names)
     sets = template_sets(recipe, plugins)
     hashes = FileHashes(Path(recipe.runtime.tokens) / HASHES)
     open_sources(recipe, plugins, streamed=True, validates=True)  # what is wrong with them is told before, not after
@@ -133,19 +133,14 @@ def fitting_items(
         failures = Failures(source.label)
         for where, document in _documents(recipe, source, templates, failures, held_out):
             for segment in document.segments:
-                if isinstance(segment.content, str):
-                    texts.append(segment.content)
-                elif isinstance(segment.content, Media):
-                    with failures.noted(where):
-                        for medium in codecs.items(segment.content):
-                            if codecs.encoded(medium.modality, segment.view):
-                                continue  # an encoder's, never codes
-                            if isinstance(medium, Media) and medium.modality in media:
-                                kept = media[medium.modality]
-                                kept[medium.key] = kept.get(medium.key) or codecs.opened(medium)
+                with failures.noted(where):
+                    found.view = segment.view
+                    found.visit(segment.content)
         if failures.count:
             problems.append(str(failures))
-    items: dict[str, list[Any]] = {name: texts if name == TEXT else list(media[name].values()) for name in names}
+    items: dict[str, list[Any]] = {
+        name: found.texts if name == TEXT else list(found.distinct[name].values()) for name in names
+    }
     for name in names:
         if not items[name]:
             why = f": {'; '.join(problems)}" if problems else "; add a source of it, or leave its plugin out"
@@ -154,6 +149,31 @@ def fitting_items(
                 f"read{why}"
             )
     return items
+
+
+class _Examples(Visitor[None]):
+    """Texts, and distinct media of some modalities, of documents."""
+
+    def __init__(self, codecs: Codecs, names: Sequence[str]) -> None:
+        self._codecs = codecs
+        self.view = UNDERSTAND
+        self.texts: list[str] = []
+        self.distinct: dict[str, dict[str, Media]] = {name: {} for name in names if name != TEXT}
+
+    def text(self, text: str) -> None:
+        self.texts.append(text)
+
+    def media(self, media: Media) -> None:
+        if self._codecs.modalities[media.modality].parts:
+            for part in self._codecs.split(media):
+                self.visit(part)
+        elif self._codecs.encoded(media.modality, self.view):
+            pass  # an encoder's, never codes
+        elif (kept := self.distinct.get(media.modality)) is not None and media.key not in kept:
+            kept[media.key] = self._codecs.opened(media)
+
+    def other(self, value: object) -> None:
+        """Special and control tokens, and codes, teach no tokenizer."""
 
 
 class Failures:

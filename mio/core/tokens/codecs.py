@@ -25,7 +25,9 @@ from mio.core.contract.values import (
 )
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.tokens import encoding
+from mio.core.tokens.codec_visitors import AsCodes, Decodable, Items
 from mio.core.tokens.documents import UNDERSTAND
+from mio.core.tokens.item_encoders import ItemEncoder, item_encoders
 from mio.core.tokens.tokenised import is_tokenised
 from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
 
@@ -48,11 +50,11 @@ class Codecs:
         self._saved: dict[str, str] = {}
         """Fingerprints that the folder remembers."""
         self._trusted = False
-        self._encoder_owners: dict[str, str] = {}
         self._memory: OrderedDict[str, CodeArray] = OrderedDict()
         self._foretold: OrderedDict[str, int] = OrderedDict()
-        """Frames, or positions of an encoder, of items that were measured."""
-        self._dummies: dict[str, Arrays] = {}
+        """Frames of items that were measured."""
+        self._positions: OrderedDict[str, int] = OrderedDict()
+        """Positions of items that encoders read: of one that is written as well, another number."""
         self._readable_files: OrderedDict[str, None] = OrderedDict()
         """Items whose file was read once."""
         self._remembered = remembered
@@ -74,62 +76,42 @@ class Codecs:
         return self._tokenizers[modality]
 
     @cached_property
+    def readers(self) -> dict[str, ItemEncoder]:
+        """Encoders by modality (see `item_encoders`)."""
+        return item_encoders(self._plugins)
+
+    @property
     def encoders(self) -> dict[str, Encoder]:
-        """Encoders of the modalities that are read by one, in the modalities' order. Raises `PluginError` where a
-        modality has neither codes nor an encoder."""
-        encoders = {}
-        for name, declared in self.modalities.items():
-            if declared.text or declared.parts:
-                continue
-            if (found := self._plugins.encoder(name)) is not None:
-                self._encoder_owners[name], encoders[name] = found
-            elif not declared.codebooks:
-                raise PluginError(
-                    f"`{name}`, which plugin `{self._owners[name]}` declares, has no codes, and no plugin of the "
-                    "recipe supplies an encoder that reads it; add one under `plugins:`, or give it a tokenizer"
-                )
-        return encoders
+        """What plugins supply, by modality (see `readers`)."""
+        return {name: reader.encoder for name, reader in self.readers.items()}
 
     def encoded(self, modality: str, view: str) -> bool:
         """Whether a span of this modality and view is the work of an encoder, and not codes."""
-        return view == UNDERSTAND and modality in self.encoders
+        return view == UNDERSTAND and modality in self.readers
 
     def positions(self, media: Media) -> int:
         """Positions of an item that an encoder reads, without running it. Raises `DataError` where its file cannot be
         read, and `PluginError` where the encoder says something else than a number above 0."""
         name = name_of(media)
-        positions = self._foretold.get(name)
+        positions = self._positions.get(name)
         if positions is None:
-            positions = self._of_encoder(media, "positions", self._probed(media).data)
-            if not isinstance(positions, int) or positions < 1:
-                raise PluginError(
-                    f"{self._encoder(media.modality)} says that {media.key} takes {positions!r:.40} positions; it must "
-                    "be a whole number above 0"
-                )
-            self._remember(self._foretold, name, positions)
+            positions = self.readers[media.modality].positions(media.key, self._probed(media).data)
+            self._remember(self._positions, name, positions)
         return positions
 
     def prepare(self, media: Media) -> Arrays:
-        """What the encoder of an item's modality is given. Raises `DataError` where it cannot be made."""
-        return self._of_encoder(media, "prepare", self.opened(media).data)
+        """What the encoder of an item's modality is given. Raises `DataError` where it cannot be made, and
+        `PluginError` where it is not of the kind that all items are."""
+        return self.readers[media.modality].prepare(media.key, self.opened(media).data)
+
+    def check_prepared(self, media: Media, where: str) -> None:
+        """Prepares an item of the record `where`, and keeps what its network is to be checked with."""
+        reader = self.readers[media.modality]
+        reader.check(where, media.key, self.opened(media).data, self.positions(media))
 
     def dummy(self, modality: str) -> Arrays:
         """What the encoder of a modality runs on where there is no item."""
-        if modality not in self._dummies:
-            self._dummies[modality] = self.encoders[modality].dummy()
-        return self._dummies[modality]
-
-    def _of_encoder(self, media: Media, method: str, data: Any) -> Any:
-        try:
-            return getattr(self.encoders[media.modality], method)(data)
-        except UserError:
-            raise
-        except Exception as error:
-            raise DataError(f"{media.key}: {self._encoder(media.modality)} cannot read it: {error}") from error
-
-    def _encoder(self, modality: str) -> str:
-        """Names an encoder, for messages."""
-        return f"the encoder of `{modality}`, which plugin `{self._encoder_owners[modality]}` supplies,"
+        return self.readers[modality].dummy
 
     def detokenizer(self, modality: str) -> Detokenizer:
         """Detokenizer of a modality, with the tokenizer's weights where it takes them."""
@@ -341,19 +323,16 @@ class Codecs:
             return f"{who}; declared are always {due}: correct the declaration's `frames`, or the tokenizer"
         return f"{who}, of which its `frames` had said {due}: correct `frames`, or the data module's `probe`"
 
-    def codes(self, value: Media | Codes) -> CodeArray:
-        """Codes `[Q, F]` of one item, of given codes those that they hold: int64, whatever a tokenizer gives or a shard
-        stores. What are no integers is left to the renderer to refuse. Raises `DataError` when its file cannot be read.
-        """
-        if isinstance(value, Codes):
-            return encoding.int64(value.codes)
-        name = name_of(value)
+    def codes(self, media: Media) -> CodeArray:
+        """Codes `[Q, F]` of one item, int64 whatever its tokenizer gives. What are no integers is left to the renderer
+        to refuse. Raises `DataError` when its file cannot be read."""
+        name = name_of(media)
         codes = self._memory.get(name)
         if codes is not None:
             self._memory.move_to_end(name)
             return codes
-        tokenizer: Tokenizer = self.tokenizer(value.modality)
-        codes = encoding.int64(tokenizer.encode([self.opened(value).data])[0])
+        tokenizer: Tokenizer = self.tokenizer(media.modality)
+        codes = encoding.int64(tokenizer.encode([self.opened(media).data])[0])
         self._remember(self._memory, name, codes)
         return codes
 
@@ -364,8 +343,7 @@ class Codecs:
 
     def written(self, item: Media | Codes) -> CodeArray:
         """Codes of one item as an answer writes them: of the codebooks of the view `generate`."""
-        books = item.codebooks if isinstance(item, Codes) else ()
-        return Codes(item.modality, self.codes(item), books).of(self.modalities[item.modality].view("generate"))
+        return AsCodes(self).visit(item).of(self.modalities[item.modality].view("generate"))
 
     def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
@@ -384,26 +362,11 @@ class Codecs:
 
     def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
         """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
-        media = []
-        for item in items:
-            parts = self.modalities[item.modality].parts
-            if parts and isinstance(item, Media):
-                media.append(self.decode(item.modality, self.round_trip(self.split(item))))
-            else:
-                media.append(self.decode(item.modality, self.written(item)))
-        return media
+        return [self.decode(item.modality, Decodable(self).visit(item)) for item in items]
 
     def items(self, value: Any) -> list[Media | Codes]:
         """Media and codes inside a record or one of its fields: lists opened, items of parts split."""
-        if isinstance(value, Media):
-            return list(self.split(value)) if self.modalities[value.modality].parts else [value]
-        if isinstance(value, Codes):
-            return [value]
-        if isinstance(value, Mapping):
-            return self.items(list(value.values()))
-        if isinstance(value, (list, tuple)):
-            return [item for inner in value for item in self.items(inner)]
-        return []
+        return Items(self).visit(value)
 
 
 def name_of(media: Media) -> str:

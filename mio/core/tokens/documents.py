@@ -56,15 +56,6 @@ def response_segments(contents: Iterable[Value], supervised: float = True) -> li
     return [Segment(content, RESPONSE, supervised, GENERATE) for content in contents]
 
 
-def blank(value: object) -> bool:
-    """Whether a piece of content, or a list of them, holds nothing: no media, no codes, white space alone."""
-    if isinstance(value, str):
-        return not value or value.isspace()
-    if isinstance(value, list | tuple):
-        return all(map(blank, value))
-    return value is None
-
-
 def plain_document(prompt: Sequence[Value], response: Sequence[Value]) -> Document:
     """`[bos] prompt response [eos]`, all of it supervised but for bos, which is never a target."""
     segments = [Segment(Special.BOS, PROMPT, False), *prompt_segments(prompt)]

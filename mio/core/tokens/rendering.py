@@ -6,90 +6,47 @@ gather, and nothing is written twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from enum import Enum
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from mio.core.contract.encoders import Arrays
+from mio.core.contract.controls import Control
 from mio.core.contract.values import CodeArray, Codes, Media
 from mio.core.errors import DataError
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, Document, Segment, Special
-from mio.core.tokens.layouts import Layout, layout
-from mio.core.tokens.tokenised import TokenisedText, is_tokenised
+from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
+from mio.core.tokens.encoding import int64
+from mio.core.tokens.rendered import Blank, Item, Prompt, Rendered, Said
+from mio.core.tokens.spans import SpanPlan, TokenArray, check_frames
+from mio.core.tokens.tokenised import TokenisedText
+from mio.core.tokens.visitor import Visitor
 from mio.core.tokens.vocabulary import Vocabulary
-
-TokenArray = npt.NDArray[np.int32]
-WeightArray = npt.NDArray[np.float32]
 
 _CACHED_TEXTS = 1 << 16
 _CACHED_LENGTH = 256
 """Longest text, in characters, whose tokens are kept: literals, labels and short answers, not articles."""
 
 
-class Item(NamedTuple):
-    """Media that an encoder reads, in its place in a document."""
+class Carrier(Enum):
+    """What a span of a modality in a view consists of."""
 
-    modality: str
-    first: int
-    """Of its positions, without the tokens that open and close the span."""
-    positions: int
-    media: Media
-    arrays: Arrays | None = None
-    """What the encoder is given, once it is prepared."""
+    CODES = "codes"
+    ENCODER = "encoder"
+    """Positions whose embeddings a network makes of the media."""
+    PARTS = "parts"
+    """Spans of another modality."""
 
 
-class Prompt(NamedTuple):
-    """What a model reads before it answers."""
+class _RoleWeights(NamedTuple):
+    """Loss weights of what has one role."""
 
-    tokens: TokenArray
-    """int32 `[n]`."""
-    items: tuple[Item, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Rendered:
-    """One document as tokens."""
-
-    tokens: TokenArray
-    """int32 `[n]`."""
-    weights: WeightArray
-    """float32 `[n]`: weight of each token's cross-entropy when it is the target."""
-    spans: TokenArray
-    """int32 `[S, 2]`: first position and end of each span, which no cut may fall into."""
-    items: tuple[Item, ...] = ()
-    """Media that encoders read, in order; their positions hold padding."""
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def truncate(self, size: int) -> Rendered:
-        """The longest beginning of at most `size` tokens that cuts no span; itself where it is no longer than that."""
-        if size >= len(self.tokens):
-            return self
-        inside = (self.spans[:, 0] < size) & (size < self.spans[:, 1])
-        if inside.any():
-            size = int(self.spans[inside.argmax(), 0])
-        items = tuple(item for item in self.items if item.first + item.positions <= size)
-        return Rendered(self.tokens[:size], self.weights[:size], self.spans[self.spans[:, 1] <= size], items)
-
-
-class _SpanPlan(NamedTuple):
-    """How media of one modality in one view become ids."""
-
-    begin: int
-    end: int
-    codebooks: npt.NDArray[np.int64]
-    offsets: npt.NDArray[np.int64]
-    """Id of each codebook's code 0, `[len(codebooks)]`."""
-    sizes: npt.NDArray[np.uint64]
-    """Size of every codebook of the modality, `[Q, 1]`."""
-    layout: Layout
+    text: float
+    media: float
+    control: float
 
 
 class Renderer:
@@ -97,29 +54,31 @@ class Renderer:
 
     def __init__(self, vocabulary: Vocabulary, codecs: Codecs, loss: LossConfig) -> None:
         self._arguments = (vocabulary, codecs, loss)
-        self._vocabulary = vocabulary
-        self._codecs = codecs
-        self._weights = {
-            (PROMPT, False): loss.prompt_text,
-            (PROMPT, True): loss.prompt_media,
-            (SYSTEM, False): loss.prompt_text,
-            (SYSTEM, True): loss.prompt_media,
-            (RESPONSE, False): loss.response_text,
-            (RESPONSE, True): loss.response_media,
-        }
-        self._special = {
+        self.vocabulary = vocabulary
+        self.codecs = codecs
+        """What spans are made by."""
+        prompt = _RoleWeights(loss.prompt_text, loss.prompt_media, 0.0)
+        response = _RoleWeights(loss.response_text, loss.response_media, loss.control)
+        self._weights = {PROMPT: prompt, SYSTEM: prompt, RESPONSE: response}
+        self.special = {
             special: np.array([getattr(vocabulary.specials, special.value)], dtype=np.int32) for special in Special
         }
+        """Token of each, `[1]`."""
+        self._controls = {name: np.array(ids, dtype=np.int32) for name, ids in vocabulary.controls.ids.items()}
+        self.control_weights = {name: token.weight for name, token in vocabulary.controls.tokens.items()}
+        """What each control token is declared to weigh."""
+        self.control_order = {name: number for number, name in enumerate(vocabulary.controls.tokens, 1)}
+        """Number of each control token."""
         self._short_text = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
-        self._plan = lru_cache(maxsize=None)(self._make_plan)
+        self.carrier = lru_cache(maxsize=None)(self._carrier)
+        """What a span of a modality in a view consists of."""
+        self.plan = lru_cache(maxsize=None)(self._plan)
+        """How codes of a modality in a view become ids. Raises `DataError` for a modality without codes."""
+        self.brackets = lru_cache(maxsize=None)(self._brackets)
+        """Tokens that open and close what an encoder reads of a modality, as far as it has them."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Renderer, self._arguments
-
-    @property
-    def codecs(self) -> Codecs:
-        """What spans are made by."""
-        return self._codecs
 
     def expanded(self, document: Document) -> Document:
         """The document with the parts of an item in its place, where its modality is one of parts: it renders alike.
@@ -127,13 +86,12 @@ class Renderer:
         Raises DataError as `render` does.
         """
         segments: list[Segment] = []
-        answer = document.answer
+        answer, apart = document.answer, _TakenApart(self)
         for index, segment in enumerate(document.segments):
-            content = segment.content
-            if not isinstance(content, Media | Codes) or not self._vocabulary.modality(content.modality).parts:
+            parts = apart.visit(segment.content)
+            if parts is None:
                 segments.append(segment)
                 continue
-            parts = self._parts(content)
             segments += [segment._replace(content=part) for part in parts]
             answer += len(parts) - 1 if index < document.answer else 0
         return Document(tuple(segments), answer)
@@ -146,51 +104,35 @@ class Renderer:
 
         Raises DataError, naming modality, item and codebook, for codes that do not fit their declaration.
         """
-        pieces: list[TokenArray] = []
-        read: list[Media | None] = []
-        weights: list[float] = []
-        spans: list[tuple[int, int]] = []
-        length = 0
-        for segment in document.segments:
-            media = self._pieces(segment, pieces, read, blank)
-            weight = self._weights[segment.role, media] * segment.supervised if segment.supervised else 0.0
-            for piece in pieces[len(weights) :]:
-                weights.append(weight)
-                if media:
-                    spans.append((length, length + len(piece)))
-                length += len(piece)
-        of_tokens = np.repeat(np.array(weights, dtype=np.float32), [len(piece) for piece in pieces])
-        items = self._items(pieces, read)
-        for item in items:  # what an encoder reads is no target
-            of_tokens[item.first : item.first + item.positions] = 0
+        written = self._written(document.segments, blank)
+        sizes = [len(piece) for piece in written.pieces]
         return Rendered(
-            np.concatenate(pieces, dtype=np.int32), of_tokens, np.array(spans, dtype=np.int32).reshape(-1, 2), items
+            np.concatenate(written.pieces, dtype=np.int32),
+            np.repeat(np.array(written.weights, dtype=np.float32), sizes),
+            np.array(written.spans, dtype=np.int32).reshape(-1, 2),
+            tuple(written.items),
+            tuple(written.blanks),
+            tuple(written.controls),
         )
 
     def prompt(self, document: Document) -> Prompt:
         """What comes before the model's answer: always a beginning of what `render` gives."""
-        pieces: list[TokenArray] = []
-        read: list[Media | None] = []
-        for segment in document.segments[: document.answer]:
-            self._pieces(segment, pieces, read)
-        return Prompt(np.concatenate(pieces, dtype=np.int32), self._items(pieces, read))
+        written = self._written(document.segments[: document.answer], ())
+        return Prompt(np.concatenate(written.pieces, dtype=np.int32), tuple(written.items))
 
-    def _items(self, pieces: Sequence[TokenArray], read: Sequence[Media | None]) -> tuple[Item, ...]:
-        """Items among the pieces of a document; `read` has the media of those that are spans of an encoder."""
-        if not any(read):
-            return ()
-        items, length = [], 0
-        for piece, media in zip(pieces, read, strict=True):
-            if media is not None:
-                opening = bool(self._vocabulary.modality(media.modality).begin)
-                items.append(Item(media.modality, length + opening, self._codecs.positions(media), media))
-            length += len(piece)
-        return tuple(items)
+    def _written(self, segments: Iterable[Segment], blank: Container[str]) -> _Writing:
+        written, methods, weights = _Writing(self, blank), _Writing.methods, self._weights
+        for content, role, supervised, view in segments:
+            written.begin(weights[role], supervised, view)
+            methods[type(content)](written, content)
+        return written
 
     def learns(self, document: Document) -> bool:
         """Whether anything of a document has a weight in the loss. Takes next to no time."""
         for content, role, supervised, _ in reversed(document.segments):
-            if supervised and self._weights[role, not isinstance(content, str | Special)] > 0 and content != "":
+            if supervised and self._weights[role][_LossKind.methods[type(content)](_LOSS_KIND, content)] > 0:
+                if content == "" or (isinstance(content, Control) and not self.control_weights.get(content.name, 1)):
+                    continue
                 return True
         return False
 
@@ -200,175 +142,260 @@ class Renderer:
 
         Raises DataError as `render` does.
         """
-        length = 0
+        measured, methods = _Measuring(self, document), _Measuring.methods
         for content, _, _, view in document.segments:
-            if isinstance(content, TokenisedText):
-                length += len(content.tokens)
-            elif isinstance(content, str):
-                if len(content) > _CACHED_LENGTH and not raw_media(document):
-                    return None
-                length += len(self._text(content))
-            elif isinstance(content, Special):
-                length += 1
-            else:
-                parts = self._vocabulary.modality(content.modality).parts
-                for item in self._parts(content) if parts else (content,):
-                    if self._codecs.encoded(item.modality, view):
-                        length += len(self._encoded(item))
-                        continue
-                    plan = self._plan(item.modality, view)
-                    if isinstance(item, Media):
-                        length += 2 + len(plan.codebooks) * self._frames(item)
-                    else:
-                        length += 2 + self._carried(item, plan).size
-        return length
+            measured.view = view
+            methods[type(content)](measured, content)
+            if measured.too_long:
+                return None
+        return measured.length
 
     def span(self, media: Media, view: str) -> TokenArray:
         """`<begin> codes <end>` of one item, int32. Raises DataError as `render` does."""
-        return self._span(media, view)
+        plan = self.plan(media.modality, view)
+        return plan.span(plan.carried(self.codecs.codes(media), media.key))
 
-    def _text(self, text: str) -> TokenArray:
+    def text(self, text: str) -> TokenArray:
+        """Tokens of a text."""
         return self._short_text(text) if len(text) <= _CACHED_LENGTH else self._encode(text)
 
-    def _frames(self, media: Media) -> int:
+    def control(self, control: Control) -> TokenArray:
+        """Tokens of a control token: one of its own, or those of its text. Raises `DataError` for an unknown name."""
+        self.vocabulary.controls.check(control.name)
+        return self._controls[control.name]
+
+    def frames(self, media: Media) -> int:
         """Frames of an item that is not encoded."""
-        declared, frames = self._vocabulary.modality(media.modality), self._codecs.frames(media)
-        _check_frames(declared.name, media.key, frames, declared.frames.minimum, declared.frames.maximum)
+        frames = self.codecs.frames(media)
+        check_frames(self.vocabulary.modality(media.modality), media.key, frames)
         return frames
 
-    def _pieces(
-        self, segment: Segment, pieces: list[TokenArray], read: list[Media | None], blank: Container[str] = ()
-    ) -> bool:
-        """Appends the segment's tokens, one array per span, and what an encoder reads in each; returns whether they are
-        media."""
-        media = self._append(segment, pieces, read, blank)
-        read.extend([None] * (len(pieces) - len(read)))
-        return media
-
-    def _append(
-        self, segment: Segment, pieces: list[TokenArray], read: list[Media | None], blank: Container[str]
-    ) -> bool:
-        content = segment.content
-        if isinstance(content, TokenisedText):
-            pieces.append(content.tokens)
-            return False
-        if isinstance(content, str):
-            pieces.append(self._text(content))
-            return False
-        if isinstance(content, Special):
-            pieces.append(self._special[content])
-            return False
-        modality = self._vocabulary.modality(content.modality)
-        for item in self._parts(content) if modality.parts else (content,):
-            if self._codecs.encoded(item.modality, segment.view):
-                pieces.append(self._encoded(item))
-                read.append(cast("Media", item))
-            else:
-                pieces.append(self._span(item, segment.view, blank))
-                read.append(None)
-        return True
-
-    def _encoded(self, content: Media | Codes) -> TokenArray:
-        """`<begin> positions <end>` of one item that an encoder reads, as far as the modality has these tokens."""
-        vocabulary, modality = self._vocabulary, self._vocabulary.modality(content.modality)
-        if isinstance(content, Codes):
-            raise DataError(f"`{modality.name}` is read by an encoder, which needs the media: it is given as codes")
-        span = np.full(self._codecs.positions(content), vocabulary.specials.pad, np.int32)
-        opening = [vocabulary.begin(modality.name)] if modality.begin else []
-        closing = [vocabulary.end(modality.name)] if modality.end else []
-        return np.concatenate([opening, span, closing], dtype=np.int32, casting="unsafe")
-
-    def _parts(self, content: Media | Codes) -> Sequence[Media | Codes]:
+    def parts(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of an item of a modality of parts."""
-        modality = self._vocabulary.modality(content.modality)
-        if isinstance(content, Codes):
-            raise DataError(f"`{modality.name}` has no codes of its own: give those of each `{modality.parts}` in it")
-        parts = self._codecs.split(content)
-        _check_frames(modality.name, _name(content), len(parts), modality.frames.minimum, modality.frames.maximum)
+        parts = self.codecs.split(media)
+        check_frames(self.vocabulary.modality(media.modality), media.key, len(parts))
         return parts
 
     def _encode(self, text: str) -> TokenArray:
-        tokens = np.array(self._codecs.text.encode(text), dtype=np.int32)
+        tokens = np.array(self.codecs.text.encode(text), dtype=np.int32)
         tokens.flags.writeable = False
         return tokens
 
-    def _make_plan(self, name: str, view: str) -> _SpanPlan:
-        vocabulary = self._vocabulary
-        modality = vocabulary.modality(name)
-        if not modality.codebooks:
-            raise DataError(
-                f"`{name}` has no codes: give it as a string"
-                if modality.text
-                else f"`{name}` is only read, by an encoder: it cannot be part of an answer"
-            )
-        codebooks = modality.view(view)
-        return _SpanPlan(
-            vocabulary.begin(name),
-            vocabulary.end(name),
-            np.array(codebooks),
-            np.array([vocabulary.code_ids(name, codebook).start for codebook in codebooks]),
-            np.array(modality.codebooks, dtype=np.uint64)[:, None],
-            layout(modality.layout),
-        )
+    def _brackets(self, name: str) -> tuple[TokenArray, TokenArray]:
+        declared, vocabulary = self.vocabulary.modality(name), self.vocabulary
+        opening = [vocabulary.begin(name)] if declared.begin else []
+        closing = [vocabulary.end(name)] if declared.end else []
+        return np.array(opening, np.int32), np.array(closing, np.int32)
 
-    def _span(self, content: Media | Codes, view: str, blank: Container[str] = ()) -> TokenArray:
-        """`<begin> codes <end>` of one item."""
-        plan = self._plan(content.modality, view)
-        if isinstance(content, Media) and content.modality in blank:
-            carried = np.zeros((len(plan.codebooks), self._frames(content)), np.int64)
+    def _carrier(self, name: str, view: str) -> Carrier:
+        if self.vocabulary.modality(name).parts:
+            return Carrier.PARTS
+        return Carrier.ENCODER if self.codecs.encoded(name, view) else Carrier.CODES
+
+    def _plan(self, name: str, view: str) -> SpanPlan:
+        return SpanPlan.of(self.vocabulary, name, view)
+
+
+class _Spans(Visitor[None]):
+    """Does one thing with every span of some contents: parts of an item one by one, and each by its carrier."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self.view = UNDERSTAND
+
+    def media(self, media: Media) -> None:
+        carrier = self._renderer.carrier(media.modality, self.view)
+        if carrier is Carrier.CODES:
+            self.to_codes(media)
+        elif carrier is Carrier.ENCODER:
+            self.to_read(media)
         else:
-            carried = self._carried(content, plan)
-        cells, codebook_of = plan.layout.order(*carried.shape)
-        span = np.empty(len(cells) + 2, dtype=np.int32)
-        span[0] = plan.begin
-        span[-1] = plan.end
-        np.add(carried.ravel()[cells], plan.offsets[codebook_of], out=span[1:-1], casting="unsafe")
-        return span
+            for part in self._renderer.parts(media):
+                self.visit(part)
 
-    def _carried(self, content: Media | Codes, plan: _SpanPlan) -> CodeArray:
-        """Codes `[codebooks of the span, F]` of one item. All that it holds are in their codebooks."""
-        modality = self._vocabulary.modality(content.modality)
-        codes = self._codecs.codes(content)
-        books: Sequence[int] = content.codebooks if isinstance(content, Codes) else ()
-        if books and books[-1] >= len(plan.sizes):
-            raise DataError(f"`{modality.name}` {_name(content)}: there is no codebook {books[-1]}")
-        sizes = plan.sizes[list(books)] if books else plan.sizes
-        if codes.ndim != 2 or len(codes) != len(sizes) or codes.dtype.kind not in "iu":
-            raise DataError(
-                f"`{modality.name}` {_name(content)}: codes are {codes.dtype} {list(codes.shape)}, "
-                f"they must be integers of shape [{len(sizes)}, frames]"
-            )
-        frames = codes.shape[1]
-        _check_frames(modality.name, _name(content), frames, modality.frames.minimum, modality.frames.maximum)
-        wrong = codes.view(np.uint64) >= sizes  # a negative code becomes a huge one
-        if wrong.any():
-            row, frame = np.argwhere(wrong)[0]
-            codebook = books[row] if books else row
-            raise DataError(
-                f"`{modality.name}` {_name(content)}: code {codes[row, frame]} at frame {frame} is outside "
-                f"codebook {codebook} of {modality.codebooks[codebook]} codes"
-            )
-        if books:
-            return Codes(modality.name, codes, tuple(books)).of(plan.codebooks.tolist())
-        return codes if len(plan.codebooks) == len(codes) else codes[plan.codebooks]
+    def codes(self, codes: Codes) -> None:
+        name = codes.modality
+        carrier = self._renderer.carrier(name, self.view)
+        if carrier is Carrier.ENCODER:
+            raise DataError(f"`{name}` is read by an encoder, which needs the media: it is given as codes")
+        if carrier is Carrier.PARTS:
+            part = self._renderer.vocabulary.modality(name).parts
+            raise DataError(f"`{name}` has no codes of its own: give those of each `{part}` in it")
+        plan = self._renderer.plan(name, self.view)
+        self.of_codes(plan, plan.carried(int64(codes.codes), "", codes.codebooks), codes)
+
+    def to_codes(self, media: Media) -> None:
+        """An item that is tokenised."""
+        raise NotImplementedError
+
+    def to_read(self, media: Media) -> None:
+        """An item that an encoder reads."""
+        raise NotImplementedError
+
+    def of_codes(self, plan: SpanPlan, carried: CodeArray, codes: Codes) -> None:
+        """An item given as codes."""
+        raise NotImplementedError
+
+
+class _Writing(_Spans):
+    """What a document becomes, piece by piece: a text, a special token, a span, or one of the parts of a span that an
+    encoder reads."""
+
+    def __init__(self, renderer: Renderer, blank: Container[str]) -> None:
+        self._renderer = renderer
+        self._blank = blank
+        self._weights, self._supervised, self._text_weight = _RoleWeights(0, 0, 0), 0.0, 0.0
+        self._length = 0
+        self.pieces: list[TokenArray] = []
+        self.weights: list[float] = []
+        """Of the tokens of each piece."""
+        self.spans: list[tuple[int, int]] = []
+        self.items: list[Item] = []
+        self.blanks: list[Blank] = []
+        self.controls: list[Said] = []
+
+    def begin(self, weights: _RoleWeights, supervised: float, view: str) -> None:
+        """What comes next is of a segment of this kind."""
+        self._weights, self._supervised, self.view = weights, supervised, view
+        self._text_weight = weights.text * supervised if supervised else 0.0
+
+    def text(self, text: str) -> None:
+        self._add(self._renderer.text(text), self._text_weight)
+
+    def tokenised_text(self, text: TokenisedText) -> None:
+        self._add(text.tokens, self._text_weight)
+
+    def special(self, special: Special) -> None:
+        self._add(self._renderer.special[special], self._text_weight)
+
+    def control(self, control: Control) -> None:
+        tokens, first = self._renderer.control(control), self._length
+        self._add(tokens, self._weighted(self._weights.control) * self._renderer.control_weights[control.name])
+        self.controls.append(Said(first, self._length, self._renderer.control_order[control.name]))
+
+    def to_codes(self, media: Media) -> None:
+        if media.modality not in self._blank:
+            self._add_span(self._renderer.span(media, self.view))
+            return
+        plan, first = self._renderer.plan(media.modality, self.view), self._length
+        self._add_span(plan.span(plan.blank(self._renderer.frames(media))))
+        self.blanks.append(Blank(first, self._length, media, self.view))
+
+    def of_codes(self, plan: SpanPlan, carried: CodeArray, codes: Codes) -> None:  # noqa: ARG002
+        self._add_span(plan.span(carried))
+
+    def to_read(self, media: Media) -> None:
+        codecs, start = self._renderer.codecs, self._length
+        opening, closing = self._renderer.brackets(media.modality)
+        positions, weight = codecs.positions(media), self._weighted(self._weights.media)
+        self._add(opening, weight)
+        self.items.append(Item(media.modality, self._length, positions, media))
+        self._add(np.full(positions, self._renderer.vocabulary.specials.pad, np.int32), 0.0)
+        self._add(closing, weight)
+        self.spans.append((start, self._length))
+
+    def _add_span(self, span: TokenArray) -> None:
+        self.spans.append((self._length, self._length + len(span)))
+        self._add(span, self._weighted(self._weights.media))
+
+    def _weighted(self, weight: float) -> float:
+        return weight * self._supervised if self._supervised else 0.0
+
+    def _add(self, piece: TokenArray, weight: float) -> None:
+        self.pieces.append(piece)
+        self.weights.append(weight)
+        self._length += len(piece)
+
+
+class _Measuring(_Spans):
+    """Tokens of a document, which are not made."""
+
+    def __init__(self, renderer: Renderer, document: Document) -> None:
+        self._renderer = renderer
+        self._document = document
+        self.length = 0
+        self.too_long = False
+        """Whether there was a text whose tokens are all the work that rendering the document is."""
+
+    def text(self, text: str) -> None:
+        if len(text) > _CACHED_LENGTH and not raw_media(self._document):
+            self.too_long = True
+        else:
+            self.length += len(self._renderer.text(text))
+
+    def tokenised_text(self, text: TokenisedText) -> None:
+        self.length += len(text.tokens)
+
+    def special(self, special: Special) -> None:  # noqa: ARG002
+        self.length += 1
+
+    def control(self, control: Control) -> None:
+        self.length += len(self._renderer.control(control))
+
+    def to_codes(self, media: Media) -> None:
+        plan = self._renderer.plan(media.modality, self.view)
+        self.length += 2 + len(plan.codebooks) * self._renderer.frames(media)
+
+    def of_codes(self, plan: SpanPlan, carried: CodeArray, codes: Codes) -> None:  # noqa: ARG002
+        self.length += 2 + carried.size
+
+    def to_read(self, media: Media) -> None:
+        opening, closing = self._renderer.brackets(media.modality)
+        self.length += len(opening) + self._renderer.codecs.positions(media) + len(closing)
+
+
+class _TakenApart(Visitor[Sequence[Media | Codes] | None]):
+    """The parts of an item of a modality of parts; None of everything else."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+
+    def media(self, media: Media) -> Sequence[Media | Codes] | None:
+        return self._renderer.parts(media) if self._renderer.vocabulary.modality(media.modality).parts else None
+
+    def other(self, value: object) -> None:  # noqa: ARG002
+        return None
+
+
+class _LossKind(Visitor[int]):
+    """Which of the loss weights of its role a content has: its place in `_RoleWeights`."""
+
+    def media(self, media: Media) -> int:  # noqa: ARG002
+        return 1
+
+    def codes(self, codes: Codes) -> int:  # noqa: ARG002
+        return 1
+
+    def control(self, control: Control) -> int:  # noqa: ARG002
+        return 2
+
+    def other(self, value: object) -> int:  # noqa: ARG002
+        return 0
+
+
+class _Raw(Visitor[Media | None]):
+    """An item that is not tokenised; None of everything else."""
+
+    def media(self, media: Media) -> Media:
+        return media
+
+    def tokenised_media(self, media: Media) -> None:  # noqa: ARG002
+        return None
+
+    def other(self, value: object) -> None:  # noqa: ARG002
+        return None
+
+
+_LOSS_KIND, _RAW = _LossKind(), _Raw()
 
 
 def raw_media(document: Document, without: Callable[[str, str], bool] | None = None) -> list[Media]:
     """The items of a document that are not tokenised yet, in order; `without` those of which it is true, by modality
     and view."""
+    methods = _Raw.methods
     return [
-        segment.content
-        for segment in document.segments
-        if isinstance(segment.content, Media)
-        and not is_tokenised(segment.content)
-        and not (without and without(segment.content.modality, segment.view))
+        media
+        for content, _, _, view in document.segments
+        if (media := methods[type(content)](_RAW, content)) is not None
+        and not (without and without(media.modality, view))
     ]
-
-
-def _check_frames(modality: str, name: str, frames: int, minimum: int, maximum: int) -> None:
-    if not minimum <= frames <= maximum:
-        raise DataError(f"`{modality}` {name} has {frames} frames, a span has {minimum} to {maximum}")
-
-
-def _name(content: Media | Codes) -> str:
-    return content.key if isinstance(content, Media) else "given as codes"

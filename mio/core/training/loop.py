@@ -296,5 +296,6 @@ def quieten_lightning() -> None:
         "The '.*dataloader' does not have many workers",
         "You're resuming from a checkpoint that ended before the epoch ended",
         ".*treespec, LeafSpec.*",
+        "Found .* module\\(s\\) in eval mode",  # encoders (see `Transformer.train`)
     ):
         warnings.filterwarnings("ignore", message)

@@ -18,6 +18,7 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.encoders import Encoder
 from mio.core.data.batch import Batch
 from mio.core.errors import VocabularyError
+from mio.core.model.encoders import buffers
 from mio.core.model.expert_parallel import empty_gradients
 from mio.core.model.lora import adapt
 from mio.core.model.loss import linear_cross_entropy
@@ -180,7 +181,7 @@ class MioModule(LightningModule):
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint but the optimizer's, by name. Frozen weights lie beside the adapters' run."""
-        state = self.transformer.state_dict(keep_vars=True)
+        state = self.transformer.state_dict(keep_vars=True) | buffers(self.transformer)
         state = {f"model.{name}": tensor for name, tensor in state.items() if name not in self.transformer.frozen}
         averages = self.average.tensors if self.average is not None else {}
         state |= {f"average.{name}": tensor for name, tensor in averages.items()}

@@ -6,7 +6,7 @@ Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, in torch's 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +16,9 @@ from torch.optim import AdamW, Optimizer
 
 from mio.core.distributed.regions import is_elsewhere, local, zeros_like
 from mio.core.errors import RecipeError
+from mio.core.model.encoders import exact_parameters
 from mio.core.model.lora import LORA_A, LORA_B, ROWS
+from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.rules import rule_problems
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
@@ -40,22 +42,23 @@ class ParameterPlan:
 
 
 def plan_parameters(
-    shapes: Mapping[str, torch.Size], config: OptimizerConfig, vocabulary: Vocabulary
+    shapes: Mapping[str, torch.Size], config: OptimizerConfig, vocabulary: Vocabulary, tables: Container[str] = ()
 ) -> list[ParameterPlan]:
     """Applies the recipe's rules to parameters by name.
 
     Matrices inside the layers decay and, with `kind: muon`, are Muon's; norms, biases, embedding and head do not decay
-    and are AdamW's. The matrices of adapters decay and are AdamW's. A rule may change that. Raises `RecipeError` with
-    every rule that matches no parameter, or no vocabulary block.
+    and are AdamW's. The matrices of adapters decay and are AdamW's. Of encoders, weights of linear layers are such
+    matrices, those of convolutions decay and are AdamW's, and `tables`, all others, do not decay. A rule may change
+    that. Raises `RecipeError` with every rule that matches no parameter, or no vocabulary block.
     """
     blocks = [block.name for block in vocabulary.blocks]
     if problems := [f"train.optimizer.rules: {text}" for _, text in rule_problems(config.rules, list(shapes), blocks)]:
         raise RecipeError(problems)
-    return [_plan(name, shape, config) for name, shape in shapes.items()]
+    return [_plan(name, shape, config, name in tables) for name, shape in shapes.items()]
 
 
-def _plan(name: str, shape: torch.Size, config: OptimizerConfig) -> ParameterPlan:
-    matrix = len(shape) >= 2 and name not in (*ROW_PARAMETERS, *ROWS)
+def _plan(name: str, shape: torch.Size, config: OptimizerConfig, table: bool) -> ParameterPlan:
+    matrix = len(shape) >= 2 and name not in (*ROW_PARAMETERS, *ROWS) and not table
     rule = next((rule for rule in config.rules if fnmatch.fnmatchcase(name, rule.pattern)), RuleConfig())
     decay = config.weight_decay if matrix else 0.0
     if rule.weight_decay is not None:
@@ -79,7 +82,9 @@ def _planned(
 ) -> Iterator[tuple[ParameterPlan, nn.Parameter]]:
     frozen = getattr(module, "frozen", ())  # by adapters
     parameters = {name: parameter for name, parameter in module.named_parameters() if name not in frozen}
-    plans = plan_parameters({name: parameter.shape for name, parameter in parameters.items()}, config, vocabulary)
+    tables = exact_parameters(module) if isinstance(module, Transformer) else {}
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    plans = plan_parameters(shapes, config, vocabulary, tables)
     return ((plan, parameters[plan.name]) for plan in plans)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mio import Task, UserError, hookimpl
+from mio import Synthesiser, Task, UserError, hookimpl
 
 if TYPE_CHECKING:
     from mio import SourceFactory
@@ -35,3 +35,13 @@ def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
     from mio.plugins.digits.tasks import tasks
 
     return [*tasks(), *talk_tasks()]
+
+
+@hookimpl
+def mio_synthesiser(modality: str, options: Mapping[str, Any]) -> Synthesiser | None:
+    _no_options(options)
+    if modality != "speech":
+        return None
+    from mio.plugins.digits.synthesis import ClipSynthesiser
+
+    return ClipSynthesiser()

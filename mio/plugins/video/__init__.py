@@ -44,9 +44,16 @@ class VideoOptions:
     """Fewest frames of a video."""
     max_frames: int = number(8, 1, 100_000)
     """Most frames of a video; of a longer one, so many are chosen at even distances. MIO's WebVid clips have 4 to 8."""
-    frames: str = one_of("uniform", "uniform", "scenes")
-    """Which frames of files: `uniform`, at even distances in time, or `scenes`, the middle of each scene that
-    PySceneDetect finds (MIO's key frames; needs `mio[video]`), filled up to `min_frames` at even distances."""
+    frames: str = one_of("uniform", "uniform", "scenes", "rate")
+    """Which frames of files: `uniform`, at even distances in time; `scenes`, the middle of each scene that
+    PySceneDetect finds (MIO's key frames; needs `mio[video]`), filled up to `min_frames` at even distances; `rate`,
+    `rate` frames of every second, at even distances where that is fewer than `min_frames` or more than `max_frames`
+    (VITA: 1, 4 and 16)."""
+    rate: float = number(1.0, 0.001, 1000)
+    """Frames per second of `frames: rate`."""
+    square: int = number(0, 0, 8192)
+    """Side in pixels of the square that is cut from the middle of every frame (VITA: 448, which its tower shows in one
+    tile); 0 leaves frames as they are. Make `max_side` large enough for it."""
     max_side: int = number(512, 1, 16_384)
     """Longer side in pixels that frames of files are shrunk to while they are read."""
     fps: float = number(2.0, 0.001, MOST_FPS)
@@ -103,6 +110,7 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
             fewest=video.min_frames,
             max_side=video.max_side,
             scenes=video.frames == "scenes",
+            rate=video.rate if video.frames == "rate" else 0.0,
         ),
         in_memory=True,
         suffixes=files.SUFFIXES,

@@ -41,11 +41,28 @@ def evenly_in_time(times: Sequence[float], chosen: int) -> list[int]:
         return list(range(count))
     if chosen == 1:
         return [nearest(times, (times[0] + times[-1]) / 2)]
+    return _nearest_of_all(times, [(times[-1] - times[0]) * number / (chosen - 1) for number in range(chosen)])
+
+
+def by_rate(times: Sequence[float], rate: float, fewest: int, most: int) -> list[int]:
+    """Indices of the ascending `times` that are `rate` of every second, from the first on: `fewest` at even distances
+    of a short stretch, and `most` of them at even distances of a long one (`_get_rawvideo_dec` of
+    github.com/VITA-MLLM/VITA, which repeats frames of a short stretch)."""
+    # the tiny addition keeps 2.9999 s at 3 frames of 1 a second
+    count = int((times[-1] - times[0]) * rate + 1e-3) + 1
+    if count < fewest or len(times) <= fewest:
+        return evenly_in_time(times, fewest)
+    chosen = min(count, most, len(times))
+    end = (count - 1) / rate
+    return _nearest_of_all(times, [end * number / max(1, chosen - 1) for number in range(chosen)])
+
+
+def _nearest_of_all(times: Sequence[float], wanted: Sequence[float]) -> list[int]:
+    """Indices near so many ascending points, counted from the first of `times`; all differ, and they ascend."""
     indices: list[int] = []
-    for number in range(chosen):
-        wanted = nearest(times, times[0] + (times[-1] - times[0]) * number / (chosen - 1))
+    for number, point in enumerate(wanted):
         first = indices[-1] + 1 if indices else 0
-        indices.append(min(max(wanted, first), count - chosen + number))
+        indices.append(min(max(nearest(times, times[0] + point), first), len(times) - len(wanted) + number))
     return indices
 
 

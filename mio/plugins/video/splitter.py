@@ -22,6 +22,10 @@ class FrameSplitter:
         self.options = options
         # everything that frames depend on; the number is the version of the choice
         self.fingerprint = f"frames-3-{options.min_frames}-{options.max_frames}-{options.frames}-{options.max_side}"
+        if options.frames == "rate":
+            self.fingerprint += f"-{options.rate:g}"
+        if options.square:
+            self.fingerprint += f"-square-{options.square}"
 
     def split(self, media: Media) -> list[Media]:
         """Chosen frames in order; the key of each is the video's with the frame's index. Raises `DataError`."""
@@ -29,9 +33,18 @@ class FrameSplitter:
         if count < self.options.min_frames:
             raise DataError(f"video {media.key}: has {count} frames, needs at least {self.options.min_frames}")
         return [
-            Media("image", media.data[index], f"{media.key}/{index}")
+            Media("image", self._squared(media.data[index]), f"{media.key}/{index}")
             for index in evenly(count, self.options.max_frames)
         ]
+
+    def _squared(self, frame: Pixels) -> Pixels:
+        """The largest square in the middle of a frame, bicubic, as `CLIPImageProcessor` cuts it."""
+        side = self.options.square
+        if not side:
+            return frame
+        from PIL import Image, ImageOps
+
+        return np.asarray(ImageOps.fit(Image.fromarray(frame), (side, side), Image.Resampling.BICUBIC))
 
 
 class FrameJoiner:

@@ -305,7 +305,7 @@ def test_a_span_at_either_end_of_its_document_is_written_as_it_would_be_rendered
     import torch
 
     from mio.core.data.batch import assemble
-    from mio.core.tokens.rendering import Rendered
+    from mio.core.tokens.rendered import Rendered
 
     tokens = np.arange(1, 9, dtype=np.int32)
     for start, end in ((0, 3), (2, 5), (5, 8), (0, 8)):

@@ -12,8 +12,10 @@ import yaml
 from repositories import FAMILIES, make_model, train_sentencepiece, write_bpe, write_json
 from safetensors.torch import load_file, save_file
 
+import mio
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
+from mio.core.exchange.chat_template import chat_template
 from mio.core.exchange.reading import ImportOptions, import_folder
 from mio.core.exchange.writing import OWN, export_run, parse_size
 from mio.core.model.cache import KVCache
@@ -209,6 +211,25 @@ def test_the_chat_template_is_the_chat_form(media_run, tmp_path):
     parts = [{"role": "user", "content": [{"type": "text", "text": "<image><img5></image>"}, " what?"]}]
     text = tokenizer.apply_chat_template(parts, tokenize=False)
     assert text.endswith("<|im_start|>user\n<image><img5></image> what?<|im_end|>\n")
+
+
+def test_the_chat_template_knows_what_is_given():
+    """Jinja's rendering of the template itself, beside the documents that training makes."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    picture = mio.Modality(name="image", codebooks=(8,), begin="<image>", end="</image>", code_token="<img{}>")
+    voice = mio.Modality(name="speech", codebooks=(8,), begin="<spch>", end="</spch>", code_token="<spch{}>")
+    system = {"default": "You are MIO.", "given_speech": "GIVEN", "given_image": "You see it.", "speech": "Aloud."}
+    template = chat_template(system, [picture, voice])
+    for asked, answered, expected in (
+        ("<image><img5></image> what?", "seven", "You see it."),
+        ("<image><img5></image> or <spch><spch1></spch>?", "seven", "GIVEN"),
+        ("what?", "<image><img5></image>", "You are MIO."),
+        ("<image><img5></image>", "<spch><spch1></spch>", "Aloud."),
+    ):
+        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        (text,), _ = render_jinja_template([messages], chat_template=template, bos_token="")
+        assert text.startswith(f"<|im_start|>system\n{expected}<|im_end|>\n")
 
 
 def test_the_chat_template_marks_what_is_learnt(media_run, tmp_path):

@@ -9,14 +9,15 @@ import pytest
 import torch
 from scripted_model import World
 
-from mio import Decoding, UserError
+from mio import Decoding, Media, UserError
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import Need
 from mio.core.generation.growing import GrowingAnswer
 from mio.core.live.duplex import Duplex
 from mio.core.model.transformer import Transformer
-from mio.core.tokens.rendering import Prompt
+from mio.core.tokens.documents import plain_document
+from mio.core.tokens.rendered import Prompt
 
 NEED = Need("melody", 1, 2)
 DECODING = Decoding(temperature=1.3, media_temperature=1.3, top_p=0.95, max_tokens=30)
@@ -92,6 +93,35 @@ def test_what_a_row_holds_is_not_computed_again(model):
     assert duplex.read_tokens == 21 + 2 + 1, "copied from the other row; the last token gives the first of the answer"
     run(duplex, {row: second, other: third})
     assert [second.tokens, third.tokens] == [alone(model, longer, 2), alone(model, longer, 3)]
+
+
+def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():
+    plugins = {"text": {"tokenizer": "bytes"}, "melody": {}, "parley": {"encoder": True}}
+    made = World({}, plugins=plugins).model()
+    torch.manual_seed(0)
+    config = TransformerConfig(width=32, layers=2, heads=2, kv_heads=1, init_std=0.6)
+    transformer = Transformer(config, made.vocabulary.rows, made.codecs.encoders).eval()
+    read = replace(made, copy=lambda: (transformer, made.replicas))
+    duplex = engine(read)
+
+    def asked(*contents):
+        values = [Media("melody", one, f"notes/{one}") if isinstance(one, tuple) else one for one in contents]
+        return read.renderer.prompt(plain_document(values, []))
+
+    def alone(prompt, seed):
+        return read.answers([prompt], DECODING, NEED, [seed], beyond_context=True)[0]
+
+    first, second, third = asked("a", (1, 2, 3), "b"), asked("a", (1, 2, 3), "bc"), asked("a", (1, 2, 4), "bc")
+    answers = [GrowingAnswer(read.grammar, NEED, 30, seed) for seed in (1, 2, 3)]
+    run(duplex, {duplex.read(first, answers[0]): answers[0]})
+    assert [len(item.media.data) for item in first.items] == [3]
+    rows = [duplex.read(second, answers[1])]
+    assert duplex.reused_tokens == len(first.tokens)
+    rows.append(duplex.read(third, answers[2]))
+    assert duplex.reused_tokens == len(first.tokens) + third.items[0].first, "another item at the same place"
+    run(duplex, dict(zip(rows, answers[1:], strict=True)))
+    assert [answer.tokens for answer in answers] == [alone(first, 1), alone(second, 2), alone(third, 3)]
+    assert alone(second, 3) != alone(third, 3), "the network tells them apart"
 
 
 def test_a_cache_that_does_not_fit_is_one_line(model):

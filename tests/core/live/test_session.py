@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from parley import ASIDE, NOISE, QUESTION, TYPED
 from scripted_model import World, shown
 
@@ -245,6 +249,16 @@ def test_an_answer_that_waits_begins_when_the_one_before_has_been_played():
     assert next(event.time for event in events if event.kind == "text") == pytest.approx(made + 3.0 + 0.1)
 
 
+def test_both_sequences_can_wait_while_an_answer_plays():
+    one = session({"sing": [TYPED, (1, 2, 3)], "wait": f"{ASIDE}you", "hello": f"{TYPED}me"}, seconds_per_note=1.0)
+    for query in ("sing", "wait", "wait", "hello"):
+        one.say(query)
+    events = one.finish()
+    assert [event[:2] for event in shown(events) if event[0] in ("done", "interrupted")] == [
+        ("done", 0), ("done", 1), ("interrupted", 2), ("done", 3),
+    ]  # fmt: skip
+
+
 # --- time
 
 
@@ -272,6 +286,8 @@ def test_only_a_simulated_clock_is_advanced():
         one.advance(1.0)
     with pytest.raises(mio.UserError, match="it must be above 0"):
         SimulatedClock(0)
+    with pytest.raises(mio.UserError, match="an input cannot come at nan s"):
+        one.say("hello", time=float("nan"))
 
 
 # --- what cannot be
@@ -314,3 +330,42 @@ def test_events_are_written_with_what_concerns_them():
         {"event": "text", "time": 0.7, "step": 4, "query": 0, "text": "f"},
     ]
     assert SessionEvent("interrupted", 1.0, 5, 0, by=1).to_json()["by"] == 1
+
+
+# --- whatever comes in
+
+
+MOMENTS = st.lists(st.tuples(st.sampled_from(["hello", "wait", "sing", "[0, 1]", "[7, 7]"]), st.integers(0, 60)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(MOMENTS, st.lists(st.integers(1, 70)), st.sampled_from([0.0, 0.2]))
+def test_every_query_ends_once_and_nothing_comes_after(inputs, cuts, seconds):
+    def ask(one):
+        for query, moment in inputs:
+            if query[0] == "[":
+                one.say(one.media("melody", tuple(json.loads(query))), time=moment / 20)
+            else:
+                one.say(query, time=moment / 20)
+        return one
+
+    whole = ask(session(seconds_per_note=seconds)).finish()
+    assert [event.time for event in whole] == sorted(event.time for event in whole)
+    given_since = {}
+    for place, event in enumerate(whole):
+        if event.kind in ("text", "media"):
+            others = [query for query, end in given_since.items() if end is None and query != event.query]
+            assert not others, "one answer is given at a time"
+            given_since.setdefault(event.query, None)
+        if event.kind in ("done", "interrupted"):
+            given_since[event.query] = place
+    for query in range(len(inputs)):
+        own = [event.kind for event in whole if event.query == query]
+        ends = [kind for kind in own if kind in ("done", "silence", "interrupted")]
+        assert ends in (["done"], ["silence"], ["interrupted"], ["done", "interrupted"]), own
+        assert own[-1] == ends[-1], "nothing comes after the end"
+        assert ends != ["silence"] or own == ["control", "silence"]
+    sliced, bits = ask(session(seconds_per_note=seconds)), []
+    for cut in sorted(cuts):
+        bits += sliced.advance(cut / 10)
+    assert [*bits, *sliced.finish()] == whole

@@ -88,6 +88,23 @@ def _turns(answer):
     return {"role": "user", "content": "x"}, {"role": "assistant", "content": answer}
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer", "output", "expected"),
+    [
+        (["What?", PICTURE], "word", None, "You see it."),
+        (["What?", VOICE, PICTURE], "word", None, "You hear it."),  # the first of the recipe
+        (["What?", PICTURE], VOICE, None, "Respond with speech only."),
+        (["What?", PICTURE], [], "", "You see it."),
+        ("What?", PICTURE, None, "You are MIO."),
+        ("What?", "word", None, "You are MIO."),
+    ],
+)
+def test_the_system_prompt_may_follow_what_is_given(asked, answer, output, expected):
+    system = {"given_video": "You watch it.", "given_speech": "You hear it.", "given_image": "You see it.", **SYSTEM}
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    assert chat_document(messages, system, output).segments[3].content == expected
+
+
 def test_no_system_prompt_without_one_in_the_recipe():
     document = chat_document(_turns("y"), {"speech": "Respond with speech only."})
     assert document.segments[2].content == "user\n"

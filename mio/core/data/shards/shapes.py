@@ -17,7 +17,7 @@ distinct ones, so a shard keeps each once, as JSON:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -26,6 +26,7 @@ from mio.core.contract.values import Codes, Media
 from mio.core.data.partial import Failed
 from mio.core.errors import DataError
 from mio.core.tokens.chat import ROLE, WEIGHT
+from mio.core.tokens.visitor import Visitor
 
 FAILED_FIELD, UNUSABLE_FIELD = -1, "!"
 
@@ -137,35 +138,50 @@ class Unstorable(Exception):
 
 def take_apart(value: Any, texts: list[str], items: list[tuple[str, Any]]) -> Node:
     """Shape of a value; its texts and codes are appended in the order in which they occur. Raises `Unstorable`."""
-    if isinstance(value, str):
-        texts.append(value)
+    return _TakingApart(texts, items).visit(value)
+
+
+class _TakingApart(Visitor[Node]):
+    def __init__(self, texts: list[str], items: list[tuple[str, Any]]) -> None:
+        self._texts = texts
+        self._items = items
+
+    def text(self, text: str) -> Node:
+        self._texts.append(text)
         return TEXT
-    if isinstance(value, Codes):
-        if value.codebooks:
-            raise DataError(f"codes of `{value.modality}` hold the codebooks {list(value.codebooks)} alone")
-        items.append((value.modality, value.codes))
-        return Item(value.modality)
-    if value is None or isinstance(value, bool):
-        return Constant(value)
-    if isinstance(value, Real):
-        texts.append(str(value))
-        return TEXT
-    if isinstance(value, Media) and isinstance(value.data, tuple):
-        for part in value.data:
-            take_apart(part, texts, items)
-        return Parts(value.modality, value.data[0].modality if value.data else "", len(value.data))
-    if isinstance(value, list | tuple):
-        return List(tuple(take_apart(inner, texts, items) for inner in value))
-    if isinstance(value, Mapping):
-        if not all(isinstance(name, str) and name for name in value):
-            raise Unstorable(f"a mapping with the keys {list(value)}")
+
+    def codes(self, codes: Codes) -> Node:
+        if codes.codebooks:
+            raise DataError(f"codes of `{codes.modality}` hold the codebooks {list(codes.codebooks)} alone")
+        self._items.append((codes.modality, codes.codes))
+        return Item(codes.modality)
+
+    def tokenised_media(self, media: Media) -> Node:
+        for part in media.data:
+            self.visit(part)
+        return Parts(media.modality, media.data[0].modality, len(media.data))
+
+    def media(self, media: Media) -> Node:
+        return Parts(media.modality, "", 0) if isinstance(media.data, tuple) else self.other(media)
+
+    def constant(self, constant: bool | None) -> Node:
+        return Constant(constant)
+
+    def number(self, number: Real) -> Node:
+        return self.text(str(number))
+
+    def sequence(self, values: Sequence[Any]) -> Node:
+        return List(tuple(map(self.visit, values)))
+
+    def mapping(self, values: Mapping[str, Any]) -> Node:
+        if not all(isinstance(name, str) and name for name in values):
+            raise Unstorable(f"a mapping with the keys {list(values)}")
         return Fields(
-            {
-                name: Constant(inner) if _constant(name, inner) else take_apart(inner, texts, items)
-                for name, inner in value.items()
-            }
+            {name: Constant(inner) if _constant(name, inner) else self.visit(inner) for name, inner in values.items()}
         )
-    raise Unstorable(type(value).__name__)
+
+    def other(self, value: Any) -> Node:
+        raise Unstorable(type(value).__name__)
 
 
 def _constant(name: str, value: Any) -> bool:

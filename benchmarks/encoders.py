@@ -1,0 +1,289 @@
+"""Encoders inside the model: two processes against one, documents that never see each other's media, and their cost.
+
+    python benchmarks/encoders.py [--steps 30] [--rounds 12]
+
+Cases train a small transformer with an encoder in float32, in one process and in two (gloo), on the same rows cut into
+the same forward passes: with media on both ranks, on one of them, on none; by AdamW and by Muon; frozen, partly frozen,
+with two encoders, with copies instead of shards, recomputed. Tensor parallelism, which adds up in another order, is
+shown and not part of `max_loss_difference`. `isolation` perturbs one document's media:
+the losses of all other documents, and the gradients of all parameters from those, must be the same bit by bit.
+`speed` is the time of a training step whose items fill a quarter of the positions, over that of a step without items
+and of the encoder by itself, forward and backward, together; rounds are interleaved and medians compared.
+
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from small_encoder import PatchEncoder
+from torch import Tensor
+
+from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.encoders import Encoder
+from mio.core.contract.values import Modality
+from mio.core.data.batch import Batch, assemble
+from mio.core.data.plan import Changes
+from mio.core.model.parallel import data_parallel, device_mesh, parallelise
+from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
+from mio.core.tokens.rendered import Item, Rendered
+from mio.core.tokens.sized_text import SizedText
+from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.module import MioModule
+
+VOCABULARY = Vocabulary.build(SizedText(256), [("text", Modality(name="text", text=True))])
+MODEL = TransformerConfig(width=64, layers=2, heads=4, kv_heads=2, qk_norm=True)
+CONTEXT = 96
+PASSES = 2
+ROWS = 2
+"""Of a forward pass. A step has two passes: those of one process, or one of each of two."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and how it is spread."""
+
+    name: str
+    media: tuple[bool, ...] = (True, True)
+    """Whether the passes have media."""
+    kind: str = "adamw"
+    encoders: int = 1
+    rules: tuple[RuleConfig, ...] = ()
+    runtime: RuntimeConfig = field(default_factory=lambda: RuntimeConfig(compile="none"))
+
+
+def cases() -> list[Case]:
+    """All of them."""
+    where = {"both": (True, True), "one": (True, False), "none": (False, False)}
+    found = [
+        Case(f"{kind}/media-on-{name}", media, kind) for kind in ("adamw", "muon") for name, media in where.items()
+    ]
+    frozen = (RuleConfig(pattern="encoders.*", trainable=False),)
+    partly = (RuleConfig(pattern="encoders.image.projector.*"), *frozen)
+
+    def spread(**changes: Any) -> RuntimeConfig:
+        return RuntimeConfig(compile="none", **changes)
+
+    return [
+        *found,
+        Case("muon/frozen", (True, False), "muon", rules=frozen),
+        Case("muon/partly-frozen", (False, True), "muon", rules=partly),
+        Case("muon/two-encoders", (True, False), "muon", encoders=2),
+        Case("adamw/copies", (True, False), runtime=spread(sharding="none")),
+        Case("adamw/not-resharded", (False, True), "muon", runtime=spread(reshard=False)),
+        Case("adamw/recomputed", (True, False), runtime=spread(activation_checkpointing="full")),
+        Case("muon/recomputed-in-part", (True, True), "muon", runtime=spread(activation_checkpointing="selective")),
+        Case("adamw/tensor-parallel", (True, False), runtime=spread(tensor_parallel=2)),
+    ]
+
+
+def encoders(count: int, **options: int) -> dict[str, Encoder]:
+    """So many encoders."""
+    return {name: PatchEncoder(**options) for name in ("image", "sketch")[:count]}
+
+
+class Prepared:
+    """Of `Codecs`, what packing items asks for."""
+
+    def __init__(self, encoders: dict[str, Encoder]) -> None:
+        self.encoders = encoders
+
+    def dummy(self, modality: str) -> Any:
+        return self.encoders[modality].dummy()
+
+
+def document(random: np.random.Generator, readers: dict[str, Encoder], length: int, media: bool) -> Rendered:
+    """Random tokens, with a picture for each encoder in their midst."""
+    tokens, items, weights = random.integers(8, 256, length + 1), [], np.ones(length + 1, np.float32)
+    first = 2
+    for name, reader in readers.items() if media else ():
+        picture = random.integers(0, 256, (8, 4 * int(random.integers(1, 4))), dtype=np.uint8)
+        positions = reader.positions(picture)
+        items.append(Item(name, first, positions, None, reader.prepare(picture)))
+        tokens[first : first + positions], weights[first : first + positions] = 0, 0
+        first += positions + 1
+    return Rendered(tokens.astype(np.int32), weights, np.zeros((0, 2), np.int32), items=tuple(items))
+
+
+def passes(step: int, case: Case, readers: dict[str, Encoder]) -> list[Batch]:
+    """The forward passes of a step."""
+    random = np.random.default_rng(step)
+    made = []
+    for media in case.media:
+        rows = [[(0, document(random, readers, CONTEXT // 2, media)) for _ in range(2)] for _ in range(ROWS)]
+        batch = assemble(rows, CONTEXT, 0, codecs=Prepared(readers))
+        batch.documents = [[(0, 0)] * 2] * ROWS
+        made.append(batch)
+    return made
+
+
+def losses(case: Case, steps: int, ranks: int = 1) -> list[float]:
+    """Loss of each step."""
+    readers = encoders(case.encoders)
+    optimizer_config = OptimizerConfig(kind=case.kind, lr=3e-3, muon_lr=0.01, rules=list(case.rules))
+    train = TrainConfig(steps=steps, rows=PASSES * ROWS, precision="fp32", optimizer=optimizer_config)
+    with torch.device("meta"):
+        module = MioModule(MODEL, VOCABULARY, train, ("",), encoders=readers)
+    mine = list(range(PASSES))
+    if ranks > 1:
+        mesh = device_mesh(case.runtime, ranks, ranks, "cpu")
+        parallelise(module.transformer, mesh, case.runtime, "fp32")
+        place, module.replicas = data_parallel(mesh)
+        module.statistics.counts = module.loss_metrics.counts = mesh["tensor"].get_local_rank() == 0
+        mine = mine[place :: module.replicas]
+    module.transformer.to_empty(device="cpu")
+    module.transformer.reset_parameters(1)
+    module._trainer = SimpleNamespace(accumulate_grad_batches=len(mine))  # type: ignore[assignment]
+    module.train()
+    optimizer = module.configure_optimizers()["optimizer"]
+    found = []
+    for step in range(steps):
+        batches = passes(step, case, readers)
+        optimizer.zero_grad()
+        for index in mine:
+            batches[index].changes = Changes() if index == mine[-1] else None
+            (module.training_step(batches[index], index) / len(mine)).backward()
+        module.on_before_optimizer_step(optimizer)
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        assert module.totals is not None
+        found.append(module.totals.loss)
+    return found
+
+
+def on_rank(rank: int, steps: int, folder: str) -> None:
+    """One of two processes: all cases."""
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meet"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    found = {case.name: losses(case, steps, 2) for case in cases()}
+    torch.distributed.barrier()
+    if rank == 0:
+        Path(folder, "losses.json").write_text(json.dumps(found), encoding="utf-8")
+    torch.distributed.destroy_process_group()
+
+
+def differences(steps: int) -> dict[str, float]:
+    """Largest difference of the loss between one process and two, by case."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(on_rank, (steps, folder), nprocs=2)
+        two = json.loads(Path(folder, "losses.json").read_text(encoding="utf-8"))
+    found = {}
+    for case in cases():
+        one = losses(case, steps)
+        found[case.name] = max(abs(a - b) for a, b in zip(one, two[case.name], strict=True))
+        print(f"{case.name:28} {found[case.name]:.1e}  (loss {one[0]:.4f} to {one[-1]:.4f})", flush=True)
+    return found
+
+
+def isolated() -> bool:
+    """Whether documents are the same bit by bit when another one's media change."""
+    readers = encoders(2)
+    module = MioModule(MODEL, VOCABULARY, TrainConfig(precision="fp32"), ("",), encoders=readers).train()
+    seen = []
+    for perturbed in (False, True):
+        random = np.random.default_rng(3)
+        rows = [[(0, document(random, readers, CONTEXT // 3, True)) for _ in range(3)] for _ in range(ROWS)]
+        if perturbed:
+            _, chosen = rows[0][1]
+            for item in chosen.items:
+                item.arrays["patches"][:] = 255 - item.arrays["patches"]
+        batch = assemble(rows, CONTEXT, 0, codecs=Prepared(readers))
+        others = torch.ones_like(batch.weights)
+        others[0, CONTEXT // 3 : 2 * (CONTEXT // 3)] = 0
+        nll = module.loss_sum(batch)[1]
+        batch.weights.mul_(others)
+        module.zero_grad()
+        module.loss_sum(batch)[0].backward()
+        gradients = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
+        seen.append((nll, nll * others, gradients))
+    (own, rest, gradients), (changed, other_rest, other_gradients) = seen
+    assert not torch.equal(own, changed), "nothing was perturbed"
+    assert any(bool(gradient.any()) for gradient in gradients)
+    return torch.equal(rest, other_rest) and all(map(torch.equal, gradients, other_gradients))
+
+
+def speed(rounds: int) -> dict[str, float]:
+    """Seconds of a step with items, without, and of the encoder alone; medians of interleaved rounds."""
+    context, rows = 512, 4
+    model = TransformerConfig(width=256, layers=4, heads=8, kv_heads=4, qk_norm=True)
+    readers: dict[str, Encoder] = {"image": PatchEncoder(width=256, layers=4)}
+    module = MioModule(model, VOCABULARY, TrainConfig(precision="fp32"), ("",), encoders=readers).train()
+    random = np.random.default_rng(5)
+    reader = readers["image"]
+
+    def batch(media: bool) -> Batch:
+        made = []
+        for _ in range(rows):
+            tokens, items = random.integers(8, 256, context + 1).astype(np.int32), []
+            for first in (16, 272) if media else ():  # two of 64 positions: a quarter of the row
+                picture = random.integers(0, 256, (32, 32), dtype=np.uint8)
+                items.append(Item("image", first, 64, None, reader.prepare(picture)))
+            weights = np.ones(context + 1, np.float32)
+            made.append([(0, Rendered(tokens, weights, np.zeros((0, 2), np.int32), items=tuple(items)))])
+        return assemble(made, context, 0, codecs=Prepared(readers) if media else None)
+
+    both, plain = batch(True), batch(False)
+    network, given = module.transformer.encoders["image"], both.items["image"].input
+    upstream = torch.randn(len(both.items["image"].places), model.width)
+
+    def whole() -> Tensor:
+        return module.loss_sum(both)[0]
+
+    def without() -> Tensor:
+        return module.loss_sum(plain)[0]
+
+    def alone() -> Tensor:
+        return (network(given) * upstream).sum()
+
+    taken: dict[str, list[float]] = {"together": [], "transformer": [], "encoder": []}
+    for number in range(rounds + 2):
+        for name, work in zip(taken, (whole, without, alone), strict=True):
+            module.zero_grad()
+            start = time.process_time()
+            work().backward()
+            if number >= 2:
+                taken[name].append(time.process_time() - start)
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    ratios = [t / (a + b) for t, a, b in zip(*taken.values(), strict=True)]
+    for name, seconds in medians.items():
+        print(f"{name:12} {seconds * 1000:7.1f} ms of CPU")
+    return {"ratio": statistics.median(ratios), **medians}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=12)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    found = differences(options.steps)
+    isolation = isolated()
+    print(f"isolation: {'the same bit by bit' if isolation else 'NOT the same'}", flush=True)
+    measured = speed(options.rounds)
+    result = {
+        "max_loss_difference": max(value for name, value in found.items() if "tensor-parallel" not in name),
+        "cases": len(found),
+        "steps": options.steps,
+        "isolation": isolation,
+        "speed_ratio": round(measured["ratio"], 4),
+        "differences": found,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
