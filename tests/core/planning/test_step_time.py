@@ -110,6 +110,11 @@ def test_what_is_waited_for_is_told_from_what_is_gathered_for_later():
     assert time.total == pytest.approx(seconds(gather(2 * 10**9), SPEED) + SENDING + 6 * SENDING)
 
 
+def test_what_was_gathered_in_the_section_before_is_not_waited_for():
+    layer = Compute(flops=SENDING * SPEED.flops)
+    assert took(WAIT, layer).total == pytest.approx(SENDING)
+
+
 def test_gradients_are_reduced_beside_the_next_layer_and_the_last_of_them_is_waited_for():
     layer = Compute(flops=2 * SENDING * SPEED.flops)
     assert took(layer, reduce(), layer, reduce()).total == pytest.approx(4 * SENDING + SENDING)
