@@ -45,7 +45,9 @@ class Model:
         dtype = PRECISIONS[precision or run.recipe.train.precision]
 
         def copy() -> tuple[Transformer, Replicas]:
-            return decoding_copy(run.transformer, torch.device(device), dtype, ranks)
+            made = decoding_copy(run.transformer, torch.device(device), dtype, ranks)
+            run.let_go()
+            return made
 
         return cls(run.recipe, run.plugins, run.vocabulary, run.codecs, run.renderer, run.folder, copy)
 
