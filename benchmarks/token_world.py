@@ -78,6 +78,9 @@ class Plugins:
 
     options: Mapping[str, Any] = {}
 
+    def control_tokens(self) -> list[Any]:
+        return []
+
     def modalities(self) -> list[tuple[str, Modality]]:
         return list(MODALITIES.items())
 

@@ -43,7 +43,7 @@ def typed(monkeypatch, text):
 
 
 def run(capsys, *arguments):
-    code = app.run(["talk", "run", "--set", "control_in_history=false", *map(str, arguments)])
+    code = app.run(["talk", "run", *map(str, arguments)])
     out, err = capsys.readouterr()
     return code, out, err
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mio.core.contract.encoders import Arrays, EncoderInput
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Item, Rendered
+from mio.core.tokens.rendered import Item, Rendered
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class EncoderItems:
     """int64 `[S]`: row * L + position, of each position in turn. Empty where the input is a dummy."""
     dummy: bool = False
     """Whether no item of the modality is in the pass: the encoder runs, and its result counts 0 times."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays."""
+        return sum(array.nbytes for array in self.input.arrays.values())
 
     def change(self, function: Callable[[Tensor], Any]) -> EncoderItems:
         """The items with the results of `function` in place of their tensors."""
@@ -58,14 +63,15 @@ def pack_items(placed: Iterable[tuple[int, Item]], codecs: Codecs, dummies: bool
             arrays = [item.arrays if item.arrays is not None else codecs.prepare(item.media) for _, item in items]
             positions = [item.positions for _, item in items]
             places = np.concatenate([np.arange(start, start + item.positions) for start, item in items])
-            packed[name] = EncoderItems(_joined(arrays, positions), torch.from_numpy(places))
+            packed[name] = EncoderItems(joined(arrays, positions), torch.from_numpy(places))
         elif dummies:
             empty = torch.zeros(0, dtype=torch.int64)
-            packed[name] = EncoderItems(_joined([codecs.dummy(name)], [0]), empty, dummy=True)
+            packed[name] = EncoderItems(joined([codecs.dummy(name)], [0]), empty, dummy=True)
     return packed
 
 
-def _joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+def joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+    """Items one after the other, each array by name, with the positions of each."""
     arrays: dict[str, Tensor] = {}
     lengths: dict[str, Sequence[int]] = {}
     for name in items[0]:

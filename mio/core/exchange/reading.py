@@ -171,7 +171,7 @@ def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, 
     with new_folder(final) as partial:
         tokens.write_text(partial / TOKENIZERS / TEXT, text.size)
         tokenizer = text_tokenizer(plugins, partial)
-        vocabulary = Vocabulary.build(tokenizer, plugins.modalities())
+        vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), plugins.control_tokens())
         _check_text(tokens, vocabulary, text.size)
         matched = match(vocabulary, tokens, renamed, model.rows)
         index = torch.from_numpy(matched.rows)
@@ -272,7 +272,7 @@ def _restored_vocabulary(
         shutil.rmtree(partial / TOKENIZERS / TEXT, ignore_errors=True)
         FolderTokens.read(folder).write_text(partial / TOKENIZERS / TEXT, saved.blocks[0].size)
         tokenizer = text_tokenizer(plugins, partial)
-    vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), base=saved)
+    vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), plugins.control_tokens(), base=saved)
     if vocabulary.size != saved.size:
         grown = [block.name for block in vocabulary.blocks[len(saved.blocks) :]]
         raise UserError(

@@ -84,7 +84,8 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
     config = transformer_config(run.recipe, run.manager)
     text = text_tokenizer(run.plugins, run.folder)
     modalities = run.plugins.modalities()
-    vocabulary = Vocabulary.build(text, modalities, base=Vocabulary.load(run.folder / VOCABULARY))
+    base = Vocabulary.load(run.folder / VOCABULARY)
+    vocabulary = Vocabulary.build(text, modalities, run.plugins.control_tokens(), base=base)
     saved = run.saved
     adapted = isinstance(saved, FoldedWeights) and not merge
     if isinstance(saved, FoldedWeights) and adapted:

@@ -11,7 +11,7 @@ from mio_world import TEXT, FakeText
 
 from mio import Modality
 from mio.core.data.batch import assemble
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.metrics import LossMetrics
 
