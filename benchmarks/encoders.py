@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,7 +38,7 @@ from mio.core.data.batch import Batch, assemble
 from mio.core.data.plan import Changes
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
-from mio.core.tokens.rendering import Item, Rendered
+from mio.core.tokens.rendered import Item, Rendered
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
@@ -128,7 +129,7 @@ def passes(step: int, case: Case, readers: dict[str, Encoder]) -> list[Batch]:
     return made
 
 
-def losses(case: Case, steps: int, rank: int = 0, ranks: int = 1) -> list[float]:
+def losses(case: Case, steps: int, ranks: int = 1) -> list[float]:
     """Loss of each step."""
     readers = encoders(case.encoders)
     optimizer_config = OptimizerConfig(kind=case.kind, lr=3e-3, muon_lr=0.01, rules=list(case.rules))
@@ -167,11 +168,10 @@ def on_rank(rank: int, steps: int, folder: str) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meet"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    found = {case.name: losses(case, steps, rank, 2) for case in cases()}
+    found = {case.name: losses(case, steps, 2) for case in cases()}
     torch.distributed.barrier()
     if rank == 0:
-        with open(f"{folder}/losses.json", "w", encoding="utf-8") as file:
-            json.dump(found, file)
+        Path(folder, "losses.json").write_text(json.dumps(found), encoding="utf-8")
     torch.distributed.destroy_process_group()
 
 
@@ -179,8 +179,7 @@ def differences(steps: int) -> dict[str, float]:
     """Largest difference of the loss between one process and two, by case."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(on_rank, (steps, folder), nprocs=2)
-        with open(f"{folder}/losses.json", encoding="utf-8") as file:
-            two = json.load(file)
+        two = json.loads(Path(folder, "losses.json").read_text(encoding="utf-8"))
     found = {}
     for case in cases():
         one = losses(case, steps)

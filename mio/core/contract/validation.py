@@ -284,6 +284,34 @@ def encoder_problems(encoder: Any) -> list[str]:
     return problems if _has(encoder, "fingerprint") else [*problems, "`fingerprint`: missing"]
 
 
+def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
+    """Everything wrong with the policy of a live conversation; `modalities` are those that it may name."""
+    if not isinstance(policy, SessionPolicy):
+        return [f"returned {kind(policy)} where a `mio.SessionPolicy` is expected"]
+    checker = Checker()
+    checked = ("answers", "history", "older_media", "control_in_history", "shown_stays", "marks", "least")
+    plain = {name: getattr(policy, name) for name in checked}
+    checker.check(SessionPolicy, plain)
+    problems = [problem for _, problem in checker.problems]
+    known = list(modalities)
+    named = {"output": policy.output, "speaks": policy.speaks}
+    if policy.stream is not None:
+        if not isinstance(policy.stream, Stream):
+            return [*problems, f"`stream`: {kind(policy.stream)} must be a `mio.Stream`"]
+        named["stream.modality"] = policy.stream.modality
+    for field, name in named.items():
+        if name and name not in known:
+            problems.append(f"`{field}`: {name!r} is no modality of the plugins in use{nearest(str(name), known)}")
+    if not isinstance(policy.decoding, Decoding):
+        return [*problems, f"`decoding`: {kind(policy.decoding)}, not a `mio.Decoding`"]
+    return problems + [f"`decoding`: {problem}" for problem in decoding_problems(policy.decoding)]
+
+
+def synthesiser_problems(synthesiser: Any) -> list[str]:
+    """What a synthesiser lacks."""
+    return _missing_methods(synthesiser, ("say", "save"))
+
+
 def control_problems(answer: Any) -> list[str]:
     """Everything wrong with a plugin's `ControlTokens`, each problem with the token and the field."""
     if not isinstance(answer, ControlTokens):
@@ -318,34 +346,6 @@ def _control_problems(token: Any) -> list[str]:
         problems.append(f"`insert`: the text is for the action `{INSERT}`, which needs one; the action is "
                         f"`{token.action}`")  # fmt: skip
     return problems
-
-
-def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
-    """Everything wrong with the policy of a live conversation; `modalities` are those that it may name."""
-    if not isinstance(policy, SessionPolicy):
-        return [f"returned {kind(policy)} where a `mio.SessionPolicy` is expected"]
-    checker = Checker()
-    checked = ("answers", "history", "older_media", "control_in_history", "shown_stays", "marks", "least")
-    plain = {name: getattr(policy, name) for name in checked}
-    checker.check(SessionPolicy, plain)
-    problems = [problem for _, problem in checker.problems]
-    known = list(modalities)
-    named = {"output": policy.output, "speaks": policy.speaks}
-    if policy.stream is not None:
-        if not isinstance(policy.stream, Stream):
-            return [*problems, f"`stream`: {kind(policy.stream)} must be a `mio.Stream`"]
-        named["stream.modality"] = policy.stream.modality
-    for field, name in named.items():
-        if name and name not in known:
-            problems.append(f"`{field}`: {name!r} is no modality of the plugins in use{nearest(str(name), known)}")
-    if not isinstance(policy.decoding, Decoding):
-        return [*problems, f"`decoding`: {kind(policy.decoding)}, not a `mio.Decoding`"]
-    return problems + [f"`decoding`: {problem}" for problem in decoding_problems(policy.decoding)]
-
-
-def synthesiser_problems(synthesiser: Any) -> list[str]:
-    """What a synthesiser lacks."""
-    return _missing_methods(synthesiser, ("say", "save"))
 
 
 def preset_problems(preset: Any) -> list[str]:

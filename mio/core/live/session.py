@@ -85,7 +85,7 @@ class Session:
         plugins: Sequence[str] = (),
     ) -> None:
         manager = run.plugins.manager if isinstance(run, Model) else PluginManager.discover(plugins)
-        self.model = run if isinstance(run, Model) else Model.of(Run.open(run, manager), device, precision)
+        self.model = run if isinstance(run, Model) else Model.of(Run.open(run, manager), device, precision, let_go=True)
         self.policy = policy_of(self.model, policy, options or {})
         self.clock: Clock = clock or SimulatedClock()
         self.steps = 0

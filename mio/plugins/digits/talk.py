@@ -15,12 +15,17 @@ from collections.abc import Callable
 from random import Random
 
 from mio import Media, Record
+from mio.plugins.digits.sounds import MOST_BEEPS
 from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
 
 FURTHER = ("which number", "how many", "is", "first", "last", "more", "less", "count", "up", "down", "tom")
 Words = tuple[str, ...]
 
+UNADDRESSED = {"unaddressed": True}
+"""Field of records whose speech is not addressed to the listener."""
+OTHER_NAMES = ("noise", "tones", "two voices", *(f"{DIGITS[count]} beeps" for count in range(1, MOST_BEEPS + 1)))
+"""What is heard that is not one voice."""
 NAME = "tom"
 """Somebody else who is talked to."""
 
@@ -111,7 +116,7 @@ def written(world: World, draw: Random) -> Record:  # noqa: ARG001  text needs n
         digits = _consecutive(draw)[1]
         words, answer = _about_video(draw, digits)
         return {"question": f"{' '.join(DIGITS[digit] for digit in digits)}, {' '.join(words)}", "answer": answer}
-    said = " ".join(draw.choice((_question, _remark))(draw))
+    said = draw.choice(OTHER_NAMES) if draw.random() < 0.2 else " ".join(draw.choice((_question, _remark))(draw))
     return {"question": f"repeat: {said}", "answer": said}
 
 
@@ -130,7 +135,7 @@ def words(world: World, draw: Random) -> Record:
 def sounds(world: World, draw: Random) -> Record:
     """`speech`: no speech; `transcription`: what it is (`noise`, `tones`, `three beeps`)."""
     kind = draw.choice(("noise", "tones", "beeps"))
-    count = draw.randint(1, 5) if kind == "beeps" else 0
+    count = draw.randint(1, MOST_BEEPS) if kind == "beeps" else 0
     return {"speech": world.sound(draw, kind, count), "transcription": f"{DIGITS[count]} {kind}" if count else kind}
 
 
@@ -150,7 +155,7 @@ def video_questions(world: World, draw: Random) -> Record:
 
 def sound_questions(world: World, draw: Random) -> Record:
     """`sound` of one to five beeps, `question` and `asked` how many, `answer`."""
-    count = draw.randint(1, 5)
+    count = draw.randint(1, MOST_BEEPS)
     return {"sound": world.sound(draw, "beeps", count), **_spoken(world, draw, ("how many",)), "answer": DIGITS[count]}
 
 
@@ -164,19 +169,19 @@ def remarks(world: World, draw: Random) -> Record:
     """`speech` of one person that is no question to the listener, `seen` meanwhile (a picture or nothing), `heard`: its
     words."""
     words = _remark(draw)
-    return {"seen": _seen(world, draw), "speech": world.utterance(draw, words), "heard": " ".join(words)}
+    return {"seen": _seen(world, draw), "speech": world.utterance(draw, words), "heard": " ".join(words), **UNADDRESSED}
 
 
 def crowds(world: World, draw: Random) -> Record:
     """`speech` of two people at once, questions or not, `seen` meanwhile, `heard`: `two voices`."""
     said = [draw.choice((_question, _remark))(draw) for _ in range(2)]
-    return {"seen": _seen(world, draw), "speech": world.together(draw, *said), "heard": "two voices"}
+    return {"seen": _seen(world, draw), "speech": world.together(draw, *said), "heard": "two voices", **UNADDRESSED}
 
 
 def noises(world: World, draw: Random) -> Record:
     """`speech`: noise or tones alone, `seen` meanwhile, `heard`: `noise` or `tones`."""
     kind = draw.choice(("noise", "tones"))
-    return {"seen": _seen(world, draw), "speech": world.sound(draw, kind), "heard": kind}
+    return {"seen": _seen(world, draw), "speech": world.sound(draw, kind), "heard": kind, **UNADDRESSED}
 
 
 def replies(world: World, draw: Random) -> Record:
@@ -193,26 +198,26 @@ def replies(world: World, draw: Random) -> Record:
 
 def exchanges(world: World, draw: Random) -> Record:
     """`messages`: a picture and two to four turns about it, each a question, written or spoken, or something that is
-    not addressed to the listener; `inserted`: the numbers of the answers to the latter, from 0."""
+    not addressed to the listener; `unaddressed`: the numbers of the messages that reply to the latter, from 0."""
     digit = draw.randrange(10)
     seen: list[str | Media] = [world.picture(draw, digit)]
     messages: list[dict[str, object]] = []
-    inserted = []
+    unaddressed = []
     talker = world.talker(draw)
-    for turn in range(draw.randint(2, 4)):
+    for _ in range(draw.randint(2, 4)):
         words, answer = _about_digit(draw, digit)
         kind = draw.choice(("spoken", "spoken", "written", "unaddressed"))
         said: str | Media = world.utterance(draw, words, talker) if kind == "spoken" else " ".join(words)
         if kind == "unaddressed":
             heard = draw.choice((remarks, crowds, noises))(world, draw)
             said, answer = heard["speech"], heard["heard"]
-            inserted.append(turn)
+            unaddressed.append(len(messages) + 1)
         messages += [
             {"role": "user", "content": [*seen, said]},
             {"role": "assistant", "content": [answer]},
         ]
         seen = []
-    return {"messages": messages, "inserted": inserted}
+    return {"messages": messages, "unaddressed": unaddressed}
 
 
 BUILDERS: tuple[Callable[[World, Random], Record], ...] = (

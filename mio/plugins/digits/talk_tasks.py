@@ -91,9 +91,9 @@ def talk_tasks() -> list[Task]:
         _task("sound_asked_aloud", "sound_questions", "{sound}{question}", "<1>{answer}", _right(SPOKEN)),
         _task("sum_asked_aloud", "sum_questions", "{question}", "<1>{answer}", _right(SPOKEN)),
         _task("hear", "utterances", "Transcribe this.{speech}", "{transcription}", _heard),
-        _task("addressed", "", "{seen}{question}", "<1>", _answered),
-        _task("remark", "remarks", "{seen}{speech}", "<2>{heard}", _silent),
-        _task("crowd", "crowds", "{seen}{speech}", "<2>{heard}", _silent),
-        _task("noise", "noises", "{seen}{speech}", "<2>{heard}", _silent),
+        _task("addressed", "", "{seen?}{question}", "<1>", _answered),
+        _task("remark", "remarks", "{seen?}{speech}", "<2>{heard}", _silent),
+        _task("crowd", "crowds", "{seen?}{speech}", "<2>{heard}", _silent),
+        _task("noise", "noises", "{seen?}{speech}", "<2>{heard}", _silent),
         _task("reply_aloud", "replies", "Answer aloud.{image}{question}", "<1>{answer}: {reply}", _aloud, "speech"),
     ]

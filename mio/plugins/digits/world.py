@@ -83,17 +83,17 @@ class World:
 
     def utterance(self, draw: Random, words: Sequence[str], talker: Speaker | None = None) -> Media:
         """Talk of several words in one voice, with pauses of its own between and around them, in a room that is never
-        quite silent. In training every utterance is another variation; its key names both."""
+        quite silent. In training the voice varies too. A function of its key: voice, take, words and a seed."""
         voice, take = talker or self.talker(draw)
-        said = _vocabulary(self.split)
-        pieces = [_silence(draw.uniform(0.03, 0.2))]
+        said, seed = _vocabulary(self.split), draw.getrandbits(32)
+        own = Random(seed)
+        pieces = [_silence(own.uniform(0.03, 0.2))]
         for word in words:
-            pieces += [said[voice, take, word].samples, _silence(draw.uniform(0.03, 0.12))]
-        pieces.append(_silence(draw.uniform(0.0, 0.2)))
+            pieces += [said[voice, take, word].samples, _silence(own.uniform(0.03, 0.12))]
+        pieces.append(_silence(own.uniform(0.0, 0.2)))
         clip = Clip("-".join(words), voice, take, np.concatenate(pieces), sounds.RATE)
-        variant = draw.getrandbits(32)
-        samples = voices.vary(clip, variant) if self.split == "train" else voices.in_room(clip.samples, variant)
-        return Media("speech", (samples, clip.rate), f"talk/{clip.key}/v{variant}", " ".join(words))
+        samples = voices.vary(clip, seed) if self.split == "train" else voices.in_room(clip.samples, seed)
+        return Media("speech", (_gated(own, samples), clip.rate), f"talk/{clip.key}/{seed}", " ".join(words))
 
     def own_voice(self, draw: Random, word: str) -> Media:
         """A digit in the one voice that answers aloud: a training voice in both splits, the model's own."""
@@ -101,34 +101,42 @@ class World:
         return Media("speech", (_varied(clip, variant), clip.rate), f"spoken/{clip.key}/v{variant}", clip.word)
 
     def together(self, draw: Random, first: Sequence[str], second: Sequence[str]) -> Media:
-        """Two people who talk at once: either may be up to 4 dB louder, and the shorter lies within the longer or
-        starts a little before its end."""
+        """Two people who talk at once: either may be up to 4 dB louder, and at least half of the shorter talk lies
+        within the longer."""
         one, other = self.talker(draw), self.talker(draw)
         while other[0] == one[0]:
             other = self.talker(draw)
-        long, short = sorted(
-            (self.utterance(draw, first, one), self.utterance(draw, second, other)), key=lambda item: -len(item.data[0])
-        )
-        loudness = 10 ** (draw.uniform(-4, 4) / 20)
-        parts = [long.data[0] * loudness**0.5, short.data[0] * loudness**-0.5]
-        start = draw.randrange(len(parts[0]) - len(parts[1]) // 2)
-        mixed = np.zeros(max(len(parts[0]), start + len(parts[1])), np.float32)
-        mixed[: len(parts[0])] += parts[0]
-        mixed[start : start + len(parts[1])] += parts[1]
+        talk = [self.utterance(draw, words, who) for words, who in ((first, one), (second, other))]
+        long, short = sorted(talk, key=lambda item: -len(item.data[0]))
+        seed = draw.getrandbits(32)
+        own = Random(seed)
+        loudness = 10 ** (own.uniform(-4, 4) / 40)
+        under, over = long.data[0] * loudness, short.data[0] / loudness
+        start = own.randrange(len(under) - len(over) // 2)
+        mixed = np.zeros(max(len(under), start + len(over)), np.float32)
+        mixed[: len(under)] += under
+        mixed[start : start + len(over)] += over
         mixed *= 0.9 / max(float(np.abs(mixed).max()), 0.9)
-        return Media("speech", (mixed, sounds.RATE), f"together/{long.key}/{short.key}/{start}", "two voices")
+        return Media("speech", (mixed, sounds.RATE), f"together/{long.key}/{short.key}/{seed}", "two voices")
 
     def sound(self, draw: Random, kind: str, count: int = 0) -> Media:
         """`noise`, `tones` like music, or `count` `beeps`."""
         seed = draw.getrandbits(32)
-        samples = (
-            {"noise": sounds.noise, "tones": sounds.melody}[kind](seed) if not count else sounds.beeps(seed, count)
-        )
-        return Media("speech", (samples, sounds.RATE), f"{kind}{count or ''}/{seed}", kind)
+        make = {"noise": sounds.noise, "tones": sounds.melody}
+        samples = sounds.beeps(seed, count) if count else make[kind](seed)
+        return Media("speech", (_gated(Random(seed), samples), sounds.RATE), f"{kind}{count or ''}/{seed}", kind)
 
 
 def _silence(seconds: float) -> npt.NDArray[np.float32]:
     return np.zeros(round(seconds * sounds.RATE), np.float32)
+
+
+def _gated(draw: Random, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Three of four recordings as they are; the others with up to 0.3 s of digital silence before and behind, as gates
+    and fixed lengths leave it."""
+    if draw.random() < 0.75:
+        return samples
+    return np.concatenate([_silence(draw.uniform(0, 0.3)), samples, _silence(draw.uniform(0, 0.3))])
 
 
 @cache
