@@ -39,7 +39,7 @@ class Controls:
         Raises `VocabularyError`, naming the plugin, where ids of plain text cannot be told apart.
         """
         tokens = {token.name: token for _, token in declared}
-        ids = {token.name: (own[token.token],) for _, token in declared if not token.plain_text}
+        ids: dict[str, Ids] = {token.name: (own[token.token],) for _, token in declared if not token.plain_text}
         inserts: dict[str, Ids] = {}
         if text is not None:
             ids |= {token.name: tuple(text.encode(token.token)) for _, token in declared if token.plain_text}
@@ -55,6 +55,15 @@ class Controls:
         if name not in self.tokens:
             known = f"there are {', '.join(self.tokens)}" if self.tokens else "no plugin of the recipe has any"
             raise DataError(f"no control token `{name:.40}`{nearest(name, self.tokens)} ({known})")
+
+    def weight(self, name: str) -> float:
+        """What a control token is declared to weigh; 1 where there is none of that name."""
+        return self.tokens[name].weight if name in self.tokens else 1.0
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number of each, from 1 on."""
+        return {name: number for number, name in enumerate(self.tokens, 1)}
 
     @cached_property
     def by_id(self) -> dict[int, str]:
