@@ -235,7 +235,7 @@ def opened(folder: Path) -> tuple[Any, ...]:
                 paths = [folder / f"whole-{number}.{kind}" for number in range(WHOLE)]
                 media[modality] += [Media(modality, path, key=path.name) for path in paths]
         codecs.fit(codecs.trainable(), media, folder / "tokenizers", seed=0)
-    vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
+    vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens())
     streams, sources = build_streams(recipe, plugins, Renderer(vocabulary, codecs, recipe.train.loss))
     return recipe, streams, sources
 

@@ -155,7 +155,7 @@ class World:
         self.plugins = manager.enable(self.recipe.plugins)
         self.codecs = Codecs(self.plugins)
         self.codecs.text.fit(Corpus().paragraphs, 0)  # type: ignore[attr-defined]
-        self.vocabulary = Vocabulary.build(self.codecs.text, self.plugins.modalities())
+        self.vocabulary = Vocabulary.build(self.codecs.text, self.plugins.modalities(), self.plugins.control_tokens())
         write(folder, self.recipe, self.codecs.modalities, self.codecs.text, sizes or RECORDS)
 
     def open(self, stage: int) -> MioDataModule:

@@ -22,7 +22,8 @@ from mio.core.recipe.compose import compose
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import Special
-from mio.core.tokens.rendering import Rendered, Renderer
+from mio.core.tokens.rendered import Rendered
+from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -131,6 +132,8 @@ def open_one(
     recipe = compose([str(folder / "recipe.yaml")], [], manager())
     enabled = manager().enable(recipe.plugins)
     codecs = Codecs(enabled)
-    renderer = Renderer(Vocabulary.build(codecs.text, enabled.modalities()), codecs, recipe.train.loss)
+    renderer = Renderer(
+        Vocabulary.build(codecs.text, enabled.modalities(), enabled.control_tokens()), codecs, recipe.train.loss
+    )
     streams, [opened] = build_streams(recipe, enabled, renderer)
     return OneSource(recipe, renderer, streams, opened)

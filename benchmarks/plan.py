@@ -65,6 +65,42 @@ def mio_tokenizer(modality, options):
 """A plugin whose modality has a large codebook, of which nothing is read."""
 
 
+PICTURES = f"""
+import mio
+import numpy as np
+from small_encoder import PatchEncoder
+
+@mio.hookimpl
+def mio_modalities(options):
+    return [mio.Modality(name="picture")]
+
+@mio.hookimpl
+def mio_encoder(modality, options):
+    return PatchEncoder(width=256, layers=4) if modality == "picture" else None
+
+@mio.hookimpl
+def mio_datamodule(modality, options):
+    shown = mio.Template(direction="read", prompt="{{a}}{{b}}{{c}}{{d}}", response="{{text}}")
+    return mio.DataModule(templates={{"pictures": (shown,)}}) if modality == "picture" else None
+
+class Rows:
+    def __len__(self):
+        return 64
+    def __getitem__(self, index):
+        pictures = np.random.default_rng(index).integers(0, 256, (4, 16, 32), dtype=np.uint8)
+        media = {{k: mio.Media("picture", p, key=f"{{index}}{{k}}") for k, p in zip("abcd", pictures)}}
+        text = chr(97 + index % 26) * ({CONTEXT} - 128 - 1)
+        return {{**media, "text": text}}
+
+@mio.hookimpl
+def mio_sources(options):
+    return {{"pictures/rows": lambda split, options: Rows()}}
+"""
+"""A plugin whose modality is read by an encoder. With its first and last token, each text fills what four pictures,
+of 32 positions each, leave of a row."""
+SHARE = {"picture": 0.25}
+
+
 @dataclass(frozen=True)
 class Setting:
     name: str
@@ -72,11 +108,19 @@ class Setting:
     overrides: tuple[str, ...] = ()
 
     @property
+    def pictures(self) -> bool:
+        return any("plugins.pictures" in override for override in self.overrides)
+
+    @property
     def wide(self) -> bool:
         return any("plugins.wide" in override for override in self.overrides)
 
 
 CHECKPOINTING = "runtime.activation_checkpointing"
+READ = (
+    "plugins.pictures={}",
+    "data.groups.lines.sources={_replace_: true, rows: {dataset: pictures/rows, templates: pictures}}",
+)
 SETTINGS = (
     Setting("one process, bf16", 1),
     Setting("one process, fp32, full recomputation", 1, ("train.precision=fp32", f"{CHECKPOINTING}=full")),
@@ -86,6 +130,18 @@ SETTINGS = (
     Setting("two processes, bf16, full, wide vocabulary", 2, (f"{CHECKPOINTING}=full", "plugins.wide={}")),
     Setting("two processes, bf16, accumulation, Muon", 2, ("train.micro_rows=4", "train.optimizer.kind=muon")),
     Setting("two processes, bf16, tensor parallel", 2, ("runtime.tensor_parallel=2",)),
+    Setting("one process, bf16, encoder", 1, READ),
+    Setting(
+        "one process, fp32, selective, frozen encoder",
+        1,
+        (
+            *READ,
+            "train.precision=fp32",
+            f"{CHECKPOINTING}=selective",
+            "train.optimizer.rules=[{pattern: 'encoders.*', trainable: false}]",
+        ),
+    ),
+    Setting("two processes, bf16, full, encoder", 2, (*READ, f"{CHECKPOINTING}=full")),
 )
 
 
@@ -98,8 +154,8 @@ def measure(arguments: list[str], answer: Path) -> None:
     from mio.core.runs.checkpoints.writing import CheckpointWriter
     from mio.core.stages.fit import fit_chain
 
-    plugins = ["wide=wide.py"] if any("plugins.wide" in argument for argument in arguments) else []
-    manager = PluginManager.discover(plugins)
+    used = [name for name in ("wide", "pictures") if any(f"plugins.{name}" in argument for argument in arguments)]
+    manager = PluginManager.discover([f"{name}={name}.py" for name in used])
     names, overrides = arguments[:1], arguments[1:]
     save = CheckpointWriter.save
     profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
@@ -162,14 +218,18 @@ def planned(setting: Setting, folder: Path) -> int:
     from mio.core.recipe.chain import chain
     from mio.core.recipe.model import transformer_config
     from mio.core.recipe.steps import StepShape
+    from mio.core.tokens.codecs import Codecs
 
-    manager = PluginManager.discover([f"wide={folder / 'wide.py'}"] if setting.wide else [])
+    used = [name for name, uses in (("wide", setting.wide), ("pictures", setting.pictures)) if uses]
+    manager = PluginManager.discover([f"{name}={folder / name}.py" for name in used])
     stages = chain([str(folder / "lines.yaml")], setting.overrides, manager)
     recipe = stages[-1]
     shape = StepShape.of(recipe.train, setting.ranks // recipe.runtime.tensor_parallel)
-    layout = StepLayout(setting.ranks, setting.ranks, CONTEXT, shape.micro_rows, shape.micro_batches)
+    media = SHARE if setting.pictures else {}
+    layout = StepLayout(setting.ranks, setting.ranks, CONTEXT, shape.micro_rows, shape.micro_batches, media=media)
+    vocabulary, encoders = expected_vocabulary(stages, manager), Codecs(manager.enable(recipe.plugins)).encoders
     model = transformer_config(recipe, manager)
-    return simulate_cpu(model, expected_vocabulary(stages, manager), recipe.train, recipe.runtime, layout).peak
+    return simulate_cpu(model, vocabulary, recipe.train, recipe.runtime, layout, encoders).peak
 
 
 def main() -> None:
@@ -195,6 +255,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "lines.yaml").write_text(RECIPE)
         (folder / "wide.py").write_text(WIDE)
+        (folder / "pictures.py").write_text(PICTURES)
         # with its first and last token, each text fills a row
         lines = [json.dumps({"text": chr(97 + index % 26) * (CONTEXT - 1)}) for index in range(64)]
         (folder / "lines.jsonl").write_text("\n".join(lines))

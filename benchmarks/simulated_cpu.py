@@ -4,7 +4,8 @@ compare with real runs."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -16,9 +17,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.encoders import Encoder
 from mio.core.data.document_mask import DocumentMask
 from mio.core.distributed.assignment import assign
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise, recompute
+from mio.core.planning.encoders import encoder_loads
 from mio.core.planning.fake_gpu import META, fake_ranks
 from mio.core.planning.simulate import SimulatedStep, StepLayout, observe
 from mio.core.planning.trace import Trace
@@ -28,13 +31,19 @@ from mio.core.training.module import MioModule
 
 
 def simulate_cpu(
-    model: TransformerConfig, vocabulary: Vocabulary, train: TrainConfig, runtime: RuntimeConfig, layout: StepLayout
+    model: TransformerConfig,
+    vocabulary: Vocabulary,
+    train: TrainConfig,
+    runtime: RuntimeConfig,
+    layout: StepLayout,
+    encoders: Mapping[str, Encoder] = MappingProxyType({}),
 ) -> SimulatedStep:
     """`simulate` for CPUs: one process, or several over gloo."""
     trace = Trace()
     with contextlib.ExitStack() as stack:
         with META:
-            module = MioModule(model, vocabulary, train, ("",))
+            module = MioModule(model, vocabulary, train, ("",), encoders=encoders)
+        loads = encoder_loads(module.transformer, layout.media, layout.micro_rows * layout.context)
         if layout.world > 1:
             stack.enter_context(fake_ranks(layout.world))
             mesh = device_mesh(runtime, layout.world, layout.per_node, "cpu")
@@ -45,7 +54,7 @@ def simulate_cpu(
         if train.precision == "bf16":
             module.training_step = torch.autocast("cpu", torch.bfloat16)(module.training_step)
         stack.enter_context(_fake_cpu(trace.count))
-        return observe(module, layout, torch.device("cpu"), trace)
+        return observe(module, layout, torch.device("cpu"), trace, loads)
 
 
 @contextlib.contextmanager

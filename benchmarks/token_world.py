@@ -59,6 +59,7 @@ class Tokenizers:
 
     modalities = MODALITIES
     text = Text()
+    readers: Mapping[str, Any] = {}
 
     def fingerprints(self) -> dict[str, str]:
         return {"text": "bytes", **FINGERPRINTS}
@@ -77,6 +78,9 @@ class Plugins:
     """What tokenising asks of the enabled plugins."""
 
     options: Mapping[str, Any] = {}
+
+    def control_tokens(self) -> list[Any]:
+        return []
 
     def modalities(self) -> list[tuple[str, Modality]]:
         return list(MODALITIES.items())

@@ -90,7 +90,7 @@ def walk(folder: Path) -> Iterator[Step]:
     yield Step("files and overrides become a recipe", compose, f"{recipe.name}, with the plugins {names}")
 
     codecs = Codecs(plugins)
-    vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
+    vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens())
     blocks = ", ".join(f"{block.start} {block.name}" for block in vocabulary.blocks)
     yield Step("all plugins' tokens become one vocabulary", Vocabulary.build, f"ids from {blocks}")
 

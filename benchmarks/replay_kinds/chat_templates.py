@@ -84,7 +84,7 @@ def variants(folder: Path, random: random.Random) -> Iterator[Variant]:
         recipe = compose([str(recipe_file)], [], manager)
         plugins = manager.enable(recipe.plugins)
         codecs = Codecs(plugins)
-        vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
+        vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens())
         write_tokenizer(place, codecs.text, vocabulary, recipe, [declared for _, declared in plugins.modalities()])
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
         renderer = Renderer(vocabulary, codecs, recipe.train.loss)

@@ -54,7 +54,8 @@ def generate(
     trained = open_run(run, plugin, average=average)
     kind, dtype = device_and_precision(device, precision)
 
-    from mio.core.contract.values import TEXT, Decoding
+    from mio.core.contract.controls import CONTROL
+    from mio.core.contract.values import Decoding
     from mio.core.generation.generate import generate as answer_prompt
     from mio.core.generation.model import Model
     from mio.core.terminal import json_text, plain
@@ -70,4 +71,4 @@ def generate(
         typer.echo(json_text(content))
         return
     for part in content["parts"]:
-        typer.echo(plain(part["text"] if part["type"] == TEXT else part["path"]))
+        typer.echo(plain(f"[{part['name']}]" if part["type"] == CONTROL else part.get("text", part.get("path"))))

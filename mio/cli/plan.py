@@ -20,8 +20,8 @@ def plan(
 
     mio plan recipes/mio/stage1.yaml world=64 gpu=a100 network=efa-400 train.micro_rows=2
 
-    Keys of the plan: world, gpus_per_node, gpu, network, price, efficiency, document, text_tokens. All others are the
-    recipe's.
+    Keys of the plan: world, gpus_per_node, gpu, network, price, efficiency, document, text_tokens, media. All
+    others are the recipe's.
     """
     from mio.core.planning.request import Request
     from mio.core.recipe.chain import chain

@@ -18,7 +18,7 @@ from mio.core.recipe.data_schema import (
 )
 from mio.core.recipe.schema import Recipe, TrainConfig
 from mio.core.tokens.documents import Special
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 
 
 class Letters:
@@ -56,6 +56,9 @@ def letters(split, options):
 
 class Plugins:
     """What an `EnabledPlugins` answers, for one plugin called `made`."""
+
+    def control_tokens(self):
+        return []
 
     def modalities(self):
         return [("made", Modality(name="text", text=True)), ("made", Modality(name="sketch", codebooks=(8,)))]

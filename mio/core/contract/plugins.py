@@ -7,7 +7,6 @@ pluggy's registration (argument subsets, `tryfirst`, `trylast`), one plugin at a
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +16,15 @@ from typing import Any, TypeVar
 import pluggy
 
 from mio.core.contract import hookspecs
+from mio.core.contract.claims import check_tokens, unique
+from mio.core.contract.controls import ControlToken, ControlTokens, Turn
 from mio.core.contract.discovery import Candidate, discover
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser
 from mio.core.contract.validation import (
     PATH_NAME,
+    control_problems,
     datamodule_problems,
     detokenizer_problems,
     encoder_problems,
@@ -88,15 +90,15 @@ class PluginManager:
 
     def backbones(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
         """Transformer presets of all working plugins: name -> (plugin, fields of `TransformerConfig`)."""
-        return _unique("backbone", self._answers("mio_backbones", _backbones))
+        return unique("backbone", self._answers("mio_backbones", _backbones))
 
     def recipes(self) -> dict[str, tuple[str, Path]]:
         """Recipes that working plugins ship: name -> (plugin, path)."""
-        return _unique("recipe", self._answers("mio_recipes", _recipes))
+        return unique("recipe", self._answers("mio_recipes", _recipes))
 
     def loggers(self) -> dict[str, tuple[str, LoggerFactory]]:
         """Loggers of all working plugins: name -> (plugin, factory)."""
-        return _unique("logger", self._answers("mio_loggers", _loggers))
+        return unique("logger", self._answers("mio_loggers", _loggers))
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
@@ -135,8 +137,8 @@ class EnabledPlugins:
                 name = getattr(modality, "name", "") or f"number {index + 1}"
                 _refuse(owner, "mio_modalities", f"modality `{name}`", modality_problems(modality))
                 declared.append((owner, modality))
-        _unique("modality", ((owner, modality.name, modality) for owner, modality in declared))
-        _unique_tokens(declared)
+        unique("modality", ((owner, modality.name, modality) for owner, modality in declared))
+        check_tokens(declared)
         _check_parts(declared)
         return declared
 
@@ -154,6 +156,24 @@ class EnabledPlugins:
             f"no plugin of the recipe declares the modality `{name}`{nearest(name, known)} "
             f"(declared: {', '.join(known) or 'none'}); add its plugin under `plugins:`"
         )
+
+    @cached_property
+    def _controls(self) -> list[tuple[str, ControlTokens]]:
+        answers = list(self._each("mio_control_tokens"))
+        for owner, answer in answers:
+            _refuse(owner, "mio_control_tokens", "answer", control_problems(answer))
+        named = [(owner, token) for owner, answer in answers for token in answer.tokens]
+        unique("control token", ((owner, token.name, token) for owner, token in named))
+        check_tokens(self._modalities, named)
+        return answers
+
+    def control_tokens(self) -> list[tuple[str, ControlToken]]:
+        """(plugin, declaration) of every control token, in vocabulary order."""
+        return [(owner, token) for owner, answer in self._controls for token in answer.tokens]
+
+    def label_rules(self) -> list[tuple[str, Callable[[Turn], Any]]]:
+        """(plugin, rule) of every plugin that labels answers with control tokens."""
+        return [(owner, answer.label) for owner, answer in self._controls if answer.label is not None]
 
     def tokenizer(self, modality: str) -> Tokenizer | TextTokenizer | Splitter:
         """Tokenizer of a modality, newly made. Raises `PluginError` if no plugin supplies one."""
@@ -214,11 +234,11 @@ class EnabledPlugins:
 
     def templates(self) -> dict[str, tuple[str, tuple[Template, ...]]]:
         """Template sets of all data modules: name -> (modality, templates)."""
-        return _unique("template set", self._of_datamodules(lambda module: module.templates), "modalities")
+        return unique("template set", self._of_datamodules(lambda module: module.templates), "modalities")
 
     def filters(self) -> dict[str, tuple[str, Filter]]:
         """Record filters of all data modules: name -> (modality, filter)."""
-        return _unique("filter", self._of_datamodules(lambda module: module.filters), "modalities")
+        return unique("filter", self._of_datamodules(lambda module: module.filters), "modalities")
 
     def _of_datamodules(self, pick: Callable[[DataModule], Mapping[str, T]]) -> Iterator[tuple[str, str, T]]:
         for _, declared in self._modalities:
@@ -234,17 +254,20 @@ class EnabledPlugins:
                 if not callable(factory):
                     _refuse(owner, "mio_sources", f"source `{name}`", [f"{factory!r} must be a function"])
                 claims.append((owner, name, factory))
-        return _unique("source", claims)
+        return unique("source", claims)
 
     def tasks(self) -> dict[str, tuple[str, Task]]:
         """Evaluation tasks: name -> (plugin, task)."""
         known = [declared.name for _, declared in self._modalities]
+        controls = [token.name for _, token in self.control_tokens()]
         claims = []
         for owner, answer in self._each("mio_tasks"):
             for task in _sequence(owner, "mio_tasks", answer):
-                _refuse(owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, known))
+                _refuse(
+                    owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, known, controls)
+                )
                 claims.append((owner, task.name, task))
-        return _unique("task", claims)
+        return unique("task", claims)
 
     def _each(self, hook: str) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of every plugin that has the hook, in the recipe's order."""
@@ -356,44 +379,6 @@ def _loggers(owner: str, answer: Any) -> Iterator[tuple[str, LoggerFactory]]:
         if not callable(factory):
             _refuse(owner, "mio_loggers", f"logger `{name}`", [f"{factory!r} must be a function"])
         yield name, factory
-
-
-def _unique(what: str, claims: Iterable[tuple[str, str, T]], owners: str = "plugins") -> dict[str, tuple[str, T]]:
-    """name -> (owner, value). Raises `PluginError` that names both owners of a name claimed twice."""
-    owned: dict[str, tuple[str, T]] = {}
-    for owner, name, value in claims:
-        if name in owned:
-            other = owned[name][0]
-            who = (
-                f"`{owner}` declares it twice"
-                if other == owner
-                else f"the {owners} `{other}` and `{owner}` both claim it"
-            )
-            raise PluginError(f"{what} `{name}`: {who}")
-        owned[name] = (owner, value)
-    return owned
-
-
-def _unique_tokens(declared: Sequence[tuple[str, Modality]]) -> None:
-    """No token string may stand for two things: special tokens and the numbered tokens of codes alike."""
-    specials, patterns = [], []
-    for owner, modality in declared:
-        for token in (modality.begin, modality.end, *modality.specials):
-            if token:
-                specials.append((owner, token, modality.name))
-        if modality.codebooks:
-            patterns.append((owner, modality.code_token, modality.name))
-    owners = {(owner, token): name for owner, token, name in specials}  # a plugin's modalities may share a token
-    _unique("token", ((owner, token, name) for (owner, token), name in owners.items()))
-    _unique("code token", patterns)
-    for owner, pattern, name in patterns:
-        before, after = (re.escape(side) for side in pattern.split("{}"))
-        for other, token, _ in specials:
-            if re.fullmatch(f"{before}[0-9]+{after}", token):
-                raise PluginError(
-                    f"token `{token}`: the plugins `{other}` and `{owner}` both claim it "
-                    f"(`{owner}` as a code of `{name}`, `{pattern}`)"
-                )
 
 
 def _check_parts(declared: Sequence[tuple[str, Modality]]) -> None:

@@ -10,6 +10,7 @@ from inspect import getattr_static
 from typing import Any
 
 from mio.core.contract.checker import Checker
+from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
 from mio.core.contract.sessions import SessionPolicy, Stream
 from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Task, Template, Trainable
 from mio.core.errors import nearest
@@ -46,6 +47,8 @@ def modality_problems(declared: Any) -> list[str]:
         return problems
     if not NAME.fullmatch(declared.name):
         problems.append(f"`name`: {declared.name!r} must be lower case letters, digits and `_`, a letter first")
+    if declared.name == CONTROL:
+        problems.append(f"`name`: `{CONTROL}` stands for control tokens, wherever a modality may; take another name")
     kinds = [name for name in ("text", "codebooks", "parts") if getattr(declared, name)]
     if len(kinds) > 1:
         listed = " and ".join(f"`{name}`" for name in kinds)
@@ -138,21 +141,45 @@ def template_problems(template: Any) -> list[str]:
         try:
             template_fields(getattr(template, name))
         except ValueError as error:
-            problems.append(f"`{name}`: {getattr(template, name)!r}: {error}")
+            problems.append(f"`{name}`: {getattr(template, name)!r}: {error}; double a literal brace")
     return problems
 
 
 def template_fields(text: str) -> list[str]:
-    """Names in braces of one side of a template, in order. Raises `ValueError` for text that is no template."""
-    names = []
-    for _, name, spec, conversion in TEMPLATE_FORMATTER.parse(text):
-        if name is None:
+    """Names of fields in braces of one side of a template, in order. Raises `ValueError` for text that is no
+    template."""
+    return [name.removesuffix(OPTIONAL) for _, name, control in template_pieces(text) if name and not control]
+
+
+def template_pieces(text: str) -> list[tuple[str, str, bool]]:
+    """One side of a template as literals, each with the name in braces behind it (empty at the end), and whether that
+    is of a control token: `{control:NAME}`. Raises `ValueError` for text that is no template."""
+    pieces: list[tuple[str, str, bool]] = []
+    literal = ""
+    for written, name, spec, conversion in TEMPLATE_FORMATTER.parse(text):
+        literal += written
+        if name is None:  # the formatter splits at a doubled brace, a literal of ours goes on
             continue
-        field = name.removesuffix(OPTIONAL)
-        if not field.isidentifier() or spec or conversion:
-            raise ValueError(f"`{{{name}}}` must be a plain field name in braces; double a literal brace")
-        names.append(field)
-    return names
+        control = name == CONTROL and bool(spec)
+        named = spec or "" if control else name
+        if conversion or not (NAME.fullmatch(named) if control else named.removesuffix(OPTIONAL).isidentifier()):
+            raise ValueError(f"`{{{name}}}` is not a plain field name")
+        if spec and not control:
+            raise ValueError(f"`{{{name}:{spec}}}` is neither a plain field name nor `{{{CONTROL}:NAME}}`")
+        pieces.append((literal, named, control))
+        literal = ""
+    return [*pieces, (literal, "", False)] if literal else pieces
+
+
+def control_name_problems(template: Template, known: Sequence[str]) -> list[str]:
+    """Control tokens that a template names and that are not `known`. Nothing for text that is no template."""
+    if template_problems(template):
+        return []
+    named = [
+        name for side in (template.prompt, template.response) for _, name, control in template_pieces(side) if control
+    ]
+    there = f"there are {', '.join(known)}" if known else "no plugin of the recipe has any"
+    return [f"no control token `{name}`{nearest(name, known)} ({there})" for name in named if name not in known]
 
 
 def datamodule_problems(module: Any) -> list[str]:
@@ -187,14 +214,17 @@ def datamodule_problems(module: Any) -> list[str]:
     return problems + [f"`filters.{name}`: {entry!r} must be a function" for name, entry in wrong]
 
 
-def task_problems(task: Any, modalities: Iterable[str]) -> list[str]:
-    """Everything wrong with one `Task`; `modalities` are the names that its output may have."""
+def task_problems(task: Any, modalities: Iterable[str], controls: Iterable[str] = ()) -> list[str]:
+    """Everything wrong with one `Task`; `modalities` are the names that its output may have, `controls` the control
+    tokens that its template may name."""
     if not isinstance(task, Task):
         return [f"returned {kind(task)} where a `mio.Task` is expected"]
     problems = []
     if not isinstance(task.name, str) or not PATH_NAME.fullmatch(task.name):
         problems.append(f"`name`: {task.name!r} must be letters, digits, `_`, `-`, `.` and `/`")
     problems += [f"`template`: {problem}" for problem in template_problems(task.template)]
+    if isinstance(task.template, Template):
+        problems += [f"`template`: {problem}" for problem in control_name_problems(task.template, list(controls))]
     problems += [f"`{name}`: must be a function" for name in ("records", "judge") if not callable(getattr(task, name))]
     if task.ceiling is not None and not callable(task.ceiling):
         problems.append("`ceiling`: must be a function or None")
@@ -280,6 +310,42 @@ def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
 def synthesiser_problems(synthesiser: Any) -> list[str]:
     """What a synthesiser lacks."""
     return _missing_methods(synthesiser, ("say", "save"))
+
+
+def control_problems(answer: Any) -> list[str]:
+    """Everything wrong with a plugin's `ControlTokens`, each problem with the token and the field."""
+    if not isinstance(answer, ControlTokens):
+        return [f"returned {kind(answer)} where `mio.ControlTokens` are expected"]
+    problems = []
+    if answer.label is not None and not callable(answer.label):
+        problems.append(f"`label`: {answer.label!r} must be a function or None")
+    if isinstance(answer.tokens, str) or not isinstance(answer.tokens, Sequence):
+        return [*problems, f"`tokens`: {kind(answer.tokens)} must be a list or tuple"]
+    for index, token in enumerate(answer.tokens):
+        name = getattr(token, "name", None)
+        problems += [f"control token `{name or index + 1}`: {problem}" for problem in _control_problems(token)]
+    return problems
+
+
+def _control_problems(token: Any) -> list[str]:
+    if not isinstance(token, ControlToken):
+        return [f"{kind(token)}, not a `mio.ControlToken`"]
+    checker = Checker()
+    checker.check(ControlToken, asdict(token))
+    if checker.problems:
+        return [problem for _, problem in checker.problems]
+    problems = []
+    if not NAME.fullmatch(token.name):
+        problems.append(f"`name`: {token.name!r} must be lower case letters, digits and `_`, a letter first")
+    if not _is_token(token.token):
+        problems.append(f"`token`: {token.token!r} must be a string without spaces")
+    if token.plain_text and token.anywhere:
+        problems.append("`anywhere`: one of plain text is told from text at the beginning of an answer alone; give it "
+                        "an id of its own (`plain_text=False`)")  # fmt: skip
+    if (token.action == INSERT) != bool(token.insert):
+        problems.append(f"`insert`: the text is for the action `{INSERT}`, which needs one; the action is "
+                        f"`{token.action}`")  # fmt: skip
+    return problems
 
 
 def preset_problems(preset: Any) -> list[str]:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from mio.core.contract.controls import Control
+from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.ranges import number
 from mio.core.errors import DataError
 
@@ -176,8 +176,8 @@ SourceFactory = Callable[[str, Mapping[str, Any]], Source]
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Turns a record into a document. Both strings may hold `{field}`, or `{field?}` where there may be none; a literal
-    brace is doubled.
+    """Turns a record into a document. Both strings may hold `{field}`, `{field?}` where there may be none, and
+    `{control:NAME}`, a control token; a literal brace is doubled.
 
     `prompt` is what is given, `response` what the model is to say. In chat form the prompt is the user's turn and the
     response the assistant's. Media of the prompt take the view `understand`, media of the response `generate`.
@@ -315,17 +315,25 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said: text and decoded media in order, with the codes behind each media part."""
+    """What the model said: text, decoded media and control tokens in order, with the codes behind each media part."""
 
     parts: tuple[tuple[str, Any], ...]
-    """Pairs of modality name and content: a string for text, decoded media otherwise."""
+    """Pairs of modality name and content: a string for text, decoded media otherwise; `control` and the name of a
+    control token."""
     codes: tuple[Codes, ...] = ()
     """Codes of the spans, in order. They can be given to the model again, in a further turn."""
+    silent: bool = False
+    """Whether a control token says that nothing of it is meant for anybody (action `silence`)."""
 
     @property
     def text(self) -> str:
         """All text of the answer, joined."""
         return "".join(content for name, content in self.parts if name == TEXT)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the control tokens, in order."""
+        return tuple(content for name, content in self.parts if name == CONTROL)
 
     def media(self, modality: str) -> list[Any]:
         """Decoded media of one modality, in order."""

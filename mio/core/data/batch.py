@@ -22,7 +22,7 @@ from mio.core.data.items import EncoderItems, change_items, pack_items
 from mio.core.data.plan import Changes
 from mio.core.data.unreadable import Lost
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Item, Rendered
+from mio.core.tokens.rendered import Item, Rendered
 
 _ALIGNMENT = 8
 """Bytes of the largest element of a tensor."""
@@ -89,6 +89,9 @@ class Batch:
     changes: Changes | None = None
     """On the last batch of a step, what the step changed about the plan of the run. The same on every rank."""
 
+    controls: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int16))
+    """Of targets that belong to a control token its number among the vocabulary's, from 1 on, 0 elsewhere: int16
+    `[B, L]`, or `[0]` where there are none."""
     items: dict[str, EncoderItems] = field(default_factory=dict)
     """Media that encoders read, by modality."""
     waiting: list[Slot] = field(default_factory=list)
@@ -111,7 +114,7 @@ class Batch:
 
     def _change(self, function: Callable[[Tensor], Any]) -> Batch:
         """The batch with the results of `function` in place of its tensors."""
-        names = ("tokens", "targets", "positions", "stream", "weights")
+        names = ("tokens", "targets", "positions", "stream", "weights", "controls")
         changed = {name: function(getattr(self, name)) for name in names}
         items = change_items(self.items, function)
         return replace(self, **changed, mask=self.mask.change(function), items=items)
@@ -158,6 +161,8 @@ def assemble(
         "positions": (0, np.int64, np.arange(sizes.sum()) - np.repeat(starts, sizes)),
         "stream": (-1, np.int64, np.repeat([stream for stream, _ in flat], sizes)),
     }
+    if any(document.controls for _, document in flat):
+        columns["controls"] = (0, np.int16, np.concatenate([one.control_numbers()[1:] for _, one in flat]))
     borders = np.cumsum([0, *(sum(row) for row in lengths)]).tolist()
     tensors: dict[str, Any] = {}
     for name, (filler, dtype, values) in columns.items():

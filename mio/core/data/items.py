@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mio.core.contract.encoders import Arrays, EncoderInput
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Item, Rendered
+from mio.core.tokens.rendered import Item
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,21 @@ class EncoderItems:
     dummy: bool = False
     """Whether no item of the modality is in the pass: the encoder runs, and its result counts 0 times."""
 
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays."""
+        return sum(array.nbytes for array in self.input.arrays.values())
+
     def change(self, function: Callable[[Tensor], Any]) -> EncoderItems:
         """The items with the results of `function` in place of their tensors."""
         return replace(self, places=function(self.places), input=self.input.change(function))
 
 
-def prepared(document: Rendered, codecs: Codecs) -> Rendered:
-    """The document with the arrays of its items. Raises as `Codecs.prepare`."""
-    if not document.items:
-        return document
-    items = [
-        one if one.arrays is not None else one._replace(arrays=codecs.prepare(one.media)) for one in document.items
-    ]
-    return replace(document, items=tuple(items))
+def prepared(items: Sequence[Item], codecs: Codecs) -> tuple[Item, ...]:
+    """Items with their arrays. Raises as `Codecs.prepare`."""
+    return tuple(
+        item if item.arrays is not None else item._replace(arrays=codecs.prepare(item.media)) for item in items
+    )
 
 
 def pack_items(placed: Iterable[tuple[int, Item]], codecs: Codecs, dummies: bool = False) -> dict[str, EncoderItems]:
@@ -58,14 +60,15 @@ def pack_items(placed: Iterable[tuple[int, Item]], codecs: Codecs, dummies: bool
             arrays = [item.arrays if item.arrays is not None else codecs.prepare(item.media) for _, item in items]
             positions = [item.positions for _, item in items]
             places = np.concatenate([np.arange(start, start + item.positions) for start, item in items])
-            packed[name] = EncoderItems(_joined(arrays, positions), torch.from_numpy(places))
+            packed[name] = EncoderItems(joined(arrays, positions), torch.from_numpy(places))
         elif dummies:
             empty = torch.zeros(0, dtype=torch.int64)
-            packed[name] = EncoderItems(_joined([codecs.dummy(name)], [0]), empty, dummy=True)
+            packed[name] = EncoderItems(joined([codecs.dummy(name)], [0]), empty, dummy=True)
     return packed
 
 
-def _joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+def joined(items: Sequence[Arrays], positions: Sequence[int]) -> EncoderInput:
+    """Items one after the other, each array by name, with the positions of each."""
     arrays: dict[str, Tensor] = {}
     lengths: dict[str, Sequence[int]] = {}
     for name in items[0]:

@@ -25,6 +25,7 @@ from mio.core.data.streams import Memory, RecordStream
 from mio.core.errors import DataError, RecipeError, UserError
 from mio.core.recipe.data_schema import SourceConfig
 from mio.core.recipe.schema import Recipe
+from mio.core.tokens.controls import Labels
 from mio.core.tokens.documents import Document
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.templates import CompiledTemplate, to_document
@@ -157,6 +158,7 @@ def known_kinds(plugins: EnabledPlugins) -> Kinds:
         modalities,
         lambda: {name: module.suffixes for name, module in modules().items()},
         lambda: {name: module.names for name, module in modules().items()},
+        tuple(token.name for _, token in plugins.control_tokens()),
     )
 
 
@@ -196,41 +198,48 @@ def build_streams(
         else getattr(source.records, "fingerprint", "")
         for source in sources
     }
-    memory = Memory()
+    memory, labels = Memory(), labels_of(plugins)
     streams = []
     for share in shares:
         source = opened[share.group, share.source]
         templates = compiled[share.group, share.source].get(share.direction, [])
         form = source.config.form or recipe.data.form
+        reads_media = not source.tokenised or bool(renderer.codecs.encoders)
         texts = [asdict(t) for t in sets.get(source.config.templates, ()) if t.direction == share.direction]
         streams.append(
             RecordStream(
                 share=share,
                 source=source.records,
-                to_document=_documents(templates, form, recipe.data.system),
+                to_document=_documents(templates, form, recipe.data.system, labels),
                 renderer=renderer,
                 drop=dropped if source.tokenised else dropping(source.config, plugins),
                 packing=recipe.data.packing,
                 seed=derive_seed(recipe.seed, *share[:3]),
-                content=_identity(recipe, source, fingerprints[source.label], texts, form),
+                content=_identity(recipe, source, fingerprints[source.label], texts, form, plugins),
                 memory=memory,
                 held_out=holding_out(recipe, source, hashes),
-                sample=CheckedSample() if source.tokenised else CheckedSample.of(len(source.records), source.shipped),
+                sample=CheckedSample.of(len(source.records), source.shipped) if reads_media else CheckedSample(),
             )
         )
     return streams, sources
 
 
 def _documents(
-    templates: list[CompiledTemplate], form: str, system: Mapping[str, str]
+    templates: list[CompiledTemplate], form: str, system: Mapping[str, str], labels: Labels | None
 ) -> Callable[[Record, int], Document]:
     def document(record: Record, index: int) -> Document:
         # scattered over the records, so that no order among them decides who takes which template
         scattered = (index * _SCATTER & _WORD) >> 32
         template = templates[scattered % len(templates)] if templates else None
-        return to_document(record, template, form, system)
+        return to_document(record, template, form, system, labels=labels)
 
     return document
+
+
+def labels_of(plugins: EnabledPlugins) -> Labels | None:
+    """What answers begin with in training; None where the plugins have no control tokens."""
+    controls = plugins.control_tokens()
+    return Labels(controls, plugins.label_rules()) if controls else None
 
 
 def dropping(config: SourceConfig, plugins: EnabledPlugins) -> Callable[[Record], str]:
@@ -274,7 +283,14 @@ def holding_out(recipe: Recipe, source: OpenSource, hashes: FileHashes) -> HeldO
     return HeldOut(share, tuple(source.config.held_out_by), hashes, stored)
 
 
-def _identity(recipe: Recipe, source: OpenSource, content: str, templates: list[dict[str, Any]], form: str) -> str:
+def _identity(
+    recipe: Recipe,
+    source: OpenSource,
+    content: str,
+    templates: list[dict[str, Any]],
+    form: str,
+    plugins: EnabledPlugins,
+) -> str:
     """Fingerprint of what the recipe says about a stream's content, and of the content where its reader has one."""
     config = source.config
     shaping: dict[str, Any] = {
@@ -290,5 +306,8 @@ def _identity(recipe: Recipe, source: OpenSource, content: str, templates: list[
     }
     if share := recipe.data.held_out_of(config):
         shaping["held_out"] = [share, config.held_out_by]
+    if controls := plugins.control_tokens():
+        rules = {owner: plugins.options[owner] for owner, _ in plugins.label_rules()}
+        shaping["controls"] = [[[owner, token.name, token.token] for owner, token in controls], rules]
     text = json.dumps(shaping, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -18,7 +18,8 @@ from mio.core.data.sample import CheckedSample
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.recipe.data_schema import PackingConfig
 from mio.core.tokens.documents import Document
-from mio.core.tokens.rendering import Rendered, Renderer, raw_media
+from mio.core.tokens.rendered import Rendered
+from mio.core.tokens.rendering import Renderer, raw_media
 
 BROKEN = "broken"
 """Reason of a record that cannot be read or rendered."""
@@ -187,32 +188,35 @@ class RecordStream:
                     return self._number(CUT_AWAY)
         except MemoryError:
             raise
+        except PluginError as error:
+            where = f"{self.name}: {self._where(record)}"
+            raise PluginError(f"{error}" if f"{error}".startswith(self.name) else f"{where}: {error}") from error
         except Exception as error:
             if isinstance(error, MioError) and not isinstance(error, DataError):
-                raise  # a mistake in the recipe or a plugin, not in this record
+                raise  # a mistake in the recipe, not in this record
             return self._number(BROKEN)
         return tokens - 1 if tokens > 1 else self._number(EMPTY)
 
     def _check(self, document: Document, record: int, tokens: int) -> None:
-        """Reads the media of a document that was measured, and encodes them if the sample says so. Raises `DataError`
-        for damage, and `PluginError` where a tokenizer does not do what it foretold."""
+        """Reads the media of a document that was measured, and encodes them or prepares them for encoders if the sample
+        says so. Raises `DataError` for damage, and `PluginError` where a plugin does not do what it foretold."""
         if not raw_media(document):
             return
         codecs = self.renderer.codecs
         document = self.renderer.expanded(document)
-        media = raw_media(document)
-        for item in media:
+        for item in raw_media(document):
             codecs.check_readable(item)
         if record in self.sample.encoded:
             for error in codecs.learn(raw_media(document, codecs.encoded)).values():
-                if isinstance(error, PluginError):
-                    raise PluginError(f"{self.name}: {self._where(record)}: {error}") from error
                 raise error
-            if (found := len(self.renderer.render(document).tokens)) != tokens:
+            rendered = self.renderer.render(document)
+            if len(rendered.tokens) != tokens:
                 raise PluginError(
-                    f"{self.name}: {self._where(record)}: has {found} tokens, {tokens} were foretold: a tokenizer's "
-                    "`frames`, or a splitter, does not say the same each time"
+                    f"has {len(rendered.tokens)} tokens, {tokens} were foretold: a tokenizer's `frames`, or a "
+                    "splitter, does not say the same each time"
                 )
+            for read in rendered.items:
+                codecs.check_prepared(read.media, f"{self.name}: {self._where(record)}")
 
     def _outline(self, document: Document) -> Rendered:
         """The document rendered, but that media hold no codes yet."""

@@ -21,7 +21,7 @@ from mio.core.data.sources import dropping, open_sources
 from mio.core.data.streams import BROKEN, Memory, RecordStream
 from mio.core.errors import DataError, MioError
 from mio.core.recipe.schema import Recipe
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 
 _REMEMBERED = 1_000_000
 """Tokens of documents that had to be rendered to be measured, from then until they are taken."""
@@ -120,7 +120,10 @@ def _take(stream: RecordStream, record: int, found: HeldOutDocuments) -> None:
         found.skipped["longer than the context"] += 1
     else:
         try:
-            found.documents.append(stream.document_of(record))
+            document = stream.document_of(record)
+            for item in document.items:
+                stream.renderer.codecs.prepare(item.media)  # of which nothing is kept: arrays may be large
+            found.documents.append(document)
         except DataError:  # its media are damaged, which its length does not show
             found.skipped[BROKEN] += 1
 

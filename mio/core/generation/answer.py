@@ -1,16 +1,27 @@
-"""From generated tokens to an answer: text and decoded media in order."""
+"""From generated tokens to an answer: text, decoded media and control tokens in order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.values import TEXT, Answer, Codes
 from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.controls import is_silent
+from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.visitor import Visitor
+from mio.core.tokens.vocabulary import Vocabulary
 
 
-def decode_answer(codecs: Codecs, parts: Sequence[str | Codes], output: str = "") -> Answer:
+def read_answer(tokens: Sequence[int], vocabulary: Vocabulary, codecs: Codecs, output: str = "") -> Answer:
+    """The answer that was generated as these tokens (see `decode_answer`)."""
+    answer = decode_answer(codecs, parse_tokens(tokens, vocabulary, codecs.text).parts, output)
+    return replace(answer, silent=is_silent(answer.controls, vocabulary.controls))
+
+
+def decode_answer(codecs: Codecs, parts: Sequence[str | Codes | Control], output: str = "") -> Answer:
     """Decodes the spans among `parts`.
 
     Where `output` is a modality made of another's spans, neighbouring spans of that other one become one item of it.
@@ -32,6 +43,9 @@ class _Decoding(Visitor[None]):
     def text(self, text: str) -> None:
         self._items.append((TEXT, text))
 
+    def control(self, control: Control) -> None:
+        self._items.append((CONTROL, control.name))
+
     def codes(self, codes: Codes) -> None:
         self.spans.append(codes)
         name, items = codes.modality, self._items
@@ -51,3 +65,10 @@ class _Decoding(Visitor[None]):
             (name, self._codecs.decode(name, content) if name == self._output else content)
             for name, content in self._items
         ]
+
+
+def written_part(name: str, content: Any) -> dict[str, Any] | None:
+    """A part of an answer as values of JSON; None for media, which are files."""
+    if name == CONTROL:
+        return {"type": CONTROL, "name": content}
+    return {"type": TEXT, "text": content} if name == TEXT else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mio.core.contract.values import Answer, Record, Task
+from mio.core.data.items import prepared
 from mio.core.errors import DataError, MioError, UserError
-from mio.core.generation.answer import decode_answer
+from mio.core.generation.answer import read_answer
 from mio.core.generation.engine import answer_room
 from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.sampling import item_seed
-from mio.core.tokens.parsing import parse_tokens
-from mio.core.tokens.rendering import Prompt
+from mio.core.tokens.rendered import Prompt
 from mio.core.tokens.templates import CompiledTemplate, to_document
 
 
@@ -53,9 +53,8 @@ def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed
         raise UserError(f"task `{task.name}`: {error}") from error
     answers = {}
     for item, tokens in zip(items, generated, strict=True):
-        parsed = parse_tokens(tokens, model.vocabulary, model.codecs.text)
         try:
-            answers[item] = decode_answer(model.codecs, parsed.parts, task.output)
+            answers[item] = read_answer(tokens, model.vocabulary, model.codecs, task.output)
         except Exception as error:  # whatever its codes are, one answer does not end the evaluation
             if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
                 raise
@@ -74,9 +73,9 @@ def _prompts(
     prompts = {}
     for item, record in records.items():
         try:
-            prompt = model.renderer.prompt(to_document(record, template, data.form, data.system))
+            prompt = model.renderer.prompt(to_document(record, template, data.form, data.system, asked=True))
             answer_room(len(prompt.tokens), data.packing.context, shortest)
-            prompts[item] = prompt
+            prompts[item] = prompt._replace(items=prepared(prompt.items, model.codecs))
         except DataError as error:
             failed[item] = str(error)
     return prompts

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.controls import CONTROL
 from mio.core.contract.sessions import Synthesiser
 from mio.core.contract.values import TEXT, Answer, Decoding, Detokenizer, Value
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import naming
-from mio.core.generation.answer import decode_answer
+from mio.core.generation.answer import read_answer, written_part
 from mio.core.generation.engine import answer_room
 from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
@@ -21,7 +22,6 @@ from mio.core.generation.prompt import parse_prompt
 from mio.core.generation.sampling import check_decoding
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import Document, plain_document
-from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.templates import CHAT
 
 
@@ -36,14 +36,12 @@ class Generated:
     """What a person should know about the answer, such as that the context cut it off."""
 
     def to_json(self) -> dict[str, Any]:
-        """`parts`, in order: `{"type": "text", "text": ...}` or `{"type": MODALITY, "path": ...}`."""
+        """`parts`, in order: `{"type": "text", "text": ...}`, `{"type": "control", "name": ...}` or
+        `{"type": MODALITY, "path": ...}`; and `silent` if it is."""
         paths = iter(self.files)
-        return {
-            "parts": [
-                {"type": name, "text": content} if name == TEXT else {"type": name, "path": str(next(paths))}
-                for name, content in self.answer.parts
-            ]
-        }
+        parts = [written_part(name, content) or {"type": name, "path": str(next(paths))} for name, content in
+                 self.answer.parts]  # fmt: skip
+        return {"parts": parts} | ({"silent": True} if self.answer.silent else {})
 
 
 def generate(
@@ -89,10 +87,10 @@ def generate(
             f"the answer ends after {len(generated)} tokens, with the {context} positions that the model was trained "
             "on; --beyond-context lets it go on"
         )
-    answer = decode_answer(model.codecs, parse_tokens(generated, model.vocabulary, model.codecs.text).parts, output)
+    answer = read_answer(generated, model.vocabulary, model.codecs, output)
     files = []
     for index, (name, content) in enumerate(answer.parts):
-        if name != TEXT:
+        if name not in (TEXT, CONTROL):
             files.append(save_beside(model.codecs.detokenizer(name), content, folder, name, index))
     return Generated(answer, tuple(files), notice)
 

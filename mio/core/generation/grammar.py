@@ -1,12 +1,15 @@
 """Which token may come next, so that every answer can be decoded.
 
-Between spans: text, the opening of a span, or the stop token. Inside a span: only the codes that its layout allows at
-that place, and its end only where the layout is complete. A token budget is kept, so a span is never cut off by it.
-Everything follows from the modality declarations; V is the vocabulary's number of rows.
+Between spans: text, the opening of a span, a control token where it may come, or the stop token. Inside a span: only
+the codes that its layout allows at that place, and its end only where the layout is complete. A token budget is kept,
+so a span is never cut off by it.
+What control tokens do to the answer that they are said in is done here, for batches of answers and for live
+conversations alike. Everything follows from the declarations; V is the vocabulary's number of rows.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,8 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from mio.core.contract.controls import ENDS, ControlToken
 from mio.core.contract.values import TEXT, Modality
 from mio.core.errors import UserError
+from mio.core.tokens.controls import ControlReader
+from mio.core.tokens.item_encoders import only_read
 from mio.core.tokens.layouts import SpanGrammar, layout
 from mio.core.tokens.templates import CHAT
 from mio.core.tokens.vocabulary import Vocabulary
@@ -30,6 +36,16 @@ class Between(NamedTuple):
     openable: tuple[str, ...]
     """Modalities of which a span may be opened; `text` stands for a token of text."""
     may_stop: bool
+    controls: tuple[str, ...] = ()
+    """Control tokens with an id of their own that may come."""
+    barred: tuple[int, ...] = ()
+    """Tokens of text that would complete a control token that may not come."""
+
+
+class Inserted(NamedTuple):
+    """The next token is given: a control token has inserted it."""
+
+    token: int
 
 
 class Inside(NamedTuple):
@@ -39,6 +55,9 @@ class Inside(NamedTuple):
     codebooks: tuple[int, ...]
     """Codebooks of which a code may come, by their place in the view that is written."""
     may_end: bool
+
+
+State = Between | Inserted | Inside
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,8 @@ def need_of(output: str, modalities: Mapping[str, Modality], only: bool) -> Need
     if output not in modalities:
         raise UserError(f"no modality `{output}` in this run; it has {', '.join(sorted(modalities))}")
     declared = modalities[output]
+    if only_read(modalities, output):
+        raise UserError(f"`{output}` is only read, by an encoder: no answer can be of it")
     if declared.parts:
         return Need(declared.parts, declared.frames.minimum, declared.frames.maximum, only, together=True)
     if declared.codebooks:
@@ -83,7 +104,7 @@ class Grammar:
             name: {int(vocabulary.block_of[vocabulary.code_ids(name, q).start]): place for place, q in enumerate(view)}
             for name, view in ((name, declared.view("generate")) for name, declared in self.spans.items())
         }
-        self._index: dict[Between | Inside, int] = {}
+        self._index: dict[State, int] = {}
         self._made: list[Tensor] = []
         self._masks: Tensor | None = None
 
@@ -107,7 +128,7 @@ class Grammar:
         """Place of a code's codebook among those that a span of modality `name` is written with."""
         return self._places[name][int(self.vocabulary.block_of[token])]
 
-    def mask_index(self, state: Between | Inside) -> int:
+    def mask_index(self, state: State) -> int:
         """Index in `masks` of a state's mask."""
         if state not in self._index:
             self._index[state] = len(self._made)
@@ -121,7 +142,7 @@ class Grammar:
             self._masks = torch.stack(self._made).to(device)
         return self._masks
 
-    def _mask(self, state: Between | Inside) -> Tensor:
+    def _mask(self, state: State) -> Tensor:
         vocabulary = self.vocabulary
         mask = torch.zeros(vocabulary.rows, dtype=torch.bool)
         if isinstance(state, Inside):
@@ -131,6 +152,9 @@ class Grammar:
                 mask[ids.start : ids.stop] = True
             mask[vocabulary.end(state.modality)] = state.may_end
             return mask
+        if isinstance(state, Inserted):
+            mask[state.token] = True
+            return mask
         for name in state.openable:
             if name == TEXT:
                 ids = vocabulary.blocks[0].ids
@@ -138,6 +162,8 @@ class Grammar:
                 mask[list(astuple(vocabulary.specials))] = False
             else:
                 mask[vocabulary.begin(name)] = True
+        mask[[vocabulary.controls.ids[name][0] for name in state.controls]] = True
+        mask[list(state.barred)] = False
         mask[self.stop] = state.may_stop
         return mask
 
@@ -154,6 +180,11 @@ class AnswerGrammar:
             )
         self.done = False
         self.budget = budget
+        self.controls: list[str] = []
+        """Control tokens that were said."""
+        self._reader = ControlReader(grammar.vocabulary.controls)
+        self._inserted: deque[int] = deque()
+        """Tokens that come next, whatever the model thinks of them."""
         self._grammar = grammar
         self._need = need
         self._spans = 0
@@ -169,7 +200,9 @@ class AnswerGrammar:
 
     def mask_index(self) -> int:
         """Index in the grammar's masks of the one that the next token must satisfy."""
-        return self._grammar.mask_index(self._between() if self._span is None else self._inside(self._span))
+        if self._span is not None:
+            return self._grammar.mask_index(self._inside(self._span))
+        return self._grammar.mask_index(Inserted(self._inserted[0]) if self._inserted else self._between())
 
     def _owed(self) -> int:
         """Tokens that must still come after the present span, or from here if there is none."""
@@ -196,19 +229,48 @@ class AnswerGrammar:
             after = owed - (grammar.shortest[name] if wanted and self._spans < need.least else 0)
             if grammar.shortest[name] + after <= self.budget:
                 openable.append(name)
-        return Between(tuple(openable), may_stop=self._spans >= need.least)
+        may_stop = self._spans >= need.least
+        if not grammar.vocabulary.controls:
+            return Between(tuple(openable), may_stop)
+        return Between(tuple(openable), may_stop, *self._controls(owed))
 
-    def advance(self, token: int) -> None:
-        """Takes the token that was chosen; the mask at `mask_index()` must allow it."""
+    def _controls(self, owed: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Control tokens with an id that may come next, and tokens that would complete one of text that may not."""
+        controls, reader = self._grammar.vocabulary.controls, self._reader
+        allowed = tuple(
+            name
+            for name in controls.by_id.values()
+            if (reader.begins or controls.tokens[name].anywhere) and self._may_say(name, owed)
+        )
+        ending = ((ids[-1], name) for ids, name in controls.texts.items() if ids[:-1] == reader.read)
+        return allowed, tuple(last for last, name in ending if not self._may_say(name, owed))
+
+    def _may_say(self, name: str, owed: int) -> bool:
+        """Whether a control token may be said with its next token: what is needed must be there before the answer ends,
+        and what is inserted must fit."""
+        controls = self._grammar.vocabulary.controls
+        if controls.tokens[name].action in ENDS:
+            return self._spans >= self._need.least
+        return 1 + len(controls.inserts.get(name, ())) + owed <= self.budget
+
+    def advance(self, token: int) -> ControlToken | None:
+        """Takes the token that was chosen, which the mask at `mask_index()` must allow. Returns the control token that
+        it completes, if it does; what that does to this answer is done."""
         grammar = self._grammar
         self.budget -= 1
         if self._span is not None:
             if token == grammar.vocabulary.end(self._name):
                 self._span = None
                 self._last = self._name
-                return
+                return None
             self._span.advance(grammar.index_in_view(self._name, token))
-        elif token == grammar.stop:
+            return None
+        if self._inserted:
+            self._inserted.popleft()
+        said = self._reader.take(token)
+        if said:
+            return self._obey(said)
+        if token == grammar.stop:
             self.done = True
         elif token in grammar.opens:
             self._name = grammar.opens[token]
@@ -216,3 +278,13 @@ class AnswerGrammar:
             self._spans += self._name == self._need.modality
         else:
             self._last = ""
+        return None
+
+    def _obey(self, name: str) -> ControlToken:
+        """Does to this answer what the action of a control token says."""
+        control = self._grammar.vocabulary.controls.tokens[name]
+        self.controls.append(name)
+        self._last = ""
+        self.done = control.action in ENDS
+        self._inserted.extend(self._grammar.vocabulary.controls.inserts.get(name, ()))
+        return control

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mio.core.contract.controls import ControlToken
 from mio.core.contract.values import Decoding
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
 from mio.core.generation.sampling import HOTTEST, sample
@@ -27,6 +28,7 @@ class GrowingAnswer:
 
     def __init__(self, grammar: Grammar, need: Need, budget: int, seed: int) -> None:
         self.grammar = AnswerGrammar(grammar, need, budget)
+        self._stop = grammar.stop
         self.random = np.random.Generator(np.random.Philox(seed))
         self.tokens: list[int] = []
         """Without the stop token."""
@@ -36,11 +38,14 @@ class GrowingAnswer:
         """Whether no token follows."""
         return self.grammar.done
 
-    def advance(self, token: int) -> None:
-        """Takes the token that was chosen."""
-        self.grammar.advance(token)
-        if not self.grammar.done:
+    def advance(self, token: int) -> ControlToken | None:
+        """Takes the token that was chosen. Returns the control token that it completes, if it does, whose action has
+        been done to this answer: `done` says whether it ends here. What it means for other answers of a conversation
+        (`interrupt`, `silence`) is for the caller to do."""
+        said = self.grammar.advance(token)
+        if token != self._stop:
             self.tokens.append(token)
+        return said
 
 
 def choose(

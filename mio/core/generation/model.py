@@ -20,7 +20,8 @@ from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.run import Run
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Prompt, Renderer
+from mio.core.tokens.rendered import Prompt
+from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 
 

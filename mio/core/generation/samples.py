@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.controls import Control
-from mio.core.contract.values import TEXT, Answer, Codes, Media, Record
+from mio.core.contract.controls import CONTROL, Control
+from mio.core.contract.values import Answer, Codes, Media, Record
 from mio.core.errors import DataError
 from mio.core.files import write_json
+from mio.core.generation.answer import written_part
 from mio.core.generation.judging import OwnedTask
 from mio.core.generation.model import Model
 from mio.core.tokens.templates import CompiledTemplate
@@ -29,8 +30,8 @@ def save_samples(
         try:
             parts = []
             for number, (modality, content) in enumerate(answer.parts):
-                if modality == TEXT:
-                    parts.append({"type": modality, "text": content})
+                if written := written_part(modality, content):
+                    parts.append(written)
                 else:
                     path = model.codecs.detokenizer(modality).save(content, folder / f"{name}-{item}-{number}")
                     parts.append({"type": modality, "path": path.name})
@@ -54,7 +55,7 @@ class _Shown(Visitor[str]):
         return f"{{{codes.modality}:codes}}"
 
     def control(self, control: Control) -> str:
-        return f"<{control.name}>"
+        return f"{{{CONTROL}:{control.name}}}"
 
 
 _SHOWN = _Shown()

@@ -21,7 +21,7 @@ from mio.core.generation.growing import GrowingAnswer, choose
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.codecs import Codecs, name_of
-from mio.core.tokens.rendering import Item, Prompt
+from mio.core.tokens.rendered import Item, Prompt
 
 ROWS = 2
 

@@ -13,7 +13,7 @@ from mio.core.generation.model import Model
 from mio.core.live.reading import AnswerReader
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import Document, plain_document
-from mio.core.tokens.rendering import Prompt
+from mio.core.tokens.rendered import Prompt
 from mio.core.tokens.templates import CHAT
 
 

@@ -30,8 +30,5 @@ def policy_of(model: Model, plugin: str, options: Mapping[str, Any]) -> SessionP
 
 def controls_of(model: Model) -> dict[tuple[int, ...], ControlToken]:
     """The control tokens of a model, by the ids that each consists of."""
-    found = {}
-    for _, answer in model.plugins._each("mio_control_tokens"):
-        for token in answer.tokens:
-            found[tuple(model.codecs.text.encode(token.token))] = token
-    return found
+    controls = model.vocabulary.controls
+    return {ids: controls.tokens[name] for name, ids in controls.ids.items()}

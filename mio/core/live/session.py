@@ -304,7 +304,8 @@ class Session:
     def _take_token(self, answer: _Answer, token: int) -> None:
         answer.growing.advance(token)
         reader = answer.exchange.answer
-        for piece in reader.finish() if answer.growing.done else reader.push(token):
+        pieces = [] if token == self.model.grammar.stop else reader.push(token)
+        for piece in [*pieces, *(reader.finish() if answer.growing.done else ())]:
             self._take_piece(answer, piece)
             if answer not in self._answers:
                 return

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.encoders import Encoder
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError
 from mio.core.model.flops import flops_per_token
@@ -23,6 +24,7 @@ from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check import check_training, split_problems
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.vocabulary import Vocabulary
 
 
@@ -90,6 +92,8 @@ class RecipePlan:
     mfu: float
     known: int | None = None
     """Ids that a stage with adapters starts with."""
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    """What reads media, by modality."""
     alternatives: tuple[Alternative, ...] = ()
 
     @property
@@ -123,20 +127,27 @@ def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | No
     check_training(recipe, manager.enable(recipe.plugins), request.world)
     vocabulary = expected_vocabulary(stages, manager, request.text_tokens)
     known = known_ids(stages, manager, request.text_tokens) if recipe.train.lora.rank else None
-    first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary, known)
+    encoders = Codecs(manager.enable(recipe.plugins)).encoders
+    first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary, known, encoders)
     return first if first.memory.fits else replace(first, alternatives=tuple(_alternatives(first)))
 
 
 def _planned(
-    recipe: Recipe, request: Request, model: TransformerConfig, vocabulary: Vocabulary, known: int | None
+    recipe: Recipe,
+    request: Request,
+    model: TransformerConfig,
+    vocabulary: Vocabulary,
+    known: int | None,
+    encoders: Mapping[str, Encoder],
 ) -> RecipePlan:
     train, runtime, world, per_node = recipe.train, recipe.runtime, request.world, request.gpus_per_node
     gpu, network = request.hardware
     mesh = mesh_shape(runtime, world, per_node)
     shape = StepShape.of(train, world // runtime.tensor_parallel)
     context = recipe.data.packing.context
-    layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document)
-    simulated = simulate(model, vocabulary, train, runtime, layout, known)
+    media = request.shares(list(encoders))
+    layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document, media)
+    simulated = simulate(model, vocabulary, train, runtime, layout, known, encoders)
     groups = sum(size > 1 for size in mesh) + (world > 1)
     memory = Memory(
         {kind: size for kind, size in simulated.at_peak.items() if size},
@@ -160,6 +171,8 @@ def _planned(
     lengths = [length for row in layout.lengths() for length in row]
     mean = sum(length * length for length in lengths) / sum(lengths)
     model_flops = flops_per_token(model, vocabulary.size, mean, train.lora.rank > 0) * train.rows * context
+    passes = shape.micro_batches * world // runtime.tensor_parallel
+    model_flops += passes * sum(load.flops for load in simulated.encoders)
     return RecipePlan(
         recipe=recipe,
         request=request,
@@ -175,6 +188,7 @@ def _planned(
         device_flops=device_flops,
         mfu=model_flops / (time.total * world * peak),
         known=known,
+        encoders=encoders,
     )
 
 
@@ -236,7 +250,7 @@ def _tried(plan: RecipePlan, settings: Settings) -> Alternative | None:
     if any(split_problems(plan.model, recipe.runtime.tensor_parallel)):
         return None
     try:
-        other = _planned(recipe, request, plan.model, plan.vocabulary, plan.known)
+        other = _planned(recipe, request, plan.model, plan.vocabulary, plan.known, plan.encoders)
     except RecipeError:
         return None
     if not other.memory.fits:

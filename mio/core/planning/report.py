@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mio.core.planning.encoders import EncoderLoad
 from mio.core.planning.hardware import GIB
 from mio.core.planning.plan import Alternative, RecipePlan
 
@@ -35,6 +36,7 @@ def as_values(plan: RecipePlan) -> dict[str, Any]:
             "micro_rows": plan.layout.micro_rows,
             "micro_batches": plan.layout.micro_batches,
         },
+        **({"encoders": [_encoder_values(plan, load) for load in plan.simulated.encoders]} if plan.encoders else {}),
         "memory": {
             "fits": memory.fits,
             "capacity_gib": _gib(memory.capacity),
@@ -79,6 +81,19 @@ def as_values(plan: RecipePlan) -> dict[str, Any]:
     }
 
 
+def _encoder_values(plan: RecipePlan, load: EncoderLoad) -> dict[str, Any]:
+    """An encoder in a step over all devices."""
+    passes = plan.layout.micro_batches * plan.request.world // plan.recipe.runtime.tensor_parallel
+    return {
+        "modality": load.modality,
+        "parameters": load.parameters,
+        "trained": load.trained,
+        "items": passes * load.items,
+        "positions": passes * load.items * load.positions,
+        "flops": passes * load.flops,
+    }
+
+
 def as_tables(plan: RecipePlan) -> RenderableType:
     """The plan to print."""
     parts: list[RenderableType] = [_head(plan), _memory(plan), _verdict(plan)]
@@ -116,6 +131,15 @@ def _head(plan: RecipePlan) -> Table:
             f"{again[plan.recipe.runtime.activation_checkpointing]}",
         ),
     )
+    for load in plan.simulated.encoders:
+        one = _encoder_values(plan, load)
+        trained = {0: "frozen", load.parameters: "trained"}.get(load.trained, f"{load.trained / 1e6:,.1f} M trained")
+        size = f"{load.positions} positions" if load.positions > 1 else "one position"
+        text = (
+            f"{load.parameters / 1e6:,.1f} M parameters, {trained}; a step has {one['items']:,} items of {size}, "
+            f"{one['positions'] / plan.tokens:.1%} of all, {one['flops']:.3g} FLOPs"
+        )
+        _add(table, (f"encoder of {load.modality}", text))
     return table
 
 
@@ -202,10 +226,11 @@ def _assumed(plan: RecipePlan) -> Text:
     gpu, network = plan.request.hardware
     peak = gpu.bf16 if plan.recipe.train.precision == "bf16" else gpu.fp32
     joined = f"nodes joined by {network.label}; " if plan.request.world > plan.request.gpus_per_node else ""
+    media = "share and size of media (`media=`); " if plan.encoders else ""
     return Text(
-        f"assumed: computation at {plan.request.efficiency:.0%} of {peak / 1e12:,.0f} TFLOP/s; {joined}documents of "
-        f"{plan.request.document or plan.layout.context:,} positions; {plan.request.price:g} US dollars per GPU and "
-        "hour. Not counted: waiting for data, checkpoints, evaluation, failures",
+        f"assumed: {media}computation at {plan.request.efficiency:.0%} of {peak / 1e12:,.0f} TFLOP/s; {joined}"
+        f"documents of {plan.request.document or plan.layout.context:,} positions; {plan.request.price:g} US dollars "
+        "per GPU and hour. Not counted: waiting for data, checkpoints, evaluation, failures",
         style="dim",
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mio.core.contract.ranges import ALLOWED, Range, number
-from mio.core.errors import UserError
+from mio.core.errors import UserError, nearest
 from mio.core.planning.hardware import Gpu, Network, find_gpu, find_network
 from mio.core.recipe.layers import override_layer
 from mio.core.recipe.schema import RuntimeConfig
@@ -32,6 +32,9 @@ class Request:
     """Positions of a document, which decides what attention costs; 0: rows are one document each, the most it can."""
     text_tokens: int = number(0, 0, 10**7)
     """Tokens of the text tokenizer; 0: taken from its plugin."""
+    media: float | Mapping[str, float] = 0.25
+    """Share of the positions that encoders fill, all of them in equal parts, or by modality. A guess: it takes the data
+    to know."""
 
     @classmethod
     def split(cls, overrides: Sequence[str]) -> tuple[Request, list[str]]:
@@ -45,7 +48,10 @@ class Request:
             if key not in kinds:
                 rest.append(argument)
                 continue
-            values[key] = value if kinds[key] is str else _number(argument, key, kinds[key], most[key])
+            if key == "media":
+                values[key] = _shares(argument)
+            else:
+                values[key] = value if kinds[key] is str else _number(argument, key, kinds[key], most[key])
         return cls(**values), rest
 
     def resolve(self, runtime: RuntimeConfig) -> Request:
@@ -72,6 +78,19 @@ class Request:
             efficiency=efficiency,
         )
 
+    def shares(self, modalities: Sequence[str]) -> dict[str, float]:
+        """Share of the positions of each modality that an encoder reads. Raises `UserError` for other names, and for
+        shares that are more than all positions."""
+        if not isinstance(self.media, Mapping):
+            return {name: self.media / len(modalities) for name in modalities}
+        for name in self.media:
+            if name not in modalities:
+                listed = ", ".join(f"`{one}`" for one in modalities) or "none"
+                raise UserError(f"`media`: no encoder reads `{name}`{nearest(name, modalities)} (encoders: {listed})")
+        if sum(self.media.values()) > 1:
+            raise UserError(f"`media`: the shares add up to {sum(self.media.values()):g}, more than all positions")
+        return {name: self.media.get(name, 0.0) for name in modalities}
+
     @property
     def hardware(self) -> tuple[Gpu, Network]:
         """Of a resolved request."""
@@ -88,3 +107,16 @@ def _number(argument: str, key: str, kind: type, allowed: Range | None) -> Any:
     if problem := allowed.problem(value) if allowed else "":
         raise UserError(f"`{argument}`: `{key}` {problem}")
     return value
+
+
+def _shares(argument: str) -> float | dict[str, float]:
+    """The value of `media=`. Raises `UserError`."""
+    value = override_layer(argument).content["media"]
+    shares = value if isinstance(value, dict) else {"": value}
+    for share in shares.values():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise UserError(
+                f"`{argument}`: `media` is a share of the positions from 0 to 1, of all encoders together or as in "
+                "`media={image: 0.2, speech: 0.05}`"
+            )
+    return {str(name): float(share) for name, share in shares.items()} if isinstance(value, dict) else float(value)

@@ -6,20 +6,22 @@ order of Lightning's loop. Rank 0 holds the largest part of every split paramete
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.encoders import Encoder
 from mio.core.data.batch import Batch
 from mio.core.data.document_mask import DocumentMask
 from mio.core.data.plan import Changes
 from mio.core.model.parallel import compiles, data_parallel, device_mesh, parallelise
 from mio.core.planning.compiled import partition_blocks
+from mio.core.planning.encoders import EncoderLoad, encoder_loads, run_as_on_gpu
 from mio.core.planning.fake_gpu import META, fake_gpu, fake_ranks
 from mio.core.planning.trace import ACTIVATIONS, GRADIENTS, LOSS, OPTIMIZER, PARAMETERS, Event, Trace
 from mio.core.recipe.schema import RuntimeConfig, TrainConfig
@@ -46,6 +48,8 @@ class StepLayout:
     """Forward passes of one device in a step."""
     document: int = 0
     """Positions of a document; 0: a row is one document."""
+    media: Mapping[str, float] = field(default_factory=dict)
+    """Share of the positions that encoders fill, by modality."""
 
     def lengths(self) -> list[list[int]]:
         """Documents of one forward pass, row by row."""
@@ -82,6 +86,8 @@ class SimulatedStep:
     """Highest point of each phase."""
     passes: tuple[tuple[int, list[Event]], ...]
     """(how often, events) of the step's sections in order: first pass, passes in the middle, last pass, optimizer."""
+    encoders: tuple[EncoderLoad, ...] = ()
+    """What encoders do in a forward pass."""
 
 
 def simulate(
@@ -91,24 +97,34 @@ def simulate(
     runtime: RuntimeConfig,
     layout: StepLayout,
     known: int | None = None,
+    encoders: Mapping[str, Encoder] = MappingProxyType({}),
 ) -> SimulatedStep:
     """Runs a step on GPUs that are not here. Needs no memory to speak of, and no process group to be there.
 
-    Raises `RecipeError` where devices, rows or rules do not fit each other.
+    Raises `RecipeError` where devices, rows or rules do not fit each other, `PluginError` for an encoder that does not
+    run without values.
     """
     with fake_ranks(layout.world), fake_gpu():
         with META:
-            module = MioModule(model, vocabulary, train, ("",), known=known)
+            module = MioModule(model, vocabulary, train, ("",), known=known, encoders=encoders)
+        loads = encoder_loads(module.transformer, layout.media, layout.micro_rows * layout.context)
+        run_as_on_gpu(module.transformer, torch.bfloat16 if train.precision == "bf16" else None)
         mesh = device_mesh(runtime, layout.world, layout.per_node, META.type)
         module.replicas = data_parallel(mesh)[1]
         whole = not model.experts and runtime.tensor_parallel == 1 and runtime.activation_checkpointing == "none"
         if whole and compiles(runtime, "cuda"):
             partition_blocks(module.transformer)
         parallelise(module.transformer, mesh, replace(runtime, compile="none"), train.precision)
-        return observe(module, layout, META, Trace(_ROUNDING))
+        return observe(module, layout, META, Trace(_ROUNDING), loads)
 
 
-def observe(module: MioModule, layout: StepLayout, device: torch.device, trace: Trace) -> SimulatedStep:
+def observe(
+    module: MioModule,
+    layout: StepLayout,
+    device: torch.device,
+    trace: Trace,
+    loads: tuple[EncoderLoad, ...] = (),
+) -> SimulatedStep:
     """Runs two steps of a module that is spread already, and records the second. The first makes the optimizer's state
     and fills `DTensor`'s cache of shardings, which are propagated by running operations on whole tensors."""
     transformer, windows = module.transformer, module.model_config.windows
@@ -128,9 +144,9 @@ def observe(module: MioModule, layout: StepLayout, device: torch.device, trace: 
         optimizer = module.configure_optimizers()["optimizer"]
         for passes in (["last"], sections):
             trace.forget_peak()
-            _step(module, optimizer, trace, layout, passes)
+            _step(module, optimizer, trace, layout, passes, loads)
             with torch.no_grad():
-                trace.label(transformer.parameters(), PARAMETERS)
+                trace.label((*transformer.parameters(), *transformer.buffers()), PARAMETERS)
                 trace.label((p.grad for p in transformer.parameters() if p.grad is not None), GRADIENTS)
                 trace.label(_states(optimizer), OPTIMIZER)
                 trace.label(module.average.tensors.values() if module.average is not None else (), OPTIMIZER)
@@ -146,15 +162,24 @@ def observe(module: MioModule, layout: StepLayout, device: torch.device, trace: 
         trace.at_peak(),
         dict(trace.peaks),
         tuple((times.get(section, 1), trace.events[section]) for section in (*sections, "optimizer")),
+        loads,
     )
 
 
-def _step(module: MioModule, optimizer: Any, trace: Trace, layout: StepLayout, sections: Sequence[str]) -> None:
+def _step(
+    module: MioModule,
+    optimizer: Any,
+    trace: Trace,
+    layout: StepLayout,
+    sections: Sequence[str],
+    loads: Sequence[EncoderLoad] = (),
+) -> None:
     """One optimizer step, in the order of Lightning's closure: gradients live until the next loss is known."""
     device = next(module.parameters()).device
     for index, section in enumerate(sections):
         trace.section, trace.phase = section, "forward"
         batch = _batch(layout, device, last=index == len(sections) - 1)
+        batch.items = {load.modality: load.batch(device) for load in loads}
         total = module.training_step(batch, index)
         trace.keep_working(LOSS)
         if index == 0:

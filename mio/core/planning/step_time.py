@@ -143,8 +143,10 @@ class _Clock:
             self.computed += spent
         elif isinstance(event, Wait):
             # the first of this size: experts are gathered ahead of their turn, together with the layer after them
-            index = next(index for index, (size, _) in enumerate(self.gathers) if size == event.size)
-            self.now = max(self.now, self.gathers.pop(index)[1])
+            # none: gathered ahead of a backward pass that a frozen encoder has not, and kept for the next forward pass
+            index = next((index for index, (size, _) in enumerate(self.gathers) if size == event.size), None)
+            if index is not None:
+                self.now = max(self.now, self.gathers.pop(index)[1])
             self.in_place = self.now
         elif event.purpose == "gather":
             self.gathers.append((event.size, self._send(event, self.in_place)))

@@ -28,7 +28,7 @@ def expected_vocabulary(stages: Sequence[Recipe], manager: PluginManager, text_t
             text = SizedText(base.blocks[0].size, base.text_fingerprint)
         else:
             text = SizedText(text_tokens or _text_size(recipe, plugins))
-        base = Vocabulary.build(text, plugins.modalities(), base=base)
+        base = Vocabulary.build(text, plugins.modalities(), plugins.control_tokens(), base=base)
     assert base is not None
     return base
 

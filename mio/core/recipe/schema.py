@@ -21,6 +21,8 @@ class LossConfig:
     prompt_media: float = number(1.0, 0, 1e6)
     response_text: float = number(1.0, 0, 1e6)
     response_media: float = number(1.0, 0, 1e6)
+    control: float = number(1.0, 0, 1e6)
+    """Of control tokens in responses, times the weight that each is declared with. In prompts they are never learnt."""
 
 
 @dataclass

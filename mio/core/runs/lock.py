@@ -336,7 +336,7 @@ def same_vocabulary(folder: Path, text: TextTokenizer, plugins: EnabledPlugins) 
     problem = f"{folder / VOCABULARY}: the run was made with another vocabulary"
     advice = f"use the versions and options that {LOCK} and {RECIPE} name, or start a new run from its result"
     try:
-        vocabulary = Vocabulary.build(text, plugins.modalities(), base=saved)
+        vocabulary = Vocabulary.build(text, plugins.modalities(), plugins.control_tokens(), base=saved)
     except VocabularyError as error:
         raise VocabularyError(f"{problem}: {error}; {advice}") from error
     if vocabulary.fingerprint != saved.fingerprint:
@@ -386,4 +386,4 @@ def lock_untrained(recipe: Recipe, plugins: EnabledPlugins) -> tuple[Lock, str]:
     if isinstance(text, Trainable):
         return resolved(recipe, plugins), "vocabulary left open: the text tokenizer is trained on the recipe's data"
     assert isinstance(text, TextTokenizer)
-    return resolved(recipe, plugins, Vocabulary.build(text, plugins.modalities())), ""
+    return resolved(recipe, plugins, Vocabulary.build(text, plugins.modalities(), plugins.control_tokens())), ""

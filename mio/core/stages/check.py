@@ -9,19 +9,19 @@ from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.validation import VIEWS, template_problems
+from mio.core.contract.validation import VIEWS, control_name_problems, template_problems
 from mio.core.contract.values import TEXT, Template
 from mio.core.data.readers import READERS, reader_problems
-from mio.core.data.sources import known_kinds
+from mio.core.data.sources import known_kinds, template_sets
 from mio.core.errors import DataError, RecipeError, UserError, nearest
 from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
+from mio.core.stages.check_reading import encoded_modalities, reading_problems
 from mio.core.stages.check_validation import validation_problems
 from mio.core.tokens.chat import GIVEN
-from mio.core.tokens.codecs import Codecs
 from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
 
@@ -40,12 +40,14 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
         [
             *_mixture(recipe.data, recipe.mixture),
             *_templates(recipe.data),
+            *_controls(recipe, plugins),
             *_groups(recipe.data, plugins),
             *_spans(recipe, plugins),
             *_system(recipe, plugins),
             *_training(recipe, plugins, devices),
             *_evaluate(recipe.evaluate, plugins),
             *validation_problems(recipe, plugins),
+            *reading_problems(recipe, plugins),
             *_loggers(recipe.runtime, plugins),
         ],
     )
@@ -62,7 +64,7 @@ def _refuse(recipe: Recipe, problems: list[str]) -> None:
 
 
 def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
-    yield from _train(recipe)
+    yield from _train(recipe, plugins)
     yield from _average(recipe)
     yield from _optimizer(recipe.train.optimizer)
     yield from _rows(recipe.train, recipe.runtime, devices)
@@ -70,7 +72,7 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
         config = transformer_config(recipe, plugins.manager)
         yield from split_problems(config, recipe.runtime.tensor_parallel)
         yield from expert_problems(config, recipe.runtime)
-        yield from lora_problems(recipe, config, list(Codecs(plugins).encoders))
+        yield from lora_problems(recipe, config, encoded_modalities(plugins))
     except RecipeError as error:
         yield from error.problems
 
@@ -109,6 +111,16 @@ def _templates(data: DataConfig) -> Iterator[str]:
         for index, config in enumerate(templates):
             problems = template_problems(Template(**asdict(config)))
             yield from (f"`data.templates.{name}[{index}]`: {problem}" for problem in problems)
+
+
+def _controls(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    """Control tokens that the templates of sources name."""
+    sources = (source for group in recipe.data.groups.values() for source in group.sources.values())
+    sets, known = template_sets(recipe, plugins), [token.name for _, token in plugins.control_tokens()]
+    for name in dict.fromkeys(source.templates for source in sources if source.templates in sets):
+        for template in sets[name]:
+            if problems := control_name_problems(template, known):
+                yield f"template `{name}/{template.direction}`: {'; '.join(problems)}"
 
 
 def _groups(data: DataConfig, plugins: EnabledPlugins) -> Iterator[str]:
@@ -198,9 +210,10 @@ def _loggers(runtime: RuntimeConfig, plugins: EnabledPlugins) -> Iterator[str]:
         yield str(error)
 
 
-def _train(recipe: Recipe) -> Iterator[str]:
+def _train(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     train, context = recipe.train, recipe.data.packing.context
-    if not any(value > 0 for value in asdict(train.loss).values()):
+    weights = asdict(train.loss) | ({} if plugins.control_tokens() else {"control": 0})
+    if not any(value > 0 for value in weights.values()):
         yield "`train.loss` has no weight above 0; nothing would be learnt"
     if train.rows * context > MOST_POSITIONS:
         yield (

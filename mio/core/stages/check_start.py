@@ -73,7 +73,7 @@ def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, tr
     ids = sum(sum(declared.codebooks) for _, declared in plugins.modalities()) + (base.size if base else text.size)
     if ids <= MOST_IDS:
         try:
-            start.vocabulary = Vocabulary.build(text, plugins.modalities(), base=base)
+            start.vocabulary = Vocabulary.build(text, plugins.modalities(), plugins.control_tokens(), base=base)
         except UserError as error:
             start.problems.append(str(error))
     if link.parent is not None and start.vocabulary is not None and base is not None:

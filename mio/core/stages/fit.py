@@ -19,7 +19,7 @@ from rich.text import Text
 from mio.core import terminal
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.data.loader import MioDataModule
-from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.data.shards.store import TokenStore
 from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
@@ -27,6 +27,7 @@ from mio.core.files import write_text
 from mio.core.generation.evaluation import Report, evaluate, results_table
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
+from mio.core.model.encoder_check import check_networks
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.chain import starting_folder
 from mio.core.recipe.model import transformer_config
@@ -214,7 +215,10 @@ class Stage:
             renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
             data = MioDataModule(recipe, self.plugins, renderer, vocabulary.specials.pad, tokens, devices)
             data.unreadable.tell = self.console.print
-            return data, data.preflight()
+            checked = data.preflight()
+            if ranks.first:
+                check_networks(self.codecs.readers.values(), transformer_config(recipe, self.manager).width)
+            return data, checked
 
         data, checked = ranks.all_or_none(open_data)
         self._report_data(data, tokens, checked)
@@ -269,7 +273,8 @@ class Stage:
         if self.goes_on:
             return self.ranks.all_or_none(lambda: same_vocabulary(self.folder, self.codecs.text, self.plugins))
         base = self.parent.vocabulary if self.parent else None
-        return Vocabulary.build(self.codecs.text, self.plugins.modalities(), base=base)
+        plugins = self.plugins
+        return Vocabulary.build(self.codecs.text, plugins.modalities(), plugins.control_tokens(), base=base)
 
     def _activate(self, vocabulary: Vocabulary) -> ActiveRun:
         """The run in the folder; a new one is given its vocabulary and lock."""
@@ -303,12 +308,7 @@ class Stage:
 
     def _tokens(self) -> TokenStore:
         """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""
-        tokens = TokenStore(
-            Path(self.recipe.runtime.tokens),
-            tokenizer_fingerprints(self.plugins, self.codecs),
-            self.codecs.text.fingerprint,
-            self.console.print,
-        )
+        tokens = TokenStore.of(self.recipe, self.plugins, self.codecs, self.console.print)
         begun = latest(self.folder / CHECKPOINTS) is not None
         with explaining_errors(self.folder):
             known = self.ranks.on_first(lambda: check_sources(self.recipe, self.plugins, tokens, self.folder, begun))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import get_type_hints
 
+from mio.core.contract.controls import ControlToken
 from mio.core.contract.values import TEXT, Modality, TextTokenizer
 from mio.core.errors import VocabularyError
 
@@ -105,7 +106,9 @@ def check_declarations(modalities: Sequence[tuple[str, Modality]]) -> dict[str, 
     return owners
 
 
-def declared_blocks(text: TextTokenizer, modalities: Sequence[tuple[str, Modality]]) -> dict[str, Block]:
+def declared_blocks(
+    text: TextTokenizer, modalities: Sequence[tuple[str, Modality]], controls: Sequence[tuple[str, ControlToken]] = ()
+) -> dict[str, Block]:
     """Blocks that the declarations ask for, by name and in order; their starts are not decided yet."""
     text_owner = next(owner for owner, modality in modalities if modality.text)
     blocks = {TEXT: Block(name=TEXT, owner=text_owner, kind="text", start=0, size=text.size)}
@@ -122,6 +125,9 @@ def declared_blocks(text: TextTokenizer, modalities: Sequence[tuple[str, Modalit
         for token in (modality.begin, modality.end, *modality.specials):
             if token:
                 claim(Block(name=token, owner=owner, kind="special", start=0, size=1))
+    for owner, control in controls:
+        if not control.plain_text:
+            claim(Block(name=control.token, owner=owner, kind="special", start=0, size=1))
     for owner, modality in modalities:
         first = 0
         for index, size in enumerate(modality.codebooks):

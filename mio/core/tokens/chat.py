@@ -35,9 +35,9 @@ from mio.core.tokens.visitor import Visitor
 
 Message = Mapping[str, Any]
 """`role` (`system`, `user` or `assistant`) and `content`: one `Value` or a list of them; `weight` (see `turn_weight`)
-where it is not 1."""
+where it is not 1, `end_tag: False` (see `is_closed`)."""
 
-ROLE, CONTENT, WEIGHT = "role", "content", "weight"
+ROLE, CONTENT, WEIGHT, END_TAG = "role", "content", "weight", "end_tag"
 """Keys of a message."""
 
 _WEIGHTS = (1e-6, 1e6)
@@ -95,6 +95,17 @@ def turn_weight(turn: Message) -> float:
     return weight
 
 
+def is_closed(turn: Message) -> bool:
+    """Whether the end of a turn is learnt: not where `end_tag` is false, as VITA's data have it of answers that the
+    model shall not learn to end (VITA, `data_utils_video_audio_neg_patch.py`). Raises `DataError` for another value."""
+    stated = turn.get(END_TAG)
+    if stated is None:
+        return True
+    if not isinstance(stated, bool | Real) or stated not in (0, 1):
+        raise DataError(f"`{END_TAG}` of a turn is {stated!r:.40}; it must be `true` or `false`")
+    return bool(stated)
+
+
 def chat_document(messages: Sequence[Message], system: Mapping[str, str], output: str | None = None) -> Document:
     """Document of a conversation.
 
@@ -107,13 +118,15 @@ def chat_document(messages: Sequence[Message], system: Mapping[str, str], output
     Raises DataError for a message without role or content, or with an invalid role or weight.
     """
     turns = [_turn(message) for message in messages]
+    closed = [is_closed(message) for message in messages]
     if not turns or turns[0][0] != "system":
         prompt = _system_prompt([turn[:2] for turn in turns], system, output)
         if prompt:
             turns.insert(0, ("system", [prompt], 1.0))
+            closed.insert(0, True)
     segments = [Segment(Special.BOS, PROMPT, False)]
     answer = 0
-    for role, content, weight in turns:
+    for (role, content, weight), ends in zip(turns, closed, strict=True):
         kind = _ROLES[role]
         segments.append(Segment(Special.IM_START, kind, False))
         segments.append(Segment(f"{role}\n", kind, False))
@@ -122,7 +135,7 @@ def chat_document(messages: Sequence[Message], system: Mapping[str, str], output
             segments += response_segments(content, weight)
         else:
             segments += prompt_segments(content, role=kind, supervised=False)
-        segments.append(Segment(Special.IM_END, kind, weight if role == "assistant" else False))
+        segments.append(Segment(Special.IM_END, kind, weight if role == "assistant" and ends else False))
         segments.append(Segment("\n", kind, False))
     return Document(tuple(segments), answer or len(segments))
 

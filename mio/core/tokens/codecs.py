@@ -25,10 +25,11 @@ from mio.core.contract.values import (
 )
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.tokens import encoding
+from mio.core.tokens.codec_visitors import AsCodes, Decodable, Items
 from mio.core.tokens.documents import UNDERSTAND
+from mio.core.tokens.item_encoders import ItemEncoder, item_encoders
 from mio.core.tokens.tokenised import is_tokenised
 from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
-from mio.core.tokens.visitor import Result, Visitor
 
 _CPU = "cpu"
 
@@ -49,11 +50,11 @@ class Codecs:
         self._saved: dict[str, str] = {}
         """Fingerprints that the folder remembers."""
         self._trusted = False
-        self._encoder_owners: dict[str, str] = {}
         self._memory: OrderedDict[str, CodeArray] = OrderedDict()
         self._foretold: OrderedDict[str, int] = OrderedDict()
-        """Frames, or positions of an encoder, of items that were measured."""
-        self._dummies: dict[str, Arrays] = {}
+        """Frames of items that were measured."""
+        self._positions: OrderedDict[str, int] = OrderedDict()
+        """Positions of items that encoders read: of one that is written as well, another number."""
         self._readable_files: OrderedDict[str, None] = OrderedDict()
         """Items whose file was read once."""
         self._remembered = remembered
@@ -75,62 +76,42 @@ class Codecs:
         return self._tokenizers[modality]
 
     @cached_property
+    def readers(self) -> dict[str, ItemEncoder]:
+        """Encoders by modality (see `item_encoders`)."""
+        return item_encoders(self._plugins)
+
+    @property
     def encoders(self) -> dict[str, Encoder]:
-        """Encoders of the modalities that are read by one, in the modalities' order. Raises `PluginError` where a
-        modality has neither codes nor an encoder."""
-        encoders = {}
-        for name, declared in self.modalities.items():
-            if declared.text or declared.parts:
-                continue
-            if (found := self._plugins.encoder(name)) is not None:
-                self._encoder_owners[name], encoders[name] = found
-            elif not declared.codebooks:
-                raise PluginError(
-                    f"`{name}`, which plugin `{self._owners[name]}` declares, has no codes, and no plugin of the "
-                    "recipe supplies an encoder that reads it; add one under `plugins:`, or give it a tokenizer"
-                )
-        return encoders
+        """What plugins supply, by modality (see `readers`)."""
+        return {name: reader.encoder for name, reader in self.readers.items()}
 
     def encoded(self, modality: str, view: str) -> bool:
         """Whether a span of this modality and view is the work of an encoder, and not codes."""
-        return view == UNDERSTAND and modality in self.encoders
+        return view == UNDERSTAND and modality in self.readers
 
     def positions(self, media: Media) -> int:
         """Positions of an item that an encoder reads, without running it. Raises `DataError` where its file cannot be
         read, and `PluginError` where the encoder says something else than a number above 0."""
         name = name_of(media)
-        positions = self._foretold.get(name)
+        positions = self._positions.get(name)
         if positions is None:
-            positions = self._of_encoder(media, "positions", self._probed(media).data)
-            if not isinstance(positions, int) or positions < 1:
-                raise PluginError(
-                    f"{self._encoder(media.modality)} says that {media.key} takes {positions!r:.40} positions; it must "
-                    "be a whole number above 0"
-                )
-            self._remember(self._foretold, name, positions)
+            positions = self.readers[media.modality].positions(media.key, self._probed(media).data)
+            self._remember(self._positions, name, positions)
         return positions
 
     def prepare(self, media: Media) -> Arrays:
-        """What the encoder of an item's modality is given. Raises `DataError` where it cannot be made."""
-        return self._of_encoder(media, "prepare", self.opened(media).data)
+        """What the encoder of an item's modality is given. Raises `DataError` where it cannot be made, and
+        `PluginError` where it is not of the kind that all items are."""
+        return self.readers[media.modality].prepare(media.key, self.opened(media).data)
+
+    def check_prepared(self, media: Media, where: str) -> None:
+        """Prepares an item of the record `where`, and keeps what its network is to be checked with."""
+        reader = self.readers[media.modality]
+        reader.check(where, media.key, self.opened(media).data, self.positions(media))
 
     def dummy(self, modality: str) -> Arrays:
         """What the encoder of a modality runs on where there is no item."""
-        if modality not in self._dummies:
-            self._dummies[modality] = self.encoders[modality].dummy()
-        return self._dummies[modality]
-
-    def _of_encoder(self, media: Media, method: str, data: Any) -> Any:
-        try:
-            return getattr(self.encoders[media.modality], method)(data)
-        except UserError:
-            raise
-        except Exception as error:
-            raise DataError(f"{media.key}: {self._encoder(media.modality)} cannot read it: {error}") from error
-
-    def _encoder(self, modality: str) -> str:
-        """Names an encoder, for messages."""
-        return f"the encoder of `{modality}`, which plugin `{self._encoder_owners[modality]}` supplies,"
+        return self.readers[modality].dummy
 
     def detokenizer(self, modality: str) -> Detokenizer:
         """Detokenizer of a modality, with the tokenizer's weights where it takes them."""
@@ -362,7 +343,7 @@ class Codecs:
 
     def written(self, item: Media | Codes) -> CodeArray:
         """Codes of one item as an answer writes them: of the codebooks of the view `generate`."""
-        return _AsCodes(self).visit(item).of(self.modalities[item.modality].view("generate"))
+        return AsCodes(self).visit(item).of(self.modalities[item.modality].view("generate"))
 
     def split(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of a media item whose modality is made of another's spans; of a tokenised one, their codes."""
@@ -381,57 +362,11 @@ class Codecs:
 
     def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
         """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
-        return [self.decode(item.modality, _Decodable(self).visit(item)) for item in items]
+        return [self.decode(item.modality, Decodable(self).visit(item)) for item in items]
 
     def items(self, value: Any) -> list[Media | Codes]:
         """Media and codes inside a record or one of its fields: lists opened, items of parts split."""
-        return _Items(self).visit(value)
-
-
-class _OfCodecs(Visitor[Result]):
-    def __init__(self, codecs: Codecs) -> None:
-        self._codecs = codecs
-
-
-class _AsCodes(_OfCodecs[Codes]):
-    """An item with its codes as int64."""
-
-    def media(self, media: Media) -> Codes:
-        return Codes(media.modality, self._codecs.codes(media))
-
-    def codes(self, codes: Codes) -> Codes:
-        return Codes(codes.modality, encoding.int64(codes.codes), codes.codebooks)
-
-
-class _Decodable(_OfCodecs[Any]):
-    """What the detokenizer of an item is given: its codes, or its parts' media."""
-
-    def media(self, media: Media) -> Any:
-        if self._codecs.modalities[media.modality].parts:
-            return self._codecs.round_trip(self._codecs.split(media))
-        return self._codecs.written(media)
-
-    def codes(self, codes: Codes) -> CodeArray:
-        return self._codecs.written(codes)
-
-
-class _Items(_OfCodecs[list[Media | Codes]]):
-    """Media and codes, of parts one by one."""
-
-    def media(self, media: Media) -> list[Media | Codes]:
-        return list(self._codecs.split(media)) if self._codecs.modalities[media.modality].parts else [media]
-
-    def codes(self, codes: Codes) -> list[Media | Codes]:
-        return [codes]
-
-    def mapping(self, values: Mapping[str, Any]) -> list[Media | Codes]:
-        return self.sequence(list(values.values()))
-
-    def sequence(self, values: Sequence[Any]) -> list[Media | Codes]:
-        return [item for value in values for item in self.visit(value)]
-
-    def other(self, value: Any) -> list[Media | Codes]:  # noqa: ARG002
-        return []
+        return Items(self).visit(value)
 
 
 def name_of(media: Media) -> str:

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mio.core.contract.controls import Control
 from mio.core.contract.values import Codes, TextTokenizer
 from mio.core.errors import DataError
+from mio.core.tokens.controls import ControlReader
 from mio.core.tokens.layouts import layout
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -16,8 +18,9 @@ from mio.core.tokens.vocabulary import Vocabulary
 class Parsed(NamedTuple):
     """Content of a sequence of tokens."""
 
-    parts: tuple[str | Codes, ...]
-    """Text and complete spans, in order. Codes have the codebooks that their span carries, and say which."""
+    parts: tuple[str | Codes | Control, ...]
+    """Text, complete spans and control tokens, in order. Codes have the codebooks that their span carries, and say
+    which."""
     unfinished: str
     """Modality of the span in which the sequence ends; empty if it ends outside of spans."""
     problems: tuple[str, ...]
@@ -25,12 +28,14 @@ class Parsed(NamedTuple):
 
 
 def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer) -> Parsed:
-    """Text and codes of any sequence of ids. Raises DataError for ids outside the vocabulary only.
+    """Text, codes and control tokens of any sequence of ids, an answer for example. Raises DataError for ids outside
+    the vocabulary only.
 
-    Special tokens are left out. A span ends at its end token; anything but codes before that is a problem, and parsing
-    goes on there. A span may carry the codebooks of either view.
+    Special tokens are left out. Control tokens of plain text are told from text where the sequence begins. A span ends
+    at its end token; anything but codes before that is a problem, and parsing goes on there. A span may carry the
+    codebooks of either view.
     """
-    parts: list[str | Codes] = []
+    parts: list[str | Codes | Control] = []
     problems: list[str] = []
     unfinished = ""
     words: list[int] = []
@@ -38,6 +43,7 @@ def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer
     if tokens and not 0 <= min(tokens) <= max(tokens) < vocabulary.size:
         raise DataError(f"token ids outside the vocabulary of {vocabulary.size} ids")
     position = 0
+    reader = ControlReader(vocabulary.controls)
 
     def close_text() -> None:
         if words:
@@ -47,7 +53,12 @@ def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer
     while position < len(tokens):
         token = tokens[position]
         block = vocabulary.blocks[vocabulary.block_of[token]]
-        if block.kind == "text":
+        if said := reader.take(token):
+            if block.kind == "text":
+                words.clear()  # which the control token consists of
+            close_text()
+            parts.append(Control(said))
+        elif block.kind == "text":
             words.append(token)
         elif token in vocabulary.begins:
             close_text()
@@ -68,7 +79,7 @@ def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer
             problems.append(f"code of `{block.modality}` at {position} is outside a span")
         position += 1
     close_text()
-    return Parsed(tuple(part for part in parts if not isinstance(part, str) or part), unfinished, tuple(problems))
+    return Parsed(tuple(part for part in parts if part != ""), unfinished, tuple(problems))
 
 
 def _read_codes(tokens: Sequence[int], start: int, vocabulary: Vocabulary, name: str) -> tuple[list[int], list[int]]:

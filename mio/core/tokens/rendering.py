@@ -7,28 +7,24 @@ gather, and nothing is written twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mio.core.contract.controls import Control
-from mio.core.contract.encoders import Arrays
 from mio.core.contract.values import CodeArray, Codes, Media
 from mio.core.errors import DataError
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
+from mio.core.tokens.documents import GENERATE, PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
 from mio.core.tokens.encoding import int64
+from mio.core.tokens.rendered import Blank, Item, Prompt, Rendered, Said
 from mio.core.tokens.spans import SpanPlan, TokenArray, check_frames
-from mio.core.tokens.tokenised import TokenisedText
+from mio.core.tokens.tokenised import CodedMedia, TokenisedText
 from mio.core.tokens.visitor import Visitor
 from mio.core.tokens.vocabulary import Vocabulary
-
-WeightArray = npt.NDArray[np.float32]
 
 _CACHED_TEXTS = 1 << 16
 _CACHED_LENGTH = 256
@@ -43,74 +39,6 @@ class Carrier(Enum):
     """Positions whose embeddings a network makes of the media."""
     PARTS = "parts"
     """Spans of another modality."""
-
-
-class Item(NamedTuple):
-    """Media that an encoder reads, in its place in a document."""
-
-    modality: str
-    first: int
-    """Of its positions, without the tokens that open and close the span."""
-    positions: int
-    media: Media
-    arrays: Arrays | None = None
-    """What the encoder is given, once it is prepared."""
-
-    @property
-    def end(self) -> int:
-        """Behind its positions."""
-        return self.first + self.positions
-
-
-class Blank(NamedTuple):
-    """A span that holds code 0 until its codes are known."""
-
-    first: int
-    end: int
-    media: Media
-    view: str
-
-
-class Prompt(NamedTuple):
-    """What a model reads before it answers."""
-
-    tokens: TokenArray
-    """int32 `[n]`."""
-    items: tuple[Item, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Rendered:
-    """One document as tokens."""
-
-    tokens: TokenArray
-    """int32 `[n]`."""
-    weights: WeightArray
-    """float32 `[n]`: weight of each token's cross-entropy when it is the target."""
-    spans: TokenArray
-    """int32 `[S, 2]`: first position and end of each span, which no cut may fall into."""
-    items: tuple[Item, ...] = ()
-    """Media that encoders read, in order; their positions hold padding of weight 0."""
-    blanks: tuple[Blank, ...] = ()
-    """Spans without codes, in order."""
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def truncate(self, size: int) -> Rendered:
-        """The longest beginning of at most `size` tokens that cuts no span; itself where it is no longer than that."""
-        if size >= len(self.tokens):
-            return self
-        inside = (self.spans[:, 0] < size) & (size < self.spans[:, 1])
-        if inside.any():
-            size = int(self.spans[inside.argmax(), 0])
-        return Rendered(
-            self.tokens[:size],
-            self.weights[:size],
-            self.spans[self.spans[:, 1] <= size],
-            tuple(item for item in self.items if item.end <= size),
-            tuple(blank for blank in self.blanks if blank.end <= size),
-        )
 
 
 class _RoleWeights(NamedTuple):
@@ -129,13 +57,14 @@ class Renderer:
         self.vocabulary = vocabulary
         self.codecs = codecs
         """What spans are made by."""
-        prompt = _RoleWeights(loss.prompt_text, loss.prompt_media, loss.prompt_text)
-        response = _RoleWeights(loss.response_text, loss.response_media, loss.response_text)
+        prompt = _RoleWeights(loss.prompt_text, loss.prompt_media, 0.0)
+        response = _RoleWeights(loss.response_text, loss.response_media, loss.control)
         self._weights = {PROMPT: prompt, SYSTEM: prompt, RESPONSE: response}
         self.special = {
             special: np.array([getattr(vocabulary.specials, special.value)], dtype=np.int32) for special in Special
         }
         """Token of each, `[1]`."""
+        self._controls = {name: np.array(ids, dtype=np.int32) for name, ids in vocabulary.controls.ids.items()}
         self._short_text = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
         self.carrier = lru_cache(maxsize=None)(self._carrier)
         """What a span of a modality in a view consists of."""
@@ -155,6 +84,7 @@ class Renderer:
         segments: list[Segment] = []
         answer, apart = document.answer, _TakenApart(self)
         for index, segment in enumerate(document.segments):
+            apart.view = segment.view
             parts = apart.visit(segment.content)
             if parts is None:
                 segments.append(segment)
@@ -179,6 +109,7 @@ class Renderer:
             np.array(written.spans, dtype=np.int32).reshape(-1, 2),
             tuple(written.items),
             tuple(written.blanks),
+            tuple(written.controls),
         )
 
     def prompt(self, document: Document) -> Prompt:
@@ -197,7 +128,9 @@ class Renderer:
         """Whether anything of a document has a weight in the loss. Takes next to no time."""
         for content, role, supervised, _ in reversed(document.segments):
             if supervised and self._weights[role][_LossKind.methods[type(content)](_LOSS_KIND, content)] > 0:
-                if content == "":
+                if content == "" or (
+                    isinstance(content, Control) and not self.vocabulary.controls.weight(content.name)
+                ):
                     continue
                 return True
         return False
@@ -226,14 +159,27 @@ class Renderer:
         return self._short_text(text) if len(text) <= _CACHED_LENGTH else self._encode(text)
 
     def control(self, control: Control) -> TokenArray:
-        """Tokens of a control token: one of its own, or those of its text."""
-        raise DataError(f"no plugin of the recipe has the control token `{control.name}`")
+        """Tokens of a control token: one of its own, or those of its text. Raises `DataError` for an unknown name."""
+        self.vocabulary.controls.check(control.name)
+        return self._controls[control.name]
 
     def frames(self, media: Media) -> int:
         """Frames of an item that is not encoded."""
         frames = self.codecs.frames(media)
         check_frames(self.vocabulary.modality(media.modality), media.key, frames)
         return frames
+
+    def has_codes(self, media: CodedMedia, view: str) -> bool:
+        """Whether the codes that an item brings are what its span consists of."""
+        name = self.vocabulary.modality(media.modality).parts or media.modality
+        return self.carrier(name, view) is Carrier.CODES
+
+    def coded(self, media: CodedMedia) -> Sequence[Codes]:
+        """The codes that an item brings, of parts one by one."""
+        if isinstance(media.codes, Codes):
+            return (media.codes,)
+        check_frames(self.vocabulary.modality(media.modality), media.key, len(media.codes))
+        return media.codes
 
     def parts(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of an item of a modality of parts."""
@@ -278,6 +224,13 @@ class _Spans(Visitor[None]):
             for part in self._renderer.parts(media):
                 self.visit(part)
 
+    def coded_media(self, media: CodedMedia) -> None:
+        if self._renderer.has_codes(media, self.view):
+            for codes in self._renderer.coded(media):
+                self.visit(codes)
+        else:
+            self.media(media)
+
     def codes(self, codes: Codes) -> None:
         name = codes.modality
         carrier = self._renderer.carrier(name, self.view)
@@ -317,6 +270,7 @@ class _Writing(_Spans):
         self.spans: list[tuple[int, int]] = []
         self.items: list[Item] = []
         self.blanks: list[Blank] = []
+        self.controls: list[Said] = []
 
     def begin(self, weights: _RoleWeights, supervised: float, view: str) -> None:
         """What comes next is of a segment of this kind."""
@@ -333,7 +287,10 @@ class _Writing(_Spans):
         self._add(self._renderer.special[special], self._text_weight)
 
     def control(self, control: Control) -> None:
-        self._add(self._renderer.control(control), self._weighted(self._weights.control))
+        tokens, first = self._renderer.control(control), self._length
+        controls = self._renderer.vocabulary.controls
+        self._add(tokens, self._weighted(self._weights.control) * controls.weight(control.name))
+        self.controls.append(Said(first, self._length, controls.numbers[control.name]))
 
     def to_codes(self, media: Media) -> None:
         if media.modality not in self._blank:
@@ -411,6 +368,10 @@ class _TakenApart(Visitor[Sequence[Media | Codes] | None]):
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
+        self.view = UNDERSTAND
+
+    def coded_media(self, media: CodedMedia) -> Sequence[Media | Codes] | None:
+        return self._renderer.coded(media) if self._renderer.has_codes(media, self.view) else self.media(media)
 
     def media(self, media: Media) -> Sequence[Media | Codes] | None:
         return self._renderer.parts(media) if self._renderer.vocabulary.modality(media.modality).parts else None
@@ -448,16 +409,23 @@ class _Raw(Visitor[Media | None]):
         return None
 
 
+class _RawToWrite(_Raw):
+    """The same of what is written, for which codes that an item brings will do."""
+
+    def coded_media(self, media: CodedMedia) -> None:  # noqa: ARG002
+        return None
+
+
 _LOSS_KIND, _RAW = _LossKind(), _Raw()
+_RAW_METHODS = {UNDERSTAND: _Raw.methods, GENERATE: _RawToWrite.methods}
 
 
 def raw_media(document: Document, without: Callable[[str, str], bool] | None = None) -> list[Media]:
     """The items of a document that are not tokenised yet, in order; `without` those of which it is true, by modality
     and view."""
-    methods = _Raw.methods
     return [
         media
         for content, _, _, view in document.segments
-        if (media := methods[type(content)](_RAW, content)) is not None
+        if (media := _RAW_METHODS[view][type(content)](_RAW, content)) is not None
         and not (without and without(media.modality, view))
     ]

@@ -1,8 +1,9 @@
 """Templates: a record becomes a document.
 
-A template's strings hold `{field}`; a literal brace is doubled. A field may be text, media, codes, or a list of them;
-a number counts as text. A record with an empty field, or one of white space alone, is broken: no answer is learnt from
-nothing. A field that may be empty or missing is written `{field?}`.
+A template's strings hold `{field}`, and `{control:NAME}` for a control token; a literal brace is doubled. A field may
+be text, media, codes, a control token, or a list of them; a number counts as text. A record with an empty field, or one
+of white space alone, is broken: no answer is learnt from nothing. A field that may be empty or missing is written
+`{field?}`.
 
 Each literal and each text field is tokenised by itself, so that lengths add up and a prompt's tokens do not depend on
 what follows. Where a literal ends in a space directly before text, the space moves to the text, since tokenizers attach
@@ -14,19 +15,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Real
-from string import Formatter
 from typing import Any
 
-from mio.core.contract.controls import Control
+from mio.core.contract.controls import Control, Turn
+from mio.core.contract.validation import template_pieces
 from mio.core.contract.values import OPTIONAL, Codes, Media, Record, Template, Value
 from mio.core.errors import DataError, RecipeError
 from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document, role_of
+from mio.core.tokens.controls import Labels
 from mio.core.tokens.documents import Document, interleaved_document, plain_document
 from mio.core.tokens.tokenised import TokenisedText
 from mio.core.tokens.visitor import Visitor
 
 PLAIN, CHAT = "plain", "chat"
+
+Piece = tuple[str, str, bool]
+"""A literal, the name in braces behind it, empty at the end, and whether that is a control token's."""
 
 
 class CompiledTemplate:
@@ -40,14 +46,18 @@ class CompiledTemplate:
         self.direction = template.direction
         self._prompt = _parse(template.prompt, self.name)
         self._response = _parse(template.response, self.name)
-        named = tuple(dict.fromkeys(field for _, field in self._prompt + self._response if field))
+        pieces = self._prompt + self._response
+        named = tuple(dict.fromkeys(field for _, field, control in pieces if field and not control))
         self.fields = tuple(dict.fromkeys(field.removesuffix(OPTIONAL) for field in named))
         """Names of the fields, in order of first use."""
-        self.asks = any(field or literal.strip() for literal, field in self._prompt)
+        self.asks = any(field or literal.strip() for literal, field, _ in self._prompt)
         """Whether the template has a prompt, other than white space."""
         self._has_prompt = _never_empty(self._prompt)
         self._has_response = _never_empty(self._response)
         self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
+        first = next(((literal, field) for literal, field, control in self._response if not control), ("", ""))
+        of_field = first[1] and not first[0].strip()
+        self._response_place = f"template `{self.name}`: " + (f"field `{first[1]}`" if of_field else "its response")
 
     def prompt(self, record: Record) -> list[Value]:
         """The prompt's pieces. Raises DataError for a field that is missing or holds something else than content."""
@@ -57,11 +67,14 @@ class CompiledTemplate:
         """The response's pieces. Raises DataError as `prompt` does."""
         return self._fill(self._response, record)
 
-    def filled(self, record: Record) -> tuple[list[Value], list[Value]]:
-        """Prompt and response of a record for training.
+    def filled(
+        self, record: Record, labels: Labels | None = None, asked: bool = False
+    ) -> tuple[list[Value], list[Value]]:
+        """Prompt and response of a record for training; `labels` put a control token at the beginning of a response
+        that answers something.
 
-        Raises DataError as `prompt` does, for an empty field that is not written `{field?}`, and for an empty prompt or
-        response.
+        Raises DataError as `prompt` does, for an empty field that is not written `{field?}`, and for an empty prompt
+        or, unless the record is only `asked` about, response.
         """
         for field in self._needed:
             if blank(self._value(record, field)):
@@ -70,7 +83,10 @@ class CompiledTemplate:
                     "the template where it may be empty"
                 )
         prompt, response = self.prompt(record), self.response(record)
-        if not self._has_response and blank(response):
+        if labels is not None:
+            turn = partial(Turn, record, 0, prompt) if self.asks else None
+            response = labels.begun(response, turn, self._response_place)
+        if not asked and not self._has_response and blank(response):
             raise DataError(f"template `{self.name}`: its response is empty: there is nothing to learn")
         if self.asks and not self._has_prompt and blank(prompt):
             raise DataError(f"template `{self.name}`: its prompt is empty: the response would answer nothing")
@@ -84,11 +100,13 @@ class CompiledTemplate:
                 f"template `{self.name}` needs field `{field}`; the record has: {', '.join(record) or 'none'}"
             ) from None
 
-    def _fill(self, pieces: Sequence[tuple[str, str]], record: Record) -> list[Value]:
+    def _fill(self, pieces: Sequence[Piece], record: Record) -> list[Value]:
         filled: list[Value] = []
-        for literal, field in pieces:
+        for literal, field, control in pieces:
             values: Sequence[Value] = ()
-            if field:
+            if control:
+                values = (Control(field),)
+            elif field:
                 name = field.removesuffix(OPTIONAL)
                 value = self._value(record, name) if name == field or name in record else ()
                 if name != field and blank(value):
@@ -130,7 +148,9 @@ class _Content(Visitor[Value]):
         return str(number)
 
     def other(self, value: object) -> Value:
-        raise DataError(f"holds a {type(value).__name__}, not text, a number, media, codes, or a list of them")
+        raise DataError(
+            f"holds a {type(value).__name__}, not text, a number, media, codes, a control token, or a list of them"
+        )
 
 
 class _Contents(Visitor[Sequence[Value]]):
@@ -187,9 +207,9 @@ def blank(value: object) -> bool:
     return _BLANK.visit(value)
 
 
-def _never_empty(pieces: Sequence[tuple[str, str]]) -> bool:
-    """Whether there is content for every record: a literal, or a field that must not be empty."""
-    return any(literal.strip() or (field and not field.endswith(OPTIONAL)) for literal, field in pieces)
+def _never_empty(pieces: Sequence[Piece]) -> bool:
+    """Whether there is content for every record: a literal, a control token, or a field that must not be empty."""
+    return any(literal.strip() or (field and not field.endswith(OPTIONAL)) for literal, field, _ in pieces)
 
 
 def to_document(
@@ -198,13 +218,17 @@ def to_document(
     form: str = PLAIN,
     system: Mapping[str, str] | None = None,
     output: str | None = None,
+    labels: Labels | None = None,
+    asked: bool = False,
 ) -> Document:
     """Document of a record: by `template`, or without one of its `messages` (chat form) or its `parts` (plain form).
 
-    `system` and `output` are those of `chat_document`. Raises DataError for a record that does not fit.
+    `system` and `output` are those of `chat_document`; `labels` put control tokens at the beginning of what answers
+    something. Responses may be empty of a record that is only `asked` about, or whose texts are. Raises DataError for a
+    record that does not fit.
     """
     if template is not None:
-        prompt, response = template.filled(record)
+        prompt, response = template.filled(record, labels, asked)
         if form == PLAIN:
             return plain_document(prompt, response)
         turns: list[Message] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
@@ -212,44 +236,62 @@ def to_document(
     if "messages" in record:
         if form != CHAT:
             raise DataError("a record of `messages` needs the chat form: set `form: chat` for its source")
-        _check_turns(record["messages"])
-        return chat_document(record["messages"], system or {}, output)
+        messages = record["messages"] if labels is None else _labelled(record, labels)
+        _check_turns(messages, asked)
+        return chat_document(messages, system or {}, output)
     if "parts" in record:
         if form != PLAIN:
             raise DataError("a record of `parts` needs the plain form: set `form: plain` for its source")
         if blank(record["parts"]):
             raise DataError("`parts` is empty: there is nothing to learn from it")
+        if labels is not None:
+            labels.begun(record["parts"], None, "`parts`")
         return interleaved_document(record["parts"])
     raise DataError(
         f"a record with the fields {', '.join(record) or 'none'} needs a template, or the field `messages` or `parts`"
     )
 
 
-def _check_turns(messages: Sequence[Message]) -> None:
-    """Raises DataError if the assistant has no turn, or if a turn other than the system prompt is empty."""
+_EMPTY = {False: ("system",), True: ("system", "assistant")}
+"""Roles whose turns may be empty."""
+
+
+def _labelled(record: Record, labels: Labels) -> list[Message]:
+    """The conversation of a record, whose answers begin with their control tokens."""
+    messages: list[Message] = []
+    answers = 0
+    for number, message in enumerate(record["messages"]):
+        if role_of(message.get(ROLE, "")) == "assistant" and CONTENT in message:
+            prompt = _listed(record["messages"][number - 1].get(CONTENT)) if number else ()
+            place = f"`messages[{number}]`: the turn of the assistant"
+            content = labels.begun(_listed(message[CONTENT]), partial(Turn, record, answers, prompt), place)
+            messages.append({**message, CONTENT: content})
+            answers += 1
+        else:
+            messages.append(message)
+    return messages
+
+
+def _listed(content: Any) -> Sequence[Value]:
+    return content if isinstance(content, list | tuple) else [content]
+
+
+def _check_turns(messages: Sequence[Message], asked: bool) -> None:
+    """Raises DataError if the assistant has no turn, or if a turn other than the system prompt is empty, of what is
+    only `asked` other than the assistant's."""
     answers = 0
     for number, message in enumerate(messages):
         role = role_of(message.get(ROLE, ""))
         answers += role == "assistant"
-        if role != "system" and blank(message.get(CONTENT)):
+        if role not in _EMPTY[asked] and blank(message.get(CONTENT)):
             raise DataError(f"`messages[{number}]`: the turn of the {role} is empty; leave the record out, or fill it")
     if not answers:
         raise DataError("a record of `messages` has no turn of the assistant: there is nothing to learn from it")
 
 
-def _parse(text: str, name: str) -> list[tuple[str, str]]:
-    """Pairs of a literal and the field after it; the last pair may lack the field."""
-    pieces: list[tuple[str, str]] = []
-    literal = ""
+def _parse(text: str, name: str) -> list[Piece]:
+    """Pieces of one side of a template."""
     try:
-        for written, field, spec, conversion in Formatter().parse(text):
-            literal += written
-            if field is None:  # the formatter splits at a doubled brace, a literal of ours goes on
-                continue
-            if not field.removesuffix(OPTIONAL).isidentifier() or spec or conversion:
-                raise ValueError(f"`{{{field}}}` is not a plain field name")
-            pieces.append((literal, field))
-            literal = ""
+        return template_pieces(text)
     except ValueError as error:
         raise RecipeError([f"template `{name}`: {text!r}: {error}; double a literal brace"]) from error
-    return [*pieces, (literal, "")] if literal else pieces

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mio.core.contract.controls import ControlToken
 from mio.core.contract.values import TEXT, Modality, TextTokenizer
 from mio.core.errors import DataError, VocabularyError
 from mio.core.files import read_json, write_json
@@ -35,6 +36,8 @@ from mio.core.tokens.blocks import (
     declared_blocks,
     find_specials,
 )
+from mio.core.tokens.controls import Controls
+from mio.core.tokens.sized_text import SizedText
 
 ROW_MULTIPLE = 128
 """Rows of embedding and head are padded to a multiple of this, for the matrix units and for even sharding."""
@@ -56,11 +59,13 @@ class Vocabulary:
         specials: Specials,
         modalities: Sequence[Modality] = (),
         text_tokens: Sequence[str] = (),
+        controls: Controls | None = None,
     ) -> None:
         self.blocks = tuple(blocks)
         self.text_fingerprint = text_fingerprint
         self.specials = specials
         self.modalities = tuple(modalities)
+        self.controls = controls or Controls()
         self._text_tokens = tuple(text_tokens)
         self._modalities = {modality.name: modality for modality in modalities}
         self._blocks = {block.name: block for block in self.blocks}
@@ -71,18 +76,23 @@ class Vocabulary:
 
     @classmethod
     def build(
-        cls, text: TextTokenizer, modalities: Sequence[tuple[str, Modality]], base: Vocabulary | None = None
+        cls,
+        text: TextTokenizer,
+        modalities: Sequence[tuple[str, Modality]],
+        controls: Sequence[tuple[str, ControlToken]] = (),
+        base: Vocabulary | None = None,
     ) -> Vocabulary:
-        """Vocabulary of the declared modalities, `(owner plugin, declaration)` in recipe order.
+        """Vocabulary of the declared modalities and control tokens, `(owner plugin, declaration)` in recipe order.
 
-        Without `base`: text, then the special tokens of all modalities (begin, end, further ones), then all codebooks.
+        Without `base`: text, then the special tokens of all modalities (begin, end, further ones), then control tokens
+        with an id of their own, then all codebooks.
         With `base`: its blocks, then what is new, in the same order.
 
-        Raises VocabularyError when two plugins claim one name or token string, or a block of `base` changed its size,
-        kind, numbering or tokenizer.
+        Raises VocabularyError when two plugins claim one name or token string, a block of `base` changed its size,
+        kind, numbering or tokenizer, or control tokens of plain text cannot be told apart.
         """
         owners = check_declarations(modalities)
-        wanted = declared_blocks(text, modalities)
+        wanted = declared_blocks(text, modalities, controls)
         if base is None:
             blocks: list[Block] = []
         else:
@@ -96,8 +106,11 @@ class Vocabulary:
                 end += block.size
         text_tokens = [text.token(index) for index in range(text.size)]
         check_token_strings(blocks, text_tokens)
-        specials = find_specials(text, {block.name: block for block in blocks if not block.absent})
-        return cls(blocks, text.fingerprint, specials, [modality for _, modality in modalities], text_tokens)
+        present = {block.name: block for block in blocks if not block.absent}
+        specials = find_specials(text, present)
+        starts = {name: block.start for name, block in present.items()}
+        said = Controls.of(controls, starts, None if isinstance(text, SizedText) else text)
+        return cls(blocks, text.fingerprint, specials, [modality for _, modality in modalities], text_tokens, said)
 
     def modality(self, name: str) -> Modality:
         """Declaration of a modality in use."""

@@ -1,4 +1,5 @@
-"""Metrics of training: loss per stream of the mixture and per vocabulary block, and the use of codebooks."""
+"""Metrics of training: loss per stream of the mixture, per vocabulary block and control token, and the use of
+codebooks."""
 
 from __future__ import annotations
 
@@ -7,8 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mio.core.contract.controls import CONTROL
 from mio.core.data.batch import Batch
 from mio.core.tokens.vocabulary import Vocabulary
+
+
+def target_kinds(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """What a target may be: of a block of the vocabulary, or of a control token, whatever ids that consists of."""
+    blocks = (block.name if block.kind == "codes" else block.kind for block in vocabulary.blocks)
+    return (*blocks, *(f"{CONTROL}/{name}" for name in vocabulary.controls.tokens))
 
 
 class LossMetrics:
@@ -19,7 +27,9 @@ class LossMetrics:
 
     def __init__(self, vocabulary: Vocabulary, streams: Sequence[str]) -> None:
         self.streams = tuple(streams)
-        self.blocks = tuple(block.name if block.kind == "codes" else block.kind for block in vocabulary.blocks)
+        self.kinds = target_kinds(vocabulary)
+        self._controls = len(vocabulary.blocks)
+        """Number of the first control token among the kinds."""
         self._codebooks = [block for block in vocabulary.blocks if block.kind == "codes" and not block.absent]
         self._block_of = torch.as_tensor(vocabulary.block_of, dtype=torch.int64, device="cpu")
         self._rows = vocabulary.rows
@@ -27,7 +37,7 @@ class LossMetrics:
         """Whether this rank's rows are counted: of the ranks of one tensor-parallel group, one's are."""
         self._seen = torch.zeros(self._rows, dtype=torch.int64, device="cpu")
         self._stream = torch.zeros(2, len(self.streams), dtype=torch.float64, device="cpu")
-        self._block = torch.zeros(2, len(self.blocks), dtype=torch.float64, device="cpu")
+        self._block = torch.zeros(2, len(self.kinds), dtype=torch.float64, device="cpu")
 
     @torch.no_grad()
     def update(self, batch: Batch, nll: Tensor) -> None:
@@ -44,7 +54,11 @@ class LossMetrics:
         loss = torch.where(counted, nll.flatten(), 0).double()
         targets = batch.targets.flatten()
         stream = batch.stream.flatten().clamp(min=0)
-        for sums, index in ((self._stream, stream), (self._block, self._block_of[targets].clamp(min=0))):
+        of = self._block_of[targets].clamp(min=0)
+        if batch.controls.numel():
+            said = batch.controls.flatten().long()
+            of = torch.where(said > 0, self._controls - 1 + said, of)
+        for sums, index in ((self._stream, stream), (self._block, of)):
             sums[0].index_add_(0, index, loss)
             sums[1].index_add_(0, index, ones)
         self._seen.index_add_(0, targets, counted.long())
@@ -59,9 +73,9 @@ class LossMetrics:
                 counted.zero_()
 
     def read(self) -> dict[str, float]:
-        """Mean losses since the last reading: `loss`, `loss/GROUP`; by what the tokens are, `modality/NAME` and
-        `modality/NAME/codebook0` and so on. Then starts anew. Of this rank, hence of all of them on rank 0 after
-        `gather`."""
+        """Mean losses since the last reading: `loss`, `loss/GROUP`; by what the tokens are, `modality/NAME`,
+        `modality/NAME/codebook0` and so on, `modality/control` and `modality/control/NAME`. Then starts anew. Of
+        this rank, hence of all of them on rank 0 after `gather`."""
         metrics: dict[str, float] = {}
         total, count = self._stream.sum(dim=1).tolist()
         if count:
@@ -75,7 +89,7 @@ class LossMetrics:
 
         for stream, (loss, tokens) in zip(self.streams, self._stream.T.tolist(), strict=True):
             add(f"loss/{stream.split('/', 1)[0]}", loss, tokens)
-        for block, (loss, tokens) in zip(self.blocks, self._block.T.tolist(), strict=True):
+        for block, (loss, tokens) in zip(self.kinds, self._block.T.tolist(), strict=True):
             for name in dict.fromkeys((block.split("/", 1)[0], block)):
                 add(f"modality/{name}", loss, tokens)
         metrics.update({name: loss / tokens for name, (loss, tokens) in sums.items() if tokens})

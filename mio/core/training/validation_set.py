@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,17 @@ from mio.core.data.batch import Batch, assemble
 from mio.core.data.validation import HeldOutDocuments, HeldOutSources, pack
 from mio.core.errors import DataError
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
+from mio.core.training.metrics import target_kinds
 
 _POSITIONS = 4096
 """Of a forward pass, or those of one row. Without a backward pass they take less memory than a training step."""
+_KEPT = 256 << 20
+"""Bytes of arrays for encoders that are kept from one validation to the next."""
+
+_Rows = Sequence[Sequence[tuple[int, Rendered]]]
+"""Of (stream index, document)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,24 @@ def gathered(sources: HeldOutSources, items: int, part: int, parts: int) -> list
     return [by_stream[stream] for stream in sorted(by_stream)]
 
 
+class _Passes:
+    """Batches that are assembled once and kept, as long as what encoders read of them takes little memory; those beyond
+    are prepared whenever they are needed."""
+
+    def __init__(self, make: Callable[[_Rows], Batch]) -> None:
+        self._make = make
+        self._room = _KEPT
+
+    def add(self, rows: _Rows) -> Callable[[], Batch]:
+        """A call that gives the batch of some rows."""
+        make = partial(self._make, rows)
+        if self._room < 0 and any(document.items for row in rows for _, document in row):
+            return make
+        batch = make()
+        self._room -= sum(one.nbytes for one in batch.items.values())
+        return lambda: batch
+
+
 class ValidationSet:
     """The passes over some held-out documents.
 
@@ -88,7 +113,7 @@ class ValidationSet:
     ) -> None:
         self._share = share
         self._streams = tuple(streams)
-        self._blocks = tuple(block.name if block.kind == "codes" else block.kind for block in vocabulary.blocks)
+        self._kinds = target_kinds(vocabulary)
         flat = [(of.stream, document) for of in documents for document in of.documents]
         self.documents = len(flat)
         self.positions = sum(len(document) - 1 for _, document in flat)
@@ -109,7 +134,8 @@ class ValidationSet:
         last = len(passes) - 1
         # a rank without a pass of its own in the last turn takes part in it with another's, which is not counted
         turns = range(share.part, -(-len(passes) // share.parts) * share.parts, share.parts)
-        self._own = [(turn, assemble(passes[min(turn, last)], context, pad, windows, codecs)) for turn in turns]
+        assembled = _Passes(partial(assemble, context=context, pad=pad, windows=windows, codecs=codecs))
+        self._own = [(turn, assembled.add(passes[min(turn, last)])) for turn in turns]
         """This rank's passes by their numbers; every rank has equally many."""
 
     @property
@@ -126,12 +152,15 @@ class ValidationSet:
         )
 
     def _note(self, cells: npt.NDArray[np.int32], row: Sequence[tuple[int, Rendered]], vocabulary: Vocabulary) -> None:
-        """Writes down for the targets of a row which (stream, block) each counts for; -1 where it does not count."""
+        """Writes down for the targets of a row which (stream, kind) each counts for; -1 where it does not count."""
         at = 0
         for stream, document in row:
-            block = vocabulary.block_of[document.tokens[1:]]
-            stop = at + len(block)
-            cells[at:stop] = np.where(document.weights[1:] > 0, stream * len(self._blocks) + block, -1)
+            kind = vocabulary.block_of[document.tokens[1:]]
+            if document.controls:
+                said = document.control_numbers()[1:]
+                kind = np.where(said > 0, len(vocabulary.blocks) - 1 + said, kind)
+            stop = at + len(kind)
+            cells[at:stop] = np.where(document.weights[1:] > 0, stream * len(self._kinds) + kind, -1)
             at = stop
 
     def losses(self, nll: Callable[[Batch], Tensor], device: torch.device) -> npt.NDArray[np.float32]:
@@ -142,7 +171,7 @@ class ValidationSet:
         """
         found = torch.zeros(len(self._cells), self._length)
         # brought to the CPU at the end, so that a GPU is not waited for after every pass
-        passes = [(number, nll(batch.to(device)).detach().float().flatten()) for number, batch in self._own]
+        passes = [(number, nll(batch().to(device)).detach().float().flatten()) for number, batch in self._own]
         for number, losses in passes:
             if self._share.counts and number < len(found):
                 found[number] = losses.cpu()
@@ -153,10 +182,11 @@ class ValidationSet:
     def figures(self, losses: npt.NDArray[np.float32]) -> dict[str, float]:
         """Mean cross-entropies of `losses` by what they are of, not weighted: `loss`, `loss/GROUP`,
         `loss/GROUP/SOURCE`, `loss/GROUP/SOURCE/DIRECTION`; `modality/text`, `modality/special` (tokens that open and
-        close spans), `modality/NAME`, `modality/NAME/codebook0` and so on."""
+        close spans), `modality/NAME`, `modality/NAME/codebook0` and so on; `modality/control`, `modality/control/NAME`
+        of control tokens."""
         cells = self._cells.ravel()
         counted = cells >= 0
-        size = (len(self._streams), len(self._blocks))
+        size = (len(self._streams), len(self._kinds))
         # added up one after the other, in the order of the passes
         sums = np.bincount(cells[counted], losses.ravel()[counted].astype(np.float64), size[0] * size[1]).reshape(size)
         counts = np.bincount(cells[counted], minlength=size[0] * size[1]).reshape(size)
@@ -169,7 +199,7 @@ class ValidationSet:
         for stream, path in enumerate(self._streams):
             for depth in range(len(path) + 1):
                 add("/".join(("loss", *path[:depth])), float(sums[stream].sum()), int(counts[stream].sum()))
-        for block, name in enumerate(self._blocks):
+        for block, name in enumerate(self._kinds):
             for part in dict.fromkeys((name.split("/")[0], name)):
                 add(f"modality/{part}", float(sums[:, block].sum()), int(counts[:, block].sum()))
         return {name: total / count for name, (total, count) in figures.items() if count}

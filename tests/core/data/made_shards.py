@@ -102,6 +102,9 @@ TEMPLATES = {
 class Plugins:
     """What data asks of plugins: the modalities of MIO, nothing shipped."""
 
+    def control_tokens(self):
+        return []
+
     def modalities(self):
         return DECLARED
 

@@ -18,6 +18,7 @@ class Numbers:
 
     tokens: np.ndarray
     weights: np.ndarray
+    controls: tuple = ()
 
     def truncate(self, size):
         return Numbers(self.tokens[:size], self.weights[:size])

@@ -66,7 +66,7 @@ def test_a_batch_travels_to_a_device_and_between_processes_with_its_changes():
     tensors = [[], []]
     for one, own in zip((batch, received), tensors, strict=True):
         one.to("cpu")._change(own.append)
-    assert [len(own) for own in tensors] == [5 + 3 + 2 * 2] * 2
+    assert [len(own) for own in tensors] == [6 + 3 + 2 * 2] * 2
     assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*tensors, strict=True))
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors[1]}) == 1  # one file descriptor in all
 

@@ -130,7 +130,9 @@ def data_module(device="", workers=0, sampled=True, **packing):
     recipe = compose(["shots.yaml"], overrides, manager)
     enabled = manager.enable(recipe.plugins)
     codecs = Codecs(enabled)
-    renderer = Renderer(Vocabulary.build(codecs.text, enabled.modalities()), codecs, recipe.train.loss)
+    renderer = Renderer(
+        Vocabulary.build(codecs.text, enabled.modalities(), enabled.control_tokens()), codecs, recipe.train.loss
+    )
     module = MioDataModule(recipe, enabled, renderer, PAD)
     if not sampled:
         for stream in module.streams:
@@ -305,7 +307,7 @@ def test_a_span_at_either_end_of_its_document_is_written_as_it_would_be_rendered
     import torch
 
     from mio.core.data.batch import assemble
-    from mio.core.tokens.rendering import Rendered
+    from mio.core.tokens.rendered import Rendered
 
     tokens = np.arange(1, 9, dtype=np.int32)
     for start, end in ((0, 3), (2, 5), (5, 8), (0, 8)):

@@ -14,7 +14,7 @@ from mio.core.data.sources import build_streams, open_sources
 from mio.core.data.streams import CUT_AWAY, WEIGHTLESS
 from mio.core.errors import DataError, PluginError, RecipeError, UserError
 from mio.core.recipe.data_schema import SourceConfig, TemplateConfig
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 
 
 def built(recipe, plugins=None):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mio_world import IMAGE, MUSIC, SPEECH, TEXT, VIDEO, FakeText
 
-from mio import Codes, Frames, Modality, UserError
+from mio import Codes, Control, ControlToken, Frames, Modality, UserError
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need, need_of
 from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.vocabulary import Vocabulary
@@ -37,6 +37,18 @@ def allowed(grammar, answer):
     return grammar.masks(CPU)[index].nonzero().flatten().numpy()
 
 
+SAID = (
+    ControlToken(name="noise", token="<2>", plain_text=True, action="silence"),
+    ControlToken(name="query", token="<1>", plain_text=True, action="interrupt"),
+    ControlToken(name="hum", token="<3>", plain_text=True, action="insert", insert="Hm."),
+    ControlToken(name="think", token="<think>", anywhere=True, action="insert", insert="So: "),
+    ControlToken(name="over", token="<over>", anywhere=True, action="stop"),
+    ControlToken(name="aside", token="<aside>"),
+)
+SAYING = Vocabulary.build(TEXTS, DECLARED, [("said", token) for token in SAID])
+SPEAKING = Grammar(SAYING, MODALITIES, SAYING.specials.im_end)
+
+
 def walk(answer, seed, grammar=GRAMMAR, stop_share=0.02):
     """Tokens of a random answer, uniform among those allowed; kinds of tokens are drawn first, so that all occur."""
     draw = np.random.default_rng(seed)
@@ -46,11 +58,11 @@ def walk(answer, seed, grammar=GRAMMAR, stop_share=0.02):
         assert len(choices), "nothing may come next"
         if len(choices) > 1 and grammar.stop in choices and draw.random() > stop_share:
             choices = choices[choices != grammar.stop]
-        blocks = VOCABULARY.block_of[choices]
+        blocks = grammar.vocabulary.block_of[choices]
         block = draw.choice(np.unique(blocks))
         token = int(draw.choice(choices[blocks == block]))
         answer.advance(token)
-        if not answer.done:
+        if token != grammar.stop:
             tokens.append(token)
     return tokens
 
@@ -153,3 +165,79 @@ def test_the_codebooks_of_a_span_are_those_that_are_written():
         answer.advance(token)
     assert set(blocks) <= {"tones/codebook0", "tones/codebook2", "</t>"}
     assert blocks.count("tones/codebook0") == blocks.count("tones/codebook2")
+
+
+def spoken(seed, need, budget):
+    """A random answer that is likely to begin with control tokens of plain text: its tokens, content and grammar."""
+    draw = np.random.default_rng(seed)
+    answer, tokens = AnswerGrammar(SPEAKING, need, budget), []
+    wanted = [token for name in draw.choice(["noise", "query", "hum"], draw.integers(3)) for token in
+              SAYING.controls.ids[name]]  # fmt: skip
+    while wanted and not answer.done:
+        token = wanted.pop(0) if wanted[0] in (choices := allowed(SPEAKING, answer)) else int(choices[0])
+        answer.advance(token)
+        tokens.append(token)
+    if not answer.done:
+        tokens += walk(answer, seed, SPEAKING)
+    return tokens, parse_tokens(tokens, SAYING, TEXTS), answer
+
+
+@settings(max_examples=200, deadline=None)
+@given(need=needs, budget=st.integers(80, 160), seed=st.integers(0, 10**6))
+def test_control_tokens_come_where_they_may_and_do_what_they_are_declared_to_do(need, budget, seed):
+    tokens, parsed, answer = spoken(seed, need, budget)
+    parts, declared = parsed.parts, {token.name: token for token in SAID}
+    said = [part.name for part in parts if isinstance(part, Control)]
+    assert parsed.problems == ()
+    assert len(tokens) <= budget
+    assert answer.controls == said  # two readers, one of single tokens, one of the whole
+    if need.modality:
+        assert sum(isinstance(part, Codes) and part.modality == need.modality for part in parts) >= need.least
+    begins = True
+    for place, part in enumerate(parts):
+        if not isinstance(part, Control):
+            begins = False
+            continue
+        token = declared[part.name]
+        assert begins or token.anywhere
+        if token.insert:
+            assert parts[place + 1].startswith(token.insert)
+        assert (token.action in ("silence", "stop")) <= (place == len(parts) - 1)
+
+
+def test_an_answer_ends_with_silence_and_what_it_says_is_no_stop_token():
+    for name, rest in (("noise", 0), ("over", 0), ("query", 1), ("aside", 1)):
+        answer = AnswerGrammar(SPEAKING, Need(), 40)
+        *first, last = SAYING.controls.ids[name]
+        for token in first:
+            assert answer.advance(token) is None
+            assert not answer.done
+        assert answer.advance(last).name == name
+        assert answer.done == (rest == 0)
+
+
+def test_what_would_end_an_answer_waits_for_what_it_has_to_hold():
+    answer = AnswerGrammar(SPEAKING, need_of("image", MODALITIES, only=True), 60)
+    for token in SAYING.controls.ids["noise"][:-1]:
+        answer.advance(token)
+    choices = allowed(SPEAKING, answer)
+    assert SAYING.controls.ids["noise"][-1] not in choices
+    assert SAYING.id("<over>") not in choices
+    assert SAYING.id("<think>") in choices
+
+
+def test_what_is_inserted_comes_as_it_is_and_only_where_there_is_room():
+    text = TEXTS.encode("So: ")
+    answer = AnswerGrammar(SPEAKING, Need(), 1 + len(text) + 1)
+    assert answer.advance(SAYING.id("<think>")).insert == "So: "
+    for token in text:
+        assert allowed(SPEAKING, answer).tolist() == [token]
+        answer.advance(token)
+    assert allowed(SPEAKING, answer).tolist() == [SPEAKING.stop, SAYING.id("<over>")]
+    assert SAYING.id("<think>") not in allowed(SPEAKING, AnswerGrammar(SPEAKING, Need(), len(text) + 1))
+
+
+def test_control_tokens_of_a_plugin_that_is_not_in_use_are_never_allowed():
+    without = Vocabulary.build(TEXTS, DECLARED, base=SAYING)
+    grammar = Grammar(without, MODALITIES, without.specials.im_end)
+    assert not {SAYING.id("<think>"), SAYING.id("<over>")} & set(allowed(grammar, AnswerGrammar(grammar, Need(), 9)))

@@ -17,7 +17,7 @@ from mio.core.generation.growing import GrowingAnswer
 from mio.core.live.duplex import Duplex
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.documents import plain_document
-from mio.core.tokens.rendering import Prompt
+from mio.core.tokens.rendered import Prompt
 
 NEED = Need("melody", 1, 2)
 DECODING = Decoding(temperature=1.3, media_temperature=1.3, top_p=0.95, max_tokens=30)

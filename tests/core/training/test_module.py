@@ -17,7 +17,7 @@ from mio.core.data.batch import assemble
 from mio.core.data.plan import Changes
 from mio.core.errors import VocabularyError
 from mio.core.recipe.schema import OptimizerConfig, TrainConfig
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import suspects
 from mio.core.training.module import MioModule

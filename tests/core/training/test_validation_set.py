@@ -11,7 +11,7 @@ import torch
 from test_module import CONTEXT, MODELS, VOCABULARY, made_module
 
 from mio.core.data.validation import HeldOutDocuments
-from mio.core.tokens.rendering import Rendered
+from mio.core.tokens.rendered import Rendered
 from mio.core.training.validation_set import Share, ValidationSet
 
 STREAMS = [("a", "x", "read"), ("a", "x", "write"), ("a", "y"), ("b", "z")]

@@ -25,7 +25,7 @@ READERS = tuple(OPTIONS)
 
 def reader_problems(reader: str, options: Mapping[str, Any], kinds: Kinds, whole: bool = True) -> list[str]:
     """What is wrong with the options of a reader, before anything is opened; `whole`: also what is missing."""
-    problems = option_problems(reader, options, OPTIONS[reader], kinds.media)
+    problems = option_problems(reader, options, OPTIONS[reader], kinds.media, bool(kinds.controls))
     needed = next(iter(OPTIONS[reader]))
     if whole and needed not in options:
         problems.append(f"reader `{reader}` needs the option `{needed}`")

@@ -4,6 +4,7 @@
     {"conversations": [{"from": "human", "value": "<sketch>What?"}, ...], "sketch": "a.png"}
     {"messages": [{"role": "user", "content": [{"type": "sketch"}, {"type": "text", "text": "What?"}]}, ...], ...}
     {"messages": [{"role": "user", "content": [{"type": "sketch_url", "sketch_url": {"url": "data:..."}}, ...]}, ...]}
+    {"messages": [..., {"role": "assistant", "content": "...", "control": "noise", "end_tag": false}]}
 
 These are the forms of LLaVA, ms-swift, LLaMA-Factory, TRL and OpenAI's interface. Nothing here names a modality: which
 words stand for one is declared by its plugin (`DataModule.names`) or told by the reader's options.
@@ -12,17 +13,18 @@ words stand for one is declared by its plugin (`DataModule.names`) or told by th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.values import TEXT, Codes, Media, Value
 from mio.core.data.readers.cells import PLACES, MediaCells, empty
 from mio.core.data.readers.json_values import a_json_type, check_text, text_of
 from mio.core.errors import DataError, nearest
 from mio.core.terminal import printable
-from mio.core.tokens.chat import CONTENT, ROLE, SWITCHES, WEIGHT, role_of, turn_weight
+from mio.core.tokens.chat import CONTENT, END_TAG, ROLE, SWITCHES, WEIGHT, is_closed, role_of, turn_weight
 
 COLUMNS = ("messages", "conversations", "conversation")
 """Columns that hold a conversation, if their content is a list."""
@@ -63,6 +65,7 @@ class Conversations:
         placeholders: modality by further placeholders.
         keys: `role` and `content` of the option `turns`, where it has them.
         cells: makes media of what parts hold.
+        controls: names of the control tokens.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Conversations:
         placeholders: Mapping[str, str],
         keys: Mapping[str, str],
         cells: MediaCells,
+        controls: Collection[str] = (),
     ) -> None:
         self._media = media
         self._names = names
@@ -79,6 +83,7 @@ class Conversations:
         self._roles = (keys["role"],) if "role" in keys else ROLE_KEYS
         self._contents = (keys["content"],) if "content" in keys else CONTENT_KEYS
         self._cells = cells
+        self._controls = controls
 
     def messages(self, value: Any, column: str, beside: Beside, where: str) -> list[dict[str, Any]]:
         """Turns of a conversation, with media in the place of their placeholders. Raises `DataError`."""
@@ -106,14 +111,14 @@ class Conversations:
             raise DataError(f"{where} must have `{self._roles[0]}` and `{self._contents[0]}`")
         try:
             message: dict[str, Any] = {ROLE: role_of(turn[role])}
-            weight = turn_weight(turn)
+            weight, closed = turn_weight(turn), is_closed(turn)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         learnt = message[ROLE] == "assistant"
         for key, inner in turn.items():
             if key in (role, content) or empty(inner):
                 continue
-            if key not in (WEIGHT, *SWITCHES):
+            if key not in self._turn_keys:
                 beside.unknown[f"key `{printable(key)}` of a turn"] = None
             elif inner and not learnt:
                 beside.unknown[f"key `{key}` of a turn of the {message[ROLE]}, which is never learnt"] = None
@@ -121,9 +126,18 @@ class Conversations:
         for part in self._listed("" if turn[content] is None else turn[content], where):
             piece = self._part(part, where, beside.unknown)
             message[CONTENT] += self._split(piece, where, beside) if isinstance(piece, str) else [piece]
+        if learnt and self._controls and not empty(turn.get(CONTROL)):
+            message[CONTENT].insert(0, control_of(turn[CONTROL], self._controls, f"{where}: `{CONTROL}`"))
+        if learnt and not closed:
+            message[END_TAG] = False
         if learnt and weight != 1:
             message[WEIGHT] = weight
         return message
+
+    @cached_property
+    def _turn_keys(self) -> tuple[str, ...]:
+        """What a turn of the assistant may have beside role and content."""
+        return (WEIGHT, END_TAG, *SWITCHES, *((CONTROL,) if self._controls else ()))
 
     @staticmethod
     def _key(turn: Any, names: tuple[str, ...]) -> str | None:
@@ -141,7 +155,7 @@ class Conversations:
             return [value]
         raise DataError(f"{where} must be a string or a list of parts, this is {a_json_type(value)}")
 
-    def _part(self, part: Any, where: str, unknown: dict[str, None]) -> str | _Slot | Media | Codes:
+    def _part(self, part: Any, where: str, unknown: dict[str, None]) -> str | _Slot | Media | Codes | Control:
         if isinstance(part, str):
             check_text(part, where)
             return part
@@ -153,6 +167,9 @@ class Conversations:
             written = next((name for name in (*filled, *part) if self._modality(name)), None)
         if not isinstance(written, str):
             raise DataError(f"{where}: {_A_PART}")
+        if written == CONTROL and self._controls:
+            self._note(filled, {"name"}, written, where, unknown)
+            return control_of(part.get("name"), self._controls, f"{where}: `name` of a part `{CONTROL}`")
         name = self._modality(written)
         if not name:
             known = [TEXT, *self._media]
@@ -270,6 +287,14 @@ class Conversations:
             f"{where}: the conversation has {placeholders} placeholders of `{modality}` ({called}), but {held}; give "
             "each its media, or write a backslash before a placeholder that is only quoted"
         )
+
+
+def control_of(name: Any, known: Collection[str], where: str) -> Control:
+    """The control token that data name. Raises `DataError` with the nearest name if there is none of that name."""
+    if not isinstance(name, str) or name not in known:
+        hint = nearest(name, known) if isinstance(name, str) else ""
+        raise DataError(f"{where} is {name!r:.40}, not one of {', '.join(known)}{hint}")
+    return Control(name)
 
 
 def _holds_files(value: Any) -> bool:

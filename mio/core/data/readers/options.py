@@ -5,7 +5,7 @@ Options that all readers share:
 | option | meaning |
 | --- | --- |
 | `columns` | column of the data -> field of the record; columns that it does not name are left out |
-| `fields` | field -> modality or `text`, where its name does not say so |
+| `fields` | field -> modality, `text` or `control`, where its name does not say so |
 | `turns` | `{column, role, content}`: a column of turns under other names than the usual ones |
 | `placeholders` | text -> modality: what stands for media in the text of conversations, beside `<NAME>` |
 | `aligned` | column -> modality: lists of one length, at each place of which one is filled, as OBELICS has them |
@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.controls import CONTROL
 from mio.core.contract.values import TEXT
 from mio.core.errors import nearest
 
@@ -33,13 +34,14 @@ _WORDS = {Mapping: "a mapping", bool: "`true` or `false`", str: "text"}
 
 
 def option_problems(
-    reader: str, options: Mapping[str, Any], own: Mapping[str, type], media: Collection[str]
+    reader: str, options: Mapping[str, Any], own: Mapping[str, type], media: Collection[str], controls: bool = False
 ) -> list[str]:
     """What is wrong with a reader's options.
 
     Args:
         own: the reader's own options with their types.
         media: names of the modalities that are not text.
+        controls: whether the recipe has control tokens.
     """
     types = {**own, **SHARED}
     problems = []
@@ -50,7 +52,7 @@ def option_problems(
             wanted = _WORDS.get(types[name], types[name].__name__)
             problems.append(f"reader `{reader}`: option `{name}` must be {wanted}, not {value!r:.60}")
     if not problems:
-        problems = [*_inner_problems(options, [TEXT, *media])]
+        problems = [*_inner_problems(options, [TEXT, *media], controls)]
     return problems
 
 
@@ -64,7 +66,7 @@ def split_problems(reader: str, split: str, path: Path) -> list[str]:
     ]
 
 
-def _inner_problems(options: Mapping[str, Any], known: list[str]) -> Iterator[str]:
+def _inner_problems(options: Mapping[str, Any], known: list[str], controls: bool) -> Iterator[str]:
     for option in ("columns", "turns"):
         for name, value in (options.get(option) or {}).items():
             if not (isinstance(name, str) and isinstance(value, str) and name and value):
@@ -73,6 +75,8 @@ def _inner_problems(options: Mapping[str, Any], known: list[str]) -> Iterator[st
         for name, modality in (options.get(option) or {}).items():
             if not (isinstance(name, str) and name.strip()):
                 yield f"option `{option}` must have names as keys, not {name!r:.60}"
+            if modality == CONTROL and option == "fields" and controls:
+                continue
             if modality not in known or (option == "placeholders" and modality == TEXT):
                 yield (
                     f"option `{option}.{name}` names an unknown modality `{modality!s:.60}`"

@@ -12,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.controls import CONTROL
 from mio.core.contract.values import TEXT, Modality, Record, Value
 from mio.core.data.partial import Failed, Notes, PartialRecord
 from mio.core.data.readers.cells import MediaCells, empty
 from mio.core.data.readers.coded import CodedText
-from mio.core.data.readers.conversations import COLUMNS, Beside, Conversations
+from mio.core.data.readers.conversations import COLUMNS, Beside, Conversations, control_of
 from mio.core.data.readers.json_values import a_json_type, json_type, text_of
 from mio.core.errors import DataError
+from mio.core.tokens.chat import END_TAG, is_closed
 
 _PARTS, _MESSAGES = "parts", "messages"
 _UNUSABLE = ("object", "date", "time", "duration", "bytes")
@@ -34,6 +36,8 @@ class Kinds:
     """File name endings that can be read, by modality."""
     names: Callable[[], Mapping[str, tuple[str, ...]]] = field(default=dict)
     """What data call a modality beside its own name, by modality."""
+    controls: tuple[str, ...] = ()
+    """Names of the control tokens."""
 
     @property
     def media(self) -> set[str]:
@@ -56,7 +60,8 @@ class Kinds:
 class RowReader:
     """Makes a record of a row: a mapping of columns to JSON values, bytes, or `{"bytes": ..., "path": ...}`.
 
-    A field is text unless it is named like a modality, or `fields` says what it is. `messages` is a conversation (see
+    A field is text unless it is named like a modality, or `fields` says what it is: a modality, `text`, or `control`,
+    where it holds names of control tokens. `messages` is a conversation (see
     `conversations.py`), `parts` a list of text and typed parts. Fields that are null are left out; one that cannot be
     made costs the record only if it is used.
     """
@@ -79,19 +84,23 @@ class RowReader:
         self._placeholders: Mapping[str, str] = options.get("placeholders") or {}
         declared = [(name, one.code_token, one.text) for name, one in sorted(kinds.modalities.items())]
         called = sorted(kinds.called.items())
-        self.reading = json.dumps([dict(options), declared, called, str(folder)], sort_keys=True, default=str)
+        controls = [sorted(kinds.controls)] if kinds.controls else []
+        self.reading = json.dumps(
+            [dict(options), declared, called, str(folder), *controls], sort_keys=True, default=str
+        )
         """Says how rows are read: with another, they may name other media."""
 
     @cached_property
     def _conversations(self) -> Conversations:
-        return Conversations(self._kinds.media, self._called, self._placeholders, self._turns, self._cells)
+        kinds = self._kinds
+        return Conversations(kinds.media, self._called, self._placeholders, self._turns, self._cells, kinds.controls)
 
     @cached_property
     def _called(self) -> dict[str, str]:
         """Modality by each name that data may give it, in a conversation and of columns beside it."""
         called = dict(self._kinds.called)
         for column, modality in self.chosen.items():
-            if modality != TEXT:
+            if modality not in (TEXT, CONTROL):
                 called |= {name: modality for name in (column, column.removesuffix("s")) if name}
         return called
 
@@ -174,7 +183,7 @@ class RowReader:
     ) -> list[dict[str, Any]]:
         media: dict[str, tuple[str, list[Any]]] = {}
         for name, modality in modalities.items():
-            if modality == TEXT or empty(fields[name]):
+            if modality in (TEXT, CONTROL) or empty(fields[name]):
                 continue
             if name in failed:
                 raise DataError(failed[name].reason)
@@ -192,6 +201,9 @@ class RowReader:
         prompt = values.get("system")
         if isinstance(prompt, str) and not empty(prompt) and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": [prompt]})
+        if END_TAG in fields and not is_closed(fields):  # of the conversation: of its last answer
+            for message in [message for message in messages if message["role"] == "assistant"][-1:]:
+                message[END_TAG] = False
         return messages
 
     def _field(self, modality: str, value: Any, where: str) -> Any:
@@ -208,6 +220,8 @@ class RowReader:
         return pieces[0] if len(pieces) == 1 else pieces
 
     def _value(self, modality: str, value: Any, where: str) -> Value:
+        if modality == CONTROL:
+            return control_of(value, self._kinds.controls, where)
         return text_of(value, where) if modality == TEXT else self._cells.item(modality, value, where)
 
     def _side_by_side(self, row: Mapping[str, Any], where: str) -> list[Value]:

@@ -23,15 +23,17 @@ import numpy as np
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.sessions import Segmenter
 from mio.core.contract.validation import VIEWS
-from mio.core.contract.values import CodeArray, Codes, File, Media, MemoryFile, Modality, Source, Trainable
-from mio.core.errors import MioError, PluginError
+from mio.core.contract.values import File, Media, Modality, Source, Trainable
+from mio.core.errors import MioError, PluginError, UserError
 from mio.core.tokens.layouts import layout
 from mio.core.tokens.templates import CompiledTemplate
+from mio.testing.codecs import Codec
+from mio.testing.controls import ControlChecks
+from mio.testing.encoders import EncoderChecks
+from mio.testing.outcomes import RECORDS, SkippedCheckError, media_in, same
 
 FITTED_ON = 512
 """Most media that a tokenizer is trained on before it is checked."""
-RECORDS = 5
-"""Records of each source and task that are read."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,6 @@ class Result:
     outcome: str
     """`passed`, `failed`, or `skipped`."""
     detail: str = ""
-
-
-class SkippedCheckError(Exception):
-    """A check that cannot be made; the message says why."""
 
 
 def check_plugin(
@@ -141,16 +139,32 @@ class _Checks:
             elif modality.codebooks:
                 yield f"{modality.name}: layout is invertible", partial(_layout, modality)
                 yield from self._tokenizer_checks(modality)
-            else:
+            elif modality.parts:
                 yield f"{modality.name}: splits into parts", partial(self._parts, modality)
+        for name in self._encoded():
+            yield from EncoderChecks(self.plugins, name, partial(self._media, name)).all()
+        yield from ControlChecks(self.name, self.plugins).all()
         yield "sources give the same records again", self._sources
         yield "tasks' prompts can be filled", self._tasks
         yield "the policy of conversations is valid", self._conversations
         yield "recipes and presets are valid", self._shipped
 
+    def _encoded(self) -> Iterator[str]:
+        """Modalities that an encoder of the plugin reads, or that it declares for one."""
+        for owner, modality in self.plugins.modalities():
+            if modality.text or modality.parts:
+                continue
+            try:
+                found = self.plugins.encoder(modality.name)
+                supplies = found is not None and found[0] == self.name
+            except UserError:  # which the checks report
+                supplies = True
+            if supplies or (owner == self.name and not modality.codebooks):
+                yield modality.name
+
     def _tokenizer_checks(self, modality: Modality) -> Iterator[tuple[str, Callable[[], None]]]:
         with tempfile.TemporaryDirectory() as folder:
-            codec = _Codec(self.plugins, modality, Path(folder), partial(self._media, modality.name))
+            codec = Codec(self.plugins, modality, Path(folder), partial(self._media, modality.name))
             yield f"{modality.name}: codes fit the declaration", codec.codes_fit
             yield f"{modality.name}: codes are the same again", codec.deterministic
             yield f"{modality.name}: a fresh tokenizer gives the same codes", codec.fresh
@@ -169,7 +183,7 @@ class _Checks:
         for _, factory in self.plugins.sources().values():
             source = factory("train", {})
             for index in range(min(len(source), FITTED_ON)):
-                media += [item for item in _values(source[index]) if item.modality == modality]
+                media += [item for item in media_in(source[index]) if item.modality == modality]
                 if len(media) >= FITTED_ON:
                     break
         read = self.plugins.datamodule(modality).read
@@ -218,7 +232,7 @@ class _Checks:
                 assert len(first) == len(second) > 0, f"`{name}` ({split}): lengths {len(first)} and {len(second)}"
                 _past_the_end(first, f"`{name}` ({split})")
                 for index in range(min(len(first), RECORDS)):
-                    assert _same(first[index], second[index]), (
+                    assert same(first[index], second[index]), (
                         f"`{name}` ({split}): record {index} differs when read again"
                     )
 
@@ -233,7 +247,7 @@ class _Checks:
             for record in records:
                 template.prompt(record), template.response(record)
             again = task.records(RECORDS)
-            assert all(_same(a, b) for a, b in zip(records, again, strict=True)), f"`{task.name}`: records differ"
+            assert all(same(a, b) for a, b in zip(records, again, strict=True)), f"`{task.name}`: records differ"
 
     def _conversations(self) -> None:
         if "mio_session" not in self.plugins.manager.candidate(self.name).hooks:
@@ -252,109 +266,6 @@ class _Checks:
         manager.recipes()
         manager.loggers()
         assert not manager.unanswered, manager.unanswered[self.name]
-
-
-class _Codec:
-    """Checks of one modality's tokenizer and detokenizer. Trained at the first check, if it has to be."""
-
-    def __init__(
-        self, plugins: EnabledPlugins, modality: Modality, folder: Path, media: Callable[[], list[Media]]
-    ) -> None:
-        self.plugins = plugins
-        self.modality = modality
-        self.folder = folder
-        self._find_media = media
-        self._ready: tuple[list[Any], Any, list[CodeArray]] | None = None
-        self._written: Path | None = None
-
-    def _prepared(self) -> tuple[list[Any], Any, list[CodeArray]]:
-        """(media data, tokenizer, their codes)."""
-        if self._ready is None:
-            media = self._find_media()
-            tokenizer: Any = self.plugins.tokenizer(self.modality.name)
-            if isinstance(tokenizer, Trainable):
-                tokenizer.fit(media, seed=0)
-                (self.folder / "weights").mkdir()
-                tokenizer.save_weights(self.folder / "weights")
-            data = [item.data for item in media[:RECORDS]]
-            self._ready = data, tokenizer, tokenizer.encode(data)
-        return self._ready
-
-    def codes_fit(self) -> None:
-        """Shape, type and range of the codes."""
-        data, tokenizer, codes = self._prepared()
-        assert isinstance(tokenizer.fingerprint, str), "`fingerprint` is not a string"
-        assert tokenizer.fingerprint, "`fingerprint` is empty"
-        assert len(codes) == len(data), f"{len(data)} items gave {len(codes)} arrays of codes"
-        sizes = self.modality.codebooks
-        for array in map(np.asarray, codes):
-            assert np.issubdtype(array.dtype, np.integer), f"codes are {array.dtype}, not integers"
-            assert array.ndim == 2, f"codes have the shape {array.shape}; [codebooks, frames] is due"
-            assert array.shape[0] == len(sizes), f"{array.shape[0]} codebooks, declared are {len(sizes)}"
-            least, most = self.modality.frames.minimum, self.modality.frames.maximum
-            assert least <= array.shape[1] <= most, f"{array.shape[1]} frames, declared are {least} to {most}"
-            for book, size in enumerate(sizes):
-                assert array[book].min() >= 0, f"negative code in codebook {book}"
-                assert array[book].max() < size, f"code {array[book].max()} in codebook {book} of size {size}"
-
-    def deterministic(self) -> None:
-        """The same codes at the second call, alone and in another order."""
-        data, tokenizer, codes = self._prepared()
-        backwards = tokenizer.encode(data[::-1])[::-1]
-        alone = [tokenizer.encode([item])[0] for item in data]
-        for index, array in enumerate(codes):
-            assert np.array_equal(array, backwards[index]), f"item {index}: other codes in another order of items"
-            assert np.array_equal(array, alone[index]), f"item {index}: other codes when encoded alone"
-
-    def fresh(self) -> None:
-        """The same codes and fingerprint from a second tokenizer, with the saved weights if it has some."""
-        data, tokenizer, codes = self._prepared()
-        other: Any = self.plugins.tokenizer(self.modality.name)
-        if isinstance(other, Trainable):
-            other.load(self.folder / "weights")
-        assert other.fingerprint == tokenizer.fingerprint, "its fingerprint differs"
-        for index, array in enumerate(other.encode(data)):
-            assert np.array_equal(array, codes[index]), f"item {index}: the codes differ"
-
-    def frames(self) -> None:
-        """`frames` against the codes' width."""
-        data, tokenizer, codes = self._prepared()
-        for index, (item, array) in enumerate(zip(data, codes, strict=True)):
-            frames = tokenizer.frames(item)
-            assert frames == array.shape[1], f"item {index}: `frames` says {frames}, `encode` gives {array.shape[1]}"
-
-    def round_trip(self) -> None:
-        """Decoding and saving."""
-        _, tokenizer, codes = self._prepared()
-        detokenizer: Any = self.plugins.detokenizer(self.modality.name)
-        if detokenizer is None:
-            raise SkippedCheckError("no plugin supplies a detokenizer")
-        if isinstance(tokenizer, Trainable) and hasattr(detokenizer, "load"):
-            detokenizer.load(self.folder / "weights")
-        media = detokenizer.decode(codes[0])
-        assert media is not None, "`decode` returned nothing"
-        path = detokenizer.save(media, self.folder / "sample")
-        assert path.is_file(), f"`save` returned {path}, which is no file"
-        assert path.stem == "sample", f"`save` was to write `sample` plus a suffix, and wrote {path.name}"
-        assert path.suffix, f"`save` wrote {path.name}, without a suffix"
-        assert tokenizer.encode([media])[0].shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
-        self._written = path
-
-    def files(self) -> None:
-        """A file by path and from memory, read and measured."""
-        _, tokenizer, _ = self._prepared()
-        module = self.plugins.datamodule(self.modality.name)
-        if self._written is None or module.read is None or self._written.suffix.lower() not in module.suffixes:
-            raise SkippedCheckError("no file that the plugin writes is one that it reads")
-        files: list[File] = [self._written]
-        if module.in_memory:
-            files.append(MemoryFile(self._written.read_bytes(), self._written.suffix.lower()))
-        codes = [tokenizer.encode([module.read(file)])[0] for file in files]
-        assert np.array_equal(codes[0], codes[-1]), "a file in memory has other codes than the same file on a disk"
-        for file, where in zip(files, ("a file", "a file in memory"), strict=False):
-            frames = tokenizer.frames((module.probe or module.read)(file))
-            due = codes[0].shape[1]
-            assert frames == due, f"`frames` says {frames} of what `probe` makes of {where}, `encode` gives {due}"
 
 
 def _pickles(modality: Modality) -> None:
@@ -378,30 +289,3 @@ def _past_the_end(source: Source, where: str) -> None:
     except IndexError:
         return
     raise PluginError(f"{where}: reading past the end must raise IndexError")
-
-
-def _values(value: Any) -> list[Media]:
-    if isinstance(value, Media):
-        return [value]
-    if isinstance(value, Mapping):
-        return [media for item in value.values() for media in _values(item)]
-    if isinstance(value, list | tuple):
-        return [media for item in value for media in _values(item)]
-    return []
-
-
-def _same(first: Any, second: Any) -> bool:
-    """Deep equality that knows arrays."""
-    if isinstance(first, Media) and isinstance(second, Media):
-        names = (first.modality, first.key, first.label) == (second.modality, second.key, second.label)
-        return names and _same(first.data, second.data)
-    if isinstance(first, Codes) and isinstance(second, Codes):
-        names = (first.modality, first.codebooks) == (second.modality, second.codebooks)
-        return names and np.array_equal(first.codes, second.codes)
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        return len(first) == len(second) and all(_same(a, b) for a, b in zip(first, second, strict=True))
-    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
-        return np.array_equal(first, second)
-    return bool(first == second)

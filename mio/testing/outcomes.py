@@ -1,0 +1,44 @@
+"""What checks are made of: a reason to skip one, the media inside a record, equality that knows arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mio.core.contract.values import Codes, Media
+
+RECORDS = 5
+"""Records of each source and task that are read, media of a modality that are looked at."""
+
+
+class SkippedCheckError(Exception):
+    """A check that cannot be made; the message says why."""
+
+
+def media_in(value: Any) -> list[Media]:
+    if isinstance(value, Media):
+        return [value]
+    if isinstance(value, Mapping):
+        return [media for item in value.values() for media in media_in(item)]
+    if isinstance(value, list | tuple):
+        return [media for item in value for media in media_in(item)]
+    return []
+
+
+def same(first: Any, second: Any) -> bool:
+    """Deep equality that knows arrays."""
+    if isinstance(first, Media) and isinstance(second, Media):
+        names = (first.modality, first.key, first.label) == (second.modality, second.key, second.label)
+        return names and same(first.data, second.data)
+    if isinstance(first, Codes) and isinstance(second, Codes):
+        names = (first.modality, first.codebooks) == (second.modality, second.codebooks)
+        return names and np.array_equal(first.codes, second.codes)
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        return np.array_equal(first, second)
+    return bool(first == second)
