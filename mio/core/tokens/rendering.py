@@ -65,10 +65,6 @@ class Renderer:
         }
         """Token of each, `[1]`."""
         self._controls = {name: np.array(ids, dtype=np.int32) for name, ids in vocabulary.controls.ids.items()}
-        self.control_weights = {name: token.weight for name, token in vocabulary.controls.tokens.items()}
-        """What each control token is declared to weigh."""
-        self.control_order = {name: number for number, name in enumerate(vocabulary.controls.tokens, 1)}
-        """Number of each control token."""
         self._short_text = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
         self.carrier = lru_cache(maxsize=None)(self._carrier)
         """What a span of a modality in a view consists of."""
@@ -132,7 +128,9 @@ class Renderer:
         """Whether anything of a document has a weight in the loss. Takes next to no time."""
         for content, role, supervised, _ in reversed(document.segments):
             if supervised and self._weights[role][_LossKind.methods[type(content)](_LOSS_KIND, content)] > 0:
-                if content == "" or (isinstance(content, Control) and not self.control_weights.get(content.name, 1)):
+                if content == "" or (
+                    isinstance(content, Control) and not self.vocabulary.controls.weight(content.name)
+                ):
                     continue
                 return True
         return False
@@ -290,8 +288,9 @@ class _Writing(_Spans):
 
     def control(self, control: Control) -> None:
         tokens, first = self._renderer.control(control), self._length
-        self._add(tokens, self._weighted(self._weights.control) * self._renderer.control_weights[control.name])
-        self.controls.append(Said(first, self._length, self._renderer.control_order[control.name]))
+        controls = self._renderer.vocabulary.controls
+        self._add(tokens, self._weighted(self._weights.control) * controls.weight(control.name))
+        self.controls.append(Said(first, self._length, controls.numbers[control.name]))
 
     def to_codes(self, media: Media) -> None:
         if media.modality not in self._blank:

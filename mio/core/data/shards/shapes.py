@@ -11,7 +11,7 @@ distinct ones, so a shard keeps each once, as JSON:
 | `Kept` | `["@", "M", node of its codes]`, or `["@", "M"]` where it has none |
 | `List` | any other `[node, ...]` |
 | `Fields`, the record itself among them | `{"name": node, ...}` |
-| `Constant` | `{"": value}` |
+| `Constant` | `{"": value}`; `["", "NAME"]` of a control token |
 | a field of the record whose content could not be tokenised | `-1` |
 | a field of the record that no template could use, holding a KIND | `["!", "KIND"]` |
 """
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from mio.core.contract.controls import Control
 from mio.core.contract.values import Codes, Media
 from mio.core.data.partial import Failed
 from mio.core.data.shards.kept import PREFIX, KeptMedia, unpack
@@ -108,7 +109,7 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """One of a few values, which belongs to the shape: a turn's role or weight, a truth value, null."""
+    """One of a few values, part of the shape: a turn's role or weight, a control token, a truth value, null."""
 
     value: Any
 
@@ -135,6 +136,8 @@ def to_json(node: Node) -> Any:
             return list(map(to_json, nodes))
         case Fields(fields):
             return {name: to_json(inner) for name, inner in fields.items()}
+        case Constant(Control(name)):
+            return ["", name]
         case Constant(value):
             return {"": value}
 
@@ -148,6 +151,8 @@ def from_json(written: Any) -> Node:
             return Item(written)
         case ["", modality, part, count]:
             return Parts(modality, part, count)
+        case ["", str(name)]:
+            return Constant(Control(name))
         case ["@", str(modality)]:
             return Kept(modality)
         case ["@", str(modality), codes]:
@@ -191,6 +196,9 @@ class _TakingApart(Visitor[Node]):
 
     def media(self, media: Media) -> Node:
         return Parts(media.modality, "", 0) if isinstance(media.data, tuple) else self.other(media)
+
+    def control(self, control: Control) -> Node:
+        return Constant(control)
 
     def constant(self, constant: bool | None) -> Node:
         return Constant(constant)
