@@ -193,8 +193,9 @@ def measured(conversations: Sequence[Conversation]) -> dict[str, Share]:
 def parameter_bytes() -> int:
     """Of all parameters that exist in this process, each memory counted once."""
     storages = {}
+    gc.collect()
     for one in gc.get_objects():
-        if isinstance(one, torch.nn.Parameter) and not one.is_meta:
+        if issubclass(type(one), torch.nn.Parameter) and not one.is_meta:
             storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
     return sum(storages.values())
 
@@ -241,7 +242,7 @@ def main() -> None:
             inner = inner.setdefault(name, {})
         inner[last] = yaml.safe_load(pair.partition("=")[2])
 
-    model = Model.of(Run.open(arguments.run, PluginManager.discover(arguments.plugin)))
+    model = Model.of(Run.open(arguments.run, PluginManager.discover(arguments.plugin)), let_go=True)
     began, conversations = time.perf_counter(), []
     for kind in CORPORA:
         pairs = records_of(model, kind, arguments.conversations)

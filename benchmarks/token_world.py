@@ -59,6 +59,7 @@ class Tokenizers:
 
     modalities = MODALITIES
     text = Text()
+    readers: Mapping[str, Any] = {}
 
     def fingerprints(self) -> dict[str, str]:
         return {"text": "bytes", **FINGERPRINTS}

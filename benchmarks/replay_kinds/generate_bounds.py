@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +52,10 @@ class Tones:
 
 class Codecs:
     text, modalities = TEXT, MODALITIES
+    encoders: Mapping[str, Any] = {}
+
+    def encoded(self, modality: str, view: str) -> bool:  # noqa: ARG002
+        return False
 
     def codes(self, media: Media | Codes) -> Any:
         return media.codes if isinstance(media, Codes) else media.data

@@ -156,10 +156,10 @@ class _Checks:
                 continue
             try:
                 found = self.plugins.encoder(modality.name)
-            except UserError:
-                found = (self.name, None)
-            only_read = owner == self.name and not modality.codebooks
-            if only_read or (found is not None and found[0] == self.name):
+                supplies = found is not None and found[0] == self.name
+            except UserError:  # which the checks report
+                supplies = True
+            if supplies or (owner == self.name and not modality.codebooks):
                 yield modality.name
 
     def _tokenizer_checks(self, modality: Modality) -> Iterator[tuple[str, Callable[[], None]]]:

@@ -129,8 +129,8 @@ class EncoderChecks:
         state = made.state_dict()
         for name, tensor in getattr(self._encoder, "weights", dict)().items():
             assert name in state, f"`weights` has `{name}`, the network does not"
-            shapes = list(tensor.shape), list(state[name].shape)
-            assert shapes[0] == shapes[1], f"`weights` has `{name}` as {shapes[0]}, the network as {shapes[1]}"
+            given, due = list(tensor.shape), list(state[name].shape)
+            assert given == due, f"`weights` has `{name}` as {given}, the network as {due}"
 
     def _embeddings(self) -> None:
         positions = [self._encoder.positions(item) for item in self._data]

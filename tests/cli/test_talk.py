@@ -32,7 +32,7 @@ def scripted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(talk, "open_run", lambda *_, **__: None)
     monkeypatch.setattr(talk, "refuse_no_run", lambda _: None)
-    monkeypatch.setattr(Model, "of", lambda *_: World(ANSWERS).model())
+    monkeypatch.setattr(Model, "of", lambda *_, **__: World(ANSWERS).model())
     (tmp_path / "tune.txt").write_text("0\n1\n\n\n\n\n\n2\n3\n\n")
     (tmp_path / "five.txt").write_text("sol")
     return tmp_path
@@ -43,7 +43,7 @@ def typed(monkeypatch, text):
 
 
 def run(capsys, *arguments):
-    code = app.run(["talk", "run", "--set", "control_in_history=false", *map(str, arguments)])
+    code = app.run(["talk", "run", *map(str, arguments)])
     out, err = capsys.readouterr()
     return code, out, err
 

@@ -153,10 +153,11 @@ def plugins_path():
     return f"melody={melody}{os.pathsep}beads={Path(__file__)}"
 
 
-def opened(*overrides):
-    """The data of `beads.yaml` in the working directory, and the width of its model."""
+def opened(*overrides, tokenised=False):
+    """The data of `beads.yaml` in the working directory, from shards where that is said, and the width of its model."""
     from mio.core.contract.plugins import PluginManager
     from mio.core.data.loader import MioDataModule
+    from mio.core.data.shards.store import TokenStore
     from mio.core.recipe.compose import compose
     from mio.core.recipe.model import transformer_config
     from mio.core.tokens.codecs import Codecs
@@ -167,7 +168,8 @@ def opened(*overrides):
     recipe = compose(["beads.yaml"], list(overrides), manager)
     plugins = manager.enable(recipe.plugins)
     codecs = Codecs(plugins)
-    vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
+    vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens())
     renderer = Renderer(vocabulary, codecs, recipe.train.loss)
-    data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad)
+    store = TokenStore.of(recipe, plugins, codecs) if tokenised else None
+    data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad, store)
     return data, transformer_config(recipe, manager).width

@@ -114,4 +114,5 @@ def mio_control_tokens():
             mio.ControlToken(name=f"state{token[1]}", token=token, plain_text=True, action=action)
             for token, action in actions.items()
         ]
+        + [mio.ControlToken(name="own", token="<own>", anywhere=True)]
     )

@@ -111,7 +111,7 @@ class World:
         candidates = [*discover(), local(f"melody={MELODY / 'mio_melody.py'}"), local(f"parley={PARLEY}")]
         plugins = PluginManager(candidates).enable(self.plugins)
         codecs = Codecs(plugins)
-        vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
+        vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens())
         recipe = Recipe(name="made", data=DataConfig(form=self.form, packing=PackingConfig(context=self.context)))
         transformer = Scripted(vocabulary, codecs, self.answers)
         return Model(

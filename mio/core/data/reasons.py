@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mio.core.errors import DataError, MioError
-from mio.core.tokens.controls import LabelError
 from mio.core.tokens.temporary import without_temporary_paths
 
 
@@ -12,8 +11,6 @@ def reason_of(error: Exception, where: str) -> str:
 
     Raises the error again if it is no record's fault.
     """
-    if isinstance(error, LabelError):
-        raise LabelError(f"{where}: {error}") from error
     if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
         raise error
     text = without_temporary_paths(f"{error}" if isinstance(error, MioError) else f"{type(error).__name__}: {error}")

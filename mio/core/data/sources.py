@@ -204,6 +204,7 @@ def build_streams(
         source = opened[share.group, share.source]
         templates = compiled[share.group, share.source].get(share.direction, [])
         form = source.config.form or recipe.data.form
+        reads_media = not source.tokenised or bool(renderer.codecs.encoders)
         texts = [asdict(t) for t in sets.get(source.config.templates, ()) if t.direction == share.direction]
         streams.append(
             RecordStream(
@@ -217,7 +218,7 @@ def build_streams(
                 content=_identity(recipe, source, fingerprints[source.label], texts, form, plugins),
                 memory=memory,
                 held_out=holding_out(recipe, source, hashes),
-                sample=CheckedSample() if source.tokenised else CheckedSample.of(len(source.records), source.shipped),
+                sample=CheckedSample.of(len(source.records), source.shipped) if reads_media else CheckedSample(),
             )
         )
     return streams, sources

@@ -17,7 +17,6 @@ from mio.core.data.reasons import reason_of
 from mio.core.data.sample import CheckedSample
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.recipe.data_schema import PackingConfig
-from mio.core.tokens.controls import LabelError
 from mio.core.tokens.documents import Document
 from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.rendering import Renderer, raw_media
@@ -189,8 +188,6 @@ class RecordStream:
                     return self._number(CUT_AWAY)
         except MemoryError:
             raise
-        except LabelError as error:
-            raise LabelError(f"{self.name}: {self._where(record)}: {error}") from error
         except PluginError as error:
             where = f"{self.name}: {self._where(record)}"
             raise PluginError(f"{error}" if f"{error}".startswith(self.name) else f"{where}: {error}") from error

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from mio.core.contract.values import Codes, Media
 from mio.core.data.held_out import HeldOut
-from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.data.shards.store import TokenStore
 from mio.core.data.sources import OpenSource, holding_out, open_sources
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import DataError, PluginError, UserError
@@ -46,8 +45,7 @@ def copied_spans(model: Model, spans: Spans, ranks: Ranks | None = None) -> dict
     ranks = ranks or Ranks()
     ratios = dict.fromkeys(model.recipe.data.groups, 1.0)
     every = replace(model.recipe, mixture=replace(model.recipe.mixture, ratios=ratios))
-    fingerprints = tokenizer_fingerprints(model.plugins, model.codecs)
-    tokens = TokenStore(Path(model.recipe.runtime.tokens), fingerprints, model.codecs.text.fingerprint)
+    tokens = TokenStore.of(model.recipe, model.plugins, model.codecs)
     problem, pieces, held_out = "", [], {}
     try:
         sources = open_sources(every, model.plugins, tokens)

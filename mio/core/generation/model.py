@@ -40,13 +40,27 @@ class Model:
     """Makes what decodes (see `decoding_copy`), when it is first needed."""
 
     @classmethod
-    def of(cls, run: Run, device: torch.device | str = "cpu", precision: str = "", ranks: Ranks | None = None) -> Model:
+    def of(
+        cls,
+        run: Run,
+        device: torch.device | str = "cpu",
+        precision: str = "",
+        ranks: Ranks | None = None,
+        let_go: bool = False,
+    ) -> Model:
         """The model of a run, in the recipe's precision or another. Where there are several `ranks`, all of them make
-        it, in a process group."""
+        it, in a process group.
+
+        Args:
+            let_go: whether the run keeps its own float32 weights no longer than until the model has its copy.
+        """
         dtype = PRECISIONS[precision or run.recipe.train.precision]
 
         def copy() -> tuple[Transformer, Replicas]:
-            return decoding_copy(run.transformer, torch.device(device), dtype, ranks)
+            made = decoding_copy(run.transformer, torch.device(device), dtype, ranks)
+            if let_go:
+                run.let_go()
+            return made
 
         return cls(run.recipe, run.plugins, run.vocabulary, run.codecs, run.renderer, run.folder, copy)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mio.core.contract.controls import ControlToken
 from mio.core.contract.sessions import SessionPolicy
 from mio.core.errors import UserError
 from mio.core.generation.model import Model
@@ -26,12 +25,3 @@ def policy_of(model: Model, plugin: str, options: Mapping[str, Any]) -> SessionP
     if plugin:
         raise UserError(f"plugin `{plugin}` does not say how a live conversation goes (hook `mio_session`){others}")
     raise UserError(f"{model.folder}: no plugin of the run says how a live conversation goes{others}")
-
-
-def controls_of(model: Model) -> dict[tuple[int, ...], ControlToken]:
-    """The control tokens of a model, by the ids that each consists of."""
-    found = {}
-    for _, answer in model.plugins._each("mio_control_tokens"):
-        for token in answer.tokens:
-            found[tuple(model.codecs.text.encode(token.token))] = token
-    return found

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.controls import GO_ON, INSERT, INTERRUPT, SILENCE, Control
+from mio.core.contract.controls import INTERRUPT, SILENCE, Control
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.sessions import MODEL, Synthesiser, Utterance
 from mio.core.contract.values import Detokenizer, Media, Value
@@ -25,7 +25,7 @@ from mio.core.live.events import SessionEvent
 from mio.core.live.history import Exchange, Query, prompt_of
 from mio.core.live.inbox import Inbox
 from mio.core.live.playing import Player
-from mio.core.live.policy import controls_of, policy_of
+from mio.core.live.policy import policy_of
 from mio.core.live.reading import AnswerReader, Piece
 from mio.core.live.sentences import SentenceCutter
 from mio.core.runs.run import Run
@@ -85,7 +85,7 @@ class Session:
         plugins: Sequence[str] = (),
     ) -> None:
         manager = run.plugins.manager if isinstance(run, Model) else PluginManager.discover(plugins)
-        self.model = run if isinstance(run, Model) else Model.of(Run.open(run, manager), device, precision)
+        self.model = run if isinstance(run, Model) else Model.of(Run.open(run, manager), device, precision, let_go=True)
         self.policy = policy_of(self.model, policy, options or {})
         self.clock: Clock = clock or SimulatedClock()
         self.steps = 0
@@ -93,9 +93,7 @@ class Session:
         self._seed = seed
         check_decoding(self.policy.decoding, seed)
         self._need = need_of(self.policy.output, self.model.codecs.modalities, only=True)
-        controls = controls_of(self.model)
-        self._controls = {ids: token.name for ids, token in controls.items()}
-        self._actions = {token.name: token.action for token in controls.values()}
+        self._controls = self.model.vocabulary.controls.tokens
         if self.policy.answers == MODEL and not self._controls:
             raise UserError(
                 f"{self.model.folder}: its model has no control tokens, with which it would say what is meant for it; "
@@ -283,7 +281,7 @@ class Session:
             seed = item_seed(self._seed, "session", query.number)
             growing = GrowingAnswer(self.model.grammar, self._need, budget, seed)
             row = self.engine.read(prompt, growing)
-            reader = AnswerReader(self.model.vocabulary, self.model.codecs.text, self._controls)
+            reader = AnswerReader(self.model.vocabulary, self.model.codecs.text)
             sentences = SentenceCutter(self.policy.marks, self.policy.least)
             answer = _Answer(Exchange(query, reader), growing, row, sentences)
             self._answers.append(answer)
@@ -304,7 +302,8 @@ class Session:
     def _take_token(self, answer: _Answer, token: int) -> None:
         answer.growing.advance(token)
         reader = answer.exchange.answer
-        for piece in reader.finish() if answer.growing.done else reader.push(token):
+        pieces = [] if token == self.model.grammar.stop else reader.push(token)
+        for piece in [*pieces, *(reader.finish() if answer.growing.done else ())]:
             self._take_piece(answer, piece)
             if answer not in self._answers:
                 return
@@ -330,15 +329,13 @@ class Session:
 
     def _obey(self, answer: _Answer, name: str) -> None:
         """Does what the action of a control token says."""
-        action = self._actions[name]
+        action = self._controls[name].action
         self._tell(events.CONTROL, answer.number, control=name)
         if action == SILENCE:
             self._fall_silent(answer)
             return
         if not answer.decided:
             self._decide(answer, action)
-        if action not in (GO_ON, INTERRUPT, INSERT):
-            self._end(answer)
 
     def _decide(self, answer: _Answer, action: str) -> None:
         """The query is meant for the model: the roles of the sequences swap, or it waits for its turn."""

@@ -129,6 +129,10 @@ class Run:
         transformer.load_state_dict(state, strict=False, assign=True)  # all parameters are there, as was seen above
         return transformer.eval()
 
+    def let_go(self) -> None:
+        """Keeps the transformer no longer: what was made of it may be a copy. It is read again when it is asked for."""
+        self.__dict__.pop("transformer", None)
+
     @property
     def finished(self) -> bool:
         """Whether this is the result of the run, and not one of its checkpoints."""

@@ -19,7 +19,7 @@ from rich.text import Text
 from mio.core import terminal
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.data.loader import MioDataModule
-from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.data.shards.store import TokenStore
 from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
@@ -308,12 +308,7 @@ class Stage:
 
     def _tokens(self) -> TokenStore:
         """The store of shards, with the fingerprints of the sources, which rank 0 compares with earlier ones."""
-        tokens = TokenStore(
-            Path(self.recipe.runtime.tokens),
-            tokenizer_fingerprints(self.plugins, self.codecs),
-            self.codecs.text.fingerprint,
-            self.console.print,
-        )
+        tokens = TokenStore.of(self.recipe, self.plugins, self.codecs, self.console.print)
         begun = latest(self.folder / CHECKPOINTS) is not None
         with explaining_errors(self.folder):
             known = self.ranks.on_first(lambda: check_sources(self.recipe, self.plugins, tokens, self.folder, begun))

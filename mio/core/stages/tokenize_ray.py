@@ -49,7 +49,8 @@ class ShardActor:
         root = Path(recipe.runtime.tokens)
         sources = {source.label: source for source in every_source(recipe, plugins)}
         hashes = FileHashes(root / HASHES)
-        self._jobs = {label: make_job(root, sources[label], size, hashes) for label, size in jobs.items()}
+        kept = tuple(codecs.readers)
+        self._jobs = {label: make_job(root, sources[label], size, hashes, kept) for label, size in jobs.items()}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Makes the shard `number` of the source `label`; a person's mistake comes back as `problem`."""

@@ -216,7 +216,7 @@ def _documents(
                 continue
             template = templates[place % len(templates)] if templates else None
             own = "chat" if "messages" in record else "plain"
-            document = to_document(record, template, form if template else own, recipe.data.system)
+            document = to_document(record, template, form if template else own, recipe.data.system, asked=True)
         if document is not None:
             yield locate(index), document
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mio.core.contract.plugins import PluginManager
 from mio.core.data.journal import Comparison, compare, read
 from mio.core.data.loader import MioDataModule
-from mio.core.data.shards.store import TokenStore, tokenizer_fingerprints
+from mio.core.data.shards.store import TokenStore
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.places import CHECKPOINTS, JOURNAL, RECIPE, SUMMARY, WEIGHTS
 from mio.core.runs.checkpoints.format import latest
@@ -35,11 +35,7 @@ def verify(folder: Path, manager: PluginManager) -> Comparison:
     finished = WEIGHTS in lock.files or (folder / SUMMARY).is_file()
     steps = run.recipe.train.steps if finished else Checkpoint(last).step if last else 0
     journal = read(folder / JOURNAL)
-    tokens = TokenStore(
-        Path(run.recipe.runtime.tokens),
-        tokenizer_fingerprints(run.plugins, run.codecs),
-        run.codecs.text.fingerprint,
-    )
+    tokens = TokenStore.of(run.recipe, run.plugins, run.codecs)
     check_sources(run.recipe, run.plugins, tokens, folder, begun=True)
     data = MioDataModule(run.recipe, run.plugins, run.renderer, run.vocabulary.specials.pad, tokens)
     data.preflight()  # as `mio fit` does: it says what is broken

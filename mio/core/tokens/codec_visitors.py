@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mio.core.contract.values import CodeArray, Codes, Media
 from mio.core.tokens.encoding import int64
+from mio.core.tokens.tokenised import CodedMedia
 from mio.core.tokens.visitor import Result, Visitor
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ class AsCodes(_OfCodecs[Codes]):
 
     def media(self, media: Media) -> Codes:
         return Codes(media.modality, self._codecs.codes(media))
+
+    def coded_media(self, media: CodedMedia) -> Codes:
+        return self.visit(media.codes)
 
     def codes(self, codes: Codes) -> Codes:
         return Codes(codes.modality, int64(codes.codes), codes.codebooks)
@@ -45,6 +49,9 @@ class Items(_OfCodecs[list[Media | Codes]]):
 
     def media(self, media: Media) -> list[Media | Codes]:
         return list(self._codecs.split(media)) if self._codecs.modalities[media.modality].parts else [media]
+
+    def coded_media(self, media: CodedMedia) -> list[Media | Codes]:
+        return self.visit(media.codes)
 
     def codes(self, codes: Codes) -> list[Media | Codes]:
         return [codes]

@@ -39,7 +39,7 @@ class Controls:
         Raises `VocabularyError`, naming the plugin, where ids of plain text cannot be told apart.
         """
         tokens = {token.name: token for _, token in declared}
-        ids = {token.name: (own[token.token],) for _, token in declared if not token.plain_text}
+        ids: dict[str, Ids] = {token.name: (own[token.token],) for _, token in declared if not token.plain_text}
         inserts: dict[str, Ids] = {}
         if text is not None:
             ids |= {token.name: tuple(text.encode(token.token)) for _, token in declared if token.plain_text}
@@ -55,6 +55,15 @@ class Controls:
         if name not in self.tokens:
             known = f"there are {', '.join(self.tokens)}" if self.tokens else "no plugin of the recipe has any"
             raise DataError(f"no control token `{name:.40}`{nearest(name, self.tokens)} ({known})")
+
+    def weight(self, name: str) -> float:
+        """What a control token is declared to weigh; 1 where there is none of that name."""
+        return self.tokens[name].weight if name in self.tokens else 1.0
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number of each, from 1 on."""
+        return {name: number for number, name in enumerate(self.tokens, 1)}
 
     @cached_property
     def by_id(self) -> dict[int, str]:
@@ -105,10 +114,6 @@ def _check_texts(
     ]
     if problems:
         raise VocabularyError("; ".join(problems))
-
-
-class LabelError(PluginError):
-    """A rule for control tokens is mistaken, or its plugin's options are."""
 
 
 class ControlReader:
@@ -170,7 +175,7 @@ class Labels:
 
         Raises:
             DataError: its text begins like a control token of plain text, or a rule cannot tell.
-            LabelError: a rule names no control token.
+            PluginError: a rule names no control token.
         """
         said = list(takewhile(lambda item: isinstance(item, Control | str) and not _is_text(item), content))
         self._check_text(content[len(said) :], where)
@@ -204,13 +209,13 @@ class Labels:
             except DataError as error:
                 raise DataError(f"{where}: {error}") from error
             except MioError as error:
-                raise LabelError(f"{where}: {error}") from error
+                raise PluginError(f"{where}: {error}") from error
             except Exception as error:
                 raise DataError(f"{where} raised {type(error).__name__}: {error}") from error
             if not isinstance(name, str):
-                raise LabelError(f"{where} returned {kind(name)}, not the name of a control token or an empty string")
+                raise PluginError(f"{where} returned {kind(name)}, not the name of a control token or an empty string")
             if name and name not in self._names:
-                raise LabelError(f"{where} returned `{name:.40}`, no control token{nearest(name, self._names)}")
+                raise PluginError(f"{where} returned `{name:.40}`, no control token{nearest(name, self._names)}")
             if name:
                 return (Control(name),)
         return ()

@@ -18,11 +18,11 @@ from mio.core.contract.values import CodeArray, Codes, Media
 from mio.core.errors import DataError
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
+from mio.core.tokens.documents import GENERATE, PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
 from mio.core.tokens.encoding import int64
 from mio.core.tokens.rendered import Blank, Item, Prompt, Rendered, Said
 from mio.core.tokens.spans import SpanPlan, TokenArray, check_frames
-from mio.core.tokens.tokenised import TokenisedText
+from mio.core.tokens.tokenised import CodedMedia, TokenisedText
 from mio.core.tokens.visitor import Visitor
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -65,10 +65,6 @@ class Renderer:
         }
         """Token of each, `[1]`."""
         self._controls = {name: np.array(ids, dtype=np.int32) for name, ids in vocabulary.controls.ids.items()}
-        self.control_weights = {name: token.weight for name, token in vocabulary.controls.tokens.items()}
-        """What each control token is declared to weigh."""
-        self.control_order = {name: number for number, name in enumerate(vocabulary.controls.tokens, 1)}
-        """Number of each control token."""
         self._short_text = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
         self.carrier = lru_cache(maxsize=None)(self._carrier)
         """What a span of a modality in a view consists of."""
@@ -88,6 +84,7 @@ class Renderer:
         segments: list[Segment] = []
         answer, apart = document.answer, _TakenApart(self)
         for index, segment in enumerate(document.segments):
+            apart.view = segment.view
             parts = apart.visit(segment.content)
             if parts is None:
                 segments.append(segment)
@@ -131,7 +128,9 @@ class Renderer:
         """Whether anything of a document has a weight in the loss. Takes next to no time."""
         for content, role, supervised, _ in reversed(document.segments):
             if supervised and self._weights[role][_LossKind.methods[type(content)](_LOSS_KIND, content)] > 0:
-                if content == "" or (isinstance(content, Control) and not self.control_weights.get(content.name, 1)):
+                if content == "" or (
+                    isinstance(content, Control) and not self.vocabulary.controls.weight(content.name)
+                ):
                     continue
                 return True
         return False
@@ -169,6 +168,18 @@ class Renderer:
         frames = self.codecs.frames(media)
         check_frames(self.vocabulary.modality(media.modality), media.key, frames)
         return frames
+
+    def has_codes(self, media: CodedMedia, view: str) -> bool:
+        """Whether the codes that an item brings are what its span consists of."""
+        name = self.vocabulary.modality(media.modality).parts or media.modality
+        return self.carrier(name, view) is Carrier.CODES
+
+    def coded(self, media: CodedMedia) -> Sequence[Codes]:
+        """The codes that an item brings, of parts one by one."""
+        if isinstance(media.codes, Codes):
+            return (media.codes,)
+        check_frames(self.vocabulary.modality(media.modality), media.key, len(media.codes))
+        return media.codes
 
     def parts(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of an item of a modality of parts."""
@@ -212,6 +223,13 @@ class _Spans(Visitor[None]):
         else:
             for part in self._renderer.parts(media):
                 self.visit(part)
+
+    def coded_media(self, media: CodedMedia) -> None:
+        if self._renderer.has_codes(media, self.view):
+            for codes in self._renderer.coded(media):
+                self.visit(codes)
+        else:
+            self.media(media)
 
     def codes(self, codes: Codes) -> None:
         name = codes.modality
@@ -270,8 +288,9 @@ class _Writing(_Spans):
 
     def control(self, control: Control) -> None:
         tokens, first = self._renderer.control(control), self._length
-        self._add(tokens, self._weighted(self._weights.control) * self._renderer.control_weights[control.name])
-        self.controls.append(Said(first, self._length, self._renderer.control_order[control.name]))
+        controls = self._renderer.vocabulary.controls
+        self._add(tokens, self._weighted(self._weights.control) * controls.weight(control.name))
+        self.controls.append(Said(first, self._length, controls.numbers[control.name]))
 
     def to_codes(self, media: Media) -> None:
         if media.modality not in self._blank:
@@ -349,6 +368,10 @@ class _TakenApart(Visitor[Sequence[Media | Codes] | None]):
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
+        self.view = UNDERSTAND
+
+    def coded_media(self, media: CodedMedia) -> Sequence[Media | Codes] | None:
+        return self._renderer.coded(media) if self._renderer.has_codes(media, self.view) else self.media(media)
 
     def media(self, media: Media) -> Sequence[Media | Codes] | None:
         return self._renderer.parts(media) if self._renderer.vocabulary.modality(media.modality).parts else None
@@ -386,16 +409,23 @@ class _Raw(Visitor[Media | None]):
         return None
 
 
+class _RawToWrite(_Raw):
+    """The same of what is written, for which codes that an item brings will do."""
+
+    def coded_media(self, media: CodedMedia) -> None:  # noqa: ARG002
+        return None
+
+
 _LOSS_KIND, _RAW = _LossKind(), _Raw()
+_RAW_METHODS = {UNDERSTAND: _Raw.methods, GENERATE: _RawToWrite.methods}
 
 
 def raw_media(document: Document, without: Callable[[str, str], bool] | None = None) -> list[Media]:
     """The items of a document that are not tokenised yet, in order; `without` those of which it is true, by modality
     and view."""
-    methods = _Raw.methods
     return [
         media
         for content, _, _, view in document.segments
-        if (media := methods[type(content)](_RAW, content)) is not None
+        if (media := _RAW_METHODS[view][type(content)](_RAW, content)) is not None
         and not (without and without(media.modality, view))
     ]

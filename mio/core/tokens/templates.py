@@ -224,8 +224,8 @@ def to_document(
     """Document of a record: by `template`, or without one of its `messages` (chat form) or its `parts` (plain form).
 
     `system` and `output` are those of `chat_document`; `labels` put control tokens at the beginning of what answers
-    something. A record that is only `asked` about may expect an empty response. Raises DataError for a record that does
-    not fit.
+    something. Responses may be empty of a record that is only `asked` about, or whose texts are. Raises DataError for a
+    record that does not fit.
     """
     if template is not None:
         prompt, response = template.filled(record, labels, asked)
@@ -237,7 +237,7 @@ def to_document(
         if form != CHAT:
             raise DataError("a record of `messages` needs the chat form: set `form: chat` for its source")
         messages = record["messages"] if labels is None else _labelled(record, labels)
-        _check_turns(messages)
+        _check_turns(messages, asked)
         return chat_document(messages, system or {}, output)
     if "parts" in record:
         if form != PLAIN:
@@ -250,6 +250,10 @@ def to_document(
     raise DataError(
         f"a record with the fields {', '.join(record) or 'none'} needs a template, or the field `messages` or `parts`"
     )
+
+
+_EMPTY = {False: ("system",), True: ("system", "assistant")}
+"""Roles whose turns may be empty."""
 
 
 def _labelled(record: Record, labels: Labels) -> list[Message]:
@@ -272,13 +276,14 @@ def _listed(content: Any) -> Sequence[Value]:
     return content if isinstance(content, list | tuple) else [content]
 
 
-def _check_turns(messages: Sequence[Message]) -> None:
-    """Raises DataError if the assistant has no turn, or if a turn other than the system prompt is empty."""
+def _check_turns(messages: Sequence[Message], asked: bool) -> None:
+    """Raises DataError if the assistant has no turn, or if a turn other than the system prompt is empty, of what is
+    only `asked` other than the assistant's."""
     answers = 0
     for number, message in enumerate(messages):
         role = role_of(message.get(ROLE, ""))
         answers += role == "assistant"
-        if role != "system" and blank(message.get(CONTENT)):
+        if role not in _EMPTY[asked] and blank(message.get(CONTENT)):
             raise DataError(f"`messages[{number}]`: the turn of the {role} is empty; leave the record out, or fill it")
     if not answers:
         raise DataError("a record of `messages` has no turn of the assistant: there is nothing to learn from it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mio.core.contract.values import Codes, Media
@@ -29,6 +30,14 @@ class TokenisedText(str):
     def spaced(self) -> str:
         """The text with a space before it, with its tokens where they are known."""
         return f" {self}" if self._after_space is None else TokenisedText(f" {self}", self._after_space)
+
+
+@dataclass(frozen=True)
+class CodedMedia(Media):
+    """An item that brings its codes: it is read by an encoder, and written as codes."""
+
+    codes: Codes | tuple[Codes, ...] = ()
+    """Of an item of a modality of parts, those of each part."""
 
 
 def is_tokenised(media: Media) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from mio.core.contract.controls import Control
 from mio.core.contract.values import Codes, Media
 from mio.core.tokens.documents import Special
-from mio.core.tokens.tokenised import TokenisedText, is_tokenised
+from mio.core.tokens.tokenised import CodedMedia, TokenisedText, is_tokenised
 
 Result = TypeVar("Result")
 
@@ -23,6 +23,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (str, "text"),
     (Special, "special"),
     (Control, "control"),
+    (CodedMedia, "coded_media"),
     (Media, "_media"),
     (Codes, "codes"),
     (NoneType, "constant"),
@@ -90,6 +91,10 @@ class Visitor(Generic[Result]):
 
     def tokenised_media(self, media: Media) -> Result:
         """An item of a modality of parts, whose data are the codes of these."""
+        return self.media(media)
+
+    def coded_media(self, media: CodedMedia) -> Result:
+        """An item before tokenisation that brings its codes."""
         return self.media(media)
 
     def codes(self, codes: Codes) -> Result:

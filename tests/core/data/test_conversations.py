@@ -2,10 +2,13 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
+from mio.core.contract.controls import Control
 from mio.core.contract.values import Media, Modality
+from mio.core.data.partial import notes_of
 from mio.core.data.readers import open_reader
 from mio.core.data.readers.records import Kinds
 from mio.core.errors import DataError, RecipeError
@@ -179,3 +182,72 @@ def test_turns_have_weights_and_unknown_keys_are_noted(read):
 def test_an_empty_turn_costs_the_record(read, turns):
     with pytest.raises(DataError, match=r"`messages\[\d\]`: the turn of the (user|assistant) is empty"):
         to_document(read({"messages": turns}), None, "chat")
+
+
+SPEAKING = replace(KINDS, controls=("noise", "query"))
+
+
+@pytest.fixture
+def spoken(tmp_path):
+    def spoken(row, **options):
+        path = tmp_path / "data.jsonl"
+        path.write_text(json.dumps(row))
+        return open_reader("jsonl", "train", {"path": str(path), **options}, SPEAKING)[0]
+
+    return spoken
+
+
+NOISE, QUERY = Control("noise"), Control("query")
+
+
+@pytest.mark.parametrize(
+    ("turn", "content"),
+    [
+        (assistant("Yes.", control="query"), [QUERY, "Yes."]),
+        (assistant("", control="noise"), [NOISE, ""]),
+        (assistant([{"type": "control", "name": "query"}, "Yes."]), [QUERY, "Yes."]),
+        (assistant(["Well.", {"type": "control", "name": "noise"}]), ["Well.", NOISE]),
+        (assistant("Yes.", control=None), ["Yes."]),
+    ],
+)
+def test_turns_name_the_control_token_that_they_begin_with(spoken, turn, content):
+    record = spoken({"messages": [user("What?"), turn]})
+    assert record == {"messages": [user(["What?"]), assistant(content)]}
+    assert not notes_of(record).unknown
+
+
+def test_what_a_turn_says_of_its_end_is_kept(spoken):
+    record = spoken({"messages": [user("What?"), assistant("Yes.", control="noise", end_tag=False)]})
+    assert record["messages"][1] == assistant([NOISE, "Yes."], end_tag=False)
+
+
+def test_a_field_may_name_a_control_token(spoken):
+    assert spoken({"state": "noise", "text": "x"}, fields={"state": "control"}) == {"state": NOISE, "text": "x"}
+    record = spoken({"state": "noise", "messages": [user("What?"), assistant("Yes.")]}, fields={"state": "control"})
+    assert record["state"] == NOISE
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "message"),
+    [
+        ({"messages": [user("a"), assistant("b", control="nois")]}, {},
+         r"`messages\[1\]`: `control` is 'nois', not one of noise, query; did you mean `noise`"),
+        ({"messages": [user("a"), assistant([{"type": "control", "nam": "noise"}])]}, {},
+         r"`messages\[1\]`: `name` of a part `control` is None, not one of noise, query"),
+        ({"messages": [user("a"), assistant("b", end_tag="no")]}, {}, r"`messages\[1\]`: `end_tag` of a turn is 'no'"),
+        ({"state": 3}, {"fields": {"state": "control"}}, r"`state` is 3, not one of noise, query"),
+    ],
+)  # fmt: skip
+def test_names_of_no_control_token_are_told_with_their_place(spoken, row, options, message):
+    with pytest.raises(DataError, match=rf"data\.jsonl:1: {message}"):
+        spoken(row, **options)
+
+
+def test_without_control_tokens_they_are_keys_that_nothing_reads(read):
+    record = read({"messages": [user("What?"), assistant("Yes.", control="query")]})
+    assert record["messages"][1] == assistant(["Yes."])
+    assert notes_of(record).unknown == ("key `control` of a turn",)
+    with pytest.raises(RecipeError, match="names an unknown modality `control`"):
+        read({"state": "noise"}, fields={"state": "control"})
+    with pytest.raises(DataError, match="unknown part type `control`"):
+        read({"messages": [user("What?"), assistant([{"type": "control", "name": "noise"}])]})

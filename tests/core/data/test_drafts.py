@@ -130,7 +130,9 @@ def data_module(device="", workers=0, sampled=True, **packing):
     recipe = compose(["shots.yaml"], overrides, manager)
     enabled = manager.enable(recipe.plugins)
     codecs = Codecs(enabled)
-    renderer = Renderer(Vocabulary.build(codecs.text, enabled.modalities()), codecs, recipe.train.loss)
+    renderer = Renderer(
+        Vocabulary.build(codecs.text, enabled.modalities(), enabled.control_tokens()), codecs, recipe.train.loss
+    )
     module = MioDataModule(recipe, enabled, renderer, PAD)
     if not sampled:
         for stream in module.streams:

@@ -80,5 +80,7 @@ def test_rows_of_a_recipe_on_raw_media(tunes, window, expected):  # noqa: ARG001
     recipe = compose(["tunes.yaml"], [f"data.packing.window={window}"], manager)
     plugins = manager.enable(recipe.plugins)
     codecs = Codecs(plugins)
-    renderer = Renderer(Vocabulary.build(codecs.text, plugins.modalities()), codecs, recipe.train.loss)
+    renderer = Renderer(
+        Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens()), codecs, recipe.train.loss
+    )
     assert digest(MioDataModule(recipe, plugins, renderer)) == expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_model import World
 
@@ -15,11 +15,11 @@ from mio.core.tokens.parsing import parse_tokens
 MODEL = World({}).model()
 TOKENS = MODEL.transformer.tokens
 TEXT = MODEL.codecs.text
-CONTROLS = {tuple(TEXT.encode("<1>")): "one", tuple(TEXT.encode("<10>")): "ten"}
+OWN = MODEL.vocabulary.controls.ids["own"][0]
 
 
 def read(ids):
-    reader = AnswerReader(MODEL.vocabulary, TEXT, CONTROLS)
+    reader = AnswerReader(MODEL.vocabulary, TEXT)
     pieces = [piece for index in ids for piece in reader.push(index)]
     return reader, [*pieces, *reader.finish()]
 
@@ -34,6 +34,7 @@ def joined(pieces):
     return [part.codes.tolist() if isinstance(part, Codes) else part for part in parts]
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.text(min_size=1), st.tuples(st.integers(0, 7), st.integers(0, 7))), max_size=6))
 def test_pieces_are_what_the_whole_answer_is(parts):
     ids = TOKENS(["!", *parts])  # no control token in front
@@ -47,7 +48,7 @@ def test_pieces_are_what_the_whole_answer_is(parts):
 
 
 def test_characters_of_several_tokens_come_whole():
-    reader = AnswerReader(MODEL.vocabulary, TEXT, {})
+    reader = AnswerReader(MODEL.vocabulary, TEXT)
     assert [reader.push(index) for index in TEXT.encode("né€")] == [["n"], [], ["é"], [], [], ["€"]]
     assert reader.push(0xC3) == []
     assert reader.finish() == ["\N{REPLACEMENT CHARACTER}"]
@@ -56,11 +57,12 @@ def test_characters_of_several_tokens_come_whole():
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ("<1>yes", [Control("one"), "yes"]),
-        ("<10>yes", [Control("ten"), "yes"]),
+        ("<1>yes", [Control("state1"), "yes"]),
+        ("<1><3>yes", [Control("state1"), Control("state3"), "yes"]),
+        ("<9>yes", ["<9>yes"]),
         ("<1<1>", ["<1<1>"]),
         ("<1", ["<1"]),
-        ("<1>", [Control("one")]),
+        ("<1>", [Control("state1")]),
         (" <1>", [" <1>"]),
         ("", []),
     ],
@@ -72,12 +74,14 @@ def test_control_tokens_of_plain_text_count_at_the_beginning(answer, expected):
 
 
 def test_control_tokens_with_an_id_count_everywhere():
-    reader = AnswerReader(MODEL.vocabulary, TEXT, {(258,): "own"})
-    ids = [258, *TEXT.encode("a"), 258, *TEXT.encode("b")]
-    pieces = [piece for index in ids for piece in reader.push(index)]
-    assert pieces == [Control("own"), "a", Control("own"), "b"] == reader.parts
+    ids = [OWN, *TEXT.encode("<1>a<"), OWN, *TEXT.encode("<1>b")]
+    reader, pieces = read(ids)
+    own = Control("own")
+    assert joined(pieces) == [own, Control("state1"), "a<", own, "<1>b"] == reader.parts
+    assert joined(parse_tokens(ids, MODEL.vocabulary, TEXT).parts) == joined(pieces)
 
 
+@settings(deadline=None)
 @given(st.text("ab1.,? \n"), st.integers(1, 8), st.lists(st.integers(1, 5)))
 def test_sentences_join_to_the_text_wherever_it_is_cut_before(text, least, sizes):
     def cut(pieces):

@@ -14,7 +14,7 @@ from mio.core.live.realtime import converse
 
 
 def talk(feed):
-    one = mio.Session(World(ANSWERS).model(), options={"control_in_history": False}, clock=RealClock())
+    one = mio.Session(World(ANSWERS).model(), clock=RealClock())
     happened = []
     converse(one, feed, happened.append)
     return happened

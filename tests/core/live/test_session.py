@@ -25,7 +25,6 @@ ANSWERS = {
 
 
 def session(script=ANSWERS, world=None, step=0.1, **options):
-    options = {"control_in_history": False, **options}
     return mio.Session((world or World(script)).model(), options=options, clock=SimulatedClock(step))
 
 
@@ -161,6 +160,18 @@ def test_history_is_what_was_said_and_heard_and_its_keys_and_values_are_used_aga
     shared = len("_user\n[010]_\n_assistant\n") + 1
     assert prompts[1] < prompts[0] + 40 - shared
     assert one.engine.reused_tokens >= shared
+
+
+def test_control_tokens_are_part_of_the_history_unless_the_policy_takes_them_out():
+    for keeps, answer in ((True, "<3>you too"), (False, "you too")):
+        one = session(ANSWERS | {"wait": f"{TYPED}gone on"}, control_in_history=keeps)
+        one.say("hello")
+        one.finish()
+        one.say("wait")
+        one.finish()
+        assert one.model.transformer.prompts[-1].split("assistant\n")[-1].startswith(f"{answer}<im_end>")
+        whole = len("_user\nhello_\n_assistant\n") + 1 + len("<3>you too")
+        assert (one.engine.reused_tokens == whole) is keeps, "all of the first turn is there already"
 
 
 def test_a_history_that_the_context_does_not_hold_is_left_out():

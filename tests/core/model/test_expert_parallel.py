@@ -199,10 +199,12 @@ def test_split_experts_learn_what_experts_on_one_process_learn(found, name):
             assert rank[name][2].keys() == weights.keys()
             assert all(torch.equal(rank[name][2][one], weight) for one, weight in weights.items())
         else:
+            # tensor parallelism takes sums of its own
+            close = 1e-5 if "tensor_parallel" in case.runtime else 1e-6
             assert rank[name][0] == pytest.approx(losses, abs=1e-6)
             assert rank[name][1] == pytest.approx(norms, rel=1e-5)
             for one, weight in weights.items():
-                torch.testing.assert_close(rank[name][2][one], weight, rtol=0, atol=1e-5, msg=one)
+                torch.testing.assert_close(rank[name][2][one], weight, rtol=0, atol=close, msg=one)
 
 
 def test_each_process_has_its_share_of_the_experts_and_of_their_parameters(found):

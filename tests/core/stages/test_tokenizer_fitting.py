@@ -20,6 +20,9 @@ class Plugins:
     def control_tokens(self):
         return []
 
+    def encoder(self, modality):  # noqa: ARG002
+        return None
+
     def __init__(self):
         self.files = []
 

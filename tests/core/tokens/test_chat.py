@@ -162,3 +162,18 @@ def test_turns_that_are_not_learnt_and_those_that_are_learnt_in_part(renderer):
 
 def _unweighted(turns):
     return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+
+
+@pytest.mark.parametrize(("end_tag", "learnt"), [(None, True), (True, True), (False, False), (0, False)])
+def test_the_end_of_an_answer_that_is_not_learnt(renderer, end_tag, learnt):
+    # VITA, vita/util/data_utils_video_audio_neg_patch.py: answers to noise are learnt without the `</s>` behind them
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bb", "end_tag": end_tag}] * 2
+    turns[3] = {"role": "assistant", "content": "cc"}
+    rendered = renderer.render(chat_document(turns, SYSTEM))
+    supervised = spelled(renderer, rendered.tokens[rendered.weights > 0])
+    assert supervised == f"bb{'<|im_end|>' if learnt else ''}cc<|im_end|>"
+
+
+def test_an_end_that_is_neither_learnt_nor_not_is_refused():
+    with pytest.raises(DataError, match="`end_tag` of a turn is 'no'; it must be `true` or `false`"):
+        chat_document([{"role": "assistant", "content": "x", "end_tag": "no"}], {})

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mio_world import DECLARED, FakeCodecs, FakeText, speech_codes
 
-from mio import Codes, Control, ControlToken, DataError, Turn
+from mio import Codes, Control, ControlToken, DataError, PluginError, Template, Turn
+from mio.core.contract.validation import control_name_problems, template_problems
 from mio.core.errors import VocabularyError
 from mio.core.recipe.schema import LossConfig
-from mio.core.tokens.controls import LabelError, Labels
+from mio.core.tokens.controls import Labels
 from mio.core.tokens.documents import plain_document
 from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.vocabulary import Vocabulary
 
 NOISE = ControlToken(name="noise", token="<2>", plain_text=True, action="silence")
@@ -151,9 +153,9 @@ def test_an_answer_that_says_itself_what_it_begins_with_is_not_asked_about(conte
 @pytest.mark.parametrize(
     ("rule", "error", "message"),
     [
-        (lambda _: "nois", LabelError, "plugin `plugin0`, hook `mio_control_tokens`: `label` returned `nois`, no "
+        (lambda _: "nois", PluginError, "plugin `plugin0`, hook `mio_control_tokens`: `label` returned `nois`, no "
                                        "control token; did you mean `noise`?"),
-        (lambda _: None, LabelError, "`label` returned nothing, not the name of a control token or an empty string"),
+        (lambda _: None, PluginError, "`label` returned nothing, not the name of a control token or an empty string"),
         (lambda turn: turn.record["where"], DataError, "`label` raised KeyError: 'where'"),
     ],
 )  # fmt: skip
@@ -170,3 +172,91 @@ def test_text_that_would_be_read_as_a_control_token_is_refused(content):
     with pytest.raises(DataError, match=re.escape(message)):
         begun(labels(), content)
     assert begun(labels(), ["She said <1>"]) == ["She said <1>"]
+
+
+def test_control_tokens_weigh_what_they_are_declared_to_in_answers_alone():
+    half = replace(THINK, weight=0.5)
+    vocabulary = Vocabulary.build(TEXTS, DECLARED, [("states", NOISE), ("mind", half)])
+    renderer = Renderer(vocabulary, FakeCodecs(TEXTS), LossConfig(response_text=3, control=4))
+    document = plain_document([Control("noise"), "a"], [Control("noise"), "b", Control("think")])
+    rendered = renderer.render(document)
+    assert rendered.weights.tolist() == [0, 0, 0, 0, 1, 4, 4, 4, 3, 2, 3]
+    assert renderer.measure(document) == len(rendered) == 11
+    assert rendered.control_numbers().tolist() == [0, 1, 1, 1, 0, 1, 1, 1, 0, 2, 0]
+    assert renderer.prompt(document).tokens.tolist() == rendered.tokens[:5].tolist()
+    assert rendered.truncate(7).control_numbers().tolist() == [0, 1, 1, 1, 0, 1, 1]
+    with pytest.raises(DataError, match=r"no control token `nois`; did you mean `noise`\? \(there are noise, think\)"):
+        renderer.render(plain_document([], [Control("nois")]))
+
+
+def test_what_is_worth_nothing_is_nothing_to_learn():
+    idle = Vocabulary.build(TEXTS, DECLARED, [("mind", replace(THINK, weight=0))])
+    renderer = Renderer(idle, FakeCodecs(TEXTS), LossConfig(0, 0, 0, 0))
+    assert not renderer.learns(plain_document([], [Control("think")]))
+    assert Renderer(VOCABULARY, FakeCodecs(TEXTS), LossConfig(0, 0, 0, 0)).learns(
+        plain_document([], [Control("think")])
+    )
+
+
+def compiled(prompt, response):
+    return CompiledTemplate(Template(direction="there", prompt=prompt, response=response), "set")
+
+
+def answer_of(document):
+    return [segment.content for segment in document.segments[document.answer : -1]]
+
+
+def test_templates_name_control_tokens():
+    template = compiled("{word}", "{control:noise} {word} {{control:noise}}")
+    assert template.fields == ("word",)
+    assert answer_of(to_document({"word": "x"}, template)) == [Control("noise"), " x", " {control:noise}"]
+    assert answer_of(to_document({"word": "x", "control": "y"}, compiled("{word}", "{control}"))) == ["y"]
+    silent = compiled("{word}", "{control:noise}{word?}")
+    assert answer_of(to_document({"word": "x"}, silent)) == [Control("noise"), "x"]
+    assert control_name_problems(Template(direction="d", response="{control:nois}"), ["noise"]) == [
+        "no control token `nois`; did you mean `noise`? (there are noise)"
+    ]
+    assert template_problems(Template(direction="d", response="{control:Noise}"))
+    assert template_problems(Template(direction="d", response="{word:noise}"))
+
+
+def test_rules_label_every_answer_once():
+    seen = []
+
+    def rule(turn):
+        seen.append((turn.number, list(turn.prompt)))
+        return turn.record["is"]
+
+    record = {"is": "query", "word": "x"}
+    plain = to_document(record, compiled("What?", " {word}"), labels=labels(rule))
+    assert answer_of(plain) == [Control("query"), " x"]
+    chat = to_document(record, compiled("What?", "{word}"), "chat", labels=labels(rule))
+    assert chat.segments[chat.answer].content == Control("query")
+    assert answer_of(to_document(record, compiled("", "{word}"), labels=labels(rule))) == ["x"]  # answers nothing
+    assert seen == [(0, ["What?"])] * 2
+    turns = [
+        {"role": "user", "content": ["a", "b"]},
+        {"role": "gpt", "content": "c"},
+        {"role": "user", "content": "d"},
+        {"role": "assistant", "content": [Control("noise"), "e"]},
+        {"role": "user", "content": "f"},
+        {"role": "assistant", "content": ""},
+    ]
+    document = to_document({"is": "noise", "messages": turns}, form="chat", labels=labels(rule))
+    said = [one.content for one in document.segments if isinstance(one.content, Control)]
+    assert said == [Control("noise")] * 3
+    assert seen[2:] == [(0, ["a", "b"]), (2, ["f"])]
+    with pytest.raises(DataError, match=r"`messages\[5\]`: the turn of the assistant is empty"):
+        to_document({"is": "", "messages": turns}, form="chat", labels=labels(rule))
+
+
+def test_text_that_would_be_read_as_a_control_token_is_told_with_its_field():
+    record = {"word": "<2> or not", "messages": [{"role": "user", "content": "<2>"},
+                                                {"role": "assistant", "content": "<2> it is"}]}  # fmt: skip
+    with pytest.raises(DataError, match=r"template `set/there`: field `word` begins with the text `<2>`"):
+        to_document(record, compiled("What?", " {word}"), labels=labels())
+    with pytest.raises(DataError, match=r"template `set/there`: its response begins with the text `<2>`"):
+        to_document(record, compiled("What?", "<2>"), labels=labels())
+    with pytest.raises(DataError, match=r"`messages\[1\]`: the turn of the assistant begins with the text `<2>`"):
+        to_document({"messages": record["messages"]}, form="chat", labels=labels())
+    to_document(record, compiled("{word}", "yes"), labels=labels())

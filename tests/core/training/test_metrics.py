@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
-from mio_world import TEXT, FakeText
+from mio_world import TEXT, FakeCodecs, FakeText
 
-from mio import Modality
+from mio import Control, ControlToken, Modality
 from mio.core.data.batch import assemble
+from mio.core.data.validation import HeldOutDocuments
+from mio.core.recipe.schema import LossConfig
+from mio.core.tokens.documents import plain_document
 from mio.core.tokens.rendered import Rendered
+from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.metrics import LossMetrics
+from mio.core.training.validation_set import Share, ValidationSet
 
 TONES = Modality(name="tones", codebooks=(4, 2), begin="<t>", end="</t>", code_token="<t{}>", layout="frame_major")
 VOCABULARY = Vocabulary.build(FakeText(size=20), [("made", TEXT), ("made", TONES)])
@@ -95,3 +101,29 @@ def test_a_codebook_whose_plugin_is_absent_is_left_out():
     meter = LossMetrics(grown, LEAVES)
     meter.update(BATCH, NLL)
     assert meter.codebook_usage() == {}
+
+
+def test_control_tokens_have_losses_of_their_own_whatever_ids_they_consist_of():
+    said = [ControlToken(name="noise", token="<2>", plain_text=True), ControlToken(name="think", token="<think>")]
+    text = FakeText(size=400)
+    vocabulary = Vocabulary.build(text, [("made", TEXT), ("made", TONES)], [("made", one) for one in said])
+    response = [Control("noise"), "ab", Control("think"), "c"]
+    rendered = Renderer(vocabulary, FakeCodecs(text), LossConfig()).render(plain_document(["a"], response))
+    batch = assemble([[(0, rendered)]], context=12, pad=0)
+    nll = torch.arange(12, dtype=torch.float32)[None]
+    meter = LossMetrics(vocabulary, LEAVES)
+    meter.update(pickle.loads(pickle.dumps(batch)), nll)
+    figures = meter.read()
+    # targets: a | < 2 > | a b | think | c | eos
+    assert figures["modality/control/noise"] == pytest.approx((1 + 2 + 3) / 3)
+    assert figures["modality/control/think"] == pytest.approx(6)
+    assert figures["modality/control"] == pytest.approx((1 + 2 + 3 + 6) / 4)
+    assert figures["modality/text"] == pytest.approx((0 + 4 + 5 + 7 + 8) / 5)
+    assert "modality/special" not in figures
+    held = ValidationSet(
+        [HeldOutDocuments(0, [rendered])], [("a", "x", "read")], vocabulary, Share(), context=12, pad=0
+    )
+    found = held.figures(held.losses(lambda _: nll.expand(len(held._cells[0]) // 12, 12), torch.device("cpu")))
+    assert {name: found[name] for name in figures if name.startswith("modality")} == {
+        name: pytest.approx(value) for name, value in figures.items() if name.startswith("modality")
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,15 @@ import numpy.typing as npt
 from mio.core.contract.values import Codes, Media, Record
 from mio.core.data.partial import Failed, notes_of
 from mio.core.data.reasons import reason_of
+from mio.core.data.shards.kept import Kept, KeptMedia, pack
 from mio.core.data.shards.writer import ShardWriter
 from mio.core.errors import DataError
-from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.codecs import Codecs, name_of
 from mio.core.tokens.encoding import BATCH, BATCH_BYTES, encode, size_of
+from mio.core.tokens.visitor import Visitor
+
+_Done = Mapping[str, Any]
+"""Codes by the name of an item, `Failed` where it has none."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,12 @@ class _Item:
     modality: str
     name: str
 
+    def resolved(self, done: _Done) -> Codes:
+        codes = done[self.name]
+        if isinstance(codes, Failed):
+            raise DataError(codes.reason)
+        return Codes(self.modality, codes)
+
 
 @dataclass(frozen=True)
 class _Parts:
@@ -32,6 +43,22 @@ class _Parts:
 
     modality: str
     items: tuple[_Item | Codes, ...]
+
+    def resolved(self, done: _Done) -> Media:
+        parts = (item.resolved(done) if isinstance(item, _Item) else item for item in self.items)
+        return Media(self.modality, tuple(parts), key="tokenised")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """In place of media that are kept as they are, for an encoder, and tokenised too where they have codes."""
+
+    modality: str
+    content: Kept
+    coded: _Item | _Parts | None
+
+    def resolved(self, done: _Done) -> KeptMedia:
+        return KeptMedia(self.modality, self.content, None if self.coded is None else self.coded.resolved(done))
 
 
 class ShardEncoder:
@@ -56,6 +83,7 @@ class ShardEncoder:
         self._drop = drop
         self._key = key
         self._done: dict[str, Any] = {}
+        self._kept: dict[str, Kept] = {}
         self._waiting: dict[str, list[tuple[str, Any]]] = {}
         self._samples: dict[str, Any] = {}
         self._bytes = 0
@@ -72,7 +100,7 @@ class ShardEncoder:
 
         Raises what a mistake in the recipe or a plugin raises; what is wrong with a record is noted in its place.
         """
-        self._done, self._waiting, self._samples, self._bytes = {}, {}, {}, 0
+        self._done, self._kept, self._waiting, self._samples, self._bytes = {}, {}, {}, {}, 0
         writer = ShardWriter(self._codecs.modalities, self._fingerprints, first)
         read: list[tuple[dict[str, Any], int] | Failed | str] = []
         for index, call in enumerate(records, first):
@@ -131,25 +159,34 @@ class ShardEncoder:
 
     def _field(self, value: Any, where: str) -> Any:
         try:
-            return self._scheduled(value)
+            return _Scheduling(self).visit(value)
         except Exception as error:
             return _failed(error, where)
 
-    def _scheduled(self, value: Any) -> Any:
-        """The value with items in the place of its media, which are read and wait to be tokenised."""
-        if isinstance(value, Media):
-            declared = self._codecs.modalities[value.modality]
-            if declared.parts:
-                return _Parts(value.modality, tuple(self._scheduled(part) for part in self._codecs.split(value)))
-            return self._item(value)
-        if isinstance(value, Mapping):
-            return {name: self._scheduled(inner) for name, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._scheduled(inner) for inner in value]
-        return value
+    def schedule(self, media: Media) -> _Item | _Parts | _Kept:
+        """What takes the place of media: they are read and wait to be tokenised, are kept as they are, or both."""
+        codecs = self._codecs
+        declared = codecs.modalities[media.modality]
+        part = codecs.modalities[declared.parts or media.modality]
+        coded: _Item | _Parts | None = None
+        if part.codebooks:
+            coded = self.parts(media) if declared.parts else self.item(media)
+        if part.name not in codecs.readers:
+            assert coded is not None, "what has no codes is read by an encoder"
+            return coded
+        name = name_of(media)
+        if name not in self._kept:
+            self._kept[name] = pack(media)
+        return _Kept(media.modality, self._kept[name], coded)
 
-    def _item(self, media: Media) -> _Item:
-        item = _Item(media.modality, f"{media.modality}:{media.key}")
+    def parts(self, media: Media) -> _Parts:
+        """What takes the place of the parts of an item, those that are not tokenised yet."""
+        waiting = _Waiting(self)
+        return _Parts(media.modality, tuple(map(waiting.visit, self._codecs.split(media))))
+
+    def item(self, media: Media) -> _Item:
+        """What takes the place of an item that waits to be tokenised, once it is read."""
+        item = _Item(media.modality, name_of(media))
         if item.name not in self._done:
             data = self._codecs.originals([media])[0]
             self._samples.setdefault(media.modality, data)
@@ -176,23 +213,58 @@ class ShardEncoder:
     def _resolved(self, value: Any, where: str) -> Any:
         """The value with codes in place of its items; `Failed` where one of them has none."""
         try:
-            return self._with_codes(value)
+            return _Resolving(self._done).visit(value)
         except DataError as error:
             return _failed(error, where)
 
-    def _with_codes(self, value: Any) -> Any:
-        if isinstance(value, _Item):
-            codes = self._done[value.name]
-            if isinstance(codes, Failed):
-                raise DataError(codes.reason)
-            return Codes(value.modality, codes)
-        if isinstance(value, _Parts):
-            return Media(value.modality, tuple(self._with_codes(item) for item in value.items), key="tokenised")
-        if isinstance(value, dict):
-            return {name: self._with_codes(inner) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [self._with_codes(inner) for inner in value]
+
+class _Rebuilding(Visitor[Any]):
+    """A value with something in the place of some of its content."""
+
+    def mapping(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self.visit(value) for name, value in values.items()}
+
+    def sequence(self, values: Sequence[Any]) -> list[Any]:
+        return [self.visit(value) for value in values]
+
+    def other(self, value: Any) -> Any:
         return value
+
+
+class _Scheduling(_Rebuilding):
+    """A value with placeholders for its media."""
+
+    def __init__(self, encoder: ShardEncoder) -> None:
+        self._encoder = encoder
+
+    def media(self, media: Media) -> Any:
+        return self._encoder.schedule(media)
+
+    def tokenised_media(self, media: Media) -> Any:
+        return self._encoder.parts(media)
+
+
+class _Waiting(Visitor[_Item | Codes]):
+    """A part of an item, as codes or as what takes their place."""
+
+    def __init__(self, encoder: ShardEncoder) -> None:
+        self._encoder = encoder
+
+    def media(self, media: Media) -> _Item:
+        return self._encoder.item(media)
+
+    def codes(self, codes: Codes) -> Codes:
+        return codes
+
+
+class _Resolving(_Rebuilding):
+    """The value that placeholders stood in."""
+
+    def __init__(self, done: _Done) -> None:
+        self._done = done
+
+    def other(self, value: Any) -> Any:
+        return value.resolved(self._done) if isinstance(value, _Item | _Parts | _Kept) else value
 
 
 def _failed(error: Exception, where: str = "") -> Failed:

@@ -8,9 +8,10 @@ distinct ones, so a shard keeps each once, as JSON:
 | `Text` | `0` |
 | `Item` | `"M"` |
 | `Parts` | `["", "M", "P", n]` |
+| `Kept` | `["@", "M", node of its codes]`, or `["@", "M"]` where it has none |
 | `List` | any other `[node, ...]` |
 | `Fields`, the record itself among them | `{"name": node, ...}` |
-| `Constant` | `{"": value}` |
+| `Constant` | `{"": value}`; `["", "NAME"]` of a control token |
 | a field of the record whose content could not be tokenised | `-1` |
 | a field of the record that no template could use, holding a KIND | `["!", "KIND"]` |
 """
@@ -22,10 +23,13 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from mio.core.contract.controls import Control
 from mio.core.contract.values import Codes, Media
 from mio.core.data.partial import Failed
+from mio.core.data.shards.kept import PREFIX, KeptMedia, unpack
 from mio.core.errors import DataError
 from mio.core.tokens.chat import ROLE, WEIGHT
+from mio.core.tokens.tokenised import CodedMedia
 from mio.core.tokens.visitor import Visitor
 
 FAILED_FIELD, UNUSABLE_FIELD = -1, "!"
@@ -65,6 +69,25 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """An item that is kept as it is (see `mio.core.data.shards.kept`), and its codes, if it has any."""
+
+    modality: str
+    codes: Item | Parts | None = None
+
+    def restore(self, texts: Iterator[str], items: Iterator[Codes]) -> Media:
+        media = unpack(self.modality, next(items).codes)
+        match self.codes:
+            case None:
+                return media
+            case Item():
+                codes: Codes | tuple[Codes, ...] = self.codes.restore(texts, items)
+            case Parts():
+                codes = self.codes.restore(texts, items).data
+        return CodedMedia(media.modality, media.data, media.key, media.label, codes)
+
+
+@dataclass(frozen=True, slots=True)
 class List:
     """A list of nodes."""
 
@@ -86,7 +109,7 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """One of a few values, which belongs to the shape: a turn's role or weight, a truth value, null."""
+    """One of a few values, part of the shape: a turn's role or weight, a control token, a truth value, null."""
 
     value: Any
 
@@ -94,7 +117,7 @@ class Constant:
         return self.value
 
 
-Node = Text | Item | Parts | List | Fields | Constant
+Node = Text | Item | Parts | Kept | List | Fields | Constant
 TEXT = Text()
 
 
@@ -107,10 +130,14 @@ def to_json(node: Node) -> Any:
             return modality
         case Parts(modality, part, count):
             return ["", modality, part, count]
+        case Kept(modality, codes):
+            return [PREFIX, modality, *([to_json(codes)] if codes else [])]
         case List(nodes):
             return list(map(to_json, nodes))
         case Fields(fields):
             return {name: to_json(inner) for name, inner in fields.items()}
+        case Constant(Control(name)):
+            return ["", name]
         case Constant(value):
             return {"": value}
 
@@ -124,6 +151,12 @@ def from_json(written: Any) -> Node:
             return Item(written)
         case ["", modality, part, count]:
             return Parts(modality, part, count)
+        case ["", str(name)]:
+            return Constant(Control(name))
+        case ["@", str(modality)]:
+            return Kept(modality)
+        case ["@", str(modality), codes]:
+            return Kept(modality, from_json(codes))  # type: ignore[arg-type]
         case {"": value}:
             return Constant(value)
         case list():
@@ -164,6 +197,9 @@ class _TakingApart(Visitor[Node]):
     def media(self, media: Media) -> Node:
         return Parts(media.modality, "", 0) if isinstance(media.data, tuple) else self.other(media)
 
+    def control(self, control: Control) -> Node:
+        return Constant(control)
+
     def constant(self, constant: bool | None) -> Node:
         return Constant(constant)
 
@@ -181,7 +217,10 @@ class _TakingApart(Visitor[Node]):
         )
 
     def other(self, value: Any) -> Node:
-        raise Unstorable(type(value).__name__)
+        if not isinstance(value, KeptMedia):
+            raise Unstorable(type(value).__name__)
+        self._items.append((f"{PREFIX}{value.modality}", value.content))
+        return Kept(value.modality, None if value.coded is None else self.visit(value.coded))  # type: ignore[arg-type]
 
 
 def _constant(name: str, value: Any) -> bool:
@@ -216,6 +255,10 @@ class RecordShape:
         elif isinstance(node, Parts):
             self.modalities += [node.part] * node.count
             self.parts.add(node.modality)
+        elif isinstance(node, Kept):
+            self.modalities.append(f"{PREFIX}{node.modality}")
+            if node.codes is not None:
+                self._look_into(node.codes)
         elif isinstance(node, List | Fields):
             for inner in node.nodes.values() if isinstance(node, Fields) else node.nodes:
                 self._look_into(inner)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from mio.core.data.hashing import FileHashes
 from mio.core.data.shards.reader import TokenIndex, TokenisedSource
 from mio.core.errors import DataError
 from mio.core.recipe.data_schema import SourceConfig
+from mio.core.recipe.schema import Recipe
 from mio.core.tokens.codecs import Codecs
 
 SOURCE, FILES, INDEX = "source.json", "files.json", "index.json"
@@ -33,23 +34,26 @@ HASHES = "hashes.sqlite"
 ADVICE = "delete it and give `mio tokenize` again"
 
 
-def source_folder(root: Path, config: SourceConfig) -> Path:
-    """Where the shards of a source of a recipe are: its name is a function of what is read, not of how it is used."""
-    digest = _digest(source_identity(config), 6)
+def source_folder(root: Path, config: SourceConfig, kept: Sequence[str] = ()) -> Path:
+    """Where the shards of a source of a recipe are: its name is a function of what is read, not of how it is used.
+    `kept` are the modalities whose media they keep, since encoders read them."""
+    digest = _digest(source_identity(config, kept), 6)
     return root / f"{config.dataset.replace('/', '-')}-{config.split}-{digest}"
 
 
-def source_identity(config: SourceConfig) -> dict[str, Any]:
+def source_identity(config: SourceConfig, kept: Sequence[str] = ()) -> dict[str, Any]:
     """What decides which shards a source has, beside its content and the tokenizers."""
     identity = {name: getattr(config, name) for name in ("dataset", "split", "options", "filters")}
     if config.held_out_by:  # codes do not show what keys are made of
         identity["held_out_by"] = config.held_out_by
+    if kept:
+        identity["kept"] = list(kept)
     return identity
 
 
-def source_digest(config: SourceConfig, shard_records: int) -> str:
+def source_digest(config: SourceConfig, shard_records: int, kept: Sequence[str] = ()) -> str:
     """Which every shard of a source carries, so that those of another are known."""
-    return _digest({**source_identity(config), "shard_records": shard_records}, 8)
+    return _digest({**source_identity(config, kept), "shard_records": shard_records}, 8)
 
 
 def _digest(content: Mapping[str, Any], size: int) -> str:
@@ -106,12 +110,19 @@ class TokenStore:
         fingerprints: of the tokenizers at hand (see `tokenizer_fingerprints`).
         text: fingerprint of the text tokenizer.
         tell: called with a line of progress from time to time while files are hashed.
+        kept: modalities whose media are kept in shards, since encoders read them.
     """
 
     def __init__(
-        self, root: Path, fingerprints: Mapping[str, str], text: str = "", tell: Callable[[str], None] = lambda _: None
+        self,
+        root: Path,
+        fingerprints: Mapping[str, str],
+        text: str = "",
+        tell: Callable[[str], None] = lambda _: None,
+        kept: Sequence[str] = (),
     ) -> None:
         self.root = root
+        self._kept = kept
         self.hashes = FileHashes(root / HASHES, tell)
         self.known: dict[str, str] = {}
         """Fingerprints of sources by label, as another process found them."""
@@ -124,6 +135,18 @@ class TokenStore:
         self.incomplete: list[str] = []
         """Folders that hold some of a source's shards, but not all."""
 
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        plugins: EnabledPlugins,
+        codecs: Codecs,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> TokenStore:
+        """The shards that serve a recipe."""
+        fingerprints, text = tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint
+        return cls(Path(recipe.runtime.tokens), fingerprints, text, tell, tuple(codecs.readers))
+
     def find(self, label: str, config: SourceConfig, raw: Source | None) -> TokenisedSource | None:
         """The shards of a source, or None if there are none.
 
@@ -133,14 +156,14 @@ class TokenStore:
         content: SourceContent | None = None
         if raw is not None:
             content = self.contents[label] = SourceContent(raw, self.hashes, self.known.get(label))
-        folder = source_folder(self.root, config)
+        folder = source_folder(self.root, config, self._kept)
         opened = open_tokens(folder, self.hashes)
         if opened is None:
             if (folder / SOURCE).is_file() and str(folder) not in self.incomplete:
                 self.incomplete.append(str(folder))
             return None
         source, index = opened
-        if index.source not in ("", source_digest(config, index.shard_records)):
+        if index.source not in ("", source_digest(config, index.shard_records, self._kept)):
             raise DataError(f"{label}: {folder / INDEX} is of another source; {ADVICE}")
         refuse_other_tokenizers(f"{label}: {folder}", index.tokenizers, self._fingerprints)
         if content is not None:

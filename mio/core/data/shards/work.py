@@ -57,6 +57,8 @@ class Job:
     folder: Path
     shard_records: int
     hashes: FileHashes
+    kept: tuple[str, ...] = ()
+    """Modalities whose media are kept, since encoders read them."""
 
     @property
     def records(self) -> int | None:
@@ -83,7 +85,7 @@ class Job:
     def described(self) -> dict[str, Any]:
         """What `source.json` says."""
         content = {
-            **source_identity(self.source.config),
+            **source_identity(self.source.config, self.kept),
             "content": self.content.fingerprint,
             "records": self.records,
             "shard_records": self.shard_records,
@@ -94,12 +96,12 @@ class Job:
     @cached_property
     def digest(self) -> str:
         """Which every shard carries."""
-        return source_digest(self.source.config, self.shard_records)
+        return source_digest(self.source.config, self.shard_records, self.kept)
 
 
-def make_job(root: Path, source: OpenSource, shard_records: int, hashes: FileHashes) -> Job:
+def make_job(root: Path, source: OpenSource, shard_records: int, hashes: FileHashes, kept: tuple[str, ...] = ()) -> Job:
     """The job of a source, whose shards lie under `root`."""
-    return Job(source, source_folder(root, source.config), shard_records, hashes)
+    return Job(source, source_folder(root, source.config, kept), shard_records, hashes, kept)
 
 
 def claim(job: Job) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mio.core.contract.values import Modality
 from mio.core.data.partial import Failed
 from mio.core.data.shards.format import code_dtype, write_shard
+from mio.core.data.shards.kept import PREFIX
 from mio.core.data.shards.shapes import FAILED_FIELD, UNUSABLE_FIELD, RecordShape, Unstorable, take_apart, to_json
 from mio.core.errors import DataError
 
@@ -23,10 +24,11 @@ HOLE = 0xFFFFFFFF
 class _Items:
     """The distinct items of one modality."""
 
-    def __init__(self, modality: Modality) -> None:
-        self.modality = modality
-        self.sizes = np.array(modality.codebooks, dtype=np.int64)[:, None]
-        self.dtype = code_dtype(modality.codebooks)
+    def __init__(self, name: str, codebooks: tuple[int, ...], dtype: str) -> None:
+        self.name = name
+        self.codebooks = codebooks
+        self.sizes = np.array(codebooks, dtype=np.int64)[:, None]
+        self.dtype = dtype
         self.codes: list[npt.NDArray[Any]] = []
         self.ends = [0]
         self._numbers: dict[int, int] = {}
@@ -38,14 +40,14 @@ class _Items:
         if known is not None:
             return known
         array = np.asarray(codes)
-        books = len(self.modality.codebooks)
+        books = len(self.codebooks)
         if array.ndim != 2 or len(array) != books or array.dtype.kind not in "iu":
             raise DataError(
-                f"`{self.modality.name}`: codes are {array.dtype} {list(array.shape)}, they must be integers of shape "
+                f"`{self.name}`: codes are {array.dtype} {list(array.shape)}, they must be integers of shape "
                 f"[{books}, frames]"
             )
         if array.size and ((array < 0) | (array >= self.sizes)).any():
-            raise DataError(f"`{self.modality.name}`: holds a code outside its codebook")
+            raise DataError(f"`{self.name}`: holds a code outside its codebook")
         self.codes.append(array.astype(self.dtype).ravel())
         self.ends.append(self.ends[-1] + array.size)
         self._given.append(codes)
@@ -57,7 +59,7 @@ class ShardWriter:
     """Records `first`, `first + 1`, ... of a source, added one by one.
 
     Args:
-        modalities: declarations by name; those without codes are passed over.
+        modalities: declarations by name.
         fingerprints: of the tokenizer of each modality, those of parts included.
         first: index of the first record in the source.
     """
@@ -71,7 +73,12 @@ class ShardWriter:
         """(index in the source, reason) of records that a filter left out."""
         self.unstorable: dict[str, int] = {}
         """Fields that hold neither content nor structure, with their type, and how many records have them."""
-        self._items = {name: _Items(declared) for name, declared in modalities.items() if declared.codebooks}
+        self._items = {
+            name: _Items(name, declared.codebooks, code_dtype(declared.codebooks))
+            for name, declared in modalities.items()
+            if declared.codebooks
+        }
+        self._items |= {f"{PREFIX}{name}": _Items(f"{PREFIX}{name}", (256,), "uint8") for name in modalities}
         self._fingerprints = fingerprints
         self._shapes: dict[str, int] = {}
         self._shape_of: list[int] = []
@@ -151,10 +158,11 @@ class ShardWriter:
             "dropped": self.dropped,
             "unstorable": dict(sorted(self.unstorable.items())),
             "modalities": {
-                name: {"codebooks": list(items.modality.codebooks), "items": len(items.codes)}
-                for name, items in used.items()
+                name: {"codebooks": list(items.codebooks), "items": len(items.codes)} for name, items in used.items()
             },
-            "tokenizers": {name: self._fingerprints[name] for name in sorted({*used, *parts})},
+            "tokenizers": {
+                name: self._fingerprints[name] for name in sorted({*used, *parts}) if not name.startswith(PREFIX)
+            },
         }
         return write_shard(path, {**header, **content}, arrays)
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from mio.core.contract.controls import Control
 from mio.core.contract.values import Codes, Media
 from mio.core.data.shards.shapes import RecordShape, Unstorable, from_json, take_apart, to_json
 
@@ -25,6 +26,7 @@ SKETCH = Codes("sketch", np.zeros((1, 2), int))
         ((["x"], SKETCH), '[[0],"sketch"]'),
         ({}, "{}"),
         (None, '{"":null}'),
+        ([Control("noise"), "x"], '[["","noise"],0]'),
         (False, '{"":false}'),
         ({"role": "user", "content": ["x", SKETCH], "weight": 0.5},
          '{"role":{"":"user"},"content":[0,"sketch"],"weight":{"":0.5}}'),
