@@ -4,9 +4,10 @@
 
 Cases train a small transformer with an encoder in float32, in one process and in two (gloo), on the same rows cut into
 the same forward passes: with media on both ranks, on one of them, on none; by AdamW and by Muon; frozen, partly frozen,
-with two encoders, with copies instead of shards, recomputed. Tensor parallelism, which adds up in another order, is
-shown and not part of `max_loss_difference`. `isolation` perturbs one document's media:
-the losses of all other documents, and the gradients of all parameters from those, must be the same bit by bit.
+with two encoders, with copies instead of shards, recomputed, with split experts. Tensor parallelism, which adds up in
+another order, is shown and not part of `max_loss_difference`. `isolation` perturbs one document's media, which small
+encoders read, and the vision and audio towers of the built-in plugins: the losses of all other documents, and the
+gradients of all parameters from those, must be the same bit by bit.
 `speed` is the time of a training step whose items fill a quarter of the positions, over that of a step without items
 and of the encoder by itself, forward and backward, together; rounds are interleaved and medians compared.
 
@@ -21,7 +22,7 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,7 @@ class Case:
     kind: str = "adamw"
     encoders: int = 1
     rules: tuple[RuleConfig, ...] = ()
+    experts: int = 0
     runtime: RuntimeConfig = field(default_factory=lambda: RuntimeConfig(compile="none"))
 
 
@@ -85,6 +87,7 @@ def cases() -> list[Case]:
         Case("adamw/not-resharded", (False, True), "muon", runtime=spread(reshard=False)),
         Case("adamw/recomputed", (True, False), runtime=spread(activation_checkpointing="full")),
         Case("muon/recomputed-in-part", (True, True), "muon", runtime=spread(activation_checkpointing="selective")),
+        Case("muon/split-experts", (True, False), "muon", experts=4, runtime=spread(expert_parallel=2)),
         Case("adamw/tensor-parallel", (True, False), runtime=spread(tensor_parallel=2)),
     ]
 
@@ -109,7 +112,7 @@ def document(random: np.random.Generator, readers: dict[str, Encoder], length: i
     tokens, items, weights = random.integers(8, 256, length + 1), [], np.ones(length + 1, np.float32)
     first = 2
     for name, reader in readers.items() if media else ():
-        picture = random.integers(0, 256, (8, 4 * int(random.integers(1, 4))), dtype=np.uint8)
+        picture = draw(random, name)
         positions = reader.positions(picture)
         items.append(Item(name, first, positions, None, reader.prepare(picture)))
         tokens[first : first + positions], weights[first : first + positions] = 0, 0
@@ -135,7 +138,7 @@ def losses(case: Case, steps: int, ranks: int = 1) -> list[float]:
     optimizer_config = OptimizerConfig(kind=case.kind, lr=3e-3, muon_lr=0.01, rules=list(case.rules))
     train = TrainConfig(steps=steps, rows=PASSES * ROWS, precision="fp32", optimizer=optimizer_config)
     with torch.device("meta"):
-        module = MioModule(MODEL, VOCABULARY, train, ("",), encoders=readers)
+        module = MioModule(replace(MODEL, experts=case.experts), VOCABULARY, train, ("",), encoders=readers)
     mine = list(range(PASSES))
     if ranks > 1:
         mesh = device_mesh(case.runtime, ranks, ranks, "cpu")
@@ -188,9 +191,31 @@ def differences(steps: int) -> dict[str, float]:
     return found
 
 
-def isolated() -> bool:
+def draw(random: np.random.Generator, name: str) -> Any:
+    """Media of one size out of several: a picture, one for the tower of images, or a recording."""
+    if name == "image-tower":
+        return random.integers(0, 256, (28 * int(random.integers(1, 3)), 28, 3), dtype=np.uint8)
+    if name == "speech-tower":
+        return random.normal(size=int(random.integers(8000, 16_000))).astype(np.float32), 16_000
+    return random.integers(0, 256, (8, 4 * int(random.integers(1, 4))), dtype=np.uint8)
+
+
+def towers() -> dict[str, Encoder]:
+    """Small ones of the kind that the built-in plugins have."""
+    from mio.plugins.audio_tower.encoder import SpeechEncoder
+    from mio.plugins.audio_tower.options import AudioTowerOptions
+    from mio.plugins.vision_tower.encoder import ImageEncoder
+    from mio.plugins.vision_tower.options import VisionTowerOptions
+
+    small = {"width": 32, "layers": 2, "heads": 2, "ffn_width": 64}
+    return {
+        "image-tower": ImageEncoder(VisionTowerOptions(image_size=28, patch=7, max_tiles=4, **small)),
+        "speech-tower": SpeechEncoder(AudioTowerOptions(**small)),
+    }
+
+
+def isolated(readers: dict[str, Encoder]) -> bool:
     """Whether documents are the same bit by bit when another one's media change."""
-    readers = encoders(2)
     module = MioModule(MODEL, VOCABULARY, TrainConfig(precision="fp32"), ("",), encoders=readers).train()
     seen = []
     for perturbed in (False, True):
@@ -199,7 +224,8 @@ def isolated() -> bool:
         if perturbed:
             _, chosen = rows[0][1]
             for item in chosen.items:
-                item.arrays["patches"][:] = 255 - item.arrays["patches"]
+                for name, array in item.arrays.items():
+                    item.arrays[name] = 255 - array if array.dtype == np.uint8 else -array
         batch = assemble(rows, CONTEXT, 0, codecs=Prepared(readers))
         others = torch.ones_like(batch.weights)
         others[0, CONTEXT // 3 : 2 * (CONTEXT // 3)] = 0
@@ -271,8 +297,10 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     found = differences(options.steps)
-    isolation = isolated()
-    print(f"isolation: {'the same bit by bit' if isolation else 'NOT the same'}", flush=True)
+    isolations = {"small": isolated(encoders(2)), "towers": isolated(towers())}
+    isolation = all(isolations.values())
+    for name, same in isolations.items():
+        print(f"isolation, {name}: {'the same bit by bit' if same else 'NOT the same'}", flush=True)
     measured = speed(options.rounds)
     result = {
         "max_loss_difference": max(value for name, value in found.items() if "tensor-parallel" not in name),

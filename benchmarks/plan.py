@@ -21,7 +21,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
+import string
 import subprocess
 import sys
 import tempfile
@@ -117,6 +119,8 @@ class Setting:
 
 
 CHECKPOINTING = "runtime.activation_checkpointing"
+# letters of all kinds, so that experts get about the same number of tokens, as a plan assumes
+MIXTURE = ("model={experts: 4, ffn_width: 512}", "data.groups.lines.sources.lines.options.path=mixed.jsonl")
 READ = (
     "plugins.pictures={}",
     "data.groups.lines.sources={_replace_: true, rows: {dataset: pictures/rows, templates: pictures}}",
@@ -130,6 +134,8 @@ SETTINGS = (
     Setting("two processes, bf16, full, wide vocabulary", 2, (f"{CHECKPOINTING}=full", "plugins.wide={}")),
     Setting("two processes, bf16, accumulation, Muon", 2, ("train.micro_rows=4", "train.optimizer.kind=muon")),
     Setting("two processes, bf16, tensor parallel", 2, ("runtime.tensor_parallel=2",)),
+    Setting("two processes, bf16, experts", 2, MIXTURE),
+    Setting("two processes, bf16, experts split", 2, (*MIXTURE, "runtime.expert_parallel=2")),
     Setting("one process, bf16, encoder", 1, READ),
     Setting(
         "one process, fp32, selective, frozen encoder",
@@ -259,6 +265,9 @@ def main() -> None:
         # with its first and last token, each text fills a row
         lines = [json.dumps({"text": chr(97 + index % 26) * (CONTEXT - 1)}) for index in range(64)]
         (folder / "lines.jsonl").write_text("\n".join(lines))
+        draw = random.Random(0)
+        mixed = [json.dumps({"text": "".join(draw.choices(string.printable[:94], k=CONTEXT - 1))}) for _ in range(64)]
+        (folder / "mixed.jsonl").write_text("\n".join(mixed))
         for setting in SETTINGS:
             if options.only not in setting.name:
                 continue

@@ -20,9 +20,12 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.encoders import Encoder
 from mio.core.data.document_mask import DocumentMask
 from mio.core.distributed.assignment import assign
+from mio.core.model import expert_parallel, experts
+from mio.core.model.attention import Selection
+from mio.core.model.expert_parallel import arrivals
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise, recompute
 from mio.core.planning.encoders import encoder_loads
-from mio.core.planning.fake_gpu import META, fake_ranks
+from mio.core.planning.fake_gpu import META, even_counts, even_load, fake_ranks
 from mio.core.planning.simulate import SimulatedStep, StepLayout, observe
 from mio.core.planning.trace import Trace
 from mio.core.recipe.schema import RuntimeConfig, TrainConfig
@@ -74,11 +77,18 @@ def _fake_cpu(count: Callable[[Tensor], None]) -> Iterator[None]:
         with _disable_current_modes():
             return propagate(*given)
 
+    def evenly(*given: Any) -> tuple[list[int], Selection]:
+        sizes, selection = even_load(*given)
+        return sizes, Selection(*(tensor.clone() for tensor in selection))
+
     propagate = ShardingPropagator.propagate_op_sharding_non_cached
     from_lengths, derive = DocumentMask.from_lengths.__func__, DocumentMask.derive
     with (
         patch.object(DocumentMask, "from_lengths", classmethod(lambda *given: real(lambda: from_lengths(*given)))),
         patch.object(DocumentMask, "derive", lambda self, key, build: derive(self, key, lambda: real(build))),
+        patch.object(experts, "group_by_expert", lambda *given: real(lambda: evenly(*given))),
+        patch.object(expert_parallel, "arrivals", lambda *given: real(lambda: arrivals(*given))),
+        patch.object(expert_parallel, "exchange_counts", even_counts),
         patch("mio.core.training.muon.assign", lambda matrices: real(lambda: assign(matrices))),
         # `DTensor` runs operations on whole tensors to learn shapes, and among fake tensors it does so every time
         patch.object(ShardingPropagator, "propagate_op_sharding_non_cached", unseen),

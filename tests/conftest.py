@@ -134,6 +134,17 @@ def start(*arguments, **options):
 
 
 @pytest.fixture
+def beads_world(tmp_path, monkeypatch):
+    """A working directory with the recipe `beads.yaml` and its data, whose media are read by an encoder."""
+    import beads
+
+    beads.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIO_PLUGINS", beads.plugins_path())
+    return tmp_path
+
+
+@pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes recipe files; the working directory is elsewhere, so that relative paths are the files' own."""
     (tmp_path / "elsewhere").mkdir()

@@ -300,6 +300,36 @@ def test_mistakes_are_told_once_and_not_tried_again():
     assert "torchrun --nnodes 2" in err
 
 
+def test_split_experts_take_a_run_over_from_one_process_and_give_it_back_bit_by_bit(tunes):
+    mixture = (*EXACT, "train.steps=6", "runtime.checkpoint_every=2", "runtime.keep_last=9", "train.average.kind=ema")
+    mixture += ("model={experts: 4, ffn_width: 64, router_aux_weight: 0.02}",)
+    fit(tunes / "one", *mixture)
+    folder = tunes / "two/tunes"
+    shutil.copytree(tunes / "one", tunes / "two")
+    whole = Checkpoint(tunes / "one/tunes/checkpoints/step-00000006")
+    results = {name: (folder / name).read_bytes() for name in ("model.safetensors", "average.safetensors")}
+
+    def put_back(step):
+        for name in ("summary.json", *results):
+            (folder / name).unlink()
+        for later in range(step + 2, 7, 2):
+            shutil.rmtree(folder / f"checkpoints/step-{later:08}")
+
+    put_back(2)
+    out = fit_on(2, tunes / "two", *mixture, "runtime.expert_parallel=2")
+    assert "going on from" in out
+    assert {name: (folder / name).read_bytes() for name in results} == results
+    assert losses(tunes / "two") == losses(tunes / "one")
+    split = Checkpoint(folder / "checkpoints/step-00000006")
+    assert split.names == whole.names
+    assert all(torch.equal(split.read(name), whole.read(name)) for name in whole.names)
+    assert len(list(split.path.glob("rank-*.safetensors"))) == 2
+
+    put_back(4)
+    assert "step-00000004" in fit(tunes / "two", *mixture)
+    assert {name: (folder / name).read_bytes() for name in results} == results
+
+
 def test_frozen_parameters_have_no_optimizer_state(tunes):
     rules = {"train": {"optimizer": {"kind": "adamw", "rules": [{"pattern": "layers.0.*", "trainable": False}]}}}
     (tunes / "frozen.yaml").write_text(json.dumps(rules))

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +77,46 @@ def test_contents_of_a_record():
     record = {"caption": "a hat", "image": picture, "parts": ["then", codes, (3, [other])], "nothing": None}
     assert list(media.contents(record)) == [picture, codes, other]
     assert list(media.contents("text")) == []
+
+
+def test_tensors_of_a_checkpoint_are_found_by_name_whatever_its_files(tmp_path):
+    from safetensors.torch import save_file
+
+    first, second = {"a.weight": torch.ones(2)}, {"b.weight": torch.zeros(3)}
+    save_file(first, tmp_path / "model-1.safetensors")
+    save_file(second, tmp_path / "model-2.safetensors")
+    # a shard lies beside its index, wherever that says
+    index = {"weight_map": {"a.weight": "model-1.safetensors", "b.weight": "../elsewhere/model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    places = networks.tensor_places(tmp_path)
+    assert {name: place.name for name, place in places.items()} == {
+        "a.weight": "model-1.safetensors",
+        "b.weight": "model-2.safetensors",
+    }
+    assert {name: value.tolist() for name, value in networks.read_tensors(places, places).items()} == {
+        "a.weight": [1, 1],
+        "b.weight": [0, 0, 0],
+    }
+    torch.save(first | second, tmp_path / "final.pt")
+    places = networks.tensor_places(tmp_path / "final.pt")
+    assert networks.read_tensors(places, ["b.weight"])["b.weight"].tolist() == [0, 0, 0]
+    (tmp_path / "model-2.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model-2\.safetensors: missing; the checkpoint is incomplete"):
+        networks.read_tensors(networks.tensor_places(tmp_path), ["b.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors.index.json", b"[]", r"index\.json: not an index of shards"),
+        ("model.safetensors.index.json", b"{", r"index\.json: not an index of shards"),
+        ("model.safetensors", b"{", r"model\.safetensors: not a file of weights that can be read"),
+        ("pytorch_model.bin", b"{", r"pytorch_model\.bin: not a checkpoint of tensors"),
+        ("other.txt", b"", r"holds none of model\.safetensors, pytorch_model\.bin, .*, nor an index of their shards"),
+    ],
+)
+def test_checkpoints_that_are_none_are_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        networks.tensor_places(tmp_path)
+    assert "\n" not in str(caught.value)

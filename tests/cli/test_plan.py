@@ -26,7 +26,7 @@ def test_a_published_recipe_is_planned_without_its_tokenizers_and_data(capsys, t
     block = 2 * 4096 * 4096 + 2 * 4096 * 512 + 3 * 4096 * 11008 + 2 * 4096
     assert told["vocabulary"] == {"size": 64000 + 4 + 4096 + 8192, "rows": 76416}
     assert told["parameters"] == 2 * block + 2 * 76416 * 4096 + 4096
-    assert told["mesh"] == {"replicate": 1, "shard": 512, "tensor": 1}
+    assert told["mesh"] == {"replicate": 1, "shard": 512, "tensor": 1, "experts": 1}
     assert told["step"]["tokens"] == 2048 * 2800
     assert told["memory"]["fits"]
     assert told["alternatives"] == []
@@ -60,6 +60,23 @@ def test_what_does_not_fit_comes_with_what_does(capsys):
         again = values(capsys, *arguments, *one["changes"])
         assert again["memory"]["fits"]
         assert again["memory"]["total_gib"] == pytest.approx(one["total_gib"])
+
+
+def test_what_splitting_experts_would_spare_is_told_where_they_are_not_split(capsys):
+    arguments = ["scale/mio-7b", *SMALL, "train.rows=32", "world=16", "model={experts: 8, ffn_width: 2048}"]
+    told = values(capsys, *arguments)
+    [split] = told["alternatives"]
+    assert told["memory"]["fits"]
+    assert split["changes"] == ["runtime.expert_parallel=8"]
+    again = values(capsys, *arguments, *split["changes"])
+    assert again["mesh"] == {"replicate": 1, "shard": 16, "tensor": 1, "experts": 8}
+    assert again["memory"]["total_gib"] == pytest.approx(split["total_gib"])
+    assert sum(again["traffic_bytes"].values()) == pytest.approx(split["sent_bytes"], rel=1e-6)
+    assert again["alternatives"] == []
+    assert app.run(["plan", *arguments]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "what else fits GiB seconds a step GB sent" in printed
+    assert "as it is" in printed
 
 
 def test_mistakes_are_told_before_torch_is_loaded():

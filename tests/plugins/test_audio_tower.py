@@ -228,3 +228,12 @@ def test_speech_without_a_tokenizer_is_declared_and_read():
     assert speech.mio_detokenizer("speech", {"tokenizer": "none"}) is None
     module = speech.mio_datamodule("speech", {"tokenizer": "none"})
     assert {one.direction for templates in module.templates.values() for one in templates} == {"speech_to_text"}
+
+
+def test_the_tower_conforms_to_the_contract():
+    from mio.testing import check_plugin
+
+    samples = {"speech": [(recording(seconds, 200), 8000) for seconds in (0.2, 0.7, 0.4)]}
+    results = check_plugin("audio_tower", TINY, samples, beside={"speech": {"tokenizer": "none"}})
+    checked = {result.check for result in results if result.outcome == "passed"}
+    assert "speech: an item's embeddings do not depend on other items" in checked, results

@@ -234,3 +234,12 @@ def test_the_probe_of_a_file_has_the_size_of_what_is_read(tmp_path, suffix, orie
     assert encoder(image_size=4, patch=1).positions(module.probe(path)) == encoder(image_size=4, patch=1).positions(
         module.read(path)
     )
+
+
+def test_the_tower_conforms_to_the_contract():
+    from mio.testing import check_plugin
+
+    samples = {"image": [picture(8, 8), picture(30, 9), picture(12, 12)]}
+    results = check_plugin("vision_tower", TINY, samples, beside={"image": {"tokenizer": "none"}})
+    checked = {result.check for result in results if result.outcome == "passed"}
+    assert "image: an item's embeddings do not depend on other items" in checked, results

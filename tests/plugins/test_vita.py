@@ -18,7 +18,7 @@ from mio.plugins import vita
 from mio.plugins.text.backbones import BACKBONES
 
 TESTS = Path(__file__).parents[1]
-sys.path += [str(TESTS / "core/exchange"), str(TESTS / "plugins")]
+sys.path += [str(TESTS / "core/exchange"), str(TESTS / "plugins"), str(TESTS.parent / "benchmarks")]
 
 SPEECH = mio.Media("speech", None, "a")
 
@@ -131,3 +131,82 @@ def test_without_plugins_the_language_model_alone_is_imported(published):
     imported = import_folder(folder, [], [], PluginManager.discover())
     assert len(imported.beside) == 3
     assert not Run(imported.folder, PluginManager.discover()).transformer.encoders
+
+
+CONVERSATIONS = [
+    {
+        "set": "a",
+        "id": "1",
+        "conversations": [
+            {"from": "human", "value": "<image>\nWhat is this?"},
+            {"from": "gpt", "value": "A wave."},
+            {"from": "human", "value": "<audio>"},
+            {"from": "gpt", "value": "It is grey."},
+        ],
+        "image": "a.png",
+        "audio": ["a.wav"],
+    },
+    {
+        "set": "b",
+        "id": "2",
+        "conversations": [{"from": "human", "value": "<audio>"}, {"from": "gpt", "value": "Be quiet."}],
+        "audio": ["a.wav"],
+        "inserted_id": 1,
+        "end_tag": False,
+    },
+]
+"""As in the repository of VITA, README.md, and its noisy data."""
+
+
+def test_records_of_vitas_form_become_documents(tmp_path, monkeypatch):
+    """Read by the recipes' own columns and prompts, with small towers and bytes as text."""
+    import soundfile
+    from PIL import Image
+    from vita_parity import picture, recording
+
+    from mio.core.data.sources import build_streams
+    from mio.core.recipe.compose import compose
+    from mio.core.tokens.codecs import Codecs
+    from mio.core.tokens.rendering import Renderer
+    from mio.core.tokens.vocabulary import Vocabulary
+
+    monkeypatch.chdir(tmp_path)
+    Path("data/vita").mkdir(parents=True)
+    Image.fromarray(picture(40, 28)).save("data/vita/a.png")
+    soundfile.write("data/vita/a.wav", recording(0.5, 200), 16_000)
+    Path("data/vita/image-spoken.json").write_text(json.dumps(CONVERSATIONS[:1]))
+    Path("data/vita/noisy-audio.json").write_text(json.dumps(CONVERSATIONS[1:]))
+    small = {
+        "vision_tower": {"image_size": 28, "patch": 7, "width": 8, "heads": 1, "layers": 1, "ffn_width": 8},
+        "audio_tower": {"width": 8, "heads": 1, "layers": 1, "ffn_width": 8},
+    }
+    plugins = {"text": {"tokenizer": "bytes"}, "image": {"tokenizer": "none"}, "speech": {"tokenizer": "none"}}
+    plugins |= {"video": {}, "vita": {}, **small}
+    Path("tiny.yaml").write_text(yaml.safe_dump({"plugins": plugins}))
+    manager = PluginManager.discover()
+    recipe = compose(["data/vita", "tiny.yaml"], ["mixture.ratios={spoken: 1, noise: 1}"], manager)
+    for unused in ("video_spoken", "text_spoken"):
+        del recipe.data.groups["spoken"].sources[unused]
+    enabled = manager.enable(recipe.plugins)
+    codecs = Codecs(enabled)
+    vocabulary = Vocabulary.build(codecs.text, enabled.modalities(), enabled.control_tokens())
+    renderer = Renderer(vocabulary, codecs, recipe.train.loss)
+    streams, _ = build_streams(recipe, enabled, renderer)
+    found = {}
+    for stream in streams:
+        rendered = renderer.render(stream.to_document(stream.source[0], 0))
+        text = codecs.text.decode([int(token) for token in rendered.tokens if token < vocabulary.blocks[0].size])
+        ends = rendered.weights[rendered.tokens == vocabulary.specials.im_end].tolist()
+        found[stream.share.group] = (text, [(item.modality, item.positions) for item in rendered.items], ends)
+    spoken, items, ends = found["spoken"]
+    assert ends == [0, 0, 1, 0, 1]  # of the system prompt, two questions and two answers
+    assert items == [("image", 7 * 4), ("speech", 6)]  # 3 x 2 tiles, and the whole image
+    assert "you are seeing the image, not the video" in spoken
+    assert "<3>A wave." in spoken
+    assert "<1>It is grey." in spoken
+    noise, items, ends = found["noise"]
+    assert ends == [0, 0, 0]
+    assert items == [("speech", 6)]
+    assert noise.count("discuss the correct answer with the user") == 1
+    assert "you are seeing" not in noise
+    assert "<2>Be quiet." in noise

@@ -8,7 +8,7 @@ be damaged keeps its place in the row as padding, since the plan was made withou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -186,7 +186,9 @@ class _MicroBatchMedia:
         _raise_failed(self._failed, raw_media(expanded))
         codecs = self._renderer.codecs
         rendered = self._renderer.render(expanded, codecs.elsewhere if self._elsewhere else ())
-        rendered = prepared(rendered.truncate(size), codecs)
+        rendered = rendered.truncate(size)
+        if rendered.items:
+            rendered = replace(rendered, items=prepared(rendered.items, codecs))
         return rendered, [(blank.first, self._elsewhere[name_of(blank.media)], blank.view) for blank in rendered.blanks]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mio.core.contract.encoders import Arrays, EncoderInput
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendered import Item, Rendered
+from mio.core.tokens.rendered import Item
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,11 @@ class EncoderItems:
         return replace(self, places=function(self.places), input=self.input.change(function))
 
 
-def prepared(document: Rendered, codecs: Codecs) -> Rendered:
-    """The document with the arrays of its items. Raises as `Codecs.prepare`."""
-    if not document.items:
-        return document
-    items = [
-        one if one.arrays is not None else one._replace(arrays=codecs.prepare(one.media)) for one in document.items
-    ]
-    return replace(document, items=tuple(items))
+def prepared(items: Sequence[Item], codecs: Codecs) -> tuple[Item, ...]:
+    """Items with their arrays. Raises as `Codecs.prepare`."""
+    return tuple(
+        item if item.arrays is not None else item._replace(arrays=codecs.prepare(item.media)) for item in items
+    )
 
 
 def pack_items(placed: Iterable[tuple[int, Item]], codecs: Codecs, dummies: bool = False) -> dict[str, EncoderItems]:

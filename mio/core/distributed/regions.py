@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from torch.distributed.tensor import DeviceMesh, DTensor, Placement
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor, Placement
 
 EXPERT_SHARD = "expert_shard"
 """Dimension of a mesh over whose devices an expert's parameters are split; devices beside it have other experts."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.encoders import Encoder
 from mio.core.errors import UserError
 from mio.core.exchange.huggingface import huggingface_name
 from mio.core.exchange.model_files import AGAIN
@@ -22,6 +23,7 @@ from mio.core.files import read_json, write_json
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE, ROWS, adapt
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.adapters import linear_layers
+from mio.core.recipe.model import ENCODERS
 from mio.core.recipe.schema import LoraConfig, TrainConfig
 from mio.core.runs.adapters import FoldedWeights, known_note
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
@@ -74,7 +76,7 @@ def write_adapter(
     """
     whole = _whole(weights)
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in whole))
-    infos = weights.trained.infos()
+    infos = {name: info for name, info in weights.trained.infos().items() if not name.startswith(ENCODERS)}
     # PEFT replaces whole modules: what of such a module is not trained comes from the base
     beside = [name for name in weights.infos() if name.rpartition(".")[0] in modules and name not in infos]
     planned = in_file_order(
@@ -97,8 +99,9 @@ def write_adapter(
 
 
 def _whole(weights: FoldedWeights) -> list[str]:
-    """Parameters of the base that were trained as a whole."""
-    return [name for name in weights.trained.infos() if name in weights.infos()]
+    """Parameters of the base that were trained as a whole, those of encoders left out."""
+    trained, base = weights.trained.infos(), weights.infos()
+    return [name for name in trained if name in base and not name.startswith(ENCODERS)]
 
 
 def peft_name(name: str) -> str:
@@ -170,10 +173,16 @@ def _pattern(values: Mapping[str, float], default: float, layers: Mapping[str, A
     return {re.escape(name): value for name, value in _by_kind(values, layers).items() if value != default}
 
 
-def trained_names(config: TransformerConfig, train: TrainConfig, vocabulary: Vocabulary, known: int) -> list[str]:
+def trained_names(
+    config: TransformerConfig,
+    train: TrainConfig,
+    vocabulary: Vocabulary,
+    known: int,
+    encoders: Mapping[str, Encoder] = {},
+) -> list[str]:
     """Names of what a run with adapters trains; `known` is the number of ids that its stage started with."""
     with torch.device("meta"):
-        transformer = Transformer(config, vocabulary.rows)
+        transformer = Transformer(config, vocabulary.rows, encoders)
         adapt(transformer, train, vocabulary, known)
     return [name for name, _ in transformer.named_parameters() if name not in transformer.frozen]
 
@@ -186,19 +195,27 @@ def adapter_file(folder: Path) -> SavedWeights | None:
     return SavedWeights(folder / ADAPTER / TENSORS)
 
 
-def restore_adapter(file: SavedWeights, names: Sequence[str], path: Path) -> int:
-    """Writes the adapters of an export as the weights of a run that trains parameters of these `names`.
+def restore_adapter(file: SavedWeights, names: Sequence[str], path: Path, encoders: Mapping[str, Tensor] = {}) -> int:
+    """Writes the adapters of an export as the weights of a run that trains parameters of these `names`, some of which
+    are those of `encoders`.
 
     Returns the number of parameters. Raises `UserError` if one is missing or holds NaN or infinities.
     """
     stored = file.infos()
-    theirs = {name: peft_name(name) for name in names}
+    whole = {name: encoders[name] for name in names if name in encoders}
+    theirs = {name: peft_name(name) for name in names if name not in whole}
     if missing := [name for name in theirs.values() if name not in stored]:
         raise UserError(f"{file.path}: lacks the tensor `{missing[0]}`; {AGAIN}")
-    planned = in_file_order(Planned(name, stored[other].dtype, stored[other].shape) for name, other in theirs.items())
+    planned = in_file_order(
+        [Planned(name, stored[other].dtype, stored[other].shape) for name, other in theirs.items()]
+        + [Planned(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in whole.items()]
+    )
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, dtype, _ in planned:
+            if name in whole:
+                yield name, whole[name]
+                continue
             tensor = file.read(theirs[name])
             check_finite(tensor, dtype, theirs[name], file.path)
             yield name, tensor

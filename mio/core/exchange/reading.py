@@ -21,6 +21,7 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import TEXT
 from mio.core.errors import RecipeError, UserError
+from mio.core.exchange.encoders import exported_encoders
 from mio.core.exchange.huggingface_config import (
     config_from_huggingface,
     config_to_huggingface,
@@ -237,13 +238,15 @@ def _restore(
         def pad(weight: Tensor) -> Tensor:
             return torch.cat([weight, weight.new_zeros(vocabulary.rows - model.rows, weight.shape[1])])
 
+        readers = Codecs(manager.enable(recipe.plugins)).encoders
+        encoders = exported_encoders(own, readers)
         if adapter is None:
-            parameters = model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, pad)
+            parameters = model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, pad, more=encoders)
         else:
             known = known_ids(adapter)
-            parameters = model.store(vocabulary.rows, partial / BASE, options.dtype, pad, known_note(known))
-            names = trained_names(transformer_config(recipe, manager), recipe.train, vocabulary, known)
-            parameters += restore_adapter(adapter, names, partial / WEIGHTS)
+            parameters = model.store(vocabulary.rows, partial / BASE, options.dtype, pad, known_note(known), encoders)
+            names = trained_names(transformer_config(recipe, manager), recipe.train, vocabulary, known, readers)
+            parameters += restore_adapter(adapter, names, partial / WEIGHTS, encoders)
             Run(partial, manager).saved  # noqa: B018 - opening it compares the shapes
         imported = Imported(final, restored=True, parameters=parameters, vocabulary=vocabulary)
         if not (partial / SUMMARY).is_file():

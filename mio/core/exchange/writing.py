@@ -18,13 +18,14 @@ from torch import Tensor
 
 from mio.core.contract.values import Trainable
 from mio.core.errors import UserError
+from mio.core.exchange.encoders import ExportedEncoders, write_encoders, write_readme
 from mio.core.exchange.huggingface_config import config_to_huggingface
 from mio.core.exchange.peft import ADAPTER, ExportedAdapter, check_exportable, write_adapter
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokenizer_files import write_tokenizer
 from mio.core.exchange.weights import KEEP, check_finite, export_plan, huggingface_names, skeleton
 from mio.core.files import new_folder, read_json, write_json
-from mio.core.recipe.model import transformer_config
+from mio.core.recipe.model import ENCODERS, transformer_config
 from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import FoldedWeights
@@ -60,10 +61,13 @@ class Exported:
     """Ids."""
     adapter: ExportedAdapter | None = None
     """What lies beside the model, of a run with adapters."""
+    encoders: ExportedEncoders | None = None
+    """The same, of a run whose media are read by encoders."""
 
 
 def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = KEEP, merge: bool = False) -> Exported:
-    """Writes a run in the Hugging Face layout. Adapters go beside its frozen model, into a folder in PEFT's layout.
+    """Writes a run in the Hugging Face layout. Adapters go beside its frozen model, into a folder in PEFT's layout,
+    encoders into a file of their own, with a note of what other programs can do without them.
 
     Args:
         run: a finished run, or a checkpoint of one that need not be finished.
@@ -114,6 +118,8 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         adapter = None
         if isinstance(saved, FoldedWeights) and adapted:
             adapter = write_adapter(partial / ADAPTER, folder, saved, run.recipe.train.lora, config)
+        if (encoders := write_encoders(partial / OWN, saved)) is not None:
+            write_readme(partial, encoders, model["model_type"], OWN)
     return Exported(
         folder=folder,
         family=model["model_type"],
@@ -122,6 +128,7 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         files=files,
         size=vocabulary.size,
         adapter=adapter,
+        encoders=encoders,
     )
 
 
@@ -147,7 +154,7 @@ def _is_trained(run: Run, modality: str) -> bool:
 
 
 class _RunWeights(NamedTuple):
-    """The weights of a run, finished or at a checkpoint."""
+    """The weights of a run, finished or at a checkpoint, without encoders."""
 
     place: Path
     tensors: Mapping[str, Planned]
@@ -156,7 +163,11 @@ class _RunWeights(NamedTuple):
 
     @classmethod
     def of(cls, saved: SavedWeights | CheckpointWeights | FoldedWeights) -> _RunWeights:
-        infos = {name: Planned(name, info.dtype, info.shape) for name, info in saved.infos().items()}
+        infos = {
+            name: Planned(name, info.dtype, info.shape)
+            for name, info in saved.infos().items()
+            if not name.startswith(ENCODERS)
+        }
         return cls(saved.path, infos, saved.read)
 
     def fitting(self, expected: Mapping[str, Tensor]) -> list[Planned]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mio.core.contract.values import Answer, Record, Task
+from mio.core.data.items import prepared
 from mio.core.errors import DataError, MioError, UserError
 from mio.core.generation.answer import read_answer
 from mio.core.generation.engine import answer_room
@@ -74,7 +75,7 @@ def _prompts(
         try:
             prompt = model.renderer.prompt(to_document(record, template, data.form, data.system, asked=True))
             answer_room(len(prompt.tokens), data.packing.context, shortest)
-            prompts[item] = prompt
+            prompts[item] = prompt._replace(items=prepared(prompt.items, model.codecs))
         except DataError as error:
             failed[item] = str(error)
     return prompts

@@ -72,14 +72,11 @@ class ExpertExchange:
         # Gradients are averaged over the devices that share a parameter. Those of an expert are sums over the tokens of
         # `size` devices already, and averaged over so many fewer. Powers of two leave all bits as they are.
         arrived = _AllToAll.apply(x, sent, arriving, self.group, float(self.size))
-        chosen = torch.arange(held).repeat(self.size)
-        if x.device.type == "cpu":
-            # An expert sees what each device sends by itself: the sums are then those that are taken where experts are
-            # not split, and two devices end with the bits of one. On a GPU one large product is the quicker one.
-            chosen += torch.arange(self.size).repeat_interleave(held) * held
-        groups = int(chosen[-1]) + 1
-        rows = chosen.repeat_interleave(torch.tensor(received)).to(x.device)
-        sizes, selection = mixture.group_by_expert(rows.unsqueeze(1), groups)
+        # An expert on a CPU sees what each device sends by itself: the sums are then those that are taken where experts
+        # are not split, and two devices end with the bits of one. On a GPU one large product is the quicker one.
+        apart = x.device.type == "cpu"
+        groups = arrivals(received, held, apart).to(x.device)
+        sizes, selection = mixture.group_by_expert(groups.unsqueeze(1), len(received) if apart else held)
         out = select(experts(select(arrived, selection), sizes), selection.reversed())
         back: Tensor = _AllToAll.apply(out, arriving, sent, self.group, 1 / self.size)
         return back
@@ -92,6 +89,13 @@ def exchange_counts(counts: list[int], group: Any, device: torch.device) -> list
     dist.all_to_all_single(theirs, own, group=group)
     received: list[int] = theirs.tolist()
     return received
+
+
+def arrivals(received: list[int], held: int, apart: bool) -> Tensor:
+    """int64 [rows]: the group that a row that has come belongs to, `received[d * held + e]` rows for expert e from
+    device d. A group is an expert, or, `apart`, an expert with a device."""
+    groups = torch.arange(len(received))
+    return (groups if apart else groups % held).repeat_interleave(torch.tensor(received))
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ headline figures are twice as high (sparse matrices). Lightning's table lacks th
 def flops_per_token(config: TransformerConfig, rows: int, mean_length: float, frozen: bool = False) -> float:
     """FLOPs of forward and backward for one token of documents with `mean_length` tokens; `rows` of the head.
 
-    Matrices that are `frozen` beside adapters have no gradient: 4 per parameter and token. Adapters are not counted.
+    Matrices that are `frozen` beside adapters have no gradient: 4 per parameter and token. Adapters and encoders are
+    not counted.
     """
     head = config.head_size
     attention = config.width * head * (2 * config.heads + 2 * (config.kv_heads or config.heads))

@@ -7,7 +7,9 @@ replaced for that, in torch and here.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -59,9 +61,14 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, documents: DocumentMask | None, win
 
 def even_load(chosen: Tensor, count: int, *multiple: int) -> tuple[list[int], Selection]:
     """`group_by_expert` where every expert gets the same number of tokens."""
-    even = torch.arange(chosen.numel()).remainder(count).view(chosen.shape)
-    sizes, selection = _group_by_expert(even, count, *multiple)
+    sizes, selection = _even(tuple(chosen.shape), count, *multiple)
     return sizes, Selection(*(tensor.to(chosen.device) for tensor in selection))
+
+
+@lru_cache(maxsize=8)
+def _even(shape: tuple[int, ...], count: int, *multiple: int) -> tuple[list[int], Selection]:
+    """All layers are alike, and to sort a hundred thousand numbers for each would take most of a plan's time."""
+    return _group_by_expert(torch.arange(math.prod(shape)).remainder(count).view(shape), count, *multiple)
 
 
 def even_counts(counts: list[int], group: Any, device: torch.device) -> list[int]:  # noqa: ARG001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -59,7 +60,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Settings that fit where the recipe's do not."""
+    """Settings that fit where the recipe's do not, or that spare something where they do."""
 
     changes: tuple[str, ...]
     """`key=value` arguments."""
@@ -67,6 +68,8 @@ class Alternative:
     """Bytes of one device."""
     seconds: float
     """Of a step."""
+    sent: float
+    """Bytes that one device sends in a step."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class RecipePlan:
     vocabulary: Vocabulary
     mesh: tuple[int, int, int]
     """Devices that hold copies, that share parameters, and that share matrices."""
+    experts: int
+    """Of those that share parameters, devices that have a layer's experts between them."""
     layout: StepLayout
     simulated: SimulatedStep
     memory: Memory
@@ -129,7 +134,7 @@ def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | No
     known = known_ids(stages, manager, request.text_tokens) if recipe.train.lora.rank else None
     encoders = Codecs(manager.enable(recipe.plugins)).encoders
     first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary, known, encoders)
-    return first if first.memory.fits else replace(first, alternatives=tuple(_alternatives(first)))
+    return replace(first, alternatives=tuple(_sparing(first) if first.memory.fits else _alternatives(first)))
 
 
 def _planned(
@@ -148,7 +153,8 @@ def _planned(
     media = request.shares(list(encoders))
     layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document, media)
     simulated = simulate(model, vocabulary, train, runtime, layout, known, encoders)
-    groups = sum(size > 1 for size in mesh) + (world > 1)
+    experts = runtime.expert_parallel
+    groups = sum(size > 1 for size in mesh) + (world > 1) + (experts > 1) + (1 < experts < mesh[1])
     memory = Memory(
         {kind: size for kind, size in simulated.at_peak.items() if size},
         simulated.peak_phase,
@@ -179,6 +185,7 @@ def _planned(
         model=model,
         vocabulary=vocabulary,
         mesh=mesh,
+        experts=experts,
         layout=layout,
         simulated=simulated,
         memory=memory,
@@ -194,6 +201,13 @@ def _planned(
 
 Settings = dict[str, Any]
 """Values by key, as in `key=value`."""
+_EXPERT_PARALLEL = "runtime.expert_parallel"
+
+
+def _sparing(plan: RecipePlan) -> Iterator[Alternative]:
+    """Of a recipe that fits: experts split over as many devices of a node as can be, where they are not split."""
+    if plan.experts == 1 and (ladder := _more_expert_parallel(plan)):
+        yield from filter(None, [_tried(plan, {_EXPERT_PARALLEL: ladder[-1]})])
 
 
 def _alternatives(plan: RecipePlan) -> Iterator[Alternative]:
@@ -208,6 +222,7 @@ def _single_changes(plan: RecipePlan) -> Iterator[list[Settings]]:
     kinds = ("none", "selective", "full")
     stronger = kinds[kinds.index(plan.recipe.runtime.activation_checkpointing) + 1 :]
     yield from ([{key: value}] for key, value in _more_sharding(plan).items())
+    yield [{_EXPERT_PARALLEL: devices} for devices in _more_expert_parallel(plan)]
     yield [{"runtime.activation_checkpointing": kind} for kind in stronger]
     yield [{"train.micro_rows": rows} for rows in _fewer_rows(plan)]
 
@@ -215,6 +230,8 @@ def _single_changes(plan: RecipePlan) -> Iterator[list[Settings]]:
 def _many_changes(plan: RecipePlan) -> Iterator[Settings]:
     """Changes of all kinds together, from those that cost little to those that cost much."""
     fullest: Settings = {"runtime.activation_checkpointing": "full", **_more_sharding(plan)}
+    if ladder := _more_expert_parallel(plan):
+        fullest[_EXPERT_PARALLEL] = ladder[-1]
     yield fullest
     for rows in _fewer_rows(plan):
         yield {**fullest, "train.micro_rows": rows}
@@ -229,6 +246,15 @@ def _more_sharding(plan: RecipePlan) -> Settings:
     runtime = plan.recipe.runtime
     full: Settings = {} if runtime.sharding == "full" else {"runtime.sharding": "full"}
     return full if runtime.reshard else {**full, "runtime.reshard": True}
+
+
+def _more_expert_parallel(plan: RecipePlan) -> list[int]:
+    """Devices of a node that could have the experts between them, above those of now, the fewest first."""
+    if plan.recipe.runtime.sharding == "none":
+        return []
+    most = min(plan.request.gpus_per_node // plan.mesh[2], plan.model.experts)
+    shared = math.gcd(plan.model.experts, plan.mesh[1])
+    return [devices for devices in range(plan.experts + 1, most + 1) if shared % devices == 0]
 
 
 def _fewer_rows(plan: RecipePlan) -> list[int]:
@@ -256,4 +282,4 @@ def _tried(plan: RecipePlan, settings: Settings) -> Alternative | None:
     if not other.memory.fits:
         return None
     changes = tuple(f"{key}={str(value).lower()}" for key, value in settings.items())
-    return Alternative(changes, other.memory.total, other.time.total)
+    return Alternative(changes, other.memory.total, other.time.total, sum(other.traffic.values()))

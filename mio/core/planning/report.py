@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -25,7 +24,7 @@ def as_values(plan: RecipePlan) -> dict[str, Any]:
         "gpus_per_node": request.gpus_per_node,
         "gpu": request.gpu,
         "network": request.network,
-        "mesh": {"replicate": replicate, "shard": shard, "tensor": tensor},
+        "mesh": {"replicate": replicate, "shard": shard, "tensor": tensor, "experts": plan.experts},
         "parameters": plan.simulated.parameters,
         "trainable": plan.simulated.trainable,
         "vocabulary": {"size": plan.vocabulary.size, "rows": plan.vocabulary.rows},
@@ -75,7 +74,12 @@ def as_values(plan: RecipePlan) -> dict[str, Any]:
             "network": network.label,
         },
         "alternatives": [
-            {"changes": list(one.changes), "total_gib": _gib(one.memory), "step_seconds": round(one.seconds, 4)}
+            {
+                "changes": list(one.changes),
+                "total_gib": _gib(one.memory),
+                "step_seconds": round(one.seconds, 4),
+                "sent_bytes": round(one.sent),
+            }
             for one in plan.alternatives
         ],
     }
@@ -98,7 +102,7 @@ def as_tables(plan: RecipePlan) -> RenderableType:
     """The plan to print."""
     parts: list[RenderableType] = [_head(plan), _memory(plan), _verdict(plan)]
     if plan.alternatives:
-        parts.append(_alternatives(plan.alternatives))
+        parts.append(_alternatives(plan))
     if plan.traffic:
         parts.append(_traffic(plan))
     parts += [_time(plan), _assumed(plan)]
@@ -110,6 +114,7 @@ def _head(plan: RecipePlan) -> Table:
     gpu, _ = plan.request.hardware
     step, train = plan.layout, plan.recipe.train
     spread = [f"parameters over {shard}"] if shard > 1 else []
+    spread += [f"experts over {plan.experts} of them"] if plan.experts > 1 else []
     spread += [f"{replicate} copies"] if replicate > 1 else []
     spread += [f"matrices over {tensor}"] if tensor > 1 else []
     whole, trained = plan.simulated.parameters, plan.simulated.trainable
@@ -134,9 +139,10 @@ def _head(plan: RecipePlan) -> Table:
     for load in plan.simulated.encoders:
         one = _encoder_values(plan, load)
         trained = {0: "frozen", load.parameters: "trained"}.get(load.trained, f"{load.trained / 1e6:,.1f} M trained")
+        size = f"{load.positions} positions" if load.positions > 1 else "one position"
         text = (
-            f"{load.parameters / 1e6:,.1f} M parameters, {trained}; a step has {one['items']:,} items of "
-            f"{load.positions} positions, {one['positions'] / plan.tokens:.1%} of all, {one['flops']:.3g} FLOPs"
+            f"{load.parameters / 1e6:,.1f} M parameters, {trained}; a step has {one['items']:,} items of {size}, "
+            f"{one['positions'] / plan.tokens:.1%} of all, {one['flops']:.3g} FLOPs"
         )
         _add(table, (f"encoder of {load.modality}", text))
     return table
@@ -177,12 +183,15 @@ def _verdict(plan: RecipePlan) -> Text:
     return Text(text, style="red")
 
 
-def _alternatives(alternatives: Iterable[Alternative]) -> Table:
-    table = Table("what fits", box=None, pad_edge=False)
-    table.add_column("GiB", justify="right")
-    table.add_column("seconds a step", justify="right")
-    for one in sorted(alternatives, key=lambda one: one.seconds):
-        table.add_row(" ".join(one.changes), f"{one.memory / GIB:.1f}", f"{one.seconds:.2f}")
+def _alternatives(plan: RecipePlan) -> Table:
+    table = Table("what else fits" if plan.memory.fits else "what fits", box=None, pad_edge=False)
+    for name in ("GiB", "seconds a step", "GB sent"):
+        table.add_column(name, justify="right")
+    own = Alternative(("as it is",), plan.memory.total, plan.time.total, sum(plan.traffic.values()))
+    rows = sorted(plan.alternatives, key=lambda one: one.seconds)
+    for one in [own, *rows] if plan.memory.fits else rows:
+        figures = f"{one.memory / GIB:.1f}", f"{one.seconds:.2f}", f"{one.sent / 1e9:.1f}"
+        table.add_row(" ".join(one.changes), *figures)
     return table
 
 

@@ -172,7 +172,7 @@ def _step(
     trace: Trace,
     layout: StepLayout,
     sections: Sequence[str],
-    loads: Sequence[EncoderLoad],
+    loads: Sequence[EncoderLoad] = (),
 ) -> None:
     """One optimizer step, in the order of Lightning's closure: gradients live until the next loss is known."""
     device = next(module.parameters()).device

@@ -142,9 +142,12 @@ class _Clock:
             self.now += spent
             self.computed += spent
         elif isinstance(event, Wait):
-            # the first of this size: experts are gathered ahead of their turn, together with the layer after them
-            index = next(index for index, (size, _) in enumerate(self.gathers) if size == event.size)
-            self.now = max(self.now, self.gathers.pop(index)[1])
+            # the first of this size: experts are gathered ahead of their turn, together with the layer after them. None:
+            # it was gathered in the section before, for a backward pass that a frozen layer has not
+            found = next((one for one in self.gathers if one[0] == event.size), None)
+            if found is not None:
+                self.gathers.remove(found)
+                self.now = max(self.now, found[1])
             self.in_place = self.now
         elif event.purpose == "gather":
             self.gathers.append((event.size, self._send(event, self.in_place)))

@@ -19,10 +19,9 @@ from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
-from mio.core.stages.check_reading import reading_problems
+from mio.core.stages.check_reading import encoded_modalities, reading_problems
 from mio.core.stages.check_validation import validation_problems
 from mio.core.tokens.chat import GIVEN
-from mio.core.tokens.codecs import Codecs
 from mio.core.training.run_log import make_loggers
 from mio.core.training.schedule import Schedule
 
@@ -73,7 +72,7 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
         config = transformer_config(recipe, plugins.manager)
         yield from split_problems(config, recipe.runtime.tensor_parallel)
         yield from expert_problems(config, recipe.runtime)
-        yield from lora_problems(recipe, config, list(Codecs(plugins).encoders))
+        yield from lora_problems(recipe, config, encoded_modalities(plugins))
     except RecipeError as error:
         yield from error.problems
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from string import Formatter
 
@@ -10,6 +11,16 @@ from mio.core.contract.values import OPTIONAL
 from mio.core.errors import PluginError
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.item_encoders import only_read, without_encoder
+
+
+def encoded_modalities(plugins: EnabledPlugins) -> list[str]:
+    """Modalities that an encoder reads, whatever is wrong with others."""
+    names = []
+    for _, declared in plugins.modalities():
+        with contextlib.suppress(PluginError):
+            if not (declared.text or declared.parts) and plugins.encoder(declared.name) is not None:
+                names.append(declared.name)
+    return names
 
 
 def reading_problems(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DeviceMesh, DTensor, Partial, Replicate
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from mio.core.distributed.regions import EXPERT_SHARD, is_elsewhere, local, local_region
 from mio.core.tokens.vocabulary import Vocabulary

@@ -20,6 +20,7 @@ from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
 
 FURTHER = ("which number", "how many", "is", "first", "last", "more", "less", "count", "up", "down", "tom")
+WORDS = (*DIGITS, "plus", *FURTHER)
 Words = tuple[str, ...]
 
 UNADDRESSED = {"unaddressed": True}
@@ -116,7 +117,8 @@ def written(world: World, draw: Random) -> Record:  # noqa: ARG001  text needs n
         digits = _consecutive(draw)[1]
         words, answer = _about_video(draw, digits)
         return {"question": f"{' '.join(DIGITS[digit] for digit in digits)}, {' '.join(words)}", "answer": answer}
-    said = draw.choice(OTHER_NAMES) if draw.random() < 0.2 else " ".join(draw.choice((_question, _remark))(draw))
+    utterance = " ".join(draw.choice((_question, _remark))(draw))
+    said = draw.choice(draw.choice(((utterance,), WORDS, OTHER_NAMES)))
     return {"question": f"repeat: {said}", "answer": said}
 
 
@@ -128,7 +130,7 @@ def utterances(world: World, draw: Random) -> Record:
 
 def words(world: World, draw: Random) -> Record:
     """`speech`: one word alone; `transcription`."""
-    word = draw.choice((*DIGITS, "plus", *FURTHER))
+    word = draw.choice(WORDS)
     return {"speech": world.utterance(draw, (word,)), "transcription": word}
 
 

@@ -23,9 +23,7 @@ from mio import UserError, networks
 from mio.plugins.image.files import checked_codes, picture, write_png
 from mio.plugins.image.options import (
     JANUS_CONFIG,
-    JANUS_INDEX,
     JANUS_PATCH,
-    JANUS_WEIGHTS,
     JanusOptions,
 )
 
@@ -177,34 +175,15 @@ def _config(path: Path, patches: int) -> Any:
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     """The tokenizer's weights by their names in `JanusVQVAE`; nothing else of a whole Janus is read."""
-    from safetensors import safe_open
-
-    path = folder / JANUS_WEIGHTS
-    try:
-        if path.is_file():
-            with safe_open(path, "pt") as file:
-                places = dict.fromkeys(file.keys(), JANUS_WEIGHTS)
-        else:
-            path = folder / JANUS_INDEX
-            places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        prefix = next((prefix for prefix in PREFIXES if prefix + CODEBOOK in places), None)
-        if prefix is None:
-            raise UserError(
-                f"{path}: holds no image tokenizer of Janus ({PREFIXES[0]}{CODEBOOK}); the layout must be that of "
-                "transformers, as in deepseek-community/Janus-Pro-1B"
-            )
-        wanted = [name for name in places if name.startswith(prefix)]
-        tensors: dict[str, Tensor] = {}
-        for shard in sorted({places[name] for name in wanted}):
-            path = folder / Path(shard).name
-            with safe_open(path, "pt") as file:
-                tensors |= {n.removeprefix(prefix): file.get_tensor(n) for n in wanted if places[n] == shard}
-    except UserError:
-        raise
-    # safetensors and JSON have several errors of their own
-    except Exception as error:
-        raise UserError(f"{path}: not a file of weights that can be read: {networks.one_line(error)}") from error
-    return tensors
+    places = networks.tensor_places(folder)
+    prefix = next((prefix for prefix in PREFIXES if prefix + CODEBOOK in places), None)
+    if prefix is None:
+        raise UserError(
+            f"{folder}: holds no image tokenizer of Janus ({PREFIXES[0]}{CODEBOOK}); the layout must be that of "
+            "transformers, as in deepseek-community/Janus-Pro-1B"
+        )
+    stored = networks.read_tensors(places, [name for name in places if name.startswith(prefix)])
+    return {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
 
 
 def _ready(model: Any, device: torch.device, options: JanusOptions) -> Any:

@@ -1,24 +1,21 @@
 import re
+from types import SimpleNamespace
 
 import beads
 import numpy as np
 import pytest
 import torch
 
-from mio import DataError, PluginError
+from mio import DataError, Media, PluginError, Template
+from mio.core.data.batch import assemble
 from mio.core.data.loader import as_raised
+from mio.core.generation.answering import _prompts
 from mio.core.model.encoder_check import check_networks
+from mio.core.tokens.chat import chat_document
+from mio.core.tokens.documents import Document, Segment
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 ONLY_BEADS = ("mixture.ratios.strings=0", "mixture.ratios.melody=0")
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    beads.write(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MIO_PLUGINS", beads.plugins_path())
-    return tmp_path
 
 
 def key(batch):
@@ -37,7 +34,7 @@ def key(batch):
     return [tensor.tolist() for tensor in tensors], items, batch.lengths, batch.step, batch.changes
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_items_lie_where_their_records_say():
     """Read again from the files: the beads of each item stand, two a position, where their pads are."""
     data, _ = beads.opened()
@@ -92,14 +89,14 @@ def expected(record, stream):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_worker_processes_change_nothing(workers):
     alone, _ = beads.opened()
     shared, _ = beads.opened(f"runtime.workers={workers}")
     assert [key(b) for b in shared.train_dataloader()] == [key(b) for b in alone.train_dataloader()]
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_a_cursor_goes_on_with_the_same_items():
     data, _ = beads.opened()
     whole = []
@@ -112,12 +109,12 @@ def test_a_cursor_goes_on_with_the_same_items():
     assert [key(batch) for batch in later.train_dataloader()] == whole[6:]
 
 
-def test_damaged_media_become_padding_and_are_counted(world):
+def test_damaged_media_become_padding_and_are_counted(beads_world):
     data, _ = beads.opened("runtime.workers=1", "data.max_skipped=0.5")
     data.preflight()
     before = list(data.train_dataloader())
     for index in range(0, 24, 3):
-        (world / f"{index}.beads").write_text("no beads")  # after its length was learnt
+        (beads_world / f"{index}.beads").write_text("no beads")  # after its length was learnt
     lost = 0
     for batch, whole in zip(data.train_dataloader(), before, strict=True):
         assert torch.equal(batch.positions, whole.positions)
@@ -136,7 +133,7 @@ def check(data, width):
     check_networks(data.codecs.readers.values(), width)
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
@@ -160,7 +157,7 @@ def test_a_mistake_of_an_encoder_is_one_line_before_training(mistake, words):
     assert "\n" not in message
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_networks_are_checked_without_computing(monkeypatch):
     data, width = beads.opened()
     data.preflight()
@@ -182,15 +179,15 @@ def test_networks_are_checked_without_computing(monkeypatch):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_encoders_read_cannot_be_written(world):
-    recipe = world / "beads.yaml"
+def test_what_encoders_read_cannot_be_written(beads_world):
+    recipe = beads_world / "beads.yaml"
     recipe.write_text(recipe.read_text().replace('response: " {last}"', 'response: " {last} {beads}"'))
     data, _ = beads.opened(*ONLY_BEADS)
     with pytest.raises(DataError, match="`beads` is only read, by an encoder: it cannot be part of an answer"):
         data.preflight()
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_codes_are_no_media_to_an_encoder():
     from mio import Codes
 
@@ -201,9 +198,67 @@ def test_codes_are_no_media_to_an_encoder():
         data.streams[0].renderer.measure(document)
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_errors_of_data_workers_name_plugin_and_record():
     data, _ = beads.opened("runtime.workers=1", "plugins.beads={dtype: float32}")
     with pytest.raises(PluginError) as raised:
         list(data.train_dataloader())
     assert re.match(r"(beads|strings|melody)/\w+/read?\w*: .*: the encoder of", str(as_raised(raised.value)))
+
+
+def test_damage_in_a_prompt_costs_its_item_alone(beads_world):
+    data, _ = beads.opened()
+    model = SimpleNamespace(recipe=data._recipe, codecs=data.codecs, renderer=data.streams[0].renderer)
+    task = SimpleNamespace(name="last", template=Template(direction="read", prompt="{beads}", response="{last}"))
+    records = {index: data.streams[0].content_of(index) for index in range(3)}
+    data.codecs.positions(records[1]["beads"])
+    (beads_world / "1.beads").write_text("no beads")
+    failed = {}
+    prompts = _prompts(model, task, records, 1, failed)
+    assert (sorted(prompts), list(failed)) == ([0, 2], [1])
+    assert "is no row of digits" in failed[1]
+    [item] = prompts[2].items
+    assert item.arrays["size"].tolist() == [len((beads_world / "2.beads").read_text())]
+
+
+@pytest.mark.usefixtures("beads_world")
+def test_items_of_several_modalities_in_a_conversation():
+    """In the turns of a user: an item of parts, media of two modalities, codes of one of these in the answer."""
+    data, _ = beads.opened()
+    renderer, vocabulary = data.streams[0].renderer, data.streams[0].renderer.vocabulary
+    row, string = np.arange(5, dtype=np.uint8), [np.arange(1, dtype=np.uint8), np.arange(3, dtype=np.uint8)]
+    user = [Media("beads", row, "row"), "x", Media("string", string, "s"), Media("melody", (1, 2, 3), "tune")]
+    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": [Media("melody", (4,), "note")]}] * 2
+    rendered = renderer.render(chat_document(turns, {}))
+    assert len(rendered) == renderer.measure(chat_document(turns, {}))
+    assert [(item.modality, item.positions) for item in rendered.items] == [
+        ("beads", 3), ("beads", 1), ("beads", 2), ("melody", 2)
+    ] * 2  # fmt: skip
+    begin, melody, end = vocabulary.begin("beads"), vocabulary.begin("melody"), vocabulary.end("melody")
+    tokens, pad = rendered.tokens.tolist(), vocabulary.specials.pad
+    for item in rendered.items:
+        assert tokens[item.first - 1] == (begin if item.modality == "beads" else melody)
+        assert tokens[item.first : item.end] == [pad] * item.positions
+        assert (tokens[item.end] == end) == (item.modality == "melody")  # beads have no token that closes them
+        assert not rendered.weights[item.first : item.end].any()
+    code = vocabulary.code_ids("melody", 0)[4]
+    assert [tokens[at - 1 : at + 2] for at, token in enumerate(tokens) if token == code] == [[melody, code, end]] * 2
+    assert [len(renderer.render(chat_document(turns[:2], {})).items), len(rendered.spans)] == [4, 10]
+    for size in range(1, len(tokens)):
+        cut = rendered.truncate(size)
+        assert [item for item in rendered.items if item.end <= len(cut)] == list(cut.items)
+        assert not any(item.first < len(cut) < item.end for item in rendered.items)
+
+
+@pytest.mark.usefixtures("beads_world")
+def test_a_document_that_ends_with_an_item_has_nothing_to_predict_behind_it():
+    """Its last position is no input, so that the item is left out; the row is as long as planned."""
+    data, _ = beads.opened()
+    renderer = data.streams[0].renderer
+    row = Media("beads", np.arange(6, dtype=np.uint8), "row")
+    document = renderer.render(Document((Segment("ab", "response", True), Segment(row, "prompt", False)), 0))
+    followed = renderer.render(Document((Segment(row, "prompt", False), Segment("ab", "response", True)), 1))
+    batch = assemble([[(0, document), (0, followed)]], 16, data.pad, codecs=data.codecs)
+    assert batch.lengths == [[5, 5]]
+    assert batch.items["beads"].places.tolist() == [6, 7, 8]
+    assert batch.weights[0].tolist() == [1.0] + [0.0] * 7 + [1.0, 1.0] + [0.0] * 6

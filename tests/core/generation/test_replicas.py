@@ -31,7 +31,9 @@ LAYOUTS = {
     "full": RuntimeConfig(sharding="full"),
     "none": RuntimeConfig(sharding="none"),
     "tensor": RuntimeConfig(tensor_parallel=2),
+    "experts": RuntimeConfig(expert_parallel=2),
 }
+KINDS = [(experts, layout) for experts in (0, 4) for layout in LAYOUTS if experts or layout != "experts"]
 DRAWN = Decoding(temperature=0.9, media_temperature=0.9, top_p=0.95, max_tokens=40)
 NEED = need_of("tones", MODALITIES, only=True)
 
@@ -69,19 +71,18 @@ def on_rank(rank, port, out, folder):
     ranks, found = Ranks.join(), {}
     room = replicas.free_memory
     with ranks.process_group("test", "cpu"):
-        for experts in (0, 4):
-            for layout, runtime in LAYOUTS.items():
-                source = made(experts)
-                parallelise(source, device_mesh(runtime, 2, 2, "cpu"), runtime, "fp32")
-                for devices in (1, 2):
-                    size = sum(parameter.numel() for parameter in source.parameters()) * 4
-                    replicas.free_memory = lambda *_, room=2 * size // devices + 100: room  # for so much of a copy
-                    copy, spread = decoding_copy(source, CPU, torch.float32, ranks)
-                    assert spread.size == devices
-                    weights = {name: p.clone() for name, p in copy.named_parameters()} if devices == 1 else {}
-                    found[experts, layout, devices] = weights, answers(copy, GREEDY), answers(copy, DRAWN)
-                    placements = {name: str(p) for name, p in source.named_parameters()}
-                    assert placements  # the source is as it was: it can be gathered again
+        for experts, layout in KINDS:
+            source, runtime = made(experts), LAYOUTS[layout]
+            parallelise(source, device_mesh(runtime, 2, 2, "cpu"), runtime, "fp32")
+            for devices in (1, 2):
+                size = sum(parameter.numel() for parameter in source.parameters()) * 4
+                replicas.free_memory = lambda *_, room=2 * size // devices + 100: room  # for so much of a copy
+                copy, spread = decoding_copy(source, CPU, torch.float32, ranks)
+                assert spread.size == devices
+                weights = {name: p.clone() for name, p in copy.named_parameters()} if devices == 1 else {}
+                found[experts, layout, devices] = weights, answers(copy, GREEDY), answers(copy, DRAWN)
+                placements = {name: str(p) for name, p in source.named_parameters()}
+                assert placements  # the source is as it was: it can be gathered again
         for devices in (1, 2):
             replicas.free_memory = room if devices == 1 else lambda *_: 0
             found["figures", devices] = figures(folder / str(devices), ranks)
@@ -109,8 +110,7 @@ def found(tmp_path_factory, finished):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("experts", [0, 4])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("experts", "layout"), KINDS)
 def test_a_copy_of_what_is_spread_decodes_as_one_process_does(found, layout, experts):
     plain = made(experts).eval()
     greedy, drawn = answers(plain, GREEDY), answers(plain, DRAWN)

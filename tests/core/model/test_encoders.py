@@ -79,7 +79,7 @@ def test_embeddings_take_the_places_of_the_tokens_items_joined_in_any_number():
 
 
 def test_documents_losses_and_gradients_do_not_depend_on_the_media_of_others():
-    assert benchmark.isolated()
+    assert benchmark.isolated(benchmark.encoders(2))
 
 
 def test_a_pass_without_items_gives_every_parameter_a_gradient_of_zero_and_changes_no_activation():

@@ -306,6 +306,33 @@ def test_experts_are_planned_with_an_even_load():
     assert flops(simulated) - flops(dense) == pytest.approx(3 * more, rel=0.01)
 
 
+SPARSE = replace(MODEL, experts=8, experts_per_token=2)
+NETWORK = 3 * 256 * 704
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_split_experts_are_held_and_gathered_by_those_that_have_them_and_tokens_travel(devices):
+    runtime = replace(EAGER, expert_parallel=devices)
+    split, whole = run(SPARSE, runtime=runtime), run(SPARSE)
+    for kind in (PARAMETERS, GRADIENTS, OPTIMIZER):
+        assert split.held[kind] == pytest.approx(whole.held[kind], rel=0.01)
+    assert split.parameters == whole.parameters == PARAMETERS_IN_ALL + 3 * (7 * NETWORK + 8 * 256)
+    share, owners = 3 * 8 // devices * NETWORK, 16 // devices
+    rest = 3 * (BLOCK - NETWORK + 16 * 256)  # the router has 8 rows for 16 devices, which are filled up
+    gathered = collectives(split, "gather")
+    assert gathered["all-gather", 16] == 2 * (2 * rest + 2 * EMBEDDING + EMBEDDING + 256)
+    assert gathered["all-gather", owners] == 2 * 2 * share
+    assert collectives(split, "reduce")["reduce-scatter", owners] == 4 * share
+    # there and back, forth and back: copies of tokens in bfloat16, in a group of `devices`
+    assert collectives(split, "exchange")["all-to-all", devices] == 3 * 4 * (2 * 128 * 2) * 256 * 2
+    assert flops(split) == pytest.approx(flops(whole))
+
+
+def test_split_experts_are_recomputed_with_what_they_exchange():
+    runtime = replace(EAGER, expert_parallel=4, activation_checkpointing="full")
+    assert collectives(run(SPARSE, runtime=runtime), "exchange")["all-to-all", 4] == 3 * 6 * (2 * 128 * 2) * 256 * 2
+
+
 def test_nothing_of_the_stand_in_is_left_behind():
     run()
     assert not torch.distributed.is_initialized()

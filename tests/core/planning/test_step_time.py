@@ -81,6 +81,7 @@ def reduce(size=10**9):
 
 
 SENDING = seconds(gather(), SPEED)
+WAIT = Wait(10**9)
 
 
 def took(*events):
@@ -89,7 +90,7 @@ def took(*events):
 
 def test_the_first_gather_is_waited_for_and_the_next_hides_behind_a_longer_layer():
     layer = Compute(flops=3 * SENDING * SPEED.flops)
-    time = took(gather(), Wait(), layer, gather(), Wait(), layer, gather(), Wait(), layer)
+    time = took(gather(), WAIT, layer, gather(), WAIT, layer, gather(), WAIT, layer)
     assert time.total == pytest.approx(SENDING + 9 * SENDING)
     assert time.compute == pytest.approx(9 * SENDING)
     assert time.communication == pytest.approx(3 * SENDING)
@@ -98,8 +99,20 @@ def test_the_first_gather_is_waited_for_and_the_next_hides_behind_a_longer_layer
 
 def test_short_layers_wait_for_the_wire():
     layer = Compute(flops=0.25 * SENDING * SPEED.flops)
-    time = took(gather(), Wait(), layer, gather(), Wait(), layer, gather(), Wait(), layer)
+    time = took(gather(), WAIT, layer, gather(), WAIT, layer, gather(), WAIT, layer)
     assert time.total == pytest.approx(3 * SENDING + 0.25 * SENDING)
+
+
+def test_what_is_waited_for_is_told_from_what_is_gathered_for_later():
+    """The large one is sent first and needed last."""
+    layer = Compute(flops=3 * SENDING * SPEED.flops)
+    time = took(gather(2 * 10**9), gather(), WAIT, layer, Wait(2 * 10**9), layer)
+    assert time.total == pytest.approx(seconds(gather(2 * 10**9), SPEED) + SENDING + 6 * SENDING)
+
+
+def test_what_was_gathered_in_the_section_before_is_not_waited_for():
+    layer = Compute(flops=SENDING * SPEED.flops)
+    assert took(WAIT, layer).total == pytest.approx(SENDING)
 
 
 def test_gradients_are_reduced_beside_the_next_layer_and_the_last_of_them_is_waited_for():

@@ -124,6 +124,8 @@ def test_a_sound_recipe_passes(sound):
         ("train.optimizer.rules=[{}]", "`train.optimizer.rules[0].pattern` is empty"),
         ("runtime.devices=3", "`train.rows` is 8, which 3 devices cannot share equally; set it to 6 or 9"),
         ("train.micro_rows=3", "does not divide the 8 rows"),
+        ("runtime={devices: 2, expert_parallel: 2}", "`runtime.expert_parallel` is 2, but the model has no experts"),
+        ("runtime.expert_parallel=3", "does not divide the devices that parameters are split over (1)"),
         ("runtime.devices=0", "`runtime.devices` is 0"),
         (
             "evaluate.average=true",

@@ -1,4 +1,3 @@
-import beads
 import pytest
 from recipe_files import problems
 
@@ -9,26 +8,18 @@ from mio.core.recipe.compose import compose
 from mio.core.stages.check import check
 
 
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    beads.write(tmp_path, records=1)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MIO_PLUGINS", beads.plugins_path())
-    return tmp_path
-
-
 def checked(*overrides):
     manager = PluginManager.discover()
     recipe = compose(["beads.yaml"], list(overrides), manager)
     check(recipe, manager.enable(recipe.plugins))
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_a_recipe_whose_beads_are_read_passes():
     checked()
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_what_nothing_reads_is_told_with_everything_else():
     found = problems(lambda: checked("plugins.beads={encodes: nothing}", "mixture.ratios.nobody=1"))
     assert len(found) == 2
@@ -40,8 +31,8 @@ def test_what_nothing_reads_is_told_with_everything_else():
     )
 
 
-def test_what_is_only_read_cannot_be_answered(world):
-    recipe = world / "beads.yaml"
+def test_what_is_only_read_cannot_be_answered(beads_world):
+    recipe = beads_world / "beads.yaml"
     text = recipe.read_text()
     for field, told in (("beads", True), ("string", True), ("melody", False)):
         recipe.write_text(text.replace('prompt: "{beads} end with", response: " {last}"', f'response: "{{{field}}}"'))
@@ -55,7 +46,7 @@ def test_what_is_only_read_cannot_be_answered(world):
         ) in problem
 
 
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("beads_world")
 def test_tasks_whose_answers_are_only_read_are_refused():
     checked("evaluate.tasks=[play]")
     found = problems(

@@ -20,6 +20,7 @@ from mio.core.data.readers.coded import CodedText
 from mio.core.data.readers.conversations import COLUMNS, Beside, Conversations, control_of
 from mio.core.data.readers.json_values import a_json_type, json_type, text_of
 from mio.core.errors import DataError
+from mio.core.tokens.chat import END_TAG, is_closed
 
 _PARTS, _MESSAGES = "parts", "messages"
 _UNUSABLE = ("object", "date", "time", "duration", "bytes")
@@ -200,6 +201,9 @@ class RowReader:
         prompt = values.get("system")
         if isinstance(prompt, str) and not empty(prompt) and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": [prompt]})
+        if END_TAG in fields and not is_closed(fields):  # of the conversation: of its last answer
+            for message in [message for message in messages if message["role"] == "assistant"][-1:]:
+                message[END_TAG] = False
         return messages
 
     def _field(self, modality: str, value: Any, where: str) -> Any:

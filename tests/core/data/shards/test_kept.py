@@ -65,14 +65,6 @@ def test_what_cannot_be_kept_is_told():
             pack(Media("sketch", data, "k"))
 
 
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    beads.write(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MIO_PLUGINS", beads.plugins_path())
-    return tmp_path
-
-
 def tokenise(*overrides):
     printed = io.StringIO()
     console = Console(file=printed, width=200)
@@ -93,7 +85,7 @@ def same(batch, other):
     return True
 
 
-def test_training_on_shards_sees_the_batches_of_the_sources(world):
+def test_training_on_shards_sees_the_batches_of_the_sources(beads_world):
     held_out = "data.held_out=0.2"
     printed = tokenise(held_out)
     assert "failed" not in printed
@@ -111,28 +103,28 @@ def test_training_on_shards_sees_the_batches_of_the_sources(world):
     [own] = [stream.source[3]["melody"] for stream in raw.streams if stream.name == "melody/tunes/understand"]
     assert (melody.data, melody.key, melody.codes.codes.tolist()) == (own.data, own.key, [list(own.data)])
     thread = sources["strings"][2]["string"]
-    assert (type(thread), thread.data) == (Media, world / "2.string")  # nothing of it is tokenised
+    assert (type(thread), thread.data) == (Media, beads_world / "2.string")  # nothing of it is tokenised
 
 
-def test_what_shards_refer_to_is_needed_where_it_is_read(world):
+def test_what_shards_refer_to_is_needed_where_it_is_read(beads_world):
     tokenise()
     before, _ = beads.opened(tokenised=True)
     whole = list(before.train_dataloader())
     only = ("mixture.ratios.beads=0", "mixture.ratios.strings=0")
-    (world / "elsewhere").mkdir()
-    for name in [*world.glob("*.beads"), *world.glob("*.jsonl")]:
-        name.rename(world / "elsewhere" / name.name)
+    (beads_world / "elsewhere").mkdir()
+    for name in [*beads_world.glob("*.beads"), *beads_world.glob("*.jsonl")]:
+        name.rename(beads_world / "elsewhere" / name.name)
     beads.opened(*only, tokenised=True)[0].preflight()
     gone, _ = beads.opened(tokenised=True)
     with pytest.raises(DataError, match=r"beads/lines: 24 of 24 records checked cannot be used.*\.beads"):
         gone.preflight()
-    for name in (world / "elsewhere").iterdir():
-        name.rename(world / name.name)
+    for name in (beads_world / "elsewhere").iterdir():
+        name.rename(beads_world / name.name)
     again, _ = beads.opened(tokenised=True)
     assert all(map(same, again.train_dataloader(), whole))
 
 
-def test_shards_without_what_encoders_read_are_not_taken_for_those_that_have_it(world):
+def test_shards_without_what_encoders_read_are_not_taken_for_those_that_have_it(beads_world):
     """A recipe that reads melodies as codes makes shards of its own."""
     codes = "plugins={_replace_: true, text: {tokenizer: bytes}, melody: {}}"
     only = (
@@ -140,7 +132,7 @@ def test_shards_without_what_encoders_read_are_not_taken_for_those_that_have_it(
         "data.groups={_replace_: true, melody: {sources: {tunes: {dataset: melody/tunes, templates: melody}}}}",
     )
     tokenise(codes, *only)
-    [coded] = [json.loads(path.read_text()) for path in (world / "tokens").glob("melody*/source.json")]
+    [coded] = [json.loads(path.read_text()) for path in (beads_world / "tokens").glob("melody*/source.json")]
     assert "kept" not in coded
     assert beads.opened(*only, tokenised=True)[0].tokenised == []
     tokenise(*only)

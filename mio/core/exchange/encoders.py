@@ -1,0 +1,88 @@
+"""Encoders beside an exported language model: other programs have no place for them, so they have a file of their own.
+
+Every program that opens an export takes what lies in the folder itself for the language model; the file is in the
+folder that only mio reads. Tensors keep their names in the run and their types.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mio.core.contract.encoders import Encoder
+from mio.core.errors import UserError
+from mio.core.exchange.model_files import AGAIN
+from mio.core.files import write_text
+from mio.core.recipe.model import ENCODERS
+from mio.core.runs.adapters import FoldedWeights
+from mio.core.runs.tensor_files import Planned, in_file_order, write_file
+from mio.core.runs.weights import CheckpointWeights, SavedWeights, modality_of
+
+FILE = "encoders.safetensors"
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class ExportedEncoders:
+    """The encoders of an export."""
+
+    path: Path
+    modalities: tuple[str, ...]
+    parameters: int
+    """With buffers."""
+    bytes: int
+
+
+def write_encoders(own: Path, saved: SavedWeights | CheckpointWeights | FoldedWeights) -> ExportedEncoders | None:
+    """Writes the encoders of a run into the folder that is mio's own; None if it has none."""
+    infos = {name: info for name, info in saved.infos().items() if name.startswith(ENCODERS)}
+    if not infos:
+        return None
+    planned = in_file_order(Planned(name, info.dtype, info.shape) for name, info in infos.items())
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name, _, _ in planned:
+            yield name, saved.read(name)
+
+    write_file(own / FILE, planned, tensors())
+    modalities = tuple(dict.fromkeys(modality_of(name) for name in infos))
+    count = sum(math.prod(tensor.shape) for tensor in planned)
+    return ExportedEncoders(own / FILE, modalities, count, sum(tensor.bytes for tensor in planned))
+
+
+def write_readme(folder: Path, encoders: ExportedEncoders, family: str, own: str) -> None:
+    """Says what other programs can do with the export, and what they cannot."""
+    names = " and ".join(f"`{name}`" for name in encoders.modalities)
+    text = f"""# What this folder holds
+
+An export of `mio`: a language model of the family `{family}`, which transformers and programs that read its layout
+open, and encoders of {names}, which they do not.
+
+- **The language model** (`config.json`, `*.safetensors`, the tokenizer) is whole. It reads and writes text and the
+  codes in its vocabulary. It was trained with embeddings of {names} in its prompts: what it answers without them is not
+  what it was trained for.
+- **The encoders** are in `{own}/{FILE}`: `{ENCODERS}MODALITY.` and the name in the plugin's network, which computes an
+  embedding of the model's width for each position that an item takes. These embeddings stand in the prompt where the
+  tokens' would; the padding token holds their places. No class of transformers does that for this folder. A program of
+  your own can: make the plugin's network (`mio.Encoder.module`), load these tensors, and give the embeddings of the
+  whole prompt to the language model as `inputs_embeds`.
+- **`mio import`** restores the run from the folder, encoders included, where the plugins that bring them are installed
+  (`{own}/recipe.lock` names them).
+"""
+    write_text(folder / README, text)
+
+
+def exported_encoders(own: Path, encoders: Mapping[str, Encoder]) -> dict[str, Tensor]:
+    """The encoders of an export, by name in the run. Raises `UserError` if the file is damaged, or is missing where
+    plugins have media read by encoders."""
+    path = own / FILE
+    if not path.is_file():
+        if encoders:
+            names = ", ".join(f"`{name}`" for name in encoders)
+            raise UserError(f"{path}: is missing, and {names} are read by encoders; {AGAIN}")
+        return {}
+    return SavedWeights(path).whole()
