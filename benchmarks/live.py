@@ -47,7 +47,7 @@ LEAD = 0.3
 LONG = 3
 """Words that the answer to the first question has at least."""
 OPTIONS = {"max_tokens": 64, "voice": {"detector": "energy", "level": -60, "padding": 0.05}}
-"""Beside the run's own: all that sounds reaches the model, where voice activity that knows speech keeps noise from it."""
+"""Beside the run's own: all that sounds reaches the model, where a detector that knows speech keeps noise from it."""
 CORPORA = {"question": "picture_questions", "typed": "picture_questions", "noise": "noises", "talk": "remarks"}
 """Where what interrupts comes from."""
 
