@@ -109,6 +109,6 @@ def changed_options(options: Mapping[str, Any], change: Mapping[str, Any]) -> di
     changed = dict(options)
     for name, value in change.items():
         inner = changed.get(name)
-        nested = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        changed[name] = changed_options(inner, value) if nested else value
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        changed[name] = changed_options(inner or {}, value) if both else value
     return changed
