@@ -87,7 +87,7 @@ def notes_of(path):
 
 @mio.hookimpl
 def mio_session(options):
-    chosen = {"decoding": mio.Decoding(max_tokens=60), **options.get("session", {})}
+    chosen = {"decoding": mio.Decoding(media_temperature=0.0, max_tokens=60), **options.get("session", {})}
     seconds = chosen.pop("seconds_per_note", 0.0)
     return mio.SessionPolicy(
         stream=mio.Stream(modality="melody", segmenter=Notes, open=notes_of),

@@ -6,8 +6,8 @@ computed. One that cannot be, since it looks at values, runs for real on its dum
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,40 +29,48 @@ def check_networks(encoders: Iterable[ItemEncoder], width: int) -> None:
     `[positions, width]` embeddings.
     """
     for encoder in encoders:
-        dummy = Prepared("its `dummy`", encoder.dummy, 0)
         items = list(encoder.seen.values())
         module = _made(encoder, width, "meta")
         try:
-            for item in (dummy, *items):
-                module(_packed([item], "meta"))
+            found = [module(_packed(group, "meta")) for group in _groups(encoder, items)]
         except Exception:  # for many reasons: it asks for a value, or an operation has no kernel there
-            module, device = _made(encoder, width, "cpu"), "cpu"
-            items = items[:RUN]
-        else:
-            device = "meta"
-        _check(encoder, module, [dummy], width, device)
-        for item in items:
-            _check(encoder, module, [item], width, device)
-        if len(items) > 1:
-            _check(encoder, module, list(islice(items, _TOGETHER)), width, device)
+            module, items = _made(encoder, width, "cpu"), items[:RUN]
+            found = [_run(encoder, module, group) for group in _groups(encoder, items)]
+        for group, embeddings in zip(_groups(encoder, items), found, strict=True):
+            _check(encoder, group, embeddings, width)
         encoder.seen.clear()
 
 
-def _check(encoder: ItemEncoder, module: nn.Module, items: Sequence[Prepared], width: int, device: str) -> None:
-    where = " and ".join(item.where for item in items)
+def _groups(encoder: ItemEncoder, items: Sequence[Prepared]) -> Iterator[Sequence[Prepared]]:
+    """What a network is given at once: its dummy, each item by itself, and some together."""
+    yield [Prepared("its `dummy`", encoder.dummy, 0)]
+    for item in items:
+        yield [item]
+    if len(items) > 1:
+        yield items[:_TOGETHER]
+
+
+def _run(encoder: ItemEncoder, module: nn.Module, items: Sequence[Prepared]) -> Any:
     try:
-        found = module(_packed(items, device))
+        return module(_packed(items, "cpu"))
     except UserError:
         raise
     except Exception as error:
         why = (f"{error}".splitlines() or [""])[0] or type(error).__name__
-        raise PluginError(f"{where}: {encoder.name} cannot be run on what it prepared: {why}") from error
+        raise PluginError(f"{_where(items)}: {encoder.name} cannot be run on what it prepared: {why}") from error
+
+
+def _where(items: Sequence[Prepared]) -> str:
+    return " and ".join(item.where for item in items)
+
+
+def _check(encoder: ItemEncoder, items: Sequence[Prepared], found: Any, width: int) -> None:
     if not isinstance(found, Tensor):
-        raise PluginError(f"{where}: {encoder.name} gives a {type(found).__name__}, not a tensor [S, {width}]")
+        raise PluginError(f"{_where(items)}: {encoder.name} gives a {type(found).__name__}, not a tensor [S, {width}]")
     due = sum(item.positions for item in items)
     if found.dim() != 2 or found.shape[1] != width or (due and len(found) != due):
         raise PluginError(
-            f"{where}: {encoder.name} gives {list(found.shape)} embeddings, of which `positions` had said "
+            f"{_where(items)}: {encoder.name} gives {list(found.shape)} embeddings, of which `positions` had said "
             f"{[due or 'S', width]}; correct `positions`, or the network".replace("'", "")
         )
 
