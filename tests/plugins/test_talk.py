@@ -221,7 +221,7 @@ def test_exchanges_learn_the_second_answer_alone_and_mark_it_where_nothing_was_a
             whole = about(run[0], remembered)
             assert run == whole[: len(run)]
             cut += run != whole
-    assert 30 < marked < 70
+    assert 25 < marked < 85  # a quarter
     assert cut
 
 

@@ -24,8 +24,8 @@ from mio.core.errors import DataError, PluginError
 from mio.core.tokens.codecs import name_of
 from mio.core.tokens.documents import Document
 from mio.core.tokens.encoding import check_present
+from mio.core.tokens.raw_media import raw_media
 from mio.core.tokens.rendered import Rendered
-from mio.core.tokens.rendering import raw_media
 
 
 @dataclass

@@ -18,8 +18,9 @@ from mio.core.data.sample import CheckedSample
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.recipe.data_schema import PackingConfig
 from mio.core.tokens.documents import Document
+from mio.core.tokens.raw_media import raw_media
 from mio.core.tokens.rendered import Rendered
-from mio.core.tokens.rendering import Renderer, raw_media
+from mio.core.tokens.rendering import Renderer
 
 BROKEN = "broken"
 """Reason of a record that cannot be read or rendered."""

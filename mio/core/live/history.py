@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mio.core.contract.controls import Control
 from mio.core.contract.sessions import SessionPolicy
 from mio.core.contract.values import Value
 from mio.core.generation.engine import answer_room
@@ -15,6 +14,7 @@ from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import Document, plain_document
 from mio.core.tokens.rendered import Prompt
 from mio.core.tokens.templates import CHAT
+from mio.core.tokens.visitor import control_of
 
 
 @dataclass
@@ -65,7 +65,7 @@ def _document(model: Model, policy: SessionPolicy, past: Sequence[Exchange], que
         shown = exchange.query.shown if policy.older_media else ()
         messages.append(_message("user", policy.compose(shown, exchange.query.said)))
         keeps = policy.control_in_history
-        answer = [part for part in exchange.answer.parts if keeps or not isinstance(part, Control)]
+        answer = [part for part in exchange.answer.parts if keeps or control_of(part) is None]
         messages.append(_message("assistant", answer))
     messages += [_message("user", policy.compose(query.shown, query.said)), _message("assistant", [])]
     return chat_document(messages, model.recipe.data.system, policy.output)

@@ -11,6 +11,7 @@ from mio.core.contract.values import Codes, TextTokenizer, Value
 from mio.core.tokens.controls import ControlReader
 from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.tokenised import TokenisedText
+from mio.core.tokens.visitor import codes_in
 from mio.core.tokens.vocabulary import Vocabulary
 
 _INCOMPLETE = "\ufffd"
@@ -102,7 +103,7 @@ class AnswerReader:
         if token != self._vocabulary.end(name):
             return []
         parts = parse_tokens(self._span, self._vocabulary, self._text).parts
-        codes = [part for part in parts if isinstance(part, Codes)]
+        codes = codes_in(parts)
         self._span = []
         self._parts += codes
         return list(codes)

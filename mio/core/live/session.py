@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.controls import INTERRUPT, SILENCE, Control
+from mio.core.contract.controls import INTERRUPT, SILENCE
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.sessions import MODEL, Synthesiser, Utterance
 from mio.core.contract.values import Detokenizer, Media, Value
@@ -29,6 +29,7 @@ from mio.core.live.policy import policy_of
 from mio.core.live.reading import AnswerReader, Piece
 from mio.core.live.sentences import SentenceCutter
 from mio.core.runs.run import Run
+from mio.core.tokens.visitor import codes_in, control_of, text_of
 
 _KEYS = itertools.count()
 """Numbers in the keys of media that come in: no two of a process have one key."""
@@ -315,17 +316,17 @@ class Session:
             self._fall_silent(answer)  # it has said nothing at all
 
     def _take_piece(self, answer: _Answer, piece: Piece) -> None:
-        if isinstance(piece, Control):
-            self._obey(answer, piece.name)
+        if (control := control_of(piece)) is not None:
+            self._obey(answer, control.name)
             return
         if not answer.decided:
             self._decide(answer, INTERRUPT)
-        if isinstance(piece, str):
-            self._tell(events.TEXT, answer.number, text=piece)
-            for sentence in answer.sentences.push(piece):
+        if (text := text_of(piece)) is not None:
+            self._tell(events.TEXT, answer.number, text=text)
+            for sentence in answer.sentences.push(text):
                 self._player.say(answer.number, sentence, self.clock.now())
-        else:
-            self._player.decode(answer.number, piece, self.clock.now())
+        for codes in codes_in((piece,)):
+            self._player.decode(answer.number, codes, self.clock.now())
 
     def _obey(self, answer: _Answer, name: str) -> None:
         """Does what the action of a control token says."""

@@ -97,7 +97,7 @@ def turn_weight(turn: Message) -> float:
 
 def is_closed(turn: Message) -> bool:
     """Whether the end of a turn is learnt: not where `end_tag` is false, as VITA's data have it of answers that the
-    model shall not learn to end (VITA, `data_utils_video_audio_neg_patch.py`). Raises `DataError` for another value."""
+    model shall not learn to end. Raises `DataError` for another value."""
     stated = turn.get(END_TAG)
     if stated is None:
         return True
@@ -146,13 +146,8 @@ def _system_prompt(turns: Sequence[tuple[str, Sequence[Value]]], system: Mapping
         output = _modality_of([content for role, content in turns if role == "assistant"])
     if system.get(output):
         return system[output]
-    given = {
-        f"{GIVEN}{item.modality}"
-        for role, content in turns
-        if role != "assistant"
-        for item in content
-        if isinstance(item, Media | Codes)
-    }
+    names = {_MODALITY.visit(item) for role, content in turns if role != "assistant" for item in content}
+    given = {f"{GIVEN}{name}" for name in names - {TEXT, "", None}}
     return next((prompt for key, prompt in system.items() if key in given and prompt), system.get("default", ""))
 
 

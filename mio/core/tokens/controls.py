@@ -16,6 +16,7 @@ from mio.core.contract.controls import INSERT, SILENCE, Control, ControlToken, T
 from mio.core.contract.validation import kind
 from mio.core.contract.values import TextTokenizer, Value
 from mio.core.errors import DataError, MioError, PluginError, VocabularyError, nearest
+from mio.core.tokens.visitor import control_of, text_of
 
 Ids = tuple[int, ...]
 
@@ -177,9 +178,9 @@ class Labels:
             DataError: its text begins like a control token of plain text, or a rule cannot tell.
             PluginError: a rule names no control token.
         """
-        said = list(takewhile(lambda item: isinstance(item, Control | str) and not _is_text(item), content))
+        said = list(takewhile(lambda item: control_of(item) is not None or text_of(item) == "", content))
         self._check_text(content[len(said) :], where)
-        if not self._rules or turn is None or any(isinstance(item, Control) for item in said):
+        if not self._rules or turn is None or any(control_of(item) is not None for item in said):
             return list(content)
         return [*self._label(turn()), *content]
 
@@ -188,9 +189,10 @@ class Labels:
             return
         text = ""
         for item in content:
-            if not isinstance(item, str) or len(text) > self._longest:
+            more = text_of(item)
+            if more is None or len(text) > self._longest:
                 break
-            text = (text + item).lstrip()
+            text = (text + more).lstrip()
         for owner, token in self._texts:
             if text.startswith(token.token):
                 raise DataError(
@@ -219,7 +221,3 @@ class Labels:
             if name:
                 return (Control(name),)
         return ()
-
-
-def _is_text(item: Value) -> bool:
-    return isinstance(item, str) and bool(item)

@@ -6,7 +6,7 @@ of value is a further method here, and every visitor that does not know of it re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from types import NoneType
 from typing import Any, ClassVar, Generic, TypeVar
@@ -133,9 +133,48 @@ class _KeyOf(Visitor[str]):
         return ""
 
 
-_KEY_OF = _KeyOf()
+class _TextOf(Visitor[str | None]):
+    def text(self, text: str) -> str:
+        return text
+
+    def other(self, value: object) -> None:  # noqa: ARG002
+        return None
+
+
+class _ControlOf(Visitor[Control | None]):
+    def control(self, control: Control) -> Control:
+        return control
+
+    def other(self, value: object) -> None:  # noqa: ARG002
+        return None
+
+
+class _CodesOf(Visitor[Codes | None]):
+    def codes(self, codes: Codes) -> Codes:
+        return codes
+
+    def other(self, value: object) -> None:  # noqa: ARG002
+        return None
+
+
+_KEY_OF, _TEXT_OF, _CONTROL_OF, _CODES_OF = _KeyOf(), _TextOf(), _ControlOf(), _CodesOf()
 
 
 def key_of(item: Media | Codes) -> str:
     """Key of an item; the empty string for one that is given as codes."""
     return _KEY_OF.visit(item)
+
+
+def text_of(value: object) -> str | None:
+    """A value that is text; None for every other."""
+    return _TEXT_OF.visit(value)
+
+
+def control_of(value: object) -> Control | None:
+    """A value that is a control token; None for every other."""
+    return _CONTROL_OF.visit(value)
+
+
+def codes_in(values: Iterable[object]) -> list[Codes]:
+    """Those of the values that are codes, in order."""
+    return [codes for codes in map(_CODES_OF.visit, values) if codes is not None]

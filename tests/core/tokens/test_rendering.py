@@ -10,7 +10,8 @@ from mio_world import DECLARED, MUSIC, SPEECH, FakeCodecs, FakeText, image_codes
 from mio import Codes, DataError, Media, Template
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.documents import Document, Segment, interleaved_document, plain_document
-from mio.core.tokens.rendering import Renderer, raw_media
+from mio.core.tokens.raw_media import raw_media
+from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.tokenised import TokenisedText
 from mio.core.tokens.vocabulary import Vocabulary
