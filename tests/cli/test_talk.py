@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import MELODY
@@ -91,9 +92,9 @@ def test_media_of_answers_are_files(scripted, capsys, monkeypatch):
 
 @pytest.mark.usefixtures("scripted")
 def test_the_world_s_time_gives_the_same_answers(capsys):
-    code, out, err = run(capsys, "--input", "tune.txt", "--real-time")
-    assert (code, err) == (0, "")
-    assert out == "[heard 0.00-0.30 s]\nfirst, second\n[heard 0.70-1.00 s]\nother\n"
+    Path("short.txt").write_text("0\n1\n\n")
+    code, out, err = run(capsys, "--input", "short.txt", "--real-time")
+    assert (code, out, err) == (0, "[heard 0.00-0.30 s]\nfirst, second\n", "")
 
 
 @pytest.mark.usefixtures("scripted")

@@ -57,6 +57,8 @@ class Reader:
     def prepare(self, media):
         import numpy as np
 
+        if 7 in media:
+            raise mio.DataError("nobody can read a 7")
         return {"notes": np.array(media, np.int64)}
 
     def dummy(self):
