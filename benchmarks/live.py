@@ -46,12 +46,8 @@ LEAD = 0.3
 """Seconds of silence in front."""
 LONG = 3
 """Words that the answer to the first question has at least."""
-OPTIONS = {
-    "history": 0,
-    "max_tokens": 64,
-    "voice": {"detector": "energy", "level": -60, "silence": 0.4, "shortest": 0.1, "padding": 0.05},
-}
-"""The world's utterances are shorter than VITA's, and its documents have one turn."""
+OPTIONS = {"max_tokens": 64, "voice": {"detector": "energy", "level": -60, "padding": 0.05}}
+"""Beside the run's own: all that sounds reaches the model, where a detector that knows speech keeps noise from it."""
 CORPORA = {"question": "picture_questions", "typed": "picture_questions", "noise": "noises", "talk": "remarks"}
 """Where what interrupts comes from."""
 
@@ -202,7 +198,7 @@ def parameter_bytes() -> int:
 
 def step_seconds(model: Model, arguments: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, float]:
     """Median seconds of a step of one sequence and of both."""
-    session = mio.Session(model, arguments.policy, {**options, "answers": "all", "history": 0}, seed=0)
+    session = mio.Session(model, arguments.policy, {**options, "answers": "all"}, seed=0)
     engine, seconds = session.engine, {}
     from mio.core.generation.growing import GrowingAnswer
     from mio.core.tokens.documents import plain_document

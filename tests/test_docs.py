@@ -25,6 +25,7 @@ from mio.core.stages.check import check
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "tests/packages/mio-melody/mio_melody.py"
+ENCODED = ROOT / "tests/packages/mio-gesture/mio_gesture.py"
 PLACES = (ROOT, ROOT / "docs")
 PAGES = {str(path.relative_to(ROOT)): path for place in PLACES for path in sorted(place.glob("*.md"))}
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -86,7 +87,19 @@ def test_every_hook_has_an_example_with_arguments_that_it_has(hook):
 
 
 @pytest.mark.parametrize(
-    "value", ["Modality", "DataModule", "Template", "Task", "Decoding", "Sample", "LoggedStep", "LoggedRun"]
+    "value",
+    [
+        "Modality",
+        "DataModule",
+        "Template",
+        "Task",
+        "Decoding",
+        "Sample",
+        "LoggedStep",
+        "LoggedRun",
+        "ControlToken",
+        "ControlTokens",
+    ],
 )
 def test_every_field_of_the_values_is_described(value):
     rows = re.findall(r"^\| (`.*?) \|", section("docs/plugins.md", f"### {value}"), re.MULTILINE)
@@ -94,9 +107,16 @@ def test_every_field_of_the_values_is_described(value):
     assert described == [field.name for field in dataclasses.fields(getattr(mio, value))]
 
 
-def test_the_worked_example_is_the_package_that_is_tested():
-    text = text_of("docs/plugins.md").split("## A worked example")[1].split("## Where plugins come from")[0]
-    package = EXAMPLE.read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("example", "heading", "next_heading"),
+    [
+        (EXAMPLE, "## A worked example\n", "## A worked example of an encoder\n"),
+        (ENCODED, "## A worked example of an encoder\n", "## Where plugins come from\n"),
+    ],
+)
+def test_the_worked_examples_are_the_packages_that_are_tested(example, heading, next_heading):
+    text = text_of("docs/plugins.md").split(heading)[1].split(next_heading)[0]
+    package = example.read_text(encoding="utf-8")
     shown = [body for language, body in FENCE.findall(text) if language == "python"]
     assert all(body in package for body in shown)
     assert all(f"def {hook}(" in "".join(shown) for hook in HOOKS if f"def {hook}(" in package)
@@ -111,12 +131,13 @@ def test_python_examples_compile(page):
         compile(body, page, "exec")
 
 
-@pytest.mark.parametrize(("page", "name"), [("README.md", "mine"), ("docs/plugins.md", "melody")])
+@pytest.mark.parametrize(("page", "name"), [("README.md", "mine"), ("docs/plugins.md", "melody"),
+                                            ("docs/plugins.md", "gesture")])  # fmt: skip
 def test_whole_recipes_pass_every_check(page, name, tmp_path):
     [body] = [body for body in blocks(page, "yaml") if f"\nname: {name}\n" in f"\n{body}"]
     recipe = tmp_path / f"{name}.yaml"
     recipe.write_text(body, encoding="utf-8")
-    manager = PluginManager([*discover(), local(f"melody={EXAMPLE}")])
+    manager = PluginManager([*discover(), local(f"melody={EXAMPLE}"), local(f"gesture={ENCODED}")])
     for stage in chain([str(recipe)], [], manager):
         check(stage, manager.enable(stage.plugins))
 

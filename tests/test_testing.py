@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 
 import mio.testing
-from mio import DataModule, Frames, Media, Modality, SessionPolicy, Stream, Task, Template, Utterance, hookimpl
+from mio import (
+    ControlToken,
+    ControlTokens,
+    DataModule,
+    Frames,
+    Media,
+    Modality,
+    SessionPolicy,
+    Stream,
+    Task,
+    Template,
+    Utterance,
+    hookimpl,
+)
 from mio.core.contract.discovery import Candidate
 from mio.core.contract.plugins import PluginManager
 
@@ -306,3 +319,116 @@ def test_policies_of_conversations_are_checked():
         made = changed(mio_session=hookimpl(lambda _, policy=policy: policy))
         found = outcomes(made)["the policy of conversations is valid"]
         assert (found.outcome, detail in found.detail) == (outcome, True), found
+
+
+class Blocks:
+    """An encoder of curves that conforms: one position for every two values."""
+
+    fingerprint = "blocks"
+
+    def positions(self, item):
+        return -(-len(item) // 2)
+
+    def prepare(self, item):
+        padded = np.zeros(2 * self.positions(item), np.float32)
+        padded[: len(item)] = item
+        return {"blocks": padded.reshape(-1, 2)}
+
+    def dummy(self):
+        return {"blocks": np.zeros((1, 2), np.float32)}
+
+    def module(self, width):
+        import torch
+
+        class Network(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = torch.nn.Linear(2, width)
+
+            def forward(self, items):
+                return self.layer(items.arrays["blocks"])
+
+        return Network()
+
+
+def read_by(made=Blocks, **members):
+    encoder = type("Changed", (made,), members)
+    return changed(mio_encoder=hookimpl(lambda _: encoder()))
+
+
+def network(function):
+    """An encoder whose network gives `function(its layer, blocks [S, 2])`."""
+
+    def module(self, width):
+        made = Blocks.module(self, width)
+        made.forward = lambda items: function(made.layer, items.arrays["blocks"])
+        return made
+
+    return module
+
+
+def counting(self, item):
+    self.calls = getattr(self, "calls", 0) + 1
+    return {"blocks": np.full((self.positions(item), 2), self.calls, np.float32)}
+
+
+def normalised(layer, blocks):
+    return layer((blocks - blocks.mean(0)) / (blocks.std(0, correction=0) + 1))
+
+
+def drawn(self, width):
+    made = Blocks.module(self, width)
+    made.layer.weight.data = made.layer.weight.data + float(np.random.default_rng().random())
+    return made
+
+
+ENCODER_DEFECTS = [
+    ({"fingerprint": ""}, "the encoder foretells positions", "`fingerprint` is empty"),
+    ({"positions": lambda _, item: len(item) / 2}, "the encoder foretells positions", "`positions` says 1.0"),
+    ({"prepare": counting}, "the encoder prepares the same arrays again", "differs at the second time"),
+    ({"prepare": lambda *_: {"blocks": [1, 2]}}, "the encoder prepares the same arrays again", "gives list"),
+    ({"dummy": lambda _: {"blocks": np.zeros((1, 2))}}, "the encoder's dummy is like an item", "float64"),
+    ({"dummy": lambda _: {}}, "the encoder's dummy is like an item", "`dummy` gives nothing"),
+    ({"module": drawn}, "the network is made without memory, and the same again", "other initial values"),
+    ({"module": network(lambda layer, x: layer(x)[1:])}, "the network gives as many embeddings as foretold", "[3, 32]"),
+    ({"module": network(normalised)}, "an item's embeddings do not depend on other items", "when item 1 is another"),
+    ({"weights": lambda _: {"layer.bias": np.zeros(3)}}, "the network is made without memory, and the same again",
+     "`weights` has `layer.bias` as [3], the network as [32]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("members", "check", "detail"), ENCODER_DEFECTS)
+def test_defects_of_an_encoder_are_found(members, check, detail):
+    found = outcomes(read_by(**members))[f"curve: {check}"]
+    assert (found.outcome, detail in found.detail) == ("failed", True), found
+
+
+def test_an_encoder_that_conforms_does():
+    assert failed(read_by()) == set()
+    alone = outcomes(changed(modality=Modality(name="curve")))  # which nothing reads
+    assert "no plugin supplies an encoder" in alone["curve: the encoder foretells positions"].detail
+
+
+def test_rules_for_control_tokens_are_checked():
+    calls = []
+
+    def fickle(turn):  # noqa: ARG001
+        calls.append(1)
+        return "odd" if len(calls) % 2 else ""
+
+    odd = ControlToken(name="odd", token="<odd>")
+    templates = {"curves": (Template(direction="d", prompt="{curve}", response="yes"),)}
+    for label, outcome, detail in (
+        (lambda turn: "odd" if len(turn.prompt) else "", "passed", ""),
+        (lambda _: "od", "failed", "`label` returned `od`, no control token; did you mean `odd`?"),
+        (lambda turn: turn.record["x"], "failed", "`label` raised KeyError: 'x'"),
+        (fickle, "failed", "record 0 is labelled otherwise at the second time"),
+    ):
+        answer = ControlTokens(tokens=[odd], label=label)
+        made = changed(
+            mio_control_tokens=hookimpl(lambda _, answer=answer: answer),
+            mio_datamodule=hookimpl(lambda _: DataModule(templates=templates)),
+        )
+        found = outcomes(made)["records are labelled, and the same again"]
+        assert (found.outcome, detail in found.detail) == (outcome, True), found
+    assert outcomes(made)["control tokens can be told from text"].outcome == "skipped"

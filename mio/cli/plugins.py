@@ -28,6 +28,39 @@ def list_plugins(plugin: Plugin = []) -> None:
 
 
 @app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin.", show_default=False)],
+    options: Annotated[
+        list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Options of the plugin.", show_default=False)
+    ] = [],
+    beside: Annotated[
+        list[str], typer.Option("--with", metavar="NAME", help="A plugin that this one needs beside it. Repeatable.")
+    ] = [],
+    plugin: Plugin = [],
+) -> None:
+    """What a plugin supplies with these options: modalities, encoders, control tokens, corpora, tasks.
+
+    mio plugins show vita tokens=ids
+    """
+    from mio.core.contract.overview import overview
+    from mio.core.terminal import plain
+
+    for kind, supplied, detail in overview(manager(plugin), name, _options(options), beside):
+        typer.echo(plain(f"{kind:14}{supplied}{f': {detail}' if detail else ''}"))
+
+
+def _options(written: list[str]) -> dict[str, object]:
+    """Options of a plugin as they are written on the command line."""
+    from mio.core.recipe.layers import override_layer
+    from mio.core.recipe.merging import merge
+
+    content: dict[str, object] = {}
+    for option in written:
+        content = merge(content, override_layer(option).content)
+    return content
+
+
+@app.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin.", show_default=False)],
     options: Annotated[
@@ -40,15 +73,10 @@ def check(
 ) -> None:
     """Run the conformance checks on a plugin, the same that `mio.testing.check_plugin` runs in pytest."""
     from mio.core.errors import PluginError
-    from mio.core.recipe.layers import override_layer
-    from mio.core.recipe.merging import merge
     from mio.core.terminal import plain
     from mio.testing import conformance
 
-    content: dict[str, object] = {}
-    for option in options:
-        content = merge(content, override_layer(option).content)
-    results = conformance(name, content, beside=beside, manager=manager(plugin))
+    results = conformance(name, _options(options), beside=beside, manager=manager(plugin))
     for result in results:
         typer.echo(plain(f"{result.outcome:8}{result.check}{f': {result.detail}' if result.detail else ''}"))
     failed = [result.check for result in results if result.outcome == "failed"]

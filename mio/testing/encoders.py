@@ -5,6 +5,7 @@ S positions of all items together, D width of the transformer.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -105,14 +106,11 @@ class EncoderChecks:
 
         dummy = self._encoder.dummy()
         _are_arrays(dummy, "`dummy`")
+        with contextlib.suppress(SkippedCheckError):  # without an item there is nothing to compare
+            kinds = [_kinds(dummy), _kinds(self._prepared[0])]
+            assert kinds[0] == kinds[1], f"`dummy` gives {kinds[0]}, `prepare` {kinds[1]}"
         embeddings = self._run([dummy], [0])
         assert bool(torch.isfinite(embeddings).all()), "the network gives NaN or infinities of `dummy`"
-        try:
-            item = self._prepared[0]
-        except SkippedCheckError:
-            return
-        kinds = [{name: (array.dtype, array.shape[1:]) for name, array in arrays.items()} for arrays in (dummy, item)]
-        assert kinds[0] == kinds[1], f"`dummy` gives {kinds[0]}, `prepare` {kinds[1]}"
 
     def _made(self) -> None:
         import torch
@@ -145,11 +143,14 @@ class EncoderChecks:
         if len(prepared) < 2:
             raise SkippedCheckError("two items are needed")
         positions = [self._encoder.positions(item) for item in self._data]
+        chosen = max(range(len(prepared)), key=positions.__getitem__)
+        other = prepared[chosen - 1]  # content that an item may have, at the length of this one
+        changed = {name: np.resize(other[name], array.shape) for name, array in prepared[chosen].items()}
         together = self._run(prepared, positions).split(positions)
-        changed = {name: np.flip(array, axis=0).copy() for name, array in prepared[0].items()}
-        beside = self._run([changed, *prepared[1:]], positions).split(positions)
-        for index, (one, other) in enumerate(zip(together[1:], beside[1:], strict=True), 1):
-            assert torch.equal(one, other), f"item {index}: other embeddings when item 0 is another"
+        beside = self._run([*prepared[:chosen], changed, *prepared[chosen + 1 :]], positions).split(positions)
+        for index, (one, again) in enumerate(zip(together, beside, strict=True)):
+            if index != chosen:
+                assert torch.equal(one, again), f"item {index}: other embeddings when item {chosen} is another"
         was_training = self._network.training
         self._network.eval()  # what is dropped at random depends on the number of items
         together = self._run(prepared, positions).split(positions)
@@ -159,6 +160,12 @@ class EncoderChecks:
             largest = float(together[index].abs().max())
             assert difference <= _CLOSE * largest, f"item {index}: other embeddings when it is alone, by {difference:g}"
         self._network.train(was_training)
+
+
+def _kinds(arrays: Mapping[str, Any]) -> str:
+    """Types and inner shapes of arrays, for comparing and for messages."""
+    return ", ".join(f"{name} {array.dtype} [n, {', '.join(map(str, array.shape[1:]))}]" for name, array in
+                     sorted(arrays.items()))  # fmt: skip
 
 
 def _are_arrays(arrays: Any, what: str) -> None:

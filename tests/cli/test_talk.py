@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import MELODY
@@ -91,9 +92,9 @@ def test_media_of_answers_are_files(scripted, capsys, monkeypatch):
 
 @pytest.mark.usefixtures("scripted")
 def test_the_world_s_time_gives_the_same_answers(capsys):
-    code, out, err = run(capsys, "--input", "tune.txt", "--real-time")
-    assert (code, err) == (0, "")
-    assert out == "[heard 0.00-0.30 s]\nfirst, second\n[heard 0.70-1.00 s]\nother\n"
+    Path("short.txt").write_text("0\n1\n\n")
+    code, out, err = run(capsys, "--input", "short.txt", "--real-time")
+    assert (code, out, err) == (0, "[heard 0.00-0.30 s]\nfirst, second\n", "")
 
 
 @pytest.mark.usefixtures("scripted")
@@ -165,13 +166,23 @@ def test_a_closed_standard_input_is_told(capsys, monkeypatch):
 def test_a_run_that_was_trained_answers(finished, tmp_path, monkeypatch, capsys):
     shutil.copytree(finished, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    typed(monkeypatch, "do re\nmi\n")
+    prompts = ("do re", "melody number", "Please play do re:")
+    typed(monkeypatch, "\n".join(prompts))
     options = ("--policy", "parley", *PLUGINS)
     assert app.run(["talk", "run", *options]) == 2
     assert "its model has no control tokens" in capsys.readouterr().err
     assert app.run(["talk", "run", "--set", "answers=all", "--json", *options]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [event["query"] for event in events if event["event"] == "done"] == [0, 1]
+    assert [event["query"] for event in events if event["event"] == "done"] == [0, 1, 2]
+    assert {"text", "media"} & {event["event"] for event in events}
+    for query, prompt in enumerate(prompts):
+        own = [event for event in events if event["query"] == query]
+        decoding = ("--media-temperature", "0", "--max-tokens", "60", "--out", "generated", "--json")
+        assert app.run(["generate", "run", prompt, *decoding, *PLUGINS[:2]]) == 0
+        parts = json.loads(capsys.readouterr().out)["parts"]
+        said = "".join(event["text"] for event in own if event["event"] == "text")
+        assert said == "".join(part["text"] for part in parts if part["type"] == "text")
+        assert sum(event["event"] == "media" for event in own) == sum(part["type"] == "melody" for part in parts)
     assert app.run(["talk", "nowhere"]) == 2
     assert "nowhere: no such run folder" in capsys.readouterr().err
     assert app.run(["talk", "run", *PLUGINS]) == 2

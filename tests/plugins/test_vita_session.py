@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mio import DataError, UserError
+from mio.core.contract.plugins import PluginManager
 from mio.plugins import vita
 from mio.plugins.digits.world import World
 from mio.plugins.vita.session import SessionOptions, VoiceOptions
@@ -167,3 +168,15 @@ def test_options_are_those_of_the_published_demo():
         vita.mio_session({"session": {"voice": {"threshold": 2.0}}})
     with pytest.raises(UserError, match=r"has no option `session\.histroy`; did you mean `history`"):
         vita.mio_session({"session": {"histroy": 2}})
+
+
+def test_options_are_changed_one_by_one():
+    """What a person changes for a conversation leaves the recipe's other options, those beside it inside of one too."""
+    recipe = {"text": {"tokenizer": "bytes"}, "speech": {"tokenizer": "mel_rvq"},
+              "vita": {"session": {"history": 3, "voice": {"silence": 0.4, "shortest": 0.2}}}}  # fmt: skip
+    plugins = PluginManager.discover().enable(recipe)
+    owner, made = plugins.session({"older_media": True, "voice": {"detector": "energy"}})
+    assert (owner, made.history, made.older_media) == ("vita", 3, True)
+    voice = made.stream.segmenter()._options
+    assert (voice.detector, voice.silence, voice.shortest) == ("energy", 0.4, 0.2)
+    assert plugins.session({})[1].stream.segmenter()._options.detector == "silero"

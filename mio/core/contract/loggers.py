@@ -16,7 +16,7 @@ class Sample:
     """Of the task."""
     prompt: str = ""
     answer: str = ""
-    """Its text."""
+    """Its text, with control tokens as `[NAME]`."""
     files: tuple[Path, ...] = ()
     """Its media, as detokenizers saved them: what they are is told by their suffixes."""
 

@@ -21,7 +21,7 @@ from mio.core.contract.controls import ControlToken, ControlTokens, Turn
 from mio.core.contract.discovery import Candidate, discover
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.loggers import LoggerFactory
-from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser
+from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.validation import (
     PATH_NAME,
     control_problems,
@@ -284,7 +284,7 @@ class EnabledPlugins:
         for owner in owners:
             options = self.options[owner]
             if session:
-                options = {**options, SESSION: {**(options.get(SESSION) or {}), **session}}
+                options = {**options, SESSION: changed_options(options.get(SESSION) or {}, session)}
             for name, answer in _calls(self._registry, hook, options=options, **arguments):
                 if name == owner and (value := answer()) is not None:
                     return owner, value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -102,3 +102,13 @@ class SessionPolicy:
     least: int = number(5, 1, 10_000)
     """Characters that a piece for the synthesiser has at least."""
     decoding: Decoding = field(default_factory=Decoding)
+
+
+def changed_options(options: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with some of them changed, those inside of others too."""
+    changed = dict(options)
+    for name, value in change.items():
+        inner = changed.get(name)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        changed[name] = changed_options(inner or {}, value) if both else value
+    return changed

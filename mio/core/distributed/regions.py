@@ -66,7 +66,7 @@ def gathered(tensor: DTensor, dtype: torch.dtype | None = None, device: torch.de
     else:
         shape, stride = tensor.shape, tensor.stride()
         cast = DTensor.from_local(part, mesh, tensor.placements, run_check=False, shape=shape, stride=stride)
-        whole = cast.full_tensor()
+        whole = cast.full_tensor().contiguous()
     if EXPERT_SHARD in (mesh.mesh_dim_names or ()):
         torch.distributed.broadcast(whole, int(mesh.mesh.flatten()[0]))
     return whole

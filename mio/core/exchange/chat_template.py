@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from mio.core.contract.values import Modality
 from mio.core.tokens.chat import GIVEN
@@ -12,14 +13,22 @@ from mio.core.tokens.chat import GIVEN
 _TURNS = """\
 {%- set systems = SYSTEMS -%}
 {%- set spans = SPANS -%}
+{%- set controls = CONTROLS -%}
 {%- set roles = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assistant', \
 'gpt': 'assistant', 'chatgpt': 'assistant', 'bot': 'assistant', 'model': 'assistant', 'ai': 'assistant'} -%}
+{%- macro control(name) -%}
+{%- if name not in controls -%}
+{{- raise_exception('no control token `' ~ name ~ '`: there are ' ~ controls | join(', ')) -}}
+{%- endif -%}
+{{- controls[name] -}}
+{%- endmacro -%}
 {%- macro piece(part) -%}
 {%- if part is string -%}{{ part }}
 {%- elif part is mapping and part.get('type', 'text') == 'text' and 'text' in part -%}
 {%- if part['text'] is string or part['text'] is number -%}{{ part['text'] }}
 {%- elif part['text'] is not none -%}{{ raise_exception('the text of a part must be a string') }}
 {%- endif -%}
+{%- elif part is mapping and part.get('type') == 'control' and controls -%}{{ control(part.get('name')) }}
 {%- elif part is mapping -%}
 {{- raise_exception('a part of type `' ~ part.get('type') ~ '` cannot be written by this template: \
 tokenise the media and write them as their token strings inside the text') -}}
@@ -56,6 +65,7 @@ tokenise the media and write them as their token strings inside the text') -}}
 {%- set found.text = rest.text -%}
 {%- endif -%}
 {%- endfor -%}
+{%- for string in controls.values() -%}{%- set found.text = found.text.replace(string, '') -%}{%- endfor -%}
 {%- if found.text | trim -%}{%- set found.names = found.names + ['text'] -%}{%- endif -%}
 {{- found.names[0] if found.names | length == 1 -}}
 {%- endmacro -%}
@@ -83,9 +93,12 @@ tokenise the media and write them as their token strings inside the text') -}}
 {%- for switch in ('train', 'training', 'trainable', 'loss') -%}
 {%- if message.get(switch) is not none and not message.get(switch) -%}{%- set learnt.yes = false -%}{%- endif -%}
 {%- endfor -%}
-{%- if learnt.yes -%}
-{%- generation -%}{{- written(message.get('content')) ~ '<|im_end|>' -}}{%- endgeneration -%}
-{%- else -%}{{- written(message.get('content')) ~ '<|im_end|>' -}}
+{%- set begun = control(message['control']) if role == 'assistant' and controls and message.get('control') else '' -%}
+{%- set said = begun ~ written(message.get('content')) -%}
+{%- set closed = message.get('end_tag') is none or message.get('end_tag') -%}
+{%- if learnt.yes and closed -%}{%- generation -%}{{- said ~ '<|im_end|>' -}}{%- endgeneration -%}
+{%- elif learnt.yes -%}{%- generation -%}{{- said -}}{%- endgeneration -%}{{- '<|im_end|>' -}}
+{%- else -%}{{- said ~ '<|im_end|>' -}}
 {%- endif -%}
 {{- '\\n' -}}
 {%- endfor -%}
@@ -93,19 +106,22 @@ tokenise the media and write them as their token strings inside the text') -}}
 """
 
 
-def chat_template(system: Mapping[str, str], modalities: Sequence[Modality]) -> str:
+def chat_template(
+    system: Mapping[str, str], modalities: Sequence[Modality], controls: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Jinja template that renders a conversation as training renders a record of `messages`.
 
     `system` holds the recipe's system prompts, see `mio.core.tokens.chat.chat_document`. A conversation without one
     gets that of the variable `output`, of the one modality that all its answers consist of, of a modality that is given
-    in it, or `default`. Media are written as their token
-    strings; parts that are files are an error. What is learnt is marked for
+    in it, or `default`. Media are written as their token strings; parts that are files are an error. Control tokens,
+    whose strings `controls` has by name, are written where a message names them: rules that label answers are functions
+    of plugins, which no template can hold. What is learnt is marked for
     `apply_chat_template(..., return_assistant_tokens_mask=True)`.
     """
     begins = {f"{GIVEN}{each.name}": each.begin for each in modalities}
     given = [[begins[key], prompt] for key, prompt in system.items() if begins.get(key) and prompt]
     spans = [[each.name, each.begin, each.end] for each in modalities if each.begin and each.end]
-    literals = {"SYSTEMS": dict(system), "SPANS": spans, "GIVEN": given}
+    literals = {"SYSTEMS": dict(system), "SPANS": spans, "GIVEN": given, "CONTROLS": dict(controls)}
     return re.sub("|".join(literals), lambda name: _literal(literals[name[0]]), _TURNS)
 
 

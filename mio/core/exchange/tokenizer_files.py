@@ -52,6 +52,7 @@ def write_tokenizer(
     definition = tokenizer_definition(text, vocabulary)
     write_text(folder / TOKENIZER, json.dumps(definition, ensure_ascii=False))
     specials = vocabulary.specials
+    controls = {name: token.token for name, token in vocabulary.controls.tokens.items()}
     names = {f"{name}_token": vocabulary.token(getattr(specials, name)) for name in ("bos", "eos", "pad")}
     write_json(folder / SPECIALS, names)
     write_json(
@@ -62,7 +63,7 @@ def write_tokenizer(
             "model_max_length": recipe.data.packing.context,
             "clean_up_tokenization_spaces": False,
             "padding_side": "left",
-            "chat_template": chat_template(recipe.data.system, modalities),
+            "chat_template": chat_template(recipe.data.system, modalities, controls),
         },
     )
 

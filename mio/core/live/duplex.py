@@ -71,17 +71,18 @@ class Duplex:
     @torch.inference_mode()
     def read(self, prompt: Prompt, answer: GrowingAnswer) -> int:
         """Reads a prompt for an answer on a free row, and returns the row: the one that holds most of the prompt. What
-        only the other holds is copied."""
+        only the other holds is copied. Raises `DataError` for media that an encoder cannot read, and changes nothing
+        then."""
         shared = [_shared(prompt, held) for held in self._held]
         row = max(self.free, key=lambda one: shared[one])
         source = max(range(ROWS), key=lambda one: (shared[one], one == row))
         kept = shared[source]
-        self._cache.begin_with(row, source, kept)
         device = self._cache.keys.device
-        one = self._cache.sequence(row)
-        tokens = torch.as_tensor(np.asarray(prompt.tokens[kept:], np.int64), device=device)[None]
         unread = [(-kept, item) for item in prompt.items if item.first >= kept]
         items = change_items(pack_items(unread, self._codecs), lambda tensor: tensor.to(device))
+        tokens = torch.as_tensor(np.asarray(prompt.tokens[kept:], np.int64), device=device)[None]
+        self._cache.begin_with(row, source, kept)
+        one = self._cache.sequence(row)
         with torch.autocast(device.type, enabled=False):
             hidden = self.transformer(tokens, one.positions(tokens.shape[1]), cache=one, items=items).hidden
         one.advance(tokens.shape[1])

@@ -274,14 +274,14 @@ class Session:
         while self._can_listen:
             query = self._queries.popleft()
             least = self.model.grammar.least(self._need)
+            seed = item_seed(self._seed, "session", query.number)
             try:
                 prompt, budget = prompt_of(self.model, self.policy, self._past, query, least)
+                growing = GrowingAnswer(self.model.grammar, self._need, budget, seed)
+                row = self.engine.read(prompt, growing)
             except DataError as error:
                 self._ignore(str(error), query.number)
                 continue
-            seed = item_seed(self._seed, "session", query.number)
-            growing = GrowingAnswer(self.model.grammar, self._need, budget, seed)
-            row = self.engine.read(prompt, growing)
             reader = AnswerReader(self.model.vocabulary, self.model.codecs.text)
             sentences = SentenceCutter(self.policy.marks, self.policy.least)
             answer = _Answer(Exchange(query, reader), growing, row, sentences)

@@ -117,6 +117,6 @@ def _shares(argument: str) -> float | dict[str, float]:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise UserError(
                 f"`{argument}`: `media` is a share of the positions from 0 to 1, of all encoders together or as in "
-                "`media={image: 0.2, speech: 0.05}`"
+                "`media={NAME: 0.2}`"
             )
     return {str(name): float(share) for name, share in shares.items()} if isinstance(value, dict) else float(value)

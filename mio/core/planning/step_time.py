@@ -142,8 +142,8 @@ class _Clock:
             self.now += spent
             self.computed += spent
         elif isinstance(event, Wait):
-            # the first of this size: experts are gathered ahead of their turn, together with the layer after them. None:
-            # it was gathered in the section before, for a backward pass that a frozen layer has not
+            # The first of this size: experts are gathered ahead of their turn, with the layer after them. None: it
+            # was gathered in the section before, for a backward pass that a frozen layer has not.
             found = next((one for one in self.gathers if one[0] == event.size), None)
             if found is not None:
                 self.gathers.remove(found)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mio.core.contract.controls import CONTROL
 from mio.core.contract.loggers import Sample
 from mio.core.contract.values import TEXT
 from mio.core.generation.evaluation import Evaluation, owned_tasks
@@ -75,6 +76,7 @@ class TaskLook:
 def _sample(name: str, kept: Mapping[str, Any], folder: Path) -> Sample:
     """What loggers are given of an answer whose media are in `folder`."""
     parts = kept["answer"]
-    text = "".join(part["text"] for part in parts if part["type"] == TEXT)
-    files = tuple(folder / part["path"] for part in parts if part["type"] != TEXT)
+    shown = {TEXT: lambda part: part["text"], CONTROL: lambda part: f"[{part['name']}]"}
+    text = "".join(shown[part["type"]](part) for part in parts if part["type"] in shown)
+    files = tuple(folder / part["path"] for part in parts if part["type"] not in shown)
     return Sample(name=name, prompt=kept["prompt"], answer=text, files=files)

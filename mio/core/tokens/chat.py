@@ -97,7 +97,7 @@ def turn_weight(turn: Message) -> float:
 
 def is_closed(turn: Message) -> bool:
     """Whether the end of a turn is learnt: not where `end_tag` is false, as VITA's data have it of answers that the
-    model shall not learn to end (VITA, `data_utils_video_audio_neg_patch.py`). Raises `DataError` for another value."""
+    model shall not learn to end. Raises `DataError` for another value."""
     stated = turn.get(END_TAG)
     if stated is None:
         return True

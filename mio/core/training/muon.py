@@ -14,6 +14,9 @@ from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 from mio.core.distributed.assignment import Round, assign
 from mio.core.distributed.regions import is_elsewhere, local, zeros_like
 
+_DTYPE = torch.bfloat16
+"""What matrices travel in."""
+
 
 class SplitMuon(Muon):
     """torch's `Muon`, whose update of a split matrix is that of the whole one, bit by bit.
@@ -47,9 +50,9 @@ class SplitMuon(Muon):
         for exchanged in self._rounds([parameter for parameter, _ in split]):
             updates = {matrix.index: self._update(*split[matrix.index]) for matrix in exchanged.matrices}
             device = local(split[0][0]).device
-            wholes = exchanged.gather(updates, device, torch.bfloat16)
+            wholes = exchanged.gather(updates, device, _DTYPE)
             orthogonal = {index: _orthogonal(whole, split[index][1]) for index, whole in wholes.items()}
-            for index, part in exchanged.scatter(orthogonal, device, torch.bfloat16):
+            for index, part in exchanged.scatter(orthogonal, device, _DTYPE):
                 parameter, group = split[index]
                 _move(local(parameter), part, parameter.shape, group)
         return loss

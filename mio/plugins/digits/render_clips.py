@@ -88,13 +88,14 @@ def main(folder: Path) -> None:
 def _voice(folder: Path, split: str, name: str) -> dict[str, Any]:
     """Writes the file of one voice; its entry in the index."""
     draw = random.Random(name)
-    takes, clips, pieces = [], [], []
+    takes, clips = [], []
+    pieces: list[npt.NDArray[np.int16]] = []
     for take in range(TAKES[split]):
         speed, pitch = draw.randint(*SPEEDS), draw.randint(*PITCHES)
         takes.append({"speed": speed, "pitch": pitch})
         for word in WORDS:
             samples = render(name, word, speed, pitch)
-            clips.append([word, take, sum(map(len, pieces)), len(samples)])
+            clips.append([word, take, sum(piece.size for piece in pieces), len(samples)])
             pieces.append(samples)
     file = f"{split}-{name.replace('+', '-').lower()}.flac"
     _write(folder / file, pieces)
@@ -103,12 +104,13 @@ def _voice(folder: Path, split: str, name: str) -> dict[str, Any]:
 
 def _question_words(folder: Path, split: str, voices: list[dict[str, Any]]) -> list[list[Any]]:
     """Writes the further words of all voices of a split: [file, voice, word, take, first sample, length] of each."""
-    file, clips, pieces = f"{split}-words.flac", [], []
+    file, clips = f"{split}-words.flac", []
+    pieces: list[npt.NDArray[np.int16]] = []
     for voice in voices:
         for take, how in enumerate(voice["takes"][: QUESTION_TAKES[split]]):
             for word in QUESTION_WORDS if voice["split"] == split else ():
                 samples = render(voice["name"], word, how["speed"], how["pitch"], QUESTION_BITS)
-                clips.append([file, voice["name"], word, take, sum(map(len, pieces)), len(samples)])
+                clips.append([file, voice["name"], word, take, sum(piece.size for piece in pieces), len(samples)])
                 pieces.append(samples)
     _write(folder / file, pieces)
     return clips

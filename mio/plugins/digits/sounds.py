@@ -12,6 +12,7 @@ RATE = 8000
 MOST_BEEPS = 5
 
 Samples = npt.NDArray[np.float32]
+Wave = npt.NDArray[np.float64]
 
 
 def noise(seed: int) -> Samples:
@@ -47,26 +48,27 @@ def beeps(seed: int, count: int) -> Samples:
     return _at_level(draw, np.concatenate([beep, np.zeros(gap)] * count))
 
 
-def _at_level(draw: np.random.Generator, sound: npt.NDArray[np.float64]) -> Samples:
+def _at_level(draw: np.random.Generator, sound: Wave) -> Samples:
     sound = sound * (draw.uniform(0.1, 0.9) / max(np.abs(sound).max(), 1e-9))
     return np.asarray(sound + draw.normal(0, 10 ** -draw.uniform(2, 4), len(sound)), np.float32).clip(-1, 1)
 
 
-def _tone(length: int, frequency: float, overtones: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _tone(length: int, frequency: float, overtones: Wave) -> Wave:
     """A tone with its overtones below half of the rate; the first strength is that of the tone's octave."""
     phase = 2 * np.pi * np.arange(length) / RATE
     parts = [(frequency, 1.0), *((frequency * n, strength) for n, strength in enumerate(overtones, 2))]
     return sum((strength * np.sin(phase * pitch) for pitch, strength in parts if pitch < RATE / 2), np.zeros(length))
 
 
-def _envelope(draw: np.random.Generator, length: int) -> npt.NDArray[np.float64]:
+def _envelope(draw: np.random.Generator, length: int) -> Wave:
     """A rise of 5 to 20 ms, and a fall that is short or takes the whole tone."""
     time = np.arange(length) / RATE
     rise, fall = draw.uniform(0.005, 0.02), draw.choice([0.01, 0.1, 0.3])
-    return np.minimum(1, time / rise) * np.minimum(1, (length / RATE - time) / fall)
+    shape: Wave = np.minimum(1, time / rise) * np.minimum(1, (length / RATE - time) / fall)
+    return shape
 
 
-def _coloured(draw: np.random.Generator, length: int) -> npt.NDArray[np.float64]:
+def _coloured(draw: np.random.Generator, length: int) -> Wave:
     """White, pink or brown noise, in a band or not, that swells slowly."""
     spectrum = np.fft.rfft(draw.normal(0, 1, length))
     frequency = np.fft.rfftfreq(length, 1 / RATE)
@@ -78,10 +80,11 @@ def _coloured(draw: np.random.Generator, length: int) -> npt.NDArray[np.float64]
     swell = 1 + draw.uniform(0, 0.9) * np.sin(
         2 * np.pi * (draw.uniform(0.3, 3) * np.arange(length) / RATE + draw.random())
     )
-    return sound / max(np.abs(sound).max(), 1e-9) * swell
+    coloured: Wave = sound / max(np.abs(sound).max(), 1e-9) * swell
+    return coloured
 
 
-def _bursts(draw: np.random.Generator, length: int) -> npt.NDArray[np.float64]:
+def _bursts(draw: np.random.Generator, length: int) -> Wave:
     """Coloured noise in bursts as long as syllables: knocks, steps, a cough."""
     gate = np.zeros(length)
     for _ in range(draw.integers(1, 7)):
@@ -90,18 +93,20 @@ def _bursts(draw: np.random.Generator, length: int) -> npt.NDArray[np.float64]:
     return _coloured(draw, length) * gate
 
 
-def _hum(draw: np.random.Generator, length: int) -> npt.NDArray[np.float64]:
+def _hum(draw: np.random.Generator, length: int) -> Wave:
     """A motor: a low tone with many overtones, whose pitch may slide."""
     slide = np.cumsum(np.linspace(1, draw.uniform(0.7, 1.4), length)) / RATE
     base = 2 * np.pi * draw.uniform(40, 200) * slide
     strengths = draw.uniform(0, 1, 12) / np.arange(1, 13)
     sound = sum((strength * np.sin(n * base) for n, strength in enumerate(strengths, 1)), np.zeros(length))
-    return sound / max(np.abs(sound).max(), 1e-9)
+    hum: Wave = sound / max(np.abs(sound).max(), 1e-9)
+    return hum
 
 
-def _clicks(draw: np.random.Generator, length: int) -> npt.NDArray[np.float64]:
+def _clicks(draw: np.random.Generator, length: int) -> Wave:
     """Clicks at random moments, each ringing a little: keys, crackling."""
     sound = np.zeros(length)
     ring = np.exp(-np.arange(200) / draw.uniform(3, 40)) * np.cos(np.arange(200) * draw.uniform(0.2, 3))
-    sound[draw.integers(0, length, draw.integers(2, 40))] = draw.normal(0, 1)
+    moments = draw.integers(0, length, draw.integers(2, 40))
+    sound[moments] = draw.normal(0, 1, len(moments))
     return np.convolve(sound, ring)[:length]

@@ -199,27 +199,29 @@ def replies(world: World, draw: Random) -> Record:
 
 
 def exchanges(world: World, draw: Random) -> Record:
-    """`messages`: a picture and two to four turns about it, each a question, written or spoken, or something that is
-    not addressed to the listener; `unaddressed`: the numbers of the messages that reply to the latter, from 0."""
-    digit = draw.randrange(10)
-    seen: list[str | Media] = [world.picture(draw, digit)]
-    messages: list[dict[str, object]] = []
-    unaddressed = []
-    talker = world.talker(draw)
-    for _ in range(draw.randint(2, 4)):
-        words, answer = _about_digit(draw, digit)
-        kind = draw.choice(("spoken", "spoken", "written", "unaddressed"))
-        said: str | Media = world.utterance(draw, words, talker) if kind == "spoken" else " ".join(words)
-        if kind == "unaddressed":
-            heard = draw.choice((remarks, crowds, noises))(world, draw)
-            said, answer = heard["speech"], heard["heard"]
-            unaddressed.append(len(messages) + 1)
-        messages += [
-            {"role": "user", "content": [*seen, said]},
-            {"role": "assistant", "content": [answer]},
-        ]
-        seen = []
-    return {"messages": messages, "unaddressed": unaddressed}
+    """`messages`: two turns as a live conversation remembers them, of which the second is learnt. The first is a
+    question about a picture that is no longer there, its answer perhaps interrupted; the second shows a picture, and
+    then something is asked or not addressed to the listener. `unaddressed`: the number of its reply, if so."""
+    before, now = draw.randrange(10), draw.randrange(10)
+    words, answer = _about_digit(draw, before)
+    if draw.random() < 0.5:
+        said = answer.split()
+        answer = " ".join(said[: draw.randint(1, len(said))])
+    first = world.utterance(draw, words) if draw.random() < 0.7 else " ".join(words)
+    second: str | Media
+    if unaddressed := draw.random() < 0.25:
+        heard = draw.choice((remarks, crowds, noises))(world, draw)
+        second, reply = heard["speech"], heard["heard"]
+    else:
+        words, reply = _about_digit(draw, now)
+        second = world.utterance(draw, words) if draw.random() < 0.7 else " ".join(words)
+    messages = [
+        {"role": "user", "content": [first]},
+        {"role": "assistant", "content": [answer], "train": False},
+        {"role": "user", "content": [world.picture(draw, now), second]},
+        {"role": "assistant", "content": [reply]},
+    ]
+    return {"messages": messages, "unaddressed": [3] if unaddressed else []}
 
 
 BUILDERS: tuple[Callable[[World, Random], Record], ...] = (

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from mio_world import DECLARED, FakeCodecs, FakeText
 from repositories import FAMILIES, make_model, train_sentencepiece, write_bpe, write_json
 from safetensors.torch import load_file, save_file
 
@@ -19,11 +20,14 @@ from mio.core.exchange.chat_template import chat_template
 from mio.core.exchange.reading import ImportOptions, import_folder
 from mio.core.exchange.writing import OWN, export_run, parse_size
 from mio.core.model.cache import KVCache
+from mio.core.recipe.schema import LossConfig
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.writing import CheckpointWriter
 from mio.core.runs.lock import Lock, accept_changes
 from mio.core.runs.run import Run
 from mio.core.tokens.chat import chat_document
+from mio.core.tokens.rendering import Renderer
+from mio.core.tokens.vocabulary import Vocabulary
 
 SPARE = 13
 """Rows that the embedding has beyond the tokens, as Qwen's."""
@@ -230,6 +234,45 @@ def test_the_chat_template_knows_what_is_given():
         messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
         (text,), _ = render_jinja_template([messages], chat_template=template, bos_token="")
         assert text.startswith(f"<|im_start|>system\n{expected}<|im_end|>\n")
+
+
+def test_the_chat_template_writes_control_tokens_where_messages_name_them():
+    """Token strings and mask beside the documents that training makes of the same conversations."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    said = [("p", mio.ControlToken(name="noise", token="<2>", plain_text=True)),
+            ("p", mio.ControlToken(name="think", token="<think>"))]  # fmt: skip
+    vocabulary = Vocabulary.build(FakeText(), DECLARED, said)
+    renderer = Renderer(vocabulary, FakeCodecs(), LossConfig())
+    system = {"default": "You are MIO.", "text": "Write."}
+    strings = {token.name: token.token for _, token in said}
+    template = chat_template(system, [declared for _, declared in DECLARED], strings)
+    think = {"type": "control", "name": "think"}
+    special = {1: "", 6: "<|im_start|>", 7: "<|im_end|>"}
+
+    def spelled(tokens):
+        text = (chr(max(0, one - 100)) if one < 64000 else vocabulary.token(one) for one in tokens)
+        return "".join(special.get(one, string) for one, string in zip(tokens, text, strict=True))
+
+    for turns, contents in (
+        ([{"content": "Hm.", "control": "noise", "end_tag": False}], [[mio.Control("noise"), "Hm."]]),
+        ([{"content": [think, "Yes."]}, {"content": "No."}], [[mio.Control("think"), "Yes."], "No."]),
+        ([{"content": "", "control": "noise"}], [[mio.Control("noise")]]),
+    ):
+        messages, ours = [], []
+        for turn, content in zip(turns, contents, strict=True):
+            messages += [{"role": "user", "content": "a"}, {"role": "assistant", **turn}]
+            ours += [messages[-2], {"role": "assistant", **turn, "content": content}]
+        rendered = renderer.render(chat_document(ours, system))
+        (text,), (marked,) = render_jinja_template(
+            [messages], chat_template=template, bos_token="", return_assistant_tokens_mask=True
+        )
+        assert text == spelled(rendered.tokens.tolist())
+        learnt = rendered.tokens[rendered.weights > 0].tolist()
+        assert "".join(text[start:end] for start, end in marked) == spelled(learnt)
+    wrong = [{"role": "assistant", "content": "x", "control": "nois"}]
+    with pytest.raises(Exception, match="no control token `nois`: there are noise, think"):
+        render_jinja_template([wrong], chat_template=template, bos_token="")
 
 
 def test_the_chat_template_marks_what_is_learnt(media_run, tmp_path):

@@ -115,3 +115,14 @@ def test_options_without_a_meaning_are_refused_before_anything_is_loaded(run, ca
     out, err = capsys.readouterr()
     assert out == ""
     assert options[0] in err
+
+
+def test_a_run_that_is_let_go_is_read_again_when_it_is_asked_for(run):
+    """Weights of another precision than those of the file would be there twice."""
+    model = Model.of(run, precision="bf16", let_go=True)
+    assert generate(model, "play", decoding=Decoding(media_temperature=0.0)).answer.parts
+    assert "transformer" not in vars(run)
+    kept = Model.of(run, precision="bf16")
+    for name, parameter in kept.transformer.named_parameters():
+        assert (parameter == model.transformer.get_parameter(name)).all()
+    assert "transformer" in vars(run)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scripted_model import World
 
-from mio import Decoding, Media, UserError
+from mio import DataError, Decoding, Media, UserError
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import Need
@@ -122,6 +122,12 @@ def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():
     run(duplex, dict(zip(rows, answers[1:], strict=True)))
     assert [answer.tokens for answer in answers] == [alone(first, 1), alone(second, 2), alone(third, 3)]
     assert alone(second, 3) != alone(third, 3), "the network tells them apart"
+
+    with pytest.raises(DataError, match="nobody can read a 7"):
+        duplex.read(asked("a", (1, 7), "bc"), GrowingAnswer(read.grammar, NEED, 30, 4))
+    again = GrowingAnswer(read.grammar, NEED, 30, 1)
+    run(duplex, {duplex.read(first, again): again})
+    assert again.tokens == answers[0].tokens, "what cannot be read changes nothing"
 
 
 def test_a_cache_that_does_not_fit_is_one_line(model):

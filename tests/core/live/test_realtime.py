@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import pytest
 from scripted_model import World, shown
@@ -13,36 +13,51 @@ from mio.core.live.clock import RealClock
 from mio.core.live.realtime import converse
 
 
-def talk(feed):
+def talk(feed, tell=lambda _: None):
     one = mio.Session(World(ANSWERS).model(), clock=RealClock())
     happened = []
-    converse(one, feed, happened.append)
+
+    def told(event):
+        happened.append(event)
+        tell(event)
+
+    converse(one, feed, told)
     return happened
 
 
 def test_inputs_of_another_thread_are_answered_as_they_come():
+    over = threading.Event()
+
     def feed(put):
         for chunk in ([0], [1], []):
             put(lambda session, chunk=chunk: session.push(chunk))
-        time.sleep(0.3)  # the answer is over by then
+        assert over.wait(60)
         put(lambda session: session.say("hello"))
 
-    events = talk(feed)
+    events = talk(feed, lambda event: over.set() if event.kind == "done" else None)
     assert shown(events) == [
         ("heard", 0), ("control", 0, "state1"), ("text", 0, "first, second, third"), ("done", 0),
         ("control", 1, "state3"), ("text", 1, "you too"), ("done", 1),
     ]  # fmt: skip
     times = [event.time for event in events]
     assert times == sorted(times)
-    assert times[-1] - times[0] >= 0.3
 
 
 def test_an_answer_is_interrupted_while_it_is_given():
+    begun, asked = threading.Event(), threading.Event()
+
     def feed(put):
         put(lambda session: session.say("hello"))
+        assert begun.wait(60)
         put(lambda session: session.say("hello"))
+        asked.set()
 
-    assert [event[:2] for event in shown(talk(feed)) if event[0] in ("interrupted", "done")] == [
+    def tell(event):
+        if event.kind == "text" and event.query == 0:
+            begun.set()
+            assert asked.wait(60)
+
+    assert [event[:2] for event in shown(talk(feed, tell)) if event[0] in ("interrupted", "done")] == [
         ("interrupted", 0), ("done", 1),
     ]  # fmt: skip
 

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -81,6 +82,7 @@ CASES = {
         4, {"expert_parallel": 2, "tensor_parallel": 2}, {"optimizer": ADAMW}, "same", exact=False
     ),
     "four, Muon over two": Case(4, {"expert_parallel": 2}, {"optimizer": NUMBERED}, "one", exact=False),
+    "four, Muon over four": Case(4, {"expert_parallel": 4}, {"optimizer": MUON}, "same", exact=False),
 }
 
 
@@ -98,7 +100,29 @@ def batches(case, step):
         yield batch
 
 
+def orthogonal(update, coefficients, steps, eps):
+    """torch's in float64. In bfloat16 the last bit of a sum decides how a number is rounded, and sums of more than two
+    are taken in another order on another number of processes, with FSDP2 alone too."""
+    a, b, c = coefficients
+    x = update.double().T if update.shape[0] > update.shape[1] else update.double()
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if update.shape[0] > update.shape[1] else x).float()
+
+
 def train(case, split):
+    if case.exact:
+        return trained(case, split)
+    with (
+        patch("mio.core.training.muon._zeropower_via_newtonschulz", orthogonal),
+        patch("mio.core.training.muon._DTYPE", torch.float32),
+    ):
+        return trained(case, split)
+
+
+def trained(case, split):
     """Losses, norms, weights and their average; on one process of `case.ranks` where they are `split`, else alone."""
     settings = TrainConfig(steps=STEPS, precision="fp32", **case.train)
     runtime = RuntimeConfig(compile="none", **({"expert_parallel": case.ranks} | case.runtime))
@@ -175,12 +199,12 @@ def test_split_experts_learn_what_experts_on_one_process_learn(found, name):
             assert rank[name][2].keys() == weights.keys()
             assert all(torch.equal(rank[name][2][one], weight) for one, weight in weights.items())
         else:
-            # Muon orthogonalises in bfloat16: what differs in the last bit of a sum is rounded another way
-            close = 1e-3 if case.train["optimizer"].kind == "muon" else 1e-6
-            assert rank[name][0] == pytest.approx(losses, abs=close)
-            assert rank[name][1] == pytest.approx(norms, rel=10 * close)
+            # tensor parallelism takes sums of its own
+            close = 1e-5 if "tensor_parallel" in case.runtime else 1e-6
+            assert rank[name][0] == pytest.approx(losses, abs=1e-6)
+            assert rank[name][1] == pytest.approx(norms, rel=1e-5)
             for one, weight in weights.items():
-                torch.testing.assert_close(rank[name][2][one], weight, rtol=0, atol=10 * close, msg=one)
+                torch.testing.assert_close(rank[name][2][one], weight, rtol=0, atol=close, msg=one)
 
 
 def test_each_process_has_its_share_of_the_experts_and_of_their_parameters(found):

@@ -1,0 +1,87 @@
+"""What one plugin supplies, in words: for people who look for the names that recipes and data use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mio.core.contract.controls import ControlToken
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.values import Modality
+from mio.core.errors import UserError
+
+Line = tuple[str, str, str]
+"""Kind, name, detail."""
+
+
+def overview(
+    manager: PluginManager, name: str, options: Mapping[str, Any], beside: Sequence[str] = ()
+) -> Iterator[Line]:
+    """Everything that the plugin `name` supplies with these options, with the plugins `beside`.
+
+    Other working plugins stand beside it as far as they go with it without options: their modalities are those that it
+    may read or judge answers in. Raises `PluginError` where the plugin's answers break the contract.
+    """
+    own = manager.enable({**{other: {} for other in beside}, name: options})
+    own.modalities(), own.control_tokens()
+    plugins = _with_others(own)
+    for owner, modality in plugins.modalities():
+        if owner == name:
+            yield "modality", modality.name, _modality(modality)
+    yield from _encoders(plugins, name)
+    for owner, token in plugins.control_tokens():
+        if owner == name:
+            yield "control token", token.name, _control(token)
+    if any(owner == name for owner, _ in plugins.label_rules()):
+        yield "rule", "labels answers with control tokens", ""
+    for what, supplied in (("corpus", plugins.sources()), ("task", plugins.tasks())):
+        for one, (owner, _) in supplied.items():
+            if owner == name:
+                yield what, one, ""
+
+
+def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
+    """With all other plugins that declare modalities and go with these."""
+    for other in plugins.manager.candidates.values():
+        if other.problem or other.name in plugins.names or "mio_modalities" not in other.hooks:
+            continue
+        try:
+            more = plugins.manager.enable({**plugins.options, other.name: {}})
+            more.modalities(), more.control_tokens()
+        except UserError:
+            continue  # it needs options, or does not go with the others
+        plugins = more
+    return plugins
+
+
+def _modality(declared: Modality) -> str:
+    if declared.text:
+        return "text"
+    if declared.parts:
+        return f"{declared.frames.minimum} to {declared.frames.maximum} of `{declared.parts}`"
+    if declared.codebooks:
+        sizes = ", ".join(map(str, declared.codebooks))
+        return f"codebooks {sizes}; {declared.frames.minimum} to {declared.frames.maximum} frames"
+    return "read by an encoder"
+
+
+def _control(token: ControlToken) -> str:
+    written = "plain text" if token.plain_text else "an id of its own"
+    place = ", anywhere in an answer" if token.anywhere else ""
+    inserted = f" {token.insert!r}" if token.insert else ""
+    return f"{token.token}, {written}{place}; {token.action}{inserted}"
+
+
+def _encoders(plugins: EnabledPlugins, name: str) -> Iterator[Line]:
+    """The plugin's encoders, whoever declares their modalities."""
+    for _, declared in plugins.modalities():
+        if declared.text or declared.parts:
+            continue
+        try:
+            found = plugins.encoder(declared.name)
+        except UserError as error:
+            if f"plugin `{name}`" in str(error):
+                yield "encoder", declared.name, f"not with these options: {error}"
+            continue
+        if found is not None and found[0] == name:
+            yield "encoder", declared.name, found[1].fingerprint
