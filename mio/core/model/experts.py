@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,9 +44,9 @@ class Experts(nn.Sequential):
 
     def forward(self, x: Tensor, sizes: Sequence[int]) -> Tensor:  # type: ignore[override]
         """[N, D] -> [N, D]; the first `sizes[0]` rows are for the first of those that are held, and so on, in turn."""
-        parts = x.split(list(sizes))
         # an expert without rows is called too: its parameters get a gradient of 0, as on one device
-        return torch.cat([self[number](part) for number, part in zip(cycle(self.held), parts, strict=False)])
+        parts = [self[self.held[i % len(self.held)]](part) for i, part in enumerate(x.split(list(sizes)))]
+        return torch.cat(parts)
 
 
 class SparseExperts(nn.Module):

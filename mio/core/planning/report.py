@@ -138,10 +138,10 @@ def _head(plan: RecipePlan) -> Table:
     )
     for load in plan.simulated.encoders:
         one = _encoder_values(plan, load)
-        trained = {0: "frozen", load.parameters: "trained"}.get(load.trained, f"{load.trained / 1e6:,.1f} M trained")
+        moves = {0: "frozen", load.parameters: "trained"}.get(load.trained, f"{load.trained / 1e6:,.1f} M trained")
         span = f"{load.positions} positions" if load.positions > 1 else "one position"
         text = (
-            f"{load.parameters / 1e6:,.1f} M parameters, {trained}; a step has {one['items']:,} items of {span}, "
+            f"{load.parameters / 1e6:,.1f} M parameters, {moves}; a step has {one['items']:,} items of {span}, "
             f"{one['positions'] / plan.tokens:.1%} of all, {one['flops']:.3g} FLOPs"
         )
         _add(table, (f"encoder of {load.modality}", text))

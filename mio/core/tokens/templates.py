@@ -57,7 +57,9 @@ class CompiledTemplate:
         self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
         first = next(((literal, field) for literal, field, control in self._response if not control), ("", ""))
         of_field = first[1] and not first[0].strip()
-        self._response_place = f"template `{self.name}`: " + (f"field `{first[1]}`" if of_field else "its response")
+        self._response_place = f"template `{self.name}`: " + (
+            f"field `{first[1].removesuffix(OPTIONAL)}`" if of_field else "its response"
+        )
 
     def prompt(self, record: Record) -> list[Value]:
         """The prompt's pieces. Raises DataError for a field that is missing or holds something else than content."""
