@@ -96,6 +96,20 @@ def test_media_are_of_their_split_and_speech_is_in_range(name, split):
 # ---- questions
 
 
+def test_records_are_the_same_in_every_version():
+    """Golden values of the first release: a run is a function of its recipe."""
+    first = {
+        name: SOURCES[f"digits/{name}"]("train", {})[0] for name in ("picture_questions", "remarks", "crowds", "noises")
+    }
+    assert first["picture_questions"]["image"].key == "digit/1587/v3"
+    assert first["picture_questions"]["question"].key == "talk/en-us+m7/0/one-more/1760331774"
+    assert first["remarks"]["speech"].key == "talk/en-gb-x-rp+klatt4/0/two-one-zero/3861095685"
+    assert first["crowds"]["speech"].key == (
+        "together/talk/en-gb+victor/0/eight-is-one-more/3765844960/talk/en-gb+Alex/0/eight-is-last/1450679039/837273220"
+    )
+    assert first["noises"]["speech"].key == "tones/3715362341"
+
+
 def test_answers_about_pictures_are_right():
     kinds = set()
     for split in SPLITS:
