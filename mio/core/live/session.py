@@ -192,11 +192,12 @@ class Session:
         return happened
 
     def finish(self) -> list[SessionEvent]:
-        """Lets a simulated clock run until everything that was given to the session is answered."""
+        """Lets a simulated clock run until everything that was given to the session is answered, and played."""
         clock = self._simulated()
         happened: list[SessionEvent] = []
         while self.unfinished:
             happened += self._step_or_wait(clock, float("inf"))
+        clock.go_to(self._player.until)
         return happened
 
     def _simulated(self) -> SimulatedClock:

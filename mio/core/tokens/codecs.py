@@ -16,6 +16,7 @@ from mio.core.contract.values import (
     TEXT,
     CodeArray,
     Codes,
+    DataModule,
     Detokenizer,
     Media,
     Splitter,
@@ -46,6 +47,7 @@ class Codecs:
         self._plugins = plugins
         self._tokenizers: dict[str, Any] = {}
         self._detokenizers: dict[str, Detokenizer] = {}
+        self._datamodules: dict[str, DataModule] = {}
         self._folder: Path | None = None
         self._saved: dict[str, str] = {}
         """Fingerprints that the folder remembers."""
@@ -227,7 +229,7 @@ class Codecs:
         """Media with its file read. Raises `DataError` if that cannot be done."""
         if not encoding.is_file(media):
             return media
-        module = self._plugins.datamodule(media.modality)
+        module = self._datamodule(media.modality)
         return encoding.opened(media, module, module.read)
 
     def check_readable(self, media: Media) -> None:
@@ -255,9 +257,14 @@ class Codecs:
             self._remember(self._foretold, name, frames)
         return frames
 
+    def _datamodule(self, modality: str) -> DataModule:
+        if modality not in self._datamodules:  # a hook's answer is checked, which takes longer than a small file
+            self._datamodules[modality] = self._plugins.datamodule(modality)
+        return self._datamodules[modality]
+
     def _probed(self, media: Media) -> Media:
         """Media with as much of its file read as lengths need."""
-        module = self._plugins.datamodule(media.modality) if encoding.is_file(media) else None
+        module = self._datamodule(media.modality) if encoding.is_file(media) else None
         return encoding.opened(media, module, module.probe or module.read) if module else media
 
     def _fixed_frames(self, modality: str) -> int | None:

@@ -251,6 +251,14 @@ def test_an_answer_that_is_made_can_still_be_interrupted_while_it_plays():
         assert (("interrupted", 0, 1) in shown(one.finish())) is interrupted
 
 
+def test_what_is_asked_after_the_end_interrupts_nothing():
+    one = session({"sing": [TYPED, (1, 2, 3)]}, seconds_per_note=1.0)
+    for _ in range(2):
+        one.say("sing")
+        assert [event.kind for event in one.finish()] == ["control", "media", "done"]
+    assert one.clock.now() == pytest.approx(2 * (9 * 0.1 + 3.0), abs=0.3)
+
+
 def test_an_answer_that_waits_begins_when_the_one_before_has_been_played():
     one = session({"sing": [TYPED, (1, 2, 3)], "wait": f"{ASIDE}you"}, seconds_per_note=1.0)
     one.say("sing")

@@ -104,3 +104,35 @@ def test_a_model_that_has_diverged_is_told_as_such():
     looked_at = made_set(made_documents())
     figures = looked_at.figures(np.full_like(looked_at._cells, np.nan, np.float32))
     assert all(map(math.isnan, figures.values()))
+
+
+@pytest.mark.usefixtures("beads_world")
+def test_arrays_for_encoders_are_kept_up_to_a_bound_and_then_prepared_again(monkeypatch):
+    import beads
+
+    from mio.core.training import validation_set
+
+    data, _ = beads.opened("validate={every: 2}", "data.held_out=0.5")
+    codecs, context = data.codecs, 64
+    documents = [of for source in range(len(data.held_out)) for of in data.held_out.documents(source, 40)]
+    assert sum(len(document.items) for of in documents for document in of.documents) > 20
+    assert all(item.arrays is None for of in documents for document in of.documents for item in document.items)
+    vocabulary = data.streams[0].renderer.vocabulary
+    streams = [stream.share[:3] for stream in data.streams]
+
+    def nll(batch):
+        places = sum(one.places.sum() for one in batch.items.values())
+        held = sum(int(array.sum()) for one in batch.items.values() for array in one.input.arrays.values())
+        return (batch.tokens * held + places).float()
+
+    prepared, found = [], []
+    prepare = codecs.prepare
+    monkeypatch.setattr(codecs, "prepare", lambda media: prepared.append(media.key) or prepare(media))
+    monkeypatch.setattr(validation_set, "_POSITIONS", context)
+    for room in (1 << 20, 0):
+        monkeypatch.setattr(validation_set, "_KEPT", room)
+        looked = ValidationSet(documents, streams, vocabulary, Share(), context=context, pad=data.pad, codecs=codecs)
+        made = len(prepared)
+        found.append([looked.losses(nll, CPU).tolist() for _ in range(2)])
+        assert (len(prepared) > made) == (room == 0)
+    assert found[0][0] == found[0][1] == found[1][0] == found[1][1]
