@@ -114,7 +114,7 @@ def test_wrong_options_are_refused_by_name(options, message):
 def test_other_modalities_are_left_to_others():
     assert image.mio_tokenizer("speech", OPTIONS) is None
     assert image.mio_detokenizer("speech", OPTIONS) is None
-    assert image.mio_datamodule("speech") is None
+    assert image.mio_datamodule("speech", {}) is None
 
 
 def test_templates_are_those_of_mio():

@@ -537,7 +537,7 @@ def test_codes_are_drawn_the_same_every_time(folder, unclip, tmp_path):
         assert not np.array_equal(drawn(**other)[1], picture)
     path = detokenizer.save(picture, tmp_path / "image.0")
     assert path == tmp_path / "image.0.png"
-    assert np.array_equal(image.mio_datamodule("image").read(path), picture)
+    assert np.array_equal(image.mio_datamodule("image", {}).read(path), picture)
 
 
 def test_unclip_folders_that_bring_code_or_lack_a_part_are_refused(folder, unclip, tmp_path):

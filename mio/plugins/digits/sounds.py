@@ -26,7 +26,7 @@ def noise(seed: int) -> Samples:
     return _at_level(draw, sound)
 
 
-def melody(seed: int) -> Samples:
+def tune(seed: int) -> Samples:
     """0.5 to 2.5 s of tones like music: notes with overtones, alone or in chords, with or without gaps."""
     draw = np.random.default_rng((seed, 1))
     overtones = draw.uniform(0, 1, 5) * 2.0 ** -np.arange(5)

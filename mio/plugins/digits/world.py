@@ -122,7 +122,7 @@ class World:
     def sound(self, draw: Random, kind: str, count: int = 0) -> Media:
         """`noise`, `tones` like music, or `count` `beeps`."""
         seed = draw.getrandbits(32)
-        make = {"noise": sounds.noise, "tones": sounds.melody}
+        make = {"noise": sounds.noise, "tones": sounds.tune}
         samples = sounds.beeps(seed, count) if count else make[kind](seed)
         return Media("speech", (_gated(Random(seed), samples), sounds.RATE), f"{kind}{count or ''}/{seed}", kind)
 

@@ -208,7 +208,7 @@ def test_what_is_seen_and_marked_beside_talk_to_others():
 
 
 def test_sounds_are_functions_of_their_seeds():
-    for make in (sounds.noise, sounds.melody):
+    for make in (sounds.noise, sounds.tune):
         np.testing.assert_array_equal(make(1), make(1))
         assert not np.array_equal(make(1)[:1000], make(2)[:1000])
     kinds = {record["heard"] for record in records("noises", "test", 40)}
