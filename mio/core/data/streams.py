@@ -159,7 +159,12 @@ class RecordStream:
         if self.measure(record) > 0 or self.reason_of(record) != BROKEN:
             return where
         try:
-            self._read(record)
+            document, codecs = self._document(record), self.renderer.codecs
+            rendered = self.renderer.render(document)
+            for item in raw_media(self.renderer.expanded(document)):
+                codecs.check_readable(item)
+            for read in rendered.items:
+                codecs.prepare(read.media)
         except Exception as error:
             return reason_of(error, where)
         return where

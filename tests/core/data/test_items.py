@@ -12,6 +12,7 @@ from mio.core.data.loader import as_raised
 from mio.core.generation.answering import _prompts
 from mio.core.model.encoder_check import check_networks
 from mio.core.tokens.chat import chat_document
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import Document, Segment
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -126,6 +127,15 @@ def test_damaged_media_become_padding_and_are_counted(beads_world):
     assert sum(data.report()["unreadable"]["documents"].values()) == lost
     [words] = data.report()["unreadable"]["examples"][:1]
     assert "is no row of digits" in words
+
+
+def test_damage_that_lengths_do_not_show_is_told_with_its_reason(beads_world, monkeypatch):
+    monkeypatch.setattr(Codecs, "positions", lambda self, media: 2)  # noqa: ARG005
+    (beads_world / "0.beads").write_text("no beads")
+    data, _ = beads.opened("data.max_skipped=0.9")
+    problems = [problem for source in data.preflight().values() for problem in source["problems"]]
+    assert problems
+    assert all("0.beads" in problem and "is no row of digits" in problem for problem in problems)
 
 
 def check(data, width):
