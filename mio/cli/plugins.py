@@ -11,6 +11,14 @@ from mio.cli.options import Plugin, manager
 
 app = typer.Typer(help="What is installed; conformance checks; a scaffold.", no_args_is_help=True)
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The plugin.", show_default=False)]
+Options = Annotated[
+    list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Options of the plugin.", show_default=False)
+]
+Beside = Annotated[
+    list[str], typer.Option("--with", metavar="NAME", help="A plugin that this one needs beside it. Repeatable.")
+]
+
 
 @app.command("list")
 def list_plugins(plugin: Plugin = []) -> None:
@@ -29,13 +37,9 @@ def list_plugins(plugin: Plugin = []) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin.", show_default=False)],
-    options: Annotated[
-        list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Options of the plugin.", show_default=False)
-    ] = [],
-    beside: Annotated[
-        list[str], typer.Option("--with", metavar="NAME", help="A plugin that this one needs beside it. Repeatable.")
-    ] = [],
+    name: Name,
+    options: Options = [],
+    beside: Beside = [],
     plugin: Plugin = [],
 ) -> None:
     """What a plugin supplies with these options: modalities, encoders, control tokens, corpora, tasks.
@@ -62,13 +66,9 @@ def _options(written: list[str]) -> dict[str, object]:
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin.", show_default=False)],
-    options: Annotated[
-        list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Options of the plugin.", show_default=False)
-    ] = [],
-    beside: Annotated[
-        list[str], typer.Option("--with", metavar="NAME", help="A plugin that this one needs beside it. Repeatable.")
-    ] = [],
+    name: Name,
+    options: Options = [],
+    beside: Beside = [],
     plugin: Plugin = [],
 ) -> None:
     """Run the conformance checks on a plugin, the same that `mio.testing.check_plugin` runs in pytest."""
