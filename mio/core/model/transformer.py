@@ -93,6 +93,7 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         embeddings: Tensor | None = None,
         items: Mapping[str, EncoderItems] = MappingProxyType({}),
+        together: Tensor | None = None,
     ) -> Output:
         """
         Args:
@@ -102,6 +103,7 @@ class Transformer(nn.Module):
             cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
             items: media that encoders read, by modality: their embeddings take the places of the tokens'.
+            together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`); a mask has its own.
 
         Raises:
             ValueError: both `mask` and `cache`, or a position beyond the cache.
@@ -118,7 +120,7 @@ class Transformer(nn.Module):
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
-        step = None if cache is None else cache.step(positions, self.config.heads, self.windows)
+        step = None if cache is None else cache.step(positions, self.config.heads, self.windows, together)
         shared = Shared(cos, sin, mask, step)
         balances = []
         for layer in self.layers:
