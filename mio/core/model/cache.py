@@ -121,12 +121,14 @@ class _Groups(NamedTuple):
 
 def _groups(positions: Tensor, together: Tensor) -> _Groups:
     number = together.abs().long()
-    borders = []
-    for reduce in ("amin", "amax"):
-        of_groups = positions.new_zeros(len(positions), positions.shape[1] + 1)
-        of_groups.scatter_reduce_(1, number, positions, reduce, include_self=False)
-        borders.append(torch.where(number > 0, of_groups.gather(1, number), positions)[..., None])
-    return _Groups(*borders, (together < 0)[..., None])
+    first, last = (
+        positions.new_zeros(len(positions), positions.shape[1] + 1)
+        .scatter_reduce_(1, number, positions, reduce, include_self=False)
+        .gather(1, number)
+        .where(number > 0, positions)[..., None]
+        for reduce in ("amin", "amax")
+    )
+    return _Groups(first, last, (together < 0)[..., None])
 
 
 class CacheMask(NamedTuple):
