@@ -311,6 +311,10 @@ class Decoding:
     """Temperature inside spans."""
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
+    steps: int = number(0, 0, 10**4)
+    """Of a head's sampler; 0: as many as the head takes by itself."""
+    guidance: float = number(0.0, 0, 1e6)
+    """Weight of classifier-free guidance of a head (arXiv 2207.12598); 1: none, 0: the head's own."""
 
 
 @dataclass(frozen=True)
