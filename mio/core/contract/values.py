@@ -311,6 +311,8 @@ class Decoding:
     """Temperature inside spans."""
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
+    guidance: float = number(0.0, 0, 1000)
+    """Classifier-free guidance inside spans: above 1, what is asked is followed more closely. 0: none for codes."""
 
 
 @dataclass(frozen=True)
