@@ -11,6 +11,7 @@ from mio.core.contract.checker import read_options
 from mio.core.contract.controls import Control, ControlToken, ControlTokens, Turn
 from mio.core.contract.encoders import Encoder, EncoderInput
 from mio.core.contract.hookspecs import hookimpl
+from mio.core.contract.layouts import CodeRows, ModelLayout
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.sessions import Segmenter, SessionPolicy, Stream, Synthesiser, Utterance
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "TEXT",
     "Answer",
+    "CodeRows",
     "Codes",
     "Control",
     "ControlToken",
@@ -64,6 +66,7 @@ __all__ = [
     "MemoryFile",
     "MioError",
     "Modality",
+    "ModelLayout",
     "PluginError",
     "Record",
     "RoundTrip",

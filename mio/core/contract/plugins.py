@@ -20,6 +20,7 @@ from mio.core.contract.claims import check_tokens, unique
 from mio.core.contract.controls import ControlToken, ControlTokens, Turn
 from mio.core.contract.discovery import Candidate, discover
 from mio.core.contract.encoders import Encoder
+from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.validation import (
@@ -29,6 +30,7 @@ from mio.core.contract.validation import (
     detokenizer_problems,
     encoder_problems,
     kind,
+    layout_problems,
     modality_problems,
     preset_problems,
     session_problems,
@@ -59,7 +61,7 @@ class PluginManager:
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates}
         self.unanswered: dict[str, str] = {}
-        """Plugins passed over by `backbones`, `recipes` and `loggers`, with the reason."""
+        """Plugins passed over by `backbones`, `recipes`, `loggers` and `layouts`, with the reason."""
 
     @classmethod
     def discover(cls, local: Sequence[str] = ()) -> PluginManager:
@@ -99,6 +101,10 @@ class PluginManager:
     def loggers(self) -> dict[str, tuple[str, LoggerFactory]]:
         """Loggers of all working plugins: name -> (plugin, factory)."""
         return unique("logger", self._answers("mio_loggers", _loggers))
+
+    def layouts(self) -> dict[str, tuple[str, ModelLayout]]:
+        """Layouts of models of all working plugins: `model_type` -> (plugin, layout)."""
+        return unique("layout", self._answers("mio_layouts", _layouts))
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
@@ -379,6 +385,13 @@ def _loggers(owner: str, answer: Any) -> Iterator[tuple[str, LoggerFactory]]:
         if not callable(factory):
             _refuse(owner, "mio_loggers", f"logger `{name}`", [f"{factory!r} must be a function"])
         yield name, factory
+
+
+def _layouts(owner: str, answer: Any) -> Iterator[tuple[str, ModelLayout]]:
+    for name, layout in _mapping(owner, "mio_layouts", answer).items():
+        _check_name(owner, "mio_layouts", name)
+        _refuse(owner, "mio_layouts", f"layout `{name}`", layout_problems(layout))
+        yield name, layout
 
 
 def _check_parts(declared: Sequence[tuple[str, Modality]]) -> None:

@@ -111,7 +111,7 @@ def _decode(
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     cache.advance(lengths)
     while True:
-        chosen = choose(transformer, grammar, active, hidden, decoding, spans and spans.hidden)
+        chosen = choose(transformer, grammar, active, hidden, decoding, spans.hidden if spans else None)
         for sequence, token in zip(active, chosen.tolist(), strict=True):
             sequence.advance(token)
         keep = [i for i, sequence in enumerate(active) if not sequence.done]
