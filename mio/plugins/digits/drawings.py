@@ -128,9 +128,11 @@ def _grown(shape: Mask, radius: int) -> Mask:
         if (y - radius) ** 2 + (x - radius) ** 2 <= radius**2
     ]
     padded, (height, width) = np.pad(shape, radius), shape.shape
-    return np.logical_or.reduce([padded[y : y + height, x : x + width] for y, x in near])
+    wide: Mask = np.logical_or.reduce([padded[y : y + height, x : x + width] for y, x in near])
+    return wide
 
 
 def _covered(shape: Mask) -> Pixels:
     """Share of each pixel that a shape on the fine grid covers, uint8 `[20, 20]`."""
-    return np.rint(shape.reshape(GLYPH, FINE, GLYPH, FINE).mean((1, 3)) * 255).astype(np.uint8)
+    covered: Pixels = np.rint(shape.reshape(GLYPH, FINE, GLYPH, FINE).mean((1, 3)) * 255).astype(np.uint8)
+    return covered
