@@ -23,6 +23,16 @@ def encoded_modalities(plugins: EnabledPlugins) -> list[str]:
     return names
 
 
+def made_modalities(plugins: EnabledPlugins) -> set[str]:
+    """Modalities that a head makes, whatever is wrong with others."""
+    names = set()
+    for _, declared in plugins.modalities():
+        with contextlib.suppress(PluginError):
+            if not (declared.text or declared.parts) and plugins.head(declared.name) is not None:
+                names.add(declared.name)
+    return names
+
+
 def reading_problems(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     """One sentence each."""
     declared = {modality.name: modality for _, modality in plugins.modalities()}
@@ -34,7 +44,8 @@ def reading_problems(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
                 yield without_encoder(modality.name, owner)
         except PluginError as error:
             yield str(error)
-    unwritable = {name for name in declared if only_read(declared, name)}
+    made = made_modalities(plugins)
+    unwritable = {name for name in declared if only_read(declared, name, made)}
     yield from _templates(recipe, plugins, unwritable)
     tasks = plugins.tasks()
     for where, names in (("evaluate", recipe.evaluate.tasks), ("validate", recipe.validate.tasks)):
