@@ -34,11 +34,13 @@ from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.encoders import Encoder
+from mio.core.contract.networks import Networks
 from mio.core.contract.values import Modality
 from mio.core.data.batch import Batch, assemble
 from mio.core.data.plan import Changes
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
+from mio.core.tokens.item_encoders import ItemEncoder
 from mio.core.tokens.rendered import Item, Rendered
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
@@ -101,10 +103,12 @@ class Prepared:
     """Of `Codecs`, what packing items asks for."""
 
     def __init__(self, encoders: dict[str, Encoder]) -> None:
-        self.encoders = encoders
+        self.readers = {name: ItemEncoder(name, "benchmark", encoder) for name, encoder in encoders.items()}
+        self.makers: dict[str, Any] = {}
+        self.kept = tuple(encoders)
 
     def dummy(self, modality: str) -> Any:
-        return self.encoders[modality].dummy()
+        return self.readers[modality].dummy
 
 
 def document(random: np.random.Generator, readers: dict[str, Encoder], length: int, media: bool) -> Rendered:
@@ -138,7 +142,7 @@ def losses(case: Case, steps: int, ranks: int = 1) -> list[float]:
     optimizer_config = OptimizerConfig(kind=case.kind, lr=3e-3, muon_lr=0.01, rules=list(case.rules))
     train = TrainConfig(steps=steps, rows=PASSES * ROWS, precision="fp32", optimizer=optimizer_config)
     with torch.device("meta"):
-        module = MioModule(replace(MODEL, experts=case.experts), VOCABULARY, train, ("",), encoders=readers)
+        module = MioModule(replace(MODEL, experts=case.experts), VOCABULARY, train, ("",), networks=Networks(readers))
     mine = list(range(PASSES))
     if ranks > 1:
         mesh = device_mesh(case.runtime, ranks, ranks, "cpu")
@@ -216,7 +220,7 @@ def towers() -> dict[str, Encoder]:
 
 def isolated(readers: dict[str, Encoder]) -> bool:
     """Whether documents are the same bit by bit when another one's media change."""
-    module = MioModule(MODEL, VOCABULARY, TrainConfig(precision="fp32"), ("",), encoders=readers).train()
+    module = MioModule(MODEL, VOCABULARY, TrainConfig(precision="fp32"), ("",), networks=Networks(readers)).train()
     seen = []
     for perturbed in (False, True):
         random = np.random.default_rng(3)
@@ -246,7 +250,7 @@ def speed(rounds: int) -> dict[str, float]:
     context, rows = 512, 4
     model = TransformerConfig(width=256, layers=4, heads=8, kv_heads=4, qk_norm=True)
     readers: dict[str, Encoder] = {"image": PatchEncoder(width=256, layers=4)}
-    module = MioModule(model, VOCABULARY, TrainConfig(precision="fp32"), ("",), encoders=readers).train()
+    module = MioModule(model, VOCABULARY, TrainConfig(precision="fp32"), ("",), networks=Networks(readers)).train()
     random = np.random.default_rng(5)
     reader = readers["image"]
 

@@ -60,6 +60,7 @@ class Tokenizers:
     modalities = MODALITIES
     text = Text()
     readers: Mapping[str, Any] = {}
+    kept: tuple[str, ...] = ()
 
     def fingerprints(self) -> dict[str, str]:
         return {"text": "bytes", **FINGERPRINTS}

@@ -7,9 +7,11 @@ Importing it does not import torch.
 from typing import TYPE_CHECKING, Any
 
 from mio import media, networks
+from mio.core.contract.adapters import Adapter
 from mio.core.contract.checker import read_options
 from mio.core.contract.controls import Control, ControlToken, ControlTokens, Turn
 from mio.core.contract.encoders import Encoder, EncoderInput
+from mio.core.contract.heads import Condition, Head, HeadItems, Sampling
 from mio.core.contract.hookspecs import hookimpl
 from mio.core.contract.layouts import CodeRows, ModelLayout
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
@@ -46,9 +48,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "TEXT",
+    "Adapter",
     "Answer",
     "CodeRows",
     "Codes",
+    "Condition",
     "Control",
     "ControlToken",
     "ControlTokens",
@@ -59,6 +63,8 @@ __all__ = [
     "Encoder",
     "EncoderInput",
     "Frames",
+    "Head",
+    "HeadItems",
     "LoggedRun",
     "LoggedStep",
     "Logger",
@@ -71,6 +77,7 @@ __all__ = [
     "Record",
     "RoundTrip",
     "Sample",
+    "Sampling",
     "Segmenter",
     "Session",
     "SessionPolicy",

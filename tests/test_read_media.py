@@ -224,10 +224,10 @@ def test_an_export_has_the_language_model_and_the_encoders_apart_and_comes_back(
     capsys.readouterr()
     assert app.run(["export", "runs/pictures", "exported"]) == 0
     told = capsys.readouterr().out
-    assert "exported/mio/encoders.safetensors: encoders of picture" in told
+    assert "exported/mio/networks.safetensors: encoders of picture" in told
     assert "only mio reads" in told
     readme = (work / "exported/README.md").read_text()
-    assert "`mio/encoders.safetensors`" in readme
+    assert "`mio/networks.safetensors`" in readme
     assert not [name for name in load_file(work / "exported/model.safetensors") if "encoder" in name]
     assert app.run(["export", "runs/plain", "plainly"]) == 0
     assert not (work / "plainly/README.md").exists()
@@ -247,9 +247,9 @@ def test_an_export_has_the_language_model_and_the_encoders_apart_and_comes_back(
     assert before.keys() == after.keys()
     before["embedding.weight"][run.vocabulary.size :] = 0  # an export has no padding rows
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    (work / "exported/mio/encoders.safetensors").unlink()
+    (work / "exported/mio/networks.safetensors").unlink()
     error = refused(capsys, "import", "exported", "--name", "again")
-    assert "encoders.safetensors: is missing, and `picture` are read by encoders" in error
+    assert "networks.safetensors: is missing, and `picture` are read by encoders" in error
 
 
 @pytest.mark.usefixtures("work")

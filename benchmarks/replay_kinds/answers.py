@@ -32,7 +32,7 @@ class GivenCodes(Codecs):
 
     text = TEXT
 
-    def encoded(self, modality: str, view: str) -> bool:  # noqa: ARG002
+    def by_network(self, modality: str, view: str) -> bool:  # noqa: ARG002
         return False
 
     def __init__(self) -> None:

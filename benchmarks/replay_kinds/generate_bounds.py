@@ -52,9 +52,11 @@ class Tones:
 
 class Codecs:
     text, modalities = TEXT, MODALITIES
-    encoders: Mapping[str, Any] = {}
+    readers: Mapping[str, Any] = {}
+    makers: Mapping[str, Any] = {}
+    kept: tuple[str, ...] = ()
 
-    def encoded(self, modality: str, view: str) -> bool:  # noqa: ARG002
+    def by_network(self, modality: str, view: str) -> bool:  # noqa: ARG002
         return False
 
     def codes(self, media: Media | Codes) -> Any:

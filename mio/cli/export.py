@@ -40,9 +40,9 @@ def export(
         typer.echo(
             f"{folder / adapter.folder.name}: adapters of {adapter.layers} layers{rows}, {adapter.bytes / 1e6:.1f} MB"
         )
-    if (encoders := exported.encoders) is not None:
+    if (networks := exported.networks) is not None:
         typer.echo(
-            f"{folder / encoders.path.parent.name / encoders.path.name}: encoders of {', '.join(encoders.modalities)}, "
-            f"{encoders.bytes / 1e6:.1f} MB, which only mio reads; other programs open the language model alone "
-            f"({folder / 'README.md'})"
+            f"{folder / networks.path.parent.name / networks.path.name}: networks of plugins, "
+            f"{', '.join(networks.names)}, {networks.bytes / 1e6:.1f} MB, which only mio reads; other programs "
+            f"open the language model alone ({folder / 'README.md'})"
         )

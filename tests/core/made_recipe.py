@@ -84,7 +84,7 @@ class Plugins:
 class Characters:
     """Renders a document as its characters; media by their key."""
 
-    codecs = SimpleNamespace(encoders={})
+    codecs = SimpleNamespace(kept=())
 
     def render(self, document, blank=()):  # noqa: ARG002
         tokens = []

@@ -68,9 +68,11 @@ class FakeCodecs:
 
     def __init__(self, text: FakeText | None = None) -> None:
         self.text = text or FakeText()
-        self.encoders: dict[str, object] = {}
+        self.readers: dict[str, object] = {}
+        self.makers: dict[str, object] = {}
+        self.kept: tuple[str, ...] = ()
 
-    def encoded(self, modality: str, view: str) -> bool:  # noqa: ARG002
+    def by_network(self, modality: str, view: str) -> bool:  # noqa: ARG002
         return False
 
     def codes(self, media: Media | Codes) -> np.ndarray:

@@ -49,7 +49,7 @@ class Scripted:
         for row, last in enumerate(positions[:, -1].tolist()):
             held = cache.keys[0, row, 0, : last + 1, 0].long().tolist()
             hidden[row, -1, 0] = self.next(held)
-        return Output(hidden, torch.zeros(()))
+        return Output(hidden, torch.zeros(()), {})
 
     def next(self, held):
         specials = self.vocabulary.specials

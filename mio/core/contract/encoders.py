@@ -40,9 +40,14 @@ class Encoder(Protocol):
     """How items of one modality become embeddings of positions. Called once per process; what it makes must not depend
     on other items.
 
-    It may also have `weights() -> Mapping[str, Tensor]`: values that parameters and buffers of `module` begin with, by
-    name, in place of those that the module draws: a pretrained checkpoint. Asked once, when a training starts from
-    something that has no weights of this encoder.
+    It may also have
+
+    - `weights() -> Mapping[str, Tensor]`: values that parameters and buffers of `module` begin with, by name, in place
+      of those that the module draws: a pretrained checkpoint. Asked once, when a training starts from something that
+      has no weights of this encoder.
+    - `maps`, a pair (cells, channels), where its network gives maps of the items beside their embeddings, which
+      adapters and heads may read.
+    - `together`, true where the positions of an item see each other, and not only those before them.
     """
 
     fingerprint: str
@@ -62,7 +67,8 @@ class Encoder(Protocol):
         often."""
 
     def module(self, width: int) -> nn.Module:
-        """The network: `forward(items: EncoderInput) -> Tensor [S, width]`, the embeddings of all items in order.
+        """The network: `forward(items: EncoderInput) -> Tensor [S, width]`, the embeddings of all items in order; of an
+        encoder that has `maps`, `(embeddings, maps [N, cells, channels])`.
 
         Made under `torch.device("meta")` for its parameters alone, and on the CPU, with torch's random numbers seeded,
         for the values that parameters and buffers begin with. An item's embeddings are the same whatever other items

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from mio.core.contract.adapters import Adapter
     from mio.core.contract.controls import ControlTokens
     from mio.core.contract.encoders import Encoder
+    from mio.core.contract.heads import Head
     from mio.core.contract.layouts import ModelLayout
     from mio.core.contract.loggers import LoggerFactory
     from mio.core.contract.sessions import SessionPolicy, Synthesiser
@@ -74,6 +76,22 @@ def mio_encoder(modality: str, options: Mapping[str, Any]) -> Encoder | None:
 
     The first plugin of the recipe that does not answer `None` wins; `options` are its own, not those of the plugin that
     declares the modality.
+    """
+
+
+@hookspec
+def mio_adapters(options: Mapping[str, Any]) -> Adapter | None:
+    """Networks inside chosen layers of the transformer that read the maps which an encoder of the recipe makes."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def mio_head(modality: str, options: Mapping[str, Any]) -> Head | None:
+    """A network on top of the model that learns to make media of a modality, and makes them: where a plugin supplies
+    one, spans that are written are its work, and codebooks, if the modality has any, are not used for them.
+
+    The first plugin of the recipe that does not answer `None` wins; `options` are its own, not those of the plugin that
+    declares the modality, which has to declare a token `begin`.
     """
 
 

@@ -6,33 +6,43 @@ pluggy's registration (argument subsets, `tryfirst`, `trylast`), one plugin at a
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import pluggy
-
-from mio.core.contract import hookspecs
+from mio.core.contract.adapters import Adapter
+from mio.core.contract.calling import (
+    calls,
+    check_name,
+    check_parts,
+    mapping,
+    named_backbones,
+    named_layouts,
+    named_loggers,
+    named_recipes,
+    refuse,
+    registered,
+    sequence,
+)
 from mio.core.contract.claims import check_tokens, unique
 from mio.core.contract.controls import ControlToken, ControlTokens, Turn
 from mio.core.contract.discovery import Candidate, discover
 from mio.core.contract.encoders import Encoder
+from mio.core.contract.heads import Head
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.validation import (
-    PATH_NAME,
+    adapter_problems,
     control_problems,
     datamodule_problems,
     detokenizer_problems,
     encoder_problems,
+    head_problems,
     kind,
-    layout_problems,
     modality_problems,
-    preset_problems,
     session_problems,
     synthesiser_problems,
     task_problems,
@@ -50,7 +60,7 @@ from mio.core.contract.values import (
     TextTokenizer,
     Tokenizer,
 )
-from mio.core.errors import PluginError, UserError, nearest
+from mio.core.errors import PluginError, nearest
 
 T = TypeVar("T")
 
@@ -92,19 +102,19 @@ class PluginManager:
 
     def backbones(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
         """Transformer presets of all working plugins: name -> (plugin, fields of `TransformerConfig`)."""
-        return unique("backbone", self._answers("mio_backbones", _backbones))
+        return unique("backbone", self._answers("mio_backbones", named_backbones))
 
     def recipes(self) -> dict[str, tuple[str, Path]]:
         """Recipes that working plugins ship: name -> (plugin, path)."""
-        return unique("recipe", self._answers("mio_recipes", _recipes))
+        return unique("recipe", self._answers("mio_recipes", named_recipes))
 
     def loggers(self) -> dict[str, tuple[str, LoggerFactory]]:
         """Loggers of all working plugins: name -> (plugin, factory)."""
-        return unique("logger", self._answers("mio_loggers", _loggers))
+        return unique("logger", self._answers("mio_loggers", named_loggers))
 
     def layouts(self) -> dict[str, tuple[str, ModelLayout]]:
         """Layouts of models of all working plugins: `model_type` -> (plugin, layout)."""
-        return unique("layout", self._answers("mio_layouts", _layouts))
+        return unique("layout", self._answers("mio_layouts", named_layouts))
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
@@ -113,7 +123,7 @@ class PluginManager:
                 self.unanswered[candidate.name] = candidate.problem
                 continue
             try:
-                for owner, answer in _calls(_registry({candidate.name: candidate.plugin}), hook):
+                for owner, answer in calls(registered({candidate.name: candidate.plugin}), hook):
                     yield from ((owner, name, value) for name, value in read(owner, answer()))
             except Exception as error:
                 self.unanswered[candidate.name] = str(error) or kind(error)
@@ -128,7 +138,7 @@ class EnabledPlugins:
         self.manager = manager
         self.options = options
         self._plugins = plugins
-        self._registry = _registry(plugins)
+        self._registry = registered(plugins)
 
     @property
     def names(self) -> list[str]:
@@ -139,13 +149,13 @@ class EnabledPlugins:
     def _modalities(self) -> list[tuple[str, Modality]]:
         declared: list[tuple[str, Modality]] = []
         for owner, answer in self._each("mio_modalities"):
-            for index, modality in enumerate(_sequence(owner, "mio_modalities", answer)):
+            for index, modality in enumerate(sequence(owner, "mio_modalities", answer)):
                 name = getattr(modality, "name", "") or f"number {index + 1}"
-                _refuse(owner, "mio_modalities", f"modality `{name}`", modality_problems(modality))
+                refuse(owner, "mio_modalities", f"modality `{name}`", modality_problems(modality))
                 declared.append((owner, modality))
         unique("modality", ((owner, modality.name, modality) for owner, modality in declared))
         check_tokens(declared)
-        _check_parts(declared)
+        check_parts(declared)
         return declared
 
     def modalities(self) -> list[tuple[str, Modality]]:
@@ -167,7 +177,7 @@ class EnabledPlugins:
     def _controls(self) -> list[tuple[str, ControlTokens]]:
         answers = list(self._each("mio_control_tokens"))
         for owner, answer in answers:
-            _refuse(owner, "mio_control_tokens", "answer", control_problems(answer))
+            refuse(owner, "mio_control_tokens", "answer", control_problems(answer))
         named = [(owner, token) for owner, answer in answers for token in answer.tokens]
         unique("control token", ((owner, token.name, token) for owner, token in named))
         check_tokens(self._modalities, named)
@@ -191,7 +201,7 @@ class EnabledPlugins:
                 f"under `plugins.{declaring}`"
             )
         owner, tokenizer = answer
-        _refuse(owner, "mio_tokenizer", f"tokenizer of `{modality}`", tokenizer_problems(tokenizer, declared))
+        refuse(owner, "mio_tokenizer", f"tokenizer of `{modality}`", tokenizer_problems(tokenizer, declared))
         return tokenizer
 
     def detokenizer(self, modality: str) -> Detokenizer | None:
@@ -200,7 +210,7 @@ class EnabledPlugins:
         if answer is None:
             return None
         owner, detokenizer = answer
-        _refuse(owner, "mio_detokenizer", f"detokenizer of `{modality}`", detokenizer_problems(detokenizer))
+        refuse(owner, "mio_detokenizer", f"detokenizer of `{modality}`", detokenizer_problems(detokenizer))
         return detokenizer
 
     def encoder(self, modality: str) -> tuple[str, Encoder] | None:
@@ -208,7 +218,24 @@ class EnabledPlugins:
         self.modality(modality)
         answer = self._first_own("mio_encoder", self.names, modality=modality)
         if answer is not None:
-            _refuse(answer[0], "mio_encoder", f"encoder of `{modality}`", encoder_problems(answer[1]))
+            refuse(answer[0], "mio_encoder", f"encoder of `{modality}`", encoder_problems(answer[1]))
+        return answer
+
+    def adapters(self) -> dict[str, Adapter]:
+        """Networks inside layers, newly made, by the plugin that supplies them."""
+        found = {}
+        for owner, answer in self._each("mio_adapters"):
+            if answer is not None:
+                refuse(owner, "mio_adapters", "answer", adapter_problems(answer))
+                found[owner] = answer
+        return found
+
+    def head(self, modality: str) -> tuple[str, Head] | None:
+        """(plugin, head) of a modality, newly made; None if no plugin has it made by a network."""
+        declared = self.modality(modality)[1]
+        answer = self._first_own("mio_head", self.names, modality=modality)
+        if answer is not None:
+            refuse(answer[0], "mio_head", f"head of `{modality}`", head_problems(answer[1], declared))
         return answer
 
     def session(self, changed: Mapping[str, Any], only: str = "") -> tuple[str, SessionPolicy] | None:
@@ -217,7 +244,7 @@ class EnabledPlugins:
         answer = self._first_own("mio_session", [only] if only else self.names, changed)
         if answer is not None:
             known = [declared.name for _, declared in self._modalities]
-            _refuse(answer[0], "mio_session", "answer", session_problems(answer[1], known))
+            refuse(answer[0], "mio_session", "answer", session_problems(answer[1], known))
         return answer
 
     def synthesiser(self, modality: str) -> Synthesiser | None:
@@ -226,7 +253,7 @@ class EnabledPlugins:
         if answer is None:
             return None
         owner, synthesiser = answer
-        _refuse(owner, "mio_synthesiser", f"synthesiser of `{modality}`", synthesiser_problems(synthesiser))
+        refuse(owner, "mio_synthesiser", f"synthesiser of `{modality}`", synthesiser_problems(synthesiser))
         return synthesiser
 
     def datamodule(self, modality: str) -> DataModule:
@@ -235,7 +262,7 @@ class EnabledPlugins:
         if answer is None:
             return DataModule()
         owner, module = answer
-        _refuse(owner, "mio_datamodule", f"data module of `{modality}`", datamodule_problems(module))
+        refuse(owner, "mio_datamodule", f"data module of `{modality}`", datamodule_problems(module))
         return module
 
     def templates(self) -> dict[str, tuple[str, tuple[Template, ...]]]:
@@ -255,10 +282,10 @@ class EnabledPlugins:
         """Corpora that the plugins ship: name -> (plugin, factory)."""
         claims = []
         for owner, answer in self._each("mio_sources"):
-            for name, factory in _mapping(owner, "mio_sources", answer).items():
-                _check_name(owner, "mio_sources", name)
+            for name, factory in mapping(owner, "mio_sources", answer).items():
+                check_name(owner, "mio_sources", name)
                 if not callable(factory):
-                    _refuse(owner, "mio_sources", f"source `{name}`", [f"{factory!r} must be a function"])
+                    refuse(owner, "mio_sources", f"source `{name}`", [f"{factory!r} must be a function"])
                 claims.append((owner, name, factory))
         return unique("source", claims)
 
@@ -268,17 +295,15 @@ class EnabledPlugins:
         controls = [token.name for _, token in self.control_tokens()]
         claims = []
         for owner, answer in self._each("mio_tasks"):
-            for task in _sequence(owner, "mio_tasks", answer):
-                _refuse(
-                    owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, known, controls)
-                )
+            for task in sequence(owner, "mio_tasks", answer):
+                refuse(owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, known, controls))
                 claims.append((owner, task.name, task))
         return unique("task", claims)
 
     def _each(self, hook: str) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of every plugin that has the hook, in the recipe's order."""
         for owner in self._plugins:
-            for name, answer in _calls(self._registry, hook, options=self.options[owner]):
+            for name, answer in calls(self._registry, hook, options=self.options[owner]):
                 if name == owner:
                     yield owner, answer()
 
@@ -291,116 +316,15 @@ class EnabledPlugins:
             options = self.options[owner]
             if session:
                 options = {**options, SESSION: changed_options(options.get(SESSION) or {}, session)}
-            for name, answer in _calls(self._registry, hook, options=options, **arguments):
+            for name, answer in calls(self._registry, hook, options=options, **arguments):
                 if name == owner and (value := answer()) is not None:
                     return owner, value
         return None
 
     def _first(self, hook: str, modality: str, declaring: str) -> tuple[str, Any] | None:
         """(plugin, answer) of the first plugin that does not answer None."""
-        for owner, answer in _calls(self._registry, hook, modality=modality, options=self.options[declaring]):
+        for owner, answer in calls(self._registry, hook, modality=modality, options=self.options[declaring]):
             value = answer()
             if value is not None:
                 return owner, value
         return None
-
-
-def _registry(plugins: Mapping[str, object]) -> pluggy.PluginManager:
-    registry = pluggy.PluginManager("mio")
-    registry.add_hookspecs(hookspecs)
-    for name in reversed(list(plugins)):  # pluggy calls what was registered last first
-        registry.register(plugins[name], name)
-    return registry
-
-
-def _calls(registry: pluggy.PluginManager, hook: str, **arguments: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(plugin, call) of each implementation: `tryfirst` ones, then the others in the plugins' order, then `trylast`."""
-    for implementation in reversed(getattr(registry.hook, hook).get_hookimpls()):
-        values = [arguments[name] for name in implementation.argnames]
-        yield implementation.plugin_name, _noting(implementation.plugin_name, hook, implementation.function, values)
-
-
-def _noting(owner: str, hook: str, function: Callable[..., Any], values: Sequence[Any]) -> Callable[[], Any]:
-    def call() -> Any:
-        with naming_plugin(f"plugin `{owner}`", f" in `{hook}`"):
-            return function(*values)
-
-    return call
-
-
-@contextlib.contextmanager
-def naming_plugin(who: str, where: str = "") -> Iterator[None]:
-    """Names the plugin whose code runs in an error's message, or in a note where the error is a defect."""
-    try:
-        yield
-    except PluginError:
-        raise
-    except UserError as error:
-        raise PluginError(f"{who}: {error}") from error
-    except Exception as error:
-        error.add_note(f"raised by {who}{where}")
-        raise
-
-
-def _refuse(owner: str, hook: str, what: str, problems: Sequence[str]) -> None:
-    if problems:
-        raise PluginError(f"plugin `{owner}`, hook `{hook}`, {what}: {'; '.join(problems)}")
-
-
-def _sequence(owner: str, hook: str, answer: Any) -> Sequence[Any]:
-    if isinstance(answer, str) or not isinstance(answer, Sequence):
-        _refuse(owner, hook, "answer", [f"{kind(answer)} must be a list or tuple"])
-    return answer
-
-
-def _mapping(owner: str, hook: str, answer: Any) -> Mapping[str, Any]:
-    if not isinstance(answer, Mapping):
-        _refuse(owner, hook, "answer", [f"{kind(answer)} must be a mapping by name"])
-    return answer
-
-
-def _check_name(owner: str, hook: str, name: Any) -> None:
-    if not isinstance(name, str) or not PATH_NAME.fullmatch(name):
-        _refuse(owner, hook, "answer", [f"the name {name!r} must be letters, digits, `_`, `-`, `.` and `/`"])
-
-
-def _backbones(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, preset in _mapping(owner, "mio_backbones", answer).items():
-        _check_name(owner, "mio_backbones", name)
-        _refuse(owner, "mio_backbones", f"preset `{name}`", preset_problems(preset))
-        yield name, preset
-
-
-def _recipes(owner: str, answer: Any) -> Iterator[tuple[str, Path]]:
-    for name, path in _mapping(owner, "mio_recipes", answer).items():
-        _check_name(owner, "mio_recipes", name)
-        if not isinstance(path, str | Path) or not Path(path).is_file():
-            _refuse(owner, "mio_recipes", f"recipe `{name}`", [f"{path!r} is no file"])
-        yield name, Path(path)
-
-
-def _loggers(owner: str, answer: Any) -> Iterator[tuple[str, LoggerFactory]]:
-    for name, factory in _mapping(owner, "mio_loggers", answer).items():
-        _check_name(owner, "mio_loggers", name)
-        if not callable(factory):
-            _refuse(owner, "mio_loggers", f"logger `{name}`", [f"{factory!r} must be a function"])
-        yield name, factory
-
-
-def _layouts(owner: str, answer: Any) -> Iterator[tuple[str, ModelLayout]]:
-    for name, layout in _mapping(owner, "mio_layouts", answer).items():
-        _check_name(owner, "mio_layouts", name)
-        _refuse(owner, "mio_layouts", f"layout `{name}`", layout_problems(layout))
-        yield name, layout
-
-
-def _check_parts(declared: Sequence[tuple[str, Modality]]) -> None:
-    known = {modality.name: modality for _, modality in declared}
-    for owner, modality in declared:
-        part = known.get(modality.parts)
-        if modality.parts and (part is None or part.text or part.parts):
-            raise PluginError(
-                f"plugin `{owner}`, hook `mio_modalities`, modality `{modality.name}`: `parts`: no plugin of the "
-                f"recipe declares a modality `{modality.parts}` with codebooks or an encoder; add its plugin under "
-                "`plugins:`"
-            )

@@ -311,8 +311,11 @@ class Decoding:
     """Temperature inside spans."""
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
-    guidance: float = number(0.0, 0, 1000)
-    """Classifier-free guidance inside spans: above 1, what is asked is followed more closely. 0: none for codes."""
+    steps: int = number(0, 0, 10**4)
+    """Of a head's sampler; 0: as many as the head takes by itself."""
+    guidance: float = number(0.0, 0, 1e6)
+    """Weight of classifier-free guidance (arXiv 2207.12598) of what a head makes and of spans of codes; 1: none, 0: the
+    head's own, and none of codes."""
 
 
 @dataclass(frozen=True)

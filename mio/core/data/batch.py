@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from mio.core.contract.values import Media
-from mio.core.data.document_mask import DocumentMask
+from mio.core.data.document_mask import DocumentMask, Together
 from mio.core.data.items import EncoderItems, change_items, pack_items
+from mio.core.data.made import MadeItems, Placed, change_made, pack_made, read_together, seen_maps, shifted
 from mio.core.data.plan import Changes
 from mio.core.data.unreadable import Lost
 from mio.core.tokens.codecs import Codecs
@@ -79,7 +80,7 @@ class Batch:
     lengths: list[list[int]]
     """Positions of each document, row by row."""
     weight: float
-    """Sum of the weights, float64, known without waiting for a device."""
+    """Sum of the weights, those of what heads learn among them, float64, known without waiting for a device."""
     documents: list[list[tuple[int, int]]] = field(default_factory=list)
     """(stream index, number in the stream) of each document, row by row."""
     digests: list[int] = field(default_factory=list)
@@ -94,10 +95,17 @@ class Batch:
     `[B, L]`, or `[0]` where there are none."""
     items: dict[str, EncoderItems] = field(default_factory=dict)
     """Media that encoders read, by modality."""
+    made: dict[str, MadeItems] = field(default_factory=dict)
+    """Media that heads learn to make, by modality."""
     waiting: list[Slot] = field(default_factory=list)
     """Spans that are encoded in the training process (see `mio.core.data.drafts`)."""
     lost: list[Lost] = field(default_factory=list)
     """Documents whose media are damaged, padding in their rows."""
+
+    def summed_weight(self) -> float:
+        """The sum of the weights, of a batch on the CPU."""
+        of_heads = (one.weights for one in self.made.values())
+        return sum(float(weights.double().sum()) for weights in (self.weights, *of_heads))
 
     @property
     def ends_step(self) -> bool:
@@ -116,8 +124,8 @@ class Batch:
         """The batch with the results of `function` in place of its tensors."""
         names = ("tokens", "targets", "positions", "stream", "weights", "controls")
         changed = {name: function(getattr(self, name)) for name in names}
-        items = change_items(self.items, function)
-        return replace(self, **changed, mask=self.mask.change(function), items=items)
+        items, made = change_items(self.items, function), change_made(self.made, function)
+        return replace(self, **changed, mask=self.mask.change(function), items=items, made=made)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As one tensor: each that a worker process hands over costs as much as several hundred thousand bytes."""
@@ -147,18 +155,23 @@ def assemble(
     pad: int,
     windows: Sequence[int] = (),
     codecs: Codecs | None = None,
+    digests: Sequence[int] = (),
 ) -> Batch:
-    """Packs rows of (stream index, document) into a batch of `context` positions; `pad` fills what is left. `windows`
-    are those of attention, where it runs on CUDA. `codecs` have the encoders, where there are any."""
+    """Packs rows of (stream index, document) into a batch of `context` positions; `pad` fills what is left.
+
+    Args:
+        windows: of attention, where it runs on CUDA.
+        codecs: have the encoders and heads, where there are any.
+        digests: fingerprints of the rows, of which what heads draw follows.
+    """
     lengths = [[len(document.tokens) - 1 for _, document in row] for row in rows]
     flat = list(chain.from_iterable(rows))
     sizes = np.fromiter(chain.from_iterable(lengths), dtype=np.int64, count=len(flat))
-    starts = np.cumsum(sizes) - sizes
     columns = {
         "tokens": (pad, np.int64, np.concatenate([document.tokens[:-1] for _, document in flat])),
         "targets": (pad, np.int64, np.concatenate([document.tokens[1:] for _, document in flat])),
         "weights": (0, np.float32, np.concatenate([document.weights[1:] for _, document in flat])),
-        "positions": (0, np.int64, np.arange(sizes.sum()) - np.repeat(starts, sizes)),
+        "positions": (0, np.int64, _positions(flat, sizes)),
         "stream": (-1, np.int64, np.repeat([stream for stream, _ in flat], sizes)),
     }
     if any(document.controls for _, document in flat):
@@ -170,18 +183,42 @@ def assemble(
         for index, (start, stop) in enumerate(pairwise(borders)):
             grid[index, : stop - start] = values[start:stop]
         tensors[name] = torch.from_numpy(grid)
-    mask = DocumentMask.from_lengths(lengths, context, windows)
-    weight = float(tensors["weights"].double().sum())
-    items = pack_items(_placed(rows, lengths, context), codecs, dummies=True) if codecs is not None else {}
-    return Batch(mask=mask, lengths=lengths, weight=weight, items=items, **tensors)
+    items: dict[str, EncoderItems] = {}
+    made: dict[str, MadeItems] = {}
+    together: list[Together] = []
+    if codecs is not None and codecs.kept:
+        placed = list(_placed(rows, lengths))
+        items = pack_items(_items(placed, context), codecs, dummies=True)
+        items |= {name: replace(items[name], seen=seen_maps(placed, name, len(rows))) for name in _mapped(codecs)}
+        made, together = pack_made(placed, context, codecs, digests or [0] * len(rows))
+        together += read_together(placed, codecs)
+    mask = DocumentMask.from_lengths(lengths, context, windows, together)
+    batch = Batch(mask=mask, lengths=lengths, weight=0.0, items=items, made=made, **tensors)
+    batch.weight = batch.summed_weight()
+    return batch
 
 
-def _placed(
-    rows: Sequence[Sequence[tuple[int, Rendered]]], lengths: Sequence[Sequence[int]], context: int
-) -> Iterator[tuple[int, Item]]:
-    """Items of all documents, each with the flat position at which its document begins."""
+def _positions(flat: Sequence[tuple[int, Rendered]], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Positions inside of documents, those of all one after the other."""
+    if any(document.made for _, document in flat):
+        return np.concatenate([shifted(document, size) for (_, document), size in zip(flat, sizes, strict=True)])
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def _placed(rows: Sequence[Sequence[tuple[int, Rendered]]], lengths: Sequence[Sequence[int]]) -> Iterator[Placed]:
     for number, (row, sizes) in enumerate(zip(rows, lengths, strict=True)):
-        start = number * context
+        start = 0
         for (_, document), size in zip(row, sizes, strict=True):
-            yield from ((start, item) for item in document.items if item.first + item.positions <= size)
+            yield Placed(number, start, size, document)
             start += size
+
+
+def _items(placed: Sequence[Placed], context: int) -> Iterator[tuple[int, Item]]:
+    """Items of all documents, each with the flat position at which its document begins."""
+    for row, start, size, document in placed:
+        yield from ((row * context + start, item) for item in document.items if item.end <= size)
+
+
+def _mapped(codecs: Codecs) -> list[str]:
+    """Modalities whose encoder makes maps."""
+    return [name for name, reader in codecs.readers.items() if reader.maps is not None]

@@ -15,6 +15,7 @@ import numpy as np
 from mio.core.contract.values import Media
 from mio.core.data.batch import Batch, Slot
 from mio.core.data.items import prepared
+from mio.core.data.made import prepared_made
 from mio.core.data.packing import Entry
 from mio.core.data.plan import Row
 from mio.core.data.reasons import reason_of
@@ -93,7 +94,7 @@ class RowRenderer:
             if slot.document in lost:
                 slot.blank(batch, self._pad)
         if lost:
-            batch.weight = float(batch.weights.double().sum())
+            batch.weight = batch.summed_weight()
             batch.lost += [(*document, reason) for document, reason in lost.items()]
         batch.waiting = []
         return batch
@@ -159,7 +160,7 @@ class _MicroBatchMedia:
             self._expanded[id(document)] = error
             return
         self._expanded[id(document)] = expanded
-        for item in raw_media(expanded, self._renderer.codecs.encoded):
+        for item in raw_media(expanded, self._renderer.codecs.by_network):
             if item.modality in self._renderer.codecs.elsewhere:
                 self._elsewhere[name_of(item)] = item
             else:
@@ -187,8 +188,9 @@ class _MicroBatchMedia:
         codecs = self._renderer.codecs
         rendered = self._renderer.render(expanded, codecs.elsewhere if self._elsewhere else ())
         rendered = rendered.truncate(size)
-        if rendered.items:
-            rendered = replace(rendered, items=prepared(rendered.items, codecs))
+        if rendered.items or rendered.made:
+            made = prepared_made(rendered.made, codecs)
+            rendered = replace(rendered, items=prepared(rendered.items, codecs), made=made)
         return rendered, [(blank.first, self._elsewhere[name_of(blank.media)], blank.view) for blank in rendered.blanks]
 
 

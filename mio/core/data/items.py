@@ -20,6 +20,27 @@ from mio.core.tokens.rendered import Item
 
 
 @dataclass(frozen=True)
+class SeenMaps:
+    """Which items' maps the positions of each row see. M is the number of items of the row that has most, or 1."""
+
+    items: Tensor
+    """int64 `[B, M]`: number of the item in the pass; -1 where a row has no more."""
+    first: Tensor
+    """int64 `[B, M]`: the position of the row from which on the item is seen."""
+    end: Tensor
+    """int64 `[B, M]`: behind the last position that sees it, its document's."""
+
+    def visible(self, length: int) -> Tensor:
+        """bool `[B, length, M]`: whether a position sees an item."""
+        position = torch.arange(length, device=self.first.device)[:, None]
+        return (self.first[:, None] <= position) & (position < self.end[:, None])
+
+    def change(self, function: Callable[[Tensor], Any]) -> SeenMaps:
+        """The same with the results of `function` in place of the tensors."""
+        return SeenMaps(function(self.items), function(self.first), function(self.end))
+
+
+@dataclass(frozen=True)
 class EncoderItems:
     """The items of one modality in one forward pass, and where their embeddings go."""
 
@@ -28,6 +49,8 @@ class EncoderItems:
     """int64 `[S]`: row * L + position, of each position in turn. Empty where the input is a dummy."""
     dummy: bool = False
     """Whether no item of the modality is in the pass: the encoder runs, and its result counts 0 times."""
+    seen: SeenMaps | None = None
+    """Of packed documents, who sees the items' maps, where there are maps."""
 
     @property
     def nbytes(self) -> int:
@@ -36,7 +59,8 @@ class EncoderItems:
 
     def change(self, function: Callable[[Tensor], Any]) -> EncoderItems:
         """The items with the results of `function` in place of their tensors."""
-        return replace(self, places=function(self.places), input=self.input.change(function))
+        seen = self.seen.change(function) if self.seen is not None else None
+        return replace(self, places=function(self.places), input=self.input.change(function), seen=seen)
 
 
 def prepared(items: Sequence[Item], codecs: Codecs) -> tuple[Item, ...]:
@@ -51,7 +75,7 @@ def pack_items(placed: Iterable[tuple[int, Item]], codecs: Codecs, dummies: bool
 
     `dummies`: with what encoders run on where there is no item of theirs, in training.
     """
-    by_modality: dict[str, list[tuple[int, Item]]] = {name: [] for name in codecs.encoders}
+    by_modality: dict[str, list[tuple[int, Item]]] = {name: [] for name in codecs.readers}
     for start, item in placed:
         by_modality[item.modality].append((start + item.first, item))
     packed = {}

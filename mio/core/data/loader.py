@@ -92,10 +92,11 @@ class StepBatches(IterableDataset[Batch]):
                     chosen = mine[start : start + shape.micro_rows]
                     made = renderer.render([row for _, row in chosen])
                     codecs = self.streams[0].renderer.codecs
-                    batch = assemble(made.rows, plan.packing.context, self.pad, self.windows, codecs)
+                    digests = [row_digest(index, row) for index, row in chosen]
+                    batch = assemble(made.rows, plan.packing.context, self.pad, self.windows, codecs, digests)
                     batch.waiting, batch.lost = made.slots, made.lost
                     batch.documents = [[(entry.stream, entry.n) for entry in row] for _, row in chosen]
-                    batch.digests = [row_digest(index, row) for index, row in chosen]
+                    batch.digests = digests
                     batch.step = step
                     if start + shape.micro_rows == shape.share:
                         batch.changes = plan.changes

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from mio.core.contract.plugins import EnabledPlugins, naming_plugin
+from mio.core.contract.calling import naming_plugin
+from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import DataModule, Filter, Record, Source, SourceFactory, Template
 from mio.core.data.hashing import FileHashes
 from mio.core.data.held_out import HeldOut
@@ -204,7 +205,7 @@ def build_streams(
         source = opened[share.group, share.source]
         templates = compiled[share.group, share.source].get(share.direction, [])
         form = source.config.form or recipe.data.form
-        reads_media = not source.tokenised or bool(renderer.codecs.encoders)
+        reads_media = not source.tokenised or bool(renderer.codecs.kept)
         texts = [asdict(t) for t in sets.get(source.config.templates, ()) if t.direction == share.direction]
         streams.append(
             RecordStream(

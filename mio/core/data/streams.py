@@ -213,7 +213,7 @@ class RecordStream:
         for item in raw_media(document):
             codecs.check_readable(item)
         if record in self.sample.encoded:
-            for error in codecs.learn(raw_media(document, codecs.encoded)).values():
+            for error in codecs.learn(raw_media(document, codecs.by_network)).values():
                 raise error
             rendered = self.renderer.render(document)
             if len(rendered.tokens) != tokens:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mio.core.contract.calling import naming_plugin
 from mio.core.contract.layouts import CodeRows, ModelLayout
-from mio.core.contract.plugins import PluginManager, naming_plugin
+from mio.core.contract.plugins import PluginManager
 from mio.core.contract.validation import kind
 from mio.core.errors import PluginError, UserError
 from mio.core.exchange.model_files import ModelFiles

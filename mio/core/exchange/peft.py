@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.contract.encoders import Encoder
+from mio.core.contract.networks import Networks
 from mio.core.errors import UserError
 from mio.core.exchange.huggingface import huggingface_name
 from mio.core.exchange.model_files import AGAIN
@@ -23,7 +23,7 @@ from mio.core.files import read_json, write_json
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE, ROWS, adapt
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.adapters import linear_layers
-from mio.core.recipe.model import ENCODERS
+from mio.core.recipe.model import network_of
 from mio.core.recipe.schema import LoraConfig, TrainConfig
 from mio.core.runs.adapters import FoldedWeights, known_note
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
@@ -76,7 +76,7 @@ def write_adapter(
     """
     whole = _whole(weights)
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in whole))
-    infos = {name: info for name, info in weights.trained.infos().items() if not name.startswith(ENCODERS)}
+    infos = {name: info for name, info in weights.trained.infos().items() if not network_of(name)}
     # PEFT replaces whole modules: what of such a module is not trained comes from the base
     beside = [name for name in weights.infos() if name.rpartition(".")[0] in modules and name not in infos]
     planned = in_file_order(
@@ -101,7 +101,7 @@ def write_adapter(
 def _whole(weights: FoldedWeights) -> list[str]:
     """Parameters of the base that were trained as a whole, those of encoders left out."""
     trained, base = weights.trained.infos(), weights.infos()
-    return [name for name in trained if name in base and not name.startswith(ENCODERS)]
+    return [name for name in trained if name in base and not network_of(name)]
 
 
 def peft_name(name: str) -> str:
@@ -178,11 +178,11 @@ def trained_names(
     train: TrainConfig,
     vocabulary: Vocabulary,
     known: int,
-    encoders: Mapping[str, Encoder] = {},
+    networks: Networks = Networks(),  # noqa: B008 - frozen
 ) -> list[str]:
     """Names of what a run with adapters trains; `known` is the number of ids that its stage started with."""
     with torch.device("meta"):
-        transformer = Transformer(config, vocabulary.rows, encoders)
+        transformer = Transformer(config, vocabulary.rows, networks)
         adapt(transformer, train, vocabulary, known)
     return [name for name, _ in transformer.named_parameters() if name not in transformer.frozen]
 
@@ -195,14 +195,14 @@ def adapter_file(folder: Path) -> SavedWeights | None:
     return SavedWeights(folder / ADAPTER / TENSORS)
 
 
-def restore_adapter(file: SavedWeights, names: Sequence[str], path: Path, encoders: Mapping[str, Tensor] = {}) -> int:
+def restore_adapter(file: SavedWeights, names: Sequence[str], path: Path, more: Mapping[str, Tensor] = {}) -> int:
     """Writes the adapters of an export as the weights of a run that trains parameters of these `names`, some of which
-    are those of `encoders`.
+    are those of plugins' networks, `more`.
 
     Returns the number of parameters. Raises `UserError` if one is missing or holds NaN or infinities.
     """
     stored = file.infos()
-    whole = {name: encoders[name] for name in names if name in encoders}
+    whole = {name: more[name] for name in names if name in more}
     theirs = {name: peft_name(name) for name in names if name not in whole}
     if missing := [name for name in theirs.values() if name not in stored]:
         raise UserError(f"{file.path}: lacks the tensor `{missing[0]}`; {AGAIN}")

@@ -21,7 +21,6 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import TEXT, Modality
 from mio.core.errors import RecipeError, UserError
-from mio.core.exchange.encoders import exported_encoders
 from mio.core.exchange.huggingface_config import (
     config_from_huggingface,
     config_to_huggingface,
@@ -31,16 +30,17 @@ from mio.core.exchange.huggingface_keys import FAMILIES
 from mio.core.exchange.layouts import BoundLayout
 from mio.core.exchange.matching import Renamed, beyond_the_rows, match, text_size, with_codes
 from mio.core.exchange.model_files import AGAIN
+from mio.core.exchange.networks import exported_networks
 from mio.core.exchange.peft import adapter_file, restore_adapter, trained_names
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokens import FolderTokens
 from mio.core.exchange.weights import KEEP, FolderModel, chosen_dtype
 from mio.core.exchange.writing import OWN, STAGE_FILES
 from mio.core.files import new_folder, read_json, write_json
-from mio.core.model.encoders import initial_state
+from mio.core.model.networks import initial_states
 from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.compose import compose
-from mio.core.recipe.model import EMBEDDING, ENCODERS, transformer_config
+from mio.core.recipe.model import EMBEDDING, transformer_config
 from mio.core.recipe.places import BASE, LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
@@ -197,15 +197,13 @@ def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, 
             return migrate_rows(weight.index_select(0, index), matched.known, vocabulary, recipe.seed)[0]
 
         known = {block.name for block in matched.known.blocks}
-        encoders = {
-            f"{ENCODERS}{name}.{one}": tensor
-            for name, encoder in Codecs(plugins).encoders.items()
-            for one, tensor in initial_state(name, encoder, model.config.width, recipe.seed).items()
-        }
+        of_plugins = Codecs(plugins).networks, model.config.width, model.config.layers, recipe.seed
         imported = Imported(
             folder=final,
             restored=False,
-            parameters=model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, move, more=encoders),
+            parameters=model.store(
+                vocabulary.rows, partial / WEIGHTS, options.dtype, move, more=dict(initial_states(*of_plugins))
+            ),
             vocabulary=vocabulary,
             new=tuple(block.name for block in vocabulary.blocks if block.name not in known),
             unmapped=matched.unmapped,
@@ -256,15 +254,15 @@ def _restore(
         def pad(_: str, weight: Tensor) -> Tensor:
             return torch.cat([weight, weight.new_zeros(vocabulary.rows - model.rows, weight.shape[1])])
 
-        readers = Codecs(manager.enable(recipe.plugins)).encoders
-        encoders = exported_encoders(own, readers)
+        networks = Codecs(manager.enable(recipe.plugins)).networks
+        more = exported_networks(own, networks)
         if adapter is None:
-            parameters = model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, pad, more=encoders)
+            parameters = model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, pad, more=more)
         else:
             known = known_ids(adapter)
-            parameters = model.store(vocabulary.rows, partial / BASE, options.dtype, pad, known_note(known), encoders)
-            names = trained_names(transformer_config(recipe, manager), recipe.train, vocabulary, known, readers)
-            parameters += restore_adapter(adapter, names, partial / WEIGHTS, encoders)
+            parameters = model.store(vocabulary.rows, partial / BASE, options.dtype, pad, known_note(known), more)
+            names = trained_names(transformer_config(recipe, manager), recipe.train, vocabulary, known, networks)
+            parameters += restore_adapter(adapter, names, partial / WEIGHTS, more)
             Run(partial, manager).saved  # noqa: B018 - opening it compares the shapes
         imported = Imported(final, restored=True, parameters=parameters, vocabulary=vocabulary)
         if not (partial / SUMMARY).is_file():

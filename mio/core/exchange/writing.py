@@ -18,14 +18,14 @@ from torch import Tensor
 
 from mio.core.contract.values import Trainable
 from mio.core.errors import UserError
-from mio.core.exchange.encoders import ExportedEncoders, write_encoders, write_readme
 from mio.core.exchange.huggingface_config import config_to_huggingface
+from mio.core.exchange.networks import ExportedNetworks, write_networks, write_readme
 from mio.core.exchange.peft import ADAPTER, ExportedAdapter, check_exportable, write_adapter
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokenizer_files import write_tokenizer
 from mio.core.exchange.weights import KEEP, check_finite, export_plan, huggingface_names, skeleton
 from mio.core.files import new_folder, read_json, write_json
-from mio.core.recipe.model import ENCODERS, transformer_config
+from mio.core.recipe.model import network_of, transformer_config
 from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import FoldedWeights
@@ -61,7 +61,7 @@ class Exported:
     """Ids."""
     adapter: ExportedAdapter | None = None
     """What lies beside the model, of a run with adapters."""
-    encoders: ExportedEncoders | None = None
+    networks: ExportedNetworks | None = None
     """The same, of a run whose media are read by encoders."""
 
 
@@ -118,8 +118,8 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         adapter = None
         if isinstance(saved, FoldedWeights) and adapted:
             adapter = write_adapter(partial / ADAPTER, folder, saved, run.recipe.train.lora, config)
-        if (encoders := write_encoders(partial / OWN, saved)) is not None:
-            write_readme(partial, encoders, model["model_type"], OWN)
+        if (networks := write_networks(partial / OWN, saved)) is not None:
+            write_readme(partial, networks, model["model_type"], OWN)
     return Exported(
         folder=folder,
         family=model["model_type"],
@@ -128,7 +128,7 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         files=files,
         size=vocabulary.size,
         adapter=adapter,
-        encoders=encoders,
+        networks=networks,
     )
 
 
@@ -164,9 +164,7 @@ class _RunWeights(NamedTuple):
     @classmethod
     def of(cls, saved: SavedWeights | CheckpointWeights | FoldedWeights) -> _RunWeights:
         infos = {
-            name: Planned(name, info.dtype, info.shape)
-            for name, info in saved.infos().items()
-            if not name.startswith(ENCODERS)
+            name: Planned(name, info.dtype, info.shape) for name, info in saved.infos().items() if not network_of(name)
         }
         return cls(saved.path, infos, saved.read)
 

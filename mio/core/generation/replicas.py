@@ -19,8 +19,9 @@ from mio.core.distributed.devices import free_memory
 from mio.core.distributed.ranks import Ranks
 from mio.core.distributed.regions import gathered, is_split
 from mio.core.distributed.work import Channel
-from mio.core.model.encoders import assign_buffers, buffers, exact_parameters
+from mio.core.model.layers import Block
 from mio.core.model.lora import plain_parameters
+from mio.core.model.networks import assign_buffers, buffers, exact_parameters, plugin_networks
 from mio.core.model.transformer import Transformer
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -67,7 +68,7 @@ def decoding_copy(
         ffn_width=config.ffn_size // size,
     )
     with torch.device("meta"):
-        copy = Transformer(share, source.embedding.num_embeddings, source.readers)
+        copy = Transformer(share, source.embedding.num_embeddings, source.networks)
     shapes = {name: parameter.shape for name, parameter in copy.named_parameters()}
 
     exact = exact_parameters(source)
@@ -113,8 +114,9 @@ def _sum_over(copy: Transformer, ranks: Ranks, size: int) -> None:
     def summed(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
         torch.distributed.all_reduce(output[0] if isinstance(output, tuple) else output, group=group)
 
-    for name, module in copy.layers.named_modules():
-        if name.endswith((".attention", ".ffn")):
+    for block in copy.layers:
+        assert isinstance(block, Block)
+        for module in (block.attention, block.ffn):
             module.register_forward_hook(summed)
 
 
@@ -131,6 +133,6 @@ def _devices_per_copy(source: Transformer, device: torch.device, dtype: torch.dt
                                               config.ffn_size))
     ]  # fmt: skip
     room = ranks.least(free_memory(device, ranks.local_size)) * _WEIGHTS
-    encoders = sum(parameter.numel() for parameter in source.encoders.parameters()) * dtype.itemsize
-    needed = sum(parameter.numel() for parameter in source.parameters()) * dtype.itemsize - encoders
-    return next((size for size in allowed if encoders + needed / size <= room), allowed[-1])
+    whole = sum(one.numel() for _, network in plugin_networks(source) for one in network.parameters()) * dtype.itemsize
+    needed = sum(parameter.numel() for parameter in source.parameters()) * dtype.itemsize - whole
+    return next((size for size in allowed if whole + needed / size <= room), allowed[-1])

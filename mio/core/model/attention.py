@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mio.core.data.document_mask import DocumentMask
-from mio.core.model.causal import causal_attention, causal_bias
+from mio.core.data.document_mask import DROPPED, PRIVATE, DocumentMask, runs, window_positions
+from mio.core.model.causal import BLOCK, Reach, causal_attention, causal_bias, together_attention
 from mio.core.model.flex import attend_flex, shared_mask
 
 
@@ -66,6 +66,8 @@ def prepare(mask: DocumentMask, heads: int, kv_heads: int, windows: Iterable[int
     else:
         for count in {heads, kv_heads}:
             _bucketed(mask, count)
+        for window in windows:
+            _grouped(mask, window)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask | None, window: int = 0) -> Tensor:
@@ -104,14 +106,45 @@ def _attend_buckets(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window:
     qs = select(q.reshape(-1, E), to_q).split([size * H for size in slots])
     ks = select(k.reshape(-1, E), to_kv).split([size * K for size in slots])
     vs = select(v.reshape(-1, E), to_kv).split([size * K for size in slots])
-    longest = mask.buckets[-1][1]
+    longest = max(width for _, width in mask.buckets)
     span = min(longest, window) if window else longest
     bias = mask.derive(("bias", window, q.dtype), lambda: causal_bias(span, window, q.dtype, q.device))
     outs = []
-    for (N, M), q_b, k_b, v_b in zip(mask.buckets, qs, ks, vs, strict=True):
-        groups, products = q_b.view(N * K, H // K, M, E), (N * K, M, E)
-        outs.append(causal_attention(groups, k_b.view(products), v_b.view(products), bias, window).view(-1, E))
+    sees = iter(_grouped(mask, window))
+    plain = len(mask.buckets) - mask.grouped
+    for number, ((N, M), q_b, k_b, v_b) in enumerate(zip(mask.buckets, qs, ks, vs, strict=True)):
+        inputs = q_b.view(N * K, H // K, M, E), k_b.view(N * K, M, E), v_b.view(N * K, M, E)
+        if number < plain:
+            out = causal_attention(*inputs, bias, window)
+        else:
+            out = together_attention(*inputs, *next(sees))
+        outs.append(out.view(-1, E))
     return select(torch.cat(outs), to_q.reversed()).view(B, L, H, E)
+
+
+def _grouped(mask: DocumentMask, window: int) -> list[tuple[Tensor, Reach]]:
+    """Of each bucket of documents with groups what `together_attention` needs to know."""
+    return mask.derive(("together", window), lambda: _sees(mask, window)) if mask.grouped else []
+
+
+def _sees(mask: DocumentMask, window: int) -> list[tuple[Tensor, Reach]]:
+    assert mask.together is not None
+    found = []
+    slots = mask.slots.split([count * width for count, width in mask.buckets])
+    for shape, places in list(zip(mask.buckets, slots, strict=True))[-mask.grouped :]:
+        groups = mask.together.view(-1)[places].masked_fill_(places < 0, 0).view(shape)
+        first, end = runs(groups)
+        start = torch.zeros_like(first)
+        if window:
+            at = window_positions(groups)
+            private = groups & PRIVATE
+            monotone = (1 - private).cumsum(1) - (1 - private)
+            start = torch.searchsorted(monotone, at - window + 1)
+        start = torch.where((groups & DROPPED) > 0, first, torch.minimum(start, first))
+        sees = torch.stack((start, end, torch.where((groups & PRIVATE) > 0, groups, 0))).to(torch.int32)
+        blocks = [(int(a.min()), int(b.max())) for a, b in zip(start.split(BLOCK, 1), end.split(BLOCK, 1), strict=True)]
+        found.append((sees, tuple(blocks)))
+    return found
 
 
 def _bucketed(mask: DocumentMask, heads: int) -> Selection:

@@ -22,7 +22,7 @@ _TOGETHER = 4
 
 
 @torch.no_grad()
-def check_networks(encoders: Iterable[ItemEncoder], width: int) -> None:
+def check_encoders(encoders: Iterable[ItemEncoder], width: int) -> None:
     """Runs the network of each encoder on its dummy and on the items that it has seen, one by one and some together.
 
     Raises `PluginError`, naming plugin and record, where a network cannot be made or run, or gives something else than
@@ -65,6 +65,16 @@ def _where(items: Sequence[Prepared]) -> str:
 
 
 def _check(encoder: ItemEncoder, items: Sequence[Prepared], found: Any, width: int) -> None:
+    count = len(items)
+    if encoder.maps is not None:
+        due_maps = [count, *encoder.maps]
+        if not isinstance(found, tuple) or len(found) != 2 or list(found[1].shape) != due_maps:
+            told = list(found[1].shape) if isinstance(found, tuple) and len(found) == 2 else "none"
+            raise PluginError(
+                f"{_where(items)}: {encoder.name} gives maps {told}, of which its `maps` had said {due_maps}; correct "
+                "`maps`, or the network"
+            )
+        found = found[0]
     if not isinstance(found, Tensor):
         raise PluginError(f"{_where(items)}: {encoder.name} gives a {type(found).__name__}, not a tensor [S, {width}]")
     due = sum(item.positions for item in items)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mio.core.data.document_mask import BLOCK, DocumentMask, visible_blocks
+from mio.core.data.document_mask import BLOCK, DROPPED, PRIVATE, DocumentMask, visible_blocks, window_positions
 
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int) -> Tensor:
@@ -34,13 +34,14 @@ def shared_mask(mask: DocumentMask, window: int) -> Any:
 
 
 def block_mask(mask: DocumentMask, window: int) -> Any:
-    """FlexAttention's `BlockMask`. Nothing waits for the device."""
+    """FlexAttention's `BlockMask`. Nothing waits for the device, but for groups whose blocks were not made before."""
     from torch.nn.attention.flex_attention import BlockMask
 
-    counts, indices = mask.blocks.get(window) or visible_blocks(mask.ids, window)
+    counts, indices = mask.blocks.get(window) or visible_blocks(mask.ids, window, mask.together)
     of_keys, of_keys_full, of_queries, of_queries_full = zip(counts, indices, strict=True)
     L = mask.ids.shape[1]
-    visible = document_mask(mask.ids, window)
+    groups = mask.together
+    visible = document_mask(mask.ids, window) if groups is None else together_mask(mask.ids, window, groups)
     return BlockMask((L, L), *of_keys, *of_keys_full, *of_queries, *of_queries_full, (BLOCK, BLOCK), visible)
 
 
@@ -50,6 +51,21 @@ def document_mask(ids: Tensor, window: int) -> Callable[[Tensor, Tensor, Tensor,
     def mask(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:  # noqa: ARG001
         visible = (ids[batch, query] == ids[batch, key]) & (ids[batch, query] >= 0) & (key <= query)
         return visible & (query - key < window) if window else visible
+
+    return mask
+
+
+def together_mask(ids: Tensor, window: int, groups: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """`document_mask` of documents with groups, numbered as `DocumentMask.together` has them."""
+    at = window_positions(groups).to(torch.int32)
+
+    def mask(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:  # noqa: ARG001
+        of_query, of_key = groups[batch, query], groups[batch, key]
+        before = (key <= query) & ((of_key & PRIVATE) == 0) & ((of_query & DROPPED) == 0)
+        if window:
+            before = before & (at[batch, query] - at[batch, key] < window)
+        visible = before | ((of_query == of_key) & (of_query > 0))
+        return visible & (ids[batch, query] == ids[batch, key]) & (ids[batch, query] >= 0)
 
     return mask
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mio.core.distributed.regions import local, local_region
-from mio.core.recipe.model import ENCODERS
+from mio.core.recipe.model import network_of
 
 _ROWS = 64
 
@@ -26,7 +26,7 @@ def initialise(module: nn.Module, layers: int, std: float, seed: int) -> None:
     section 2.3); norms 1, biases 0. Parameters on the meta device are left alone."""
     residual = std / math.sqrt(2 * layers)
     for name, parameter in module.named_parameters():
-        if parameter.is_meta or name.startswith(ENCODERS):  # those bring their own
+        if parameter.is_meta or network_of(name):  # those bring their own
             continue
         if parameter.dim() == 1:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)

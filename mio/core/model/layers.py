@@ -6,8 +6,9 @@ fusing them gains nothing on CPU (measured), and separate ones suit tensor paral
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from mio.core.distributed.regions import is_split
 from mio.core.model.attention import attend
 from mio.core.model.cache import CacheStep
 from mio.core.model.experts import SparseExperts, SwiGLU
+from mio.core.model.networks import as_trained
 from mio.core.model.rope import rotate
 
 if TYPE_CHECKING:
@@ -34,6 +36,10 @@ class Shared:
     sin: Tensor
     mask: DocumentMask | None
     cache: CacheStep | None
+
+
+Maps = Mapping[str, tuple[Tensor, Tensor]]
+"""By modality, the maps of each row's items and who sees them (see `mio.core.model.encoders.RowMaps`)."""
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -122,10 +128,24 @@ class Block(nn.Module):
         self.attention = Attention(config, layer)
         self.ffn_norm = RMSNorm(config.width, config.norm_eps)
         self.ffn = SparseExperts(config) if config.experts else SwiGLU(config)
+        self.reads: dict[str, str] = {}
+        """Modality whose maps each network of a plugin in this layer reads, by plugin (see `add_adapter`)."""
 
-    def forward(self, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor | None]:
-        """[B, L, D] -> [B, L, D], and the experts' balance (see `SparseExperts`), None without experts."""
+    def add_adapter(self, plugin: str, reads: str, network: nn.Module) -> None:
+        """Puts a plugin's network between attention and feed-forward network."""
+        if not self.reads:
+            self.adapters = nn.ModuleDict()
+        self.adapters[plugin] = network
+        self.reads[plugin] = reads
+
+    def forward(self, x: Tensor, shared: Shared, maps: Maps = MappingProxyType({})) -> tuple[Tensor, Tensor | None]:
+        """[B, L, D] -> [B, L, D], and the experts' balance (see `SparseExperts`), None without experts. `maps` are by
+        modality what the layer's adapters read, and who sees it."""
         x = x + self.attention(self.attention_norm(x), shared)
+        for plugin, reads in self.reads.items():
+            with as_trained(x):
+                delta = self.adapters[plugin](x, *maps[reads])
+            x = x + delta.to(x.dtype)
         normed = self.ffn_norm(x)
         if isinstance(self.ffn, SwiGLU):
             return x + self.ffn(normed), None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mio.core.distributed.regions import is_split
 from mio.core.errors import RecipeError
-from mio.core.model.encoders import buffers
+from mio.core.model.networks import buffers
 from mio.core.recipe.adapters import NEW, Adapter, plan_adapters, row_problems, whole_parameters
 from mio.core.recipe.model import EMBEDDING, HEAD
 from mio.core.recipe.schema import TrainConfig

@@ -26,10 +26,10 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from mio.core.errors import RecipeError
 from mio.core.model import attention, causal, layers
-from mio.core.model.encoders import units
 from mio.core.model.expert_parallel import mixtures, prefetch, split_experts
 from mio.core.model.layers import Attention, RMSNorm
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE
+from mio.core.model.networks import units
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import RuntimeConfig
 

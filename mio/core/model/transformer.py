@@ -12,16 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.contract.encoders import Encoder
+from mio.core.contract.networks import Networks
 from mio.core.data.document_mask import DocumentMask
 from mio.core.data.items import EncoderItems
+from mio.core.data.made import MadeItems
 from mio.core.model.attention import prepare
 from mio.core.model.cache import KVCache
-from mio.core.model.encoders import initialise_encoders, make_networks, splice
+from mio.core.model.encoders import RowMaps, maps_of_rows, nothing_seen, splice
 from mio.core.model.experts import balance_loss
+from mio.core.model.heads import begin, losses
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
 from mio.core.model.lora import Ranges, TrainedRows
+from mio.core.model.networks import factories, initialise_networks, make_network, plugin_networks
 from mio.core.model.rope import frequencies, tables
 
 
@@ -32,6 +35,8 @@ class Output(NamedTuple):
     """[B, L, D] after the final norm, in the dtype that the head computes in."""
     auxiliary: Tensor
     """float32 scalar to add to the loss: the experts' load balancing times its weight; 0 without experts."""
+    losses: dict[str, Tensor]
+    """float32 [N] by modality: the loss of each item that a head learns to make."""
 
 
 class Transformer(nn.Module):
@@ -42,11 +47,14 @@ class Transformer(nn.Module):
     Args:
         config: architecture. Raises `UserError` where it is inconsistent.
         rows: rows of the embedding and the head: the vocabulary's size, padded.
-        encoders: what reads media, by modality.
+        networks: of plugins, which read and make media.
     """
 
     def __init__(
-        self, config: TransformerConfig, rows: int, encoders: Mapping[str, Encoder] = MappingProxyType({})
+        self,
+        config: TransformerConfig,
+        rows: int,
+        networks: Networks = Networks(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         config.check()
@@ -56,9 +64,11 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
-        self.readers = dict(encoders)
-        """The plugins' encoders, by modality, of which `encoders` are the networks."""
-        self.encoders = make_networks(encoders, config.width)
+        self.networks = networks
+        """What plugins supply, of which `encoders`, `heads` and the layers' `adapters` are the networks."""
+        self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        for name, factory in factories(networks, config.layers):
+            self._add(name, make_network(name, factory, config.width))
         self.rows: TrainedRows | None = None
         self.frozen: frozenset[str] = frozenset()
         """Parameters that adapters keep as they are (see `mio.core.model.lora`)."""
@@ -68,16 +78,28 @@ class Transformer(nn.Module):
         self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
         self.reset_parameters()
 
+    def _add(self, name: str, network: nn.Module) -> None:
+        """Puts a plugin's network in the place that its name says."""
+        kind, _, own = name.partition(".")
+        if kind in ("encoders", "heads"):
+            getattr(self, kind)[own] = network
+        else:
+            layer, _, plugin = own.split(".")
+            block = self.layers[int(layer)]
+            assert isinstance(block, Block)
+            block.add_adapter(plugin, self.networks.adapters[plugin].reads, network)
+
     def reset_parameters(self, seed: int = 0) -> None:
         """Initial weights of a seed (see `mio.core.model.initial`)."""
         initialise(self, self.config.layers, self.config.init_std, seed)
-        initialise_encoders(self, seed)
+        initialise_networks(self, seed)
 
     def train(self, mode: bool = True) -> Transformer:
-        """Encoders stay in evaluation mode: without dropout and statistics of a batch, an item's embeddings are the
-        same whatever else is trained on beside it, and in whatever order."""
+        """Networks of plugins stay in evaluation mode: without dropout and statistics of a batch, what they make of an
+        item is the same whatever else is trained on beside it, and in whatever order."""
         super().train(mode)
-        self.encoders.eval()
+        for _, network in plugin_networks(self):
+            network.eval()
         return self
 
     @property
@@ -93,6 +115,7 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         embeddings: Tensor | None = None,
         items: Mapping[str, EncoderItems] = MappingProxyType({}),
+        made: Mapping[str, MadeItems] = MappingProxyType({}),
     ) -> Output:
         """
         Args:
@@ -102,15 +125,17 @@ class Transformer(nn.Module):
             cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
             items: media that encoders read, by modality: their embeddings take the places of the tokens'.
+            made: media that heads learn to make, by modality.
 
         Raises:
             ValueError: both `mask` and `cache`, or a position beyond the cache.
-            PluginError: an encoder gave another number of positions than it had said.
+            PluginError: a network of a plugin gave something else than it had said.
         """
         if cache is not None and mask is not None:
             raise ValueError("a cache holds one document per sequence: give `mask` or `cache`, not both")
         x = self.embed(tokens) if embeddings is None else embeddings
-        x = splice(x, self.encoders, items)
+        x, maps = splice(x, self.encoders, self.networks.encoders, items)
+        x, kept = begin(x, self.heads, made)
         if mask is not None:
             mask, config = replace(mask), self.config  # what is derived lasts as long as this pass
             prepare(mask, config.heads, config.kv_heads or config.heads, self.windows)
@@ -120,16 +145,25 @@ class Transformer(nn.Module):
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
         step = None if cache is None else cache.step(positions, self.config.heads, self.windows)
         shared = Shared(cos, sin, mask, step)
+        read = self._maps(x, maps, items) if self.networks.adapters else {}
         balances = []
         for layer in self.layers:
-            x, balance = layer(x, shared)
+            x, balance = layer(x, shared, read) if layer.reads else layer(x, shared)
             if balance is not None:
                 balances.append(balance)
         if balances and self.config.router_aux_weight:
             auxiliary = self.config.router_aux_weight * balance_loss(balances)
         else:
             auxiliary = x.new_zeros((), dtype=torch.float32)
-        return Output(self.norm(x), auxiliary)
+        hidden = self.norm(x)
+        return Output(hidden, auxiliary, losses(hidden, self.heads, made, maps, kept))
+
+    def _maps(self, x: Tensor, maps: Mapping[str, Tensor], items: Mapping[str, EncoderItems]) -> RowMaps:
+        """What layers read of media, by modality, beside the embeddings [B, L, D]."""
+        read = maps_of_rows(maps, items, x.shape[1])
+        for name in {adapter.reads for adapter in self.networks.adapters.values()} - set(read):
+            read[name] = nothing_seen(self.networks.encoders[name], x)
+        return read
 
     def embed(self, tokens: Tensor) -> Tensor:
         """[B, L, D] of int64 [B, L]."""

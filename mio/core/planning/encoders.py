@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mio.core.contract.encoders import EncoderInput
 from mio.core.data.items import EncoderItems
 from mio.core.errors import PluginError
-from mio.core.model.encoders import is_frozen, units
+from mio.core.model.networks import is_frozen, units
 from mio.core.model.transformer import Transformer
 
 
@@ -63,7 +63,7 @@ def encoder_loads(transformer: Transformer, shares: Mapping[str, float], positio
     Raises `PluginError` for a network that does not run without values.
     """
     loads = []
-    for name, reader in transformer.readers.items():
+    for name, reader in transformer.networks.encoders.items():
         network, dummy = transformer.encoders[name], reader.dummy()
         one = EncoderLoad(
             name,

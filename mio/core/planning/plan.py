@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.contract.encoders import Encoder
+from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError
 from mio.core.model.flops import flops_per_token
@@ -97,7 +97,7 @@ class RecipePlan:
     mfu: float
     known: int | None = None
     """Ids that a stage with adapters starts with."""
-    encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    networks: Networks = field(default_factory=Networks)
     """What reads media, by modality."""
     alternatives: tuple[Alternative, ...] = ()
 
@@ -132,8 +132,8 @@ def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | No
     check_training(recipe, manager.enable(recipe.plugins), request.world)
     vocabulary = expected_vocabulary(stages, manager, request.text_tokens)
     known = known_ids(stages, manager, request.text_tokens) if recipe.train.lora.rank else None
-    encoders = Codecs(manager.enable(recipe.plugins)).encoders
-    first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary, known, encoders)
+    networks = Codecs(manager.enable(recipe.plugins)).networks
+    first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary, known, networks)
     return replace(first, alternatives=tuple(_sparing(first) if first.memory.fits else _alternatives(first)))
 
 
@@ -143,16 +143,16 @@ def _planned(
     model: TransformerConfig,
     vocabulary: Vocabulary,
     known: int | None,
-    encoders: Mapping[str, Encoder],
+    networks: Networks,
 ) -> RecipePlan:
     train, runtime, world, per_node = recipe.train, recipe.runtime, request.world, request.gpus_per_node
     gpu, network = request.hardware
     mesh = mesh_shape(runtime, world, per_node)
     shape = StepShape.of(train, world // runtime.tensor_parallel)
     context = recipe.data.packing.context
-    media = request.shares(list(encoders))
+    media = request.shares(list(networks.encoders))
     layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document, media)
-    simulated = simulate(model, vocabulary, train, runtime, layout, known, encoders)
+    simulated = simulate(model, vocabulary, train, runtime, layout, known, networks)
     experts = runtime.expert_parallel
     groups = sum(size > 1 for size in mesh) + (world > 1) + (experts > 1) + (1 < experts < mesh[1])
     memory = Memory(
@@ -195,7 +195,7 @@ def _planned(
         device_flops=device_flops,
         mfu=model_flops / (time.total * world * peak),
         known=known,
-        encoders=encoders,
+        networks=networks,
     )
 
 
@@ -276,7 +276,7 @@ def _tried(plan: RecipePlan, settings: Settings) -> Alternative | None:
     if any(split_problems(plan.model, recipe.runtime.tensor_parallel)):
         return None
     try:
-        other = _planned(recipe, request, plan.model, plan.vocabulary, plan.known, plan.encoders)
+        other = _planned(recipe, request, plan.model, plan.vocabulary, plan.known, plan.networks)
     except RecipeError:
         return None
     if not other.memory.fits:

@@ -35,7 +35,7 @@ def as_values(plan: RecipePlan) -> dict[str, Any]:
             "micro_rows": plan.layout.micro_rows,
             "micro_batches": plan.layout.micro_batches,
         },
-        **({"encoders": [_encoder_values(plan, load) for load in plan.simulated.encoders]} if plan.encoders else {}),
+        **_encoders(plan),
         "memory": {
             "fits": memory.fits,
             "capacity_gib": _gib(memory.capacity),
@@ -83,6 +83,11 @@ def as_values(plan: RecipePlan) -> dict[str, Any]:
             for one in plan.alternatives
         ],
     }
+
+
+def _encoders(plan: RecipePlan) -> dict[str, Any]:
+    """Those of the recipe, if it has any."""
+    return {"encoders": [_encoder_values(plan, load) for load in plan.simulated.encoders]} if plan.networks else {}
 
 
 def _encoder_values(plan: RecipePlan, load: EncoderLoad) -> dict[str, Any]:
@@ -234,7 +239,7 @@ def _assumed(plan: RecipePlan) -> Text:
     gpu, network = plan.request.hardware
     peak = gpu.bf16 if plan.recipe.train.precision == "bf16" else gpu.fp32
     joined = f"nodes joined by {network.label}; " if plan.request.world > plan.request.gpus_per_node else ""
-    media = "share and size of media (`media=`); " if plan.encoders else ""
+    media = "share and size of media (`media=`); " if plan.networks.encoders else ""
     return Text(
         f"assumed: {media}computation at {plan.request.efficiency:.0%} of {peak / 1e12:,.0f} TFLOP/s; {joined}"
         f"documents of {plan.request.document or plan.layout.context:,} positions; {plan.request.price:g} US dollars "

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.contract.encoders import Encoder
+from mio.core.contract.networks import Networks
 from mio.core.data.batch import Batch
 from mio.core.data.document_mask import DocumentMask
 from mio.core.data.plan import Changes
@@ -97,7 +97,7 @@ def simulate(
     runtime: RuntimeConfig,
     layout: StepLayout,
     known: int | None = None,
-    encoders: Mapping[str, Encoder] = MappingProxyType({}),
+    networks: Networks | None = None,
 ) -> SimulatedStep:
     """Runs a step on GPUs that are not here. Needs no memory to speak of, and no process group to be there.
 
@@ -106,7 +106,7 @@ def simulate(
     """
     with fake_ranks(layout.world), fake_gpu():
         with META:
-            module = MioModule(model, vocabulary, train, ("",), known=known, encoders=encoders)
+            module = MioModule(model, vocabulary, train, ("",), known=known, networks=networks)
         loads = encoder_loads(module.transformer, layout.media, layout.micro_rows * layout.context)
         run_as_on_gpu(module.transformer, torch.bfloat16 if train.precision == "bf16" else None)
         mesh = device_mesh(runtime, layout.world, layout.per_node, META.type)

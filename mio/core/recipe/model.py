@@ -16,8 +16,19 @@ from mio.core.recipe.schema import Recipe
 EMBEDDING, HEAD = "embedding.weight", "head.weight"
 ROW_PARAMETERS = (EMBEDDING, HEAD)
 """Parameters whose rows are vocabulary ids."""
-ENCODERS = "encoders."
-"""Begins the names of parameters and buffers of networks that read media; the modality follows."""
+ENCODERS, HEADS = "encoders.", "heads."
+"""Begin the names of parameters and buffers of networks that read and make media; the modality follows."""
+LAYERS, ADAPTERS = "layers.", "adapters"
+"""Those of networks inside layers are named `layers.LAYER.adapters.PLUGIN.` and so on."""
+
+
+def network_of(name: str) -> str:
+    """The network of a plugin that a tensor belongs to: `encoders.MODALITY`, `heads.MODALITY`, `adapters.PLUGIN`, whose
+    networks of all layers are one. Empty for the transformer's own."""
+    parts = name.split(".", 4)
+    if name.startswith((ENCODERS, HEADS)):
+        return f"{parts[0]}.{parts[1]}"
+    return f"{ADAPTERS}.{parts[3]}" if len(parts) > 4 and parts[2] == ADAPTERS else ""
 
 
 def transformer_config(recipe: Recipe, manager: PluginManager) -> TransformerConfig:

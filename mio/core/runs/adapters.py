@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.contract.encoders import Encoder
+from mio.core.contract.networks import Networks
 from mio.core.distributed.regions import local, local_region
 from mio.core.errors import UserError
-from mio.core.model.encoders import initial_state
 from mio.core.model.initial import draw_uniform
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE, ROWS, Ranges, folded, kaiming_bound, row_pieces
+from mio.core.model.networks import initial_states
 from mio.core.model.transformer import Transformer
 from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.adapters import Adapter
-from mio.core.recipe.model import ENCODERS, ROW_PARAMETERS
+from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.places import BASE
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import TensorInfo
@@ -46,21 +45,17 @@ def write_base(
     vocabulary: Vocabulary,
     parent: Run,
     seed: int,
-    encoders: Mapping[str, Encoder] = MappingProxyType({}),
+    networks: Networks = Networks(),  # noqa: B008 - frozen
 ) -> None:
     """Writes the weights that a stage's adapters belong to, one by one, each in the type that the parent has it in.
-    Encoders that it has not get their initial values.
+    Networks of plugins that it has not get their initial values.
 
     Raises `UserError` if the parent's model has another shape or holds NaN or infinities.
     """
     with torch.device("meta"):
-        whole = stored_tensors(Transformer(config, vocabulary.rows, encoders))
+        whole = stored_tensors(Transformer(config, vocabulary.rows, networks))
     new = check_shapes(parent, {name: tuple(one.shape) for name, one in whole.items()})
-    drawn = {
-        f"{ENCODERS}{name}.{one}": tensor
-        for name in new
-        for one, tensor in initial_state(name, encoders[name], config.width, seed).items()
-    }
+    drawn = dict(initial_states(networks, config.width, config.layers, seed, new))
     saved = parent.saved
     infos = saved.infos() | {name: TensorInfo(tuple(one.shape), one.dtype) for name, one in drawn.items()}
     planned = in_file_order(Planned(name, infos[name].dtype, tuple(one.shape)) for name, one in whole.items())

@@ -171,7 +171,7 @@ def resolved(
 
 def encoder_fingerprints(codecs: Codecs) -> dict[str, str]:
     """Fingerprint of every encoder, by modality."""
-    return {name: str(encoder.fingerprint) for name, encoder in codecs.encoders.items()}
+    return {name: str(encoder.fingerprint) for name, encoder in codecs.networks.encoders.items()}
 
 
 def same_encoders(folder: Path, codecs: Codecs) -> None:

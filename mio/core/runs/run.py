@@ -13,8 +13,8 @@ from torch import nn
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import UserError
 from mio.core.files import read_json
-from mio.core.model.encoders import assign_buffers
 from mio.core.model.lora import trained_ranges
+from mio.core.model.networks import assign_buffers
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.adapters import plan_adapters
 from mio.core.recipe.model import transformer_config
@@ -109,8 +109,8 @@ class Run:
         stored as float32 are the file's own memory."""
         same_encoders(self.folder, self.codecs)
         with torch.device("meta"):
-            config, encoders = transformer_config(self.recipe, self.manager), self.codecs.encoders
-            transformer = Transformer(config, self.vocabulary.rows, encoders)
+            config, networks = transformer_config(self.recipe, self.manager), self.codecs.networks
+            transformer = Transformer(config, self.vocabulary.rows, networks)
         whole = stored_tensors(transformer)
         state = {
             name: tensor.float() if isinstance(whole.get(name), nn.Parameter) else tensor

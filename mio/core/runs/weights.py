@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mio.core.distributed.regions import gathered, is_split, local, local_region
 from mio.core.errors import UserError
-from mio.core.model.encoders import buffers, initialise_encoders
+from mio.core.model.networks import buffers, initialise_networks
 from mio.core.model.transformer import Transformer
 from mio.core.model.vocabulary_rows import migrate_rows
-from mio.core.recipe.model import ENCODERS, ROW_PARAMETERS
+from mio.core.recipe.model import ROW_PARAMETERS, network_of
 from mio.core.recipe.places import WEIGHTS
 from mio.core.runs.checkpoints.format import sync
 from mio.core.runs.checkpoints.reading import Checkpoint, TensorInfo
@@ -52,7 +52,7 @@ class SavedWeights:
         infos = {}
         for name in sorted(self._names):
             stored = self._file.get_slice(name)
-            known = DTYPES | OF_BUFFERS if name.startswith(ENCODERS) else DTYPES
+            known = DTYPES | OF_BUFFERS if network_of(name) else DTYPES
             if stored.get_dtype() not in known:
                 raise UserError(f"{self.path}: `{name}` is {stored.get_dtype()}, which no weights are")
             infos[name] = TensorInfo(tuple(stored.get_shape()), known[stored.get_dtype()])
@@ -118,8 +118,8 @@ class CheckpointWeights:
 
 @torch.no_grad()
 def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run, seed: int) -> dict[str, Any]:
-    """Loads the parent's weights, embedding and head rows by name; of a split parameter, this device's part. Encoders
-    that the parent has not get initial values of their own.
+    """Loads the parent's weights, embedding and head rows by name; of a split parameter, this device's part. Networks
+    of plugins that the parent has not get initial values of their own.
 
     Returns how many rows were kept, new and absent. Raises `UserError` if the parent's model has another shape
     or holds NaN or infinities.
@@ -127,10 +127,10 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
     saved = parent.saved
     tensors = stored_tensors(transformer)
     new = check_shapes(parent, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    initialise_encoders(transformer, seed, new)
+    initialise_networks(transformer, seed, new)
     report: dict[str, Any] = {}
     for name, parameter in tensors.items():
-        if modality_of(name) in new:
+        if network_of(name) in new:
             continue
         shape, offset = local_region(parameter)
         if name in ROW_PARAMETERS:
@@ -151,34 +151,29 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
 
 
 def stored_tensors(transformer: Transformer) -> dict[str, Tensor]:
-    """What a run stores of a transformer, by name: its parameters, and the buffers of encoders."""
+    """What a run stores of a transformer, by name: its parameters, and the buffers of plugins' networks."""
     return dict(transformer.named_parameters()) | buffers(transformer)
 
 
-def modality_of(name: str) -> str:
-    """The modality of the encoder that a tensor belongs to; empty for what is none's."""
-    return name.split(".")[1] if name.startswith(ENCODERS) else ""
-
-
 def check_shapes(parent: Run, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
-    """The modalities whose encoder is new: the parent has nothing of it.
+    """The networks of plugins that are new (see `network_of`): the parent has nothing of them.
 
     Raises `UserError` if what it has has other shapes; the number of vocabulary rows may differ.
     """
     saved, wrong = parent.saved, []
     there = {name: info.shape for name, info in saved.infos().items()}
-    had = {modality_of(name) for name in there}
-    new = frozenset(modality_of(name) for name in shapes) - had
+    had = {network_of(name) for name in there}
+    new = frozenset(network_of(name) for name in shapes) - had
     for name, shape in shapes.items():
         first = 1 if name in ROW_PARAMETERS else 0
-        if modality_of(name) not in new and (name not in there or there[name][first:] != shape[first:]):
+        if network_of(name) not in new and (name not in there or there[name][first:] != shape[first:]):
             wrong.append(name)
-    ours = {modality_of(name) for name in shapes} - {""}
-    wrong += [name for name in there if modality_of(name) in ours and name not in shapes]
-    if wrong and (modality := modality_of(wrong[0])):
+    ours = {network_of(name) for name in shapes} - {""}
+    wrong += [name for name in there if network_of(name) in ours and name not in shapes]
+    if wrong and (network := network_of(wrong[0])):
         here, old = shapes.get(wrong[0]), there.get(wrong[0])
         raise UserError(
-            f"{parent.folder}: its encoder of `{modality}` is another network than the recipe's: `{wrong[0]}` is "
+            f"{parent.folder}: its `{network}` is another network than the recipe's: `{wrong[0]}` is "
             f"{'not there' if old is None else list(old)} instead of {'nothing' if here is None else list(here)}; give "
             "the plugin that brings it the options and the version that it was trained with"
         )

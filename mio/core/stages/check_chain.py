@@ -97,7 +97,7 @@ def _rules(link: Link, plugins: EnabledPlugins, vocabulary: Vocabulary | None) -
     lora, blocks, encoders = (
         link.recipe.train.lora,
         [one.name for one in vocabulary.blocks],
-        [*Codecs(plugins).encoders],
+        [*Codecs(plugins).networks.encoders],
     )
     if lora.rank:
         yield from row_problems(lora.rows, blocks)

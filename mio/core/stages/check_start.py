@@ -186,7 +186,7 @@ class _Comparison:
         for name in here:
             if name not in there:
                 begins = "begins as its plugin makes it"
-                if hasattr(codecs.encoders[name], "weights"):
+                if hasattr(codecs.networks.encoders[name], "weights"):
                     begins = "begins with the pretrained weights that its plugin has"
                 yield f"`{name}` is read by an encoder, which {start} has not: it {begins}"
             elif here[name] != there[name]:

@@ -27,7 +27,7 @@ from mio.core.files import write_text
 from mio.core.generation.evaluation import Report, evaluate, results_table
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
-from mio.core.model.encoder_check import check_networks
+from mio.core.model.encoder_check import check_encoders
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.chain import starting_folder
 from mio.core.recipe.model import transformer_config
@@ -51,7 +51,7 @@ from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_encoders, same_vocabulary, versions
 from mio.core.runs.run import Run
 from mio.core.stages.check_chain import CheckedStage, check_chain
-from mio.core.stages.check_encoders import check_encoders
+from mio.core.stages.check_networks import check_networks
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.stages.validation_tasks import TaskLook
@@ -201,7 +201,7 @@ class Stage:
         if torch.cuda.is_available():  # tokenizers encode on it before Lightning chooses it
             torch.cuda.set_device(ranks.local_rank)
         seed_everything(recipe.seed, verbose=False)
-        ranks.all_or_none(self._check_encoders)
+        ranks.all_or_none(self._check_networks)
         with explaining_errors(folder):
             tokenizers = ranks.on_first(self._prepare_tokenizers)
             if not ranks.first:
@@ -217,7 +217,7 @@ class Stage:
             data.unreadable.tell = self.console.print
             checked = data.preflight()
             if ranks.first:
-                check_networks(self.codecs.readers.values(), transformer_config(recipe, self.manager).width)
+                check_encoders(self.codecs.readers.values(), transformer_config(recipe, self.manager).width)
             return data, checked
 
         data, checked = ranks.all_or_none(open_data)
@@ -250,12 +250,12 @@ class Stage:
         }
         ranks.on_first(lambda: self._finish(active, log, summary, start))
 
-    def _check_encoders(self) -> None:
+    def _check_networks(self) -> None:
         """Before anything takes long."""
         if self.goes_on:
             same_encoders(self.folder, self.codecs)
-        width = transformer_config(self.recipe, self.manager).width
-        check_encoders(self.codecs.encoders, width, self.recipe.train, None if self.goes_on else self.parent)
+        config, parent = transformer_config(self.recipe, self.manager), None if self.goes_on else self.parent
+        check_networks(self.codecs.networks, config, self.recipe.train, parent)
 
     def _prepare_tokenizers(self) -> dict[str, Any]:
         """Loads or trains them; returns the metrics of those that were trained."""
@@ -295,8 +295,8 @@ class Stage:
         assert parent is not None, "a recipe with adapters starts from something"
         if isinstance(parent.saved, FoldedWeights):
             self.console.print(f"the adapters of {parent.folder} are folded into its weights, to which new ones belong")
-        config, encoders = transformer_config(recipe, self.manager), self.codecs.encoders
-        write_base(self.folder, config, vocabulary, parent, recipe.seed, encoders)
+        config, networks = transformer_config(recipe, self.manager), self.codecs.networks
+        write_base(self.folder, config, vocabulary, parent, recipe.seed, networks)
 
     def _log(self, stack: contextlib.ExitStack) -> RunLog:
         loggers = make_loggers(self.recipe.runtime, self.manager)

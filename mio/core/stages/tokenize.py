@@ -88,7 +88,7 @@ def tokenize(
         hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}"))
         jobs: dict[Path, Job] = {}
         for source in every_source(recipe, plugins, streamed=True):
-            job = make_job(root, source, shard_records, hashes, tuple(codecs.readers))
+            job = make_job(root, source, shard_records, hashes, codecs.kept)
             if job.folder not in indices:
                 jobs.setdefault(job.folder, job)
         with contextlib.ExitStack() as stack:

@@ -49,7 +49,7 @@ class ShardActor:
         root = Path(recipe.runtime.tokens)
         sources = {source.label: source for source in every_source(recipe, plugins)}
         hashes = FileHashes(root / HASHES)
-        kept = tuple(codecs.readers)
+        kept = codecs.kept
         self._jobs = {label: make_job(root, sources[label], size, hashes, kept) for label, size in jobs.items()}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

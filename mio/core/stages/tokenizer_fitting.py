@@ -33,6 +33,7 @@ from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import UNDERSTAND, Document
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.tokenizer_files import tokenizer_record
+from mio.core.tokens.tokenizer_training import train_tokenizers
 from mio.core.tokens.visitor import Visitor
 
 RECORDS = 2000
@@ -99,7 +100,9 @@ def prepare_tokenizers(
     console.print(f"training tokenizers: {', '.join(missing)}")
     with isolate_rng():  # training them or finding them trained leaves the same random state
         seed_everything(recipe.seed, verbose=False)
-        metrics = codecs.fit(missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed)
+        metrics = train_tokenizers(
+            codecs, missing, fitting_items(recipe, plugins, codecs, missing), weights, recipe.seed
+        )
     for name, reported in metrics.items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in reported.items())
         console.print(f"  {name}: {values}")
@@ -167,7 +170,7 @@ class _Examples(Visitor[None]):
         if self._codecs.modalities[media.modality].parts:
             for part in self._codecs.split(media):
                 self.visit(part)
-        elif self._codecs.encoded(media.modality, self.view):
+        elif self._codecs.by_network(media.modality, self.view):
             pass  # an encoder's, never codes
         elif (kept := self.distinct.get(media.modality)) is not None and media.key not in kept:
             kept[media.key] = self._codecs.opened(media)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.encoders import Arrays, Encoder
+from mio.core.contract.encoders import Arrays
+from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import (
     TEXT,
@@ -29,6 +29,7 @@ from mio.core.tokens import encoding
 from mio.core.tokens.codec_visitors import AsCodes, Decodable, Items
 from mio.core.tokens.documents import UNDERSTAND
 from mio.core.tokens.item_encoders import ItemEncoder, item_encoders
+from mio.core.tokens.item_heads import ItemHead, item_heads
 from mio.core.tokens.tokenised import is_tokenised
 from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
 
@@ -82,14 +83,28 @@ class Codecs:
         """Encoders by modality (see `item_encoders`)."""
         return item_encoders(self._plugins)
 
-    @property
-    def encoders(self) -> dict[str, Encoder]:
-        """What plugins supply, by modality (see `readers`)."""
-        return {name: reader.encoder for name, reader in self.readers.items()}
+    @cached_property
+    def makers(self) -> dict[str, ItemHead]:
+        """Heads by modality (see `item_heads`)."""
+        return item_heads(self._plugins)
 
-    def encoded(self, modality: str, view: str) -> bool:
-        """Whether a span of this modality and view is the work of an encoder, and not codes."""
-        return view == UNDERSTAND and modality in self.readers
+    @cached_property
+    def networks(self) -> Networks:
+        """What plugins put into the model."""
+        return Networks(
+            {name: reader.encoder for name, reader in self.readers.items()},
+            self._plugins.adapters(),
+            {name: maker.head for name, maker in self.makers.items()},
+        )
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Modalities whose media networks are given as they are, and not as codes alone."""
+        return tuple(dict.fromkeys((*self.readers, *self.makers)))
+
+    def by_network(self, modality: str, view: str) -> bool:
+        """Whether a span of this modality and view is the work of a network, and not codes."""
+        return modality in (self.readers if view == UNDERSTAND else self.makers)
 
     def positions(self, media: Media) -> int:
         """Positions of an item that an encoder reads, without running it. Raises `DataError` where its file cannot be
@@ -115,6 +130,14 @@ class Codecs:
         """What the encoder of a modality runs on where there is no item."""
         return self.readers[modality].dummy
 
+    def own_positions(self, media: Media) -> int:
+        """Positions of its own that the head of an item's modality learns it in. Raises as `positions`."""
+        return self.makers[media.modality].positions(media.key, self._probed(media).data)
+
+    def target(self, media: Media) -> Arrays:
+        """What the head of an item's modality learns of it. Raises as `prepare`."""
+        return self.makers[media.modality].target(media.key, self.opened(media).data)
+
     def detokenizer(self, modality: str) -> Detokenizer:
         """Detokenizer of a modality, with the tokenizer's weights where it takes them."""
         if modality not in self._detokenizers:
@@ -133,43 +156,8 @@ class Codecs:
         """Modalities whose tokenizer learns its weights."""
         return [name for name in self._tokenised if isinstance(self.tokenizer(name), Trainable)]
 
-    def fit(
-        self, names: Sequence[str], items: Mapping[str, Sequence[Any]], folder: Path, seed: int
-    ) -> dict[str, Mapping[str, float]]:
-        """Trains the tokenizers `names` on `items` of their modalities, saves them under `folder` and loads them all.
-
-        Items are strings for text and `Media` otherwise; files that cannot be read are left out, the checks before
-        training report them. Returns the figures that each tokenizer reports.
-        """
-        figures: dict[str, Mapping[str, float]] = {}
-        for name in names:
-            examples = items.get(name, ())
-            if not self.modalities[name].text:
-                examples = self._readable(examples)
-            if not examples:
-                raise DataError(
-                    f"the tokenizer of `{name}` has to be trained, but the recipe's sources hold no `{name}` that can "
-                    "be read"
-                )
-            try:
-                figures[name] = self.tokenizer(name).fit(examples, seed)
-            except (ArithmeticError, ValueError) as error:
-                reason = (f"{error}".splitlines() or [type(error).__name__])[0]
-                raise DataError(
-                    f"the tokenizer of `{name}` cannot be trained on {len(examples)} items of the recipe's sources: "
-                    f"{reason} Look for items that are empty or extreme"
-                ) from error
-            partial = folder / f"{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            self.tokenizer(name).save_weights(partial)
-            shutil.rmtree(folder / name, ignore_errors=True)  # without a record: whoever made it was ended
-            partial.rename(folder / name)
-        self.load(folder)
-        return figures
-
     def load(self, folder: Path) -> None:
-        """Loads the weights saved by `fit`. Raises `UserError` when they are another tokenizer's.
+        """Loads the weights saved by `train_tokenizers`. Raises `UserError` when they are another tokenizer's.
 
         The folder remembers the fingerprint of every tokenizer that was ever used with it.
         """
@@ -217,13 +205,6 @@ class Codecs:
     def _tokenised(self) -> list[str]:
         """Modalities that have a tokenizer, or a splitter."""
         return [name for name, one in self.modalities.items() if one.text or one.codebooks or one.parts]
-
-    def _readable(self, items: Iterable[Media]) -> list[Media]:
-        readable = []
-        for item in items:
-            with contextlib.suppress(DataError):
-                readable.append(self.opened(item))
-        return readable
 
     def opened(self, media: Media) -> Media:
         """Media with its file read. Raises `DataError` if that cannot be done."""

@@ -32,6 +32,26 @@ class Item(NamedTuple):
         return self.first + self.positions
 
 
+class Made(NamedTuple):
+    """Media that a head learns to make, in its place in a document."""
+
+    modality: str
+    opening: int
+    """Position of the token that opens its span. The head's own positions follow."""
+    positions: int
+    """Of the head's own."""
+    weight: float
+    """Of its loss, by which that counts among those of the tokens."""
+    media: Media
+    arrays: Arrays | None = None
+    """What is learnt, once it is prepared."""
+
+    @property
+    def end(self) -> int:
+        """Behind its own positions."""
+        return self.opening + 1 + self.positions
+
+
 class Blank(NamedTuple):
     """A span that holds code 0 until its codes are known."""
 
@@ -74,6 +94,8 @@ class Rendered:
     """Spans without codes, in order."""
     controls: tuple[Said, ...] = ()
     """Control tokens, in order."""
+    made: tuple[Made, ...] = ()
+    """Media that heads learn to make, in order."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -92,6 +114,7 @@ class Rendered:
             tuple(item for item in self.items if item.end <= size),
             tuple(blank for blank in self.blanks if blank.end <= size),
             tuple(said for said in self.controls if said.first < size),
+            tuple(one for one in self.made if one.end <= size),
         )
 
     def control_numbers(self) -> npt.NDArray[np.int16]:

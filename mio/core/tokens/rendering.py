@@ -16,7 +16,7 @@ from mio.core.contract.controls import Control
 from mio.core.contract.values import Codes, Media
 from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, Document, Segment, Special
+from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
 from mio.core.tokens.rendered import Prompt, Rendered
 from mio.core.tokens.spans import SpanPlan, TokenArray, check_frames
 from mio.core.tokens.tokenised import CodedMedia
@@ -36,6 +36,7 @@ class Renderer:
         """What spans are made by."""
         prompt = RoleWeights(loss.prompt_text, loss.prompt_media, 0.0)
         response = RoleWeights(loss.response_text, loss.response_media, loss.control)
+        self._head_weights = loss.heads
         self._weights = {PROMPT: prompt, SYSTEM: prompt, RESPONSE: response}
         self.special = {
             special: np.array([getattr(vocabulary.specials, special.value)], dtype=np.int32) for special in Special
@@ -78,7 +79,7 @@ class Renderer:
 
         Raises DataError, naming modality, item and codebook, for codes that do not fit their declaration.
         """
-        written = self._written(document.segments, blank)
+        written = self._written(document.segments, blank, asked=False)
         sizes = [len(piece) for piece in written.pieces]
         return Rendered(
             np.concatenate(written.pieces, dtype=np.int32),
@@ -87,15 +88,17 @@ class Renderer:
             tuple(written.items),
             tuple(written.blanks),
             tuple(written.controls),
+            tuple(written.made),
         )
 
     def prompt(self, document: Document) -> Prompt:
-        """What comes before the model's answer: always a beginning of what `render` gives."""
-        written = self._written(document.segments[: document.answer], ())
+        """What comes before the model's answer: always a beginning of what `render` gives, but for positions of heads'
+        own, which nothing behind them sees."""
+        written = self._written(document.segments[: document.answer], (), asked=True)
         return Prompt(np.concatenate(written.pieces, dtype=np.int32), tuple(written.items))
 
-    def _written(self, segments: Iterable[Segment], blank: Container[str]) -> Writing:
-        written, methods, weights = Writing(self, blank), Writing.methods, self._weights
+    def _written(self, segments: Iterable[Segment], blank: Container[str], asked: bool) -> Writing:
+        written, methods, weights = Writing(self, blank, asked), Writing.methods, self._weights
         for content, role, supervised, view in segments:
             written.begin(weights[role], supervised, view)
             methods[type(content)](written, content)
@@ -117,12 +120,17 @@ class Renderer:
         Raises DataError as `render` does.
         """
         measured, methods = Measuring(self, document), Measuring.methods
-        for content, _, _, view in document.segments:
+        for content, role, supervised, view in document.segments:
             measured.view = view
+            measured.learnt = self._weights[role].media * supervised
             methods[type(content)](measured, content)
             if measured.too_long:
                 return None
         return measured.length
+
+    def head_weight(self, modality: str) -> float:
+        """Weight of the loss of a modality's head beside that of tokens."""
+        return self._head_weights.get(modality, 1.0)
 
     def span(self, media: Media, view: str) -> TokenArray:
         """`<begin> codes <end>` of one item, int32. Raises DataError as `render` does."""
@@ -176,7 +184,9 @@ class Renderer:
     def _carrier(self, name: str, view: str) -> Carrier:
         if self.vocabulary.modality(name).parts:
             return Carrier.PARTS
-        return Carrier.ENCODER if self.codecs.encoded(name, view) else Carrier.CODES
+        if not self.codecs.by_network(name, view):
+            return Carrier.CODES
+        return Carrier.ENCODER if view == UNDERSTAND else Carrier.HEAD
 
     def _plan(self, name: str, view: str) -> SpanPlan:
         return SpanPlan.of(self.vocabulary, name, view)

@@ -14,7 +14,7 @@ from mio.core.errors import DataError
 from mio.core.tokens.documents import UNDERSTAND, Document, Special
 from mio.core.tokens.encoding import int64
 from mio.core.tokens.raw_media import raw_media
-from mio.core.tokens.rendered import Blank, Item, Said
+from mio.core.tokens.rendered import Blank, Item, Made, Said
 from mio.core.tokens.spans import SpanPlan, TokenArray
 from mio.core.tokens.tokenised import CodedMedia, TokenisedText
 from mio.core.tokens.visitor import Visitor
@@ -32,6 +32,8 @@ class Carrier(Enum):
     CODES = "codes"
     ENCODER = "encoder"
     """Positions whose embeddings a network makes of the media."""
+    HEAD = "head"
+    """The positions in which a network learns to make the media, and those by which it is read."""
     PARTS = "parts"
     """Spans of another modality."""
 
@@ -57,6 +59,8 @@ class Spans(Visitor[None]):
             self.to_codes(media)
         elif carrier is Carrier.ENCODER:
             self.to_read(media)
+        elif carrier is Carrier.HEAD:
+            self.to_make(media)
         else:
             for part in self._renderer.parts(media):
                 self.visit(part)
@@ -73,6 +77,8 @@ class Spans(Visitor[None]):
         carrier = self._renderer.carrier(name, self.view)
         if carrier is Carrier.ENCODER:
             raise DataError(f"`{name}` is read by an encoder, which needs the media: it is given as codes")
+        if carrier is Carrier.HEAD:
+            raise DataError(f"`{name}` is made by a head, which learns from the media: it is given as codes")
         if carrier is Carrier.PARTS:
             part = self._renderer.vocabulary.modality(name).parts
             raise DataError(f"`{name}` has no codes of its own: give those of each `{part}` in it")
@@ -87,18 +93,23 @@ class Spans(Visitor[None]):
         """An item that an encoder reads."""
         raise NotImplementedError
 
+    def to_make(self, media: Media) -> None:
+        """An item that a head makes."""
+        raise NotImplementedError
+
     def of_codes(self, plan: SpanPlan, carried: CodeArray, codes: Codes) -> None:
         """An item given as codes."""
         raise NotImplementedError
 
 
 class Writing(Spans):
-    """What a document becomes, piece by piece: a text, a special token, a span, or one of the parts of a span that an
-    encoder reads."""
+    """What a document becomes, piece by piece: a text, a special token, a span, or one of the parts of a span that
+    networks read and make. What is only `asked` about is not learnt."""
 
-    def __init__(self, renderer: Renderer, blank: Container[str]) -> None:
+    def __init__(self, renderer: Renderer, blank: Container[str], asked: bool = False) -> None:
         self._renderer = renderer
         self._blank = blank
+        self._asked = asked
         self._weights, self._supervised, self._text_weight = RoleWeights(0, 0, 0), 0.0, 0.0
         self._length = 0
         self.pieces: list[TokenArray] = []
@@ -108,6 +119,7 @@ class Writing(Spans):
         self.items: list[Item] = []
         self.blanks: list[Blank] = []
         self.controls: list[Said] = []
+        self.made: list[Made] = []
 
     def begin(self, weights: RoleWeights, supervised: float, view: str) -> None:
         """What comes next is of a segment of this kind."""
@@ -141,14 +153,36 @@ class Writing(Spans):
         self._add_span(plan.span(carried))
 
     def to_read(self, media: Media) -> None:
-        codecs, start = self._renderer.codecs, self._length
+        start, weight = self._length, self._weighted(self._weights.media)
         opening, closing = self._renderer.brackets(media.modality)
-        positions, weight = codecs.positions(media), self._weighted(self._weights.media)
         self._add(opening, weight)
-        self.items.append(Item(media.modality, self._length, positions, media))
-        self._add(np.full(positions, self._renderer.vocabulary.specials.pad, np.int32), 0.0)
+        self._read(media)
         self._add(closing, weight)
         self.spans.append((start, self._length))
+
+    def to_make(self, media: Media) -> None:
+        name, start, weight = media.modality, self._length, self._weighted(self._weights.media)
+        codecs, factor = self._renderer.codecs, weight * self._renderer.head_weight(name)
+        opening, closing = self._renderer.brackets(name)
+        self._add(opening, weight)
+        own = codecs.own_positions(media) if factor and not self._asked else 0
+        self._pad(own)
+        read = self._read(media) if name in codecs.readers else 0
+        if factor and not self._asked:
+            self.made.append(Made(name, start, own, factor * (own or read or 1), media))
+        self._add(closing, weight)
+        self.spans.append((start, self._length))
+
+    def _read(self, media: Media) -> int:
+        """Writes the positions by which an encoder reads an item, and returns how many."""
+        positions = self._renderer.codecs.positions(media)
+        self.items.append(Item(media.modality, self._length, positions, media))
+        self._pad(positions)
+        return positions
+
+    def _pad(self, positions: int) -> None:
+        if positions:
+            self._add(np.full(positions, self._renderer.vocabulary.specials.pad, np.int32), 0.0)
 
     def _add_span(self, span: TokenArray) -> None:
         self.spans.append((self._length, self._length + len(span)))
@@ -170,6 +204,8 @@ class Measuring(Spans):
         self._renderer = renderer
         self._document = document
         self.length = 0
+        self.learnt = 0.0
+        """Loss weight of the media of what comes next."""
         self.too_long = False
         """Whether there was a text whose tokens are all the work that rendering the document is."""
 
@@ -196,8 +232,19 @@ class Measuring(Spans):
         self.length += 2 + carried.size
 
     def to_read(self, media: Media) -> None:
+        self.length += self._brackets(media) + self._renderer.codecs.positions(media)
+
+    def to_make(self, media: Media) -> None:
+        codecs = self._renderer.codecs
+        self.length += self._brackets(media)
+        if self.learnt * self._renderer.head_weight(media.modality):
+            self.length += codecs.own_positions(media)
+        if media.modality in codecs.readers:
+            self.length += codecs.positions(media)
+
+    def _brackets(self, media: Media) -> int:
         opening, closing = self._renderer.brackets(media.modality)
-        self.length += len(opening) + self._renderer.codecs.positions(media) + len(closing)
+        return len(opening) + len(closing)
 
 
 class TakenApart(Visitor[Sequence[Media | Codes] | None]):

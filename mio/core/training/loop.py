@@ -206,8 +206,8 @@ class Training:
         model = transformer_config(recipe, self.manager)
         known = known_ids(SavedWeights(self.folder / BASE)) if recipe.train.lora.rank else None
         with torch.device("meta"):
-            streams, encoders = self.data.stream_names, self.data.codecs.encoders
-            module = MioModule(model, self.vocabulary, recipe.train, streams, spread, known, encoders)
+            streams, networks = self.data.stream_names, self.data.codecs.networks
+            module = MioModule(model, self.vocabulary, recipe.train, streams, spread, known, networks)
         self.data.windows = module.transformer.windows if self.device.type == "cuda" else ()
         if mesh is not None:
             module.replicas = data_parallel(mesh)[1]

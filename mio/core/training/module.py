@@ -5,8 +5,7 @@ Shapes: B rows, L positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,13 +14,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.contract.encoders import Encoder
+from mio.core.contract.networks import Networks
 from mio.core.data.batch import Batch
 from mio.core.errors import VocabularyError
-from mio.core.model.encoders import buffers
 from mio.core.model.expert_parallel import empty_gradients
 from mio.core.model.lora import adapt
 from mio.core.model.loss import linear_cross_entropy
+from mio.core.model.networks import buffers
 from mio.core.model.parallel import synchronise
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import TrainConfig
@@ -54,15 +53,15 @@ class MioModule(LightningModule):
         streams: tuple[str, ...] = (),
         spread: Callable[[Transformer], None] | None = None,
         known: int | None = None,
-        encoders: Mapping[str, Encoder] = MappingProxyType({}),
+        networks: Networks | None = None,
     ) -> None:
-        """`known` is the number of ids that the stage starts with, None for all: later ones are new rows. `encoders`
-        read media, by modality."""
+        """`known` is the number of ids that the stage starts with, None for all: later ones are new rows. `networks`
+        of plugins read and make media."""
         super().__init__()
         self.model_config = model
         self.train_config = train
         self.vocabulary = vocabulary
-        self.transformer = Transformer(model, vocabulary.rows, encoders)
+        self.transformer = Transformer(model, vocabulary.rows, networks or Networks())
         if train.lora.rank:
             adapt(self.transformer, train, vocabulary, vocabulary.size if known is None else known)
         freeze(self.transformer, train.optimizer, vocabulary)
@@ -111,8 +110,9 @@ class MioModule(LightningModule):
         return lambda step: schedule.factor(step, self.train_config.steps)
 
     def loss_sum(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Sum of scale x weight x cross-entropy over the batch, and the cross-entropy `[B, L]` float32, detached."""
-        output = self.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items)
+        """Sum of scale x weight x loss over the batch, of tokens and of what heads learn, and the cross-entropy
+        `[B, L]` float32, detached."""
+        output = self.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
         weights = batch.weights * scale
         head, group, first = head_part(self.transformer)
         total, nll = linear_cross_entropy(
@@ -125,6 +125,8 @@ class MioModule(LightningModule):
             offset=first,
             replaced=self.transformer.replaced_head_rows,
         )
+        for name, loss in output.losses.items():
+            total = total + (loss * batch.made[name].weights).sum() * scale
         # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside
         return total + output.auxiliary * weights.sum(), nll.view_as(batch.targets)
 

@@ -16,8 +16,8 @@ from torch.optim import AdamW, Optimizer
 
 from mio.core.distributed.regions import is_elsewhere, local, zeros_like
 from mio.core.errors import RecipeError
-from mio.core.model.encoders import exact_parameters
 from mio.core.model.lora import LORA_A, LORA_B, ROWS
+from mio.core.model.networks import exact_parameters
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.rules import rule_problems

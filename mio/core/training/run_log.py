@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.calling import naming_plugin
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
-from mio.core.contract.plugins import PluginManager, naming_plugin
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError, nearest
 from mio.core.recipe.places import LOGGED_SAMPLES, METRICS, RECIPE, is_file, run_of_checkpoint
 from mio.core.recipe.resolved import load_resolved

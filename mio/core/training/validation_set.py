@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mio.core.data.batch import Batch, assemble
+from mio.core.data.journal import row_digest
 from mio.core.data.validation import HeldOutDocuments, HeldOutSources, pack
 from mio.core.errors import DataError
 from mio.core.tokens.codecs import Codecs
@@ -73,17 +74,19 @@ class _Passes:
     """Batches that are assembled once and kept, as long as what encoders read of them takes little memory; those beyond
     are prepared whenever they are needed."""
 
-    def __init__(self, make: Callable[[_Rows], Batch]) -> None:
+    def __init__(self, make: Callable[..., Batch]) -> None:
         self._make = make
         self._room = _KEPT
 
-    def add(self, rows: _Rows) -> Callable[[], Batch]:
-        """A call that gives the batch of some rows."""
-        make = partial(self._make, rows)
-        if self._room < 0 and any(document.items for row in rows for _, document in row):
+    def add(self, number: int, rows: _Rows) -> Callable[[], Batch]:
+        """A call that gives the batch of the rows of the pass with this number. What heads draw is the same in every
+        validation."""
+        digests = [row_digest(number * len(rows) + place, ()) for place in range(len(rows))]
+        make = partial(self._make, rows, digests=digests)
+        if self._room < 0 and any(document.items or document.made for row in rows for _, document in row):
             return make
         batch = make()
-        self._room -= sum(one.nbytes for one in batch.items.values())
+        self._room -= sum(one.nbytes for by_name in (batch.items, batch.made) for one in by_name.values())
         return lambda: batch
 
 
@@ -135,7 +138,7 @@ class ValidationSet:
         # a rank without a pass of its own in the last turn takes part in it with another's, which is not counted
         turns = range(share.part, -(-len(passes) // share.parts) * share.parts, share.parts)
         assembled = _Passes(partial(assemble, context=context, pad=pad, windows=windows, codecs=codecs))
-        self._own = [(turn, assembled.add(passes[min(turn, last)])) for turn in turns]
+        self._own = [(turn, assembled.add(min(turn, last), passes[min(turn, last)])) for turn in turns]
         """This rank's passes by their numbers; every rank has equally many."""
 
     @property

@@ -19,6 +19,8 @@ class Numbers:
     tokens: np.ndarray
     weights: np.ndarray
     controls: tuple = ()
+    items: tuple = ()
+    made: tuple = ()
 
     def truncate(self, size):
         return Numbers(self.tokens[:size], self.weights[:size])

@@ -7,6 +7,7 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from made_streams import Numbers
 
 from mio.core.data.batch import assemble
+from mio.core.data.document_mask import DocumentMask, Together
 from mio.core.data.plan import Changes
 
 
@@ -52,8 +53,10 @@ def test_random_rows_agree_with_a_loop_over_tokens():
         assert batch.weights[index, place:].sum() == 0
 
 
-def test_a_batch_travels_to_a_device_and_between_processes_with_its_changes():
+@pytest.mark.parametrize("together", [[], [Together(0, 1, 4)]])
+def test_a_batch_travels_to_a_device_and_between_processes_with_its_changes(together):
     batch = assemble([[(0, document(1, 2)), (2, document(*range(5)))], [(1, document(5, 6, 7))]], 7, 0, windows=[0, 3])
+    batch.mask = DocumentMask.from_lengths(batch.lengths, 7, [0, 3], together)
     assert not batch.ends_step
     batch.changes = Changes(skipped=[(0, "broken", "")])
     moved = move_data_to_device(batch, torch.device("meta"))
@@ -66,7 +69,7 @@ def test_a_batch_travels_to_a_device_and_between_processes_with_its_changes():
     tensors = [[], []]
     for one, own in zip((batch, received), tensors, strict=True):
         one.to("cpu")._change(own.append)
-    assert [len(own) for own in tensors] == [6 + 3 + 2 * 2] * 2
+    assert [len(own) for own in tensors] == [6 + 3 + 2 * 2 + len(together)] * 2
     assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*tensors, strict=True))
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors[1]}) == 1  # one file descriptor in all
 

@@ -100,7 +100,7 @@ def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():
     made = World({}, plugins=plugins).model()
     torch.manual_seed(0)
     config = TransformerConfig(width=32, layers=2, heads=2, kv_heads=1, init_std=0.6)
-    transformer = Transformer(config, made.vocabulary.rows, made.codecs.encoders).eval()
+    transformer = Transformer(config, made.vocabulary.rows, made.codecs.networks).eval()
     read = replace(made, copy=lambda: (transformer, made.replicas))
     duplex = engine(read)
 

@@ -13,11 +13,12 @@ from torch import nn
 
 from mio import Modality
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.networks import Networks
 from mio.core.data.items import items_from_json, items_to_json, pack_items
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import PluginError, RecipeError
 from mio.core.generation.replicas import decoding_copy
-from mio.core.model.encoders import buffers, initialise_encoders, is_frozen, make_networks, units
+from mio.core.model.networks import buffers, initialise_networks, is_frozen, make_network, units
 from mio.core.model.parallel import compile_blocks, recompute
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig, TrainConfig
@@ -38,7 +39,7 @@ VOCABULARY = Vocabulary.build(SizedText(64), [("text", Modality(name="text", tex
 
 def made(count=1, **options):
     torch.manual_seed(0)
-    transformer = Transformer(CONFIG, VOCABULARY.rows, benchmark.encoders(count, **options))
+    transformer = Transformer(CONFIG, VOCABULARY.rows, Networks(benchmark.encoders(count, **options)))
     transformer.reset_parameters(4)
     return transformer
 
@@ -47,9 +48,9 @@ def items_of(transformer, pictures, dummies=False):
     """Items at flat positions, from `(modality, place, picture)`."""
     placed = []
     for name, place, picture in pictures:
-        reader = transformer.readers[name]
+        reader = transformer.networks.encoders[name]
         placed.append((0, Item(name, place, reader.positions(picture), None, reader.prepare(picture))))
-    return pack_items(placed, benchmark.Prepared(transformer.readers), dummies)
+    return pack_items(placed, benchmark.Prepared(transformer.networks.encoders), dummies)
 
 
 def picture(height, width, seed=0):
@@ -134,7 +135,7 @@ def test_networks_never_leave_evaluation_mode():
             network.projector = nn.Sequential(nn.BatchNorm1d(self.width), nn.Dropout(0.5), network.projector)
             return network
 
-    transformer = Transformer(CONFIG, 64, {"image": Dropping()}).train()
+    transformer = Transformer(CONFIG, 64, Networks({"image": Dropping()})).train()
     before = {name: buffer.clone() for name, buffer in buffers(transformer).items()}
     items = items_of(transformer, [("image", 3, picture(8, 8))])
     assert torch.equal(run(transformer, items), run(transformer, items))
@@ -157,7 +158,7 @@ def test_initial_values_are_the_seeds_and_pretrained_ones_the_plugins():
             return {"projector.bias": torch.full((48,), 7.0), "scale": torch.tensor(3.0)}
 
     encoder = Pretrained()
-    first, second = (Transformer(CONFIG, 64, {"image": encoder}) for _ in range(2))
+    first, second = (Transformer(CONFIG, 64, Networks({"image": encoder})) for _ in range(2))
     other = made()
     other.reset_parameters(5)
     for one, two in zip(first.encoders.parameters(), second.encoders.parameters(), strict=True):
@@ -166,7 +167,7 @@ def test_initial_values_are_the_seeds_and_pretrained_ones_the_plugins():
     assert bool((first.encoders["image"].projector.bias == 7).all())
     assert first.encoders["image"].scale == 3
     assert encoder.asked == 2
-    initialise_encoders(first, 0, frozenset())
+    initialise_networks(first, 0, frozenset())
     assert encoder.asked == 2
 
 
@@ -176,7 +177,7 @@ def test_pretrained_values_without_a_place_and_networks_that_cannot_be_stored_ar
             return {"projector.bais": torch.zeros(48)}
 
     with pytest.raises(PluginError, match=r"encoder of `image`: its pretrained `projector.bais` is \[48\], where its"):
-        Transformer(CONFIG, 64, {"image": Wrong()})
+        Transformer(CONFIG, 64, Networks({"image": Wrong()}))
 
     class Loose(PatchEncoder):
         def module(self, width):
@@ -185,12 +186,12 @@ def test_pretrained_values_without_a_place_and_networks_that_cannot_be_stored_ar
             return network
 
     with torch.device("meta"), pytest.raises(PluginError, match=r"`encoders.image.layers.1.table` is a tensor of its"):
-        Transformer(CONFIG, 64, {"image": Loose()})
+        Transformer(CONFIG, 64, Networks({"image": Loose()}))
     complex_numbers = SimpleNamespace(module=lambda width: nn.ParameterList([torch.ones(width, dtype=torch.complex64)]))
     with pytest.raises(PluginError, match=r"`encoders.image.0` is torch.complex64, in which no weights are stored"):
-        make_networks({"image": complex_numbers}, 4)
+        make_network("encoders.image", complex_numbers.module, 4)
     with pytest.raises(PluginError, match="its `module` gave no torch module, but 4"):
-        make_networks({"image": SimpleNamespace(module=lambda width: width)}, 4)
+        make_network("encoders.image", lambda width: width, 4)
 
 
 def test_an_encoder_with_another_number_of_positions_is_named():
@@ -198,7 +199,7 @@ def test_an_encoder_with_another_number_of_positions_is_named():
         def positions(self, media):
             return super().positions(media) + 1
 
-    transformer = Transformer(CONFIG, 64, {"image": Short()})
+    transformer = Transformer(CONFIG, 64, Networks({"image": Short()}))
     items = items_of(transformer, [("image", 3, picture(8, 8))])
     with pytest.raises(
         PluginError, match=r"encoder of `image` gave \[4, 48\] embeddings for 1 items, of which .* \[5, 48"
@@ -226,7 +227,7 @@ def test_muon_has_the_matrices_of_linear_layers_and_only_weights_of_layers_decay
 def test_rules_name_parameters_of_encoders():
     def module(*rules):
         train = TrainConfig(optimizer=OptimizerConfig(rules=[RuleConfig(**rule) for rule in rules]))
-        return MioModule(CONFIG, VOCABULARY, train, ("",), encoders={"image": PatchEncoder()})
+        return MioModule(CONFIG, VOCABULARY, train, ("",), networks=Networks({"image": PatchEncoder()}))
 
     partly = module({"pattern": "encoders.image.projector.*"}, {"pattern": "encoders.*", "trainable": False})
     trained = [name for name, one in partly.transformer.encoders.named_parameters() if one.requires_grad]

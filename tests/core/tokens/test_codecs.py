@@ -12,6 +12,7 @@ from mio import Codes, DataError, DataModule, Frames, Media, MemoryFile, Modalit
 from mio.core.tokens import encoding
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.tokenizer_files import FINGERPRINTS, save_record, tokenizer_record
+from mio.core.tokens.tokenizer_training import train_tokenizers
 
 TEXT = Modality(name="text", text=True)
 TONES = Modality(name="tones", codebooks=(4, 4), begin="<t>", end="</t>", code_token="<t{}>",
@@ -145,7 +146,7 @@ def test_trained_weights_are_saved_and_reach_another_process_and_the_detokenizer
     codecs = Codecs(Plugins())
     before = codecs.codes(media([0])).tolist()
     assert codecs.trainable() == ["tones"]
-    figures = codecs.fit(["tones"], {"tones": [media([0]), media([1], "b")]}, tmp_path, seed=1)
+    figures = train_tokenizers(codecs, ["tones"], {"tones": [media([0]), media([1], "b")]}, tmp_path, seed=1)
     assert figures == {"tones": {"items": 2}}
     assert before == [[0], [0]]
     assert codecs.codes(media([0])).tolist() == [[3], [0]]  # not the codes remembered from before
@@ -162,22 +163,24 @@ def test_training_passes_over_files_that_cannot_be_read_and_needs_one_that_can(t
     (tmp_path / "bad.json").write_text("[1")
     bad, gone = media(tmp_path / "bad.json", "bad"), media(tmp_path / "gone.json", "gone")
     codecs = Codecs(Plugins())
-    figures = codecs.fit(["tones"], {"tones": [bad, media(tmp_path / "good.json"), gone]}, tmp_path / "weights", seed=0)
+    figures = train_tokenizers(
+        codecs, ["tones"], {"tones": [bad, media(tmp_path / "good.json"), gone]}, tmp_path / "weights", seed=0
+    )
     assert figures == {"tones": {"items": 1}}
     for items in ({"tones": [bad, gone]}, {}):
         with pytest.raises(DataError, match="tokenizer of `tones` has to be trained, but the recipe's sources hold no"):
-            Codecs(Plugins()).fit(["tones"], items, tmp_path / "none", seed=0)
+            train_tokenizers(Codecs(Plugins()), ["tones"], items, tmp_path / "none", seed=0)
 
 
 def test_another_tokenizer_than_the_run_was_made_with_is_refused(tmp_path):
-    Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
+    train_tokenizers(Codecs(Plugins()), ["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
     save_record(tmp_path, {"tones": "shift-7"})
     with pytest.raises(UserError, match="tokenizer of `tones` is shift-1, but the run was made with shift-7"):
         Codecs(Plugins()).load(tmp_path)
 
 
 def test_files_of_a_tokenizer_that_changed_are_refused_for_media_too(tmp_path):
-    Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
+    train_tokenizers(Codecs(Plugins()), ["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
     weights = tmp_path / "tones/shift.json"
     for content, problem in (("7", "is not what was trained"), (None, "is missing")):
         weights.unlink() if content is None else weights.write_text(content)
@@ -190,7 +193,7 @@ def test_files_of_a_tokenizer_that_changed_are_refused_for_media_too(tmp_path):
 
 def test_a_record_of_fingerprints_alone_is_believed_and_still_compared(tmp_path):
     """As earlier versions wrote it."""
-    Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
+    train_tokenizers(Codecs(Plugins()), ["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
     (tmp_path / FINGERPRINTS).write_text('{"text": "bytes", "tones": "shift-1"}')
     Codecs(Plugins()).load(tmp_path)
     (tmp_path / "tones/shift.json").write_text("7")
@@ -202,7 +205,7 @@ def test_a_record_of_fingerprints_alone_is_believed_and_still_compared(tmp_path)
 
 
 def test_the_fingerprint_of_a_tokenizer_that_is_not_in_use_is_kept(tmp_path):
-    Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
+    train_tokenizers(Codecs(Plugins()), ["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
     save_record(tmp_path, {"gone": "gone-1"})
     Codecs(Plugins()).load(tmp_path)
     assert tokenizer_record(tmp_path)["gone"] == "gone-1"
@@ -210,7 +213,7 @@ def test_the_fingerprint_of_a_tokenizer_that_is_not_in_use_is_kept(tmp_path):
 
 @pytest.mark.parametrize(("file", "content"), [(FINGERPRINTS, "{"), ("tones/shift.json", "{")])
 def test_damaged_weights_are_the_users_to_restore(tmp_path, file, content):
-    Codecs(Plugins()).fit(["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
+    train_tokenizers(Codecs(Plugins()), ["tones"], {"tones": [media([0])]}, tmp_path, seed=0)
     (tmp_path / file).write_text(content)
     with pytest.raises(UserError, match="restore"):
         Codecs(Plugins()).load(tmp_path)

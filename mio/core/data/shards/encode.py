@@ -171,7 +171,7 @@ class ShardEncoder:
         coded: _Item | _Parts | None = None
         if part.codebooks:
             coded = self.parts(media) if declared.parts else self.item(media)
-        if part.name not in codecs.readers:
+        if part.name not in codecs.kept:
             assert coded is not None, "what has no codes is read by an encoder"
             return coded
         name = name_of(media)

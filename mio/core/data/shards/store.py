@@ -145,7 +145,7 @@ class TokenStore:
     ) -> TokenStore:
         """The shards that serve a recipe."""
         fingerprints, text = tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint
-        return cls(Path(recipe.runtime.tokens), fingerprints, text, tell, tuple(codecs.readers))
+        return cls(Path(recipe.runtime.tokens), fingerprints, text, tell, codecs.kept)
 
     def find(self, label: str, config: SourceConfig, raw: Source | None) -> TokenisedSource | None:
         """The shards of a source, or None if there are none.

@@ -1,0 +1,91 @@
+"""Networks of plugins beside an exported language model: other programs have no place for them, so they have a file of
+their own.
+
+Every program that opens an export takes what lies in the folder itself for the language model; the file is in the
+folder that only mio reads. Tensors keep their names in the run and their types.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mio.core.contract.networks import Networks
+from mio.core.errors import UserError
+from mio.core.exchange.model_files import AGAIN
+from mio.core.files import write_text
+from mio.core.recipe.model import network_of
+from mio.core.runs.adapters import FoldedWeights
+from mio.core.runs.tensor_files import Planned, in_file_order, write_file
+from mio.core.runs.weights import CheckpointWeights, SavedWeights
+
+FILE = "networks.safetensors"
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class ExportedNetworks:
+    """The networks of plugins in an export."""
+
+    path: Path
+    names: tuple[str, ...]
+    """As `mio.core.recipe.model.network_of` has them."""
+    parameters: int
+    """With buffers."""
+    bytes: int
+
+
+def write_networks(own: Path, saved: SavedWeights | CheckpointWeights | FoldedWeights) -> ExportedNetworks | None:
+    """Writes the networks of plugins of a run into the folder that is mio's own; None if it has none."""
+    infos = {name: info for name, info in saved.infos().items() if network_of(name)}
+    if not infos:
+        return None
+    planned = in_file_order(Planned(name, info.dtype, info.shape) for name, info in infos.items())
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name, _, _ in planned:
+            yield name, saved.read(name)
+
+    write_file(own / FILE, planned, tensors())
+    names = tuple(dict.fromkeys(network_of(name) for name in infos))
+    count = sum(math.prod(tensor.shape) for tensor in planned)
+    return ExportedNetworks(own / FILE, names, count, sum(tensor.bytes for tensor in planned))
+
+
+def write_readme(folder: Path, networks: ExportedNetworks, family: str, own: str) -> None:
+    """Says what other programs can do with the export, and what they cannot."""
+    names = " and ".join(f"`{name}`" for name in networks.names)
+    text = f"""# What this folder holds
+
+An export of `mio`: a language model of the family `{family}`, which transformers and programs that read its layout
+open, and networks of plugins, {names}, which they do not.
+
+- **The language model** (`config.json`, `*.safetensors`, the tokenizer) is whole. It reads and writes text and the
+  codes in its vocabulary. It was trained together with the networks: what it answers without them is not what it was
+  trained for.
+- **The networks** are in `{own}/{FILE}`, by their names in the model. `encoders.MODALITY.` computes an embedding of the
+  model's width for each position that an item takes. These embeddings stand in the prompt where the tokens' would; the
+  padding token holds their places. `layers.LAYER.adapters.PLUGIN.` adds to the hidden states between the layer's
+  attention and its feed-forward network. `heads.MODALITY.` makes media of hidden states. No class of transformers does
+  that for this folder. A program of your own can: make the plugin's network (`mio.Encoder.module` and its like) and
+  load these tensors. Where there are encoders alone, give the embeddings of the whole prompt to the language model as
+  `inputs_embeds`.
+- **`mio import`** restores the run from the folder, networks included, where the plugins that bring them are installed
+  (`{own}/recipe.lock` names them).
+"""
+    write_text(folder / README, text)
+
+
+def exported_networks(own: Path, networks: Networks) -> dict[str, Tensor]:
+    """The networks of an export, by name in the run. Raises `UserError` if the file is damaged, or is missing where
+    plugins supply networks."""
+    path = own / FILE
+    if not path.is_file():
+        if networks:
+            raise UserError(f"{path}: is missing, and plugins of the run have networks in the model; {AGAIN}")
+        return {}
+    return SavedWeights(path).whole()
