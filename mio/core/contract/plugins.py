@@ -227,6 +227,8 @@ class EnabledPlugins:
         for owner, answer in self._each("mio_adapters"):
             if answer is not None:
                 refuse(owner, "mio_adapters", "answer", adapter_problems(answer))
+                if "." in owner:
+                    refuse(owner, "mio_adapters", "answer", ["names of parameters hold the plugin's, without a `.`"])
                 found[owner] = answer
         return found
 

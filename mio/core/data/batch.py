@@ -59,6 +59,9 @@ class Slot:
         place = slice(self.first, self.first + self.length)
         batch.tokens[self.row, place] = batch.targets[self.row, place] = pad
         batch.weights[self.row, place] = 0
+        first = self.row * batch.tokens.shape[1] + self.first
+        for made in batch.made.values():
+            made.lose(first, first + self.length)
 
 
 @dataclass
