@@ -116,6 +116,7 @@ class Transformer(nn.Module):
         embeddings: Tensor | None = None,
         items: Mapping[str, EncoderItems] = MappingProxyType({}),
         made: Mapping[str, MadeItems] = MappingProxyType({}),
+        together: Tensor | None = None,
     ) -> Output:
         """
         Args:
@@ -126,6 +127,7 @@ class Transformer(nn.Module):
             embeddings: [B, L, D] in place of the tokens' own.
             items: media that encoders read, by modality: their embeddings take the places of the tokens'.
             made: media that heads learn to make, by modality.
+            together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`); a mask has its own.
 
         Raises:
             ValueError: both `mask` and `cache`, or a position beyond the cache.
@@ -143,7 +145,7 @@ class Transformer(nn.Module):
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
-        step = None if cache is None else cache.step(positions, self.config.heads, self.windows)
+        step = None if cache is None else cache.step(positions, self.config.heads, self.windows, together)
         shared = Shared(cos, sin, mask, step)
         read = self._maps(x, maps, items) if self.networks.adapters else {}
         balances = []
