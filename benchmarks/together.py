@@ -8,8 +8,8 @@ CPU time of one layer's attention, forward, and forward and backward, over that 
 - `together`: `mio.core.model.attention.attend`;
 - `kernel`: torch's `scaled_dot_product_attention` with a boolean mask for each document, without gathering documents.
 
-Variants take turns, and the best times of each are compared. The last line is one JSON object: `worst`, the highest ratio of `together`
-forward and backward, and `kernel_worst`.
+Variants take turns, and the best times of each are compared. The last line is one JSON object: `worst`, the highest
+ratio of `together` forward and backward, and `kernel_worst`.
 """
 
 from __future__ import annotations

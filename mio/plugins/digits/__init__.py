@@ -31,10 +31,11 @@ def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
 @hookimpl
 def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
     _no_options(options)
+    from mio.plugins.digits.drawing_tasks import drawing_tasks
     from mio.plugins.digits.talk_tasks import talk_tasks
     from mio.plugins.digits.tasks import tasks
 
-    return [*tasks(), *talk_tasks()]
+    return [*tasks(), *talk_tasks(), *drawing_tasks()]
 
 
 @hookimpl

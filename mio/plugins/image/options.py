@@ -10,8 +10,10 @@ from mio import UserError, number, one_of
 TOKENS = {
     "mio": ("<image>", "</image>", "<img{}>"),
     "anygpt": ("<soim>", "<eoim>", "<\N{EYES}{}>"),
+    "janus": ("<begin_of_image>", "<end_of_image>", "<img{}>"),
 }
-"""Begin, end and code tokens by convention: MIO's, and those of AnyGPT (arXiv 2402.12226)."""
+"""Begin, end and code tokens by convention: MIO's, those of AnyGPT (arXiv 2402.12226), and those of Janus (arXiv
+2410.13848), whose codes are no tokens of its text tokenizer."""
 
 DTYPES = ("float32", "bf16", "fp16")
 
@@ -21,20 +23,26 @@ class ImageOptions:
     """Options of every tokenizer."""
 
     tokens: str = one_of("mio", *TOKENS)
-    """Strings of the tokens: `mio` (`<image>`, `</image>`, `<img0>`) or `anygpt` (`<soim>`, `<eoim>`, `<👀0>`)."""
+    """Strings of the tokens: `mio` (`<image>`, `</image>`, `<img0>`), `anygpt` (`<soim>`, `<eoim>`, `<👀0>`) or `janus`
+    (`<begin_of_image>`, `<end_of_image>`, `<img0>`)."""
+
+
+BEGINNINGS = {"mm_interleaved": "<|beginofimage|>"}
+"""Tokens by convention, of those that have one before an image and none behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UncodedOptions:
-    """Options of images without a tokenizer: an encoder of another plugin reads them, and none is written."""
+    """Options of images without a tokenizer: an encoder of another plugin reads them, and a head may write them."""
 
-    tokens: str = one_of("none", "none", *TOKENS)
-    """Tokens around an image: `none`, or those of `mio` or `anygpt`."""
+    tokens: str = one_of("none", "none", *TOKENS, *BEGINNINGS)
+    """Tokens around an image: `none`, those of `mio`, `anygpt` or `janus`, or `mm_interleaved`: `<|beginofimage|>` before
+    it."""
 
     @property
     def borders(self) -> tuple[str, str]:
         """Begin and end token; empty for none."""
-        return TOKENS[self.tokens][:2] if self.tokens in TOKENS else ("", "")
+        return TOKENS[self.tokens][:2] if self.tokens in TOKENS else (BEGINNINGS.get(self.tokens, ""), "")
 
 
 @dataclass(frozen=True, kw_only=True)
