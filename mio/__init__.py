@@ -13,6 +13,7 @@ from mio.core.contract.controls import Control, ControlToken, ControlTokens, Tur
 from mio.core.contract.encoders import Encoder, EncoderInput
 from mio.core.contract.heads import Condition, Head, HeadItems, Sampling
 from mio.core.contract.hookspecs import hookimpl
+from mio.core.contract.layouts import CodeRows, ModelLayout
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.sessions import Segmenter, SessionPolicy, Stream, Synthesiser, Utterance
@@ -49,6 +50,7 @@ __all__ = [
     "TEXT",
     "Adapter",
     "Answer",
+    "CodeRows",
     "Codes",
     "Condition",
     "Control",
@@ -70,6 +72,7 @@ __all__ = [
     "MemoryFile",
     "MioError",
     "Modality",
+    "ModelLayout",
     "PluginError",
     "Record",
     "RoundTrip",

@@ -36,6 +36,9 @@ def generate(
         float, typer.Option(min=0, max=1, callback=finite, help="Nucleus that codes and text are drawn from.")
     ] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most tokens of the answer.")] = 256,
+    guidance: Annotated[
+        float, typer.Option(min=0, max=1000, callback=finite, help="Guidance of media by what is asked; 0: none.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0,
     beyond_context: Annotated[
         bool, typer.Option("--beyond-context", help="Prompt and answer may be longer than what the model has seen.")
@@ -61,7 +64,11 @@ def generate(
     from mio.core.terminal import json_text, plain
 
     decoding = Decoding(
-        temperature=temperature, media_temperature=media_temperature, top_p=top_p, max_tokens=max_tokens
+        temperature=temperature,
+        media_temperature=media_temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        guidance=guidance,
     )
     made = answer_prompt(Model.of(trained, kind, dtype), prompt, output, out, decoding, seed, beyond_context)
     if made.notice:

@@ -78,8 +78,11 @@ def _lines(run: Imported) -> list[str]:
         lines.append("head and embedding differ, though config.json ties them: both are kept, as transformers does")
     if run.unread:
         lines.append(f"keys of config.json that this family does not read: {', '.join(run.unread)}")
-    if run.beside:
-        lines.append(f"left to plugins, which read them by their option `checkpoint`: {', '.join(run.beside)}")
+    if run.codes:
+        lines.append(f"rows of codes: {', '.join(f'{count} of {name}' for name, count in run.codes.items())}")
+    if run.undeclared:
+        lines.append(f"left out, rows of codes that no plugin of the recipe declares: {', '.join(run.undeclared)}")
+    lines += [f"{fate}: {', '.join(networks)}" for fate, networks in run.beside.items()]
     if run.ignored:
         lines.append(f"not read, for there is a whole file of weights beside: {', '.join(run.ignored)}")
     lines.append(

@@ -265,6 +265,7 @@ class _Checks:
         manager.backbones()
         manager.recipes()
         manager.loggers()
+        manager.layouts()
         assert not manager.unanswered, manager.unanswered[self.name]
 
 

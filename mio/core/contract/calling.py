@@ -10,8 +10,9 @@ from typing import Any
 import pluggy
 
 from mio.core.contract import hookspecs
+from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
-from mio.core.contract.validation import PATH_NAME, kind, preset_problems
+from mio.core.contract.validation import PATH_NAME, kind, layout_problems, preset_problems
 from mio.core.contract.values import Modality
 from mio.core.errors import PluginError, UserError
 
@@ -96,6 +97,13 @@ def named_loggers(owner: str, answer: Any) -> Iterator[tuple[str, LoggerFactory]
         if not callable(factory):
             refuse(owner, "mio_loggers", f"logger `{name}`", [f"{factory!r} must be a function"])
         yield name, factory
+
+
+def named_layouts(owner: str, answer: Any) -> Iterator[tuple[str, ModelLayout]]:
+    for name, layout in mapping(owner, "mio_layouts", answer).items():
+        check_name(owner, "mio_layouts", name)
+        refuse(owner, "mio_layouts", f"layout `{name}`", layout_problems(layout))
+        yield name, layout
 
 
 def check_parts(declared: Sequence[tuple[str, Modality]]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mio.core.contract.controls import ControlTokens
     from mio.core.contract.encoders import Encoder
     from mio.core.contract.heads import Head
+    from mio.core.contract.layouts import ModelLayout
     from mio.core.contract.loggers import LoggerFactory
     from mio.core.contract.sessions import SessionPolicy, Synthesiser
     from mio.core.contract.values import (
@@ -143,4 +144,11 @@ def mio_recipes() -> Mapping[str, str]:
 def mio_loggers() -> Mapping[str, LoggerFactory]:
     """Loggers, by name: where figures and samples of a training go beside `metrics.csv`, for `runtime.loggers` in a
     recipe. Any installed plugin's can be named there, whether the recipe lists the plugin or not."""
+    raise NotImplementedError
+
+
+@hookspec
+def mio_layouts() -> Mapping[str, ModelLayout]:
+    """Layouts of published models that are more than a language model, by the `model_type` of their `config.json`, for
+    `mio import`. Any installed plugin's is read, whether the recipe lists the plugin or not."""
     raise NotImplementedError

@@ -19,6 +19,7 @@ from mio.core.contract.calling import (
     check_parts,
     mapping,
     named_backbones,
+    named_layouts,
     named_loggers,
     named_recipes,
     refuse,
@@ -30,6 +31,7 @@ from mio.core.contract.controls import ControlToken, ControlTokens, Turn
 from mio.core.contract.discovery import Candidate, discover
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.heads import Head
+from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.validation import (
@@ -69,7 +71,7 @@ class PluginManager:
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates}
         self.unanswered: dict[str, str] = {}
-        """Plugins passed over by `backbones`, `recipes` and `loggers`, with the reason."""
+        """Plugins passed over by `backbones`, `recipes`, `loggers` and `layouts`, with the reason."""
 
     @classmethod
     def discover(cls, local: Sequence[str] = ()) -> PluginManager:
@@ -109,6 +111,10 @@ class PluginManager:
     def loggers(self) -> dict[str, tuple[str, LoggerFactory]]:
         """Loggers of all working plugins: name -> (plugin, factory)."""
         return unique("logger", self._answers("mio_loggers", named_loggers))
+
+    def layouts(self) -> dict[str, tuple[str, ModelLayout]]:
+        """Layouts of models of all working plugins: `model_type` -> (plugin, layout)."""
+        return unique("layout", self._answers("mio_layouts", named_layouts))
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from mio.core.contract.checker import Checker
 from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
+from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.sessions import SessionPolicy, Stream
 from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Task, Template, Trainable
 from mio.core.errors import nearest
@@ -335,7 +336,23 @@ def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
             problems.append(f"`{field}`: {name!r} is no modality of the plugins in use{nearest(str(name), known)}")
     if not isinstance(policy.decoding, Decoding):
         return [*problems, f"`decoding`: {kind(policy.decoding)}, not a `mio.Decoding`"]
+    if policy.decoding.guidance not in (0, 1):
+        problems.append("`decoding`: `guidance` is not for conversations, whose answers are computed once")
     return problems + [f"`decoding`: {problem}" for problem in decoding_problems(policy.decoding)]
+
+
+def layout_problems(layout: Any) -> list[str]:
+    """Everything wrong with the layout of a published model."""
+    if not isinstance(layout, ModelLayout):
+        return [f"{kind(layout)}, not a `mio.ModelLayout`"]
+    problems = [] if callable(layout.config) else [f"`config`: {kind(layout.config)} must be a function"]
+    for name in ("names", "beside"):
+        value = getattr(layout, name)
+        if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in value.items() for one in pair):
+            problems.append(f"`{name}`: {kind(value)} must be a mapping of strings to strings")
+    if layout.code_rows is not None and not callable(layout.code_rows):
+        problems.append(f"`code_rows`: {kind(layout.code_rows)} must be a function or None")
+    return problems
 
 
 def synthesiser_problems(synthesiser: Any) -> list[str]:

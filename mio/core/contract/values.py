@@ -314,7 +314,8 @@ class Decoding:
     steps: int = number(0, 0, 10**4)
     """Of a head's sampler; 0: as many as the head takes by itself."""
     guidance: float = number(0.0, 0, 1e6)
-    """Weight of classifier-free guidance of a head (arXiv 2207.12598); 1: none, 0: the head's own."""
+    """Weight of classifier-free guidance (arXiv 2207.12598) of what a head makes and of spans of codes; 1: none, 0: the
+    head's own, and none of codes."""
 
 
 @dataclass(frozen=True)

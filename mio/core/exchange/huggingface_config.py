@@ -16,7 +16,6 @@ from mio.core.errors import UserError, nearest
 from mio.core.exchange.huggingface_keys import (
     ACTIVATIONS,
     BIASES,
-    COMPOSITE,
     DEFAULTS,
     FAMILIES,
     HARMLESS,
@@ -96,12 +95,7 @@ def family_of(data: Mapping[str, Any]) -> str:
         )
     if family == "mistral" and "layer_types" in data:
         return "ministral"  # transformers' AutoConfig does so
-    return {"Yi": "llama", "vita-mixtral": "mixtral"}.get(family, family)
-
-
-def is_composite(data: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is that of a model with further networks beside the transformer."""
-    return data.get("model_type") in COMPOSITE
+    return {"Yi": "llama"}.get(family, family)
 
 
 def unread_keys(data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -13,10 +13,7 @@ FAMILIES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
-    "vita-mixtral": "MixtralForCausalLM",
 }
-COMPOSITE = frozenset({"vita-mixtral"})
-"""Families whose models have further networks beside the transformer, in the layout of LLaVA: plugins read those."""
 
 _EVERY: dict[str, Any] = {"num_key_value_heads": None, "head_dim": None, "rms_norm_eps": 1e-6, "rope_theta": 1e4}
 _MISTRAL = {"num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131072}

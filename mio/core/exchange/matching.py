@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -112,6 +112,24 @@ def _blocks(declared: Modality) -> Iterator[Block]:
     if declared.codebooks:
         size = sum(declared.codebooks)
         yield Block(name=declared.name, owner="", kind="codes", start=0, size=size, pattern=declared.code_token)
+
+
+def with_codes(
+    tokens: FolderTokens, modalities: Sequence[Modality], renamed: Renamed, sizes: Mapping[str, int], first: int
+) -> FolderTokens:
+    """The folder's tokens and, from the id `first` on, the codes of the modalities of `sizes`, which the model has
+    beside its tokens. Raises `UserError` for a modality with another number of codes."""
+    ids, strings = dict(tokens.ids), dict(tokens.strings)
+    blocks = {declared.name: block for declared in modalities for block in _blocks(declared) if block.kind == "codes"}
+    for name, size in sizes.items():
+        if blocks[name].size != size:
+            raise UserError(
+                f"{tokens.folder}: it has {size} codes of `{name}`, the recipe's plugin declares {blocks[name].size}"
+            )
+        for index, string in enumerate(renamed.strings(blocks[name]), first):
+            ids[string], strings[index] = index, string
+        first += size
+    return replace(tokens, ids=ids, strings=strings, added=tokens.added | (ids.keys() - tokens.ids.keys()))
 
 
 def match(vocabulary: Vocabulary, tokens: FolderTokens, renamed: Renamed, rows: int) -> Match:

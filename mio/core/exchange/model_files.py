@@ -31,7 +31,7 @@ class Stored(NamedTuple):
 
 
 class ModelFiles:
-    """Tensors of a folder by name. `tensors` comes from the files' headers alone.
+    """Tensors of a folder by name. `tensors` comes from the files' headers alone; `apart` are those set apart.
 
     As in transformers, a whole file wins over shards, and safetensors over `.bin`; `ignored` names the indexes that are
     not read for that reason.
@@ -43,6 +43,7 @@ class ModelFiles:
     def __init__(self, folder: Path) -> None:
         self._shard: tuple[Path, Mapping[str, Tensor]] | None = None
         self.tensors: dict[str, Stored] = {}
+        self.apart: dict[str, Stored] = {}
         self._file_names: dict[str, str] = {}
         shards, self.ignored = _shards(folder)
         for file, promised in shards.items():
@@ -59,12 +60,21 @@ class ModelFiles:
 
     def rename(self, name: str, new: str) -> None:
         """Gives a tensor another name than it has in its file."""
-        self.tensors[new] = self.tensors.pop(name)
-        self._file_names[new] = name
+        self.also(name, new)
+        del self.tensors[name]
+
+    def also(self, name: str, new: str) -> None:
+        """Gives a tensor a second name."""
+        self.tensors[new] = self.tensors[name]
+        self._file_names[new] = self._file_names.get(name, name)
+
+    def set_apart(self, name: str) -> None:
+        """Takes a tensor out of `tensors`: it can still be read."""
+        self.apart[name] = self.tensors.pop(name)
 
     def read(self, name: str) -> Tensor:
         """One tensor, on CPU. Its memory is the file's until it is written to."""
-        file = self.tensors[name].file
+        file = (self.tensors.get(name) or self.apart[name]).file
         name = self._file_names.get(name, name)
         if file.suffix != ".safetensors":
             return self._load(file)[name]

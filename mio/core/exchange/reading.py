@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
-from mio.core.contract.values import TEXT
+from mio.core.contract.values import TEXT, Modality
 from mio.core.errors import RecipeError, UserError
 from mio.core.exchange.huggingface_config import (
     config_from_huggingface,
     config_to_huggingface,
-    is_composite,
     unread_keys,
 )
-from mio.core.exchange.matching import Renamed, beyond_the_rows, match, text_size
+from mio.core.exchange.huggingface_keys import FAMILIES
+from mio.core.exchange.layouts import BoundLayout
+from mio.core.exchange.matching import Renamed, beyond_the_rows, match, text_size, with_codes
 from mio.core.exchange.model_files import AGAIN
 from mio.core.exchange.networks import exported_networks
 from mio.core.exchange.peft import adapter_file, restore_adapter, trained_names
@@ -39,7 +40,7 @@ from mio.core.files import new_folder, read_json, write_json
 from mio.core.model.networks import initial_states
 from mio.core.model.vocabulary_rows import migrate_rows
 from mio.core.recipe.compose import compose
-from mio.core.recipe.model import transformer_config
+from mio.core.recipe.model import EMBEDDING, transformer_config
 from mio.core.recipe.places import BASE, LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
@@ -75,8 +76,12 @@ class Imported:
     """Keys of config.json that the family does not read, neither here nor in transformers."""
     ignored: tuple[str, ...] = ()
     """Indexes that are not read, as a whole file of weights lies beside them."""
-    beside: tuple[str, ...] = ()
-    """Networks beside the transformer, each with its number of tensors: left to plugins."""
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Networks beside the transformer, each with its number of tensors, by what becomes of them."""
+    codes: Mapping[str, int] = field(default_factory=dict)
+    """Codes by modality whose rows the model has beside those of its tokens."""
+    undeclared: tuple[str, ...] = ()
+    """Modalities whose codes the model has, and no plugin of the recipe: their rows were left out."""
     untied: bool = False
     """config.json ties head and embedding, which differ: both are kept, as transformers does."""
 
@@ -120,11 +125,14 @@ def import_folder(
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: holds no config.json; is it a model's folder in the Hugging Face layout?")
     chosen_dtype(options.dtype)
-    data = read_json(folder / "config.json", AGAIN)
+    data: Mapping[str, Any] = read_json(folder / "config.json", AGAIN)
+    layout = BoundLayout.of(data, manager)
+    data = data if layout is None else layout.language
     try:
         config = config_from_huggingface(data)
     except UserError as error:
-        raise UserError(f"{folder}/{error}") from None
+        others = ", ".join(sorted(manager.layouts())) if data.get("model_type") not in FAMILIES else ""
+        raise UserError(f"{folder}/{error}{others and f', or, by plugins, of {others}'}") from None
     size = data.get("vocab_size")
     if (folder / OWN).is_dir():
         if recipes or overrides or options.tokens or options.text:
@@ -138,12 +146,15 @@ def import_folder(
         recipe = Recipe(plugins={TEXT: {}})
         recipe.data.packing.context = data.get("max_position_embeddings") or recipe.data.packing.context
     recipe.name = options.name or _run_name(folder)
-    model = FolderModel.open(folder, config, size, is_composite(data))
+    model = FolderModel.open(folder, config, size, layout)
+    beside: dict[str, list[str]] = {}
+    for (name, fate), count in model.beside.items():
+        beside.setdefault(fate, []).append(f"{name} ({count} tensor{'s' if count > 1 else ''})")
     return replace(
         _import_foreign(model, recipe, manager, options),
         unread=tuple(f"`{key}`" for key in unread_keys(data)),
         ignored=model.files.ignored,
-        beside=tuple(f"{name} ({count} tensors)" for name, count in model.beside.items()),
+        beside=beside,
         untied=model.config.tied_embeddings != config.tied_embeddings,
     )
 
@@ -160,6 +171,9 @@ def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, 
     text = text_size(tokens, modalities, renamed, options.text)
     if text.size > model.rows:
         raise beyond_the_rows(tokens, text.size - 1, model.rows)
+    codes = {name: rows for name, rows in model.code_rows.items() if _has_codes(modalities, name)}
+    sizes = {name: len(rows.embedding) for name, rows in codes.items()}
+    tokens = with_codes(tokens, modalities, renamed, sizes, model.rows)
     text_options: dict[str, Any] = {"tokenizer": IMPORTED}
     if text.missing_chat_tokens:
         text_options["specials"] = list(text.missing_chat_tokens)
@@ -174,10 +188,12 @@ def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, 
         tokenizer = text_tokenizer(plugins, partial)
         vocabulary = Vocabulary.build(tokenizer, plugins.modalities(), plugins.control_tokens())
         _check_text(tokens, vocabulary, text.size)
-        matched = match(vocabulary, tokens, renamed, model.rows)
+        matched = match(vocabulary, tokens, renamed, model.rows + sum(sizes.values()))
         index = torch.from_numpy(matched.rows)
 
-        def move(weight: Tensor) -> Tensor:
+        def move(name: str, weight: Tensor) -> Tensor:
+            own = [rows.embedding if name == EMBEDDING else rows.head for rows in codes.values()]
+            weight = torch.cat([weight, *(rows.to(weight.dtype) for rows in own)])
             return migrate_rows(weight.index_select(0, index), matched.known, vocabulary, recipe.seed)[0]
 
         known = {block.name for block in matched.known.blocks}
@@ -193,6 +209,8 @@ def _import_foreign(model: FolderModel, recipe: Recipe, manager: PluginManager, 
             unmapped=matched.unmapped,
             unnamed=matched.unnamed,
             overruled=overruled,
+            codes=sizes,
+            undeclared=tuple(model.code_rows.keys() - sizes.keys()),
         )
         save_record(partial / TOKENIZERS, {TEXT: tokenizer.fingerprint})
         (partial / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
@@ -233,7 +251,7 @@ def _restore(
         vocabulary = _restored_vocabulary(folder, recipe, manager, saved, partial)
         (partial / RECIPE).write_text(to_yaml(recipe), encoding="utf-8")
 
-        def pad(weight: Tensor) -> Tensor:
+        def pad(_: str, weight: Tensor) -> Tensor:
             return torch.cat([weight, weight.new_zeros(vocabulary.rows - model.rows, weight.shape[1])])
 
         networks = Codecs(manager.enable(recipe.plugins)).networks
@@ -296,6 +314,10 @@ def _check_text(tokens: FolderTokens, vocabulary: Vocabulary, size: int) -> None
             )
 
 
+def _has_codes(modalities: Sequence[Modality], name: str) -> bool:
+    return any(declared.name == name and declared.codebooks for declared in modalities)
+
+
 def _overruled(recipe: Recipe, config: TransformerConfig, manager: PluginManager) -> tuple[str, ...]:
     if not recipe.model:
         return ()
@@ -303,7 +325,8 @@ def _overruled(recipe: Recipe, config: TransformerConfig, manager: PluginManager
 
 
 def _differing(a: TransformerConfig, b: TransformerConfig) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(a) if getattr(a, field.name) != getattr(b, field.name))
+    names = [one.name for one in fields(a)]
+    return tuple(name for name in names if getattr(a, name) != getattr(b, name))
 
 
 def _check_config(folder: Path, config: TransformerConfig, own: TransformerConfig, vocabulary: Vocabulary) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.layouts import CodeRows, ModelLayout
 from mio.core.errors import UserError
 from mio.core.exchange.huggingface import EMBEDDING, HEAD, huggingface_name, is_redundant
+from mio.core.exchange.layouts import BoundLayout
 from mio.core.exchange.model_files import ModelFiles, Stored
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import ROW_PARAMETERS
@@ -25,12 +27,11 @@ KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 _EXPERT = re.compile(r"model\.layers\.0\.block_sparse_moe\.experts\.(\d{1,9})\.")
-_TRANSFORMER = re.compile(r"model\.(layers|embed_tokens|norm)\.|lm_head\.")
 _ROWS = 4096
 """Rows that are compared at once."""
 
-RowMove = Callable[[Tensor], Tensor]
-"""Rows of one vocabulary `[rows, D]` to those of another."""
+RowMove = Callable[[str, Tensor], Tensor]
+"""Rows of one vocabulary `[rows, D]`, of the parameter of a name, to those of another."""
 
 
 def chosen_dtype(kind: str) -> torch.dtype | None:
@@ -61,25 +62,34 @@ class FolderModel:
     """As config.json says, but `tied_embeddings` as the tensors have it."""
     rows: int
     """Of the embedding."""
-    beside: Mapping[str, int]
-    """Tensors of each network beside the transformer, by how their names begin: not read."""
+    beside: Mapping[tuple[str, str], int]
+    """Number of tensors of each network beside the transformer, by how their names begin and what becomes of them."""
+    code_rows: Mapping[str, CodeRows]
+    """Rows that the folder has for the codes of a modality beside those of its tokens, by modality, checked."""
 
     @classmethod
-    def open(cls, folder: Path, config: TransformerConfig, size: int | None, composite: bool = False) -> FolderModel:
+    def open(
+        cls, folder: Path, config: TransformerConfig, size: int | None, layout: BoundLayout | None = None
+    ) -> FolderModel:
         """Opens the files.
 
         Args:
             folder: holds the weights.
             config: what config.json says.
             size: rows of the embedding that config.json promises, None where it does not say.
-            composite: whether there may be further networks beside the transformer.
+            layout: of a folder that holds more than the transformer.
 
         Raises `UserError` that names tensors which are missing, have another shape, or have no place in the model.
         """
         files = ModelFiles(folder)
+        beside = _set_apart(files, layout.layout) if layout is not None else {}
         config = _tied_as_stored(files, config)
-        beside = _set_apart(files) if composite else {}
-        return cls(folder, files, config, _check_shapes(files, config, folder, size), beside)
+        rows = _check_shapes(files, config, folder, size)
+        codes = layout.code_rows(files, folder, config.width) if layout is not None else {}
+        if codes and config.tied_embeddings:  # the embedding of a code is not what its score is made with
+            files.also(EMBEDDING, HEAD)
+            config = replace(config, tied_embeddings=False)
+        return cls(folder, files, config, rows, beside, codes)
 
     def store(
         self,
@@ -111,20 +121,29 @@ class FolderModel:
                 tensor = self.files.read(names[name])
                 check_finite(tensor, wanted, names[name], stored[names[name]].file)
                 if name in ROW_PARAMETERS:
-                    tensor = move(tensor)
+                    tensor = move(name, tensor)
                 yield name, tensor.to(wanted)
 
         write_file(path, planned, tensors(), notes)
         return sum(math.prod(tensor.shape) for tensor in planned)
 
 
-def _set_apart(files: ModelFiles) -> dict[str, int]:
-    """Takes out what is not the transformer's; returns how many tensors of each network."""
-    beside: dict[str, int] = {}
-    for name in [name for name in files.tensors if not _TRANSFORMER.match(name)]:
-        del files.tensors[name]
-        network = ".".join(name.split(".")[:2])
-        beside[network] = beside.get(network, 0) + 1
+def _set_apart(files: ModelFiles, layout: ModelLayout) -> dict[tuple[str, str], int]:
+    """Gives the transformer's tensors the names of its family, and takes out those of other networks; returns how many
+    each has."""
+    beside: dict[tuple[str, str], int] = {}
+    for name in list(files.tensors):
+        theirs = next((begin for begin in layout.names if name.startswith(begin)), None)
+        if theirs is not None:
+            if layout.names[theirs] != theirs:
+                files.rename(name, layout.names[theirs] + name.removeprefix(theirs))
+            continue
+        begin = next((begin for begin in layout.beside if name.startswith(begin)), None)
+        if begin is None:  # the check of names refuses it
+            continue
+        files.set_apart(name)
+        network = begin.rstrip(".") or ".".join(name.split(".")[:2])
+        beside[network, layout.beside[begin]] = beside.get((network, layout.beside[begin]), 0) + 1
     return beside
 
 

@@ -12,6 +12,7 @@ from mio.core.data.items import EncoderItems, change_items
 from mio.core.errors import DataError, UserError
 from mio.core.generation.grammar import Grammar, Need
 from mio.core.generation.growing import GrowingAnswer, choose
+from mio.core.generation.guidance import UnaskedSpans, is_guided
 from mio.core.generation.sampling import check_decoding
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
@@ -100,6 +101,9 @@ def _decode(
         tokens[index, : len(prompt)] = torch.as_tensor(prompt, device=device)
     try:
         cache = KVCache(transformer.config, len(prompts), capacity, device, head.dtype)
+        spans = None
+        if is_guided(decoding):
+            spans = UnaskedSpans(transformer, grammar, len(prompts), max(one.grammar.budget for one in active))
     except RuntimeError as error:  # torch's error for too little memory
         raise _NoRoom from error
     moved = change_items(items, lambda tensor: tensor.to(device))
@@ -107,7 +111,7 @@ def _decode(
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     cache.advance(lengths)
     while True:
-        chosen = choose(transformer, grammar, active, hidden, decoding)
+        chosen = choose(transformer, grammar, active, hidden, decoding, spans.hidden if spans else None)
         for sequence, token in zip(active, chosen.tolist(), strict=True):
             sequence.advance(token)
         keep = [i for i, sequence in enumerate(active) if not sequence.done]
@@ -117,5 +121,9 @@ def _decode(
             kept = torch.tensor(keep, device=device)
             active, chosen = [active[i] for i in keep], chosen[kept]
             cache.keep(kept)
+            if spans:
+                spans.keep(kept)
+        if spans:
+            spans.step(active, chosen)
         hidden = transformer(chosen[:, None], cache.positions(1), cache=cache).hidden[:, 0]
         cache.advance(1)

@@ -10,20 +10,21 @@ conversations alike. Everything follows from the declarations; V is the vocabula
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mio.core.contract.controls import ENDS, ControlToken
-from mio.core.contract.values import TEXT, Modality
+from mio.core.contract.values import TEXT, Modality, Template
 from mio.core.errors import UserError
 from mio.core.tokens.controls import ControlReader
 from mio.core.tokens.item_encoders import only_read
 from mio.core.tokens.layouts import SpanGrammar, layout
-from mio.core.tokens.templates import CHAT
+from mio.core.tokens.templates import CHAT, CompiledTemplate, to_document
 from mio.core.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -93,9 +94,16 @@ def need_of(output: str, modalities: Mapping[str, Modality], only: bool) -> Need
 class Grammar:
     """The token masks of one vocabulary, one per state, made when first needed and shared by all answers."""
 
-    def __init__(self, vocabulary: Vocabulary, modalities: Mapping[str, Modality], stop: int) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        modalities: Mapping[str, Modality],
+        stop: int,
+        unasked: Mapping[str, Sequence[int]] = MappingProxyType({}),
+    ) -> None:
         self.vocabulary = vocabulary
         self.stop = stop
+        self._unasked = unasked
         self.spans = {name: declared for name, declared in modalities.items() if declared.codebooks}
         self.opens = {vocabulary.begin(name): name for name in self.spans}
         self.shortest = {name: 1 + self.span(name).remaining() for name in self.spans}
@@ -113,7 +121,11 @@ class Grammar:
         """Of the answers of a model, which stop as its training documents do."""
         specials = model.vocabulary.specials
         stop = specials.im_end if model.recipe.data.form == CHAT else specials.eos
-        return cls(model.vocabulary, model.codecs.modalities, stop)
+        return cls(model.vocabulary, model.codecs.modalities, stop, _unasked(model))
+
+    def unasked_of(self, name: str) -> Sequence[int]:
+        """The prompt of a span of modality `name` in which nothing is asked: that of a template without a prompt."""
+        return self._unasked.get(name) or (self.vocabulary.specials.bos,)
 
     def span(self, name: str) -> SpanGrammar:
         """Grammar of a span of modality `name` as it is written."""
@@ -168,6 +180,14 @@ class Grammar:
         return mask
 
 
+def _unasked(model: Model) -> dict[str, Sequence[int]]:
+    """Prompt of each modality with codes in which nothing is asked, as the recipe's form has it."""
+    data, template = model.recipe.data, CompiledTemplate(Template(direction="unasked", response=""))
+    spans = [name for name, declared in model.codecs.modalities.items() if declared.codebooks]
+    documents = {name: to_document({}, template, data.form, data.system, name, asked=True) for name in spans}
+    return {name: model.renderer.prompt(document).tokens.tolist() for name, document in documents.items()}
+
+
 class AnswerGrammar:
     """State of one answer. `budget` is the number of tokens that it may still have, the stop token included."""
 
@@ -197,6 +217,11 @@ class AnswerGrammar:
     def in_span(self) -> bool:
         """Whether the next token lies inside a span."""
         return self._span is not None
+
+    @property
+    def modality(self) -> str:
+        """Modality of the span that the next token lies inside of; empty between spans."""
+        return "" if self._span is None else self._name
 
     def mask_index(self) -> int:
         """Index in the grammar's masks of the one that the next token must satisfy."""

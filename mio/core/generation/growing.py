@@ -49,9 +49,15 @@ class GrowingAnswer:
 
 
 def choose(
-    transformer: Transformer, grammar: Grammar, answers: Sequence[GrowingAnswer], hidden: Tensor, decoding: Decoding
+    transformer: Transformer,
+    grammar: Grammar,
+    answers: Sequence[GrowingAnswer],
+    hidden: Tensor,
+    decoding: Decoding,
+    unasked: Tensor | None = None,
 ) -> Tensor:
-    """The next token of each answer, int64 `[N]`, of what the transformer gave at its last position, `[N, D]`."""
+    """The next token of each answer, int64 `[N]`, of what the transformer gave at its last position, `[N, D]`, and of
+    its open span had nothing been asked, `unasked` `[N, D]`, where spans are guided (see `guidance.py`)."""
     device = hidden.device
     indices = [answer.grammar.mask_index() for answer in answers]
     allowed = grammar.masks(device)[torch.tensor(indices, device=device)]
@@ -60,4 +66,12 @@ def choose(
     temperature = torch.where(in_span, media, text)
     draws = torch.tensor([answer.random.random() for answer in answers], dtype=torch.float32, device=device)
     size = grammar.vocabulary.size
-    return sample(transformer.logits(hidden, size), allowed[:, :size], temperature, decoding.top_p, draws)
+    logits = transformer.logits(hidden, size)
+    if unasked is not None:
+        logits = guided(logits, transformer.logits(unasked, size), in_span, decoding.guidance)
+    return sample(logits, allowed[:, :size], temperature, decoding.top_p, draws)
+
+
+def guided(asked: Tensor, unasked: Tensor, in_span: Tensor, guidance: float) -> Tensor:
+    """Logits float32 `[N, V]` under classifier-free guidance (see `guidance.py`), where `in_span`, bool `[N]`."""
+    return torch.where(in_span[:, None], unasked + guidance * (asked - unasked), asked)

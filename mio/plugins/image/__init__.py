@@ -6,7 +6,7 @@ Options under `plugins: {image: {...}}`:
     tokenizer: janus      # 576 codes per image of 384 x 384 pixels out of 16,384; needs weights, see `JanusOptions`
     tokenizer: patch_vq   # (size / patch)^2 codes per image out of `codebook_size`; further options in `PatchOptions`
     tokenizer: none       # no codes: images are read by another plugin's encoder (`vision_tower`), and never written
-    tokens: mio           # or `anygpt`: strings of the tokens
+    tokens: mio           # or `anygpt`, `janus`: strings of the tokens
 
 Media data: uint8 arrays `[H, W]` (grey) or `[H, W, 3]` (RGB).
 """

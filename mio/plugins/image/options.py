@@ -10,8 +10,10 @@ from mio import UserError, number, one_of
 TOKENS = {
     "mio": ("<image>", "</image>", "<img{}>"),
     "anygpt": ("<soim>", "<eoim>", "<\N{EYES}{}>"),
+    "janus": ("<begin_of_image>", "<end_of_image>", "<img{}>"),
 }
-"""Begin, end and code tokens by convention: MIO's, and those of AnyGPT (arXiv 2402.12226)."""
+"""Begin, end and code tokens by convention: MIO's, those of AnyGPT (arXiv 2402.12226), and those of Janus (arXiv
+2410.13848), whose codes are no tokens of its text tokenizer."""
 
 DTYPES = ("float32", "bf16", "fp16")
 
@@ -21,7 +23,8 @@ class ImageOptions:
     """Options of every tokenizer."""
 
     tokens: str = one_of("mio", *TOKENS)
-    """Strings of the tokens: `mio` (`<image>`, `</image>`, `<img0>`) or `anygpt` (`<soim>`, `<eoim>`, `<👀0>`)."""
+    """Strings of the tokens: `mio` (`<image>`, `</image>`, `<img0>`), `anygpt` (`<soim>`, `<eoim>`, `<👀0>`) or `janus`
+    (`<begin_of_image>`, `<end_of_image>`, `<img0>`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class UncodedOptions:
     """Options of images without a tokenizer: an encoder of another plugin reads them, and none is written."""
 
     tokens: str = one_of("none", "none", *TOKENS)
-    """Tokens around an image: `none`, or those of `mio` or `anygpt`."""
+    """Tokens around an image: `none`, or those of `mio`, `anygpt` or `janus`."""
 
     @property
     def borders(self) -> tuple[str, str]:

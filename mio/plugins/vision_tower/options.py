@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mio import UserError, number
+from mio import UserError, number, one_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,7 +23,7 @@ class VisionTowerOptions:
     """Folder or file with the tower's weights, in the layout of OpenGVLab/InternViT-300M-448px, of timm, or of a whole
     VITA, whose projector is then taken too. Empty: weights are drawn."""
     projector_checkpoint: str = ""
-    """Folder or file with the projector's weights: VITA's `mm_projector.bin`, or a whole VITA."""
+    """Folder or file with the projector's weights: VITA's `mm_projector.bin`, a whole VITA, or a whole Janus."""
     image_size: int = number(448, 1, 8192)
     """Side in pixels of a tile."""
     patch: int = number(14, 1, 1024)
@@ -55,6 +55,11 @@ class VisionTowerOptions:
     """Mean and standard deviation of each channel, of pixels from 0 to 1. Grey images take the average of three."""
 
     def __post_init__(self) -> None:
+        if problems := self.problems():
+            raise UserError("; ".join(f"plugins.vision_tower: {problem}" for problem in problems))
+
+    def problems(self) -> list[str]:
+        """What does not go together."""
         problems = []
         if self.channels not in (1, 3):
             problems.append(f"`channels` is {self.channels}, must be 1 or 3")
@@ -69,8 +74,18 @@ class VisionTowerOptions:
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in {self.channels, 3}:
                 problems.append(f"`{name}` has {len(getattr(self, name))} numbers, must have {self.channels}")
-        if problems:
-            raise UserError("; ".join(f"plugins.vision_tower: {problem}" for problem in problems))
+        return problems
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What makes timm's `VisionTransformer` this tower, beside its sizes: `vit_intern300m_patch14_448`, which has
+        no norm behind the layers."""
+        return {"init_values": self.layer_scale, "final_norm": False}
+
+    @property
+    def background(self) -> Sequence[int] | None:
+        """Colour with which an image becomes square; None where it is stretched."""
+        return None
 
     @property
     def tile_positions(self) -> int:
@@ -89,3 +104,49 @@ class VisionTowerOptions:
     def identity(self) -> dict[str, Any]:
         """Everything that positions, arrays and the shapes of parameters depend on."""
         return {name: value for name, value in asdict(self).items() if name not in STORED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiglipOptions(VisionTowerOptions):
+    """Options of `tower: siglip` (arXiv 2303.15343); the defaults are those of Janus's SigLIP-L/16-384."""
+
+    checkpoint: str = ""
+    """Folder or file with the tower's weights, in the layout of google/siglip-large-patch16-384, of timm, or of a whole
+    Janus in the layout of transformers, whose aligner is then taken too. Empty: weights are drawn."""
+    image_size: int = number(384, 1, 8192)
+    patch: int = number(16, 1, 1024)
+    layer_scale: float = number(0.0, 0, 0)
+    """SigLIP has none."""
+    shuffle: int = number(1, 1, 64)
+    feature_scale: float = number(1.0, 0, 1000, above=True)
+    max_tiles: int = number(1, 1, 1024)
+    mean: Sequence[float] = number(lambda: [0.5, 0.5, 0.5], -10, 10)
+    std: Sequence[float] = number(lambda: [0.5, 0.5, 0.5], 0, 10, above=True)
+    fit: str = one_of("pad", "pad", "stretch")
+    """How an image becomes square where it is not cut into tiles: `pad` with the colour `mean`, which keeps its aspect
+    ratio, as Janus does; `stretch`, as SigLIP does."""
+    activation: str = one_of("gelu", "gelu", "gelu_tanh")
+    """`gelu`: Janus's and timm's; `gelu_tanh`: that of google/siglip in transformers, its approximation."""
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.fit == "pad" and self.max_tiles > 1:
+            problems.append("`fit: pad` is for images that are not cut: give `max_tiles: 1`, or `fit: stretch`")
+        return problems
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """timm's `vit_large_patch16_siglip_384` without the head that pools: no class token, a norm behind the
+        layers."""
+        return {"class_token": False, "act_layer": self.activation}
+
+    @property
+    def background(self) -> Sequence[int] | None:
+        return [int(255 * value) for value in self.statistics[0]] if self.fit == "pad" else None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"tower": "siglip", **super().identity}
+
+
+TOWERS: dict[str, type[VisionTowerOptions]] = {"internvit": VisionTowerOptions, "siglip": SiglipOptions}

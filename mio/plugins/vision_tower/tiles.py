@@ -5,6 +5,7 @@ H, W: height and width of an image. T tiles of S x S pixels, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -15,6 +16,9 @@ from mio import DataError
 from mio.plugins.vision_tower.options import VisionTowerOptions
 
 Pixels = npt.NDArray[np.uint8]
+
+SHORTEST = 14
+"""Fewest pixels that are left of the shorter side of an image that is padded: Janus's `min_size`."""
 
 
 @cache
@@ -53,12 +57,15 @@ def count_tiles(image: Any, options: VisionTowerOptions) -> int:
 def tiles(image: Any, options: VisionTowerOptions) -> Pixels:
     """Tiles of an image in reading order, uint8 `[T, S, S, C]`, the whole image behind them where there are several.
 
-    The aspect ratio is not kept: the image is stretched to the grid, bicubic. Raises `DataError` as `checked` does.
+    The aspect ratio is not kept: the image is stretched to the grid, bicubic. An image that the options have padded is
+    one tile. Raises `DataError` as `checked` does.
     """
     from PIL import Image
 
     side = options.image_size
     picture = Image.fromarray(checked(image, options)).convert("RGB" if options.channels == 3 else "L")
+    if options.background is not None:
+        return padded(picture, side, options.background)[None]
     columns, rows = _grid(*picture.size, options)
     stretched = _pixels(picture, columns * side, rows * side, options.channels)
     cut = stretched.reshape(rows, side, columns, side, options.channels).swapaxes(1, 2)
@@ -66,6 +73,19 @@ def tiles(image: Any, options: VisionTowerOptions) -> Pixels:
     if options.thumbnail and rows * columns > 1:
         cut = np.concatenate([cut, _pixels(picture, side, side, options.channels)[None]])
     return np.ascontiguousarray(cut)
+
+
+def padded(picture: Any, side: int, colour: Sequence[int]) -> Pixels:
+    """An image as a square, uint8 `[S, S, C]`: its longer side made `side` pixels, bicubic, and `colour` at both ends
+    of the other (`VLMImageProcessor` of github.com/deepseek-ai/Janus, `janus/models/image_processing_vlm.py`)."""
+    factor = side / max(picture.size)
+    width, height = (max(round(size * factor), min(SHORTEST, side)) for size in picture.size)
+    resized = _pixels(picture, width, height, len(colour))
+    square = np.empty((side, side, len(colour)), np.uint8)
+    square[:] = colour
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = resized
+    return square
 
 
 def checked(image: Any, options: VisionTowerOptions) -> Pixels:

@@ -1,4 +1,4 @@
-"""The network: InternViT, pixel shuffle, projector.
+"""The network: InternViT or SigLIP, pixel shuffle, projector.
 
 T tiles of S x S pixels, C channels; G patches on the side of a tile, V width of the tower; D width of the transformer.
 """
@@ -19,7 +19,6 @@ class VisionTower(nn.Module):
     def __init__(self, options: VisionTowerOptions, width: int) -> None:
         super().__init__()
         self.options = options
-        # `vit_intern300m_patch14_448` of timm at any size: no norm behind the layers, epsilon 1e-6
         self.tower = VisionTransformer(
             img_size=options.image_size,
             patch_size=options.patch,
@@ -30,8 +29,7 @@ class VisionTower(nn.Module):
             depth=options.layers,
             num_heads=options.heads,
             mlp_ratio=(options.ffn_width + 0.5) / options.width,  # timm rounds down
-            init_values=options.layer_scale,
-            final_norm=False,
+            **options.network,
         )
         self.tower.blocks = nn.ModuleList(self.tower.blocks)  # type: ignore[assignment]
         joined = options.width * options.shuffle**2
@@ -53,7 +51,7 @@ class VisionTower(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Normalised pixels `[T, C, S, S]` to joined features `[T, (G / shuffle)^2, V * shuffle^2]` of the last layer,
-        without the class token."""
+        without a class token."""
         hidden = self.tower.patch_embed(pixels)
         hidden = self.tower.norm_pre(self.tower.patch_drop(self.tower._pos_embed(hidden)))
         for block in self.tower.blocks:

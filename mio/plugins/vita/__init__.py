@@ -26,6 +26,7 @@ from mio import (
     ControlToken,
     ControlTokens,
     Media,
+    ModelLayout,
     SessionPolicy,
     Turn,
     hookimpl,
@@ -104,6 +105,17 @@ def mio_session(options: Mapping[str, Any]) -> SessionPolicy:
 @hookimpl
 def mio_backbones() -> Mapping[str, Mapping[str, Any]]:
     return {"vita-8x7b": BACKBONE}
+
+
+@hookimpl
+def mio_layouts() -> Mapping[str, ModelLayout]:
+    """A whole VITA, in the layout of LLaVA: Mixtral's tensors and configuration with those of both towers beside."""
+    layout = ModelLayout(
+        config=lambda config: {**config, "model_type": "mixtral"},
+        names={begin: begin for begin in ("model.layers.", "model.embed_tokens.", "model.norm.", "lm_head.")},
+        beside={"": "left to plugins, which read them by their option `checkpoint`"},
+    )
+    return {"vita-mixtral": layout}
 
 
 def label(options: VitaOptions, turn: Turn) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def anygpt():
     return {stage.name: stage for stage in chain(["anygpt/sft"], [], MANAGER)}
 
 
-@pytest.mark.parametrize("last", ["mio/stage4", "anygpt/sft"])
+@pytest.mark.parametrize("last", ["mio/stage4", "anygpt/sft", "janus/stage3", "janus/digits/stage3"])
 def test_every_stage_passes_every_check(last):
     for stage in chain([last], [], MANAGER):
         plugins = MANAGER.enable(stage.plugins)
@@ -229,3 +230,38 @@ def test_the_stages_read_the_published_data_sets():
     assert read("stage3", "interleaved") == {"mmc4", "webvid", "howto100m", "yt_temporal"}
     [say, _] = made["stage3"].data.templates["speech_text"]
     assert say.prompt + say.response == "{speech} The transcription of this speech is: {transcription}"
+
+
+def test_janus_trains_what_its_paper_says():
+    """arXiv 2410.13848, section 3.2; arXiv 2501.17811, section 2.1, for the ratios of stage 3."""
+    made = {stage.name: stage for stage in chain(["janus/stage3"], [], MANAGER)}
+    names = {
+        "tower": "encoders.image.tower.blocks.3.attn.qkv.weight",
+        "aligner": "encoders.image.projector.0.weight",
+        "codes": "embedding.weight",
+        "scores": "head.weight",
+        "language model": "layers.7.ffn.up.weight",
+    }
+    learns = {stage.name: {part for part, name in names.items() if trains(stage, name)} for stage in made.values()}
+    assert learns == {
+        "janus-stage1": {"aligner", "codes", "scores"},
+        "janus-stage2": names.keys() - {"tower"},
+        "janus-stage3": names.keys(),
+    }
+    rows = {rule.pattern: rule.rows for rule in made["janus-stage1"].train.optimizer.rules}
+    assert rows["embedding.weight"] == rows["head.weight"] == ["image/*"]
+    assert list(made["janus-stage3"].mixture.ratios.items()) == [("understanding", 5), ("text", 1), ("generation", 4)]
+    assert set(made["janus-stage1"].data.groups["generation"].sources) == {"imagenet"}
+    assert "imagenet" not in made["janus-stage2"].data.groups["generation"].sources
+    for stage in made.values():
+        for source in stage.data.groups["generation"].sources.values():
+            assert source.directions == {"text_to_image": 9, "nothing_to_image": 1}
+        declared = {m.name: m for _, m in MANAGER.enable(stage.plugins).modalities()}
+        assert declared["image"].codebooks == (16_384,)
+        assert declared["image"].frames.maximum == 576
+
+
+def trains(stage, name):
+    """Whether a parameter learns: by the first rule that fits."""
+    rule = next((rule for rule in stage.train.optimizer.rules if fnmatch(name, rule.pattern)), None)
+    return rule is None or rule.trainable
