@@ -120,8 +120,8 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         embeddings: Tensor | None = None,
         items: Mapping[str, EncoderItems] = MappingProxyType({}),
-        made: Mapping[str, MadeItems] = MappingProxyType({}),
         together: Tensor | None = None,
+        made: Mapping[str, MadeItems] = MappingProxyType({}),
     ) -> Output:
         """
         Args:
@@ -131,8 +131,8 @@ class Transformer(nn.Module):
             cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
             items: media that encoders read, by modality: their embeddings take the places of the tokens'.
-            made: media that heads learn to make, by modality.
             together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`); a mask has its own.
+            made: media that heads learn to make, by modality.
 
         Raises:
             ValueError: both `mask` and `cache`, or a position beyond the cache.

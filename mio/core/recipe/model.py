@@ -7,6 +7,7 @@ from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.checker import build
+from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.layers import checker
@@ -29,6 +30,15 @@ def network_of(name: str) -> str:
     if name.startswith((ENCODERS, HEADS)):
         return f"{parts[0]}.{parts[1]}"
     return f"{ADAPTERS}.{parts[3]}" if len(parts) > 4 and parts[2] == ADAPTERS else ""
+
+
+def network_names(networks: Networks, layers: int) -> Iterator[str]:
+    """With what the names of each network's parameters begin, in a transformer with so many layers, without the dot.
+    Raises `PluginError` as `Networks.adapted_layers`."""
+    yield from (f"{ENCODERS}{name}" for name in networks.encoders)
+    for name, chosen in networks.adapted_layers(layers).items():
+        yield from (f"{LAYERS}{layer}.{ADAPTERS}.{name}" for layer in chosen)
+    yield from (f"{HEADS}{name}" for name in networks.heads)
 
 
 def transformer_config(recipe: Recipe, manager: PluginManager) -> TransformerConfig:
