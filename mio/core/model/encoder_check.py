@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mio.core.contract.encoders import EncoderInput
 from mio.core.errors import PluginError, UserError
-from mio.core.tokens.item_encoders import RUN, ItemEncoder, Prepared
+from mio.core.tokens.item_arrays import RUN, Prepared
+from mio.core.tokens.item_encoders import ItemEncoder
 
 _TOGETHER = 4
 """Items that are given to a network at once."""

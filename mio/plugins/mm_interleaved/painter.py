@@ -144,8 +144,9 @@ def diffused(options: DiffusionOptions, clean: Tensor, noise: Tensor, times: Ten
     """Latents `[N, c, G, G]` with noise of the steps `times` `[N]`, and what is to be predicted of them."""
     scheduler = schedule(options)
     noisy = scheduler.add_noise(clean, noise, times)
-    target = noise if options.prediction == "epsilon" else scheduler.get_velocity(clean, noise, times)
-    return noisy, target
+    if options.prediction == "sample":
+        return noisy, clean
+    return noisy, noise if options.prediction == "epsilon" else scheduler.get_velocity(clean, noise, times)
 
 
 def initial(options: DiffusionOptions, channels: int, seed: int) -> Tensor:
