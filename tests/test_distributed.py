@@ -102,6 +102,19 @@ def test_other_ways_to_spread_the_model_train_the_same(tunes, shortly_alone, how
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
 
 
+def test_a_head_with_a_bias_trains_the_same_however_it_is_spread(tunes):
+    biased = (*SHORT, "train.steps=4", "model={tied_embeddings: false, head_bias: true}")
+    fit(tunes / "one", *biased)
+    one = load_file(tunes / "one/tunes/model.safetensors")
+    assert one["head.bias"].any()
+    for how, close in (("reshard=true", 0), ("tensor_parallel=2", 1e-4)):
+        fit_on(2, tunes / how, *biased, f"runtime.{how}")
+        assert losses(tunes / how) == pytest.approx(losses(tunes / "one"), abs=close / 100)
+        two = load_file(tunes / how / "tunes/model.safetensors")
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=close, msg=name)
+
+
 def test_the_average_of_the_weights_is_the_same_on_any_ranks_and_changes_no_training(tunes, capsys):
     """Beside the recurrence over the checkpoints of every step; a run is put back to its middle and goes on alone."""
     plain = (*EXACT, "train.steps=6", "runtime.checkpoint_every=1", "runtime.keep_last=9", "data.held_out=0.2")

@@ -33,14 +33,12 @@ from mio.core.contract.encoders import Encoder
 from mio.core.contract.heads import Head
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
+from mio.core.contract.network_validation import adapter_problems, encoder_problems, head_problems
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.validation import (
-    adapter_problems,
     control_problems,
     datamodule_problems,
     detokenizer_problems,
-    encoder_problems,
-    head_problems,
     kind,
     modality_problems,
     session_problems,

@@ -311,11 +311,11 @@ class Decoding:
     """Temperature inside spans."""
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
-    guidance: float = number(0.0, 0, 1000)
-    """Weight of classifier-free guidance inside spans (arXiv 2207.12598): above 1, what is asked is followed more
-    closely; 1: none. 0: what a head takes by itself, none for codes."""
     steps: int = number(0, 0, 10**4)
     """Of a head's sampler; 0: as many as the head takes by itself."""
+    guidance: float = number(0.0, 0, 1e6)
+    """Weight of classifier-free guidance (arXiv 2207.12598) of what a head makes and of spans of codes; 1: none, 0: the
+    head's own, and none of codes."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding.from_pretrained(torch.empty(rows, config.width), freeze=False)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
+        self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=config.head_bias)
         self.networks = networks
         """What plugins supply, of which `encoders`, `heads` and the layers' `adapters` are the networks."""
         self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
@@ -107,6 +107,11 @@ class Transformer(nn.Module):
         """[rows, D]: the matrix that scores the next token."""
         return self.embedding.weight if self.head is None else self.head.weight
 
+    @property
+    def head_bias(self) -> Tensor | None:
+        """[rows]: what is added to the scores."""
+        return None if self.head is None else self.head.bias
+
     def forward(
         self,
         tokens: Tensor,
@@ -115,8 +120,8 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         embeddings: Tensor | None = None,
         items: Mapping[str, EncoderItems] = MappingProxyType({}),
-        made: Mapping[str, MadeItems] = MappingProxyType({}),
         together: Tensor | None = None,
+        made: Mapping[str, MadeItems] = MappingProxyType({}),
     ) -> Output:
         """
         Args:
@@ -126,8 +131,8 @@ class Transformer(nn.Module):
             cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
             items: media that encoders read, by modality: their embeddings take the places of the tokens'.
-            made: media that heads learn to make, by modality.
             together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`); a mask has its own.
+            made: media that heads learn to make, by modality.
 
         Raises:
             ValueError: both `mask` and `cache`, or a position beyond the cache.
@@ -183,9 +188,11 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor, size: int) -> Tensor:
         """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
         dtype, start = compute_dtype(hidden), 0
-        scores = F.linear(hidden, self.head_weight[:size].to(dtype)).float()
+        bias = None if self.head_bias is None else self.head_bias[:size].to(dtype)
+        scores = F.linear(hidden, self.head_weight[:size].to(dtype), bias).float()
         if (replaced := self.replaced_head_rows) is not None:
-            of_rows = F.linear(hidden, replaced[0].to(dtype)).float()
+            biases = None if bias is None else torch.cat([bias[first:end] for first, end in replaced[1]])
+            of_rows = F.linear(hidden, replaced[0].to(dtype), biases).float()
             for first, end in replaced[1]:
                 scores[..., first:end] = of_rows[..., start : start + end - first]
                 start += end - first

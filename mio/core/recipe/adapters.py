@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError, nearest
-from mio.core.recipe.model import ENCODERS, HEADS, parameter_names
+from mio.core.recipe.model import ENCODERS, HEAD_BIAS, HEADS, parameter_names
 from mio.core.recipe.rules import may_be_of_network
 from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, Recipe
 
@@ -155,11 +155,13 @@ def trained_parameters(config: TransformerConfig, lora: LoraConfig, networks: Se
         yield from parameter_names(config)
         return
     adapters = plan_adapters(config, lora)
-    yield from sorted(whole_parameters(list(parameter_names(config)), lora, adapters, networks))
+    whole = whole_parameters(list(parameter_names(config)), lora, adapters, networks)
+    yield from sorted(whole)
     for name, adapter in adapters.items():
         yield from (f"{name}.{kind}" for kind in ("lora_a", "lora_b", *(["magnitude"] if adapter.dora else [])))
     if lora.rows:
         yield from ("rows.embedding", *([] if config.tied_embeddings else ["rows.head"]))
+        yield from {HEAD_BIAS} - whole if config.head_bias else ()
 
 
 def lora_problems(recipe: Recipe, config: TransformerConfig, networks: Sequence[str] = ()) -> Iterator[str]:

@@ -14,9 +14,9 @@ from mio.core.recipe.layers import checker
 from mio.core.recipe.merging import merge
 from mio.core.recipe.schema import Recipe
 
-EMBEDDING, HEAD = "embedding.weight", "head.weight"
-ROW_PARAMETERS = (EMBEDDING, HEAD)
-"""Parameters whose rows are vocabulary ids."""
+EMBEDDING, HEAD, HEAD_BIAS = "embedding.weight", "head.weight", "head.bias"
+ROW_PARAMETERS = (EMBEDDING, HEAD, HEAD_BIAS)
+"""Parameters whose rows are vocabulary ids: [rows, D], the bias [rows]."""
 ENCODERS, HEADS = "encoders.", "heads."
 """Begin the names of parameters and buffers of networks that read and make media; the modality follows."""
 LAYERS, ADAPTERS = "layers.", "adapters"
@@ -77,7 +77,7 @@ def parameter_names(config: TransformerConfig) -> Iterator[str]:
     ]
     norms = ["attention.query_norm.weight", "attention.key_norm.weight"] if config.qk_norm else []
     networks = [f"ffn.experts.{expert}" for expert in range(config.experts)] or ["ffn"]
-    yield "embedding.weight"
+    yield EMBEDDING
     for layer in range(config.layers):
         names = ["attention_norm.weight", *projections, *norms, "ffn_norm.weight"]
         names += ["ffn.router.weight"] if config.experts else []
@@ -85,4 +85,6 @@ def parameter_names(config: TransformerConfig) -> Iterator[str]:
         yield from (f"layers.{layer}.{name}" for name in names)
     yield "norm.weight"
     if not config.tied_embeddings:
-        yield "head.weight"
+        yield HEAD
+    if config.head_bias:
+        yield HEAD_BIAS

@@ -115,7 +115,7 @@ class MioModule(LightningModule):
         """The losses of a batch; their sum is multiplied by `scale`."""
         output = self.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
         weights = batch.weights * scale
-        head, group, first = head_part(self.transformer)
+        head, bias, group, first = head_part(self.transformer)
         total, nll = linear_cross_entropy(
             output.hidden.flatten(0, 1),
             head,
@@ -125,6 +125,7 @@ class MioModule(LightningModule):
             group=group,
             offset=first,
             replaced=self.transformer.replaced_head_rows,
+            bias=bias,
         )
         for name, loss in output.losses.items():
             total = total + (loss * batch.made[name].weights).sum() * scale
@@ -215,12 +216,13 @@ def _ignore(verdict: str, passes: list[tuple[Batch, PassLosses]]) -> None:
     """The default of `on_bad_step`."""
 
 
-def head_part(transformer: Transformer) -> tuple[Tensor, Any, int]:
-    """The head's rows on this device, the group that has the others (None: there are none), and the first row's id."""
-    head = transformer.head_weight
+def head_part(transformer: Transformer) -> tuple[Tensor, Tensor | None, Any, int]:
+    """The head's rows on this device and their bias, the group that has the others (None: there are none), and the
+    first row's id."""
+    head, bias = transformer.head_weight, transformer.head_bias
     if not isinstance(head, DTensor):
-        return head, None, 0
+        return head, bias, None, 0
     mesh = head.device_mesh
     rows = head.to_local()
     first = mesh.get_local_rank() * -(-head.shape[0] // mesh.size())
-    return rows, mesh.get_group(), first
+    return rows, bias.to_local() if isinstance(bias, DTensor) else bias, mesh.get_group(), first

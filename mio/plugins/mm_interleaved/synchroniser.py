@@ -29,6 +29,13 @@ class Sight(NamedTuple):
     there: Tensor
     """bool `[V, K]`: false where a query sees no more."""
 
+    def twice(self) -> Sight:
+        """Of a single row, and of a second one that sees the same images."""
+        row, number = self.queries
+        return Sight(
+            (torch.cat([row, row + 1]), number.repeat(2)), self.images, self.seen.repeat(2, 1), self.there.repeat(2, 1)
+        )
+
 
 def sight(visible: Tensor) -> Sight:
     """Of bool `[B, Q, N]`. Without anybody who sees, V and M are 0, and K is 1."""
@@ -110,8 +117,10 @@ class FeatureSynchroniser(nn.Module):
             # a bag per query and head, as long as what is there
             sizes = (there.sum(-1, dtype=torch.int32) * entries).repeat_interleave(self.heads)
             bags = sizes.cumsum(0, dtype=torch.int32) - sizes
-            chosen = there[:, None].expand(-1, self.heads, -1)
-            weights, offsets, first, reference = (one[chosen] for one in (weights, offsets, first, reference))
+            chosen = there[:, None].expand(-1, self.heads, -1).flatten().nonzero()[:, 0]
+            weights, offsets, first, reference = (
+                one.flatten(0, 2).index_select(0, chosen) for one in (weights, offsets, first, reference)
+            )
         # [V, H, K, L, P, 2], in cells of each level
         places = (reference[..., None, None, :] + offsets[..., None, :, :] / self.base) * sides[..., None] - 0.5
         rows, counts = corners(places, weights, sides, first + begin * self.heads, self.heads)
