@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import Media
