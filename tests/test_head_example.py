@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
         (folder / "notes.jsonl").write_text("\n".join(f'{{"note": "swatch {n} is turned"}}' for n in range(8)))
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            fit("words.yaml", "train.steps=5", "runtime.loggers=[]", "runtime.threads=1")
+            fit("words.yaml", "runtime.loggers=[]", "runtime.threads=1")
             (folder / "told.txt").write_text(fit("swatch.yaml", *FEWER))
             fit("swatch.yaml", "name=blind", "plugins.swatch.look=false", *FEWER)
 
