@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mio.core.data.document_mask import DROPPED, PRIVATE, DocumentMask, runs, window_positions
-from mio.core.model.causal import BLOCK, Reach, causal_attention, causal_bias, together_attention
+from mio.core.model import causal
+from mio.core.model.causal import BLOCK, Reach, causal_attention, causal_bias
 from mio.core.model.flex import attend_flex, shared_mask
 
 
@@ -117,7 +118,7 @@ def _attend_buckets(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window:
         if number < plain:
             out = causal_attention(*inputs, bias, window)
         else:
-            out = together_attention(*inputs, *next(sees))
+            out = causal.together_attention(*inputs, *next(sees))
         outs.append(out.view(-1, E))
     return select(torch.cat(outs), to_q.reversed()).view(B, L, H, E)
 

@@ -74,8 +74,12 @@ class KVCache:
             self.values[:, index, :, :count] = self.values[:, source, :, :count]
         self.lengths[index] = count
 
-    def step(self, positions: Tensor, heads: int, windows: Iterable[int]) -> CacheStep:
+    def step(self, positions: Tensor, heads: int, windows: Iterable[int], together: Tensor | None = None) -> CacheStep:
         """What all layers, each of one of `windows`, need to write and read tokens at `positions` int64 [B, L].
+
+        Args:
+            together: int32 [B, L]: tokens of one number, of 1 ... L, are a group and see each other, besides what is
+                before them; 0: none; negative: a group that sees nothing else. A group is written as a whole.
 
         Raises:
             ValueError: a position lies beyond the capacity (checked where it costs no synchronisation: on CPU).
@@ -89,17 +93,42 @@ class KVCache:
         device = positions.device
         sequence, head = torch.arange(B, device=device)[:, None, None], torch.arange(K, device=device)
         slots = ((sequence * K + head) * S + positions[..., None]).view(-1)
-        past = positions[..., None] - torch.arange(used, device=device)
+        slot = torch.arange(used, device=device)
+        past = positions[..., None] - slot
+        groups = None if together is None else _groups(positions, together)
         masks = {}
         for window in windows:
             visible = (past >= 0) & (past < window) if window else past >= 0
+            if groups is not None:
+                alone, own = groups.alone, (slot >= groups.first) & (slot <= groups.last)
+                visible = (visible & ~alone) | own
             bias = None
             if positions.shape[1] * used <= _MATERIALISED:
                 bias = torch.zeros_like(visible, dtype=self.keys.dtype).masked_fill_(~visible, -torch.inf)
-                groups = heads // K
-                bias = bias[:, None, None].expand(B, K, groups, -1, -1).reshape(B * K, -1, used)
+                bias = bias[:, None, None].expand(B, K, heads // K, -1, -1).reshape(B * K, -1, used)
             masks[window] = CacheMask(visible[:, None], bias)
         return CacheStep(self, slots, used, masks)
+
+
+class _Groups(NamedTuple):
+    """Of each token [B, L, 1]: the first and the last position of its group, itself where it is in none, and whether it
+    sees nothing else."""
+
+    first: Tensor
+    last: Tensor
+    alone: Tensor
+
+
+def _groups(positions: Tensor, together: Tensor) -> _Groups:
+    number = together.abs().long()
+    first, last = (
+        positions.new_zeros(len(positions), positions.shape[1] + 1)
+        .scatter_reduce_(1, number, positions, reduce, include_self=False)
+        .gather(1, number)
+        .where(number > 0, positions)[..., None]
+        for reduce in ("amin", "amax")
+    )
+    return _Groups(first, last, (together < 0)[..., None])
 
 
 class CacheMask(NamedTuple):

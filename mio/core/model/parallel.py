@@ -128,6 +128,8 @@ def compile_blocks(transformer: Transformer, device_type: str) -> None:
     # loses its gradient without a word; as one node of the graph it keeps it, and is still compiled into it.
     for function in (layers._CpuRMSNorm, attention._Select, causal._CausalAttention):
         torch.compiler.allow_in_graph(function)
+    # how far a block of its queries sees is another number in each batch
+    causal.together_attention = torch.compiler.disable(causal.together_attention)
     constant = device_type == "cuda" and not transformer.config.experts
     for layer in mixtures(transformer):
         if layer.exchange is not None:  # what is exchanged is no graph

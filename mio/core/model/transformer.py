@@ -63,7 +63,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding.from_pretrained(torch.empty(rows, config.width), freeze=False)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
+        self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=config.head_bias)
         self.networks = networks
         """What plugins supply, of which `encoders`, `heads` and the layers' `adapters` are the networks."""
         self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
@@ -107,6 +107,11 @@ class Transformer(nn.Module):
         """[rows, D]: the matrix that scores the next token."""
         return self.embedding.weight if self.head is None else self.head.weight
 
+    @property
+    def head_bias(self) -> Tensor | None:
+        """[rows]: what is added to the scores."""
+        return None if self.head is None else self.head.bias
+
     def forward(
         self,
         tokens: Tensor,
@@ -115,6 +120,7 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         embeddings: Tensor | None = None,
         items: Mapping[str, EncoderItems] = MappingProxyType({}),
+        together: Tensor | None = None,
         made: Mapping[str, MadeItems] = MappingProxyType({}),
     ) -> Output:
         """
@@ -125,6 +131,7 @@ class Transformer(nn.Module):
             cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
             items: media that encoders read, by modality: their embeddings take the places of the tokens'.
+            together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`); a mask has its own.
             made: media that heads learn to make, by modality.
 
         Raises:
@@ -143,7 +150,7 @@ class Transformer(nn.Module):
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
-        step = None if cache is None else cache.step(positions, self.config.heads, self.windows)
+        step = None if cache is None else cache.step(positions, self.config.heads, self.windows, together)
         shared = Shared(cos, sin, mask, step)
         read = self._maps(x, maps, items) if self.networks.adapters else {}
         balances = []
@@ -181,9 +188,11 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor, size: int) -> Tensor:
         """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
         dtype, start = compute_dtype(hidden), 0
-        scores = F.linear(hidden, self.head_weight[:size].to(dtype)).float()
+        bias = None if self.head_bias is None else self.head_bias[:size].to(dtype)
+        scores = F.linear(hidden, self.head_weight[:size].to(dtype), bias).float()
         if (replaced := self.replaced_head_rows) is not None:
-            of_rows = F.linear(hidden, replaced[0].to(dtype)).float()
+            biases = None if bias is None else torch.cat([bias[first:end] for first, end in replaced[1]])
+            of_rows = F.linear(hidden, replaced[0].to(dtype), biases).float()
             for first, end in replaced[1]:
                 scores[..., first:end] = of_rows[..., start : start + end - first]
                 start += end - first

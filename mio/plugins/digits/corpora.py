@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from mio import Media, Record, number, read_options
-from mio.plugins.digits import talk
+from mio.plugins.digits import drawn, talk
 from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
 
@@ -231,4 +231,7 @@ BUILDERS: tuple[Builder, ...] = (
 )
 """Each is a corpus `digits/NAME` by its function's name."""
 
-SOURCES = {f"digits/{build.__name__}": partial(Corpus, build.__name__, build) for build in (*BUILDERS, *talk.BUILDERS)}
+SOURCES = {
+    f"digits/{build.__name__}": partial(Corpus, build.__name__, build)
+    for build in (*BUILDERS, *talk.BUILDERS, *drawn.BUILDERS)
+}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mio import Answer, Decoding, Media, Record, Task, Template, media
-from mio.plugins.digits import talk
+from mio.plugins.digits import drawn, talk
 from mio.plugins.digits.corpora import BUILDERS, Corpus
 from mio.plugins.digits.judges import ceiling, frames_of, last_clause, shows
 
@@ -22,7 +22,7 @@ DECODING = Decoding(temperature=0.0, media_temperature=0.5)
 
 def held_out(corpus: str, count: int) -> list[Record]:
     """The first `count` records of a held-out corpus that differ in their media; fewer if there are no more."""
-    build = next(build for build in (*BUILDERS, *talk.BUILDERS) if build.__name__ == corpus)
+    build = next(build for build in (*BUILDERS, *talk.BUILDERS, *drawn.BUILDERS) if build.__name__ == corpus)
     source = Corpus(corpus, build, "test", {"length": READ})
     seen: set[tuple[str, ...]] = set()
     records: list[Record] = []

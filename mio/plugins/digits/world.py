@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import Media
-from mio.plugins.digits import scans, sounds, voices
+from mio.plugins.digits import drawings, scans, sounds, voices
+from mio.plugins.digits.drawings import Look
 from mio.plugins.digits.voices import DIGITS, Clip
 
 PICTURES = {"train": 16, "test": 1}
 """Variants of each scan, the scan itself included."""
+DRAWINGS = {"train": 4, "test": 1}
+"""Variants of each scan that are drawn."""
 CLIPS = {"train": 4, "test": 1}
 """Variants of each clip, the clip itself included."""
 GAP = 0.06
@@ -51,6 +54,21 @@ class World:
         """A picture of a digit."""
         index, variant = draw.choice(self._scans[digit]), draw.randrange(PICTURES[self.split])
         return Media("image", scans.vary(index, variant), f"digit/{index}/v{variant}", DIGITS[digit])
+
+    def drawing(self, draw: Random, digit: int, look: Look) -> Media:
+        """A drawing of a digit in a look."""
+        return self._drawn(draw, digit, look)[0]
+
+    def mapped(self, draw: Random, digit: int, look: Look) -> tuple[Media, Media]:
+        """The segmentation map of a drawing, and the drawing."""
+        image, index, variant = self._drawn(draw, digit, look)
+        pixels = drawings.segmentation_map(index, variant, look)
+        return Media("image", pixels, image.key.replace("drawing/", "map/", 1), image.label), image
+
+    def _drawn(self, draw: Random, digit: int, look: Look) -> tuple[Media, int, int]:
+        index, variant = draw.choice(self._scans[digit]), draw.randrange(DRAWINGS[self.split])
+        pixels = drawings.drawing(index, variant, look)
+        return Media("image", pixels, f"drawing/{index}/v{variant}/{look.key}", DIGITS[digit]), index, variant
 
     def video(self, draw: Random, digits: Sequence[int]) -> Media:
         """A video whose frames show the digits in turn."""

@@ -27,17 +27,22 @@ class ImageOptions:
     (`<begin_of_image>`, `<end_of_image>`, `<img0>`)."""
 
 
+BEGINNINGS = {"mm_interleaved": "<|beginofimage|>"}
+"""Tokens by convention, of those that have one before an image and none behind it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UncodedOptions:
-    """Options of images without a tokenizer: an encoder of another plugin reads them, and none is written."""
+    """Options of images without a tokenizer: an encoder of another plugin reads them, and a head may write them."""
 
-    tokens: str = one_of("none", "none", *TOKENS)
-    """Tokens around an image: `none`, or those of `mio`, `anygpt` or `janus`."""
+    tokens: str = one_of("none", "none", *TOKENS, *BEGINNINGS)
+    """Tokens around an image: `none`, those of `mio`, `anygpt` or `janus`, or of `mm_interleaved`: `<|beginofimage|>`
+    before it."""
 
     @property
     def borders(self) -> tuple[str, str]:
         """Begin and end token; empty for none."""
-        return TOKENS[self.tokens][:2] if self.tokens in TOKENS else ("", "")
+        return TOKENS[self.tokens][:2] if self.tokens in TOKENS else (BEGINNINGS.get(self.tokens, ""), "")
 
 
 @dataclass(frozen=True, kw_only=True)
