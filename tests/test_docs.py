@@ -100,6 +100,7 @@ def test_every_hook_has_an_example_with_arguments_that_it_has(hook):
         "LoggedRun",
         "ControlToken",
         "ControlTokens",
+        "ModelLayout",
     ],
 )
 def test_every_field_of_the_values_is_described(value):
