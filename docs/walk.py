@@ -125,7 +125,7 @@ def walk(folder: Path) -> Iterator[Step]:
     module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train)
     module.transformer.reset_parameters(recipe.seed)
     weight = float(batch.weights.sum())
-    total, nll = module.loss_sum(batch, 1 / weight)
+    total, nll, _ = module.loss_sum(batch, 1 / weight)
     hidden = [*nll.shape, module.model_config.width]
     yield Step("attention stays within documents", Transformer.forward, f"hidden states [B, L, D] = {hidden}")
     yield Step("the head, by slices of the vocabulary", linear_cross_entropy, f"loss {total.item():.1f} per token")
@@ -135,7 +135,7 @@ def walk(folder: Path) -> Iterator[Step]:
         total.backward()
         optimizer.step()
         optimizer.zero_grad()
-        total, _ = module.loss_sum(batch, 1 / weight)
+        total, *_ = module.loss_sum(batch, 1 / weight)
     yield Step("backward, and the optimizer", build_optimizer, f"loss {total.item():.1f} after {STEPS} steps")
 
     prompt = renderer.prompt(document).tokens

@@ -249,7 +249,7 @@ def test_an_export_has_the_language_model_and_the_encoders_apart_and_comes_back(
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     (work / "exported/mio/networks.safetensors").unlink()
     error = refused(capsys, "import", "exported", "--name", "again")
-    assert "networks.safetensors: is missing, and `picture` are read by encoders" in error
+    assert "networks.safetensors: is missing, and plugins of the run have networks in the model" in error
 
 
 @pytest.mark.usefixtures("work")

@@ -110,6 +110,8 @@ def _decode(
             spans = UnaskedSpans(transformer, grammar, len(prompts), max(one.grammar.budget for one in active))
     except RuntimeError as error:  # torch's error for too little memory
         raise _NoRoom from error
+    if spans:
+        spans.read_prompts()
     moved = change_items(items, lambda tensor: tensor.to(device))
     hidden = transformer(tokens, cache.positions(longest), cache=cache, items=moved).hidden
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
