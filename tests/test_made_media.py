@@ -1,138 +1,176 @@
-"""Stages in which a head learns: what is logged and kept, other networks refused, and steps that do harm."""
+"""Runs whose media are made by a head: asked, evaluated, talked with, and decoded by several ranks together."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
-from rich.console import Console
+import tiles
+from conftest import once
 
-from mio import UserError
-from mio.cli.app import run
+import mio
+from mio import Answer, Decoding, Media, Task, Template
+from mio.cli import app
 from mio.core.contract.plugins import PluginManager
-from mio.core.errors import RecipeError
-from mio.core.runs.lock import Lock
+from mio.core.distributed.ranks import Ranks
+from mio.core.generation.evaluation import Evaluation
+from mio.core.generation.judging import OwnedTask
+from mio.core.generation.model import Model
+from mio.core.generation.replicas import Replicas
+from mio.core.live.policy import policy_of
 from mio.core.runs.run import Run
-from mio.core.stages.check_chain import check_chain
-from mio.core.stages.fit import fit_chain
 
-HELD = ("data.held_out=0.3", "validate.every=2")
+DECODING = Decoding(temperature=1.0, max_tokens=40, steps=2, guidance=1.0)
 
 
-def fit(*overrides):
-    printed = io.StringIO()
-    fit_chain(["tiles.yaml"], list(overrides), PluginManager.discover(), Console(file=printed, width=200))
-    return printed.getvalue()
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """`tiles.yaml` after two steps."""
+
+    def make(folder):
+        tiles.write(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("MIO_PLUGINS", tiles.plugins_path())
+            assert app.run(["fit", "tiles.yaml", "train.steps=2"]) == 0
+
+    return once(tmp_path_factory, "tiles", make)
 
 
-def test_a_heads_loss_is_logged_validated_and_kept_checkpoints_by(tiles_world):
-    printed = fit(*HELD, "validate.best=heads/tile", "runtime.keep_best=1")
-    assert "heads/tile" in printed
-    assert ", tile " in printed.splitlines()[-1]
-    rows = list(csv.DictReader((tiles_world / "runs/tiles/metrics.csv").open()))
-    last = rows[-1]
-    assert float(last["validation/heads/tile"]) > 0
-    items = sum(float(row["heads/tile/items"]) for row in rows)
-    summary = json.loads((tiles_world / "runs/tiles/summary.json").read_text())
-    assert summary["heads"] == {"tile": {"items": items}}
-    best = summary["validation"]["figures"]["heads/tile"]
-    kept = tiles_world / "runs/tiles/checkpoints" / f"step-{best['best_step']:08}"
-    assert best["best"] == min(float(row["validation/heads/tile"]) for row in rows)
-    assert kept.is_dir()
+@pytest.fixture
+def work(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("MIO_PLUGINS", tiles.plugins_path())
 
 
-def test_other_networks_than_the_runs_are_refused_by_name(tiles_world):
-    fit("train.steps=2")
-    lock = Lock.read(tiles_world / "runs/tiles")
-    assert lock.networks == {
-        "encoders": {"tile": "tile-encoder"},
-        "adapters": {"tiles": "tile-adapter"},
-        "heads": {"tile": "tile-head-False"},
-    }
-    path = tiles_world / "runs/tiles/recipe.lock"
-    for kind, name, who in (
-        ("adapters", "tiles", "the adapters of plugin `tiles` is tile-adapter, but the run was made with other"),
-        ("heads", "tile", "the head of `tile` is tile-head-False, but the run was made with other"),
-    ):
-        changed = {**lock.networks, kind: {name: "other"}}
-        Lock(**{**vars(lock), "networks": changed}).save(path)
-        with pytest.raises(UserError, match=who):
-            Run.open("runs/tiles", PluginManager.discover()).transformer  # noqa: B018
+def model():
+    return Model.of(Run.open("runs/tiles", PluginManager.discover()), precision="fp32")
 
 
-def test_what_becomes_of_a_parents_networks_is_noted(tiles_world):
-    fit("train.steps=2")
-    recipe = tiles_world / "more.yaml"
-    recipe.write_text(
-        (tiles_world / "tiles.yaml").read_text().replace("name: tiles", "name: more\nstart_from: runs/tiles")
-    )
-
-    def notes(*overrides):
-        [stage] = check_chain(["more.yaml"], list(overrides), PluginManager.discover())
-        return "\n".join(stage.notes)
-
-    assert notes() == ""
-    told = notes("plugins.tiles={head: false, adapters: false}", "train.loss.heads={_replace_: true}")
-    assert "the adapters of plugin `tiles` of runs/tiles is left out: it has none with these options" in told
-    assert "the head of `tile` of runs/tiles is left out: no plugin of the recipe has `tile` made by one" in told
-    told = notes("plugins.tiles={own: true}")
-    assert (
-        "the head of `tile` is tile-head-True, in runs/tiles tile-head-False: it goes on with the weights from there, "
-        "and makes media as it now does"
-    ) in told
+def generate(capsys, *arguments):
+    capsys.readouterr()
+    asked = ["generate", "runs/tiles", "now a{tile:1-0.tile}", "--device", "cpu", "--json", *arguments]
+    code = app.run(asked)
+    told = capsys.readouterr()
+    return json.loads(told.out)["parts"] if code == 0 else told.err
 
 
-@pytest.mark.usefixtures("tiles_world")
-def test_what_is_wrong_with_heads_and_adapters_is_told_at_once(capsys):
-    rules = (
-        "[{pattern: 'heads.tyle.*'}, {pattern: 'layers.*.adapters.tiels.*'}, {pattern: 'layers.*.adapters.tiles.*'}]"
-    )
-    code = run(["recipe", "check", "tiles.yaml", "train.loss.heads.tyle=2", f"train.optimizer.rules={rules}"])
-    assert code == 2
-    error = capsys.readouterr().err
-    for words in (
-        "`train.loss.heads` names `tyle`, which no head makes; did you mean `tile`? (heads make `tile`)",
-        "`heads.tyle.*` matches no parameter; heads make `tile`; did you mean `tile`?",
-        "`layers.*.adapters.tiels.*` matches no parameter; adapters are those of the plugins `tiles`; did you mean",
-    ):
-        assert words in error
-    assert "rules[2]`: " not in error
-    code = run(["recipe", "check", "tiles.yaml", "validate.best=heads/tyle", *HELD])
-    assert code == 2
-    assert "`validate.best` is no figure of this recipe, `heads/tyle`; did you mean `heads/tile`?" in (
-        capsys.readouterr().err
-    )
-    assert run(["recipe", "check", "tiles.yaml", "validate.best=heads/tile", *HELD]) == 0
+@pytest.mark.usefixtures("work")
+def test_a_prompt_is_answered_with_files_of_what_the_head_made(capsys):
+    few = ("--output", "tile", "--max-tokens", "30", "--temperature", "1")
+    parts = generate(capsys, *few, "--out", "made", "--steps", "2", "--guidance", "1")
+    [path] = [Path(part["path"]) for part in parts if part["type"] == "tile"]
+    assert (path.parent, path.suffix) == (Path("made"), ".tile")
+    assert tiles.read(path).shape == (tiles.SIZE,)
+    again = generate(capsys, *few, "--out", "again", "--steps", "2", "--guidance", "1")
+    assert [Path(part["path"]).read_text() for part in again if part["type"] == "tile"] == [path.read_text()]
+    several = [
+        sum(part["type"] == "tile" for part in generate(capsys, *few, "--most", "3", "--seed", str(seed)))
+        for seed in range(3)
+    ]
+    assert all(1 <= count <= 3 for count in several)
+    error = generate(capsys, "--output", "tile", "--max-tokens", "4")
+    assert "4 tokens are too few for the answer: 1 span(s) of `tile` take 5" in error
 
 
-def test_networks_whose_maps_nothing_makes_are_a_mistake_of_the_recipe(tiles_world, monkeypatch):
-    (tiles_world / "deaf.py").write_text(
-        "import tiles\nfrom tiles import *\n\nclass Deaf(tiles.TileEncoder):\n    maps = None\n\n"
-        "@tiles.mio.hookimpl\ndef mio_encoder(modality):\n    return Deaf(False) if modality == 'tile' else None\n"
-    )
-    monkeypatch.setenv("MIO_PLUGINS", f"tiles={tiles_world / 'deaf.py'}")
-    with pytest.raises(RecipeError) as raised:
-        check_chain(["tiles.yaml"], [], PluginManager.discover())
-    for who in ("plugin `tiles`", "the head of `tile`"):
-        assert f"{who} reads the maps of `tile`, but the encoder of `tile` makes none" in str(raised.value)
+class Shown:
+    """A judge that keeps what it is shown."""
+
+    def __init__(self):
+        self.answers = []
+
+    def __call__(self, answers: list[Answer], records: list[object]) -> list[float]:  # noqa: ARG002
+        self.answers += answers
+        return [float(len(answer.media("tile")) >= 1) for answer in answers]
 
 
-def test_a_modality_that_is_only_written_cannot_be_asked_about(tiles_world, capsys, monkeypatch):
-    text = (tiles_world / "tiles.yaml").read_text()
-    (tiles_world / "mute.py").write_text(
-        "import tiles\nfrom tiles import *\n\nclass Blind(tiles.TileHead):\n    pass\n\n"
-        "@tiles.mio.hookimpl\ndef mio_encoder(modality):\n    return None\n\n"
-        "@tiles.mio.hookimpl\ndef mio_adapters():\n    return None\n\n"
-        "@tiles.mio.hookimpl\ndef mio_head(modality):\n    head = Blind(True)\n    head.maps = {}\n"
-        "    return head if modality == 'tile' else None\n"
-    )
-    monkeypatch.setenv("MIO_PLUGINS", f"tiles={tiles_world / 'mute.py'}")
-    asked = text.replace("tiles.jsonl}}}}", "pairs.jsonl}, templates: ask}}}").replace(
-        "data:\n", 'data:\n  templates: {ask: [{direction: ask, prompt: "{tile}", response: "{word}"}]}\n'
-    )
-    (tiles_world / "asked.yaml").write_text(asked)
-    assert run(["recipe", "check", "asked.yaml"]) == 2
-    assert "asks about `{tile}`, which is only written, by a head; leave it out" in capsys.readouterr().err
-    assert run(["recipe", "check", "tiles.yaml"]) == 0
+@pytest.mark.usefixtures("work")
+def test_tasks_are_judged_by_what_heads_make(tmp_path):
+    judge, asked = Shown(), model()
+    records = [{"text": f"now {number}", "tile": Media("tile", np.full(4, number, np.uint8), f"t{number}")}
+               for number in range(5)]  # fmt: skip
+
+    def ceiling(records, through):
+        media = through([record["tile"] for record in records])
+        return float(
+            np.mean([np.array_equal(one, record["tile"].data) for one, record in zip(media, records, strict=True)])
+        )
+
+    task = Task(
+        name="draw", template=Template(direction="draw", prompt="{text}", response="{tile}"),
+        records=lambda count: records[:count], output="tile", judge=judge, ceiling=ceiling,
+        decoding=replace(DECODING, most=1), copies=True,
+    )  # fmt: skip
+    evaluation = Evaluation(asked, 5, 2, tmp_path / "samples")
+    figures = evaluation.report([OwnedTask("made", task)])["draw"]
+    assert {name: figures[name] for name in ("accuracy", "n", "ceiling", "judge")} == {
+        "accuracy": 1.0, "n": 5, "ceiling": 1.0, "judge": 1.0,
+    }  # fmt: skip
+    assert "copied" not in figures, "there are no codes to compare"
+    assert all(len(answer.media("tile")) == 1 for answer in judge.answers)
+    samples = json.loads((tmp_path / "samples" / "draw.json").read_text())
+    [path] = [part["path"] for part in samples[0]["answer"] if part["type"] == "tile"]
+    assert tiles.read(tmp_path / "samples" / path).tolist() == judge.answers[0].media("tile")[0].tolist()
+
+
+@pytest.mark.usefixtures("work")
+def test_ranks_that_hold_a_copy_together_are_told_all_that_one_is_asked(monkeypatch):
+    """What the leading rank sends is enough for another to decode the same."""
+    sent = []
+
+    class Line:
+        def send(self, message):
+            sent.append(json.dumps(message))
+
+        def receive(self):
+            return json.loads(sent.pop(0))
+
+    asked = model()
+    transformer = asked.transformer
+    spread = replace(asked, copy=lambda: (transformer, Replicas(Ranks(), 2, Line())))
+    answers = []
+    from mio.core.generation import model as module
+
+    plain = module.generate_tokens
+    monkeypatch.setattr(module, "generate_tokens", lambda *given: answers.append(plain(*given)) or answers[-1])
+    from mio.core.tokens.documents import plain_document
+
+    prompt = spread.renderer.prompt(plain_document(["now", Media("tile", np.arange(4, dtype=np.uint8), "a")], []))
+    need = spread.need("tile", only=False, decoding=DECODING)
+    spread.answers([prompt], DECODING, need, [3])
+    spread.dismiss()
+    spread.assist()
+    [[first], [second]] = answers
+    assert first.tokens == second.tokens
+    assert [one.data.tolist() for one in first.made] == [one.data.tolist() for one in second.made] != []
+
+
+@pytest.mark.usefixtures("work")
+def test_media_of_a_conversation_are_events_and_part_of_its_past(monkeypatch):
+    policy = mio.SessionPolicy(answers="all", history=3, output="tile", decoding=DECODING)
+    monkeypatch.setattr("mio.core.live.session.policy_of", lambda *_: policy)
+    asked = model()
+    asked.recipe.data.form, asked.recipe.data.packing.context = "chat", 300
+    session = mio.Session(asked)
+    session.say("now a")
+    media = [event for event in session.finish() if event.kind == "media"]
+    assert [event.modality for event in media] == ["tile"]
+    path = session.saver(media[0]).save(media[0].content, Path("said"))
+    assert tiles.read(path).tolist() == media[0].content.tolist()
+    reads = session.engine.reused_tokens
+    session.say("now b")
+    assert [event.kind for event in session.finish() if event.kind in ("media", "done")] == ["media", "done"]
+    assert session.engine.reused_tokens - reads > 20, "the first answer is not read again"
+
+
+@pytest.mark.usefixtures("work")
+def test_guidance_of_a_conversation_is_for_heads_alone(monkeypatch):
+    asked = model()
+    policy = mio.SessionPolicy(decoding=replace(DECODING, guidance=3.0))
+    monkeypatch.setattr(type(asked.plugins), "session", lambda *_: ("made", policy))
+    assert policy_of(asked, "", {}) is policy

@@ -302,8 +302,6 @@ def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
             problems.append(f"`{field}`: {name!r} is no modality of the plugins in use{nearest(str(name), known)}")
     if not isinstance(policy.decoding, Decoding):
         return [*problems, f"`decoding`: {kind(policy.decoding)}, not a `mio.Decoding`"]
-    if policy.decoding.guidance not in (0, 1):
-        problems.append("`decoding`: `guidance` is not for conversations, whose answers are computed once")
     return problems + [f"`decoding`: {problem}" for problem in decoding_problems(policy.decoding)]
 
 

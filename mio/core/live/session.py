@@ -301,7 +301,7 @@ class Session:
         if going := [answer for answer in going if answer in self._answers]:
             made = self.engine.feed({answer.row: chosen[answer.row] for answer in going})
             for answer in going:
-                if answer.row in made:
+                if answer.row in made and answer in self._answers:
                     for piece in answer.exchange.answer.made(made[answer.row]):
                         self._take_piece(answer, piece)
 

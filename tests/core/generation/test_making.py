@@ -256,9 +256,15 @@ def test_as_many_media_as_are_asked_for():
         assert all(least <= len(one.made) <= most for one in given)
 
 
-def test_heads_that_give_something_else_are_named(monkeypatch):
+def test_heads_are_told_how_to_sample_and_named_where_they_give_something_else(monkeypatch):
     made = made_model()
     network = made.transformer.heads["tile"]
+    told = []
+    plain = network.sample
+    monkeypatch.setattr(network, "sample", lambda *given: told.append(given) or plain(*given))
+    made.answers(prompts(made), replace(DECODING, steps=2, guidance=0), NEED, range(4))
+    assert {(sampling.steps, sampling.guidance, run) for _, sampling, run in told} == {(2, 0, None)}
+    assert any(len(sampling.seeds) > 1 for _, sampling, _ in told), "what opens in one step is made together"
     monkeypatch.setattr(network, "sample", lambda *_: [])
     with pytest.raises(PluginError, match="the head of `tile`: its `sample` gave 0 items, where 1 items were asked"):
         made.answers(prompts(made)[:1], DECODING, NEED, [0])
