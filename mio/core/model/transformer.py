@@ -24,7 +24,7 @@ from mio.core.model.heads import begin, losses
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
 from mio.core.model.lora import Ranges, TrainedRows
-from mio.core.model.networks import factories, initialise_networks, make_network, plugin_networks
+from mio.core.model.networks import factories, initialise_networks, make_network, plugin_networks, reach_all
 from mio.core.model.rope import frequencies, tables
 
 
@@ -83,6 +83,8 @@ class Transformer(nn.Module):
         kind, _, own = name.partition(".")
         if kind in ("encoders", "heads"):
             getattr(self, kind)[own] = network
+            if kind == "heads":
+                reach_all(network)
         else:
             layer, _, plugin = own.split(".")
             block = self.layers[int(layer)]
@@ -146,7 +148,7 @@ class Transformer(nn.Module):
                 self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
         step = None if cache is None else cache.step(positions, self.config.heads, self.windows, together)
-        shared = Shared(cos, sin, mask, step)
+        shared = Shared(cos, sin, mask, step, frozenset(name for name, one in items.items() if one.dummy))
         read = self._maps(x, maps, items) if self.networks.adapters else {}
         balances = []
         for layer in self.layers:
