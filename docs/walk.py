@@ -142,10 +142,10 @@ def walk(folder: Path) -> Iterator[Step]:
     grammar = Grammar(vocabulary, codecs.modalities, vocabulary.specials.eos)
     need = need_of("melody", codecs.modalities, only=True)
     decoding = Decoding(temperature=0.0, media_temperature=0.0, max_tokens=12)
-    [answer] = generate_tokens(module.transformer.eval(), grammar, [prompt], decoding, need, [0])
-    yield Step("a prompt is answered, by the grammar", generate_tokens, spelt(answer, vocabulary))
+    [given] = generate_tokens(module.transformer.eval(), grammar, [prompt], decoding, need, [0])
+    yield Step("a prompt is answered, by the grammar", generate_tokens, spelt(given.tokens, vocabulary))
 
-    parts = parse_tokens(answer, vocabulary, codecs.text).parts
+    parts = parse_tokens(given.tokens, vocabulary, codecs.text).parts
     yield Step("the answer's ids become text and codes", parse_tokens, " + ".join(map(shown, parts)))
 
     [(name, tune)] = decode_answer(codecs, parts, "melody").parts

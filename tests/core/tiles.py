@@ -137,6 +137,9 @@ class TileHead:
     def dummy(self):
         return {"tile": np.zeros((1, SIZE), np.float32)}
 
+    def example(self):
+        return np.zeros(SIZE, np.uint8)
+
     def save(self, media, stem):
         path = stem.with_suffix(".tile")
         path.write_text("".join(map(str, media.tolist())))
