@@ -274,3 +274,27 @@ def test_an_image_follows_from_its_seed_alone_or_in_a_batch(painter):
     assert (together[1] == alone[0]).all()
     others = painter.sample(given, Sampling([4, 6, 4], guidance=1.0), None)
     assert (others[1] != together[1]).any()
+
+
+def test_networks_run_without_values_and_in_half_precision():
+    """Plans are made of tensors without values, and what decodes is a copy in bfloat16."""
+    side = VISION.image_size
+    for device, dtype in (("meta", torch.float32), ("cpu", torch.bfloat16)):
+        with torch.device(device), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            networks = [kind(CHOSEN, WIDTH).to(dtype) for kind in (ImageReader, LayerSynchroniser)]
+            pixels = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+            embeddings, maps = networks[0](SimpleNamespace(arrays={"pixels": pixels}))
+            assert embeddings.shape == (2 * CHOSEN.resampler.positions, WIDTH)
+            hidden = torch.zeros(1, 5, WIDTH, dtype=dtype)
+            changed = networks[1](hidden, maps[None].to(dtype), torch.ones(1, 5, 2, dtype=torch.bool))
+            assert (changed.shape, changed.dtype) == (hidden.shape, dtype)
+            network = ImagePainter(TOY, WIDTH).to(dtype).eval()
+            given = condition(2)
+            moved = {name: (one.to(device), there.to(device)) for name, (one, there) in given.maps.items()}
+            given = Condition(
+                given.context.to(device, dtype), given.context_mask.to(device), given.own.to(device), moved
+            )
+            items = learnt(2)
+            arrays = {name: one.to(device) for name, one in items.arrays.items()}
+            losses = network(given, items._replace(arrays=arrays, dropped=items.dropped.to(device)), None)
+            assert (losses.shape, losses.dtype) == ((2,), torch.float32)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch.nn import functional
 
 import mio
 from mio.plugins import mm_interleaved
@@ -86,10 +85,8 @@ def test_the_networks_have_the_published_size(full):
     assert sum(map(np.prod, full[1].values())) == 36_302_513
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A file in the published layout, of reduced size, with weights by formula of our names."""
-    folder = tmp_path_factory.mktemp("published")
+def small_tensors():
+    """Those of the networks in the published layout, of reduced size, with weights by formula of our names."""
     tensors = {}
     reader, layer, painter = (parameters(network, WIDTH) for network in networks(SMALL))
     shapes = {"reader": reader, "painter": painter, "layers": {f"0.{name}": shape for name, shape in layer.items()}}
@@ -102,10 +99,17 @@ def checkpoint(tmp_path_factory):
                 whole = own.get(published_qkv(ours))
                 if whole:
                     tensors[theirs] = formula(ours, (whole[0] // 3, *whole[1:]))
-            elif network == "dropped" and theirs.endswith("ignore_token"):
+            elif theirs == "mm_decoder.layers.0.llama_cross_attn.attn.ignore_token":
                 tensors[theirs] = torch.zeros(1)
-            elif network in ("folded", "language"):
-                tensors[theirs] = torch.ones(2)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A file in the published layout, and its tensors."""
+    folder = tmp_path_factory.mktemp("published")
+    rest = ("soi_token", "text_decoder.head.weight", "mm_decoder.norm.weight", "visual_tokenizer.pos_embed")
+    tensors = small_tensors() | {name: torch.ones(2) for name in rest}
     save_file(tensors, folder / "model.safetensors")
     return folder, tensors
 
@@ -226,18 +230,6 @@ def test_stable_diffusion_is_read_in_the_layout_of_diffusers(tmp_path):
     with torch.no_grad():
         expected = encoder.eval()(torch.tensor([[1, 2, 0, 0, 0, 0, 0]])).last_hidden_state
     torch.testing.assert_close(empty, expected)
-
-
-def test_two_heads_fold_into_one():
-    torch.manual_seed(0)
-    hidden = torch.randn(3, 8)
-    shapes = ((6, 8), (6,), (2, 8), (2,))
-    tensors = {name: torch.randn(shape) for name, shape in zip(published.HEADS, shapes, strict=True)}
-    weight, bias = published.folded_head(tensors)
-    head, head_bias, new, new_bias = tensors.values()
-    expected = functional.linear(hidden, head, head_bias)
-    expected[:, -2:] += functional.linear(hidden, new, new_bias)
-    torch.testing.assert_close(functional.linear(hidden, weight, bias), expected)
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,8 @@ def layout_problems(layout: Any) -> list[str]:
         value = getattr(layout, name)
         if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in value.items() for one in pair):
             problems.append(f"`{name}`: {kind(value)} must be a mapping of strings to strings")
+    if not isinstance(layout.made, Mapping) or not all(callable(one) for one in layout.made.values()):
+        problems.append(f"`made`: {kind(layout.made)} must be a mapping of names to functions")
     if layout.code_rows is not None and not callable(layout.code_rows):
         problems.append(f"`code_rows`: {kind(layout.code_rows)} must be a function or None")
     return problems

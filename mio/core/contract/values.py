@@ -311,6 +311,8 @@ class Decoding:
     """Temperature inside spans."""
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
+    most: int = number(0, 0, 1 << 20)
+    """Media of each modality in the answer, at most; 0: any number. Of a modality of parts, each part counts."""
     steps: int = number(0, 0, 10**4)
     """Of a head's sampler; 0: as many as the head takes by itself."""
     guidance: float = number(0.0, 0, 1e6)
@@ -367,4 +369,4 @@ class Task:
     """Accuracy that the judge gives to the right answers themselves once they went through the codec."""
     decoding: Decoding = Decoding()
     copies: bool = False
-    """Report how many generated spans equal a training item code by code."""
+    """Report how many generated spans equal a training item code by code. Not of media that a head makes."""

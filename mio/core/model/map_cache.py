@@ -5,7 +5,7 @@ B sequences, L positions, N items of the sequence with the most, S cells of a ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,8 +53,13 @@ class MapCache:
             )
             for name, shape in shapes.items()
         }
-        self._only: int | None = None
-        """The one sequence that this cache shows of a larger one."""
+        self._only: tuple[int, ...] | None = None
+        """The sequences that this cache shows of a larger one."""
+
+    @property
+    def modalities(self) -> Collection[str]:
+        """Whose maps it keeps."""
+        return self._items.keys()
 
     def append(self, modality: str, sequence: int, maps: Tensor, first: list[int]) -> None:
         """Has a sequence see further items, behind those that it has.
@@ -64,7 +69,7 @@ class MapCache:
             first: n positions in the sequence, ascending; an item is seen from there on.
         """
         items = self._items[modality]
-        index = sequence if self._only is None else self._only
+        index = sequence if self._only is None else self._only[sequence]
         held, count = len(items.starts[index]), len(items.starts[index]) + len(first)
         if (more := count - items.maps.shape[1]) > 0:
             B, _, S, C = items.maps.shape
@@ -80,9 +85,25 @@ class MapCache:
         items = self._items[modality]
         maps, first = items.maps, items.first
         if self._only is not None:
-            one, count = slice(self._only, self._only + 1), max(1, len(items.starts[self._only]))
-            maps, first = maps[one, :count], first[one, :count]
+            count = max(1, *(len(items.starts[index]) for index in self._only))
+            shown: slice | list[int] = list(self._only)
+            if len(self._only) == 1:
+                shown = slice(self._only[0], self._only[0] + 1)
+            maps, first = maps[shown, :count], first[shown, :count]
         return maps, positions[..., None] >= first[:, None]
+
+    def newest(self, modality: str, most: int) -> tuple[Tensor, Tensor]:
+        """Maps [B, M, S, C] of each sequence's newest items, the newest first, `most` at most, and bool [B, M], false
+        where a sequence has no more; M is what the sequence with the most has of them."""
+        items = self._items[modality]
+        rows = range(len(items.starts)) if self._only is None else self._only
+        counts = [len(items.starts[row]) for row in rows]
+        device = items.maps.device
+        place = torch.arange(min(most, max(counts)), device=device)
+        number = torch.tensor(counts, device=device)[:, None] - 1 - place
+        there = number >= 0
+        maps = items.maps[torch.tensor(rows, device=device)[:, None], number.clamp(min=0)]
+        return maps * there[..., None, None], there
 
     def keep(self, sequences: Tensor) -> None:
         """Keeps the sequences of these indices (int64 [n]), in this order; an index may repeat."""
@@ -93,9 +114,14 @@ class MapCache:
 
     def sequence(self, index: int) -> MapCache:
         """The cache of one sequence, in the memory of this one: what is appended there is appended here."""
-        one = MapCache({}, 1)
-        one._items, one._only = self._items, index
-        return one
+        return self.sequences([index])
+
+    def sequences(self, indices: Sequence[int]) -> MapCache:
+        """The same of several sequences; `read` copies the maps of more than one."""
+        some = MapCache({}, 1)
+        some._items = self._items
+        some._only = tuple(indices if self._only is None else (self._only[index] for index in indices))
+        return some
 
     def begin_with(self, index: int, source: int, count: int) -> None:
         """Has a sequence see those items of another, or of its own, that lie in its first `count` tokens."""

@@ -18,12 +18,13 @@ from mio.core.data.items import EncoderItems
 from mio.core.data.made import MadeItems
 from mio.core.model.attention import prepare
 from mio.core.model.cache import KVCache
-from mio.core.model.encoders import RowMaps, maps_of_rows, nothing_seen, splice
+from mio.core.model.encoders import RowMaps, keep_maps, maps_of_rows, nothing_seen, seen_together, splice
 from mio.core.model.experts import balance_loss
 from mio.core.model.heads import begin, losses
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
 from mio.core.model.lora import Ranges, TrainedRows
+from mio.core.model.map_cache import MapCache
 from mio.core.model.networks import factories, initialise_networks, make_network, plugin_networks
 from mio.core.model.rope import frequencies, tables
 
@@ -131,7 +132,8 @@ class Transformer(nn.Module):
             cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
             items: media that encoders read, by modality: their embeddings take the places of the tokens'.
-            together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`); a mask has its own.
+            together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`), by default those of
+                items whose encoder says so. A mask has its own.
             made: media that heads learn to make, by modality.
 
         Raises:
@@ -150,9 +152,15 @@ class Transformer(nn.Module):
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
-        step = None if cache is None else cache.step(positions, self.config.heads, self.windows, together)
+        step = None
+        if cache is not None:
+            if together is None:
+                together = seen_together(self.networks.encoders, items, tokens)
+            if cache.maps is not None:
+                keep_maps(cache.maps, maps, items, positions)
+            step = cache.step(positions, self.config.heads, self.windows, together)
         shared = Shared(cos, sin, mask, step)
-        read = self._maps(x, maps, items) if self.networks.adapters else {}
+        read = self._maps(x, maps, items, cache, positions) if self.networks.adapters else {}
         balances = []
         for layer in self.layers:
             x, balance = layer(x, shared, read) if layer.reads else layer(x, shared)
@@ -163,14 +171,40 @@ class Transformer(nn.Module):
         else:
             auxiliary = x.new_zeros((), dtype=torch.float32)
         hidden = self.norm(x)
+        if cache is not None:
+            cache.keep_hidden(positions, hidden)
         return Output(hidden, auxiliary, losses(hidden, self.heads, made, maps, kept))
 
-    def _maps(self, x: Tensor, maps: Mapping[str, Tensor], items: Mapping[str, EncoderItems]) -> RowMaps:
+    def _maps(
+        self,
+        x: Tensor,
+        maps: Mapping[str, Tensor],
+        items: Mapping[str, EncoderItems],
+        cache: KVCache | None,
+        positions: Tensor,
+    ) -> RowMaps:
         """What layers read of media, by modality, beside the embeddings [B, L, D]."""
-        read = maps_of_rows(maps, items, x.shape[1])
-        for name in {adapter.reads for adapter in self.networks.adapters.values()} - set(read):
+        names = {adapter.reads for adapter in self.networks.adapters.values()}
+        if cache is None:
+            read = maps_of_rows(maps, items, x.shape[1])
+        else:
+            kept = cache.maps
+            read = {} if kept is None else {name: kept.read(name, positions) for name in names & set(kept.modalities)}
+        for name in names - set(read):
             read[name] = nothing_seen(self.networks.encoders[name], x)
         return read
+
+    def cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache of so many sequences, of so many tokens each, on the device and in the dtype of the weights,
+        with all that this transformer has to keep beside keys and values. Raises `RuntimeError` for too little memory.
+        """
+        weight, networks = self.head_weight, self.networks
+        read = {adapter.reads for adapter in networks.adapters.values()}
+        read |= {name for head in networks.heads.values() for name in head.maps}
+        shapes = {name: getattr(one, "maps", None) for name, one in networks.encoders.items() if name in read}
+        maps = MapCache({name: shape for name, shape in shapes.items() if shape}, batch, weight.device)
+        width = self.config.width if any(head.context for head in networks.heads.values()) else 0
+        return KVCache(self.config, batch, capacity, weight.device, weight.dtype, maps if shapes else None, width)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """[B, L, D] of int64 [B, L]."""

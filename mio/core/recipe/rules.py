@@ -35,12 +35,21 @@ _TOKENS = re.compile(r"\*|\[!?\]?[^]]*\]|.", re.DOTALL)
 
 def may_be_of_network(pattern: str, networks: Sequence[str]) -> bool:
     """Whether a pattern may match names that begin like those of a plugin's network."""
-    tokens = _TOKENS.findall(pattern)
-    return any(_may_begin(tokens, f"{network}.") for network in networks)
+    inside = f".{ADAPTERS}."
+    layer, written, own = pattern.partition(inside)
+    for network in networks:
+        of_layer, adapts, plugin = network.partition(inside)
+        if written and adapts:  # the word is meant for the place where it stands
+            if fnmatch.fnmatchcase(of_layer, layer) and _may_begin(own, f"{plugin}."):
+                return True
+        elif _may_begin(pattern, f"{network}."):
+            return True
+    return False
 
 
-def _may_begin(tokens: Sequence[str], text: str) -> bool:
+def _may_begin(pattern: str, text: str) -> bool:
     """Whether a pattern matches something that begins with `text`."""
+    tokens = _TOKENS.findall(pattern)
     at = _skipped({0}, tokens)  # places in the pattern that are reached by what was read of the text
     for character in text:
         stays = {place for place in at if place < len(tokens) and tokens[place] == "*"}

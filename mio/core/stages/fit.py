@@ -27,7 +27,7 @@ from mio.core.files import write_text
 from mio.core.generation.evaluation import Report, evaluate, results_table
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
-from mio.core.model.encoder_check import check_encoders
+from mio.core.model.network_check import check_networks_run
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.chain import starting_folder
 from mio.core.recipe.model import transformer_config
@@ -218,7 +218,7 @@ class Stage:
             data.unreadable.tell = self.console.print
             checked = data.preflight()
             if ranks.first:
-                check_encoders(self.codecs.readers.values(), transformer_config(recipe, self.manager).width)
+                check_networks_run(self.codecs, transformer_config(recipe, self.manager).width)
             return data, checked
 
         data, checked = ranks.all_or_none(open_data)
@@ -244,6 +244,7 @@ class Stage:
             **trained.metrics,
             **data.report(),
             "codebooks": trained.codebooks,
+            **({"heads": {name: {"items": count} for name, count in trained.heads.items()}} if trained.heads else {}),
             "data": checked,
             "tokenizers": tokenizers,
             "vocabulary": {"size": vocabulary.size, "rows": trained.rows},

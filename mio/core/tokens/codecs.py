@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.encoders import Arrays
+from mio.core.contract.heads import Head
 from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import (
@@ -146,6 +147,11 @@ class Codecs:
             self._remember(self._own_positions, name, positions)
         return positions
 
+    def made_positions(self, modality: str) -> int:
+        """Most positions by which the encoder of a modality reads what its head makes; 0 where there is no encoder."""
+        reader, maker = self.readers.get(modality), self.makers[modality]
+        return 0 if reader is None else reader.positions(f"the `example` of {maker.name}", maker.head.example())
+
     def target(self, media: Media) -> Arrays:
         """What the head of an item's modality learns of it. Raises as `prepare`."""
         return self.makers[media.modality].target(media.key, self.opened(media).data)
@@ -163,6 +169,11 @@ class Codecs:
                     detokenizer.load(self._folder / modality)
             self._detokenizers[modality] = detokenizer
         return self._detokenizers[modality]
+
+    def saver(self, modality: str) -> Detokenizer | Head:
+        """What writes media of a modality to files: the head that makes them, or else the detokenizer."""
+        maker = self.makers.get(modality)
+        return self.detokenizer(modality) if maker is None else maker.head
 
     def trainable(self) -> list[str]:
         """Modalities whose tokenizer learns its weights."""
@@ -370,8 +381,10 @@ class Codecs:
         return [self.opened(item).data for item in items]
 
     def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
-        """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
-        return [self.decode(item.modality, Decodable(self).visit(item)) for item in items]
+        """Media after tokenizer and detokenizer, with the codebooks that an answer is written with. What heads make
+        goes through no codec: it stays as it is."""
+        given = ((item.modality, Decodable(self).visit(item)) for item in items)
+        return [one if name in self.makers else self.decode(name, one) for name, one in given]
 
     def items(self, value: Any) -> list[Media | Codes]:
         """Media and codes inside a record or one of its fields: lists opened, items of parts split."""

@@ -21,7 +21,7 @@ from mio import hookimpl, read_options
 from mio.plugins.mm_interleaved.options import MMInterleavedOptions
 
 if TYPE_CHECKING:
-    from mio import Adapter, Encoder, Head
+    from mio import Adapter, Encoder, Head, ModelLayout
 
 VICUNA: Mapping[str, Any] = {
     **{"width": 5120, "layers": 40, "heads": 40, "kv_heads": 40, "ffn_width": 13_824},
@@ -57,6 +57,13 @@ def mio_head(modality: str, options: Mapping[str, Any]) -> Head | None:
     from mio.plugins.mm_interleaved.parts import ImageHead
 
     return ImageHead(chosen)
+
+
+@hookimpl
+def mio_layouts() -> Mapping[str, ModelLayout]:
+    from mio.plugins.mm_interleaved.layout import layout
+
+    return {"mm_interleaved": layout()}
 
 
 @hookimpl

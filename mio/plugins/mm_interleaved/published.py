@@ -128,16 +128,6 @@ def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def folded_head(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows and bias of one head, of the two published ones: outputs of `head_new` are added to the last ones of `head`,
-    and both are linear in the same hidden state."""
-    weight, bias, more, more_bias = (tensors[name].float() for name in HEADS)
-    weight, bias = weight.clone(), bias.clone()
-    weight[-len(more) :] += more
-    bias[-len(more) :] += more_bias
-    return weight, bias
-
-
 def by_network(tensors: Iterable[str], groups: int = 4) -> dict[str, dict[str, str]]:
     """Published names by network and our name. Dropped ones stand under `dropped`, unknown ones under `unknown`, by
     their own name."""
