@@ -75,7 +75,7 @@ def _cases(kind: str) -> Iterator[Case]:
 
 
 def moved(given: Networks) -> float:
-    """Largest difference between the losses of the rows of two forward passes, and of the same rows in another order."""
+    """Largest difference between the losses of rows of two forward passes, and of the same rows in another order."""
     module = fresh(given)
     rows = [*rows_of(7, True, given), *rows_of(8, True, given)]
     results: list[dict[int, list[Tensor]]] = []
