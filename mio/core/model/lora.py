@@ -24,7 +24,7 @@ from mio.core.distributed.regions import is_split
 from mio.core.errors import RecipeError
 from mio.core.model.networks import buffers
 from mio.core.recipe.adapters import NEW, Adapter, plan_adapters, row_problems, whole_parameters
-from mio.core.recipe.model import EMBEDDING, HEAD, HEAD_BIAS
+from mio.core.recipe.model import EMBEDDING, HEAD, HEAD_BIAS, network_of
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -182,7 +182,8 @@ def adapt(transformer: Transformer, train: TrainConfig, vocabulary: Vocabulary, 
         if name not in transformer.frozen:
             continue
         parameter.requires_grad_(False)
-        if train.precision == "bf16" and parameter.dim() == 2 and name.startswith("layers."):
+        own = name.startswith("layers.") and not network_of(name)  # those of plugins are float32 under autocast
+        if train.precision == "bf16" and parameter.dim() == 2 and own:
             parameter.data = parameter.data.bfloat16()
     embedding, head = EMBEDDING in transformer.frozen, HEAD in transformer.frozen
     if ranges and (embedding or head):

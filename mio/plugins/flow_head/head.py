@@ -59,7 +59,7 @@ class FlowHead:
 
     def dummy(self) -> Arrays:
         """A black picture."""
-        return self.target(np.zeros((self.options.image_size,) * 2, np.uint8))
+        return self.target(self.example())
 
     def example(self) -> npt.NDArray[np.uint8]:
         """A black picture as it is made: uint8 `[I, I, 3]`, or `[I, I]` of grey ones."""
