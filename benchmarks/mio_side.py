@@ -52,7 +52,7 @@ def train_on(module: Any, optimizer: Any, batch: Any, precision: str = "bf16") -
     module._elements = batch.weights.numel()
     scale = 1 / module._elements
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        total, nll = module.loss_sum(batch, scale)
+        total, nll, _ = module.loss_sum(batch, scale)
     torch.autograd.backward(total)
     module.statistics.add(batch, total.detach() / scale)
     module.loss_metrics.update(batch, nll)

@@ -43,7 +43,7 @@ SMALL = {
     "perceiver": {"queries": 7, "width": 32, "heads": 4, "ffn_width": 48},
     "diffusion": {
         **{"image_size": 128, "channels": [32, 32, 64, 64], "heads": [2, 2, 4, 4], "layers": 2, "norm_groups": 8},
-        **{"sync_width": 32, "sync_heads": 4, "sync_points": 3},
+        **{"sync_width": 32, "sync_heads": 4, "sync_points": 3, "vae_channels": [8, 8, 16, 16], "vae_layers": 1},
     },
 }
 WIDTH = 48

@@ -62,6 +62,9 @@ class Tokenizers:
     readers: Mapping[str, Any] = {}
     kept: tuple[str, ...] = ()
 
+    def is_coded(self, modality: str) -> bool:  # noqa: ARG002
+        return True
+
     def fingerprints(self) -> dict[str, str]:
         return {"text": "bytes", **FINGERPRINTS}
 

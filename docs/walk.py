@@ -125,7 +125,7 @@ def walk(folder: Path) -> Iterator[Step]:
     module = MioModule(transformer_config(recipe, manager), vocabulary, recipe.train)
     module.transformer.reset_parameters(recipe.seed)
     weight = float(batch.weights.sum())
-    total, nll = module.loss_sum(batch, 1 / weight)
+    total, nll, _ = module.loss_sum(batch, 1 / weight)
     hidden = [*nll.shape, module.model_config.width]
     yield Step("attention stays within documents", Transformer.forward, f"hidden states [B, L, D] = {hidden}")
     yield Step("the head, by slices of the vocabulary", linear_cross_entropy, f"loss {total.item():.1f} per token")
@@ -135,17 +135,17 @@ def walk(folder: Path) -> Iterator[Step]:
         total.backward()
         optimizer.step()
         optimizer.zero_grad()
-        total, _ = module.loss_sum(batch, 1 / weight)
+        total, *_ = module.loss_sum(batch, 1 / weight)
     yield Step("backward, and the optimizer", build_optimizer, f"loss {total.item():.1f} after {STEPS} steps")
 
     prompt = renderer.prompt(document).tokens
     grammar = Grammar(vocabulary, codecs.modalities, vocabulary.specials.eos)
     need = need_of("melody", codecs.modalities, only=True)
     decoding = Decoding(temperature=0.0, media_temperature=0.0, max_tokens=12)
-    [answer] = generate_tokens(module.transformer.eval(), grammar, [prompt], decoding, need, [0])
-    yield Step("a prompt is answered, by the grammar", generate_tokens, spelt(answer, vocabulary))
+    [given] = generate_tokens(module.transformer.eval(), grammar, [prompt], decoding, need, [0])
+    yield Step("a prompt is answered, by the grammar", generate_tokens, spelt(given.tokens, vocabulary))
 
-    parts = parse_tokens(answer, vocabulary, codecs.text).parts
+    parts = parse_tokens(given.tokens, vocabulary, codecs.text).parts
     yield Step("the answer's ids become text and codes", parse_tokens, " + ".join(map(shown, parts)))
 
     [(name, tune)] = decode_answer(codecs, parts, "melody").parts

@@ -145,6 +145,17 @@ def beads_world(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def tiles_world(tmp_path, monkeypatch):
+    """A working directory with the recipe `tiles.yaml` and its data, whose media a head learns to make."""
+    import tiles
+
+    tiles.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIO_PLUGINS", tiles.plugins_path())
+    return tmp_path
+
+
+@pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes recipe files; the working directory is elsewhere, so that relative paths are the files' own."""
     (tmp_path / "elsewhere").mkdir()

@@ -102,6 +102,17 @@ def test_other_ways_to_spread_the_model_train_the_same(tunes, shortly_alone, how
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
 
 
+def test_a_head_with_a_bias_is_split_with_it(tunes):
+    biased = (*SHORT, "train.steps=4", "model={tied_embeddings: false, head_bias: true}")
+    fit(tunes / "one", *biased)
+    fit_on(2, tunes / "two", *biased, "runtime.tensor_parallel=2")
+    assert losses(tunes / "two") == pytest.approx(losses(tunes / "one"), abs=1e-6)
+    one, two = (load_file(tunes / name / "tunes/model.safetensors") for name in ("one", "two"))
+    assert one["head.bias"].any()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
+
+
 def test_the_average_of_the_weights_is_the_same_on_any_ranks_and_changes_no_training(tunes, capsys):
     """Beside the recurrence over the checkpoints of every step; a run is put back to its middle and goes on alone."""
     plain = (*EXACT, "train.steps=6", "runtime.checkpoint_every=1", "runtime.keep_last=9", "data.held_out=0.2")

@@ -26,6 +26,7 @@ from mio.core.stages.check import check
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "tests/packages/mio-melody/mio_melody.py"
 ENCODED = ROOT / "tests/packages/mio-gesture/mio_gesture.py"
+MADE = ROOT / "tests/packages/mio-swatch/mio_swatch.py"
 PLACES = (ROOT, ROOT / "docs")
 PAGES = {str(path.relative_to(ROOT)): path for place in PLACES for path in sorted(place.glob("*.md"))}
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -99,6 +100,7 @@ def test_every_hook_has_an_example_with_arguments_that_it_has(hook):
         "LoggedRun",
         "ControlToken",
         "ControlTokens",
+        "ModelLayout",
     ],
 )
 def test_every_field_of_the_values_is_described(value):
@@ -111,7 +113,8 @@ def test_every_field_of_the_values_is_described(value):
     ("example", "heading", "next_heading"),
     [
         (EXAMPLE, "## A worked example\n", "## A worked example of an encoder\n"),
-        (ENCODED, "## A worked example of an encoder\n", "## Where plugins come from\n"),
+        (ENCODED, "## A worked example of an encoder\n", "## A worked example of an adapter and a head\n"),
+        (MADE, "## A worked example of an adapter and a head\n", "## Where plugins come from\n"),
     ],
 )
 def test_the_worked_examples_are_the_packages_that_are_tested(example, heading, next_heading):
@@ -132,12 +135,14 @@ def test_python_examples_compile(page):
 
 
 @pytest.mark.parametrize(("page", "name"), [("README.md", "mine"), ("docs/plugins.md", "melody"),
-                                            ("docs/plugins.md", "gesture")])  # fmt: skip
+                                            ("docs/plugins.md", "gesture"), ("docs/plugins.md", "words"),
+                                            ("docs/plugins.md", "swatch")])  # fmt: skip
 def test_whole_recipes_pass_every_check(page, name, tmp_path):
     [body] = [body for body in blocks(page, "yaml") if f"\nname: {name}\n" in f"\n{body}"]
     recipe = tmp_path / f"{name}.yaml"
-    recipe.write_text(body, encoding="utf-8")
-    manager = PluginManager([*discover(), local(f"melody={EXAMPLE}"), local(f"gesture={ENCODED}")])
+    recipe.write_text(body.replace("start_from: runs/words\n", ""), encoding="utf-8")  # which is trained first
+    named = {"melody": EXAMPLE, "gesture": ENCODED, "swatch": MADE}
+    manager = PluginManager([*discover(), *(local(f"{plugin}={path}") for plugin, path in named.items())])
     for stage in chain([str(recipe)], [], manager):
         check(stage, manager.enable(stage.plugins))
 

@@ -152,7 +152,7 @@ def test_another_network_than_the_parents_is_refused_before_anything_is_done(wor
     error = refused(
         capsys, "fit", "pictures.yaml", "name=deeper", "start_from=runs/pictures", "plugins.pictures.layers=3"
     )
-    assert "runs/pictures: its encoder of `picture` is another network than the recipe's" in error
+    assert "runs/pictures: its `encoders.picture` is another network than the recipe's" in error
     assert "`encoders.picture.layers.2." in error
     assert not (work / "runs/deeper/tokenizers").exists()
     recipe = work / "runs/pictures/recipe.yaml"
@@ -224,7 +224,7 @@ def test_an_export_has_the_language_model_and_the_encoders_apart_and_comes_back(
     capsys.readouterr()
     assert app.run(["export", "runs/pictures", "exported"]) == 0
     told = capsys.readouterr().out
-    assert "exported/mio/networks.safetensors: encoders of picture" in told
+    assert "exported/mio/networks.safetensors: networks of plugins, encoders.picture" in told
     assert "only mio reads" in told
     readme = (work / "exported/README.md").read_text()
     assert "`mio/networks.safetensors`" in readme
@@ -249,7 +249,7 @@ def test_an_export_has_the_language_model_and_the_encoders_apart_and_comes_back(
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     (work / "exported/mio/networks.safetensors").unlink()
     error = refused(capsys, "import", "exported", "--name", "again")
-    assert "networks.safetensors: is missing, and `picture` are read by encoders" in error
+    assert "networks.safetensors: is missing, and plugins of the run have networks in the model" in error
 
 
 @pytest.mark.usefixtures("work")

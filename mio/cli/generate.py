@@ -36,8 +36,15 @@ def generate(
         float, typer.Option(min=0, max=1, callback=finite, help="Nucleus that codes and text are drawn from.")
     ] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most tokens of the answer.")] = 256,
+    most: Annotated[
+        int, typer.Option(min=0, help="Most media of each modality; 0: any number, or one of --output.")
+    ] = 0,
+    steps: Annotated[int, typer.Option(min=0, max=10_000, help="Steps in which a head makes media; 0: its own.")] = 0,
     guidance: Annotated[
-        float, typer.Option(min=0, max=1000, callback=finite, help="Guidance of media by what is asked; 0: none.")
+        float,
+        typer.Option(
+            min=0, max=1000, callback=finite, help="Guidance of media by what is asked; 1: none; 0: a head's own."
+        ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0,
     beyond_context: Annotated[
@@ -68,6 +75,8 @@ def generate(
         media_temperature=media_temperature,
         top_p=top_p,
         max_tokens=max_tokens,
+        most=most,
+        steps=steps,
         guidance=guidance,
     )
     made = answer_prompt(Model.of(trained, kind, dtype), prompt, output, out, decoding, seed, beyond_context)

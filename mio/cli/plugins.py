@@ -42,7 +42,7 @@ def show(
     beside: Beside = [],
     plugin: Plugin = [],
 ) -> None:
-    """What a plugin supplies with these options: modalities, encoders, control tokens, corpora, tasks.
+    """What a plugin supplies with these options: modalities, encoders, adapters, heads, control tokens, corpora, tasks.
 
     mio plugins show vita tokens=ids
     """

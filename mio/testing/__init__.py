@@ -27,9 +27,11 @@ from mio.core.contract.values import File, Media, Modality, Source, Trainable
 from mio.core.errors import MioError, PluginError, UserError
 from mio.core.tokens.layouts import layout
 from mio.core.tokens.templates import CompiledTemplate
+from mio.testing.adapters import AdapterChecks
 from mio.testing.codecs import Codec
 from mio.testing.controls import ControlChecks
 from mio.testing.encoders import EncoderChecks
+from mio.testing.heads import HeadChecks
 from mio.testing.outcomes import RECORDS, SkippedCheckError, media_in, same
 
 FITTED_ON = 512
@@ -143,6 +145,10 @@ class _Checks:
                 yield f"{modality.name}: splits into parts", partial(self._parts, modality)
         for name in self._encoded():
             yield from EncoderChecks(self.plugins, name, partial(self._media, name)).all()
+        for name in self._made():
+            yield from HeadChecks(self.plugins, name, partial(self._media, name)).all()
+        if self._adapts():
+            yield from AdapterChecks(self.plugins, self.name).all()
         yield from ControlChecks(self.name, self.plugins).all()
         yield "sources give the same records again", self._sources
         yield "tasks' prompts can be filled", self._tasks
@@ -159,8 +165,30 @@ class _Checks:
                 supplies = found is not None and found[0] == self.name
             except UserError:  # which the checks report
                 supplies = True
-            if supplies or (owner == self.name and not modality.codebooks):
+            if supplies or (owner == self.name and not modality.codebooks and not self._is_made(modality)):
                 yield modality.name
+
+    def _made(self) -> Iterator[str]:
+        """Modalities that a head of the plugin makes."""
+        for _, modality in self.plugins.modalities():
+            if not (modality.text or modality.parts) and self._is_made(modality):
+                yield modality.name
+
+    def _is_made(self, modality: Modality) -> bool:
+        try:
+            found = self.plugins.head(modality.name)
+        except UserError as error:  # which the checks report
+            return f"plugin `{self.name}`" in str(error)
+        return found is not None and found[0] == self.name
+
+    def _adapts(self) -> bool:
+        """Whether the plugin has adapters."""
+        if "mio_adapters" not in self.plugins.manager.candidate(self.name).hooks:
+            return False
+        try:
+            return self.name in self.plugins.adapters()
+        except UserError:  # which the checks report
+            return True
 
     def _tokenizer_checks(self, modality: Modality) -> Iterator[tuple[str, Callable[[], None]]]:
         with tempfile.TemporaryDirectory() as folder:

@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import Media
-from mio.testing.outcomes import RECORDS, SkippedCheckError, same
-
-WIDTH = 32
-"""Of the transformer that the network is made for."""
-_CLOSE = 1e-4
-"""Largest difference between an item's embeddings with and without others beside it, relative to the largest one:
-matrix products of another shape are summed in another order."""
+from mio.testing.networks import (
+    WIDTH,
+    check_arrays,
+    check_close,
+    check_kinds,
+    check_made,
+    equal,
+    in_place_of,
+    seeded,
+)
+from mio.testing.outcomes import RECORDS, SkippedCheckError
 
 
 class EncoderChecks:
@@ -59,24 +61,35 @@ class EncoderChecks:
 
     @cached_property
     def _network(self) -> Any:
-        return self._seeded()
+        return seeded(self._encoder.module)
 
-    def _seeded(self) -> Any:
-        import torch
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self._encoder.module(WIDTH)
-
-    def _run(self, prepared: Sequence[Mapping[str, Any]], positions: Sequence[int]) -> Any:
-        """Embeddings `[S, D]` of items, in training mode: statistics of a batch would show."""
+    def _run(self, prepared: Sequence[Mapping[str, Any]], positions: Sequence[int]) -> tuple[Any, Any]:
+        """Embeddings `[S, D]` of items, and maps `[N, S, C]` or None, in training mode: statistics of a batch would
+        show."""
         import torch
 
         from mio.core.data.items import joined
 
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            return self._network(joined(prepared, positions))
+            found = self._network(joined(prepared, positions))
+        shape = getattr(self._encoder, "maps", None)
+        if shape is None:
+            return found, None
+        assert isinstance(found, tuple), "the network gives no maps, which `maps` promises"
+        assert len(found) == 2, "the network gives no maps, which `maps` promises"
+        due = (len(prepared), *shape)
+        assert tuple(found[1].shape) == due, f"maps {list(found[1].shape)}, `maps` promises {list(due)}"
+        embeddings, maps = found
+        return embeddings, maps
+
+    def _results(self, prepared: Sequence[Mapping[str, Any]], positions: Sequence[int]) -> list[Any]:
+        """All that there is of each item, `[n]`."""
+        import torch
+
+        embeddings, maps = self._run(prepared, positions)
+        rows = [one.flatten() for one in embeddings.split(positions)]
+        return rows if maps is None else [torch.cat(pair) for pair in zip(rows, maps.flatten(1), strict=True)]
 
     def _positions(self) -> None:
         assert isinstance(self._encoder.fingerprint, str), "`fingerprint` is not a string"
@@ -89,8 +102,8 @@ class EncoderChecks:
 
     def _arrays(self) -> None:
         for index, (item, arrays) in enumerate(zip(self._data, self._prepared, strict=True)):
-            _are_arrays(arrays, f"item {index}: `prepare`")
-            assert _equal(self._encoder.prepare(item), arrays), f"item {index}: `prepare` differs at the second time"
+            check_arrays(arrays, f"item {index}: `prepare`")
+            assert equal(self._encoder.prepare(item), arrays), f"item {index}: `prepare` differs at the second time"
 
     def _fresh(self) -> None:
         found = self._plugins.encoder(self._modality)
@@ -99,40 +112,24 @@ class EncoderChecks:
         assert other.fingerprint == self._encoder.fingerprint, "its fingerprint differs"
         for index, (item, arrays) in enumerate(zip(self._data, self._prepared, strict=True)):
             assert other.positions(item) == self._encoder.positions(item), f"item {index}: other positions"
-            assert _equal(other.prepare(item), arrays), f"item {index}: `prepare` gives something else"
+            assert equal(other.prepare(item), arrays), f"item {index}: `prepare` gives something else"
 
     def _dummy(self) -> None:
         import torch
 
         dummy = self._encoder.dummy()
-        _are_arrays(dummy, "`dummy`")
+        check_arrays(dummy, "`dummy`")
         with contextlib.suppress(SkippedCheckError):  # without an item there is nothing to compare
-            kinds = [_kinds(dummy), _kinds(self._prepared[0])]
-            assert kinds[0] == kinds[1], f"`dummy` gives {kinds[0]}, `prepare` {kinds[1]}"
-        embeddings = self._run([dummy], [0])
+            check_kinds(self._prepared[0], dummy, "`prepare`")
+        embeddings, _ = self._run([dummy], [0])
         assert bool(torch.isfinite(embeddings).all()), "the network gives NaN or infinities of `dummy`"
 
     def _made(self) -> None:
-        import torch
-
-        with torch.device("meta"):
-            planned = self._encoder.module(WIDTH)
-        made, again = self._network, self._seeded()
-        shapes = [{name: one.shape for name, one in module.named_parameters()} for module in (planned, made)]
-        assert shapes[0] == shapes[1], "under `torch.device('meta')` it has other parameters"
-        real = [name for name, one in planned.named_parameters() if not one.is_meta]
-        assert not real, f"under `torch.device('meta')` `{real[0]}` takes memory all the same"
-        for (name, one), other in zip(made.state_dict().items(), again.state_dict().values(), strict=True):
-            assert torch.equal(one, other), f"`{name}` has other initial values with the same seed of torch"
-        state = made.state_dict()
-        for name, tensor in getattr(self._encoder, "weights", dict)().items():
-            assert name in state, f"`weights` has `{name}`, the network does not"
-            given, due = list(tensor.shape), list(state[name].shape)
-            assert given == due, f"`weights` has `{name}` as {given}, the network as {due}"
+        check_made(self._encoder.module, getattr(self._encoder, "weights", dict)())
 
     def _embeddings(self) -> None:
         positions = [self._encoder.positions(item) for item in self._data]
-        embeddings = self._run(self._prepared, positions)
+        embeddings, _ = self._run(self._prepared, positions)
         due = (sum(positions), WIDTH)
         assert tuple(embeddings.shape) == due, f"{list(embeddings.shape)} embeddings, foretold were {list(due)}"
 
@@ -144,38 +141,14 @@ class EncoderChecks:
             raise SkippedCheckError("two items are needed")
         positions = [self._encoder.positions(item) for item in self._data]
         chosen = max(range(len(prepared)), key=positions.__getitem__)
-        other = prepared[chosen - 1]  # content that an item may have, at the length of this one
-        changed = {name: np.resize(other[name], array.shape) for name, array in prepared[chosen].items()}
-        together = self._run(prepared, positions).split(positions)
-        beside = self._run([*prepared[:chosen], changed, *prepared[chosen + 1 :]], positions).split(positions)
+        together, beside = (self._results(one, positions) for one in (prepared, in_place_of(prepared, chosen)))
         for index, (one, again) in enumerate(zip(together, beside, strict=True)):
             if index != chosen:
                 assert torch.equal(one, again), f"item {index}: other embeddings when item {chosen} is another"
         was_training = self._network.training
         self._network.eval()  # what is dropped at random depends on the number of items
-        together = self._run(prepared, positions).split(positions)
+        together = self._results(prepared, positions)
         for index, (arrays, count) in enumerate(zip(prepared, positions, strict=True)):
-            alone = self._run([arrays], [count])
-            difference = float((alone - together[index]).abs().max())
-            largest = float(together[index].abs().max())
-            assert difference <= _CLOSE * largest, f"item {index}: other embeddings when it is alone, by {difference:g}"
+            [alone] = self._results([arrays], [count])
+            check_close(alone, together[index], f"item {index}: other embeddings when it is alone")
         self._network.train(was_training)
-
-
-def _kinds(arrays: Mapping[str, Any]) -> str:
-    """Types and inner shapes of arrays, for comparing and for messages."""
-    return ", ".join(f"{name} {array.dtype} [n, {', '.join(map(str, array.shape[1:]))}]" for name, array in
-                     sorted(arrays.items()))  # fmt: skip
-
-
-def _are_arrays(arrays: Any, what: str) -> None:
-    assert isinstance(arrays, Mapping), f"{what} gives {type(arrays).__name__}, not arrays by name"
-    assert arrays, f"{what} gives nothing"
-    for name, array in arrays.items():
-        assert isinstance(array, np.ndarray), f"{what} gives {type(array).__name__} as `{name}`, not an array"
-        assert array.ndim, f"{what} gives `{name}` without an axis to join items along"
-
-
-def _equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    kinds = all(first[name].dtype == second[name].dtype for name in first.keys() & second.keys())
-    return kinds and same(first, second)

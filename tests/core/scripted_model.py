@@ -17,6 +17,7 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
+from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Output
 from mio.core.recipe.data_schema import DataConfig, PackingConfig
 from mio.core.recipe.schema import LossConfig, Recipe
@@ -39,6 +40,9 @@ class Scripted:
         """Shape of the tokens of each forward pass."""
         self.prompts = []
         """What each prompt says, when its answer begins."""
+
+    def cache(self, batch, capacity):
+        return KVCache(self.config, batch, capacity)
 
     def __call__(self, tokens, positions, cache, items=()):  # noqa: ARG002
         self.passes.append(tuple(tokens.shape))

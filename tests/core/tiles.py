@@ -137,6 +137,9 @@ class TileHead:
     def dummy(self):
         return {"tile": np.zeros((1, SIZE), np.float32)}
 
+    def example(self):
+        return np.zeros(SIZE, np.uint8)
+
     def save(self, media, stem):
         path = stem.with_suffix(".tile")
         path.write_text("".join(map(str, media.tolist())))
@@ -234,3 +237,25 @@ def mio_datamodule(modality):
 def plugins_path():
     """Value of `MIO_PLUGINS`."""
     return f"tiles={Path(__file__)}"
+
+
+def opened(*overrides, tokenised=False):
+    """The data of `tiles.yaml` in the working directory, from shards where that is said, and the width of its model."""
+    from mio.core.contract.plugins import PluginManager
+    from mio.core.data.loader import MioDataModule
+    from mio.core.data.shards.store import TokenStore
+    from mio.core.recipe.compose import compose
+    from mio.core.recipe.model import transformer_config
+    from mio.core.tokens.codecs import Codecs
+    from mio.core.tokens.rendering import Renderer
+    from mio.core.tokens.vocabulary import Vocabulary
+
+    manager = PluginManager.discover()
+    recipe = compose(["tiles.yaml"], list(overrides), manager)
+    plugins = manager.enable(recipe.plugins)
+    codecs = Codecs(plugins)
+    vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens())
+    renderer = Renderer(vocabulary, codecs, recipe.train.loss)
+    store = TokenStore.of(recipe, plugins, codecs) if tokenised else None
+    data = MioDataModule(recipe, plugins, renderer, vocabulary.specials.pad, store)
+    return data, transformer_config(recipe, manager).width

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import re
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+import torch
+from conftest import once
+from rich.console import Console
+from safetensors.torch import load_file
 
-from mio import Answer, DataError, Media
+from mio import Answer, DataError, Media, PluginError
+from mio.core.contract.plugins import PluginManager
+from mio.core.recipe.chain import chain
+from mio.core.stages.check import check
+from mio.core.stages.fit import fit_chain
 from mio.plugins.digits import drawing_tasks, drawings, scans
 from mio.plugins.digits.corpora import SOURCES
 from mio.plugins.digits.drawing_judges import Seen, overlap, see_drawings
 from mio.plugins.digits.drawings import COLOURS, PLACES, STYLES, Look
 from mio.plugins.digits.voices import DIGITS
 
+RECIPES = Path(__file__).parents[2] / "recipes/mm-interleaved/digits"
 SPLITS = ("train", "test")
 LOOKS = re.compile("|".join((*STYLES, *COLOURS, *PLACES, "left", "right")))
 WHITE = np.full((32, 32, 3), 255, np.uint8)
@@ -191,3 +204,57 @@ def test_maps_are_followed_and_captions_are_exact():
 def test_tasks_have_enough_different_items():
     for one in drawing_tasks.drawing_tasks():
         assert len(one.records(200)) == 200
+
+
+# ---- recipes
+
+
+def test_the_chain_passes_every_check_and_trains_the_prompts_of_all_tasks():
+    manager = PluginManager.discover()
+    stages = chain([str(RECIPES / "stage2.yaml")], [], manager)
+    for stage in stages:
+        check(stage, manager.enable(stage.plugins))
+    assert [stage.name for stage in stages] == ["mm-interleaved-digits-1", "mm-interleaved-digits-2"]
+    trained = {
+        (template.prompt, template.response)
+        for templates in stages[-1].data.templates.values()
+        for template in templates
+    }
+    tasks = {one.name: one.template for one in drawing_tasks.drawing_tasks()}
+    assert set(stages[-1].evaluate.tasks) == set(tasks)
+    # stories are trained whole, as `parts`: what is asked there is a part of them
+    asked = {(one.prompt, one.response) for name, one in tasks.items() if "story" not in name and "next" not in name}
+    assert asked <= trained
+
+
+def test_a_plugin_of_drawings_alone_needs_neither_speech_nor_video():
+    plugins = {"text": {"tokenizer": "bytes"}, "image": {"tokenizer": "patch_vq"}}
+    names = [one.name for one in drawing_tasks.drawing_tasks()]
+    enabled = PluginManager.discover().enable(plugins | {"digits": {"tasks": "drawings"}})
+    assert list(enabled.tasks()) == names
+    with pytest.raises(PluginError, match="'speech' is no modality of the plugins in use"):
+        PluginManager.discover().enable(plugins | {"digits": {}}).tasks()
+
+
+@pytest.fixture(scope="session")
+def told_stories(tmp_path_factory):
+    """Runs of two steps of both stages, without an evaluation."""
+
+    def make(folder):
+        small = ["train.steps=2", "train.rows=1", "runtime.log_every=1", "runtime.workers=0", "validate.every=0"]
+        tokenizer = "plugins.text={_replace_: true, tokenizer: bytes}"
+        stage = str(RECIPES / "stage2.yaml")
+        changes = [tokenizer, "data.packing.context=512", f"runtime.runs={folder}", "evaluate.tasks=[]", *small]
+        fit_chain([stage], changes, PluginManager.discover(), Console(file=io.StringIO()))
+
+    return once(tmp_path_factory, "told_stories", make)
+
+
+def test_stories_train_in_both_stages(told_stories):
+    first, second = (told_stories / f"mm-interleaved-digits-{number}" for number in (1, 2))
+    for folder in (first, second):
+        with (folder / "metrics.csv").open() as file:
+            assert all(math.isfinite(float(row["loss"])) for row in csv.DictReader(file))
+    before, after = (load_file(folder / "model.safetensors") for folder in (first, second))
+    moved = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {"encoders", "heads", "layers"} <= moved

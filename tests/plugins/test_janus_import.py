@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import JanusConfig, JanusForConditionalGeneration, LlamaConfig
 
-from mio import Media, Template, UserError
+from mio import CodeRows, Media, Template, UserError
 from mio.cli import app
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
@@ -253,7 +253,7 @@ def changed(published, folder, change):
         (lambda c, _: c["text_config"].update(num_hidden_layers=3), "config.json says `num_hidden_layers` 3"),
         (lambda c, _: c.update(model_type="multi_modality"),
          "`model_type` 'multi_modality' is not supported; choose one of llama, Yi, mistral, ministral, qwen2, qwen3, "
-         "mixtral, or, by plugins, of janus, vita-mixtral"),
+         "mixtral, or, by plugins, of janus, mm_interleaved, vita-mixtral"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told(published, tmp_path, monkeypatch, change, message):
@@ -263,6 +263,24 @@ def test_what_does_not_fit_is_told(published, tmp_path, monkeypatch, change, mes
         import_folder(folder, [recipe(folder, tmp_path / "janus.yaml")], [], PluginManager.discover())
     assert message in str(error.value)
     assert not (tmp_path / "runs" / "changed").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (CodeRows(torch.zeros(4, WIDTH), torch.zeros(4, 5)), "are [4, 32] and [4, 5], the model's are [codes, 32]"),
+        (
+            CodeRows(torch.zeros(4, WIDTH), torch.zeros(4, WIDTH)),
+            "it has 4 codes of `image`, the recipe's plugin declares 16384",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_are_told(published, tmp_path, monkeypatch, rows, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(layout, "code_rows", lambda *_: {"image": rows})
+    with pytest.raises(UserError) as error:
+        import_folder(published[0], [recipe(published[0], tmp_path / "janus.yaml")], [], PluginManager.discover())
+    assert message in str(error.value)
 
 
 def test_what_a_configuration_leaves_out_is_what_transformers_takes():

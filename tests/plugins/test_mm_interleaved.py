@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from mio import Condition, HeadItems, Sampling
 from mio.plugins.mm_interleaved.layers import LayerSynchroniser
-from mio.plugins.mm_interleaved.painter import ImagePainter
+from mio.plugins.mm_interleaved.painter import ImagePainter, of_one
 from mio.plugins.mm_interleaved.qformer import QFormer
 from mio.plugins.mm_interleaved.reader import ImageReader
 from mio.plugins.mm_interleaved.synchroniser import FeatureSynchroniser, sight, spread
@@ -182,23 +183,11 @@ def test_a_layer_begins_at_zero_and_every_parameter_has_a_gradient_where_nobody_
 def condition(count, length=6, maps=1, seed=0):
     torch.manual_seed(seed)
     there = torch.ones(count, maps, dtype=torch.bool)
-    return SimpleNamespace(
+    return Condition(
         context=torch.randn(count, length, WIDTH),
         context_mask=torch.ones(count, length, dtype=torch.bool),
         own=torch.zeros(0, WIDTH),
         maps={"image": (torch.randn(count, maps, VISION.cells, VISION.width), there)},
-    )
-
-
-def part(whole, index):
-    """Of one item."""
-    ((name, (maps, there)),) = whole.maps.items()
-    one = slice(index, index + 1)
-    return SimpleNamespace(
-        context=whole.context[one],
-        context_mask=whole.context_mask[one],
-        own=whole.own,
-        maps={name: (maps[one], there[one])},
     )
 
 
@@ -226,12 +215,14 @@ def painter():
 def learnt(count, dropped=()):
     random = torch.Generator().manual_seed(5)
     side = TOY.diffusion.side
-    return SimpleNamespace(
+    return HeadItems(
         arrays={
             "pixels": torch.randint(0, 256, (count, 16, 16, 1), dtype=torch.uint8, generator=random),
             "noise": torch.randn(count, 4, side, side, generator=random),
             "times": torch.randint(0, 1000, (count,), generator=random),
         },
+        lengths={},
+        positions=[0] * count,
         dropped=torch.tensor([index in dropped for index in range(count)]),
     )
 
@@ -274,12 +265,36 @@ def test_images_are_conditioned_on_the_newest_maps(painter):
 
 def test_an_image_follows_from_its_seed_alone_or_in_a_batch(painter):
     given = condition(3)
-    together = painter.sample(given, SimpleNamespace(seeds=[4, 5, 4], steps=0, guidance=2.0), None)
+    together = painter.sample(given, Sampling([4, 5, 4], guidance=2.0), None)
     assert [one.shape for one in together] == [(16, 16)] * 3
     assert together[0].dtype == np.uint8
-    again = painter.sample(given, SimpleNamespace(seeds=[4, 5, 4], steps=3, guidance=2.0), None)
-    alone = painter.sample(part(given, 1), SimpleNamespace(seeds=[5], steps=0, guidance=2.0), None)
+    again = painter.sample(given, Sampling([4, 5, 4], 3, 2.0), None)
+    alone = painter.sample(of_one(given, 1), Sampling([5], guidance=2.0), None)
     assert all((one == other).all() for one, other in zip(together, again, strict=True))
-    assert np.abs(together[1].astype(int) - alone[0]).max() <= 1
-    others = painter.sample(given, SimpleNamespace(seeds=[4, 6, 4], steps=0, guidance=1.0), None)
+    assert (together[1] == alone[0]).all()
+    others = painter.sample(given, Sampling([4, 6, 4], guidance=1.0), None)
     assert (others[1] != together[1]).any()
+
+
+def test_networks_run_without_values_and_in_half_precision():
+    """Plans are made of tensors without values, and what decodes is a copy in bfloat16."""
+    side = VISION.image_size
+    for device, dtype in (("meta", torch.float32), ("cpu", torch.bfloat16)):
+        with torch.device(device), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            networks = [kind(CHOSEN, WIDTH).to(dtype) for kind in (ImageReader, LayerSynchroniser)]
+            pixels = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+            embeddings, maps = networks[0](SimpleNamespace(arrays={"pixels": pixels}))
+            assert embeddings.shape == (2 * CHOSEN.resampler.positions, WIDTH)
+            hidden = torch.zeros(1, 5, WIDTH, dtype=dtype)
+            changed = networks[1](hidden, maps[None].to(dtype), torch.ones(1, 5, 2, dtype=torch.bool))
+            assert (changed.shape, changed.dtype) == (hidden.shape, dtype)
+            network = ImagePainter(TOY, WIDTH).to(dtype).eval()
+            given = condition(2)
+            moved = {name: (one.to(device), there.to(device)) for name, (one, there) in given.maps.items()}
+            given = Condition(
+                given.context.to(device, dtype), given.context_mask.to(device), given.own.to(device), moved
+            )
+            items = learnt(2)
+            arrays = {name: one.to(device) for name, one in items.arrays.items()}
+            losses = network(given, items._replace(arrays=arrays, dropped=items.dropped.to(device)), None)
+            assert (losses.shape, losses.dtype) == ((2,), torch.float32)

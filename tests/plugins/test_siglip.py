@@ -3,6 +3,9 @@ of images, on copied random weights. The network of timm and that of transformer
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,8 @@ from safetensors.torch import save_file
 import mio
 from mio import EncoderInput
 from mio.plugins import vision_tower
+from mio.plugins.vision_tower.weights import PUBLISHED
+from mio.testing import check_plugin
 
 transformers = pytest.importorskip("transformers")
 from transformers.models.janus import modeling_janus as janus  # noqa: E402
@@ -168,6 +173,47 @@ def test_checkpoints_that_do_not_fit_are_told(folder, tmp_path):
         mio.UserError, match=r"holds no vision tower .* take google/siglip-large-patch16-384 or a whole Janus"
     ):
         encoder(**SIZES, checkpoint=str(tmp_path)).weights()
+
+
+@pytest.mark.parametrize(
+    ("kind", "vision", "problem"),
+    [
+        ("janus", {"num_attention_heads": 4}, ""),
+        ("janus", {}, "`num_attention_heads` is 16 there, 4 here"),
+        (
+            "janus",
+            {"num_attention_heads": 4, "hidden_act": "gelu_new"},
+            "`hidden_act` is 'gelu_new' there, 'gelu' here",
+        ),
+        ("janus", {"num_attention_heads": 4, "use_qk_norm": True}, "`use_qk_norm` is True there, False here"),
+        ("siglip", {"num_attention_heads": 4}, "`hidden_act` is 'gelu_pytorch_tanh' there, 'gelu' here"),
+        ("llava", {"num_attention_heads": 9}, ""),
+    ],
+)
+def test_what_shapes_do_not_show_is_compared_with_the_configuration(folder, tmp_path, kind, vision, problem):
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vision_config": vision}))
+    found = encoder(**SIZES, checkpoint=str(tmp_path))
+    if not problem:
+        assert found.weights()
+        return
+    with pytest.raises(mio.UserError) as error:
+        found.weights()
+    assert problem in str(error.value)
+
+
+def test_defaults_of_configurations_are_those_of_transformers():
+    classes = {"janus": janus.JanusVisionConfig, "siglip": transformers.SiglipVisionConfig}
+    for kind, fields in PUBLISHED.items():
+        config = classes[kind]()
+        assert fields == {name: getattr(config, name) for name in fields}
+
+
+def test_the_plugin_conforms():
+    small = {"tower": "siglip", "image_size": 16, "patch": 8, "width": 8, "heads": 2, "layers": 1, "ffn_width": 16}
+    samples = {"image": [np.full((20, 9, 3), 7, np.uint8), np.zeros((16, 16), np.uint8)]}
+    results = check_plugin("vision_tower", small, samples, beside={"image": {"tokenizer": "none"}})
+    assert {result.outcome for result in results} <= {"passed", "skipped"}
 
 
 def test_the_fingerprint_is_of_everything_but_the_weights(folder):

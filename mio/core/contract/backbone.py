@@ -15,7 +15,7 @@ MOST_PARAMETERS = 10**13
 
 FIXED = frozenset(
     {"width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "experts"}
-    | {"qkv_bias", "qk_norm", "tied_embeddings"}
+    | {"qkv_bias", "qk_norm", "tied_embeddings", "head_bias"}
 )
 """Fields of `TransformerConfig` that say which weights there are, of which shapes and how they are divided into heads:
 with trained weights they have the values that these were trained with."""
@@ -63,6 +63,8 @@ class TransformerConfig:
     """RMSNorm on each head's query and key before the rotation (Qwen3)."""
     tied_embeddings: bool = False
     """Output head shares the embedding's matrix."""
+    head_bias: bool = False
+    """Bias on the output head, one number per vocabulary row (Phi)."""
     sliding_window: int = number(0, 0, 2**31)
     """Positions that a query sees back, itself included; 0 means all (Mistral)."""
     full_attention_layers: list[int] = field(default_factory=list)
@@ -115,6 +117,8 @@ class TransformerConfig:
             yield f"`model.heads` {self.heads} must be a multiple of `model.kv_heads` {self.kv_heads}"
         if self.experts and not 1 <= self.experts_per_token <= self.experts:
             yield f"`model.experts_per_token` {self.experts_per_token} must be from 1 to `model.experts` {self.experts}"
+        if self.head_bias and self.tied_embeddings:
+            yield "`model.head_bias` needs a head of its own: set `model.tied_embeddings` to false, or leave it out"
         if beyond := [layer for layer in self.full_attention_layers if not 0 <= layer < self.layers]:
             yield f"`model.full_attention_layers` names layer {beyond[0]}; there are 0 to {self.layers - 1}"
         if self.full_attention_layers and not self.sliding_window:

@@ -102,6 +102,10 @@ class Head(Protocol):
         """What `target` gives of an item of `writes` own positions. Where a forward pass holds no item of the modality
         the network runs on it, and the result counts 0 times."""
 
+    def example(self) -> Any:
+        """Media as `read` gives them, as large as any that is made: what the encoder's `positions` says of it is the
+        room that an item has to have in an answer. Without running a network and without torch."""
+
     def module(self, width: int) -> nn.Module:
         """The network: `forward(condition: Condition, items: HeadItems, kept) -> float32 [N]`, the loss of each item, a
         mean over its elements; and `sample(condition, sampling: Sampling, run: Run) -> list`, media as `read` gives

@@ -37,7 +37,11 @@ class ModelLayout:
     """How the names of the language model's tensors begin, and how they begin in the layout of its own family."""
     beside: Mapping[str, str] = field(default_factory=dict)
     """How the names of all other tensors begin, and what becomes of those, in words for people: `mio import` says it.
-    The first that fits counts; the empty string fits all."""
+    The empty string fits all, and `*` stands for anything. Of several beginnings that fit, here and in `names`, the
+    longest counts."""
+    made: Mapping[str, Callable[[Read], Tensor]] = field(default_factory=dict)
+    """Tensors of the language model that are made of several of the folder's, which stand in `beside`: by name in the
+    layout of its own family, where `lm_head.bias` is a bias of the head."""
     code_rows: Callable[[Mapping[str, Any], Read], Mapping[str, CodeRows]] | None = None
     """Rows of codes by modality, from the folder's `config.json` and its tensors. Those of a modality that the recipe
     does not declare are left out, and named."""

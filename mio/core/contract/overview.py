@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mio.core.contract.controls import ControlToken
+from mio.core.contract.encoders import Encoder
+from mio.core.contract.heads import Head
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import Modality
 from mio.core.errors import UserError
@@ -27,8 +30,8 @@ def overview(
     plugins = _with_others(own)
     for owner, modality in plugins.modalities():
         if owner == name:
-            yield "modality", modality.name, _modality(modality)
-    yield from _encoders(plugins, name)
+            yield "modality", modality.name, _modality(modality, plugins)
+    yield from _networks(plugins, name)
     for owner, token in plugins.control_tokens():
         if owner == name:
             yield "control token", token.name, _control(token)
@@ -54,7 +57,7 @@ def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
     return plugins
 
 
-def _modality(declared: Modality) -> str:
+def _modality(declared: Modality, plugins: EnabledPlugins) -> str:
     if declared.text:
         return "text"
     if declared.parts:
@@ -62,6 +65,10 @@ def _modality(declared: Modality) -> str:
     if declared.codebooks:
         sizes = ", ".join(map(str, declared.codebooks))
         return f"codebooks {sizes}; {declared.frames.minimum} to {declared.frames.maximum} frames"
+    with contextlib.suppress(UserError):  # of one that is not at hand, or not with these options
+        if plugins.head(declared.name) is not None:
+            read = plugins.encoder(declared.name) is not None
+            return "read by an encoder, made by a head" if read else "made by a head"
     return "read by an encoder"
 
 
@@ -72,16 +79,33 @@ def _control(token: ControlToken) -> str:
     return f"{token.token}, {written}{place}; {token.action}{inserted}"
 
 
-def _encoders(plugins: EnabledPlugins, name: str) -> Iterator[Line]:
-    """The plugin's encoders, whoever declares their modalities."""
-    for _, declared in plugins.modalities():
-        if declared.text or declared.parts:
-            continue
-        try:
-            found = plugins.encoder(declared.name)
-        except UserError as error:
-            if f"plugin `{name}`" in str(error):
-                yield "encoder", declared.name, f"not with these options: {error}"
-            continue
-        if found is not None and found[0] == name:
-            yield "encoder", declared.name, found[1].fingerprint
+def _networks(plugins: EnabledPlugins, name: str) -> Iterator[Line]:
+    """The plugin's encoders and heads, whoever declares their modalities, and its adapters."""
+    for kind, ask in (("encoder", plugins.encoder), ("head", plugins.head)):
+        for _, declared in plugins.modalities():
+            if declared.text or declared.parts:
+                continue
+            try:
+                found = ask(declared.name)
+            except UserError as error:
+                if f"plugin `{name}`" in str(error):
+                    yield kind, declared.name, f"not with these options: {error}"
+                continue
+            if found is not None and found[0] == name:
+                yield kind, declared.name, f"{found[1].fingerprint}{_of_network(found[1])}"
+    try:
+        adapter = plugins.adapters().get(name)
+    except UserError as error:
+        if f"plugin `{name}`" in str(error):
+            yield "adapters", name, f"not with these options: {error}"
+        return
+    if adapter is not None:
+        yield "adapters", name, f"{adapter.fingerprint}; read the maps of `{adapter.reads}`"
+
+
+def _of_network(network: Encoder | Head) -> str:
+    """The maps that an encoder makes, and those that a head reads."""
+    maps = getattr(network, "maps", None)
+    if isinstance(maps, tuple):
+        return f"; maps of {maps[0]} cells with {maps[1]} channels"
+    return f"; reads the maps of {', '.join(f'`{one}`' for one in maps)}" if maps else ""

@@ -33,14 +33,12 @@ from mio.core.contract.encoders import Encoder
 from mio.core.contract.heads import Head
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
+from mio.core.contract.network_validation import adapter_problems, encoder_problems, head_problems
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.validation import (
-    adapter_problems,
     control_problems,
     datamodule_problems,
     detokenizer_problems,
-    encoder_problems,
-    head_problems,
     kind,
     modality_problems,
     session_problems,
@@ -227,6 +225,8 @@ class EnabledPlugins:
         for owner, answer in self._each("mio_adapters"):
             if answer is not None:
                 refuse(owner, "mio_adapters", "answer", adapter_problems(answer))
+                if "." in owner:
+                    refuse(owner, "mio_adapters", "answer", ["names of parameters hold the plugin's, without a `.`"])
                 found[owner] = answer
         return found
 

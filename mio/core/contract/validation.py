@@ -27,11 +27,13 @@ def kind(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
 
 
-def _is_int(value: Any) -> bool:
+def is_int(value: Any) -> bool:
+    """Whether a value is a whole number, and no truth value."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_tuple_of(value: Any, check: Callable[[Any], bool]) -> bool:
+def is_tuple_of(value: Any, check: Callable[[Any], bool]) -> bool:
+    """Whether a value is a tuple whose items all pass."""
     return isinstance(value, tuple) and all(check(item) for item in value)
 
 
@@ -78,16 +80,16 @@ def _type_problems(declared: Modality) -> list[str]:
     rules: dict[str, tuple[Callable[[Any], bool], str]] = {
         "name": (lambda v: isinstance(v, str), "a string"),
         "text": (lambda v: isinstance(v, bool), "True or False"),
-        "codebooks": (lambda v: _is_tuple_of(v, _is_int), "a tuple of whole numbers"),
+        "codebooks": (lambda v: is_tuple_of(v, is_int), "a tuple of whole numbers"),
         "parts": (lambda v: isinstance(v, str), "the name of a modality"),
         "begin": (lambda v: v == "" or _is_token(v), "a string without spaces"),
         "end": (lambda v: v == "" or _is_token(v), "a string without spaces"),
-        "specials": (lambda v: _is_tuple_of(v, _is_token), "a tuple of strings without spaces"),
+        "specials": (lambda v: is_tuple_of(v, _is_token), "a tuple of strings without spaces"),
         "code_token": (lambda v: v == "" or _is_token(v), "a string without spaces"),
         "layout": (lambda v: isinstance(v, str), "a string"),
-        "views": (lambda v: isinstance(v, Mapping) and all(_is_tuple_of(i, _is_int) for i in v.values()),
+        "views": (lambda v: isinstance(v, Mapping) and all(is_tuple_of(i, is_int) for i in v.values()),
                   "a mapping of tuples of codebook numbers"),
-        "frames": (lambda v: isinstance(v, Frames) and _is_int(v.minimum) and _is_int(v.maximum),
+        "frames": (lambda v: isinstance(v, Frames) and is_int(v.minimum) and is_int(v.maximum),
                    "a `mio.Frames` of whole numbers"),
     }  # fmt: skip
     return [
@@ -190,7 +192,7 @@ def datamodule_problems(module: Any) -> list[str]:
     problems = []
     if module.read is not None and not callable(module.read):
         problems.append(f"`read`: {module.read!r} must be a function")
-    if not _is_tuple_of(module.suffixes, lambda s: isinstance(s, str) and s.startswith(".") and s == s.lower()):
+    if not is_tuple_of(module.suffixes, lambda s: isinstance(s, str) and s.startswith(".") and s == s.lower()):
         problems.append(f"`suffixes`: {module.suffixes!r} must be a tuple of lower-case endings with their dot")
     if module.probe is not None and not callable(module.probe):
         problems.append(f"`probe`: {module.probe!r} must be a function")
@@ -198,7 +200,7 @@ def datamodule_problems(module: Any) -> list[str]:
         problems.append("`read`: `probe` and `in_memory` are about files, but nothing reads them")
     if module.suffixes and module.read is None:
         problems.append("`read`: `suffixes` are given, but nothing reads them")
-    if not _is_tuple_of(module.names, lambda name: isinstance(name, str) and bool(NAME.fullmatch(name))):
+    if not is_tuple_of(module.names, lambda name: isinstance(name, str) and bool(NAME.fullmatch(name))):
         problems.append(f"`names`: {module.names!r} must be a tuple of words of lower-case letters, digits and `_`")
     if not isinstance(module.templates, Mapping):
         problems.append(f"`templates`: {kind(module.templates)} must be a mapping of tuples of templates")
@@ -255,65 +257,29 @@ _VALUES = {"text": ("fingerprint", "size", "specials"), "codes": ("fingerprint",
 def tokenizer_problems(tokenizer: Any, declared: Modality) -> list[str]:
     """What the tokenizer of a modality lacks. A tokenizer that has to be trained may get its values later."""
     shape = "text" if declared.text else "parts" if declared.parts else "codes"
-    problems = _missing_methods(tokenizer, _METHODS[shape])
+    problems = missing_methods(tokenizer, _METHODS[shape])
     if not isinstance(tokenizer, Trainable):
-        problems += [f"`{name}`: missing" for name in _VALUES[shape] if not _has(tokenizer, name)]
+        problems += [f"`{name}`: missing" for name in _VALUES[shape] if not has(tokenizer, name)]
     return problems
 
 
 def detokenizer_problems(detokenizer: Any) -> list[str]:
     """What a detokenizer lacks."""
-    return _missing_methods(detokenizer, ("decode", "save"))
+    return missing_methods(detokenizer, ("decode", "save"))
 
 
-def _missing_methods(value: Any, names: Sequence[str]) -> list[str]:
+def missing_methods(value: Any, names: Sequence[str]) -> list[str]:
+    """Those of the methods that a value lacks, a sentence each."""
     return [f"`{name}`: {kind(value)} has no such method" for name in names if not callable(getattr(value, name, None))]
 
 
-def _has(value: Any, name: str) -> bool:
+def has(value: Any, name: str) -> bool:
     """Whether an attribute exists, without running the property behind it."""
     try:
         getattr_static(value, name)
     except AttributeError:
         return hasattr(value, name)
     return True
-
-
-def encoder_problems(encoder: Any) -> list[str]:
-    """What an encoder lacks."""
-    problems = _missing_methods(encoder, ("positions", "prepare", "dummy", "module"))
-    problems += _missing_values(encoder, ("fingerprint",))
-    shape = getattr(encoder, "maps", None)
-    if shape is not None and not (_is_tuple_of(shape, lambda size: _is_int(size) and size > 0) and len(shape) == 2):
-        problems.append("`maps`: must be a pair of whole numbers above 0, cells and channels")
-    return problems
-
-
-def adapter_problems(adapter: Any) -> list[str]:
-    """What networks inside layers lack."""
-    return _missing_methods(adapter, ("layers", "module")) + _missing_values(adapter, ("fingerprint", "reads"))
-
-
-def head_problems(head: Any, declared: Modality) -> list[str]:
-    """What a head of a modality lacks."""
-    problems = _missing_methods(head, ("positions", "target", "noise", "dummy", "module", "save"))
-    problems += _missing_values(head, ("fingerprint", "context", "maps", "drop", "writes"))
-    if problems:
-        return problems
-    for name in ("context", "writes"):
-        if not _is_int(getattr(head, name)) or getattr(head, name) < 0:
-            problems.append(f"`{name}`: must be a whole number, 0 or more")
-    if not isinstance(head.maps, Mapping) or not all(_is_int(count) and count > 0 for count in head.maps.values()):
-        problems.append("`maps`: must be a mapping of modalities to numbers of items")
-    if isinstance(head.drop, bool) or not isinstance(head.drop, int | float) or not 0 <= head.drop < 1:
-        problems.append("`drop`: must be a share from 0 to below 1")
-    if not declared.begin:
-        problems.append(f"`{declared.name}` declares no token `begin`, with which the model says that an item is made")
-    return problems
-
-
-def _missing_values(value: Any, names: Sequence[str]) -> list[str]:
-    return [f"`{name}`: missing" for name in names if not _has(value, name)]
 
 
 def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
@@ -350,6 +316,8 @@ def layout_problems(layout: Any) -> list[str]:
         value = getattr(layout, name)
         if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in value.items() for one in pair):
             problems.append(f"`{name}`: {kind(value)} must be a mapping of strings to strings")
+    if not isinstance(layout.made, Mapping) or not all(callable(one) for one in layout.made.values()):
+        problems.append(f"`made`: {kind(layout.made)} must be a mapping of names to functions")
     if layout.code_rows is not None and not callable(layout.code_rows):
         problems.append(f"`code_rows`: {kind(layout.code_rows)} must be a function or None")
     return problems
@@ -357,7 +325,7 @@ def layout_problems(layout: Any) -> list[str]:
 
 def synthesiser_problems(synthesiser: Any) -> list[str]:
     """What a synthesiser lacks."""
-    return _missing_methods(synthesiser, ("say", "save"))
+    return missing_methods(synthesiser, ("say", "save"))
 
 
 def control_problems(answer: Any) -> list[str]:

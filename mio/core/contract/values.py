@@ -311,11 +311,13 @@ class Decoding:
     """Temperature inside spans."""
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
-    guidance: float = number(0.0, 0, 1000)
-    """Weight of classifier-free guidance inside spans (arXiv 2207.12598): above 1, what is asked is followed more
-    closely; 1: none. 0: what a head takes by itself, none for codes."""
+    most: int = number(0, 0, 1 << 20)
+    """Media of each modality in the answer, at most; 0: any number. Of a modality of parts, each part counts."""
     steps: int = number(0, 0, 10**4)
     """Of a head's sampler; 0: as many as the head takes by itself."""
+    guidance: float = number(0.0, 0, 1e6)
+    """Weight of classifier-free guidance (arXiv 2207.12598) of what a head makes and of spans of codes; 1: none, 0: the
+    head's own, and none of codes."""
 
 
 @dataclass(frozen=True)
@@ -367,4 +369,4 @@ class Task:
     """Accuracy that the judge gives to the right answers themselves once they went through the codec."""
     decoding: Decoding = Decoding()
     copies: bool = False
-    """Report how many generated spans equal a training item code by code."""
+    """Report how many generated spans equal a training item code by code. Not of media that a head makes."""

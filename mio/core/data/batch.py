@@ -59,6 +59,9 @@ class Slot:
         place = slice(self.first, self.first + self.length)
         batch.tokens[self.row, place] = batch.targets[self.row, place] = pad
         batch.weights[self.row, place] = 0
+        first = self.row * batch.tokens.shape[1] + self.first
+        for made in batch.made.values():
+            made.lose(first, first + self.length)
 
 
 @dataclass
@@ -131,8 +134,13 @@ class Batch:
         """As one tensor: each that a worker process hands over costs as much as several hundred thousand bytes."""
         tensors: list[Tensor] = []
         rest = self._change(tensors.append)
-        flat = torch.cat([_aligned(tensor.reshape(-1).view(torch.uint8)) for tensor in tensors])
+        flat = torch.cat([_aligned(_bytes(tensor)) for tensor in tensors])
         return _from_one_tensor, (vars(rest), flat, [(tensor.dtype, tensor.shape) for tensor in tensors])
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Its content. The stride of a tensor of one element may be anything, and `view` wants 1."""
+    return tensor.contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def _aligned(content: Tensor) -> Tensor:

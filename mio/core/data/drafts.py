@@ -8,14 +8,13 @@ be damaged keeps its place in the row as padding, since the plan was made withou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mio.core.contract.values import Media
 from mio.core.data.batch import Batch, Slot
-from mio.core.data.items import prepared
-from mio.core.data.made import prepared_made
+from mio.core.data.made import prepared_document
 from mio.core.data.packing import Entry
 from mio.core.data.plan import Row
 from mio.core.data.reasons import reason_of
@@ -106,7 +105,7 @@ class RowRenderer:
         try:
             return media.rendered(document, self._streams[entry.stream].packing.context + 1)
         except (DataError, PluginError) as error:
-            if not (items := raw_media(document)):
+            if not (items := raw_media(document, self._streams[entry.stream].renderer)):
                 raise
             lost.append((*entry[:2], self._reason(entry[:2], error, items)))
             size = entry.length + 1
@@ -152,7 +151,7 @@ class _MicroBatchMedia:
 
     def add(self, document: Document) -> None:
         """Takes up the media of a document."""
-        if not raw_media(document):
+        if not raw_media(document, self._renderer):
             return
         try:
             expanded = self._renderer.expanded(document)
@@ -160,7 +159,7 @@ class _MicroBatchMedia:
             self._expanded[id(document)] = error
             return
         self._expanded[id(document)] = expanded
-        for item in raw_media(expanded, self._renderer.codecs.by_network):
+        for item in raw_media(expanded, self._renderer, to_code=True):
             if item.modality in self._renderer.codecs.elsewhere:
                 self._elsewhere[name_of(item)] = item
             else:
@@ -184,13 +183,12 @@ class _MicroBatchMedia:
             return self._renderer.render(document).truncate(size), []
         if isinstance(expanded, DataError):
             raise expanded
-        _raise_failed(self._failed, raw_media(expanded))
+        _raise_failed(self._failed, raw_media(expanded, self._renderer))
         codecs = self._renderer.codecs
         rendered = self._renderer.render(expanded, codecs.elsewhere if self._elsewhere else ())
         rendered = rendered.truncate(size)
         if rendered.items or rendered.made:
-            made = prepared_made(rendered.made, codecs)
-            rendered = replace(rendered, items=prepared(rendered.items, codecs), made=made)
+            rendered = prepared_document(rendered, codecs)
         return rendered, [(blank.first, self._elsewhere[name_of(blank.media)], blank.view) for blank in rendered.blanks]
 
 

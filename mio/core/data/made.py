@@ -18,7 +18,7 @@ from torch import Tensor
 from mio.core.contract.encoders import Arrays
 from mio.core.contract.heads import HeadItems
 from mio.core.data.document_mask import Together
-from mio.core.data.items import SeenMaps, joined
+from mio.core.data.items import SeenMaps, joined, prepared
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.item_heads import ItemHead
 from mio.core.tokens.rendered import Made, Rendered
@@ -52,6 +52,8 @@ class MadeItems:
     none."""
     weights: Tensor
     """float32 `[N]`: what the loss of each item counts; 0 of a dummy."""
+    openings: Sequence[int] = ()
+    """row * L + position, of the token that opens the span of each item. Plain numbers; none of a dummy."""
     dummy: bool = False
     """Whether no item of the modality is in the pass: the head runs, and its result counts 0 times."""
 
@@ -59,6 +61,11 @@ class MadeItems:
     def nbytes(self) -> int:
         """Of the arrays."""
         return sum(array.nbytes for array in self.input.arrays.values())
+
+    def lose(self, first: int, end: int) -> None:
+        """Takes the weight of what is between these positions (row * L + position), in place, on the CPU."""
+        lost = [number for number, opening in enumerate(self.openings) if first <= opening < end]
+        self.weights[lost] = 0
 
     def change(self, function: Callable[[Tensor], Any]) -> MadeItems:
         """The items with the results of `function` in place of their tensors."""
@@ -76,6 +83,7 @@ class MadeItems:
 class _Item(NamedTuple):
     """An item that is learnt, with all that is known of it before it is packed."""
 
+    opening: int
     arrays: Arrays
     dropped: bool
     own: npt.NDArray[np.int64]
@@ -104,6 +112,8 @@ def pack_made(
         seen = _numbered(document, size, numbers)
         common = _common(document, size)
         for made in document.made:
+            if made.end > size:
+                continue  # the last position of a document is no input
             maker = codecs.makers[made.modality]
             random = drawing(digests[row], counts[row])
             counts[row] += 1
@@ -114,7 +124,7 @@ def pack_made(
             own = np.arange(made.opening + 1, made.end)
             items[made.modality].append(
                 _Item(
-                    maker.drawn(target, random), dropped, first + own, first + before,
+                    first + made.opening, maker.drawn(target, random), dropped, first + own, first + before,
                     _before(seen, made, maker), made.weight,
                 )
             )  # fmt: skip
@@ -153,8 +163,8 @@ def _packed(maker: ItemHead, items: Sequence[_Item]) -> MadeItems:
     if not items:
         # of the first position of all: what is computed of it counts for nothing, and is no mean of nothing
         own_places, context = (np.zeros(size, np.int64) for size in (maker.head.writes, min(1, maker.head.context)))
-        dummy = _Item(maker.dummy_drawn, False, own_places, context, dict.fromkeys(maker.head.maps, ()), 0.0)
-        return replace(_joined(maker, [dummy]), dummy=True)
+        dummy = _Item(0, maker.dummy_drawn, False, own_places, context, dict.fromkeys(maker.head.maps, ()), 0.0)
+        return replace(_joined(maker, [dummy]), openings=(), dummy=True)
     return _joined(maker, items)
 
 
@@ -167,6 +177,7 @@ def _joined(maker: ItemHead, items: Sequence[_Item]) -> MadeItems:
         _filled([item.context for item in items]),
         {name: _filled([item.maps[name] for item in items]) for name in maker.head.maps},
         torch.tensor([item.weight for item in items], dtype=torch.float32),
+        [item.opening for item in items],
     )
 
 
@@ -192,9 +203,14 @@ def shifted(document: Rendered, size: int) -> npt.NDArray[np.int64]:
     return positions
 
 
-def prepared_made(items: Sequence[Made], codecs: Codecs) -> tuple[Made, ...]:
-    """Items with what is learnt of them. Raises as `Codecs.target`."""
-    return tuple(one if one.arrays is not None else one._replace(arrays=codecs.target(one.media)) for one in items)
+def prepared_document(document: Rendered, codecs: Codecs) -> Rendered:
+    """A document with the arrays of its items: of what encoders read, and of what heads learn. A file of which both
+    need something is read once. Raises as `Codecs.prepare` and `Codecs.target`."""
+    read = {id(item.media) for item in document.items}
+    opened = {id(one.media): codecs.opened(one.media) for one in document.made if id(one.media) in read}
+    made = tuple(one._replace(arrays=codecs.target(opened.get(id(one.media), one.media))) for one in document.made)
+    items = (item._replace(media=opened.get(id(item.media), item.media)) for item in document.items)
+    return replace(document, items=prepared(tuple(items), codecs), made=made)
 
 
 def read_together(placed: Sequence[Placed], codecs: Codecs) -> Iterator[Together]:

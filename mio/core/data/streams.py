@@ -161,10 +161,12 @@ class RecordStream:
         try:
             document, codecs = self._document(record), self.renderer.codecs
             rendered = self.renderer.render(document)
-            for item in raw_media(self.renderer.expanded(document)):
+            for item in raw_media(self.renderer.expanded(document), self.renderer):
                 codecs.check_readable(item)
             for read in rendered.items:
                 codecs.prepare(read.media)
+            for made in rendered.made:
+                codecs.target(made.media)
         except Exception as error:
             return reason_of(error, where)
         return where
@@ -204,16 +206,16 @@ class RecordStream:
         return tokens - 1 if tokens > 1 else self._number(EMPTY)
 
     def _check(self, document: Document, record: int, tokens: int) -> None:
-        """Reads the media of a document that was measured, and encodes them or prepares them for encoders if the sample
+        """Reads the media of a document that was measured, and encodes them or prepares them for networks if the sample
         says so. Raises `DataError` for damage, and `PluginError` where a plugin does not do what it foretold."""
-        if not raw_media(document):
+        if not raw_media(document, self.renderer):
             return
         codecs = self.renderer.codecs
         document = self.renderer.expanded(document)
-        for item in raw_media(document):
+        for item in raw_media(document, self.renderer):
             codecs.check_readable(item)
         if record in self.sample.encoded:
-            for error in codecs.learn(raw_media(document, codecs.by_network)).values():
+            for error in codecs.learn(raw_media(document, self.renderer, to_code=True)).values():
                 raise error
             rendered = self.renderer.render(document)
             if len(rendered.tokens) != tokens:
@@ -221,12 +223,15 @@ class RecordStream:
                     f"has {len(rendered.tokens)} tokens, {tokens} were foretold: a tokenizer's `frames`, or a "
                     "splitter, does not say the same each time"
                 )
+            where = f"{self.name}: {self._where(record)}"
             for read in rendered.items:
-                codecs.check_prepared(read.media, f"{self.name}: {self._where(record)}")
+                codecs.check_prepared(read.media, where)
+            for made in rendered.made:
+                codecs.check_target(made.media, where)
 
     def _outline(self, document: Document) -> Rendered:
         """The document rendered, but that media hold no codes yet."""
-        if raw_media(document):
+        if raw_media(document, self.renderer):
             return self.renderer.render(document, self.renderer.codecs.modalities)
         return self.renderer.render(document)
 

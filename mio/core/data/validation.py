@@ -121,8 +121,11 @@ def _take(stream: RecordStream, record: int, found: HeldOutDocuments) -> None:
     else:
         try:
             document = stream.document_of(record)
+            codecs = stream.renderer.codecs
             for item in document.items:
-                stream.renderer.codecs.prepare(item.media)  # of which nothing is kept: arrays may be large
+                codecs.prepare(item.media)  # of which nothing is kept: arrays may be large
+            for made in document.made:
+                codecs.target(made.media)
             found.documents.append(document)
         except DataError:  # its media are damaged, which its length does not show
             found.skipped[BROKEN] += 1

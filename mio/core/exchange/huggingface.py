@@ -7,12 +7,13 @@ import re
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import UserError
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+EMBEDDING, HEAD, HEAD_BIAS = "model.embed_tokens.weight", "lm_head.weight", "lm_head.bias"
 
 _NAMES = {
     "embedding.weight": EMBEDDING,
     "norm.weight": "model.norm.weight",
     "head.weight": HEAD,
+    "head.bias": HEAD_BIAS,
 }
 _LAYER_NAMES = {
     "attention_norm.weight": "input_layernorm.weight",

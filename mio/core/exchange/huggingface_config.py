@@ -228,6 +228,8 @@ def config_to_huggingface(config: TransformerConfig, rows: int, context: int, dt
     window, full = config.sliding_window, config.full_attention_layers
     if window and len(full) == config.layers:
         window, full = 0, []
+    if config.head_bias:
+        raise UserError("no Hugging Face family that mio exports to has a bias on its head (`model.head_bias`)")
     mixed = bool(full)
     features = {"mixtral": config.experts > 0, "qwen3": config.qk_norm, "qwen2": config.qkv_bias}
     present = [family for family, has in features.items() if has]

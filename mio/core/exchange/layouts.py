@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,20 @@ class BoundLayout:
             raise PluginError(f"plugin `{owner}`, hook `mio_layouts`: `config` gives {kind(language)}, not a mapping")
         return cls(owner, layout, config, language)
 
+    def make(self, files: ModelFiles, folder: Path) -> None:
+        """Adds the tensors that are made of several of the folder's. Raises `UserError` for one that is not there."""
+        with naming_plugin(f"plugin `{self.owner}`", " in `mio_layouts`"), torch.inference_mode():
+            for name, function in self.layout.made.items():
+                files.add(name, function(partial(_read, files, folder)).clone(), folder)
+
     def code_rows(self, files: ModelFiles, folder: Path, width: int) -> dict[str, CodeRows]:
         """Rows of codes by modality. Raises `UserError` for tensors that are not there, `PluginError` for rows of
         another width."""
         if self.layout.code_rows is None:
             return {}
 
-        def read(name: str) -> Tensor:
-            if name not in files.tensors and name not in files.apart:
-                raise UserError(f"{folder}: its weights lack the tensor `{name}`")
-            return files.read(name)
-
         with naming_plugin(f"plugin `{self.owner}`", " in `mio_layouts`"), torch.inference_mode():
-            rows = dict(self.layout.code_rows(self.config, read))
+            rows = dict(self.layout.code_rows(self.config, partial(_read, files, folder)))
         for name, own in rows.items():
             shapes = [list(one.shape) for one in (own.embedding, own.head)]
             if shapes != [[len(own.embedding), width]] * 2:
@@ -64,3 +66,9 @@ class BoundLayout:
                     f"{shapes[1]}, the model's are [codes, {width}]"
                 )
         return rows
+
+
+def _read(files: ModelFiles, folder: Path, name: str) -> Tensor:
+    if name not in files.tensors and name not in files.apart:
+        raise UserError(f"{folder}: its weights lack the tensor `{name}`")
+    return files.read(name)

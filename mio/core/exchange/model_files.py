@@ -44,6 +44,7 @@ class ModelFiles:
         self._shard: tuple[Path, Mapping[str, Tensor]] | None = None
         self.tensors: dict[str, Stored] = {}
         self.apart: dict[str, Stored] = {}
+        self._made: dict[str, Tensor] = {}
         self._file_names: dict[str, str] = {}
         shards, self.ignored = _shards(folder)
         for file, promised in shards.items():
@@ -72,8 +73,15 @@ class ModelFiles:
         """Takes a tensor out of `tensors`: it can still be read."""
         self.apart[name] = self.tensors.pop(name)
 
+    def add(self, name: str, tensor: Tensor, of: Path) -> None:
+        """A tensor that is in no file, but made of what a file of the folder `of` holds."""
+        self._made[name] = tensor
+        self.tensors[name] = Stored(of, tuple(tensor.shape), tensor.dtype)
+
     def read(self, name: str) -> Tensor:
         """One tensor, on CPU. Its memory is the file's until it is written to."""
+        if name in self._made:
+            return self._made[name]
         file = (self.tensors.get(name) or self.apart[name]).file
         name = self._file_names.get(name, name)
         if file.suffix != ".safetensors":

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.layouts import CodeRows, ModelLayout
 from mio.core.errors import UserError
-from mio.core.exchange.huggingface import EMBEDDING, HEAD, huggingface_name, is_redundant
+from mio.core.exchange.huggingface import EMBEDDING, HEAD, HEAD_BIAS, huggingface_name, is_redundant
 from mio.core.exchange.layouts import BoundLayout
 from mio.core.exchange.model_files import ModelFiles, Stored
 from mio.core.model.transformer import Transformer
@@ -83,6 +84,9 @@ class FolderModel:
         """
         files = ModelFiles(folder)
         beside = _set_apart(files, layout.layout) if layout is not None else {}
+        if layout is not None:
+            layout.make(files, folder)
+            config = replace(config, head_bias=HEAD_BIAS in files.tensors)
         config = _tied_as_stored(files, config)
         rows = _check_shapes(files, config, folder, size)
         codes = layout.code_rows(files, folder, config.width) if layout is not None else {}
@@ -133,13 +137,14 @@ def _set_apart(files: ModelFiles, layout: ModelLayout) -> dict[tuple[str, str], 
     each has."""
     beside: dict[tuple[str, str], int] = {}
     for name in list(files.tensors):
-        theirs = next((begin for begin in layout.names if name.startswith(begin)), None)
-        if theirs is not None:
-            if layout.names[theirs] != theirs:
-                files.rename(name, layout.names[theirs] + name.removeprefix(theirs))
-            continue
-        begin = next((begin for begin in layout.beside if name.startswith(begin)), None)
+        fitting = [begin for begin in layout.names if name.startswith(begin)]
+        fitting += [begin for begin in layout.beside if fnmatchcase(name, f"{begin}*")]
+        begin = max(fitting, key=len, default=None)
         if begin is None:  # the check of names refuses it
+            continue
+        if begin in layout.names:
+            if layout.names[begin] != begin:
+                files.rename(name, layout.names[begin] + name.removeprefix(begin))
             continue
         files.set_apart(name)
         network = begin.rstrip(".") or ".".join(name.split(".")[:2])

@@ -98,9 +98,9 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         raise UserError(f"{run.folder} has no adapters: there is nothing to merge; leave `--merge` out")
     weights = _RunWeights.of(saved.base if isinstance(saved, FoldedWeights) and adapted else saved)
     plan = export_plan(weights.fitting(skeleton(config, vocabulary.rows)), vocabulary.size, dtype)
-    names = huggingface_names(config)
     types = {tensor.name: str(tensor.dtype).removeprefix("torch.") for tensor in plan}
     model = config_to_huggingface(config, vocabulary.size, run.recipe.data.packing.context, types["embedding.weight"])
+    names = huggingface_names(config)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, wanted, shape in plan:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from mio.core.contract.controls import CONTROL, Control
-from mio.core.contract.values import TEXT, Answer, Codes
+from mio.core.contract.values import TEXT, Answer, Codes, Media
+from mio.core.generation.growing import AnswerTokens
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.controls import is_silent
 from mio.core.tokens.parsing import parse_tokens
@@ -15,14 +16,14 @@ from mio.core.tokens.visitor import Visitor
 from mio.core.tokens.vocabulary import Vocabulary
 
 
-def read_answer(tokens: Sequence[int], vocabulary: Vocabulary, codecs: Codecs, output: str = "") -> Answer:
-    """The answer that was generated as these tokens (see `decode_answer`)."""
-    answer = decode_answer(codecs, parse_tokens(tokens, vocabulary, codecs.text).parts, output)
+def read_answer(given: AnswerTokens, vocabulary: Vocabulary, codecs: Codecs, output: str = "") -> Answer:
+    """The answer that was generated as these tokens and media (see `decode_answer`)."""
+    answer = decode_answer(codecs, parse_tokens(given.tokens, vocabulary, codecs.text, given.made).parts, output)
     return replace(answer, silent=is_silent(answer.controls, vocabulary.controls))
 
 
-def decode_answer(codecs: Codecs, parts: Sequence[str | Codes | Control], output: str = "") -> Answer:
-    """Decodes the spans among `parts`.
+def decode_answer(codecs: Codecs, parts: Sequence[str | Codes | Control | Media], output: str = "") -> Answer:
+    """Decodes the spans of codes among `parts`, beside the media that heads have made.
 
     Where `output` is a modality made of another's spans, neighbouring spans of that other one become one item of it.
     """
@@ -48,8 +49,14 @@ class _Decoding(Visitor[None]):
 
     def codes(self, codes: Codes) -> None:
         self.spans.append(codes)
-        name, items = codes.modality, self._items
-        content = self._codecs.decode(name, codes.of(self._codecs.modalities[name].view("generate")))
+        name = codes.modality
+        self._add(name, self._codecs.decode(name, codes.of(self._codecs.modalities[name].view("generate"))))
+
+    def media(self, media: Media) -> None:
+        self._add(media.modality, media.data)
+
+    def _add(self, name: str, content: Any) -> None:
+        items = self._items
         if name != self._joined:
             items.append((name, content))
         elif items and items[-1][0] == self._output:

@@ -9,7 +9,6 @@ from mio.core.data.items import prepared
 from mio.core.errors import DataError, MioError, UserError
 from mio.core.generation.answer import read_answer
 from mio.core.generation.engine import answer_room
-from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.sampling import item_seed
 from mio.core.tokens.rendered import Prompt
@@ -41,7 +40,7 @@ def answer_records(
 def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed: dict[int, str]) -> dict[int, Answer]:
     """Answers to some items of a task, decoded together, by their numbers. An item that has none is left out, and
     `failed` gets the reason."""
-    need = need_of(task.output, model.codecs.modalities, only=False)
+    need = model.need(task.output, only=False, decoding=task.decoding)
     prompts = _prompts(model, task, records, model.grammar.least(need), failed)
     if not prompts:
         return {}
@@ -52,9 +51,9 @@ def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed
     except UserError as error:
         raise UserError(f"task `{task.name}`: {error}") from error
     answers = {}
-    for item, tokens in zip(items, generated, strict=True):
+    for item, given in zip(items, generated, strict=True):
         try:
-            answers[item] = read_answer(tokens, model.vocabulary, model.codecs, task.output)
+            answers[item] = read_answer(given, model.vocabulary, model.codecs, task.output)
         except Exception as error:  # whatever its codes are, one answer does not end the evaluation
             if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
                 raise

@@ -11,11 +11,12 @@ from mio.core.contract.values import Decoding
 from mio.core.data.items import EncoderItems, change_items
 from mio.core.errors import DataError, UserError
 from mio.core.generation.grammar import Grammar, Need
-from mio.core.generation.growing import GrowingAnswer, choose
+from mio.core.generation.growing import AnswerTokens, GrowingAnswer, choose
 from mio.core.generation.guidance import UnaskedSpans, is_guided
+from mio.core.generation.making import Making
 from mio.core.generation.sampling import check_decoding
-from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.spans import TokenArray
 
 
@@ -41,8 +42,9 @@ def generate_tokens(
     seeds: Sequence[int],
     context: int = 0,
     items: Mapping[str, EncoderItems] = MappingProxyType({}),
-) -> list[list[int]]:
-    """Answers to `prompts` (token ids), without their stop tokens. An answer depends on its prompt and its seed, not on
+    codecs: Codecs | None = None,
+) -> list[AnswerTokens]:
+    """Answers to `prompts` (token ids). An answer depends on its prompt and its seed, not on
     the others, but for what another shape of the same matrix products may change in their last bits.
 
     Computes and keeps keys and values in the dtype of the weights. Where the transformer's matrices are split over
@@ -53,6 +55,7 @@ def generate_tokens(
         context: positions that a prompt and its answer may take together; 0: no limit.
         items: media in the prompts that encoders read, by modality. Their places are index of the prompt * L +
             position, where L are the tokens of the longest prompt.
+        codecs: what heads and encoders of a grammar with spans that heads make are asked by.
 
     Raises:
         UserError: the token budget or the context cannot hold what is needed, options of `decoding` are invalid, memory
@@ -65,17 +68,18 @@ def generate_tokens(
         least = grammar.least(need)
         budgets = [min(decoding.max_tokens, answer_room(len(prompt), context, least)) for prompt in prompts]
     active = [GrowingAnswer(grammar, need, budget, seed) for budget, seed in zip(budgets, seeds, strict=True)]
-    answers = [sequence.tokens for sequence in active]
+    answers = list(active)
+    making = Making(transformer, grammar.vocabulary, codecs, decoding) if codecs is not None else None
     capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
     try:
         with torch.autocast(transformer.head_weight.device.type, enabled=False):
-            _decode(transformer, grammar, prompts, items, decoding, active, capacity)
+            _decode(transformer, grammar, prompts, items, decoding, active, capacity, making)
     except (torch.OutOfMemoryError, _NoRoom) as error:
         raise UserError(
             f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit into memory; decode "
             "fewer together (`evaluate.batch`), or allow fewer tokens"
         ) from error
-    return answers
+    return [answer.given for answer in answers]
 
 
 class _NoRoom(Exception):
@@ -90,22 +94,24 @@ def _decode(
     decoding: Decoding,
     active: list[GrowingAnswer],
     capacity: int,
+    making: Making | None,
 ) -> None:
     """Reads the prompts and adds tokens to the sequences, until all are done."""
-    head = transformer.head_weight
-    device = head.device
+    device = transformer.head_weight.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     longest = int(lengths.max())
     tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=device)
     for index, prompt in enumerate(prompts):
         tokens[index, : len(prompt)] = torch.as_tensor(prompt, device=device)
     try:
-        cache = KVCache(transformer.config, len(prompts), capacity, device, head.dtype)
+        cache = transformer.cache(len(prompts), capacity)
         spans = None
-        if is_guided(decoding):
+        if is_guided(decoding) and grammar.spans:
             spans = UnaskedSpans(transformer, grammar, len(prompts), max(one.grammar.budget for one in active))
     except RuntimeError as error:  # torch's error for too little memory
         raise _NoRoom from error
+    if spans:
+        spans.read_prompts()
     moved = change_items(items, lambda tensor: tensor.to(device))
     hidden = transformer(tokens, cache.positions(longest), cache=cache, items=moved).hidden
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
@@ -127,3 +133,7 @@ def _decode(
             spans.step(active, chosen)
         hidden = transformer(chosen[:, None], cache.positions(1), cache=cache).hidden[:, 0]
         cache.advance(1)
+        if opened := {row: answer for row, answer in enumerate(active) if answer.grammar.opened}:
+            assert making is not None
+            for row, state in making.make(opened, cache).items():
+                hidden[row] = state

@@ -54,8 +54,9 @@ def evaluate(
 
     `accuracy` over `n` items; where the task has them, `ceiling` (the judge's verdict on the right answers after the
     codec), `judge` (on the same answers as they are) and `copied` (share of spans that equal a training item's, code by
-    code). An item that cannot be asked, decoded or judged counts as wrong: `failed` says how many there are, and
-    `failures` why the first of them failed, and why figures are missing. `seconds` are those of all ranks.
+    code; not of media that a head makes). An item that cannot be asked, decoded or judged counts as wrong: `failed`
+    says how many there are, and `failures` why the first of them failed, and why figures are missing. `seconds` are
+    those of all ranks.
 
     `items` and `tasks` default to the recipe's. The first `samples` answers of each task are written to the run folder.
 
@@ -185,7 +186,7 @@ class Evaluation:
         }
         self._work([piece for cut in pieces for piece in cut], figures)
         if not self.accuracy_alone:
-            self._count_copies([one for one in figures.values() if one.owned.task.copies])
+            self._count_copies([one for one in figures.values() if self._has_copies(one.owned.task)])
         return {name: one.result() for name, one in figures.items()} if self.ranks.first else {}
 
     def _pieces(self, owned: OwnedTask, records: Sequence[Record]) -> list[_Piece]:
@@ -257,6 +258,11 @@ class Evaluation:
             return {"ceilings": piece.owned.ceilings(piece.records, self.model.codecs), "problems": []}
         except DataError as error:
             return {"problems": [f"{piece.owned}, no `ceiling`: {error}"]}
+
+    def _has_copies(self, task: Task) -> bool:
+        """Whether copies are counted, and what is written is codes: what a head makes has none to compare."""
+        parts = self.model.codecs.modalities[task.output].parts
+        return task.copies and (parts or task.output) not in self.model.codecs.makers
 
     def _count_copies(self, tasks: Sequence[_Figures]) -> None:
         wanted: dict[str, list[str]] = {}

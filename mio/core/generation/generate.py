@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.controls import CONTROL
+from mio.core.contract.heads import Head
 from mio.core.contract.sessions import Synthesiser
 from mio.core.contract.values import TEXT, Answer, Decoding, Detokenizer, Value
 from mio.core.errors import DataError, PluginError, UserError
 from mio.core.files import naming
 from mio.core.generation.answer import read_answer, written_part
 from mio.core.generation.engine import answer_room
-from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.prompt import parse_prompt
 from mio.core.generation.sampling import check_decoding
@@ -56,8 +56,8 @@ def generate(
     """Answers `prompt` (see `parse_prompt`) and writes the answer's media into `out`, by default the current folder.
     Files that are there stay.
 
-    With `output` the answer holds that modality and no media of another. Prompt and answer keep to the positions that
-    the model was trained on, unless they may go `beyond_context`.
+    With `output` the answer holds that modality and no media of another: one item, or up to `decoding.most`.
+    Prompt and answer keep to the positions that the model was trained on, unless they may go `beyond_context`.
 
     Raises:
         UserError: the prompt names unknown modalities or missing or damaged files, or does not fit the context; options
@@ -69,7 +69,7 @@ def generate(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, media go into a folder")
     values = parse_prompt(prompt, model.codecs.modalities)
-    need = need_of(output, model.codecs.modalities, only=True)
+    need = model.need(output, only=True, decoding=decoding)
     asked = model.renderer.prompt(prompt_document(model, values, output))
     context = 0 if beyond_context else model.recipe.data.packing.context
     room = decoding.max_tokens
@@ -82,27 +82,29 @@ def generate(
             ) from None
     [generated] = model.answers([asked], decoding, need, [seed], beyond_context)
     notice = ""
-    if room < decoding.max_tokens and len(generated) + 1 >= room:
+    if room < decoding.max_tokens and len(generated.tokens) + 1 >= room:
         notice = (
-            f"the answer ends after {len(generated)} tokens, with the {context} positions that the model was trained "
-            "on; --beyond-context lets it go on"
+            f"the answer ends after {len(generated.tokens)} tokens, with the {context} positions that the model was "
+            "trained on; --beyond-context lets it go on"
         )
     answer = read_answer(generated, model.vocabulary, model.codecs, output)
     files = []
     for index, (name, content) in enumerate(answer.parts):
         if name not in (TEXT, CONTROL):
-            files.append(save_beside(model.codecs.detokenizer(name), content, folder, name, index))
+            files.append(save_beside(model.codecs.saver(name), content, folder, name, index))
     return Generated(answer, tuple(files), notice)
 
 
-def save_beside(detokenizer: Detokenizer | Synthesiser, content: Any, folder: Path, name: str, number: int) -> Path:
+def save_beside(saver: Detokenizer | Head | Synthesiser, content: Any, folder: Path, name: str, number: int) -> Path:
     """Writes media to `NAME-NUMBER` plus the format's suffix. The number is the next one without a file, or with a file
     of the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder), tempfile.TemporaryDirectory(prefix=".mio-", dir=folder) as scratch:
-        saved = detokenizer.save(content, Path(scratch) / name)
+        saved = saver.save(content, Path(scratch) / name)
         if not saved.is_file():
-            raise PluginError(f"the detokenizer of `{name}` says that it saved {saved.name}, but there is no such file")
+            raise PluginError(
+                f"what writes `{name}` to files says that it saved {saved.name}, but there is no such file"
+            )
         while True:
             path = folder / f"{name}-{number}{saved.name.removeprefix(name)}"
             try:

@@ -1,16 +1,16 @@
 """Which token may come next, so that every answer can be decoded.
 
 Between spans: text, the opening of a span, a control token where it may come, or the stop token. Inside a span: only
-the codes that its layout allows at that place, and its end only where the layout is complete. A token budget is kept,
-so a span is never cut off by it.
+the codes that its layout allows at that place, and its end only where the layout is complete. Of a span whose media a
+head makes, the opening alone is chosen (see `making.py`). A token budget is kept, so a span is never cut off by it.
 What control tokens do to the answer that they are said in is done here, for batches of answers and for live
 conversations alike. Everything follows from the declarations; V is the vocabulary's number of rows.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,7 +44,7 @@ class Between(NamedTuple):
 
 
 class Inserted(NamedTuple):
-    """The next token is given: a control token has inserted it."""
+    """The next token is given: a control token has inserted it, or it closes a span that a head has made."""
 
     token: int
 
@@ -73,22 +73,39 @@ class Need:
     """Spans of no other modality may be opened."""
     together: bool = False
     """The spans follow each other without anything between them: they are the parts of one item."""
+    others: int = 0
+    """Most spans of each other modality; 0 means any number."""
 
 
-def need_of(output: str, modalities: Mapping[str, Modality], only: bool) -> Need:
-    """What an answer in modality `output` needs. Raises `UserError` for a modality that the recipe does not have."""
+def need_of(
+    output: str, modalities: Mapping[str, Modality], only: bool, made: Container[str] = (), most: int = 0
+) -> Need:
+    """What an answer in modality `output` needs, of media of which heads make those that are `made`, and of which it
+    holds at most so many of each modality (0: any number). Raises `UserError` for a modality that the recipe does not
+    have, and where so many are not allowed."""
     if not output:
-        return Need()
+        return Need(others=most)
     if output not in modalities:
         raise UserError(f"no modality `{output}` in this run; it has {', '.join(sorted(modalities))}")
     declared = modalities[output]
-    if only_read(modalities, output):
+    if only_read(modalities, output, made):
         raise UserError(f"`{output}` is only read, by an encoder: no answer can be of it")
     if declared.parts:
-        return Need(declared.parts, declared.frames.minimum, declared.frames.maximum, only, together=True)
-    if declared.codebooks:
-        return Need(output, 1, 1 if only else 0, only)
-    return Need(only=only)
+        if most > 1:
+            raise UserError(f"an answer in `{output}` is one item: no more of them can be asked for")
+        return Need(declared.parts, declared.frames.minimum, declared.frames.maximum, only, True, most)
+    if declared.codebooks or output in made:
+        return Need(output, 1, most or int(only), only, others=most)
+    return Need(only=only, others=most)
+
+
+class HeadSpan(NamedTuple):
+    """A span whose media a head makes."""
+
+    own: int
+    """Positions of the head's own, while it makes them."""
+    read: int
+    """Most positions by which an encoder reads them back."""
 
 
 class Grammar:
@@ -100,14 +117,21 @@ class Grammar:
         modalities: Mapping[str, Modality],
         stop: int,
         unasked: Mapping[str, Sequence[int]] = MappingProxyType({}),
+        heads: Mapping[str, HeadSpan] = MappingProxyType({}),
     ) -> None:
         self.vocabulary = vocabulary
         self.stop = stop
         self._unasked = unasked
-        self.spans = {name: declared for name, declared in modalities.items() if declared.codebooks}
-        self.opens = {vocabulary.begin(name): name for name in self.spans}
-        self.shortest = {name: 1 + self.span(name).remaining() for name in self.spans}
-        """Fewest tokens of a whole span, markers included."""
+        self.heads = heads
+        """Spans that are made by heads, by modality."""
+        self.ends = {name: vocabulary.end(name) for name in heads if modalities[name].end}
+        """What closes them, where there is such a token."""
+        self.spans = {name: one for name, one in modalities.items() if one.codebooks and name not in heads}
+        """Modalities whose spans are of codes."""
+        self.shortest = {name: self._shortest(name) for name in modalities if name in self.spans or name in heads}
+        """Fewest tokens of a whole span, markers included, of each modality that can be written. Of one that a head
+        makes, the most."""
+        self.opens = {vocabulary.begin(name): name for name in self.shortest}
         self._places = {
             name: {int(vocabulary.block_of[vocabulary.code_ids(name, q).start]): place for place, q in enumerate(view)}
             for name, view in ((name, declared.view("generate")) for name, declared in self.spans.items())
@@ -121,7 +145,9 @@ class Grammar:
         """Of the answers of a model, which stop as its training documents do."""
         specials = model.vocabulary.specials
         stop = specials.im_end if model.recipe.data.form == CHAT else specials.eos
-        return cls(model.vocabulary, model.codecs.modalities, stop, _unasked(model))
+        heads = {name: HeadSpan(one.head.writes, model.codecs.made_positions(name)) for name, one in
+                 model.codecs.makers.items()}  # fmt: skip
+        return cls(model.vocabulary, model.codecs.modalities, stop, _unasked(model), heads)
 
     def unasked_of(self, name: str) -> Sequence[int]:
         """The prompt of a span of modality `name` in which nothing is asked: that of a template without a prompt."""
@@ -132,9 +158,23 @@ class Grammar:
         declared = self.spans[name]
         return layout(declared.layout).grammar(len(declared.view("generate")), declared.frames)
 
+    def _shortest(self, name: str) -> int:
+        if name in self.heads:
+            return 1 + self.heads[name].read + (name in self.ends)
+        return 1 + self.span(name).remaining()
+
+    def while_made(self, name: str) -> int:
+        """Tokens that must be left where a span opens, as it takes so many positions until it is made: its opening, a
+        head's own and the stop token, which takes none."""
+        return 2 + self.heads[name].own if name in self.heads else 0
+
+    def room(self, name: str, count: int) -> int:
+        """Tokens that have to be left for so many spans and the stop token."""
+        return max(count * self.shortest[name] + 1, (count - 1) * self.shortest[name] + self.while_made(name))
+
     def least(self, need: Need) -> int:
         """Fewest tokens of an answer that has what is needed, the stop token included."""
-        return need.least * self.shortest.get(need.modality, 0) + 1
+        return self.room(need.modality, need.least) if need.least else 1
 
     def index_in_view(self, name: str, token: int) -> int:
         """Place of a code's codebook among those that a span of modality `name` is written with."""
@@ -183,7 +223,8 @@ class Grammar:
 def _unasked(model: Model) -> dict[str, Sequence[int]]:
     """Prompt of each modality with codes in which nothing is asked, as the recipe's form has it."""
     data, template = model.recipe.data, CompiledTemplate(Template(direction="unasked", response=""))
-    spans = [name for name, declared in model.codecs.modalities.items() if declared.codebooks]
+    declared, made = model.codecs.modalities, model.codecs.makers
+    spans = [name for name, one in declared.items() if one.codebooks and name not in made]
     documents = {name: to_document({}, template, data.form, data.system, name, asked=True) for name in spans}
     return {name: model.renderer.prompt(document).tokens.tolist() for name, document in documents.items()}
 
@@ -207,7 +248,12 @@ class AnswerGrammar:
         """Tokens that come next, whatever the model thinks of them."""
         self._grammar = grammar
         self._need = need
-        self._spans = 0
+        self._counts: Counter[str] = Counter()
+        """Spans so far, by modality."""
+        self.opened = ""
+        """Modality of the span whose media a head has to make before the answer goes on."""
+        self._closing = ""
+        """Modality of the span that a head has made and that the next token closes."""
         self._last = ""
         """Modality of the span just before; empty after text."""
         self._name = ""
@@ -227,37 +273,44 @@ class AnswerGrammar:
         """Index in the grammar's masks of the one that the next token must satisfy."""
         if self._span is not None:
             return self._grammar.mask_index(self._inside(self._span))
+        if self._closing:
+            return self._grammar.mask_index(Inserted(self._grammar.ends[self._closing]))
         return self._grammar.mask_index(Inserted(self._inserted[0]) if self._inserted else self._between())
 
     def _owed(self) -> int:
         """Tokens that must still come after the present span, or from here if there is none."""
-        missing = max(0, self._need.least - self._spans)
-        return missing * self._grammar.shortest.get(self._need.modality, 0) + 1
+        return self._owed_with(self._counts[self._need.modality])
+
+    def _owed_with(self, spans: int) -> int:
+        """The same where the answer has so many of the spans that are needed."""
+        missing = self._need.least - spans
+        return self._grammar.room(self._need.modality, missing) if missing > 0 else 1
 
     def _inside(self, span: SpanGrammar) -> Inside:
         return Inside(self._name, *span.allowed(self.budget - self._owed()))
 
     def _between(self) -> Between:
         need, grammar = self._need, self._grammar
-        owed = self._owed()
-        if need.together and 0 < self._spans < need.least:
+        owed, spans = self._owed(), self._counts[need.modality]
+        if need.together and 0 < spans < need.least:
             return Between((need.modality,), may_stop=False)
         openable = [TEXT] if 1 + owed <= self.budget else []
-        for name in grammar.spans:
-            wanted = name == need.modality
-            if need.only and not wanted:
-                continue
-            if wanted and need.most and self._spans >= need.most:
-                continue
-            if wanted and need.together and self._spans and self._last != name:
-                continue
-            after = owed - (grammar.shortest[name] if wanted and self._spans < need.least else 0)
-            if grammar.shortest[name] + after <= self.budget:
-                openable.append(name)
-        may_stop = self._spans >= need.least
+        openable += [name for name in grammar.shortest if self._may_open(name, owed)]
+        may_stop = spans >= need.least
         if not grammar.vocabulary.controls:
             return Between(tuple(openable), may_stop)
         return Between(tuple(openable), may_stop, *self._controls(owed))
+
+    def _may_open(self, name: str, owed: int) -> bool:
+        need, grammar, spans = self._need, self._grammar, self._counts[name]
+        wanted = name == need.modality
+        most = need.most if wanted else need.others
+        if (need.only and not wanted) or (most and spans >= most):
+            return False
+        if wanted and need.together and spans and self._last != name:
+            return False
+        after = self._owed_with(spans + 1) if wanted else owed
+        return max(grammar.shortest[name] + after, grammar.while_made(name)) <= self.budget
 
     def _controls(self, owed: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Control tokens with an id that may come next, and tokens that would complete one of text that may not."""
@@ -275,7 +328,7 @@ class AnswerGrammar:
         and what is inserted must fit."""
         controls = self._grammar.vocabulary.controls
         if controls.tokens[name].action in ENDS:
-            return self._spans >= self._need.least
+            return self._counts[self._need.modality] >= self._need.least
         return 1 + len(controls.inserts.get(name, ())) + owed <= self.budget
 
     def advance(self, token: int) -> ControlToken | None:
@@ -283,6 +336,9 @@ class AnswerGrammar:
         it completes, if it does; what that does to this answer is done."""
         grammar = self._grammar
         self.budget -= 1
+        if self._closing:
+            self._last, self._closing = self._closing, ""
+            return None
         if self._span is not None:
             if token == grammar.vocabulary.end(self._name):
                 self._span = None
@@ -298,12 +354,24 @@ class AnswerGrammar:
         if token == grammar.stop:
             self.done = True
         elif token in grammar.opens:
-            self._name = grammar.opens[token]
-            self._span = grammar.span(self._name)
-            self._spans += self._name == self._need.modality
+            self._name = name = grammar.opens[token]
+            self._counts[name] += 1
+            if name in grammar.heads:
+                self.opened = name
+            else:
+                self._span = grammar.span(name)
         else:
             self._last = ""
         return None
+
+    def made(self, positions: int) -> None:
+        """Takes the positions by which what a head has made is read back: the span is closed next, or is over."""
+        name, self.opened = self.opened, ""
+        self.budget -= positions
+        if name in self._grammar.ends:
+            self._closing = name
+        else:
+            self._last = name
 
     def _obey(self, name: str) -> ControlToken:
         """Does to this answer what the action of a control token says."""

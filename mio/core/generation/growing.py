@@ -6,16 +6,26 @@ N answers, D width, V vocabulary rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mio.core.contract.controls import ControlToken
-from mio.core.contract.values import Decoding
+from mio.core.contract.values import Decoding, Media
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
 from mio.core.generation.sampling import HOTTEST, sample
 from mio.core.model.transformer import Transformer
+
+
+class AnswerTokens(NamedTuple):
+    """An answer as it was generated."""
+
+    tokens: list[int]
+    """Without the stop token. Padding stands in the positions by which media that a head has made are read."""
+    made: tuple[Media, ...] = ()
+    """What heads have made of it, in the order of its spans."""
 
 
 class GrowingAnswer:
@@ -32,6 +42,13 @@ class GrowingAnswer:
         self.random = np.random.Generator(np.random.Philox(seed))
         self.tokens: list[int] = []
         """Without the stop token."""
+        self.made: list[Media] = []
+        """What heads have made of it."""
+
+    @property
+    def given(self) -> AnswerTokens:
+        """What there is of it."""
+        return AnswerTokens(self.tokens, tuple(self.made))
 
     @property
     def done(self) -> bool:
@@ -46,6 +63,12 @@ class GrowingAnswer:
         if token != self._stop:
             self.tokens.append(token)
         return said
+
+    def take(self, media: Media, positions: Sequence[int]) -> None:
+        """Takes what a head has made of the span that is open, and the tokens in the positions by which it is read."""
+        self.grammar.made(len(positions))
+        self.made.append(media)
+        self.tokens += positions
 
 
 def choose(

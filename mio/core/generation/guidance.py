@@ -40,16 +40,20 @@ class UnaskedSpans:
         self._prompts = {name: grammar.unasked_of(name) for name in grammar.spans}
         longest = max(map(len, self._prompts.values()), default=0)
         head = transformer.head_weight
-        count = answers + len(self._prompts)
+        self._answers, count = answers, answers + len(self._prompts)
         self._cache = KVCache(transformer.config, count, longest + room, head.device, head.dtype)
-        tokens = torch.zeros(count, longest, dtype=torch.int64)
-        lengths = torch.zeros(count, dtype=torch.int64)
-        for row, prompt in enumerate(self._prompts.values(), answers):
-            lengths[row], tokens[row, : len(prompt)] = len(prompt), torch.as_tensor(prompt)
-        transformer(tokens.to(head.device), self._cache.positions(longest), cache=self._cache)
-        self._cache.advance(lengths.to(head.device))
         self.hidden: Tensor | None = None
         """`[N, D]` at the last token of each answer's span, without meaning between spans; None if no span is open."""
+
+    def read_prompts(self) -> None:
+        """Computes the prompts, before the first step."""
+        lengths = torch.zeros_like(self._cache.lengths)
+        longest = max(map(len, self._prompts.values()), default=0)
+        tokens = torch.zeros(len(lengths), longest, dtype=torch.int64, device=lengths.device)
+        for row, prompt in enumerate(self._prompts.values(), self._answers):
+            lengths[row], tokens[row, : len(prompt)] = len(prompt), torch.as_tensor(prompt, device=lengths.device)
+        self._transformer(tokens, self._cache.positions(longest), cache=self._cache)
+        self._cache.advance(lengths)
 
     def keep(self, answers: Tensor) -> None:
         """Keeps the answers of these indices, int64 `[M]`."""

@@ -14,7 +14,8 @@ from mio.core.contract.values import Decoding
 from mio.core.data.items import items_from_json, items_to_json, pack_items
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation.engine import generate_tokens
-from mio.core.generation.grammar import Grammar, Need
+from mio.core.generation.grammar import Grammar, Need, need_of
+from mio.core.generation.growing import AnswerTokens
 from mio.core.generation.replicas import PRECISIONS, Replicas, decoding_copy
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import Recipe
@@ -83,6 +84,10 @@ class Model:
         """Of its answers."""
         return Grammar.of(self)
 
+    def need(self, output: str, only: bool, decoding: Decoding) -> Need:
+        """What an answer in a modality, or of any for none, needs. Raises as `need_of`."""
+        return need_of(output, self.codecs.modalities, only, self.codecs.makers, decoding.most)
+
     def answers(
         self,
         prompts: Sequence[Prompt],
@@ -90,8 +95,8 @@ class Model:
         need: Need,
         seeds: Sequence[int],
         beyond_context: bool = False,
-    ) -> list[list[int]]:
-        """Tokens of the answers (see `generate_tokens`), within the context that was trained on unless they may go
+    ) -> list[AnswerTokens]:
+        """The answers (see `generate_tokens`), within the context that was trained on unless they may go
         beyond. For the rank that leads a copy; the others of the copy `assist`."""
         context = 0 if beyond_context else self.recipe.data.packing.context
         tokens = [prompt.tokens for prompt in prompts]
@@ -102,7 +107,8 @@ class Model:
             ids = [prompt.tolist() for prompt in tokens]
             sent = [ids, asdict(decoding), asdict(need), list(seeds), context, items_to_json(items)]
             self.replicas.prompts.send(sent)
-        return generate_tokens(self.transformer, self.grammar, tokens, decoding, need, seeds, context, items)
+        asked = tokens, decoding, need, seeds, context, items
+        return generate_tokens(self.transformer, self.grammar, *asked, self.codecs)
 
     def dismiss(self) -> None:
         """Tells the ranks that assist that all is asked."""
@@ -114,4 +120,4 @@ class Model:
         while (asked := self.replicas.prompts.receive()) is not None:
             prompts, decoding, need, seeds, context, items = asked
             with_options = Decoding(**decoding), Need(**need), seeds, context, items_from_json(items)
-            generate_tokens(self.transformer, self.grammar, prompts, *with_options)
+            generate_tokens(self.transformer, self.grammar, prompts, *with_options, self.codecs)

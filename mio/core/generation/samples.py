@@ -33,7 +33,7 @@ def save_samples(
                 if written := written_part(modality, content):
                     parts.append(written)
                 else:
-                    path = model.codecs.detokenizer(modality).save(content, folder / f"{name}-{item}-{number}")
+                    path = model.codecs.saver(modality).save(content, folder / f"{name}-{item}-{number}")
                     parts.append({"type": modality, "path": path.name})
             prompt = "".join(map(_SHOWN.visit, template.prompt(records[item])))
             samples.append({"prompt": prompt, "answer": parts})

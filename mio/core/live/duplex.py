@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mio.core.contract.values import Decoding
+from mio.core.contract.values import Decoding, Media
 from mio.core.data.items import change_items, pack_items
 from mio.core.errors import UserError
 from mio.core.generation.grammar import Grammar
 from mio.core.generation.growing import GrowingAnswer, choose
-from mio.core.model.cache import KVCache
+from mio.core.generation.making import Making
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.codecs import Codecs, name_of
 from mio.core.tokens.rendered import Item, Prompt
@@ -47,10 +47,10 @@ class Duplex:
     ) -> None:
         self.transformer = transformer
         self._grammar, self._codecs, self._decoding = grammar, codecs, decoding
-        head = transformer.head_weight
+        self._making = Making(transformer, grammar.vocabulary, codecs, decoding)
         try:
             with torch.inference_mode():
-                self._cache = KVCache(transformer.config, ROWS, capacity, head.device, head.dtype)
+                self._cache = transformer.cache(ROWS, capacity)
         except RuntimeError as error:  # torch's error for too little memory
             raise UserError(
                 f"keys and values of {ROWS} sequences of {capacity} positions do not fit into memory; train with a "
@@ -102,8 +102,9 @@ class Duplex:
         return dict(zip(rows, chosen.tolist(), strict=True))
 
     @torch.inference_mode()
-    def feed(self, tokens: Mapping[int, int]) -> None:
-        """Computes one token of each of these rows, in one batch."""
+    def feed(self, tokens: Mapping[int, int]) -> dict[int, Media]:
+        """Computes one token of each of these rows, in one batch, and has heads make the media of spans that these
+        open. Returns the media by row."""
         rows = sorted(tokens)
         cache = self._cache if len(rows) == ROWS else self._cache.sequence(rows[0])
         device = self._cache.keys.device
@@ -114,6 +115,22 @@ class Duplex:
         for place, row in enumerate(rows):
             self._held[row].tokens.append(tokens[row])
             self._hidden[row] = hidden[place, 0]
+        answers = {row: answer for row in rows if (answer := self._answers[row]) is not None}
+        opened = {row: answer for row, answer in answers.items() if answer.grammar.opened}
+        return self._make(opened) if opened else {}
+
+    def _make(self, opened: Mapping[int, GrowingAnswer]) -> dict[int, Media]:
+        counts = {row: len(answer.tokens) for row, answer in opened.items()}
+        with torch.autocast(self._cache.keys.device.type, enabled=False):
+            states = self._making.make(opened, self._cache)
+        for row, state in states.items():
+            self._hidden[row] = state
+        for row, answer in opened.items():
+            held, padding, media = self._held[row], answer.tokens[counts[row] :], answer.made[-1]
+            if padding:
+                held.items = (*held.items, Item(media.modality, len(held.tokens), len(padding), media))
+                held.tokens += padding
+        return {row: answer.made[-1] for row, answer in opened.items()}
 
     def release(self, row: int) -> None:
         """The answer on a row is over. What the row holds stays, for prompts that begin with it."""

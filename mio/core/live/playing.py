@@ -1,12 +1,13 @@
-"""Media of answers: spans decoded, text said, and how long that plays."""
+"""Media of answers: spans decoded, media that heads have made, text said, and how long that plays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from mio.core.contract.heads import Head
 from mio.core.contract.sessions import SessionPolicy, Synthesiser
-from mio.core.contract.values import Codes, Detokenizer
+from mio.core.contract.values import Codes, Detokenizer, Media
 from mio.core.errors import DataError, UserError
 from mio.core.generation.model import Model
 from mio.core.live import events
@@ -42,6 +43,10 @@ class Player:
         books = self._codecs.modalities[codes.modality].view("generate")
         self._make(query, codes.modality, lambda span: self._codecs.decode(codes.modality, span.of(books)), codes, now)
 
+    def show(self, query: int, media: Media, now: float) -> None:
+        """Gives media of an answer that a head has made."""
+        self._make(query, media.modality, lambda made: made.data, media, now)
+
     def stop(self) -> None:
         """What is playing is stopped."""
         self.until = 0.0
@@ -58,8 +63,8 @@ class Player:
         seconds = self._policy.seconds(modality, content) if self._policy.seconds else 0.0
         self.until = max(self.until, now) + seconds
 
-    def saver(self, modality: str) -> Detokenizer | Synthesiser:
+    def saver(self, modality: str) -> Detokenizer | Head | Synthesiser:
         """What writes media of a modality to files."""
         if modality == self._policy.speaks and self._synthesiser is not None:
             return self._synthesiser
-        return self._codecs.detokenizer(modality)
+        return self._codecs.saver(modality)

@@ -1,4 +1,4 @@
-"""An answer while it is being generated: tokens become pieces of text, whole spans, and control tokens."""
+"""An answer while it is being generated: tokens become pieces of text, whole spans, media, and control tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import takewhile
 import numpy as np
 
 from mio.core.contract.controls import Control
-from mio.core.contract.values import Codes, TextTokenizer, Value
+from mio.core.contract.values import Codes, Media, TextTokenizer, Value
 from mio.core.tokens.controls import ControlReader
 from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.tokenised import TokenisedText
@@ -17,7 +17,7 @@ from mio.core.tokens.vocabulary import Vocabulary
 _INCOMPLETE = "\ufffd"
 """What stands for the bytes of a character of which the rest is to come."""
 
-Piece = str | Codes | Control
+Piece = str | Codes | Control | Media
 """What an answer consists of."""
 
 
@@ -36,9 +36,22 @@ class AnswerReader:
         """What of it was given out."""
         self._span: list[int] = []
         """Tokens of the span that is being read."""
+        self._closing = -1
+        """Token that closes the span that a head has made, and has no meaning of its own."""
+
+    def made(self, media: Media) -> list[Piece]:
+        """What a head has made of the span that was opened last."""
+        self._span = []
+        self._parts.append(media)
+        if self._vocabulary.modality(media.modality).end:
+            self._closing = self._vocabulary.end(media.modality)
+        return [media]
 
     def push(self, token: int) -> list[Piece]:
         """What is complete with this token; text is the part that was not given out before."""
+        closing, self._closing = self._closing, -1
+        if token == closing:
+            return []
         if self._span:
             self._span.append(token)
             return self._close_span(token)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.controls import INTERRUPT, SILENCE
+from mio.core.contract.heads import Head
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.sessions import MODEL, Synthesiser, Utterance
 from mio.core.contract.values import Detokenizer, Media, Value
 from mio.core.errors import DataError, UserError
-from mio.core.generation.grammar import need_of
 from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.model import Model
 from mio.core.generation.sampling import check_decoding, item_seed
@@ -29,7 +29,7 @@ from mio.core.live.policy import policy_of
 from mio.core.live.reading import AnswerReader, Piece
 from mio.core.live.sentences import SentenceCutter
 from mio.core.runs.run import Run
-from mio.core.tokens.visitor import codes_in, control_of, text_of
+from mio.core.tokens.visitor import codes_in, control_of, media_in, text_of
 
 _KEYS = itertools.count()
 """Numbers in the keys of media that come in: no two of a process have one key."""
@@ -93,7 +93,7 @@ class Session:
         """Steps of the engine so far."""
         self._seed = seed
         check_decoding(self.policy.decoding, seed)
-        self._need = need_of(self.policy.output, self.model.codecs.modalities, only=True)
+        self._need = self.model.need(self.policy.output, only=True, decoding=self.policy.decoding)
         self._controls = self.model.vocabulary.controls.tokens
         if self.policy.answers == MODEL and not self._controls:
             raise UserError(
@@ -259,7 +259,7 @@ class Session:
     def _tell(self, kind: str, query: int, **fields: Any) -> None:
         self._events.append(SessionEvent(kind, self.clock.now(), self.steps, query, **fields))
 
-    def saver(self, event: SessionEvent) -> Detokenizer | Synthesiser:
+    def saver(self, event: SessionEvent) -> Detokenizer | Head | Synthesiser:
         """What writes the media of an event to a file."""
         return self._player.saver(event.modality)
 
@@ -299,7 +299,11 @@ class Session:
             if answer in self._answers:
                 self._take_token(answer, chosen[answer.row])
         if going := [answer for answer in going if answer in self._answers]:
-            self.engine.feed({answer.row: chosen[answer.row] for answer in going})
+            made = self.engine.feed({answer.row: chosen[answer.row] for answer in going})
+            for answer in going:
+                if answer.row in made:
+                    for piece in answer.exchange.answer.made(made[answer.row]):
+                        self._take_piece(answer, piece)
 
     def _take_token(self, answer: _Answer, token: int) -> None:
         answer.growing.advance(token)
@@ -328,6 +332,8 @@ class Session:
                 self._player.say(answer.number, sentence, self.clock.now())
         for codes in codes_in((piece,)):
             self._player.decode(answer.number, codes, self.clock.now())
+        for media in media_in((piece,)):
+            self._player.show(answer.number, media, self.clock.now())
 
     def _obey(self, answer: _Answer, name: str) -> None:
         """Does what the action of a control token says."""

@@ -1,8 +1,8 @@
 """Attention among packed documents: one seam, `attend`, with a way for each kind of device.
 
 On CPU the documents of a batch are gathered into the buckets of its `DocumentMask`, so that many short documents cost
-one batched product per bucket. Bucket padding is harmless under a causal mask: it comes after what is real. On CUDA it
-is FlexAttention (`mio.core.model.flex`).
+one batched product per bucket. Bucket padding is harmless under a causal mask: it comes after what is real. Documents
+with positions that see each other are buckets of their own. On CUDA it is FlexAttention (`mio.core.model.flex`).
 
 B batch rows, L positions of a row, H query heads, K key/value heads, E head width.
 """
@@ -72,7 +72,7 @@ def prepare(mask: DocumentMask, heads: int, kv_heads: int, windows: Iterable[int
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask | None, window: int = 0) -> Tensor:
-    """Causal attention within each document.
+    """Causal attention within each document, but for positions that see each other (see `DocumentMask`).
 
     Args:
         q: [B, L, H, E].

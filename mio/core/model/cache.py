@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.model.map_cache import MapCache
 
 _MATERIALISED = 512 * 512
 
@@ -27,6 +28,10 @@ class KVCache:
         cache.advance(torch.tensor([3, 5]))                              # true lengths
         model(tokens, cache.positions(1), cache=cache)                   # one token each
         cache.advance(1)
+
+    Args:
+        maps: what layers read of the items of these sequences, which comes and goes with their keys and values.
+        width: of the transformer, where its hidden states are kept too; 0: they are not.
     """
 
     def __init__(
@@ -36,12 +41,17 @@ class KVCache:
         capacity: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
+        maps: MapCache | None = None,
+        width: int = 0,
     ) -> None:
         shape = (config.layers, batch, config.kv_heads or config.heads, capacity, config.head_size)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
         """int64 [B]: tokens of each sequence so far."""
+        self.maps = maps
+        self.hidden = torch.zeros(batch, capacity, width, device=device, dtype=dtype) if width else None
+        """[B, S, D]: hidden states by position, where they are kept."""
 
     @property
     def capacity(self) -> int:
@@ -59,12 +69,67 @@ class KVCache:
         """Keeps the sequences of these indices (int64 [N]), in this order; an index may repeat."""
         self.keys, self.values = self.keys[:, sequences], self.values[:, sequences]
         self.lengths = self.lengths[sequences]
+        if self.maps is not None:
+            self.maps.keep(sequences)
+        if self.hidden is not None:
+            self.hidden = self.hidden[sequences]
+
+    def keep_hidden(self, positions: Tensor, hidden: Tensor) -> None:
+        """Keeps hidden states [B, L, D] of tokens at these positions, int64 [B, L], where that is wanted."""
+        if self.hidden is not None:
+            sequence = torch.arange(len(positions), device=positions.device)[:, None]
+            self.hidden[sequence, positions] = hidden.detach().to(self.hidden.dtype)
+
+    def newest(self, most: int) -> tuple[Tensor, Tensor]:
+        """Hidden states [B, C, D] of each sequence's last positions, the newest first, `most` at most, and bool [B, C],
+        false where a sequence has no more; C is what the longest sequence has of them."""
+        assert self.hidden is not None
+        count = min(most, int(self.lengths.max()))
+        place = self.lengths[:, None] - 1 - torch.arange(count, device=self.lengths.device)
+        there = place >= 0
+        found = self.hidden.gather(1, place.clamp(min=0)[..., None].expand(-1, -1, self.hidden.shape[2]))
+        return torch.where(there[..., None], found, 0), there
+
+    def taken(self, sequences: Sequence[int], room: int) -> KVCache:
+        """A copy of some sequences, with room for so many further tokens of each. Their maps are not copied: what is
+        appended there is appended here."""
+        index = torch.tensor(sequences, device=self.lengths.device)
+        one = copy.copy(self)
+        one.lengths = self.lengths[index]
+        used = int(one.lengths.max())
+        *shape, _, E = self.keys.shape
+        shape[1] = len(sequences)
+        one.keys, one.values = (self.keys.new_zeros(*shape, used + room, E) for _ in range(2))
+        one.keys[..., :used, :], one.values[..., :used, :] = (
+            self.keys[:, index, :, :used],
+            self.values[:, index, :, :used],
+        )
+        if self.maps is not None:
+            one.maps = self.maps.sequences(sequences)
+        if self.hidden is not None:
+            one.hidden = F.pad(self.hidden[index, :used], (0, 0, 0, room))
+        return one
+
+    def put(self, sequences: Sequence[int], copied: KVCache) -> None:
+        """Has sequences be what their copy (see `taken`) has become."""
+        index = torch.tensor(sequences, device=self.lengths.device)
+        count = min(copied.capacity, self.capacity)
+        self.keys[:, index, :, :count], self.values[:, index, :, :count] = (
+            part[..., :count, :] for part in (copied.keys, copied.values)
+        )
+        self.lengths[index] = copied.lengths
+        if self.hidden is not None and copied.hidden is not None:
+            self.hidden[index, :count] = copied.hidden[:, :count]
 
     def sequence(self, index: int) -> KVCache:
         """The cache of one sequence, in the memory of this one: what is written and counted there counts here."""
         one = copy.copy(self)
         one.keys, one.values = self.keys[:, index : index + 1], self.values[:, index : index + 1]
         one.lengths = self.lengths[index : index + 1]
+        if self.maps is not None:
+            one.maps = self.maps.sequence(index)
+        if self.hidden is not None:
+            one.hidden = self.hidden[index : index + 1]
         return one
 
     def begin_with(self, index: int, source: int, count: int) -> None:
@@ -72,6 +137,10 @@ class KVCache:
         if source != index:
             self.keys[:, index, :, :count] = self.keys[:, source, :, :count]
             self.values[:, index, :, :count] = self.values[:, source, :, :count]
+            if self.hidden is not None:
+                self.hidden[index, :count] = self.hidden[source, :count]
+        if self.maps is not None:
+            self.maps.begin_with(index, source, count)
         self.lengths[index] = count
 
     def step(self, positions: Tensor, heads: int, windows: Iterable[int], together: Tensor | None = None) -> CacheStep:

@@ -1,4 +1,4 @@
-"""Causal attention on a CPU, the scores materialised for a block of queries at a time.
+"""Attention on a CPU, causal or with positions that see each other: scores exist for a block of queries at a time.
 
 torch's flash kernel for CPUs takes two to five times as long in bfloat16, and its products of scores in one piece
 compute the half that nobody may see. Here a block of queries meets only the keys up to its end.

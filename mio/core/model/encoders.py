@@ -9,12 +9,14 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mio.core.contract.encoders import Encoder
 from mio.core.data.items import EncoderItems
 from mio.core.errors import PluginError
+from mio.core.model.map_cache import MapCache
 from mio.core.model.networks import as_trained, is_frozen, reached
 
 
@@ -71,6 +73,38 @@ def maps_of_rows(maps: Mapping[str, Tensor], items: Mapping[str, EncoderItems], 
         assert seen is not None
         rows[name] = picked(of_items, seen.items), seen.visible(length)
     return rows
+
+
+def keep_maps(
+    cache: MapCache, maps: Mapping[str, Tensor], items: Mapping[str, EncoderItems], positions: Tensor
+) -> None:
+    """Has the sequences of a cache see the maps of items that are read at `positions` int64 [B, L]."""
+    for name in set(maps) & set(cache.modalities):
+        places = _beginnings(items[name])
+        rows, firsts = (places // positions.shape[1]).tolist(), positions.flatten()[places].tolist()
+        for row in dict.fromkeys(rows):
+            start, count = rows.index(row), rows.count(row)
+            cache.append(name, row, maps[name][start : start + count], firsts[start : start + count])
+
+
+def _beginnings(items: EncoderItems) -> Tensor:
+    """int64 [N]: the flat place of each item's first position."""
+    starts = np.cumsum([0, *items.input.positions[:-1]])
+    return items.places[torch.from_numpy(starts).to(items.places.device)]
+
+
+def seen_together(readers: Mapping[str, Encoder], items: Mapping[str, EncoderItems], like: Tensor) -> Tensor | None:
+    """int32 [B, L], as `KVCache.step` takes them: positions of items that see each other, of an encoder that wants it,
+    beside tokens [B, L]; None where there are none."""
+    numbers = None
+    for name, one in items.items():
+        if not getattr(readers[name], "together", False) or one.dummy:
+            continue
+        numbers = torch.zeros(like.numel(), dtype=torch.int32, device=like.device) if numbers is None else numbers
+        own = (_beginnings(one) % like.shape[1] + 1).to(torch.int32)  # of a row, no two items begin at one position
+        counts = torch.tensor(one.input.positions, device=like.device)
+        numbers[one.places] = own.repeat_interleave(counts, output_size=len(one.places))
+    return None if numbers is None else numbers.view_as(like)
 
 
 def picked(maps: Tensor, numbers: Tensor) -> Tensor:

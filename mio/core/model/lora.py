@@ -5,7 +5,8 @@ each output times magnitude / |row of W + scale B A|, in which the norm is a con
 Computed as in PEFT (`peft/tuners/lora`), with one difference: no matrix of W's size is made for the norm.
 
 Names of parameters: `layers.0.attention.query.lora_a` [rank, inputs], `.lora_b` [outputs, rank] and, for DoRA,
-`.magnitude` [outputs] beside the layer's own `.weight`; `rows.embedding` and `rows.head` [trained rows, D].
+`.magnitude` [outputs] beside the layer's own `.weight`; `rows.embedding` and `rows.head` [trained rows, D]. Of a head's
+bias these rows are trained in its own place.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mio.core.distributed.regions import is_split
 from mio.core.errors import RecipeError
 from mio.core.model.networks import buffers
 from mio.core.recipe.adapters import NEW, Adapter, plan_adapters, row_problems, whole_parameters
-from mio.core.recipe.model import EMBEDDING, HEAD
+from mio.core.recipe.model import EMBEDDING, HEAD, HEAD_BIAS, network_of
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -103,14 +104,15 @@ class TrainedRows(nn.Module):
         width: of a row.
         embedding: whether they replace rows of the embedding,
         head: and of a head of its own.
+        bias: whether the head's bias, one number per row, is trained in these rows, and nowhere else.
     """
 
     embedding: nn.Parameter | None
     head: nn.Parameter | None
 
-    def __init__(self, ranges: Ranges, rows: int, width: int, embedding: bool, head: bool) -> None:
+    def __init__(self, ranges: Ranges, rows: int, width: int, embedding: bool, head: bool, bias: bool) -> None:
         super().__init__()
-        self.ranges = ranges
+        self.ranges, self.bias = ranges, bias
         count = sum(end - first for first, end in ranges)
         for name, wanted in (("embedding", embedding), ("head", head)):
             self.register_parameter(name, nn.Parameter(torch.empty(count, width)) if wanted else None)
@@ -180,13 +182,17 @@ def adapt(transformer: Transformer, train: TrainConfig, vocabulary: Vocabulary, 
         if name not in transformer.frozen:
             continue
         parameter.requires_grad_(False)
-        if train.precision == "bf16" and parameter.dim() == 2 and name.startswith("layers."):
+        own = name.startswith("layers.") and not network_of(name)  # those of plugins are float32 under autocast
+        if train.precision == "bf16" and parameter.dim() == 2 and own:
             parameter.data = parameter.data.bfloat16()
     embedding, head = EMBEDDING in transformer.frozen, HEAD in transformer.frozen
     if ranges and (embedding or head):
-        rows = transformer.embedding.num_embeddings
+        rows, bias = transformer.embedding.num_embeddings, HEAD_BIAS in transformer.frozen
         with torch.device(transformer.embedding.weight.device):
-            transformer.rows = TrainedRows(ranges, rows, transformer.config.width, embedding, head)
+            transformer.rows = TrainedRows(ranges, rows, transformer.config.width, embedding, head, bias)
+        if bias:  # as small as one of a row's numbers: the other rows' gradients are masked
+            transformer.frozen -= {HEAD_BIAS}
+            transformer.get_parameter(HEAD_BIAS).requires_grad_()
 
 
 def kaiming_bound(inputs: int) -> float:

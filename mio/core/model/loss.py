@@ -35,8 +35,9 @@ def linear_cross_entropy(
     group: dist.ProcessGroup | None = None,
     offset: int = 0,
     replaced: tuple[Tensor, Sequence[tuple[int, int]]] | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy of `softmax(hidden @ weight.T)` against `targets`.
+    """Weighted cross-entropy of `softmax(hidden @ weight.T + bias)` against `targets`.
 
     Matrix products run in autocast's dtype where it is on, else in that of `hidden`; the softmax and the sum of
     `weight`'s gradient are in float32 (float64 for float64). Tokens of weight 0 cost nothing. The gradients are held
@@ -58,10 +59,11 @@ def linear_cross_entropy(
         offset: id of the first row of `weight`.
         replaced: rows [n, D] that take the place of rows of the whole head, and their ids, as (first, end) of each run
             of them; with a `group`, the same on every rank.
+        bias: [V], added to the scores; with a `group`, of this rank's rows.
 
     Returns:
-        The sum of `weights * nll`, a scalar that is differentiable in `hidden`, `weight` and the rows, and the negative
-        log-likelihoods float32 [T], detached, 0 where the weight is 0.
+        The sum of `weights * nll`, a scalar that is differentiable in `hidden`, `weight`, the rows and `bias`, and the
+        negative log-likelihoods float32 [T], detached, 0 where the weight is 0.
 
     Raises:
         ValueError: a `group` without `size`.
@@ -75,19 +77,27 @@ def linear_cross_entropy(
     rows, ids = replaced or (None, ())
     options = (size, dtype, torch.is_grad_enabled(), group, offset, ids)
     with torch.autocast(device, enabled=False):
-        return _LinearCrossEntropy.apply(hidden, weight, rows, targets, weights, *options)
+        return _LinearCrossEntropy.apply(hidden, weight, rows, bias, targets, weights, *options)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, rows: Tensor | None, targets: Tensor, weights: Tensor, *options: Any
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        rows: Tensor | None,
+        bias: Tensor | None,
+        targets: Tensor,
+        weights: Tensor,
+        *options: Any,
     ) -> tuple[Tensor, Tensor]:
         size, dtype, grad_enabled, group, offset, ids = options
-        by_hidden, by_weight, by_rows = (grad_enabled and needed for needed in ctx.needs_input_grad[:3])
+        by_hidden, by_weight, by_rows, by_bias = (grad_enabled and needed for needed in ctx.needs_input_grad[:4])
         full = torch.promote_types(dtype, torch.float32)
         kept = weights.nonzero().squeeze(1)
         head = weight[: max(0, size - offset)].to(dtype)
+        added = None if bias is None else bias[: len(head)].to(dtype)
         places = list(_places(ids, offset, len(head)))
         if rows is not None:
             head = _with_rows(head, weight, rows, places)
@@ -95,9 +105,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden) if by_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=full) if by_weight else None
         grad_rows = torch.zeros_like(rows, dtype=full) if rows is not None and by_rows else None
+        grad_bias = torch.zeros_like(bias, dtype=full) if bias is not None and by_bias else None
         for tokens in kept.split(_chunk(size, dtype, hidden.device, group)):
             h, target, w = hidden[tokens].to(dtype), targets[tokens] - offset, weights[tokens].to(full)
-            nll[tokens], grad_logits = _loss_and_gradient(F.linear(h, head), target, w, group)
+            nll[tokens], grad_logits = _loss_and_gradient(F.linear(h, head, added), target, w, group)
             if grad_hidden is not None:
                 grad_hidden[tokens] = (grad_logits @ head).to(hidden.dtype)
             if grad_weight is not None:
@@ -105,6 +116,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_rows is not None:
                 for of_rows, of_head in places:
                     _accumulate(grad_rows[of_rows], grad_logits[:, of_head], h)
+            if grad_bias is not None:
+                grad_bias[: len(head)] += grad_logits.sum(0, dtype=full)
             del grad_logits  # frees its memory for the next tokens' logits
         if grad_hidden is not None and group is not None:
             dist.all_reduce(grad_hidden, group=group)
@@ -117,7 +130,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 dist.all_reduce(grad_rows, group=group)
             assert rows is not None
             grad_rows = grad_rows.to(rows.dtype)
-        ctx.grads = (grad_hidden, grad_weight, grad_rows)
+        if grad_bias is not None:
+            assert bias is not None
+            grad_bias = grad_bias.to(bias.dtype)
+        ctx.grads = (grad_hidden, grad_weight, grad_rows, grad_bias)
         ctx.mark_non_differentiable(nll)
         return nll @ weights.to(full), nll
 

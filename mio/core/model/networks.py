@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from mio.core.contract.networks import Networks
 from mio.core.distributed.regions import local, local_region
 from mio.core.errors import PluginError
-from mio.core.recipe.model import ADAPTERS, ENCODERS, HEADS, LAYERS, network_of
+from mio.core.recipe.model import ADAPTERS, LAYERS, network_names, network_of
 
 if TYPE_CHECKING:
     from mio.core.model.transformer import Transformer
@@ -28,34 +28,14 @@ _STORED = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.in
 """Types that files of weights have."""
 
 
-def adapted_layers(networks: Networks, layers: int) -> dict[str, tuple[int, ...]]:
-    """Layers that have a network of a plugin, by plugin. Raises `PluginError` for layers that are not there."""
-    found = {}
-    for name, adapter in networks.adapters.items():
-        chosen = tuple(int(layer) for layer in adapter.layers(layers))
-        if not chosen or list(chosen) != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < layers:
-            raise PluginError(
-                f"plugin `{name}`: its `layers` gave {list(chosen)} of {layers} layers; they must be layers that are "
-                "there, ascending, and at least one"
-            )
-        if adapter.reads not in networks.encoders or getattr(networks.encoders[adapter.reads], "maps", None) is None:
-            raise PluginError(
-                f"plugin `{name}` reads the maps of `{adapter.reads}`, and no encoder of the recipe makes any; add the "
-                "plugin of one under `plugins:`"
-            )
-        found[name] = chosen
-    return found
-
-
 def factories(networks: Networks, layers: int) -> Iterator[tuple[str, Callable[[int], Any]]]:
-    """(name in the transformer, `module`) of every network of plugins."""
-    for name, encoder in networks.encoders.items():
-        yield f"{ENCODERS}{name}", encoder.module
-    for name, chosen in adapted_layers(networks, layers).items():
-        for layer in chosen:
-            yield f"{LAYERS}{layer}.{ADAPTERS}.{name}", networks.adapters[name].module
-    for name, head in networks.heads.items():
-        yield f"{HEADS}{name}", head.module
+    """(name in the transformer, `module`) of every network of plugins. Raises `PluginError` where they do not fit
+    together."""
+    for problem in networks.problems():
+        raise PluginError(problem)
+    for name in network_names(networks, layers):
+        kind, own = network_of(f"{name}.").split(".", 1)
+        yield name, getattr(networks, kind)[own].module
 
 
 def make_network(name: str, factory: Callable[[int], Any], width: int) -> nn.Module:

@@ -134,8 +134,8 @@ def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
 
 def compile_blocks(transformer: Transformer, device_type: str) -> None:
     """Compiles each block by itself, in place: they are alike, so one compilation serves all of them. The same of the
-    units of encoders and heads, for any number of items. Networks of plugins inside blocks are not compiled, and what is
-    before and behind them is by itself.
+    units of encoders and heads, for any number of items. Networks of plugins inside blocks are not compiled: what comes
+    before them in a block and what comes behind are graphs of their own.
 
     On a GPU a dense block is one graph of constant shapes; on a CPU the shapes of attention follow the documents, and
     those of experts the tokens.

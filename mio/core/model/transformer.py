@@ -18,12 +18,13 @@ from mio.core.data.items import EncoderItems
 from mio.core.data.made import MadeItems
 from mio.core.model.attention import prepare
 from mio.core.model.cache import KVCache
-from mio.core.model.encoders import RowMaps, maps_of_rows, nothing_seen, splice
+from mio.core.model.encoders import RowMaps, keep_maps, maps_of_rows, nothing_seen, seen_together, splice
 from mio.core.model.experts import balance_loss
 from mio.core.model.heads import begin, losses
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
 from mio.core.model.lora import Ranges, TrainedRows
+from mio.core.model.map_cache import MapCache
 from mio.core.model.networks import factories, initialise_networks, make_network, plugin_networks, reach_all
 from mio.core.model.rope import frequencies, tables
 
@@ -63,7 +64,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding.from_pretrained(torch.empty(rows, config.width), freeze=False)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=False)
+        self.head = None if config.tied_embeddings else nn.Linear(config.width, rows, bias=config.head_bias)
         self.networks = networks
         """What plugins supply, of which `encoders`, `heads` and the layers' `adapters` are the networks."""
         self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
@@ -109,6 +110,11 @@ class Transformer(nn.Module):
         """[rows, D]: the matrix that scores the next token."""
         return self.embedding.weight if self.head is None else self.head.weight
 
+    @property
+    def head_bias(self) -> Tensor | None:
+        """[rows]: what is added to the scores."""
+        return None if self.head is None else self.head.bias
+
     def forward(
         self,
         tokens: Tensor,
@@ -117,8 +123,8 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         embeddings: Tensor | None = None,
         items: Mapping[str, EncoderItems] = MappingProxyType({}),
-        made: Mapping[str, MadeItems] = MappingProxyType({}),
         together: Tensor | None = None,
+        made: Mapping[str, MadeItems] = MappingProxyType({}),
     ) -> Output:
         """
         Args:
@@ -128,8 +134,9 @@ class Transformer(nn.Module):
             cache: decode: store these tokens at `positions` and let them see what is stored. Excludes `mask`.
             embeddings: [B, L, D] in place of the tokens' own.
             items: media that encoders read, by modality: their embeddings take the places of the tokens'.
+            together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`), by default those of
+                items whose encoder says so. A mask has its own.
             made: media that heads learn to make, by modality.
-            together: with a cache: int32 [B, L], tokens that see each other (see `KVCache.step`); a mask has its own.
 
         Raises:
             ValueError: both `mask` and `cache`, or a position beyond the cache.
@@ -147,9 +154,15 @@ class Transformer(nn.Module):
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
         cos, sin = tables(positions, self._frequencies, compute_dtype(x))
-        step = None if cache is None else cache.step(positions, self.config.heads, self.windows, together)
+        step = None
+        if cache is not None:
+            if together is None:
+                together = seen_together(self.networks.encoders, items, tokens)
+            if cache.maps is not None:
+                keep_maps(cache.maps, maps, items, positions)
+            step = cache.step(positions, self.config.heads, self.windows, together)
         shared = Shared(cos, sin, mask, step, frozenset(name for name, one in items.items() if one.dummy))
-        read = self._maps(x, maps, items) if self.networks.adapters else {}
+        read = self._maps(x, maps, items, cache, positions) if self.networks.adapters else {}
         balances = []
         for layer in self.layers:
             x, balance = layer(x, shared, read) if layer.reads else layer(x, shared)
@@ -160,14 +173,40 @@ class Transformer(nn.Module):
         else:
             auxiliary = x.new_zeros((), dtype=torch.float32)
         hidden = self.norm(x)
+        if cache is not None:
+            cache.keep_hidden(positions, hidden)
         return Output(hidden, auxiliary, losses(hidden, self.heads, made, maps, kept))
 
-    def _maps(self, x: Tensor, maps: Mapping[str, Tensor], items: Mapping[str, EncoderItems]) -> RowMaps:
+    def _maps(
+        self,
+        x: Tensor,
+        maps: Mapping[str, Tensor],
+        items: Mapping[str, EncoderItems],
+        cache: KVCache | None,
+        positions: Tensor,
+    ) -> RowMaps:
         """What layers read of media, by modality, beside the embeddings [B, L, D]."""
-        read = maps_of_rows(maps, items, x.shape[1])
-        for name in {adapter.reads for adapter in self.networks.adapters.values()} - set(read):
+        names = {adapter.reads for adapter in self.networks.adapters.values()}
+        if cache is None:
+            read = maps_of_rows(maps, items, x.shape[1])
+        else:
+            kept = cache.maps
+            read = {} if kept is None else {name: kept.read(name, positions) for name in names & set(kept.modalities)}
+        for name in names - set(read):
             read[name] = nothing_seen(self.networks.encoders[name], x)
         return read
+
+    def cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache of so many sequences, of so many tokens each, on the device and in the dtype of the weights,
+        with all that this transformer has to keep beside keys and values. Raises `RuntimeError` for too little memory.
+        """
+        weight, networks = self.head_weight, self.networks
+        read = {adapter.reads for adapter in networks.adapters.values()}
+        read |= {name for head in networks.heads.values() for name in head.maps}
+        shapes = {name: getattr(one, "maps", None) for name, one in networks.encoders.items() if name in read}
+        maps = MapCache({name: shape for name, shape in shapes.items() if shape}, batch, weight.device)
+        width = self.config.width if any(head.context for head in networks.heads.values()) else 0
+        return KVCache(self.config, batch, capacity, weight.device, weight.dtype, maps if shapes else None, width)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """[B, L, D] of int64 [B, L]."""
@@ -185,9 +224,11 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor, size: int) -> Tensor:
         """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
         dtype, start = compute_dtype(hidden), 0
-        scores = F.linear(hidden, self.head_weight[:size].to(dtype)).float()
+        bias = None if self.head_bias is None else self.head_bias[:size].to(dtype)
+        scores = F.linear(hidden, self.head_weight[:size].to(dtype), bias).float()
         if (replaced := self.replaced_head_rows) is not None:
-            of_rows = F.linear(hidden, replaced[0].to(dtype)).float()
+            biases = None if bias is None else torch.cat([bias[first:end] for first, end in replaced[1]])
+            of_rows = F.linear(hidden, replaced[0].to(dtype), biases).float()
             for first, end in replaced[1]:
                 scores[..., first:end] = of_rows[..., start : start + end - first]
                 start += end - first

@@ -40,14 +40,18 @@ class RowReport:
 
 @torch.no_grad()
 def migrate_rows(weight: Tensor, old: Vocabulary, new: Vocabulary, seed: int) -> tuple[Tensor, RowReport]:
-    """Rows of vocabulary `new` made from `weight` `[>= old.size, D]`, the rows of vocabulary `old`.
+    """Rows of vocabulary `new` made from `weight` `[>= old.size, D]`, the rows of vocabulary `old`, or a bias
+    `[>= old.size]`, each number of which is a row.
 
-    Returns the matrix `[new.rows, D]` in the same dtype on the same device, and the counts. Blocks are matched by name
-    and need not keep their place, so that this also reads the rows of a foreign checkpoint. A new block's rows depend
-    on the trained rows, `seed` and the block's name alone, not on what else is new.
+    Returns the matrix `[new.rows, D]`, or the bias `[new.rows]`, in the same dtype on the same device, and the counts.
+    Blocks are matched by name and need not keep their place, so that this also reads the rows of a foreign checkpoint.
+    A new block's rows depend on the trained rows, `seed` and the block's name alone, not on what else is new.
 
     Raises VocabularyError when `weight` has too few rows, or a block of `old` is not in `new` or has another size.
     """
+    if weight.dim() == 1:
+        rows, report = migrate_rows(weight[:, None], old, new, seed)
+        return rows[:, 0], report
     if weight.shape[0] < old.size:
         raise VocabularyError(
             f"the matrix has {weight.shape[0]} rows, its vocabulary {old.size} ids: they do not belong together"

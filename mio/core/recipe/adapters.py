@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError, nearest
-from mio.core.recipe.model import ENCODERS, parameter_names
-from mio.core.recipe.rules import may_be_of_encoder
+from mio.core.recipe.model import ENCODERS, HEAD_BIAS, HEADS, parameter_names
+from mio.core.recipe.rules import may_be_of_network
 from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, Recipe
 
 MOST_LAYERS = 200_000
@@ -79,10 +79,10 @@ def _unmatched(lora: LoraConfig, layers: Mapping[str, tuple[int, int]], targets:
     if not lora.targets:
         yield "`train.lora.targets` is empty; `layers.*` is every linear layer"
     for pattern in lora.targets:
-        if pattern.startswith(ENCODERS):
+        if pattern.startswith((ENCODERS, HEADS)):
             yield (
-                f"`train.lora.targets`: `{pattern}`: encoders have no adapters; they are frozen, and "
-                f"`train.lora.train: [{pattern}]` trains them as a whole"
+                f"`train.lora.targets`: `{pattern}`: {pattern.partition('.')[0]} have no adapters; they are frozen, "
+                f"and `train.lora.train: [{pattern}]` trains them as a whole"
             )
         elif not fnmatch.filter(layers, pattern):
             yield (
@@ -116,18 +116,18 @@ def _too_large(adapters: Mapping[str, Adapter], layers: Mapping[str, tuple[int, 
 
 
 def whole_parameters(
-    names: Sequence[str], lora: LoraConfig, adapters: Mapping[str, Adapter], encoders: Sequence[str] = ()
+    names: Sequence[str], lora: LoraConfig, adapters: Mapping[str, Adapter], networks: Sequence[str] = ()
 ) -> frozenset[str]:
     """Which of the model's parameters `train.lora.train` names.
 
     Raises `RecipeError` with every pattern that matches none, and for a weight that has an adapter. A pattern that may
-    name parameters of `encoders`, modalities whose networks' names are not among `names`, is let pass.
+    name parameters of plugins' `networks`, whose own names are not among `names`, is let pass (see `network_names`).
     """
     problems = [
         f"`train.lora.train`: `{pattern}` matches no parameter"
         + (nearest(pattern, names) or f"; names look like `{names[0]}`")
         for pattern in lora.train
-        if not fnmatch.filter(names, pattern) and not may_be_of_encoder(pattern, encoders)
+        if not fnmatch.filter(names, pattern) and not may_be_of_network(pattern, networks)
     ]
     whole = {name for pattern in lora.train for name in fnmatch.filter(names, pattern)}
     both = sorted(name for name in whole if name.rpartition(".")[0] in adapters and name.endswith(".weight"))
@@ -148,23 +148,25 @@ def row_problems(patterns: Sequence[str], blocks: Sequence[str]) -> list[str]:
     ]
 
 
-def trained_parameters(config: TransformerConfig, lora: LoraConfig, encoders: Sequence[str] = ()) -> Iterator[str]:
-    """Names of what a stage trains, those of `encoders` left out: of all parameters without adapters, else of what is
-    trained beside the frozen ones. Rows count if any are asked for. Raises `RecipeError` as `plan_adapters`."""
+def trained_parameters(config: TransformerConfig, lora: LoraConfig, networks: Sequence[str] = ()) -> Iterator[str]:
+    """Names of what a stage trains, those of plugins' `networks` left out: of all parameters without adapters, else of
+    what is trained beside the frozen ones. Rows count if any are asked for. Raises `RecipeError` as `plan_adapters`."""
     if not lora.rank:
         yield from parameter_names(config)
         return
     adapters = plan_adapters(config, lora)
-    yield from sorted(whole_parameters(list(parameter_names(config)), lora, adapters, encoders))
+    whole = whole_parameters(list(parameter_names(config)), lora, adapters, networks)
+    yield from sorted(whole)
     for name, adapter in adapters.items():
         yield from (f"{name}.{kind}" for kind in ("lora_a", "lora_b", *(["magnitude"] if adapter.dora else [])))
     if lora.rows:
         yield from ("rows.embedding", *([] if config.tied_embeddings else ["rows.head"]))
+        yield from {HEAD_BIAS} - whole if config.head_bias else ()
 
 
-def lora_problems(recipe: Recipe, config: TransformerConfig, encoders: Sequence[str] = ()) -> Iterator[str]:
-    """What is wrong with the adapters of a recipe, as far as that is seen without its vocabulary and the networks of
-    its `encoders`."""
+def lora_problems(recipe: Recipe, config: TransformerConfig, networks: Sequence[str] = ()) -> Iterator[str]:
+    """What is wrong with the adapters of a recipe, as far as that is seen without its vocabulary and the parameters
+    of plugins' `networks` (see `network_names`)."""
     lora = recipe.train.lora
     if not lora.rank:
         if lora != LoraConfig():
@@ -177,6 +179,6 @@ def lora_problems(recipe: Recipe, config: TransformerConfig, encoders: Sequence[
         yield "`train.lora` adapts a trained model, and `start_from` names none; give a run, or a recipe to train first"
     try:
         adapters = plan_adapters(config, lora)
-        whole_parameters(list(parameter_names(config)), lora, adapters, encoders)
+        whole_parameters(list(parameter_names(config)), lora, adapters, networks)
     except RecipeError as error:
         yield from error.problems

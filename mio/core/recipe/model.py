@@ -7,15 +7,16 @@ from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.checker import build
+from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.layers import checker
 from mio.core.recipe.merging import merge
 from mio.core.recipe.schema import Recipe
 
-EMBEDDING, HEAD = "embedding.weight", "head.weight"
-ROW_PARAMETERS = (EMBEDDING, HEAD)
-"""Parameters whose rows are vocabulary ids."""
+EMBEDDING, HEAD, HEAD_BIAS = "embedding.weight", "head.weight", "head.bias"
+ROW_PARAMETERS = (EMBEDDING, HEAD, HEAD_BIAS)
+"""Parameters whose rows are vocabulary ids: [rows, D], the bias [rows]."""
 ENCODERS, HEADS = "encoders.", "heads."
 """Begin the names of parameters and buffers of networks that read and make media; the modality follows."""
 LAYERS, ADAPTERS = "layers.", "adapters"
@@ -29,6 +30,15 @@ def network_of(name: str) -> str:
     if name.startswith((ENCODERS, HEADS)):
         return f"{parts[0]}.{parts[1]}"
     return f"{ADAPTERS}.{parts[3]}" if len(parts) > 4 and parts[2] == ADAPTERS else ""
+
+
+def network_names(networks: Networks, layers: int) -> Iterator[str]:
+    """With what the names of each network's parameters begin, in a transformer with so many layers, without the dot.
+    Raises `PluginError` as `Networks.adapted_layers`."""
+    yield from (f"{ENCODERS}{name}" for name in networks.encoders)
+    for name, chosen in networks.adapted_layers(layers).items():
+        yield from (f"{LAYERS}{layer}.{ADAPTERS}.{name}" for layer in chosen)
+    yield from (f"{HEADS}{name}" for name in networks.heads)
 
 
 def transformer_config(recipe: Recipe, manager: PluginManager) -> TransformerConfig:
@@ -67,7 +77,7 @@ def parameter_names(config: TransformerConfig) -> Iterator[str]:
     ]
     norms = ["attention.query_norm.weight", "attention.key_norm.weight"] if config.qk_norm else []
     networks = [f"ffn.experts.{expert}" for expert in range(config.experts)] or ["ffn"]
-    yield "embedding.weight"
+    yield EMBEDDING
     for layer in range(config.layers):
         names = ["attention_norm.weight", *projections, *norms, "ffn_norm.weight"]
         names += ["ffn.router.weight"] if config.experts else []
@@ -75,4 +85,6 @@ def parameter_names(config: TransformerConfig) -> Iterator[str]:
         yield from (f"layers.{layer}.{name}" for name in names)
     yield "norm.weight"
     if not config.tied_embeddings:
-        yield "head.weight"
+        yield HEAD
+    if config.head_bias:
+        yield HEAD_BIAS

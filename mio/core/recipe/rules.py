@@ -7,20 +7,20 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mio.core.errors import nearest
-from mio.core.recipe.model import ENCODERS, ROW_PARAMETERS
+from mio.core.recipe.model import ADAPTERS, ROW_PARAMETERS, network_of
 from mio.core.recipe.schema import RuleConfig
 
 
 def rule_problems(
-    rules: Sequence[RuleConfig], names: Sequence[str], blocks: Sequence[str], encoders: Sequence[str] = ()
+    rules: Sequence[RuleConfig], names: Sequence[str], blocks: Sequence[str], networks: Sequence[str] = ()
 ) -> Iterator[tuple[int, str]]:
     """(number of the rule, problem) of every rule that matches none of the parameters `names`, or whose `rows` match
-    none of the vocabulary's `blocks` or are asked of a parameter that has none. What may be a parameter of `encoders`,
-    modalities whose networks' names are not known yet, is no problem."""
+    none of the vocabulary's `blocks` or are asked of a parameter that has none. What may be a parameter of one of
+    `networks`, of whose names only the beginnings are known yet (see `network_names`), is no problem."""
     for index, rule in enumerate(rules):
         matching = fnmatch.filter(names, rule.pattern)
-        if not matching and not may_be_of_encoder(rule.pattern, encoders):
-            yield index, f"`{rule.pattern}` matches no parameter{_like(rule.pattern, names, encoders)}"
+        if not matching and not may_be_of_network(rule.pattern, networks):
+            yield index, f"`{rule.pattern}` matches no parameter{like_names(rule.pattern, names, networks)}"
         for pattern in rule.rows:
             if not fnmatch.filter(blocks, pattern):
                 yield index, f"`{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block"
@@ -29,21 +29,69 @@ def rule_problems(
                 yield index, f"`{rule.pattern}` has `rows`, but `{name}` has no vocabulary rows"
 
 
-def may_be_of_encoder(pattern: str, encoders: Sequence[str]) -> bool:
-    """Whether a pattern may match names that begin like those of an encoder's network: `encoders.MODALITY.`."""
-    head = re.split(r"[*?[]", pattern, maxsplit=1)[0]
-    wild = head != pattern
-    prefixes = [f"{ENCODERS}{name}." for name in encoders]
-    return any(head.startswith(prefix) or (wild and prefix.startswith(head)) for prefix in prefixes)
+_TOKENS = re.compile(r"\*|\[!?\]?[^]]*\]|.", re.DOTALL)
+"""What a shell-style pattern consists of."""
 
 
-def _like(pattern: str, names: Sequence[str], encoders: Sequence[str]) -> str:
-    """What a pattern that matches nothing may have meant."""
-    own = [name for name in names if name.startswith(ENCODERS)]
-    if not pattern.startswith(ENCODERS):
+def may_be_of_network(pattern: str, networks: Sequence[str]) -> bool:
+    """Whether a pattern may match names that begin like those of a plugin's network."""
+    inside = f".{ADAPTERS}."
+    layer, written, own = pattern.partition(inside)
+    for network in networks:
+        of_layer, adapts, plugin = network.partition(inside)
+        if written and adapts:  # the word is meant for the place where it stands
+            if fnmatch.fnmatchcase(of_layer, layer) and _may_begin(own, f"{plugin}."):
+                return True
+        elif _may_begin(pattern, f"{network}."):
+            return True
+    return False
+
+
+def _may_begin(pattern: str, text: str) -> bool:
+    """Whether a pattern matches something that begins with `text`."""
+    tokens = _TOKENS.findall(pattern)
+    at = _skipped({0}, tokens)  # places in the pattern that are reached by what was read of the text
+    for character in text:
+        stays = {place for place in at if place < len(tokens) and tokens[place] == "*"}
+        passes = {
+            place + 1 for place in at - stays if place < len(tokens) and fnmatch.fnmatchcase(character, tokens[place])
+        }
+        at = _skipped(stays | passes, tokens)
+    return bool(at - {len(tokens)}) or (len(tokens) in at and tokens[-1:] == ["*"])
+
+
+def _skipped(places: set[int], tokens: Sequence[str]) -> set[int]:
+    """With the places behind stars, each of which may match nothing."""
+    found = set(places)
+    for place in places:
+        behind = place
+        while behind < len(tokens) and tokens[behind] == "*":
+            behind += 1
+            found.add(behind)
+    return found
+
+
+_OF_KIND = {
+    "encoders": ("encoders", "encoders read {}", "no modality of the recipe is read by an encoder"),
+    "heads": ("heads", "heads make {}", "no modality of the recipe is made by a head"),
+    ADAPTERS: ("adapters", "adapters are those of the plugins {}", "no plugin of the recipe has adapters"),
+}
+"""By kind of network: its plural, what there is, and what is said where there is nothing."""
+
+
+def like_names(pattern: str, names: Sequence[str], networks: Sequence[str] = ()) -> str:
+    """What a pattern that matches none of these names may have meant."""
+    kind = ADAPTERS if f".{ADAPTERS}." in pattern else pattern.partition(".")[0]
+    if kind not in _OF_KIND:
         return f"; names look like `{next(iter(names), '')}`"
+    plural, there, nothing = _OF_KIND[kind]
+    own = [name for name in names if network_of(name).partition(".")[0] == kind]
     if own:
-        return nearest(pattern, own) or f"; names of encoders look like `{own[0]}`"
-    if not encoders:
-        return "; no modality of the recipe is read by an encoder"
-    return f"; encoders read {', '.join(f'`{name}`' for name in encoders)}" + nearest(pattern.split(".")[1], encoders)
+        return nearest(pattern, own) or f"; names of {plural} look like `{own[0]}`"
+    found = [network_of(f"{network}.").split(".", 1) for network in networks]
+    known = list(dict.fromkeys(name for of_kind, name in found if of_kind == kind))
+    if not known:
+        return f"; {nothing}"
+    meant = pattern.rpartition(f".{ADAPTERS}.")[2] if kind == ADAPTERS else pattern.partition(".")[2]
+    listed = ", ".join(f"`{name}`" for name in known)
+    return f"; {there.format(listed)}" + nearest(meant.split(".")[0], known)

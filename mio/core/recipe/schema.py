@@ -22,9 +22,10 @@ class LossConfig:
     response_text: float = number(1.0, 0, 1e6)
     response_media: float = number(1.0, 0, 1e6)
     control: float = number(1.0, 0, 1e6)
-    heads: dict[str, float] = number(dict, 0, 1e6)
-    """Weights of the losses of heads beside those of tokens, by modality; 1 of one that is not named."""
     """Of control tokens in responses, times the weight that each is declared with. In prompts they are never learnt."""
+    heads: dict[str, float] = number(dict, 0, 1e6)
+    """Factors on the losses of heads beside those of tokens, by modality; 1 of one that is not named. With 0 a head
+    learns nothing."""
 
 
 @dataclass

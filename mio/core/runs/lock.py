@@ -7,19 +7,15 @@ not what the run wrote is refused by name if it would change a result, and repor
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import platform
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import mio
-from mio.core.checksums import file_sum, json_sum, read_summed, write_summed
-from mio.core.contract.discovery import Candidate
+from mio.core.checksums import file_sum, read_summed, write_summed
+from mio.core.contract.networks import KINDS
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import DataError, UserError, VocabularyError
@@ -45,6 +41,7 @@ from mio.core.recipe.places import (
 from mio.core.recipe.resolved import fingerprint, load_resolved, stored_fingerprint
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.checkpoints.format import latest
+from mio.core.runs.versions import versions
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.tokenizer_files import FINGERPRINTS, check_tokenizers, save_record, tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
@@ -53,8 +50,6 @@ MEANING = (RECIPE, VOCABULARY, f"{TOKENIZERS}/{FINGERPRINTS}")
 """Files that say what weights mean."""
 RESULTS = (WEIGHTS, AVERAGE)
 """What a run leads to; the second only where it is asked for."""
-
-LOCKED_PACKAGES = ("torch", "lightning", "numpy", "datasets", "tokenizers", "safetensors")
 
 _VERSIONS = ("mio", "python", "packages", "plugins")
 
@@ -77,8 +72,8 @@ class Lock:
     """Its fingerprint; None as long as it is not known."""
     tokenizers: dict[str, str] | None = None
     """Fingerprint by modality."""
-    encoders: dict[str, str] = field(default_factory=dict)
-    """Fingerprint by modality, of those that are read by an encoder."""
+    networks: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Fingerprints of the networks that plugins supply, by kind and name (see `Networks.fingerprints`)."""
     run: str = ""
     """Names this training: its checkpoints have it too."""
     files: dict[str, str] = field(default_factory=dict)
@@ -94,7 +89,7 @@ class Lock:
             **self.versions,
             "vocabulary": self.vocabulary,
             "tokenizers": self.tokenizers,
-            **({"encoders": self.encoders} if self.encoders else {}),
+            **{kind: fingerprints for kind, fingerprints in self.networks.items() if fingerprints},
             **({"run": self.run, "files": self.files, "history": list(self.history)} if self.run else {}),
         }
 
@@ -117,13 +112,15 @@ class Lock:
                 versions={key: content[key] for key in _VERSIONS},
                 vocabulary=content["vocabulary"],
                 tokenizers=content["tokenizers"],
-                encoders=content.get("encoders", {}),
+                networks={kind: content.get(kind, {}) for kind in KINDS},
                 run=content.get("run", ""),
                 files=content.get("files", {}),
                 history=tuple(content.get("history", ())),
             )
             texts = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
-            for by_name in (lock.versions["packages"], lock.versions["plugins"], lock.tokenizers or {}, lock.encoders):
+            for kind in ("packages", "plugins"):
+                texts += lock.versions[kind].values()
+            for by_name in (lock.tokenizers or {}, *lock.networks.values()):
                 texts += by_name.values()
             sound = all(isinstance(value, str) for value in texts)
         except (KeyError, TypeError, AttributeError):
@@ -165,25 +162,22 @@ def resolved(
         versions=versions(plugins.manager, plugins.names),
         vocabulary=vocabulary.fingerprint if vocabulary is not None else None,
         tokenizers=dict(tokenizers) if tokenizers is not None else None,
-        encoders=encoder_fingerprints(Codecs(plugins)),
+        networks=Codecs(plugins).networks.fingerprints(),
     )
 
 
-def encoder_fingerprints(codecs: Codecs) -> dict[str, str]:
-    """Fingerprint of every encoder, by modality."""
-    return {name: str(encoder.fingerprint) for name, encoder in codecs.networks.encoders.items()}
-
-
-def same_encoders(folder: Path, codecs: Codecs) -> None:
-    """Raises `UserError` if a run's media are read by other encoders than those that it was trained with."""
-    saved, here = Lock.read(folder).encoders, encoder_fingerprints(codecs)
-    for name in sorted(saved.keys() | here.keys()):
-        if saved.get(name) != here.get(name):
-            raise UserError(
-                f"{folder}: the encoder of `{name}` is {here.get(name, 'not supplied by any plugin at hand')}, but the "
-                f"run was made with {saved.get(name, 'none')}; use the plugins, versions and options that {LOCK} and "
-                f"{RECIPE} name, or start a new run from its result"
-            )
+def same_networks(folder: Path, codecs: Codecs) -> None:
+    """Raises `UserError` if a run's networks are not those of the plugins at hand."""
+    saved, here = Lock.read(folder).networks, codecs.networks.fingerprints()
+    for kind, who in KINDS.items():
+        was, now = saved.get(kind, {}), here[kind]
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                raise UserError(
+                    f"{folder}: {who} `{name}` is {now.get(name, 'not supplied by any plugin at hand')}, but the run "
+                    f"was made with {was.get(name, 'none')}; use the plugins, versions and options that {LOCK} and "
+                    f"{RECIPE} name, or start a new run from its result"
+                )
 
 
 def lock_run(
@@ -220,33 +214,6 @@ def seal_samples(folder: Path) -> None:
             others = {name: checksum for name, checksum in lock.files.items() if not name.startswith(f"{SAMPLES}/")}
             names = [name for name in records(folder) if name.startswith(f"{SAMPLES}/")]
             replace(lock, files=others).sealed(folder, names).save(folder / LOCK)
-
-
-def versions(manager: PluginManager, plugins: Iterable[str]) -> dict[str, Any]:
-    """What is installed. A plugin without a version of its own, a file or folder, goes by a checksum."""
-    return {
-        "mio": mio.__version__,
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in LOCKED_PACKAGES},
-        "plugins": {name: _plugin_version(manager.candidate(name)) for name in plugins},
-    }
-
-
-def _plugin_version(candidate: Candidate) -> str:
-    place = Path(candidate.target)
-    if not place.exists():
-        if not candidate.origin.startswith("local module "):
-            return candidate.origin
-        try:
-            spec = importlib.util.find_spec(candidate.target.partition(":")[0])
-        except (ImportError, ValueError):
-            spec = None
-        if spec is None or spec.origin is None:
-            return candidate.origin
-        place = Path(spec.origin)
-        place = place.parent if place.name == "__init__.py" else place
-    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-    return f"{place.name} {json_sum({str(file.relative_to(place.parent)): file_sum(file) for file in files})[:12]}"
 
 
 def other_versions(lock: Lock, now: Mapping[str, Any]) -> list[str]:

@@ -23,8 +23,9 @@ from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import FoldedWeights, known_ids
 from mio.core.runs.checkpoints.reading import Checkpoint
-from mio.core.runs.lock import check_run, other_versions, same_encoders, same_vocabulary, versions, warn
+from mio.core.runs.lock import check_run, other_versions, same_networks, same_vocabulary, warn
 from mio.core.runs.parent import check_finished
+from mio.core.runs.versions import versions
 from mio.core.runs.weights import CheckpointWeights, SavedWeights, stored_tensors
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
@@ -100,14 +101,14 @@ class Run:
 
     @cached_property
     def renderer(self) -> Renderer:
-        same_encoders(self.folder, self.codecs)
+        same_networks(self.folder, self.codecs)
         return Renderer(self.vocabulary, self.codecs, self.recipe.train.loss)
 
     @cached_property
     def transformer(self) -> Transformer:
         """The trained transformer in evaluation mode, float32. Nothing is initialised only to be overwritten: weights
         stored as float32 are the file's own memory."""
-        same_encoders(self.folder, self.codecs)
+        same_networks(self.folder, self.codecs)
         with torch.device("meta"):
             config, networks = transformer_config(self.recipe, self.manager), self.codecs.networks
             transformer = Transformer(config, self.vocabulary.rows, networks)

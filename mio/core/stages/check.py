@@ -13,13 +13,13 @@ from mio.core.contract.validation import VIEWS, control_name_problems, template_
 from mio.core.contract.values import TEXT, Template
 from mio.core.data.readers import READERS, reader_problems
 from mio.core.data.sources import known_kinds, template_sets
-from mio.core.errors import DataError, RecipeError, UserError, nearest
+from mio.core.errors import DataError, PluginError, RecipeError, UserError, nearest
 from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
-from mio.core.recipe.model import transformer_config
+from mio.core.recipe.model import network_names, transformer_config
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
-from mio.core.stages.check_reading import encoded_modalities, reading_problems
+from mio.core.stages.check_reading import networks_at_hand, reading_problems
 from mio.core.stages.check_validation import validation_problems
 from mio.core.tokens.chat import GIVEN
 from mio.core.training.run_log import make_loggers
@@ -72,9 +72,29 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
         config = transformer_config(recipe, plugins.manager)
         yield from split_problems(config, recipe.runtime.tensor_parallel)
         yield from expert_problems(config, recipe.runtime)
-        yield from lora_problems(recipe, config, encoded_modalities(plugins))
+        yield from _networks(recipe, config, plugins)
     except RecipeError as error:
         yield from error.problems
+
+
+def _networks(recipe: Recipe, config: TransformerConfig, plugins: EnabledPlugins) -> Iterator[str]:
+    """Those that plugins put into the transformer: whether they fit together, and what the recipe says of them."""
+    networks, problems = networks_at_hand(plugins)
+    yield from problems
+    yield from networks.problems()
+    names: list[str] = []
+    try:
+        names = list(network_names(networks, config.layers))
+    except PluginError as error:
+        yield str(error)
+    yield from lora_problems(recipe, config, names)
+    made = list(networks.heads)
+    for name in recipe.train.loss.heads:
+        if name not in made:
+            listed = (
+                f"heads make {', '.join(f'`{one}`' for one in made)}" if made else "no plugin of the recipe has one"
+            )
+            yield f"`train.loss.heads` names `{name}`, which no head makes{nearest(name, made)} ({listed})"
 
 
 def _mixture(data: DataConfig, mixture: MixtureConfig) -> Iterator[str]:
@@ -213,6 +233,7 @@ def _loggers(runtime: RuntimeConfig, plugins: EnabledPlugins) -> Iterator[str]:
 def _train(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
     train, context = recipe.train, recipe.data.packing.context
     weights = asdict(train.loss) | ({} if plugins.control_tokens() else {"control": 0})
+    del weights["heads"]  # factors on the weight of media
     if not any(value > 0 for value in weights.values()):
         yield "`train.loss` has no weight above 0; nothing would be learnt"
     if train.rows * context > MOST_POSITIONS:

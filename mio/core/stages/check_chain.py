@@ -10,7 +10,7 @@ from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import PluginError, RecipeError
 from mio.core.recipe.adapters import row_problems, trained_parameters
 from mio.core.recipe.chain import Link, links
-from mio.core.recipe.model import transformer_config
+from mio.core.recipe.model import network_names, transformer_config
 from mio.core.recipe.rules import rule_problems
 from mio.core.recipe.schema import Recipe
 from mio.core.stages.check import check
@@ -94,18 +94,18 @@ def _rules(link: Link, plugins: EnabledPlugins, vocabulary: Vocabulary | None) -
         config = transformer_config(link.recipe, plugins.manager)
     except RecipeError:
         return
-    lora, blocks, encoders = (
-        link.recipe.train.lora,
-        [one.name for one in vocabulary.blocks],
-        [*Codecs(plugins).networks.encoders],
-    )
+    lora, blocks = link.recipe.train.lora, [one.name for one in vocabulary.blocks]
+    try:
+        networks = list(network_names(Codecs(plugins).networks, config.layers))
+    except PluginError:  # told by `check`
+        return
     if lora.rank:
         yield from row_problems(lora.rows, blocks)
     try:
-        names = list(islice(trained_parameters(config, lora, encoders), MOST_NAMES + 1))
+        names = list(islice(trained_parameters(config, lora, networks), MOST_NAMES + 1))
     except RecipeError:  # told by `check`
         return
     if len(names) <= MOST_NAMES:
-        for index, text in rule_problems(rules, names, blocks, encoders):
+        for index, text in rule_problems(rules, names, blocks, networks):
             place = link.composed.place("train", "optimizer", "rules", str(index))
             yield f"{f'{place}: ' if place else ''}`train.optimizer.rules[{index}]`: {text}"

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.networks import Networks
-from mio.core.errors import RecipeError, nearest
+from mio.core.errors import RecipeError
 from mio.core.model.networks import factories, make_network
-from mio.core.recipe.model import ENCODERS, HEADS
+from mio.core.recipe.model import ADAPTERS, ENCODERS, HEADS
+from mio.core.recipe.rules import like_names
 from mio.core.recipe.schema import TrainConfig
 from mio.core.runs.run import Run
 from mio.core.runs.weights import check_shapes
@@ -25,7 +26,7 @@ def check_networks(networks: Networks, config: TransformerConfig, train: TrainCo
 
     Raises:
         PluginError: for a network that cannot be made.
-        RecipeError: with every pattern that begins with `encoders.` or `heads.` and matches none of their parameters.
+        RecipeError: with every pattern that is about encoders, heads or adapters and matches none of their parameters.
         UserError: the parent has another network of the same name.
     """
     if not networks:
@@ -41,11 +42,9 @@ def check_networks(networks: Networks, config: TransformerConfig, train: TrainCo
     patterns |= {f"train.lora.train[{at}]": pattern for at, pattern in enumerate(train.lora.train)}
     problems = []
     for key, pattern in patterns.items():
-        prefix = next((kind for kind in (ENCODERS, HEADS) if pattern.startswith(kind)), "")
-        names = [name for name in parameters if name.startswith(prefix)]
-        if prefix and names and not fnmatch.filter(names, pattern):
-            like = nearest(pattern, names) or f"; names look like `{names[0]}`"
-            problems.append(f"`{key}`: `{pattern}` matches no parameter{like}")
+        about = pattern.startswith((ENCODERS, HEADS)) or f".{ADAPTERS}." in pattern
+        if about and not fnmatch.filter(parameters, pattern):
+            problems.append(f"`{key}`: `{pattern}` matches no parameter{like_names(pattern, list(parameters))}")
     if problems:
         raise RecipeError(problems)
     if parent is not None:

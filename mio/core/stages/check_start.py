@@ -11,19 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.backbone import FIXED, LEARNING
+from mio.core.contract.networks import KINDS
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import TEXT, TextTokenizer, Trainable
-from mio.core.errors import RecipeError, UserError
+from mio.core.errors import PluginError, RecipeError, UserError
 from mio.core.recipe.chain import Link
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import TOKENIZERS, VOCABULARY, run_of_checkpoint
 from mio.core.recipe.schema import Recipe
-from mio.core.runs.lock import Lock, encoder_fingerprints
+from mio.core.runs.lock import Lock
 from mio.core.runs.parent import check_parent
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 
+_NETWORK_WORDS = {
+    "encoders": (
+        "`{}` is read by an encoder",
+        "reads media",
+        "no plugin of the recipe has `{}` read by one",
+    ),
+    "adapters": (
+        "the plugin `{}` has adapters inside layers",
+        "reads maps",
+        "it has none with these options, or is not in the recipe",
+    ),
+    "heads": ("`{}` is made by a head", "makes media", "no plugin of the recipe has `{}` made by one"),
+}
+"""By kind of network: that there is a new one, what one does, and that there is none any more."""
 MOST_IDS = 2**20
 """Ids of a vocabulary that is made for the check; the strings of a larger one take long, and the training makes it."""
 
@@ -57,7 +72,8 @@ def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, tr
         compared = _Comparison(link, link.parent, plugins)
         start.problems += [*compared.model_problems(), *compared.text_problems()]
         start.notes += [*compared.model_notes(), *compared.option_notes(), *compared.context_notes()]
-        start.notes += compared.encoder_notes(codecs)
+        with contextlib.suppress(PluginError):  # which `check` reports
+            start.notes += compared.network_notes(codecs)
         if link.folder is not None:
             try:
                 run = check_parent(link.folder, trains)
@@ -174,28 +190,32 @@ class _Comparison:
                     places = (self.placed("plugins", owner, key) for key, *_ in self._other_options[owner])
                     yield f"{next(filter(None, places), '')}{error}"
 
-    def encoder_notes(self, codecs: Codecs) -> Iterator[str]:
-        """What becomes of the parent's encoders, and which are new."""
-        here, start = encoder_fingerprints(codecs), self.link.start
-        there: dict[str, str] = {}
+    def network_notes(self, codecs: Codecs) -> Iterator[str]:
+        """What becomes of the parent's networks, and which are new. Raises `PluginError`."""
+        networks, start = codecs.networks, self.link.start
+        here = networks.fingerprints()
+        there: dict[str, dict[str, str]] = {}
         with contextlib.suppress(UserError):  # of a folder or plugins that are not at hand, which is told elsewhere
             if self.link.folder is None:
-                there = encoder_fingerprints(Codecs(self.plugins.manager.enable(self.parent.plugins)))
+                there = Codecs(self.plugins.manager.enable(self.parent.plugins)).networks.fingerprints()
             else:
-                there = Lock.read(run_of_checkpoint(self.link.folder) or self.link.folder).encoders
-        for name in here:
-            if name not in there:
-                begins = "begins as its plugin makes it"
-                if hasattr(codecs.networks.encoders[name], "weights"):
-                    begins = "begins with the pretrained weights that its plugin has"
-                yield f"`{name}` is read by an encoder, which {start} has not: it {begins}"
-            elif here[name] != there[name]:
-                yield (
-                    f"the encoder of `{name}` is {here[name]}, in {start} {there[name]}: it goes on with the weights "
-                    "from there, and reads media as it now does"
-                )
-        for name in there.keys() - here.keys():
-            yield f"the encoder of `{name}` of {start} is left out: no plugin of the recipe has `{name}` read by one"
+                there = Lock.read(run_of_checkpoint(self.link.folder) or self.link.folder).networks
+        for kind, who in KINDS.items():
+            now, was = here[kind], there.get(kind, {})
+            new, does, nobody = _NETWORK_WORDS[kind]
+            for name in now:
+                if name not in was:
+                    begins = "begins as its plugin makes it"
+                    if hasattr(getattr(networks, kind)[name], "weights"):
+                        begins = "begins with the pretrained weights that its plugin has"
+                    yield f"{new.format(name)}, which {start} has not: it {begins}"
+                elif now[name] != was[name]:
+                    yield (
+                        f"{who} `{name}` is {now[name]}, in {start} {was[name]}: it goes on with the weights from "
+                        f"there, and {does} as it now does"
+                    )
+            for name in was.keys() - now.keys():
+                yield f"{who} `{name}` of {start} is left out: {nobody.format(name)}"
 
     def context_notes(self) -> Iterator[str]:
         here, there = self.link.recipe.data.packing.context, self.parent.data.packing.context

@@ -11,6 +11,7 @@ from mio.core.data.readers import READERS
 from mio.core.data.readers.options import split_problems
 from mio.core.errors import nearest
 from mio.core.recipe.schema import Recipe, ValidateConfig
+from mio.core.stages.check_reading import networks_at_hand
 
 
 def validation_problems(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
@@ -83,4 +84,6 @@ def _figures(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
         if not declared.parts:
             yield f"modality/{declared.name}"
             yield from (f"modality/{declared.name}/codebook{index}" for index in range(len(declared.codebooks)))
+    heads = networks_at_hand(plugins)[0].heads
+    yield from (f"heads/{name}" for name in heads if recipe.train.loss.heads.get(name, 1) > 0)
     yield from (f"tasks/{name}" for name in recipe.validate.tasks)

@@ -27,7 +27,7 @@ from mio.core.files import write_text
 from mio.core.generation.evaluation import Report, evaluate, results_table
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
-from mio.core.model.encoder_check import check_encoders
+from mio.core.model.network_check import check_networks_run
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.chain import starting_folder
 from mio.core.recipe.model import transformer_config
@@ -48,8 +48,9 @@ from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
 from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_encoders, same_vocabulary, versions
+from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_networks, same_vocabulary
 from mio.core.runs.run import Run
+from mio.core.runs.versions import versions
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
 from mio.core.stages.provenance import check_sources
@@ -217,7 +218,7 @@ class Stage:
             data.unreadable.tell = self.console.print
             checked = data.preflight()
             if ranks.first:
-                check_encoders(self.codecs.readers.values(), transformer_config(recipe, self.manager).width)
+                check_networks_run(self.codecs, transformer_config(recipe, self.manager).width)
             return data, checked
 
         data, checked = ranks.all_or_none(open_data)
@@ -243,6 +244,7 @@ class Stage:
             **trained.metrics,
             **data.report(),
             "codebooks": trained.codebooks,
+            **({"heads": {name: {"items": count} for name, count in trained.heads.items()}} if trained.heads else {}),
             "data": checked,
             "tokenizers": tokenizers,
             "vocabulary": {"size": vocabulary.size, "rows": trained.rows},
@@ -253,7 +255,7 @@ class Stage:
     def _check_networks(self) -> None:
         """Before anything takes long."""
         if self.goes_on:
-            same_encoders(self.folder, self.codecs)
+            same_networks(self.folder, self.codecs)
         config, parent = transformer_config(self.recipe, self.manager), None if self.goes_on else self.parent
         check_networks(self.codecs.networks, config, self.recipe.train, parent)
 

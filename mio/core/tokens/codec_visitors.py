@@ -33,9 +33,11 @@ class AsCodes(_OfCodecs[Codes]):
 
 
 class Decodable(_OfCodecs[Any]):
-    """What the detokenizer of an item is given: its codes, or its parts' media."""
+    """What the detokenizer of an item is given: its codes, or its parts' media. Media that a head makes have none."""
 
     def media(self, media: Media) -> Any:
+        if media.modality in self._codecs.makers:
+            return self._codecs.opened(media).data
         if self._codecs.modalities[media.modality].parts:
             return self._codecs.round_trip(self._codecs.split(media))
         return self._codecs.written(media)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.encoders import Arrays
+from mio.core.contract.heads import Head
 from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import (
@@ -58,6 +59,8 @@ class Codecs:
         """Frames of items that were measured."""
         self._positions: OrderedDict[str, int] = OrderedDict()
         """Positions of items that encoders read: of one that is written as well, another number."""
+        self._own_positions: OrderedDict[str, int] = OrderedDict()
+        """Heads' own of items that they make."""
         self._readable_files: OrderedDict[str, None] = OrderedDict()
         """Items whose file was read once."""
         self._remembered = remembered
@@ -81,7 +84,7 @@ class Codecs:
     @cached_property
     def readers(self) -> dict[str, ItemEncoder]:
         """Encoders by modality (see `item_encoders`)."""
-        return item_encoders(self._plugins)
+        return item_encoders(self._plugins, self.makers)
 
     @cached_property
     def makers(self) -> dict[str, ItemHead]:
@@ -126,13 +129,28 @@ class Codecs:
         reader = self.readers[media.modality]
         reader.check(where, media.key, self.opened(media).data, self.positions(media))
 
+    def check_target(self, media: Media, where: str) -> None:
+        """The same of an item that a head learns to make."""
+        maker = self.makers[media.modality]
+        maker.check(where, media.key, self.opened(media).data, self.own_positions(media))
+
     def dummy(self, modality: str) -> Arrays:
         """What the encoder of a modality runs on where there is no item."""
         return self.readers[modality].dummy
 
     def own_positions(self, media: Media) -> int:
         """Positions of its own that the head of an item's modality learns it in. Raises as `positions`."""
-        return self.makers[media.modality].positions(media.key, self._probed(media).data)
+        name = name_of(media)
+        positions = self._own_positions.get(name)
+        if positions is None:
+            positions = self.makers[media.modality].positions(media.key, self._probed(media).data)
+            self._remember(self._own_positions, name, positions)
+        return positions
+
+    def made_positions(self, modality: str) -> int:
+        """Most positions by which the encoder of a modality reads what its head makes; 0 where there is no encoder."""
+        reader, maker = self.readers.get(modality), self.makers[modality]
+        return 0 if reader is None else reader.positions(f"the `example` of {maker.name}", maker.head.example())
 
     def target(self, media: Media) -> Arrays:
         """What the head of an item's modality learns of it. Raises as `prepare`."""
@@ -151,6 +169,11 @@ class Codecs:
                     detokenizer.load(self._folder / modality)
             self._detokenizers[modality] = detokenizer
         return self._detokenizers[modality]
+
+    def saver(self, modality: str) -> Detokenizer | Head:
+        """What writes media of a modality to files: the head that makes them, or else the detokenizer."""
+        maker = self.makers.get(modality)
+        return self.detokenizer(modality) if maker is None else maker.head
 
     def trainable(self) -> list[str]:
         """Modalities whose tokenizer learns its weights."""
@@ -203,8 +226,17 @@ class Codecs:
 
     @property
     def _tokenised(self) -> list[str]:
-        """Modalities that have a tokenizer, or a splitter."""
-        return [name for name, one in self.modalities.items() if one.text or one.codebooks or one.parts]
+        """Modalities that have a tokenizer that is used, or a splitter."""
+        return [name for name, one in self.modalities.items() if one.text or one.parts or self.is_coded(name)]
+
+    @property
+    def uncoded(self) -> tuple[str, ...]:
+        """Modalities whose media networks read and make, so that nothing needs codes of them."""
+        return tuple(name for name in self.readers if name in self.makers)
+
+    def is_coded(self, modality: str) -> bool:
+        """Whether items of a modality become codes, as they are read or as they are written."""
+        return bool(self.modalities[modality].codebooks) and modality not in self.uncoded
 
     def opened(self, media: Media) -> Media:
         """Media with its file read. Raises `DataError` if that cannot be done."""
@@ -255,7 +287,7 @@ class Codecs:
     @cached_property
     def elsewhere(self) -> frozenset[str]:
         """Modalities whose tokenizer encodes on another device than the CPU, which data workers cannot use."""
-        coded = [name for name, declared in self.modalities.items() if declared.codebooks]
+        coded = filter(self.is_coded, self.modalities)
         return frozenset(name for name in coded if str(getattr(self.tokenizer(name), "device", _CPU)) != _CPU)
 
     def learn(self, items: Iterable[Media]) -> dict[str, DataError | PluginError]:
@@ -349,8 +381,10 @@ class Codecs:
         return [self.opened(item).data for item in items]
 
     def round_trip(self, items: Iterable[Media | Codes]) -> list[Any]:
-        """Media after tokenizer and detokenizer, with the codebooks that an answer is written with."""
-        return [self.decode(item.modality, Decodable(self).visit(item)) for item in items]
+        """Media after tokenizer and detokenizer, with the codebooks that an answer is written with. What heads make
+        goes through no codec: it stays as it is."""
+        given = ((item.modality, Decodable(self).visit(item)) for item in items)
+        return [one if name in self.makers else self.decode(name, one) for name, one in given]
 
     def items(self, value: Any) -> list[Media | Codes]:
         """Media and codes inside a record or one of its fields: lists opened, items of parts split."""

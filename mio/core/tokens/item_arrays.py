@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,22 @@ from mio.core.errors import DataError, PluginError, UserError
 
 _NUMBERS = "biuf"
 """Kinds of arrays that become tensors: truth values, whole numbers and floating-point ones."""
+RUN = 2
+"""Items of different shapes whose values are kept for a check."""
+_MOST_SEEN = 64
+"""Items whose shapes are."""
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Shape of each array of an item, by name."""
+
+
+class Prepared(NamedTuple):
+    """An item that was prepared for a check."""
+
+    where: str
+    """Names its record, or its key."""
+    arrays: Arrays
+    positions: int
 
 
 class Preparing:
@@ -22,6 +38,8 @@ class Preparing:
     def __init__(self, name: str, source: Any) -> None:
         self.name = name
         self._source = source
+        self.seen: dict[tuple[Shapes, int], Prepared] = {}
+        """The first item of each shape that was prepared for a check, by its shapes and positions."""
 
     @cached_property
     def dummy(self) -> Arrays:
@@ -49,6 +67,16 @@ class Preparing:
                 "shapes behind the first axis must be the same for all items"
             )
         return {name: np.asarray(arrays[name]) for name in dummy}
+
+    def see(self, where: str, arrays: Arrays, positions: int) -> None:
+        """Keeps an item of the record `where`, if it has other shapes than those before, for a check of the network
+        (see `mio.core.model.network_check`)."""
+        of_shapes = tuple((name, np.shape(array)) for name, array in arrays.items()), positions
+        if of_shapes in self.seen or len(self.seen) == _MOST_SEEN:
+            return
+        if len(self.seen) >= RUN:
+            arrays = {name: np.broadcast_to(np.zeros((), one.dtype), one.shape) for name, one in arrays.items()}
+        self.seen[of_shapes] = Prepared(where, arrays, positions)
 
     def count(self, key: str, positions: Any, least: int) -> int:
         """A number of positions. Raises `PluginError` for what is none."""

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from mio.core.contract.encoders import Arrays, Encoder
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import Modality
 from mio.core.errors import PluginError
 from mio.core.tokens.item_arrays import Preparing
-
-RUN = 2
-"""Items of different shapes whose values are kept for a check."""
-_MOST_SEEN = 64
-"""Items whose shapes are."""
-
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-"""Shape of each array of an item, by name."""
 
 
 def only_read(modalities: Mapping[str, Modality], name: str, made: Container[str] = ()) -> bool:
@@ -31,35 +21,26 @@ def only_read(modalities: Mapping[str, Modality], name: str, made: Container[str
     return not (declared.text or declared.codebooks or name in made)
 
 
-def without_encoder(modality: str, owner: str) -> str:
-    """What is wrong with a recipe in which nothing reads a modality that has no codes."""
+def without_network(modality: str, owner: str) -> str:
+    """What is wrong with a recipe in which nothing reads or makes a modality that has no codes."""
     return (
         f"`{modality}`, which plugin `{owner}` declares, has no codes, and no plugin of the recipe supplies an encoder "
         "that reads it; add one under `plugins:`, or give it a tokenizer"
     )
 
 
-def item_encoders(plugins: EnabledPlugins) -> dict[str, ItemEncoder]:
+def item_encoders(plugins: EnabledPlugins, made: Container[str] = ()) -> dict[str, ItemEncoder]:
     """Encoders of the modalities that are read by one, in the modalities' order. Raises `PluginError` where a modality
-    has neither codes nor an encoder."""
+    has neither codes nor an encoder, nor is `made` by a head."""
     encoders = {}
     for owner, declared in plugins.modalities():
         if declared.text or declared.parts:
             continue
         if (found := plugins.encoder(declared.name)) is not None:
             encoders[declared.name] = ItemEncoder(declared.name, *found)
-        elif not declared.codebooks:
-            raise PluginError(without_encoder(declared.name, owner))
+        elif not (declared.codebooks or declared.name in made):
+            raise PluginError(without_network(declared.name, owner))
     return encoders
-
-
-class Prepared(NamedTuple):
-    """An item that was prepared for a check."""
-
-    where: str
-    """Names its record, or its key."""
-    arrays: Arrays
-    positions: int
 
 
 class ItemEncoder(Preparing):
@@ -72,8 +53,6 @@ class ItemEncoder(Preparing):
         """Cells and channels of the maps that it makes of items."""
         self.together: bool = bool(getattr(encoder, "together", False))
         """Whether the positions of an item see each other."""
-        self.seen: dict[tuple[Shapes, int], Prepared] = {}
-        """The first item of each shape that was prepared for a check (see `check`), by its shapes and positions."""
 
     def positions(self, key: str, data: Any) -> int:
         """Positions of an item, whose file's data or `probe` are `data`. Raises `DataError` where the encoder cannot
@@ -87,11 +66,5 @@ class ItemEncoder(Preparing):
         return self.like_dummy(key, arrays, self.dummy, "prepares", "its `dummy`")
 
     def check(self, where: str, key: str, data: Any, positions: int) -> None:
-        """Prepares an item of the record `where`, to be given to the network (see `mio.core.model.encoder_check`)."""
-        arrays = self.prepare(key, data)
-        of_shapes = tuple((name, np.shape(array)) for name, array in arrays.items()), positions
-        if of_shapes in self.seen or len(self.seen) == _MOST_SEEN:
-            return
-        if len(self.seen) >= RUN:
-            arrays = {name: np.broadcast_to(np.zeros((), one.dtype), one.shape) for name, one in arrays.items()}
-        self.seen[of_shapes] = Prepared(where, arrays, positions)
+        """Prepares an item of the record `where`, to be given to the network (see `mio.core.model.network_check`)."""
+        self.see(where, self.prepare(key, data), positions)

@@ -10,7 +10,7 @@ import numpy as np
 from mio.core.contract.encoders import Arrays
 from mio.core.contract.heads import Head
 from mio.core.contract.plugins import EnabledPlugins
-from mio.core.errors import PluginError
+from mio.core.errors import DataError, PluginError
 from mio.core.tokens.item_arrays import Preparing
 
 
@@ -35,9 +35,20 @@ class ItemHead(Preparing):
         return self.count(key, self.call(key, lambda: self.head.positions(data)), 0)
 
     def target(self, key: str, data: Any) -> Arrays:
-        """What is learnt of an item. Raises as `ItemEncoder.prepare`."""
+        """What is learnt of an item. Raises as `ItemEncoder.prepare`, and `DataError` for NaN and infinities, of which
+        the loss of a whole step would be none."""
         arrays = self.call(key, lambda: self.head.target(data))
-        return self.like_dummy(key, arrays, self.dummy, "has the target", "its `dummy`")
+        arrays = self.like_dummy(key, arrays, self.dummy, "has the target", "its `dummy`")
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DataError(f"{key}: {self.name} cannot learn it: `{name}` of its target holds NaN or infinities")
+        return arrays
+
+    def check(self, where: str, key: str, data: Any, positions: int) -> None:
+        """Prepares what is learnt of an item of the record `where`, to be given to the network (see
+        `mio.core.model.network_check`)."""
+        random = np.random.Generator(np.random.Philox(0))
+        self.see(where, self.drawn(self.target(key, data), random), positions)
 
     def drawn(self, target: Arrays, random: np.random.Generator) -> Arrays:
         """A target with what is random about learning it."""

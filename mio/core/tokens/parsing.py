@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mio.core.contract.controls import Control
-from mio.core.contract.values import Codes, TextTokenizer
+from mio.core.contract.values import Codes, Media, TextTokenizer
 from mio.core.errors import DataError
 from mio.core.tokens.controls import ControlReader
 from mio.core.tokens.layouts import layout
@@ -18,24 +19,25 @@ from mio.core.tokens.vocabulary import Vocabulary
 class Parsed(NamedTuple):
     """Content of a sequence of tokens."""
 
-    parts: tuple[str | Codes | Control, ...]
-    """Text, complete spans and control tokens, in order. Codes have the codebooks that their span carries, and say
-    which."""
+    parts: tuple[str | Codes | Control | Media, ...]
+    """Text, complete spans, media made by heads and control tokens, in order. Codes have the codebooks that their span
+    carries, and say which."""
     unfinished: str
     """Modality of the span in which the sequence ends; empty if it ends outside of spans."""
     problems: tuple[str, ...]
     """Problems, by position: spans that are not a complete grid, codes outside a span."""
 
 
-def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer) -> Parsed:
-    """Text, codes and control tokens of any sequence of ids, an answer for example. Raises DataError for ids outside
-    the vocabulary only.
+def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer, made: Sequence[Media] = ()) -> Parsed:
+    """Text, codes and control tokens of any sequence of ids, an answer for example, with what heads have `made` of it,
+    in order. Raises DataError for ids outside the vocabulary only.
 
     Special tokens are left out. Control tokens of plain text are told from text where the sequence begins. A span ends
     at its end token; anything but codes before that is a problem, and parsing goes on there. A span may carry the
-    codebooks of either view.
+    codebooks of either view. A span that a head has made holds padding, or nothing, and its end where there is one.
     """
-    parts: list[str | Codes | Control] = []
+    parts: list[str | Codes | Control | Media] = []
+    media = deque(made)
     problems: list[str] = []
     unfinished = ""
     words: list[int] = []
@@ -63,6 +65,10 @@ def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer
         elif token in vocabulary.begins:
             close_text()
             name, start = vocabulary.begins[token], position
+            if media and media[0].modality == name:
+                parts.append(media.popleft())
+                position = _behind_made(tokens, start + 1, vocabulary, name)
+                continue
             codebooks, codes = _read_codes(tokens, start + 1, vocabulary, name)
             position += len(codes) + 1
             if position == len(tokens):
@@ -80,6 +86,14 @@ def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer
         position += 1
     close_text()
     return Parsed(tuple(part for part in parts if part != ""), unfinished, tuple(problems))
+
+
+def _behind_made(tokens: Sequence[int], position: int, vocabulary: Vocabulary, name: str) -> int:
+    """Position behind a span that a head has made, of which the one behind its opening is given."""
+    while position < len(tokens) and tokens[position] == vocabulary.specials.pad:
+        position += 1
+    closed = vocabulary.modality(name).end and tokens[position : position + 1] == [vocabulary.end(name)]
+    return position + bool(closed)
 
 
 def _read_codes(tokens: Sequence[int], start: int, vocabulary: Vocabulary, name: str) -> tuple[list[int], list[int]]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mio.core.contract.values import Media
-from mio.core.tokens.documents import GENERATE, UNDERSTAND, Document
+from mio.core.tokens.documents import UNDERSTAND, Document
 from mio.core.tokens.tokenised import CodedMedia
 from mio.core.tokens.visitor import Visitor
 
+if TYPE_CHECKING:
+    from mio.core.tokens.rendering import Renderer
+
 
 class _Raw(Visitor[Media | None]):
-    """An item that is not tokenised; None of everything else."""
+    """An item whose span is not made of codes that it brings; None of everything else."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self.view = UNDERSTAND
 
     def media(self, media: Media) -> Media:
         return media
@@ -19,27 +26,21 @@ class _Raw(Visitor[Media | None]):
     def tokenised_media(self, media: Media) -> None:  # noqa: ARG002
         return None
 
+    def coded_media(self, media: CodedMedia) -> Media | None:
+        return None if self._renderer.has_codes(media, self.view) else media
+
     def other(self, value: object) -> None:  # noqa: ARG002
         return None
 
 
-class _RawToWrite(_Raw):
-    """The same of what is written, for which codes that an item brings will do."""
-
-    def coded_media(self, media: CodedMedia) -> None:  # noqa: ARG002
-        return None
-
-
-_RAW = _Raw()
-_RAW_METHODS = {UNDERSTAND: _Raw.methods, GENERATE: _RawToWrite.methods}
-
-
-def raw_media(document: Document, without: Callable[[str, str], bool] | None = None) -> list[Media]:
-    """The items of a document that are not tokenised yet, in order; `without` those of which it is true, by modality
-    and view."""
-    return [
-        media
-        for content, _, _, view in document.segments
-        if (media := _RAW_METHODS[view][type(content)](_RAW, content)) is not None
-        and not (without and without(media.modality, view))
-    ]
+def raw_media(document: Document, renderer: Renderer, to_code: bool = False) -> list[Media]:
+    """The items of a document that a renderer has to read, in order; `to_code` those that become codes alone, and not
+    those that networks read and make."""
+    raw, methods = _Raw(renderer), _Raw.methods
+    found = []
+    for content, _, _, view in document.segments:
+        raw.view = view
+        media = methods[type(content)](raw, content)
+        if media is not None and not (to_code and renderer.codecs.by_network(media.modality, view)):
+            found.append(media)
+    return found

@@ -13,11 +13,16 @@ import numpy.typing as npt
 
 from mio.core.contract.values import CodeArray, Codes, Modality
 from mio.core.errors import DataError
+from mio.core.tokens.documents import GENERATE, UNDERSTAND
 from mio.core.tokens.layouts import Layout, layout
 from mio.core.tokens.vocabulary import Vocabulary
 
 TokenArray = npt.NDArray[np.int32]
 
+_ONLY = {
+    GENERATE: "read, by an encoder: it cannot be part of an answer",
+    UNDERSTAND: "written, by a head: it cannot be part of what the model reads",
+}
 AS_CODES = "given as codes"
 """In place of the key of an item that has none."""
 
@@ -42,9 +47,7 @@ class SpanPlan(NamedTuple):
         modality = vocabulary.modality(name)
         if not modality.codebooks:
             raise DataError(
-                f"`{name}` has no codes: give it as a string"
-                if modality.text
-                else f"`{name}` is only read, by an encoder: it cannot be part of an answer"
+                f"`{name}` has no codes: give it as a string" if modality.text else f"`{name}` is only {_ONLY[view]}"
             )
         codebooks = modality.view(view)
         return cls(

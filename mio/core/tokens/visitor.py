@@ -157,7 +157,15 @@ class _CodesOf(Visitor[Codes | None]):
         return None
 
 
-_KEY_OF, _TEXT_OF, _CONTROL_OF, _CODES_OF = _KeyOf(), _TextOf(), _ControlOf(), _CodesOf()
+class _MediaOf(Visitor[Media | None]):
+    def media(self, media: Media) -> Media:
+        return media
+
+    def other(self, value: object) -> None:  # noqa: ARG002
+        return None
+
+
+_KEY_OF, _TEXT_OF, _CONTROL_OF, _CODES_OF, _MEDIA_OF = _KeyOf(), _TextOf(), _ControlOf(), _CodesOf(), _MediaOf()
 
 
 def key_of(item: Media | Codes) -> str:
@@ -178,3 +186,8 @@ def control_of(value: object) -> Control | None:
 def codes_in(values: Iterable[object]) -> list[Codes]:
     """Those of the values that are codes, in order."""
     return [codes for codes in map(_CODES_OF.visit, values) if codes is not None]
+
+
+def media_in(values: Iterable[object]) -> list[Media]:
+    """Those of the values that are media, in order."""
+    return [media for media in map(_MEDIA_OF.visit, values) if media is not None]

@@ -210,7 +210,7 @@ class Measuring(Spans):
         """Whether there was a text whose tokens are all the work that rendering the document is."""
 
     def text(self, text: str) -> None:
-        if len(text) > LONG and not raw_media(self._document):
+        if len(text) > LONG and not raw_media(self._document, self._renderer):
             self.too_long = True
         else:
             self.length += len(self._renderer.text(text))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from mio.core.data.batch import Batch
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
 from mio.core.training.guards import STOP, Guard
+from mio.core.training.losses import PassLosses
 
 _NAMED = 8
 """Records that are named of a step."""
@@ -34,7 +34,7 @@ class BadSteps:
     _recent: list[str] = field(default_factory=list)
     """Records of the bad steps in a row."""
 
-    def report(self, verdict: str, passes: list[tuple[Batch, Tensor]]) -> None:
+    def report(self, verdict: str, passes: list[tuple[Batch, PassLosses]]) -> None:
         """Takes the guard's verdict and the step's forward passes. A collective call. Raises `UserError` at `STOP`."""
         records: Any = suspects(self.describe, passes)
         if self.ranks.size > 1:
@@ -60,15 +60,32 @@ class BadSteps:
             )
 
 
-def suspects(describe: Callable[[int, int], str], passes: list[tuple[Batch, Tensor]]) -> list[str]:
+def suspects(describe: Callable[[int, int], str], passes: list[tuple[Batch, PassLosses]]) -> list[str]:
     """Records of documents whose loss is not finite; where all are finite, those of the highest mean loss."""
-    means: list[tuple[float, int, int]] = []
-    for batch, nll in passes:
-        for row, (lengths, documents) in enumerate(zip(batch.lengths, batch.documents, strict=True)):
-            start = 0
-            for length, (stream, n) in zip(lengths, documents, strict=True):
-                means.append((float(nll[row, start : start + length].mean()), stream, n))
-                start += length
+    means = [mean for batch, losses in passes for mean in _means(batch, losses)]
     not_finite = [mean for mean in means if not abs(mean[0]) < float("inf")]
     worst = not_finite or sorted(means, reverse=True)[:3]
     return [describe(stream, n) for _, stream, n in worst[:_NAMED]]
+
+
+def _means(batch: Batch, losses: PassLosses) -> Iterator[tuple[float, int, int]]:
+    """(mean loss, stream, number in it) of each document. An item that a head learns counts as in the loss of a step,
+    as so many targets."""
+    items = [
+        (opening, loss, weight)
+        for name, made in batch.made.items()
+        if name in losses.heads
+        for opening, loss, weight in zip(
+            made.openings, losses.heads[name].tolist(), made.weights.tolist(), strict=not made.dummy
+        )
+    ]
+    for row, (lengths, documents) in enumerate(zip(batch.lengths, batch.documents, strict=True)):
+        start = 0
+        for length, (stream, n) in zip(lengths, documents, strict=True):
+            mean = float(losses.nll[row, start : start + length].mean())
+            first = row * batch.tokens.shape[1] + start
+            if own := [(loss, weight) for opening, loss, weight in items if first <= opening < first + length]:
+                total = mean * length + sum(loss * weight for loss, weight in own)
+                mean = total / (length + sum(weight for _, weight in own))
+            yield mean, stream, n
+            start += length

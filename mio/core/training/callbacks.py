@@ -19,6 +19,7 @@ from mio.core.model.flops import flops_per_token, peak_flops
 from mio.core.runs.active import ActiveRun
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.terminal import Progress
+from mio.core.training.metrics import HEADS
 from mio.core.training.module import MioModule
 from mio.core.training.run_log import RunLog
 
@@ -117,13 +118,16 @@ class Metrics(Callback):
 
 
 class ShowProgress(Callback):
-    """Progress of the steps with the latest loss, and a line at the end; on rank 0."""
+    """Progress of the steps with the latest losses, and a line at the end; on rank 0."""
 
     def __init__(self, progress: Progress, metrics: Metrics) -> None:
         self.progress = progress
         self.metrics = metrics
+        self._heads: tuple[str, ...] = ()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, MioModule)
+        self._heads = pl_module.loss_metrics.heads
         self.progress.skip(trainer.global_step)
 
     def on_train_batch_end(
@@ -131,7 +135,9 @@ class ShowProgress(Callback):
     ) -> None:
         if not batch.ends_step:
             return
-        detail = f"loss {self.metrics.latest['loss']:.3f}" if "loss" in self.metrics.latest else ""
+        latest = self.metrics.latest
+        shown = [("loss", "loss"), *((name, f"{HEADS}/{name}") for name in self._heads)]
+        detail = ", ".join(f"{word} {latest[name]:.3f}" for word, name in shown if name in latest)
         self.progress.tick(detail)
         if trainer.global_step >= trainer.max_steps:
             self.progress.line(detail)

@@ -19,14 +19,13 @@ from mio.core.tokens.vocabulary import Vocabulary
 
 
 class RowMask:
-    """Leaves only the rows of chosen vocabulary blocks a gradient."""
+    """Leaves only some rows of the vocabulary, `ranges` of ids as (first, end), a gradient."""
 
-    def __init__(self, parameter: nn.Parameter, patterns: Sequence[str], vocabulary: Vocabulary) -> None:
+    def __init__(self, parameter: nn.Parameter, ranges: Iterable[tuple[int, int]]) -> None:
         self.parameter = parameter
-        mask = torch.zeros(parameter.shape[0], 1)
-        for block in vocabulary.blocks:
-            if any(fnmatch.fnmatchcase(block.name, pattern) for pattern in patterns):
-                mask[block.start : block.start + block.size] = 1.0
+        mask = torch.zeros(parameter.shape[0], *[1] * (parameter.dim() - 1))
+        for first, end in ranges:
+            mask[first:end] = 1.0
         (rows, *_), (start, *_) = local_region(parameter)
         self._mask = mask[start : start + rows].to(parameter.device)
 
@@ -34,6 +33,15 @@ class RowMask:
         if self.parameter.grad is not None:
             gradient = local(self.parameter.grad)
             gradient.mul_(self._mask.to(gradient.dtype))
+
+
+def block_ranges(patterns: Sequence[str], vocabulary: Vocabulary) -> list[tuple[int, int]]:
+    """Ids, as (first, end), of the vocabulary blocks that match any of `patterns`."""
+    return [
+        (block.start, block.start + block.size)
+        for block in vocabulary.blocks
+        if any(fnmatch.fnmatchcase(block.name, pattern) for pattern in patterns)
+    ]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:

@@ -62,6 +62,8 @@ class Trained:
     """Of embedding and head: how many were kept from the parent, new and absent."""
     metrics: dict[str, Any]
     codebooks: dict[str, Any]
+    heads: dict[str, int]
+    """Items that each has learnt from."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ class Training:
         }
         if validation:
             summary["validation"] = validation.summary()
-        return Trained(parameters, rows, summary, module.loss_metrics.codebook_usage()), module.transformer
+        meter = module.loss_metrics
+        return Trained(parameters, rows, summary, meter.codebook_usage(), meter.items_learnt()), module.transformer
 
     def _module(self, rows: dict[str, Any]) -> MioModule:
         """The module, on the meta device until Lightning sets it up; `rows` is filled then (see `Trained`)."""

@@ -1,9 +1,10 @@
-"""Metrics of training: loss per stream of the mixture, per vocabulary block and control token, and the use of
-codebooks."""
+"""Metrics of training: loss per stream of the mixture, per vocabulary block and control token, and of each head, and
+the use of codebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from mio.core.contract.controls import CONTROL
 from mio.core.data.batch import Batch
 from mio.core.tokens.vocabulary import Vocabulary
+
+HEADS = "heads"
+"""Before the modality in the name of what a head's loss is logged as."""
 
 
 def target_kinds(vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -20,13 +24,15 @@ def target_kinds(vocabulary: Vocabulary) -> tuple[str, ...]:
 
 
 class LossMetrics:
-    """Sums the cross-entropy of supervised tokens between two readings.
+    """Sums the cross-entropy of supervised tokens, and the losses of what heads learn, between two readings.
 
     Means are unweighted: they are the loss a reader expects, whatever weights the recipe trains with.
     """
 
-    def __init__(self, vocabulary: Vocabulary, streams: Sequence[str]) -> None:
+    def __init__(self, vocabulary: Vocabulary, streams: Sequence[str], heads: Sequence[str] = ()) -> None:
+        """`heads` are the modalities that are made by one."""
         self.streams = tuple(streams)
+        self.heads = tuple(heads)
         self.kinds = target_kinds(vocabulary)
         self._controls = len(vocabulary.blocks)
         """Number of the first control token among the kinds."""
@@ -38,16 +44,23 @@ class LossMetrics:
         self._seen = torch.zeros(self._rows, dtype=torch.int64, device="cpu")
         self._stream = torch.zeros(2, len(self.streams), dtype=torch.float64, device="cpu")
         self._block = torch.zeros(2, len(self.kinds), dtype=torch.float64, device="cpu")
+        self._heads = torch.zeros(3, len(self.heads), dtype=torch.float64, device="cpu")
+        """Sum of the losses, items, and items of the whole run."""
 
     @torch.no_grad()
-    def update(self, batch: Batch, nll: Tensor) -> None:
-        """Adds a batch; `nll` is float32 `[B, L]`."""
+    def update(self, batch: Batch, nll: Tensor, heads: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+        """Adds a batch; `nll` is float32 `[B, L]`, `heads` have the losses `[N]` of the items of their modalities."""
         if not self.counts:
             return
         if self._seen.device != nll.device:
-            self._seen, self._stream, self._block, self._block_of = (
-                tensor.to(nll.device) for tensor in (self._seen, self._stream, self._block, self._block_of)
+            self._seen, self._stream, self._block, self._heads, self._block_of = (
+                tensor.to(nll.device) for tensor in (self._seen, self._stream, self._block, self._heads, self._block_of)
             )
+        for number, name in enumerate(self.heads):
+            if name in heads and not batch.made[name].dummy:
+                learnt = batch.made[name].weights > 0
+                self._heads[0, number] += torch.where(learnt, heads[name], 0).double().sum()
+                self._heads[1:, number] += learnt.sum()
         # every position is added, with 0 where it does not count: choosing some would make a GPU wait
         counted = (batch.weights > 0).flatten()
         ones = counted.double()
@@ -67,15 +80,16 @@ class LossMetrics:
         """Adds up on rank 0 what the ranks have counted. A collective call where there are several."""
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return
-        for counted in (self._seen, self._stream, self._block):
+        for counted in self.tensors().values():
             torch.distributed.all_reduce(counted)
             if torch.distributed.get_rank():
                 counted.zero_()
 
     def read(self) -> dict[str, float]:
         """Mean losses since the last reading: `loss`, `loss/GROUP`; by what the tokens are, `modality/NAME`,
-        `modality/NAME/codebook0` and so on, `modality/control` and `modality/control/NAME`. Then starts anew. Of
-        this rank, hence of all of them on rank 0 after `gather`."""
+        `modality/NAME/codebook0` and so on, `modality/control` and `modality/control/NAME`; of the items that a head
+        learns, `heads/NAME`, and their number, `heads/NAME/items`. Then starts anew. Of this rank, hence of all of them
+        on rank 0 after `gather`."""
         metrics: dict[str, float] = {}
         total, count = self._stream.sum(dim=1).tolist()
         if count:
@@ -93,9 +107,18 @@ class LossMetrics:
             for name in dict.fromkeys((block.split("/", 1)[0], block)):
                 add(f"modality/{name}", loss, tokens)
         metrics.update({name: loss / tokens for name, (loss, tokens) in sums.items() if tokens})
+        for name, (loss, items, _) in zip(self.heads, self._heads.T.tolist(), strict=True):
+            if items:
+                metrics[f"{HEADS}/{name}"] = loss / items
+                metrics[f"{HEADS}/{name}/items"] = items
         self._stream.zero_()
         self._block.zero_()
+        self._heads[:2] = 0
         return metrics
+
+    def items_learnt(self) -> dict[str, int]:
+        """How many items each head has learnt from, over the whole run."""
+        return {name: int(count) for name, count in zip(self.heads, self._heads[2].tolist(), strict=True)}
 
     def codebook_usage(self) -> dict[str, dict[str, float]]:
         """Per codebook, over the whole run: tokens seen, share of codes that occurred, and perplexity of their use."""
@@ -115,4 +138,5 @@ class LossMetrics:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is counted, to be saved and filled in place."""
-        return {"seen": self._seen, "leaf": self._stream, "block": self._block}
+        tensors = {"seen": self._seen, "leaf": self._stream, "block": self._block}
+        return {**tensors, "heads": self._heads} if self.heads else tensors

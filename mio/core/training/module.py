@@ -28,6 +28,7 @@ from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.average import WeightAverage
 from mio.core.training.gradients import drop_gradients, gradient_norm, scale_gradients
 from mio.core.training.guards import SKIP, STOP, Guard
+from mio.core.training.losses import PassLosses
 from mio.core.training.metrics import LossMetrics
 from mio.core.training.optimizer import build_optimizer, freeze, row_masks
 from mio.core.training.schedule import Schedule, logged_rates
@@ -61,11 +62,12 @@ class MioModule(LightningModule):
         self.model_config = model
         self.train_config = train
         self.vocabulary = vocabulary
-        self.transformer = Transformer(model, vocabulary.rows, networks or Networks())
+        networks = networks or Networks()
+        self.transformer = Transformer(model, vocabulary.rows, networks)
         if train.lora.rank:
             adapt(self.transformer, train, vocabulary, vocabulary.size if known is None else known)
         freeze(self.transformer, train.optimizer, vocabulary)
-        self.loss_metrics = LossMetrics(vocabulary, streams)
+        self.loss_metrics = LossMetrics(vocabulary, streams, list(networks.heads))
         self.guard = Guard(train.guards)
         self.statistics = StepStatistics()
         self.replicas = 1
@@ -78,12 +80,12 @@ class MioModule(LightningModule):
         """Learning rates that are logged, each by the index of its group in the optimizer."""
         self.average: WeightAverage | None = None
         """The average of the weights, if one is kept."""
-        self.on_bad_step: Callable[[str, list[tuple[Batch, Tensor]]], None] = _ignore
+        self.on_bad_step: Callable[[str, list[tuple[Batch, PassLosses]]], None] = _ignore
         """Called on every rank with the verdict on a step that the guard objects to, and its forward passes."""
         self._spread = spread
         self._elements = 1
         self._skipped = False
-        self._passes: list[tuple[Batch, Tensor]] = []
+        self._passes: list[tuple[Batch, PassLosses]] = []
         self._masks: list[Any] = []
         self._elsewhere: list[tuple[torch.nn.Parameter, Tensor]] = []
 
@@ -109,12 +111,11 @@ class MioModule(LightningModule):
         """A plain function: `LambdaLR` would save any other callable."""
         return lambda step: schedule.factor(step, self.train_config.steps)
 
-    def loss_sum(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Sum of scale x weight x loss over the batch, of tokens and of what heads learn, and the cross-entropy
-        `[B, L]` float32, detached."""
+    def loss_sum(self, batch: Batch, scale: float = 1.0) -> PassLosses:
+        """The losses of a batch; their sum is multiplied by `scale`."""
         output = self.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
         weights = batch.weights * scale
-        head, group, first = head_part(self.transformer)
+        head, bias, group, first = head_part(self.transformer)
         total, nll = linear_cross_entropy(
             output.hidden.flatten(0, 1),
             head,
@@ -124,11 +125,14 @@ class MioModule(LightningModule):
             group=group,
             offset=first,
             replaced=self.transformer.replaced_head_rows,
+            bias=bias,
         )
         for name, loss in output.losses.items():
             total = total + (loss * batch.made[name].weights).sum() * scale
         # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside
-        return total + output.auxiliary * weights.sum(), nll.view_as(batch.targets)
+        total = total + output.auxiliary * weights.sum()
+        heads = {name: loss.detach() for name, loss in output.losses.items()}
+        return PassLosses(total, nll.view_as(batch.targets), heads)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002
         self._elements = batch.weights.numel()
@@ -136,11 +140,11 @@ class MioModule(LightningModule):
         # The constant divisor keeps gradients near one until the exact division before clipping. Lightning divides by
         # the micro batches of a step, hence the factor.
         scale = self.trainer.accumulate_grad_batches / self._elements
-        total, nll = self.loss_sum(batch, scale)
-        self.statistics.add(batch, total.detach() / scale)
-        self._passes.append((batch, nll))
-        self.loss_metrics.update(batch, nll)
-        return total
+        losses = self.loss_sum(batch, scale)
+        self.statistics.add(batch, losses.total.detach() / scale)
+        self._passes.append((batch, losses._replace(total=losses.total.detach())))
+        self.loss_metrics.update(batch, losses.nll, losses.heads)
+        return losses.total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
         """Sums the step up over the ranks."""
@@ -208,16 +212,17 @@ class MioModule(LightningModule):
             self.average.updates = checkpoint["averaged"]
 
 
-def _ignore(verdict: str, passes: list[tuple[Batch, Tensor]]) -> None:
+def _ignore(verdict: str, passes: list[tuple[Batch, PassLosses]]) -> None:
     """The default of `on_bad_step`."""
 
 
-def head_part(transformer: Transformer) -> tuple[Tensor, Any, int]:
-    """The head's rows on this device, the group that has the others (None: there are none), and the first row's id."""
-    head = transformer.head_weight
+def head_part(transformer: Transformer) -> tuple[Tensor, Tensor | None, Any, int]:
+    """The head's rows on this device and their bias, the group that has the others (None: there are none), and the
+    first row's id."""
+    head, bias = transformer.head_weight, transformer.head_bias
     if not isinstance(head, DTensor):
-        return head, None, 0
+        return head, bias, None, 0
     mesh = head.device_mesh
     rows = head.to_local()
     first = mesh.get_local_rank() * -(-head.shape[0] // mesh.size())
-    return rows, mesh.get_group(), first
+    return rows, bias.to_local() if isinstance(bias, DTensor) else bias, mesh.get_group(), first

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -19,11 +19,11 @@ from mio.core.errors import RecipeError
 from mio.core.model.lora import LORA_A, LORA_B, ROWS
 from mio.core.model.networks import exact_parameters
 from mio.core.model.transformer import Transformer
-from mio.core.recipe.model import ROW_PARAMETERS
+from mio.core.recipe.model import HEAD_BIAS, ROW_PARAMETERS
 from mio.core.recipe.rules import rule_problems
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.gradients import RowMask
+from mio.core.training.gradients import RowMask, block_ranges
 from mio.core.training.muon import SplitMuon
 from mio.core.training.schedule import Schedule
 
@@ -85,7 +85,14 @@ def _planned(
     tables = exact_parameters(module) if isinstance(module, Transformer) else {}
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
     plans = plan_parameters(shapes, config, vocabulary, tables)
+    if _masked_bias(module):
+        plans = [replace(plan, weight_decay=0.0) if plan.name == HEAD_BIAS else plan for plan in plans]
     return ((plan, parameters[plan.name]) for plan in plans)
+
+
+def _masked_bias(module: nn.Module) -> bool:
+    """Whether a head's bias is trained in the rows that adapters train, and in no others."""
+    return isinstance(module, Transformer) and module.rows is not None and module.rows.bias
 
 
 def freeze(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> None:
@@ -97,7 +104,14 @@ def freeze(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -
 def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> list[RowMask]:
     """Masks of the parameters of which the rules train some rows only."""
     plans = _planned(module, config, vocabulary)
-    return [RowMask(parameter, plan.rows, vocabulary) for plan, parameter in plans if plan.trainable and plan.rows]
+    masks = [
+        RowMask(parameter, block_ranges(plan.rows, vocabulary))
+        for plan, parameter in plans
+        if plan.trainable and plan.rows
+    ]
+    if isinstance(module, Transformer) and module.rows is not None and _masked_bias(module):
+        masks.append(RowMask(module.get_parameter(HEAD_BIAS), module.rows.ranges))
+    return masks
 
 
 def build_optimizer(

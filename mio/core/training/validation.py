@@ -17,13 +17,13 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
-from torch import Tensor
 
 from mio.core.contract.loggers import Sample
 from mio.core.data.batch import Batch
 from mio.core.model.parallel import as_compiled_for_training, reshard
 from mio.core.recipe.schema import ValidateConfig
 from mio.core.training.average import averaged
+from mio.core.training.losses import PassLosses
 from mio.core.training.module import MioModule
 from mio.core.training.validation_report import Report, table
 from mio.core.training.validation_set import ValidationSet
@@ -115,7 +115,7 @@ class Validation(Callback):
             if self.documents is not None:
                 compiled = as_compiled_for_training(module.device.type)
                 with trainer.precision_plugin.val_step_context(), compiled:
-                    losses = self.documents.losses(lambda batch: self._nll(module, batch), module.device)
+                    losses = self.documents.losses(lambda batch: self._losses(module, batch), module.device)
                 figures = self.documents.figures(losses)
             if self.look is not None:
                 # its thread talks to other ranks through the process group, which a look may hide
@@ -137,9 +137,9 @@ class Validation(Callback):
         self._console.print(table(self.report, changes, seconds))
         return figures
 
-    def _nll(self, module: MioModule, batch: Batch) -> Tensor:
+    def _losses(self, module: MioModule, batch: Batch) -> PassLosses:
         self._heartbeat("validation, forward pass")
-        return module.loss_sum(batch)[1]
+        return module.loss_sum(batch)
 
     def summary(self) -> dict[str, Any]:
         """For `summary.json`."""

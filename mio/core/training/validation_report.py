@@ -13,7 +13,7 @@ from mio.core.terminal import plain
 
 def lower_is_better(figure: str) -> bool:
     """Whether a figure is a loss, as opposed to how much of a task is right."""
-    return figure.split("/", 1)[0] in ("loss", "modality")
+    return figure.split("/", 1)[0] in ("loss", "modality", "heads")
 
 
 class Report:
@@ -66,7 +66,7 @@ def _finite(value: float) -> float | None:
 
 def table(report: Report, changes: Mapping[str, float], seconds: float) -> Table:
     """The last validation, to print: the whole loss, those of the groups (of the sources, where there is one group),
-    and what else was looked at."""
+    those of heads, and what else was looked at."""
     shown = Table(
         f"validation, step {report.step:,}", box=None, pad_edge=False, title_justify="left", header_style="bold"
     )
@@ -89,5 +89,5 @@ def _shown(figures: Mapping[str, float]) -> list[str]:
     return [
         *(["loss"] if "loss" in figures else []),
         *("/".join(parts) for parts in groups),
-        *(name for name in figures if not lower_is_better(name)),
+        *(name for name in figures if name.startswith("heads/") or not lower_is_better(name)),
     ]

@@ -1,28 +1,40 @@
 """The digits world: corpora and tasks that are small enough for a laptop and need no download.
 
-Handwritten digits, spoken digits, videos of counting, sums and text, in the directions that MIO has. The plugin
-declares no modality: its records hold media of `image`, `speech` and `video` from any plugin. It has no options.
+Handwritten digits, spoken digits, videos of counting, sums and text, in the directions that MIO has; conversations as
+VITA has them; drawings that come in stories, as MM-Interleaved tells them. The plugin declares no modality: its records
+hold media of `image`, `speech` and `video` from any plugin.
+
+    digits: {tasks: drawings}     # a world of text and images alone
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mio import Synthesiser, Task, UserError, hookimpl
+from mio import Synthesiser, Task, hookimpl, one_of, read_options
 
 if TYPE_CHECKING:
     from mio import SourceFactory
 
 
-def _no_options(options: Mapping[str, Any]) -> None:
-    if options:
-        raise UserError(f"plugins.digits: unknown option `{min(options)}`; it has none")
+@dataclass(frozen=True)
+class DigitsOptions:
+    """Options of the plugin."""
+
+    tasks: str = one_of("all", "all", "drawings")
+    """Evaluation tasks: `all`, for which a recipe has text, images, speech and video, or those of `drawings`, for which
+    it has text and images."""
+
+
+def _read(options: Mapping[str, Any]) -> DigitsOptions:
+    return read_options(DigitsOptions, options, "plugins.digits")
 
 
 @hookimpl
 def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
-    _no_options(options)
+    _read(options)
     from mio.plugins.digits.corpora import SOURCES
 
     return SOURCES
@@ -30,17 +42,17 @@ def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
 
 @hookimpl
 def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
-    _no_options(options)
     from mio.plugins.digits.drawing_tasks import drawing_tasks
     from mio.plugins.digits.talk_tasks import talk_tasks
     from mio.plugins.digits.tasks import tasks
 
-    return [*tasks(), *talk_tasks(), *drawing_tasks()]
+    others = [] if _read(options).tasks == "drawings" else [*tasks(), *talk_tasks()]
+    return [*others, *drawing_tasks()]
 
 
 @hookimpl
 def mio_synthesiser(modality: str, options: Mapping[str, Any]) -> Synthesiser | None:
-    _no_options(options)
+    _read(options)
     if modality != "speech":
         return None
     from mio.plugins.digits.synthesis import ClipSynthesiser

@@ -36,8 +36,8 @@ class UncodedOptions:
     """Options of images without a tokenizer: an encoder of another plugin reads them, and a head may write them."""
 
     tokens: str = one_of("none", "none", *TOKENS, *BEGINNINGS)
-    """Tokens around an image: `none`, those of `mio`, `anygpt` or `janus`, or `mm_interleaved`: `<|beginofimage|>` before
-    it."""
+    """Tokens around an image: `none`, those of `mio`, `anygpt` or `janus`, or of `mm_interleaved`: `<|beginofimage|>`
+    before it."""
 
     @property
     def borders(self) -> tuple[str, str]:

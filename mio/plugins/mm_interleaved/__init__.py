@@ -21,7 +21,13 @@ from mio import hookimpl, read_options
 from mio.plugins.mm_interleaved.options import MMInterleavedOptions
 
 if TYPE_CHECKING:
-    from mio import Adapter, Encoder, Head
+    from mio import Adapter, Encoder, Head, ModelLayout
+
+VICUNA: Mapping[str, Any] = {
+    **{"width": 5120, "layers": 40, "heads": 40, "kv_heads": 40, "ffn_width": 13_824},
+    **{"norm_eps": 1e-6, "rope_theta": 10_000.0, "tied_embeddings": False},
+}
+"""Shape of Vicuna 13B, which is LLaMA's (arXiv 2302.13971, table 2; `config.json` of lmsys/vicuna-13b-v1.3)."""
 
 
 @hookimpl
@@ -51,6 +57,18 @@ def mio_head(modality: str, options: Mapping[str, Any]) -> Head | None:
     from mio.plugins.mm_interleaved.parts import ImageHead
 
     return ImageHead(chosen)
+
+
+@hookimpl
+def mio_layouts() -> Mapping[str, ModelLayout]:
+    from mio.plugins.mm_interleaved.layout import layout
+
+    return {"mm_interleaved": layout()}
+
+
+@hookimpl
+def mio_backbones() -> Mapping[str, Mapping[str, Any]]:
+    return {"vicuna-13b": VICUNA}
 
 
 def _options_of(options: Mapping[str, Any]) -> MMInterleavedOptions:

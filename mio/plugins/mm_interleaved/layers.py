@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mio.plugins.mm_interleaved.norms import RMSNorm
 from mio.plugins.mm_interleaved.options import MMInterleavedOptions
 from mio.plugins.mm_interleaved.sampling import starts
 from mio.plugins.mm_interleaved.synchroniser import FeatureSynchroniser, sight, spread
@@ -37,8 +38,8 @@ class LayerSynchroniser(nn.Module):
             magnitude=sync.magnitude,
             images=sync.images,
         )
-        self.norm1 = nn.RMSNorm(width, eps=sync.epsilon)
-        self.norm2 = nn.RMSNorm(vision.width, eps=sync.epsilon)
+        self.norm1 = RMSNorm(width, eps=sync.epsilon)
+        self.norm2 = RMSNorm(vision.width, eps=sync.epsilon)
 
     def forward(self, hidden: Tensor, maps: Tensor, visible: Tensor) -> Tensor:
         """`[B, L, D]` for `hidden` `[B, L, D]`, `maps` `[B, N, S, C]` and bool `visible` `[B, L, N]`."""

@@ -126,8 +126,9 @@ class DiffusionOptions:
     """Of each of them."""
     norm_groups: int = number(32, 1, 4096)
     """Groups of the group norms."""
-    prediction: str = one_of("epsilon", "epsilon", "v_prediction")
-    """What the U-Net is to predict: the noise, or Stable Diffusion 2.1's velocity."""
+    prediction: str = one_of("epsilon", "epsilon", "v_prediction", "sample")
+    """What the U-Net is to predict: the noise, Stable Diffusion 2.1's velocity, or, best where a cell has many channels
+    (arXiv 2511.13720), the image."""
     train_steps: int = number(1000, 2, 1_000_000)
     """Steps of noise."""
     beta_start: float = number(0.00085, 0, 1, above=True)

@@ -80,32 +80,47 @@ class ImagePainter(nn.Module):
 
     @torch.no_grad()
     def sample(self, condition: Condition, sampling: Sampling, run: object) -> list[Any]:  # noqa: ARG002
-        """Images uint8 `[I, I, 3]`, or `[I, I]` of grey ones. An image's noise follows from its seed alone."""
-        diffusion = self.options.diffusion
-        steps, guidance = sampling.steps or diffusion.steps, sampling.guidance or diffusion.guidance
+        """Images uint8 `[I, I, 3]`, or `[I, I]` of grey ones.
+
+        One at a time, since a kernel for several may round differently: an image follows from its seed and its
+        condition alone.
+        """
+        steps = sampling.steps or self.options.diffusion.steps
+        guidance = sampling.guidance or self.options.diffusion.guidance
+        return [
+            self._made(of_one(condition, number), seed, steps, guidance) for number, seed in enumerate(sampling.seeds)
+        ]
+
+    def _made(self, condition: Condition, seed: int, steps: int, guidance: float) -> Any:
         words, (maps, sees) = self.words(condition), self.before(condition)
-        count, device = len(words), words.device
         if guided := guidance != 1:
             # one pass for both: the maps are seen with and without the words
-            words = torch.cat([self.neg_prompt_embeds.expand_as(words), words])
-            if sees is not None:
-                queries = torch.cat([sees.queries[0], sees.queries[0] + count])
-                sees = sees._replace(
-                    queries=(queries, queries), seen=sees.seen.repeat(2, 1), there=sees.there.repeat(2, 1)
-                )
-        scheduler = schedule(diffusion)
+            words = torch.cat([self.neg_prompt_embeds, words])
+            sees = None if sees is None else sees.twice()
+        scheduler = schedule(self.options.diffusion)
         scheduler.set_timesteps(steps)
-        latents = torch.stack([initial(diffusion, self.options.channels, seed) for seed in sampling.seeds]).to(device)
+        latents = initial(self.options.diffusion, self.options.channels, seed).to(words.device)
         for step in scheduler.timesteps.tolist():
-            times = torch.full((len(words),), step, device=device)
-            found = self.decoder(latents.repeat(1 + guided, 1, 1, 1), times, words, maps, sees).float()
+            times = torch.full((len(words),), step, device=words.device)
+            found = self.decoder(latents.expand(len(words), -1, -1, -1), times, words, maps, sees).float()
             if guided:
                 without, under = found.chunk(2)
                 found = without + guidance * (under - without)
             latents = scheduler.step(found, step, latents).prev_sample
-        pixels = (self.latents.decode(latents.to(words.dtype)).float() * 127.5 + 127.5).round().clamp(0, 255)
-        images = pixels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
-        return [image[..., 0] if self.options.grey else image for image in images]
+        pixels = (self.latents.decode(latents).float()[0] * 127.5 + 127.5).round().clamp(0, 255)
+        image = pixels.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+        return image[..., 0] if self.options.grey else image
+
+
+def of_one(condition: Condition, number: int) -> Condition:
+    """What one of the images is conditioned on, without what fills it up to the length of others."""
+    one = slice(number, number + 1)
+    length = max(1, int(condition.context_mask[number].sum()))
+    return condition._replace(
+        context=condition.context[one, :length],
+        context_mask=condition.context_mask[one, :length],
+        maps={name: (maps[one], there[one]) for name, (maps, there) in condition.maps.items()},
+    )
 
 
 def schedule(options: DiffusionOptions) -> Any:
@@ -129,11 +144,12 @@ def diffused(options: DiffusionOptions, clean: Tensor, noise: Tensor, times: Ten
     """Latents `[N, c, G, G]` with noise of the steps `times` `[N]`, and what is to be predicted of them."""
     scheduler = schedule(options)
     noisy = scheduler.add_noise(clean, noise, times)
-    target = noise if options.prediction == "epsilon" else scheduler.get_velocity(clean, noise, times)
-    return noisy, target
+    if options.prediction == "sample":
+        return noisy, clean
+    return noisy, noise if options.prediction == "epsilon" else scheduler.get_velocity(clean, noise, times)
 
 
 def initial(options: DiffusionOptions, channels: int, seed: int) -> Tensor:
-    """Noise `[c, G, G]` that an image begins with."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(options.latent_channels(channels), options.side, options.side, generator=generator)
+    """Noise `[1, c, G, G]` that an image begins with, the same on every device."""
+    shape = (1, options.latent_channels(channels), options.side, options.side)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -131,6 +131,11 @@ class ImageHead:
         """A black image."""
         return self.target(np.zeros((self.options.diffusion.image_size,) * 2, np.uint8))
 
+    def example(self) -> Any:
+        """A black image of the size that all have."""
+        side = self.options.diffusion.image_size
+        return np.zeros((side, side) if self.options.grey else (side, side, 3), np.uint8)
+
     def module(self, width: int) -> nn.Module:
         """The network: losses, and images."""
         from mio.plugins.mm_interleaved.painter import ImagePainter

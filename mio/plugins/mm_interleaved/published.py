@@ -115,30 +115,17 @@ def renamed(name: str, rules: Rules) -> str:
 
 
 def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the reader by our names, with q, k and v of CLIP's layers in one, and the shapes of timm."""
-    found: dict[str, Tensor] = {}
-    for name, value in tensors.items():
+    """Tensors of the reader by our names, with q, k and v of CLIP's layers in one, and in the shapes of timm."""
+    found = dict(tensors)
+    for name in tensors:
         if match := re.match(r"^(clip\.blocks\.\d+\.attn\.)q_proj\.(\w+)$", name):
-            parts = [tensors[f"{match[1]}{one}_proj.{match[2]}"] for one in "qkv"]
-            found[f"{match[1]}qkv.{match[2]}"] = torch.cat(parts)
-        elif not re.match(r"^clip\.blocks\.\d+\.attn\.[kv]_proj\.", name):
-            found[name] = value
-    for name, shape in (
-        ("clip.cls_token", (1, 1, -1)),
-        ("clip.pos_embed", (1, -1, tensors["clip.pos_embed"].shape[-1])),
-    ):
-        found[name] = found[name].reshape(shape)
+            parts = [f"{match[1]}{one}_proj.{match[2]}" for one in "qkv"]
+            if all(part in found for part in parts):
+                found[f"{match[1]}qkv.{match[2]}"] = torch.cat([found.pop(part) for part in parts])
+    for name in ("clip.cls_token", "clip.pos_embed"):
+        if name in found:
+            found[name] = found[name].view((1,) * (3 - found[name].ndim) + found[name].shape)
     return found
-
-
-def folded_head(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows and bias of one head, of the two published ones: outputs of `head_new` are added to the last ones of `head`,
-    and both are linear in the same hidden state."""
-    weight, bias, more, more_bias = (tensors[name].float() for name in HEADS)
-    weight, bias = weight.clone(), bias.clone()
-    weight[-len(more) :] += more
-    bias[-len(more) :] += more_bias
-    return weight, bias
 
 
 def by_network(tensors: Iterable[str], groups: int = 4) -> dict[str, dict[str, str]]:

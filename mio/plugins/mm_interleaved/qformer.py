@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mio.plugins.mm_interleaved.norms import LayerNorm
+
 EPSILON = 1e-12
 """Of BERT's layer norms."""
 
@@ -23,10 +25,10 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(context, width)
         self.value = nn.Linear(context, width)
-        self.q_norm = nn.LayerNorm(width // heads, eps=EPSILON) if normalised else nn.Identity()
-        self.k_norm = nn.LayerNorm(width // heads, eps=EPSILON) if normalised else nn.Identity()
+        self.q_norm = LayerNorm(width // heads, eps=EPSILON) if normalised else nn.Identity()
+        self.k_norm = LayerNorm(width // heads, eps=EPSILON) if normalised else nn.Identity()
         self.out = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        self.norm = LayerNorm(width, eps=EPSILON)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """`[B, Q, D]` for `x` `[B, Q, D]` and `context` `[B, N, V]`; bool `mask` `[B, N]` is false where a feature is
@@ -52,7 +54,7 @@ class Layer(nn.Module):
         self.cross_attention = None if features is None else Attention(width, heads, features, normalised)
         self.expand = nn.Linear(width, hidden)
         self.contract = nn.Linear(hidden, width)
-        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        self.norm = LayerNorm(width, eps=EPSILON)
 
     def forward(self, x: Tensor, features: Tensor, mask: Tensor | None = None) -> Tensor:
         x = self.self_attention(x, x)
@@ -84,7 +86,7 @@ class QFormer(nn.Module):
         """`every`: layers from one that reads the features, width `features`, to the next."""
         super().__init__()
         self.queries = nn.Parameter(torch.empty(1, queries, width))
-        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        self.norm = LayerNorm(width, eps=EPSILON)
         self.layers = nn.ModuleList(
             Layer(width, heads, hidden, features if index % every == 0 else None, normalised) for index in range(layers)
         )

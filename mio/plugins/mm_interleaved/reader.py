@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mio import EncoderInput
+from mio.plugins.mm_interleaved.norms import LayerNorm
 from mio.plugins.mm_interleaved.options import MMInterleavedOptions
 from mio.plugins.mm_interleaved.positions import grid_sines, resized
 from mio.plugins.mm_interleaved.qformer import QFormer
@@ -57,8 +58,8 @@ class ImageReader(nn.Module):
             groups=vision.groups,
         )
         self.pos_proj = nn.Linear(vision.width, vision.width)
-        self.pos_ln = nn.LayerNorm(vision.width, eps=1e-6)
-        self.post_ln = nn.LayerNorm(vision.width, eps=1e-6)
+        self.pos_ln = LayerNorm(vision.width, eps=1e-6)
+        self.post_ln = LayerNorm(vision.width, eps=1e-6)
         self.resampler = QFormer(
             resampler.positions,
             resampler.width,

@@ -48,7 +48,6 @@ def gathered(table: Tensor, rows: Tensor, weights: Tensor, bags: Tensor | None =
     """Weighted sums of the rows of a table `[R, d]`: `[N, d]` for rows int32 and weights `[N, E]`, or for flat ones of
     which each of the `bags`, int32 `[N]`, says where its part begins.
 
-    The samples themselves are never in memory, and 32-bit rows take two thirds of the time of 64-bit ones in the
-    backward pass.
+    The samples themselves are never in memory. In the backward pass 32-bit rows are quicker than 64-bit ones.
     """
     return functional.embedding_bag(rows, table, bags, per_sample_weights=weights, mode="sum")

@@ -29,11 +29,21 @@ class Sight(NamedTuple):
     there: Tensor
     """bool `[V, K]`: false where a query sees no more."""
 
+    def twice(self) -> Sight:
+        """Of a single row, and of a second one that sees the same images."""
+        row, number = self.queries
+        return Sight(
+            (torch.cat([row, row + 1]), number.repeat(2)), self.images, self.seen.repeat(2, 1), self.there.repeat(2, 1)
+        )
+
 
 def sight(visible: Tensor) -> Sight:
-    """Of bool `[B, Q, N]`. Without anybody who sees, V and M are 0, and K is 1."""
+    """Of bool `[B, Q, N]`. Without anybody who sees, V and M are 0, and K is 1. Of a tensor without values, which a
+    plan is made of, everybody sees everything."""
     if not visible.shape[-1]:
         visible = functional.pad(visible, (0, 1))
+    if visible.is_meta:
+        return _everything(*visible.shape, visible.device)
     queries = visible.any(-1).nonzero(as_tuple=True)
     images = visible.any(1)
     numbers = images.flatten().cumsum(0, dtype=torch.int32).view_as(images) - 1
@@ -44,6 +54,15 @@ def sight(visible: Tensor) -> Sight:
     newest = (sees * order).topk(most).values
     there = newest > 0
     return Sight(queries, images.nonzero(as_tuple=True), numbers[queries[0][:, None], (newest - 1).clamp(min=0)], there)
+
+
+def _everything(rows: int, queries: int, images: int, device: torch.device) -> Sight:
+    def numbers(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.int64, device=device)
+
+    seen = numbers(rows * queries, images).int()
+    every, each = numbers(rows * queries), numbers(rows * images)
+    return Sight((every, every), (each, each), seen, seen.bool())
 
 
 class FeatureSynchroniser(nn.Module):
@@ -106,12 +125,14 @@ class FeatureSynchroniser(nn.Module):
         first = (seen[:, None] * maps.shape[1] * self.heads + head)[..., None, None]  # [V, H, K, 1, 1]
         reference = reference.expand(count, 2)[:, None, None].expand(-1, self.heads, most, -1)
         entries, bags = len(self.sides) * self.points * 4, None
-        if not (complete := most == 1 or bool(there.all())):
+        if not (complete := most == 1 or there.is_meta or bool(there.all())):
             # a bag per query and head, as long as what is there
             sizes = (there.sum(-1, dtype=torch.int32) * entries).repeat_interleave(self.heads)
             bags = sizes.cumsum(0, dtype=torch.int32) - sizes
-            chosen = there[:, None].expand(-1, self.heads, -1)
-            weights, offsets, first, reference = (one[chosen] for one in (weights, offsets, first, reference))
+            chosen = there[:, None].expand(-1, self.heads, -1).flatten().nonzero()[:, 0]
+            weights, offsets, first, reference = (
+                one.flatten(0, 2).index_select(0, chosen) for one in (weights, offsets, first, reference)
+            )
         # [V, H, K, L, P, 2], in cells of each level
         places = (reference[..., None, None, :] + offsets[..., None, :, :] / self.base) * sides[..., None] - 0.5
         rows, counts = corners(places, weights, sides, first + begin * self.heads, self.heads)

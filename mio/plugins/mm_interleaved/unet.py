@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mio.plugins.mm_interleaved.norms import LayerNorm
 from mio.plugins.mm_interleaved.options import DiffusionOptions, MMInterleavedOptions
 from mio.plugins.mm_interleaved.positions import centres, grid_sines, resized
 from mio.plugins.mm_interleaved.synchroniser import FeatureSynchroniser, Sight, spread
@@ -44,8 +45,8 @@ class ResidualSynchroniser(nn.Module):
     def __init__(self, channels: int, side: int, maps: int, sides: tuple[int, ...], options: DiffusionOptions) -> None:
         """`side` of the residual, `maps` channels and `sides` of the maps."""
         super().__init__()
-        self.query_norm = nn.LayerNorm(channels, eps=1e-6)
-        self.feat_norm = nn.LayerNorm(maps, eps=1e-6)
+        self.query_norm = LayerNorm(channels, eps=1e-6)
+        self.feat_norm = LayerNorm(maps, eps=1e-6)
         self.mmfs = FeatureSynchroniser(
             channels,
             maps,

@@ -13,31 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mio.plugins.mm_interleaved.deformable import DeformableAttention
+from mio.plugins.mm_interleaved.norms import ChannelNorm, LayerNorm
 from mio.plugins.mm_interleaved.positions import centres
 from mio.plugins.mm_interleaved.sampling import starts
 
 CELL = 16
 """Pixels of the adapter's own picture per patch, in each direction: its convolutions have strides of 4 to 32."""
-EPSILON = 1e-6
-
-
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of `[B, C, H, W]`, in float32."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed = functional.layer_norm(
-            x.float().movedim(1, -1), self.weight.shape, self.weight.float(), self.bias.float(), EPSILON
-        )
-        return normed.movedim(-1, 1).to(x.dtype)
 
 
 def convolution(inner: int, outer: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(inner, outer, 3, stride, 1, bias=False), ChannelNorm(outer), nn.ReLU()]
+    return [nn.Conv2d(inner, outer, 3, stride, 1, bias=False), ChannelNorm(outer, eps=1e-6), nn.ReLU()]
 
 
 class SpatialPrior(nn.Module):
@@ -94,8 +79,8 @@ class Injector(nn.Module):
 
     def __init__(self, width: int, heads: int, points: int, sides: tuple[int, ...], ratio: float) -> None:
         super().__init__()
-        self.query_norm = nn.LayerNorm(width)
-        self.feat_norm = nn.LayerNorm(width)
+        self.query_norm = LayerNorm(width)
+        self.feat_norm = LayerNorm(width)
         self.attn = DeformableAttention(width, heads, points, sides, ratio)
         self.gamma = nn.Parameter(torch.zeros(width))
 
@@ -108,11 +93,11 @@ class Extractor(nn.Module):
 
     def __init__(self, width: int, heads: int, points: int, sides: tuple[int, ...], grid: int, ratio: float) -> None:
         super().__init__()
-        self.query_norm = nn.LayerNorm(width)
-        self.feat_norm = nn.LayerNorm(width)
+        self.query_norm = LayerNorm(width)
+        self.feat_norm = LayerNorm(width)
         self.attn = DeformableAttention(width, heads, points, (grid,), ratio)
         self.ffn = ConvolutionalFeedForward(width, width // 4, sides)
-        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn_norm = LayerNorm(width)
 
     def forward(self, pyramid: Tensor, reference: Tensor, patches: Tensor) -> Tensor:
         pyramid = pyramid + self.attn(self.query_norm(pyramid), reference, self.feat_norm(patches))

@@ -25,6 +25,7 @@ class ImageEncoder:
 
     def __init__(self, options: VisionTowerOptions) -> None:
         self.options = options
+        self.together = options.attention == "full"
         content = json.dumps([VERSION, options.identity], sort_keys=True)
         self.fingerprint = f"vision-tower-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 

@@ -11,6 +11,8 @@ from mio import UserError, number, one_of
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+ELSEWHERE = ("attention",)
+"""Options that the network and its arrays do not depend on."""
 STORED = ("checkpoint", "projector_checkpoint", "layer_scale")
 """Options that say what parameters begin with: without effect once a run has weights of its own."""
 
@@ -50,6 +52,9 @@ class VisionTowerOptions:
     """Whether an image of several tiles is also shown whole, behind them."""
     min_side: int = number(2, 1, 8192)
     """Images whose shorter side in pixels is below are refused: they are placeholders, not pictures."""
+    attention: str = one_of("causal", "causal", "full")
+    """What positions of an image see of it in the transformer: `causal`, those before them; `full`, all, as in BAGEL.
+    """
     mean: Sequence[float] = number(lambda: list(IMAGENET_MEAN), -10, 10)
     std: Sequence[float] = number(lambda: list(IMAGENET_STD), 0, 10, above=True)
     """Mean and standard deviation of each channel, of pixels from 0 to 1. Grey images take the average of three."""
@@ -103,7 +108,7 @@ class VisionTowerOptions:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that positions, arrays and the shapes of parameters depend on."""
-        return {name: value for name, value in asdict(self).items() if name not in STORED}
+        return {name: value for name, value in asdict(self).items() if name not in (*STORED, *ELSEWHERE)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,12 @@ of a whole VITA and a whole Janus."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,18 @@ NAMES = (
 
 THIRDS = tuple(f".{letter}_proj." for letter in "qkv")
 """Matrices of SigLIP that are one in timm, `.qkv.`, in this order."""
+
+
+CONFIG = "config.json"
+EPSILON = 1e-6
+"""Of the norms of the tower: timm's."""
+
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "janus": {"num_attention_heads": 16, "layer_norm_eps": 1e-6, "hidden_act": "gelu", "use_qk_norm": False},
+    "siglip": {"num_attention_heads": 12, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"},
+}
+"""What `vision_config` says of a tower beyond shapes, by `model_type`, with the defaults of transformers, which it may
+leave out."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,8 @@ def pretrained(options: VisionTowerOptions) -> dict[str, Tensor]:
     if options.checkpoint:
         path = Path(options.checkpoint).expanduser()
         places = networks.tensor_places(path)
+        if isinstance(options, SiglipOptions):
+            _check_config(path, options)
         weights |= _tower(path, places, layout, options)
         has_projector = _prefix(places, layout.projector_prefixes, layout.projector_first) is not None
         if not options.projector_checkpoint and has_projector:
@@ -89,6 +105,30 @@ def pretrained(options: VisionTowerOptions) -> dict[str, Tensor]:
         path = Path(options.projector_checkpoint).expanduser()
         weights |= _projector(path, networks.tensor_places(path), layout, options)
     return weights
+
+
+def _check_config(path: Path, options: SiglipOptions) -> None:
+    """Compares what shapes do not show with the `config.json` beside the weights, where there is one of transformers.
+    Raises `UserError` that names every difference."""
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        vision = config["vision_config"]
+        defaults = PUBLISHED[config["model_type"]]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of another kind
+        return
+    read = {**defaults, **{name: vision[name] for name in defaults if name in vision}}
+    ours = {
+        "num_attention_heads": options.heads,
+        "layer_norm_eps": EPSILON,
+        "hidden_act": {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}[options.activation],
+        "use_qk_norm": False,
+    }
+    wrong = [f"`{name}` is {read[name]!r:.40} there, {ours[name]!r} here" for name in read if read[name] != ours[name]]
+    if wrong:
+        raise UserError(
+            f"plugins.vision_tower: {path / CONFIG} does not fit the options `heads` and `activation`: "
+            f"{', '.join(wrong)}"
+        )
 
 
 def timm_name(name: str) -> str:

@@ -20,3 +20,16 @@ def test_a_plugin_is_shown_with_its_encoder_and_its_control_tokens():
         ("corpus", "gesture/strokes", ""),
         ("task", "strokes", ""),
     ]
+
+
+def test_adapters_and_heads_are_shown_with_the_maps_that_they_read():
+    package = ROOT / "tests" / "packages" / "mio-swatch" / "mio_swatch.py"
+    manager = PluginManager([*discover(), local(f"swatch={package}")])
+    assert list(overview(manager, "swatch", {})) == [
+        ("modality", "swatch", "read by an encoder, made by a head"),
+        ("encoder", "swatch", "swatch-reader-1; maps of 9 cells with 8 channels"),
+        ("head", "swatch", "swatch-painter-1"),
+        ("adapters", "swatch", "swatch-look-1; read the maps of `swatch`"),
+        ("corpus", "swatch/turns", ""),
+    ]
+    assert not [kind for kind, *_ in overview(manager, "swatch", {"look": False}) if kind == "adapters"]

@@ -399,6 +399,23 @@ def test_backbones_and_recipes_come_from_all_plugins_that_work(tmp_path):
         manager(good=good, twin=plugin(mio_backbones=lambda: {"tiny": {}})).backbones()
 
 
+@pytest.mark.parametrize(
+    ("layout", "problem"),
+    [
+        ({}, "dict, not a `mio.ModelLayout`"),
+        (mio.ModelLayout(config={}, names={}), "`config`: dict must be a function"),
+        (mio.ModelLayout(config=dict, names={"a.": 1}), "`names`: dict must be a mapping of strings to strings"),
+        (mio.ModelLayout(config=dict, names={}, beside=["a."]), "`beside`: list must be a mapping of strings"),
+        (mio.ModelLayout(config=dict, names={}, code_rows={}), "`code_rows`: dict must be a function or None"),
+    ],
+)
+def test_layouts_of_models_are_checked(layout, problem):
+    whole = mio.ModelLayout(config=dict, names={"model.": "model."})
+    found = manager(good=plugin(mio_layouts=lambda: {"whole": whole}), bad=plugin(mio_layouts=lambda: {"odd": layout}))
+    assert found.layouts() == {"whole": ("good", whole)}
+    assert problem in found.unanswered["bad"]
+
+
 @pytest.mark.parametrize("name", ["digits", "image", "music", "recipes", "speech", "text", "video"])
 def test_the_built_in_plugins_work(name):
     candidates = {candidate.name: candidate for candidate in discovery.installed()}

@@ -74,6 +74,13 @@ def test_a_batch_travels_to_a_device_and_between_processes_with_its_changes(toge
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors[1]}) == 1  # one file descriptor in all
 
 
+def test_a_tensor_of_one_element_travels_whatever_its_stride():
+    batch = assemble([[(0, document(1, 2))]], 1, 0)
+    batch.positions = torch.tensor(7).expand(1, 1)
+    assert batch.positions.stride() == (0, 0)
+    assert pickle.loads(pickle.dumps(batch)).positions.tolist() == [[7]]
+
+
 def test_a_document_that_does_not_fit_is_a_defect():
     with pytest.raises(ValueError, match="broadcast"):
         assemble([[(0, document(1, 2, 3, 4))]], context=2, pad=0)

@@ -10,7 +10,7 @@ from mio import DataError, Media, PluginError, Template
 from mio.core.data.batch import assemble
 from mio.core.data.loader import as_raised
 from mio.core.generation.answering import _prompts
-from mio.core.model.encoder_check import check_encoders
+from mio.core.model.network_check import check_networks_run
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import Document, Segment
@@ -140,7 +140,7 @@ def test_damage_that_lengths_do_not_show_is_told_with_its_reason(beads_world, mo
 
 def check(data, width):
     data.preflight()
-    check_encoders(data.codecs.readers.values(), width)
+    check_networks_run(data.codecs, width)
 
 
 @pytest.mark.usefixtures("beads_world")
@@ -184,7 +184,7 @@ def test_networks_are_checked_without_computing(monkeypatch):
 
     monkeypatch.setattr(plugin, "module", module)
     state = torch.get_rng_state()
-    check_encoders(data.codecs.readers.values(), width)
+    check_networks_run(data.codecs, width)
     assert set(devices) == {"meta"}
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -215,3 +215,5 @@ def test_features_that_no_family_has_together_are_refused():
         config_to_huggingface(TransformerConfig(experts=2, qkv_bias=True), 128, 256)
     with pytest.raises(UserError, match="mixtral and windows in some of the layers"):
         config_to_huggingface(TransformerConfig(experts=2, sliding_window=4, full_attention_layers=[1]), 128, 256)
+    with pytest.raises(UserError, match="a bias on its head"):
+        config_to_huggingface(TransformerConfig(head_bias=True), 128, 256)

@@ -31,6 +31,11 @@ SEEDS = (0, 1, 2, 3)
 PROMPTS = [[1, 120, 130, 140], [1], [1, *range(200, 220)], [1, 150, 151]]
 
 
+def generated(*asked, **options):
+    """The tokens of each answer."""
+    return [answer.tokens for answer in generate_tokens(*asked, **options)]
+
+
 @pytest.fixture(scope="module")
 def transformer():
     torch.manual_seed(0)
@@ -58,16 +63,14 @@ def naive(transformer, prompt, need, decoding):
 @pytest.mark.parametrize("output", ["", "text", "tones", "reel"])
 def test_a_ragged_batch_gives_what_each_prompt_gives_alone(transformer, output):
     need = need_of(output, MODALITIES, only=True)
-    together = generate_tokens(transformer, GRAMMAR, PROMPTS, GREEDY, need, SEEDS)
+    together = generated(transformer, GRAMMAR, PROMPTS, GREEDY, need, SEEDS)
     assert together == [naive(transformer, prompt, need, GREEDY) for prompt in PROMPTS]
 
 
 def test_sampling_is_the_same_by_seed_and_keeps_to_the_grammar(transformer):
     decoding = replace(GREEDY, temperature=1.5, media_temperature=1.5, top_p=0.95)
     need = need_of("tones", MODALITIES, only=True)
-    one, other, third = (
-        generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, need, [seed] * 4) for seed in (7, 7, 8)
-    )
+    one, other, third = (generated(transformer, GRAMMAR, PROMPTS, decoding, need, [seed] * 4) for seed in (7, 7, 8))
     assert one == other != third
     for tokens in one + third:
         parsed = parse_tokens(tokens, VOCABULARY, TEXTS)
@@ -79,19 +82,19 @@ def test_sampling_is_the_same_by_seed_and_keeps_to_the_grammar(transformer):
 @pytest.mark.parametrize("output", ["", "tones"])
 def test_what_is_drawn_depends_on_the_seed_and_not_on_the_neighbours(transformer, output):
     decoding, need = replace(GREEDY, temperature=1.2, media_temperature=1.2), need_of(output, MODALITIES, only=True)
-    together = generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, need, SEEDS)
+    together = generated(transformer, GRAMMAR, PROMPTS, decoding, need, SEEDS)
     alone = [
-        generate_tokens(transformer, GRAMMAR, [one], decoding, need, [seed])[0]
+        generated(transformer, GRAMMAR, [one], decoding, need, [seed])[0]
         for one, seed in zip(PROMPTS, SEEDS, strict=True)
     ]
     assert together == alone
-    turned = generate_tokens(transformer, GRAMMAR, PROMPTS[::-1], decoding, need, SEEDS[::-1])
+    turned = generated(transformer, GRAMMAR, PROMPTS[::-1], decoding, need, SEEDS[::-1])
     assert turned == together[::-1]
-    assert generate_tokens(transformer, GRAMMAR, PROMPTS[:1] * 3, decoding, need, (0, 1, 0))[::2] == together[:1] * 2
+    assert generated(transformer, GRAMMAR, PROMPTS[:1] * 3, decoding, need, (0, 1, 0))[::2] == together[:1] * 2
 
 
 def test_a_budget_of_one_token_is_the_stop_token_alone(transformer):
-    assert generate_tokens(transformer, GRAMMAR, PROMPTS, replace(GREEDY, max_tokens=1), Need(), SEEDS) == [[]] * 4
+    assert generated(transformer, GRAMMAR, PROMPTS, replace(GREEDY, max_tokens=1), Need(), SEEDS) == [[]] * 4
 
 
 class Decoders:
@@ -120,25 +123,21 @@ def test_neighbouring_spans_become_one_item_of_the_modality_that_is_made_of_them
 def test_prompt_and_answer_keep_to_the_context(transformer):
     """A row of 13 positions has 14 tokens: four of prompt leave ten, the stop token included."""
     decoding = replace(GREEDY, max_tokens=1000)
-    free = generate_tokens(transformer, GRAMMAR, PROMPTS[:1], replace(GREEDY, max_tokens=10), Need(), [0])
+    free = generated(transformer, GRAMMAR, PROMPTS[:1], replace(GREEDY, max_tokens=10), Need(), [0])
     for context in (13, 40):
-        [made] = generate_tokens(transformer, GRAMMAR, [PROMPTS[0]], decoding, Need(), [0], context=context)
+        [made] = generated(transformer, GRAMMAR, [PROMPTS[0]], decoding, Need(), [0], context=context)
         assert len(PROMPTS[0]) + len(made) <= context
-    assert generate_tokens(transformer, GRAMMAR, PROMPTS[:1], decoding, Need(), [0], context=13) == free
+    assert generated(transformer, GRAMMAR, PROMPTS[:1], decoding, Need(), [0], context=13) == free
     need = need_of("tones", MODALITIES, only=True)
-    assert generate_tokens(
-        transformer, GRAMMAR, [[1] * 9], decoding, need, [0], context=15
-    )  # 7 tokens, the shortest answer
+    assert generated(transformer, GRAMMAR, [[1] * 9], decoding, need, [0], context=15)  # 7 tokens, the shortest answer
     with pytest.raises(DataError, match="the prompt has 10 tokens and the shortest answer 7; they do not fit the 15"):
-        generate_tokens(transformer, GRAMMAR, [[1] * 10], decoding, need, [0], context=15)
+        generated(transformer, GRAMMAR, [[1] * 10], decoding, need, [0], context=15)
 
 
 def test_answers_of_a_batch_have_the_room_that_their_prompts_leave(transformer):
     decoding = replace(GREEDY, max_tokens=1000)
-    together = generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, Need(), SEEDS, context=30)
-    alone = [
-        generate_tokens(transformer, GRAMMAR, [prompt], decoding, Need(), [0], context=30)[0] for prompt in PROMPTS
-    ]
+    together = generated(transformer, GRAMMAR, PROMPTS, decoding, Need(), SEEDS, context=30)
+    alone = [generated(transformer, GRAMMAR, [prompt], decoding, Need(), [0], context=30)[0] for prompt in PROMPTS]
     assert together == alone
     assert all(len(prompt) + len(made) <= 30 for prompt, made in zip(PROMPTS, together, strict=True))
 
@@ -147,14 +146,14 @@ def test_weights_that_are_not_finite_are_told(transformer):
     broken = copy.deepcopy(transformer)
     broken.head_weight.data[120] = float("nan")
     with pytest.raises(UserError, match="not finite"):
-        generate_tokens(broken, GRAMMAR, PROMPTS, GREEDY, Need(), SEEDS)
+        generated(broken, GRAMMAR, PROMPTS, GREEDY, Need(), SEEDS)
 
 
 def test_any_temperature_that_is_a_number_draws_what_is_allowed(transformer):
     for temperature in (0, 1, 1e-300, 1e300, 10**30):
         decoding = replace(GREEDY, temperature=temperature, media_temperature=temperature, top_p=0.999)
         need = need_of("tones", MODALITIES, only=True)
-        made = generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, need, SEEDS)
+        made = generated(transformer, GRAMMAR, PROMPTS, decoding, need, SEEDS)
         if temperature < 1e-6:
-            assert made == generate_tokens(transformer, GRAMMAR, PROMPTS, GREEDY, need, SEEDS)
+            assert made == generated(transformer, GRAMMAR, PROMPTS, GREEDY, need, SEEDS)
         assert not any(parse_tokens(tokens, VOCABULARY, TEXTS).problems for tokens in made)

@@ -60,9 +60,9 @@ def test_media_go_into_the_folder_that_is_named(run, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_detokenizer_that_saves_nothing_is_named(run):
+def test_what_saves_nothing_is_named(run):
     run.codecs.detokenizer("melody").save = lambda _, stem: stem.with_suffix(".txt")
-    with pytest.raises(PluginError, match=r"detokenizer of `melody` says that it saved melody\.txt"):
+    with pytest.raises(PluginError, match=r"what writes `melody` to files says that it saved melody\.txt"):
         generate(Model.of(run), "play", "melody")
 
 

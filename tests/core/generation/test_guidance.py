@@ -33,6 +33,11 @@ PROMPTS = [[1, 120, 130, 140], [1], [1, *range(200, 220)], [1, 150, 151]]
 GREEDY = Decoding(temperature=0.0, media_temperature=0.0, max_tokens=60)
 
 
+def generated(*asked, **options):
+    """The tokens of each answer."""
+    return [answer.tokens for answer in generate_tokens(*asked, **options)]
+
+
 @pytest.fixture(scope="module")
 def transformer():
     torch.manual_seed(0)
@@ -70,10 +75,10 @@ def naive(transformer, prompt, need, guidance):
 def test_spans_are_those_of_two_sequences(transformer, output, guidance):
     need = replace(need_of(output, MODALITIES, only=False), least=2 if output else 0)
     decoding = replace(GREEDY, guidance=guidance)
-    made = generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, need, (0, 1, 2, 3))
+    made = generated(transformer, GRAMMAR, PROMPTS, decoding, need, (0, 1, 2, 3))
     assert made == [naive(transformer, prompt, need, guidance) for prompt in PROMPTS]
     if output:
-        assert made != generate_tokens(transformer, GRAMMAR, PROMPTS, GREEDY, need, (0, 1, 2, 3))
+        assert made != generated(transformer, GRAMMAR, PROMPTS, GREEDY, need, (0, 1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -93,10 +98,9 @@ def test_what_asks_nothing_is_a_document_of_a_template_without_a_prompt(finished
 def test_an_answer_is_the_same_alone_and_in_a_batch(transformer):
     decoding = replace(GREEDY, guidance=3.0, temperature=1.0, media_temperature=1.0)
     need = need_of("dots", MODALITIES, only=False)
-    together = generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, need, (0, 1, 2, 3))
+    together = generated(transformer, GRAMMAR, PROMPTS, decoding, need, (0, 1, 2, 3))
     alone = [
-        generate_tokens(transformer, GRAMMAR, [prompt], decoding, need, [seed])[0]
-        for seed, prompt in enumerate(PROMPTS)
+        generated(transformer, GRAMMAR, [prompt], decoding, need, [seed])[0] for seed, prompt in enumerate(PROMPTS)
     ]
     assert together == alone
 
@@ -106,11 +110,11 @@ def test_none_and_one_are_the_answer_itself_and_cost_nothing(transformer):
     passes = []
     with transformer.register_forward_hook(lambda *_: passes.append(1)):
         off, one, guided = (
-            generate_tokens(transformer, GRAMMAR, PROMPTS, replace(GREEDY, guidance=guidance), need, (0, 1, 2, 3))
+            generated(transformer, GRAMMAR, PROMPTS, replace(GREEDY, guidance=guidance), need, (0, 1, 2, 3))
             for guidance in (0, 1, 1.0001)
         )
         both = len(passes)
     assert off == one == guided
     with transformer.register_forward_hook(lambda *_: passes.append(1)):
-        generate_tokens(transformer, GRAMMAR, PROMPTS, GREEDY, need, (0, 1, 2, 3))
+        generated(transformer, GRAMMAR, PROMPTS, GREEDY, need, (0, 1, 2, 3))
     assert both > 3 * (len(passes) - both)

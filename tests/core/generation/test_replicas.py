@@ -49,7 +49,7 @@ def made(experts=0):
 
 
 def answers(transformer, decoding):
-    return generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, NEED, SEEDS)
+    return [answer.tokens for answer in generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, NEED, SEEDS)]
 
 
 def figures(folder, ranks):

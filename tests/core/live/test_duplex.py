@@ -42,7 +42,7 @@ def prompt(ids):
 
 def alone(model, asked, seed):
     [made] = generate_tokens(model.transformer, model.grammar, [asked.tokens], DECODING, NEED, [seed])
-    return made
+    return made.tokens
 
 
 def run(duplex, answers, steps=1000):
@@ -109,7 +109,7 @@ def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():
         return read.renderer.prompt(plain_document(values, []))
 
     def alone(prompt, seed):
-        return read.answers([prompt], DECODING, NEED, [seed], beyond_context=True)[0]
+        return read.answers([prompt], DECODING, NEED, [seed], beyond_context=True)[0].tokens
 
     first, second, third = asked("a", (1, 2, 3), "b"), asked("a", (1, 2, 3), "bc"), asked("a", (1, 2, 4), "bc")
     answers = [GrowingAnswer(read.grammar, NEED, 30, seed) for seed in (1, 2, 3)]

@@ -176,7 +176,7 @@ def test_pretrained_values_without_a_place_and_networks_that_cannot_be_stored_ar
         def weights(self):
             return {"projector.bais": torch.zeros(48)}
 
-    with pytest.raises(PluginError, match=r"encoder of `image`: its pretrained `projector.bais` is \[48\], where its"):
+    with pytest.raises(PluginError, match=r"pretrained `encoders.image.projector.bais` is \[48\], where its"):
         Transformer(CONFIG, 64, Networks({"image": Wrong()}))
 
     class Loose(PatchEncoder):

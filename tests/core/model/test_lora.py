@@ -149,7 +149,7 @@ def test_gradients_are_those_of_peft(kind):
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_folded_weights_give_the_same_logits_without_adapters(kind, tied):
-    transformer, config = adapted(KINDS[kind], tied_embeddings=tied)
+    transformer, config = adapted(KINDS[kind], tied_embeddings=tied, head_bias=not tied)
     state = transformer.state_dict()
     for name, module in transformer.named_modules():
         if isinstance(module, AdaptedLinear):
@@ -250,13 +250,13 @@ def test_what_is_trained_and_what_is_not():
 @pytest.mark.parametrize("dora", [True, False])
 def test_the_names_of_what_is_trained_need_no_transformer(tied, dora):
     lora = LoraConfig(rank=2, dora=dora, train=["*norm.weight"], targets=["*.ffn.*"])
-    transformer, config = adapted(lora, tied_embeddings=tied, qk_norm=True)
+    transformer, config = adapted(lora, tied_embeddings=tied, head_bias=not tied, qk_norm=True)
     trained = {name for name, one in transformer.named_parameters() if one.requires_grad}
     assert set(trained_parameters(config, lora)) == trained
 
 
 def test_a_copy_that_decodes_has_adapters_and_rows_folded_in():
-    transformer, _ = adapted(KINDS["dora"], precision="bf16", tied_embeddings=False)
+    transformer, _ = adapted(KINDS["dora"], precision="bf16", tied_embeddings=False, head_bias=True)
     copy, _ = decoding_copy(transformer, torch.device("cpu"), torch.float32)
     assert not copy.frozen
     with torch.no_grad():

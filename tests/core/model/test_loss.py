@@ -34,21 +34,23 @@ def inputs(dtype=torch.float64, *, size=17, scale=1.0):
     return hidden.requires_grad_(), weight.requires_grad_(), targets, weights
 
 
-def naive(hidden, weight, targets, weights, size=None):
-    nll = F.cross_entropy(
-        F.linear(hidden, weight[:size]).to(torch.promote_types(hidden.dtype, torch.float32)), targets, reduction="none"
-    )
+def bias_of(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(17, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+def naive(hidden, weight, targets, weights, size=None, bias=None):
+    scores = F.linear(hidden, weight[:size], None if bias is None else bias[:size])
+    nll = F.cross_entropy(scores.to(torch.promote_types(hidden.dtype, torch.float32)), targets, reduction="none")
     return (nll * weights).sum(), nll * (weights != 0)
 
 
-def check(got, want, hidden, weight, scale=2.5, **tolerance):
+def check(got, want, *leaves, scale=2.5, **tolerance):
     torch.testing.assert_close(got[0], want[0].to(got[0].dtype), **tolerance)
     torch.testing.assert_close(got[1], want[1].to(got[1].dtype), **tolerance)
     assert not got[1].requires_grad
-    expected = torch.autograd.grad(want[0] * scale, (hidden, weight))
-    for grad, wanted, leaf in zip(
-        torch.autograd.grad(got[0] * scale, (hidden, weight)), expected, (hidden, weight), strict=True
-    ):
+    expected = torch.autograd.grad(want[0] * scale, leaves)
+    for grad, wanted, leaf in zip(torch.autograd.grad(got[0] * scale, leaves), expected, leaves, strict=True):
         assert grad.dtype == leaf.dtype
         torch.testing.assert_close(grad, wanted, **tolerance)
 
@@ -59,6 +61,25 @@ def check(got, want, hidden, weight, scale=2.5, **tolerance):
 def test_equals_naive(dtype, size):
     arguments = inputs(dtype, size=size or 17)
     check(linear_cross_entropy(*arguments, size=size), naive(*arguments, size=size), *arguments[:2])
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("size", [None, 12])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_with_a_bias_equals_naive(dtype, size):
+    arguments, bias = inputs(dtype, size=size or 17), bias_of(dtype)
+    got = linear_cross_entropy(*arguments, size=size, bias=bias)
+    check(got, naive(*arguments, size=size, bias=bias), *arguments[:2], bias)
+    if size is not None:
+        assert not torch.autograd.grad(linear_cross_entropy(*arguments, size=size, bias=bias)[0], bias)[0][size:].any()
+
+
+def test_a_bias_of_a_head_some_of_whose_rows_are_replaced():
+    hidden, weight, targets, weights = inputs()
+    bias, rows, ranges = bias_of(), torch.randn(5, 8, dtype=torch.float64, requires_grad=True), ((2, 4), (9, 12))
+    whole = torch.cat([weight[:2], rows[:2], weight[4:9], rows[2:], weight[12:]])
+    got = linear_cross_entropy(hidden, weight, targets, weights, replaced=(rows, ranges), bias=bias)
+    check(got, naive(hidden, whole, targets, weights, bias=bias), hidden, weight, rows, bias)
 
 
 @pytest.mark.usefixtures("chunk")
@@ -129,12 +150,15 @@ def on_rank(rank, folder):
     for (name, (size, first)), dtype in product(SHARDS.items(), DTYPES):
         hidden, weight, targets, weights = inputs(dtype, size=size)
         offset = first if rank else 0
-        rows = (weight[first:] if rank else weight[:first]).detach().requires_grad_()
-        total, nll = linear_cross_entropy(
-            hidden, rows, targets, weights, size=size, group=dist.group.WORLD, offset=offset
-        )
-        (total * 2.5).backward()
-        results[name, dtype] = total.detach(), nll, hidden.grad, rows.grad
+        part = slice(first, None) if rank else slice(first)
+        for bias in (None, bias_of(dtype)[part].detach().requires_grad_()):
+            rows, hidden.grad = weight[part].detach().requires_grad_(), None
+            total, nll = linear_cross_entropy(
+                hidden, rows, targets, weights, size=size, group=dist.group.WORLD, offset=offset, bias=bias
+            )
+            (total * 2.5).backward()
+            of_bias = () if bias is None else (bias.grad,)
+            results[name, dtype, bias is not None] = total.detach(), nll, hidden.grad, rows.grad, *of_bias
     torch.save(results, f"{folder}/{rank}")
     dist.destroy_process_group()
     os._exit(0)  # a thread of gloo that wakes up while the interpreter is taken down would abort the process
@@ -143,17 +167,18 @@ def on_rank(rank, folder):
 def test_sharded_head_equals_whole(tmp_path):
     torch.multiprocessing.spawn(on_rank, (str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / str(rank)) for rank in (0, 1)]
-    for (name, dtype), (total, nll, by_hidden, by_rows) in ranks[0].items():
-        other = ranks[1][name, dtype]
+    for (name, dtype, with_bias), (total, nll, by_hidden, *by_parts) in ranks[0].items():
+        other = ranks[1][name, dtype, with_bias]
         assert torch.equal(total, other[0])
         assert torch.equal(nll, other[1])
         assert torch.equal(by_hidden, other[2])
         size, _ = SHARDS[name]
         arguments = inputs(dtype, size=size)
-        want = linear_cross_entropy(*arguments, size=size)
-        grads = torch.autograd.grad(want[0] * 2.5, arguments[:2])
+        leaves, bias = arguments[:2], bias_of(dtype) if with_bias else None
+        want = linear_cross_entropy(*arguments, size=size, bias=bias)
+        grads = torch.autograd.grad(want[0] * 2.5, leaves if bias is None else (*leaves, bias))
         tolerance = {"atol": 0.05, "rtol": 0.05} if dtype == torch.bfloat16 else {}
-        got = (total, nll, by_hidden, torch.cat([by_rows, other[3]]))
+        got = (total, nll, by_hidden, *(torch.cat(parts) for parts in zip(by_parts, other[3:], strict=True)))
         for mine, theirs in zip(got, (want[0].detach(), want[1], *grads), strict=True):
             torch.testing.assert_close(mine, theirs, **tolerance)
 

@@ -268,12 +268,16 @@ def test_bfloat16_weights_run():
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if name != "head.weight")
 
 
-def test_logits_leave_out_the_padding_rows():
-    model = build("plain")
-    hidden = torch.randn(2, 3, 64)
+@pytest.mark.parametrize("head_bias", [False, True])
+def test_logits_leave_out_the_padding_rows(head_bias):
+    model = build("plain", head_bias=head_bias)
+    hidden, bias = torch.randn(2, 3, 64), torch.zeros(50)
+    if head_bias:
+        assert not model.head.bias.any()
+        bias = torch.nn.init.normal_(model.head.bias)[:50]
     logits = model.logits(hidden, 50)
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, hidden @ model.head.weight[:50].T)
+    torch.testing.assert_close(logits, hidden @ model.head.weight[:50].T + bias)
 
 
 def test_tied_embeddings_share_one_matrix():

@@ -112,3 +112,14 @@ def test_trained_rows_are_never_lost(backbone, trained):
         migrate_rows(trained[:2999], backbone, full, seed=0)
     with pytest.raises(VocabularyError, match="block `text` has 3000 trained rows, the new vocabulary 3001"):
         migrate_rows(trained, backbone, Vocabulary.build(FakeText(size=3001), [("text", TEXT)]), seed=0)
+
+
+def test_a_bias_goes_the_way_of_its_rows(backbone, trained):
+    grown = Vocabulary.build(text(), DECLARED, base=backbone)
+    bias, report = migrate_rows(trained[:, 3], backbone, grown, seed=0)
+    assert (bias.shape, report.kept) == ((grown.rows,), SIZE)
+    assert torch.equal(bias[:SIZE], trained[:SIZE, 3])
+    assert not bias[grown.size :].any()
+    new, old = bias[SIZE : grown.size], trained[:SIZE, 3]
+    assert (new.mean() - old.mean()).abs() < 0.1 * old.std() / math.sqrt(1000) * 5
+    assert 0.08 < new.std() / old.std() < 0.12

@@ -199,7 +199,7 @@ def test_a_simulated_cpu_step_takes_what_its_tensors_take():
         module = MioModule(MODEL, VOCABULARY, train)
         for _ in range(2):
             batch = _batch(layout, torch.device("cpu"), last=True)
-            total, _ = module.loss_sum(batch)
+            total, *_ = module.loss_sum(batch)
             for parameter in module.parameters():
                 parameter.grad = None
             total.backward()

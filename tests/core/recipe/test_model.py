@@ -40,6 +40,7 @@ def test_a_preset_is_changed_by_the_recipes_own_fields():
         ({"kv_heads": 3}, "multiple of `model.kv_heads`"),
         ({"layers": 0}, "`model.layers` is 0"),
         ({"experts": 1}, "experts_per_token"),
+        ({"head_bias": True, "tied_embeddings": True}, "`model.head_bias` needs a head of its own"),
         ({"rope_scaling": {"kind": "yarn"}}, "rope_scaling.kind"),
         ({"init_std": -1.0}, "`model.init_std` is -1; it must be at least 0"),
     ],
@@ -60,7 +61,12 @@ def names(**settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"qkv_bias": True, "qk_norm": True}, {"tied_embeddings": True, "kv_heads": 1}, {"experts": 3, "layers": 1}],
+    [
+        {},
+        {"qkv_bias": True, "qk_norm": True},
+        {"tied_embeddings": True, "kv_heads": 1},
+        {"experts": 3, "layers": 1, "head_bias": True},
+    ],
 )
 def test_names_of_parameters_are_known_without_making_them(settings):
     config, shapes = names(**settings)
@@ -70,8 +76,8 @@ def test_names_of_parameters_are_known_without_making_them(settings):
 CHANGED = {
     "width": 32, "layers": 3, "heads": 4, "kv_heads": 1, "head_width": 4, "ffn_width": 96, "norm_eps": 1e-6,
     "rope_theta": 5e5, "rope_scaling": RopeScaling("linear", 2.0), "qkv_bias": True, "qk_norm": True,
-    "tied_embeddings": True, "sliding_window": 4, "full_attention_layers": [1], "experts": 2, "experts_per_token": 1,
-    "router_aux_weight": 0.1, "init_std": 0.1,
+    "tied_embeddings": True, "head_bias": True, "sliding_window": 4, "full_attention_layers": [1], "experts": 2,
+    "experts_per_token": 1, "router_aux_weight": 0.1, "init_std": 0.1,
 }  # fmt: skip
 """Another value of each field."""
 

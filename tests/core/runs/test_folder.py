@@ -20,6 +20,7 @@ import yaml
 from conftest import MELODY, ROOT, TINY
 from rich.console import Console
 
+import mio
 from mio.cli import app
 from mio.core.checksums import file_sum, read_summed, write_summed
 from mio.core.contract.plugins import PluginManager
@@ -31,7 +32,6 @@ from mio.core.generation.generate import generate
 from mio.core.generation.model import Model
 from mio.core.recipe.resolved import diff, load_resolved
 from mio.core.recipe.schema import Recipe
-from mio.core.runs import lock as locking
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import Lock, check_run, lock_run
 from mio.core.runs.run import Run
@@ -286,7 +286,7 @@ def test_other_versions_are_told_and_both_are_kept(unfinished, monkeypatch):
     (unfinished / "checkpoints/step-00000004").rename(unfinished / "checkpoints/step-00000004.aside")
     shutil.rmtree(unfinished / "checkpoints/step-00000004.aside")
     fit_until(2)
-    monkeypatch.setattr(locking.mio, "__version__", "9.9")
+    monkeypatch.setattr(mio, "__version__", "9.9")
     printed = fit()
     assert re.search(r"trained with other versions up to step 2: mio \S+ -> 9\.9; recipe\.lock keeps both", printed)
     history = Lock.read(unfinished).history

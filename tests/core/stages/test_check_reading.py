@@ -1,4 +1,5 @@
 import pytest
+import tiles
 from recipe_files import problems
 
 from mio import Modality, UserError
@@ -8,9 +9,9 @@ from mio.core.recipe.compose import compose
 from mio.core.stages.check import check
 
 
-def checked(*overrides):
+def checked(*overrides, recipe="beads.yaml"):
     manager = PluginManager.discover()
-    recipe = compose(["beads.yaml"], list(overrides), manager)
+    recipe = compose([recipe], list(overrides), manager)
     check(recipe, manager.enable(recipe.plugins))
 
 
@@ -44,6 +45,15 @@ def test_what_is_only_read_cannot_be_answered(beads_world):
             "`data.groups.beads.sources.lines`: the direction `read` of the templates `beads` answers with "
             f"`{{{field}}}`, which is only read, by an encoder; leave it out (`directions`), or give other templates"
         ) in problem
+
+
+def test_what_a_head_makes_can_be_answered(tmp_path, monkeypatch):
+    tiles.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIO_PLUGINS", f"tiles={tiles.__file__}")
+    source = "{dataset: jsonl, options: {path: tiles.jsonl}, templates: made}"
+    template = "data.templates.made=[{direction: make, prompt: 'make', response: '{tile}'}]"
+    checked(f"data.groups.tiles.sources.lines={source}", template, recipe="tiles.yaml")
 
 
 @pytest.mark.usefixtures("beads_world")

@@ -23,6 +23,9 @@ class Plugins:
     def encoder(self, modality):  # noqa: ARG002
         return None
 
+    def head(self, modality):  # noqa: ARG002
+        return None
+
     def __init__(self):
         self.files = []
 

@@ -98,6 +98,12 @@ class Plugins:
     def modalities(self):
         return [("made", TEXT), ("made", self.tones), ("made", REEL)]
 
+    def encoder(self, modality):  # noqa: ARG002
+        return None
+
+    def head(self, modality):  # noqa: ARG002
+        return None
+
     def tokenizer(self, modality):
         self.made.append(modality)
         return {"text": Bytes, "tones": Shift, "reel": Splits}[modality]()

@@ -167,7 +167,7 @@ def test_a_document_without_codes_is_as_long_and_as_heavy_and_its_parts_render_a
     assert len(expanded.segments) == len(document.segments) + 1
     assert expanded.segments[expanded.answer].content is VOICE
     assert np.array_equal(RENDERER.render(expanded).tokens, rendered.tokens)
-    assert [item.key for item in raw_media(expanded)] == ["voice", "five", "nine", "voice", "five"]
+    assert [item.key for item in raw_media(expanded, RENDERER)] == ["voice", "five", "nine", "voice", "five"]
 
 
 def test_weight_is_nothing_where_not_supervised():

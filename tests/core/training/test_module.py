@@ -20,6 +20,7 @@ from mio.core.recipe.schema import OptimizerConfig, TrainConfig
 from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import suspects
+from mio.core.training.losses import PassLosses
 from mio.core.training.module import MioModule
 
 TONES = Modality(name="tones", codebooks=(6,), begin="<t>", end="</t>", code_token="<t{}>", frames=Frames(maximum=9))
@@ -130,10 +131,10 @@ def test_gradients_are_clipped_by_their_whole_norm():
 
 def test_padding_rows_of_the_vocabulary_take_no_probability():
     module, rows = made_module(), made_rows(2)
-    before, _ = module.loss_sum(made_batch(rows))
+    before, *_ = module.loss_sum(made_batch(rows))
     with torch.no_grad():
         module.transformer.head_weight[VOCABULARY.size :] = 100.0
-    after, _ = module.loss_sum(made_batch(rows))
+    after, *_ = module.loss_sum(made_batch(rows))
     assert torch.equal(before, after)
 
 
@@ -149,7 +150,7 @@ def test_packed_documents_never_see_each_other(model, autocast):
         handle = module.transformer.embedding.register_forward_hook(lambda *call: embedded.append(call[2]))
         batch = made_batch(changed)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            total, nll = module.loss_sum(batch)
+            total, nll, _ = module.loss_sum(batch)
         handle.remove()
         [gradient] = torch.autograd.grad(total, embedded)
         return nll, gradient, batch
@@ -213,6 +214,6 @@ def test_records_to_blame_are_those_whose_loss_is_not_finite():
     nll = torch.ones(batch.tokens.shape)
     start = batch.lengths[1][0]
     nll[1, start] = torch.nan
-    assert suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, nll)]) == ["1/1"]
+    assert suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, PassLosses(nll.sum(), nll))]) == ["1/1"]
     nll[1, start] = 5.0
-    assert suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, nll)])[0] == "1/1"
+    assert suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, PassLosses(nll.sum(), nll))])[0] == "1/1"

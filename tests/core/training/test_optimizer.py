@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError
-from mio.core.recipe.schema import OptimizerConfig, RuleConfig
+from mio.core.model.lora import adapt
+from mio.core.model.transformer import Transformer
+from mio.core.recipe.schema import LoraConfig, OptimizerConfig, RuleConfig, TrainConfig
 from mio.core.training.gradients import RowMask
 from mio.core.training.optimizer import Together, build_optimizer, plan_parameters, row_masks
 from mio.core.training.schedule import logged_rates
@@ -92,6 +96,34 @@ def test_rows_rule_moves_those_rows_and_no_others() -> None:
     train(model, build_optimizer(model, config, FakeVocabulary())[0], 8, masks)
     assert torch.equal(model.embedding.weight[:4], before[:4])
     assert not torch.equal(model.embedding.weight[5], before[5])
+
+
+def test_rows_rule_holds_for_a_heads_bias_and_for_rows_beside_adapters() -> None:
+    vocabulary = FakeVocabulary()
+    config = TransformerConfig(width=8, layers=1, heads=2, ffn_width=8, head_bias=True)
+    rules = [RuleConfig(pattern="head.*", rows=["shape/*"], weight_decay=0.1)]
+    optimizer = OptimizerConfig(lr=0.1, rules=rules)
+    plain, adapted = Transformer(config, 8), Transformer(config, 8)
+    adapt(adapted, TrainConfig(precision="fp32", lora=LoraConfig(rank=2, rows=["shape/*"])), vocabulary, 4)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.uniform_(-1, 1)
+    for model, rule in (
+        (plain, optimizer),
+        (adapted, OptimizerConfig(lr=0.1, rules=[RuleConfig("*", weight_decay=0.1)])),
+    ):
+        before = model.head.bias.detach().clone()
+        masks = row_masks(model, rule, vocabulary)
+        steps = build_optimizer(model, rule, vocabulary)[0]
+        for _ in range(3):
+            steps.zero_grad()
+            hidden = model(torch.arange(6)[None], torch.arange(6)[None]).hidden
+            logits = F.linear(hidden, model.head_weight, model.head_bias)
+            (logits * torch.arange(8)).sum().backward()
+            for mask in masks:
+                mask.apply()
+            steps.step()
+        assert (model.head.bias != before).tolist() == [False] * 4 + [True] * 4
 
 
 def test_parameters_of_another_schedule_are_a_group_of_their_own() -> None:

@@ -12,6 +12,7 @@ from test_module import CONTEXT, MODELS, VOCABULARY, made_module
 
 from mio.core.data.validation import HeldOutDocuments
 from mio.core.tokens.rendered import Rendered
+from mio.core.training.losses import PassLosses
 from mio.core.training.validation_set import Share, ValidationSet
 
 STREAMS = [("a", "x", "read"), ("a", "x", "write"), ("a", "y"), ("b", "z")]
@@ -64,7 +65,7 @@ def test_figures_are_means_over_the_supervised_tokens_of_each_document_alone(mod
     module, documents = made_module(model), made_documents()
     looked_at = made_set(documents)
     with torch.no_grad():
-        figures = looked_at.figures(looked_at.losses(lambda batch: module.loss_sum(batch)[1], CPU))
+        figures = looked_at.figures(looked_at.losses(module.loss_sum, CPU))
         expected = naive_figures(module, documents)
     assert figures == {name: pytest.approx(value, abs=1e-5) for name, value in expected.items()}
     assert {"loss/a/x/read", "loss/b/z", "modality/special"} <= figures.keys()
@@ -84,7 +85,7 @@ def test_the_parts_of_all_ranks_add_up_to_the_same_bits(parts, monkeypatch):
 
         def nll(batch):
             calls.append(batch)
-            return module.loss_sum(batch)[1]
+            return module.loss_sum(batch)
 
         looked_at = made_set(documents, part, parts, counts)
         with torch.no_grad():
@@ -123,7 +124,8 @@ def test_arrays_for_encoders_are_kept_up_to_a_bound_and_then_prepared_again(monk
     def nll(batch):
         places = sum(one.places.sum() for one in batch.items.values())
         held = sum(int(array.sum()) for one in batch.items.values() for array in one.input.arrays.values())
-        return (batch.tokens * held + places).float()
+        losses = (batch.tokens * held + places).float()
+        return PassLosses(losses.sum(), losses)
 
     prepared, found = [], []
     prepare = codecs.prepare

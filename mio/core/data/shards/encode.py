@@ -51,7 +51,7 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Kept:
-    """In place of media that are kept as they are, for an encoder, and tokenised too where they have codes."""
+    """In place of media that are kept as they are, for networks, and tokenised too where they become codes."""
 
     modality: str
     content: Kept
@@ -169,10 +169,10 @@ class ShardEncoder:
         declared = codecs.modalities[media.modality]
         part = codecs.modalities[declared.parts or media.modality]
         coded: _Item | _Parts | None = None
-        if part.codebooks:
+        if codecs.is_coded(part.name):
             coded = self.parts(media) if declared.parts else self.item(media)
         if part.name not in codecs.kept:
-            assert coded is not None, "what has no codes is read by an encoder"
+            assert coded is not None, "what has no codes is read or made by a network"
             return coded
         name = name_of(media)
         if name not in self._kept:

@@ -36,7 +36,7 @@ ADVICE = "delete it and give `mio tokenize` again"
 
 def source_folder(root: Path, config: SourceConfig, kept: Sequence[str] = ()) -> Path:
     """Where the shards of a source of a recipe are: its name is a function of what is read, not of how it is used.
-    `kept` are the modalities whose media they keep, since encoders read them."""
+    `kept` are the modalities whose media they keep, since networks read or make them."""
     digest = _digest(source_identity(config, kept), 6)
     return root / f"{config.dataset.replace('/', '-')}-{config.split}-{digest}"
 
@@ -110,7 +110,8 @@ class TokenStore:
         fingerprints: of the tokenizers at hand (see `tokenizer_fingerprints`).
         text: fingerprint of the text tokenizer.
         tell: called with a line of progress from time to time while files are hashed.
-        kept: modalities whose media are kept in shards, since encoders read them.
+        kept: modalities whose media are kept in shards, since networks read or make them.
+        uncoded: those whose codes nothing needs: shards may have them of any tokenizer.
     """
 
     def __init__(
@@ -120,9 +121,11 @@ class TokenStore:
         text: str = "",
         tell: Callable[[str], None] = lambda _: None,
         kept: Sequence[str] = (),
+        uncoded: Sequence[str] = (),
     ) -> None:
         self.root = root
         self._kept = kept
+        self._uncoded = uncoded
         self.hashes = FileHashes(root / HASHES, tell)
         self.known: dict[str, str] = {}
         """Fingerprints of sources by label, as another process found them."""
@@ -145,7 +148,7 @@ class TokenStore:
     ) -> TokenStore:
         """The shards that serve a recipe."""
         fingerprints, text = tokenizer_fingerprints(plugins, codecs), codecs.text.fingerprint
-        return cls(Path(recipe.runtime.tokens), fingerprints, text, tell, codecs.kept)
+        return cls(Path(recipe.runtime.tokens), fingerprints, text, tell, codecs.kept, codecs.uncoded)
 
     def find(self, label: str, config: SourceConfig, raw: Source | None) -> TokenisedSource | None:
         """The shards of a source, or None if there are none.
@@ -165,7 +168,8 @@ class TokenStore:
         source, index = opened
         if index.source not in ("", source_digest(config, index.shard_records, self._kept)):
             raise DataError(f"{label}: {folder / INDEX} is of another source; {ADVICE}")
-        refuse_other_tokenizers(f"{label}: {folder}", index.tokenizers, self._fingerprints)
+        used = {name: fingerprint for name, fingerprint in index.tokenizers.items() if name not in self._uncoded}
+        refuse_other_tokenizers(f"{label}: {folder}", used, self._fingerprints)
         if content is not None:
             self._refuse_changes(label, folder, index, content)
         source.text = self._text

@@ -58,7 +58,7 @@ class Job:
     shard_records: int
     hashes: FileHashes
     kept: tuple[str, ...] = ()
-    """Modalities whose media are kept, since encoders read them."""
+    """Modalities whose media are kept, since networks read or make them."""
 
     @property
     def records(self) -> int | None:
