@@ -75,7 +75,7 @@ def _cases(kind: str) -> Iterator[Case]:
 
 
 def moved(given: Networks) -> float:
-    """Largest difference between the losses of rows of two forward passes, and of the same rows in another order."""
+    """Largest difference between the losses of rows in two forward passes, and of the same rows in another order."""
     module = fresh(given)
     rows = [*rows_of(7, True, given), *rows_of(8, True, given)]
     results: list[dict[int, list[Tensor]]] = []
@@ -85,11 +85,8 @@ def moved(given: Networks) -> float:
             numbers = order[first : first + ROWS]
             batch = packed([rows[number] for number in numbers], given, numbers)
             with torch.no_grad():
-                output = module.transformer(
-                    batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made
-                )
-                _, nll = module.loss_sum(batch)
-            of_rows = [loss.view(ROWS, -1) for loss in output.losses.values()]
+                _, nll, heads = module.loss_sum(batch)
+            of_rows = [loss.view(ROWS, -1) for loss in heads.values()]
             for place, number in enumerate(numbers):
                 found[number] = [nll[place], *(loss[place] for loss in of_rows)]
         results.append(found)

@@ -264,9 +264,9 @@ def isolated(networks: Networks) -> bool:
             one.weights[1] = 0  # the second of all documents
         module.zero_grad()
         output = module.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
-        total, nll = module.loss_sum(batch)
+        total, nll, heads = module.loss_sum(batch)
         total.backward()
-        made = [torch.cat((loss[:1], loss[2:])) for loss in output.losses.values()]
+        made = [torch.cat((loss[:1], loss[2:])) for loss in heads.values()]
         gradients = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
         seen.append((output.hidden, [nll * others, *made, *gradients]))
     (own, rest), (changed, other_rest) = seen
