@@ -66,11 +66,6 @@ class FlowHead:
         side, channels = self.options.image_size, self.options.channels
         return np.zeros((side, side, 3) if channels == 3 else (side, side), np.uint8)
 
-    def example(self) -> npt.NDArray[np.uint8]:
-        """A black picture as it is made: uint8 `[I, I, 3]`, or `[I, I]` of grey ones."""
-        side, channels = self.options.image_size, self.options.channels
-        return np.zeros((side, side, 3) if channels == 3 else (side, side), np.uint8)
-
     def module(self, width: int) -> nn.Module:
         """The network: losses, and pictures. Raises `UserError` for a width that is no multiple of 4."""
         from mio.plugins.flow_head.network import FlowNetwork
