@@ -38,7 +38,14 @@ from mio.core.tokens.documents import interleaved_document
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes/mm-interleaved/digits/stage2.yaml"
 DETAILS = ("style", "colour", "place")
-STORIES = ('start_from=""', "mixture.ratios={text: 0, seen: 0, drawn: 0, stories: 1}", "evaluate.tasks=[]")
+STORIES = (
+    'start_from=""',
+    "mixture.ratios={text: 0, seen: 0, drawn: 0, stories: 1}",
+    "train.steps=600",
+    "train.rows=2",
+    "validate.every=0",
+    "evaluate.tasks=[]",
+)
 BATCH = 50
 """Stories that are answered together."""
 WITHOUT = ("plugins.mm_interleaved.layers.every=0", "plugins.mm_interleaved.diffusion.images=0")
