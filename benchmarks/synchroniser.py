@@ -102,13 +102,13 @@ def judged(run: Run, items: int) -> dict[str, float]:
 
 def image_loss(run: Run, stories: Sequence[Record]) -> float:
     """Mean loss of the pictures of stories but the first of each, under the same noise in every run."""
-    context, pad = run.recipe.data.packing.context, run.vocabulary.specials.pad
+    transformer, context, pad = run.transformer, run.recipe.data.packing.context, run.vocabulary.specials.pad
     losses = []
     for number, story in enumerate(stories):
         document = run.renderer.render(interleaved_document(story["parts"]))
         batch = assemble([[(0, document)]], context, pad, codecs=run.codecs, digests=[number])
         with torch.inference_mode():
-            output = run.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
+            output = transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
         losses.append(output.losses["image"][1:])
     return round(float(torch.cat(losses).mean()), 5)
 
