@@ -38,7 +38,14 @@ from mio.core.tokens.documents import interleaved_document
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes/mm-interleaved/digits/stage2.yaml"
 DETAILS = ("style", "colour", "place")
-STORIES = ('start_from=""', "mixture.ratios={text: 0, seen: 0, drawn: 0, stories: 1}", "evaluate.tasks=[]")
+STORIES = (
+    'start_from=""',
+    "mixture.ratios={text: 0, seen: 0, drawn: 0, stories: 1}",
+    "train.steps=600",
+    "train.rows=2",
+    "validate.every=0",
+    "evaluate.tasks=[]",
+)
 BATCH = 50
 """Stories that are answered together."""
 WITHOUT = ("plugins.mm_interleaved.layers.every=0", "plugins.mm_interleaved.diffusion.images=0")
@@ -95,13 +102,13 @@ def judged(run: Run, items: int) -> dict[str, float]:
 
 def image_loss(run: Run, stories: Sequence[Record]) -> float:
     """Mean loss of the pictures of stories but the first of each, under the same noise in every run."""
-    context, pad = run.recipe.data.packing.context, run.vocabulary.specials.pad
+    transformer, context, pad = run.transformer, run.recipe.data.packing.context, run.vocabulary.specials.pad
     losses = []
     for number, story in enumerate(stories):
         document = run.renderer.render(interleaved_document(story["parts"]))
         batch = assemble([[(0, document)]], context, pad, codecs=run.codecs, digests=[number])
         with torch.inference_mode():
-            output = run.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
+            output = transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
         losses.append(output.losses["image"][1:])
     return round(float(torch.cat(losses).mean()), 5)
 

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from mio import Condition, HeadItems, Sampling
 from mio.plugins.mm_interleaved.layers import LayerSynchroniser
-from mio.plugins.mm_interleaved.painter import ImagePainter, of_one
+from mio.plugins.mm_interleaved.options import DiffusionOptions
+from mio.plugins.mm_interleaved.painter import ImagePainter, diffused, of_one, schedule
 from mio.plugins.mm_interleaved.qformer import QFormer
 from mio.plugins.mm_interleaved.reader import ImageReader
 from mio.plugins.mm_interleaved.synchroniser import FeatureSynchroniser, sight, spread
@@ -298,3 +299,16 @@ def test_networks_run_without_values_and_in_half_precision():
             arrays = {name: one.to(device) for name, one in items.arrays.items()}
             losses = network(given, items._replace(arrays=arrays, dropped=items.dropped.to(device)), None)
             assert (losses.shape, losses.dtype) == ((2,), torch.float32)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_what_is_predicted_gives_the_image_back(prediction):
+    chosen = DiffusionOptions(prediction=prediction)
+    clean, noise = torch.randn(2, 3, 4, 5, 5)
+    times = torch.tensor([7, 400, 900])
+    noisy, target = diffused(chosen, clean, noise, times)
+    scheduler = schedule(chosen)
+    scheduler.set_timesteps(30)
+    for one, time in enumerate(times.tolist()):
+        step = scheduler.step(target[one], time, noisy[one])
+        torch.testing.assert_close(step.pred_original_sample, clean[one], atol=1e-4, rtol=0)

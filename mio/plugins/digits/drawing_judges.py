@@ -26,8 +26,8 @@ VARIANTS = 2
 """Variants of each training scan, each in every style, that the classifiers learn from."""
 FAINTEST = 64
 """Levels that the darkest pixel of a drawing differs from white at least."""
-NEAREST = 120.0
-"""Largest distance of a colour, in levels of red, green and blue, from the one that it is called."""
+NEAREST = 0.35
+"""Largest distance of a hue from the one that it is called; the nearest two that have names are 0.55 apart."""
 
 Ink = npt.NDArray[np.float64]
 
@@ -105,11 +105,16 @@ def _place(ink: Ink) -> str:
 
 
 def _colour(picture: npt.NDArray[np.uint8], ink: Ink) -> str:
-    """By the pixels that strokes cover most, extended to where they would cover all."""
-    mean = picture[ink > 0.7].mean(0)
-    distances = {name: float(np.linalg.norm(mean - colour)) for name, colour in COLOURS.items()}
+    """By what is missing of white where strokes are darkest: by hue, since strokes may cover a pixel in part."""
+    missing = _hue(picture[ink > 0.7].mean(0))
+    distances = {name: float(np.linalg.norm(missing - _hue(np.array(colour)))) for name, colour in COLOURS.items()}
     nearest = min(distances, key=lambda name: distances[name])
     return nearest if distances[nearest] <= NEAREST else ""
+
+
+def _hue(colour: npt.NDArray[np.number]) -> Ink:
+    """What is missing of white in red, green and blue, as shares of the most."""
+    return (255.0 - colour) / (255.0 - colour.min())
 
 
 @cache
