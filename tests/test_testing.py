@@ -554,7 +554,7 @@ HEAD_DEFECTS = [
     ({"module": forwards(lambda losses, condition, _: losses + condition.context.square().mean((1, 2)))},
      "an item's loss depends on nothing but its own", "more room for context"),
     ({"module": forwards(lambda losses, condition, _: losses + condition.context[:, 0, 0].abs())},
-     "an item that is dropped does not know its condition", "context or maps change the loss"),
+     "an item that is dropped does not know its context", "the context changes the loss"),
     ({"module": samples(unseeded)}, "media follow from their seeds, alone or together", "at the second time"),
     ({"module": samples(lambda media, *_: [one + sum(media) for one in media])},
      "media follow from their seeds, alone or together", "when it is alone"),

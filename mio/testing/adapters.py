@@ -73,7 +73,7 @@ class AdapterChecks:
             assert networks.adapted_layers(depth) == networks.adapted_layers(depth), "other layers at the second time"
 
     def _made(self) -> None:
-        weights = getattr(self._adapter, "weights", dict)()
+        weights: dict[str, Any] = dict(getattr(self._adapter, "weights", dict)())
         of_one: dict[str, dict[str, Any]] = {}
         for name, tensor in weights.items():
             layer, _, own = name.partition(".")
@@ -85,7 +85,7 @@ class AdapterChecks:
     def _nothing(self) -> None:
         import torch
 
-        if hasattr(self._adapter, "weights"):
+        if getattr(self._adapter, "weights", dict)():
             raise SkippedCheckError("it begins with pretrained weights")
         with torch.no_grad():
             found = seeded(self._adapter.module).eval()(*self._given())
