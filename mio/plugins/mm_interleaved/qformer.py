@@ -98,7 +98,7 @@ class QFormer(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """bool `mask` `[B, N]` is false where a feature is not to be read; each item has one that is."""
-        x = self.norm(self.queries).expand(len(features), -1, -1)
+        x: Tensor = self.norm(self.queries).expand(len(features), -1, -1)
         for layer in self.layers:
             x = layer(x, features, mask)
         return x
