@@ -22,6 +22,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +42,8 @@ from mio.core.data.plan import Changes
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
 from mio.core.tokens.item_encoders import ItemEncoder
-from mio.core.tokens.rendered import Item, Rendered
+from mio.core.tokens.item_heads import ItemHead
+from mio.core.tokens.rendered import Item, Made, Rendered
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
@@ -50,6 +52,7 @@ VOCABULARY = Vocabulary.build(SizedText(256), [("text", Modality(name="text", te
 MODEL = TransformerConfig(width=64, layers=2, heads=4, kv_heads=2, qk_norm=True)
 CONTEXT = 96
 PASSES = 2
+HEAD_WEIGHT = 0.5
 ROWS = 2
 """Of a forward pass. A step has two passes: those of one process, or one of each of two."""
 
@@ -62,7 +65,7 @@ class Case:
     media: tuple[bool, ...] = (True, True)
     """Whether the passes have media."""
     kind: str = "adamw"
-    encoders: int = 1
+    networks: Networks = field(default_factory=lambda: Networks(encoders(1)))
     rules: tuple[RuleConfig, ...] = ()
     experts: int = 0
     runtime: RuntimeConfig = field(default_factory=lambda: RuntimeConfig(compile="none"))
@@ -84,7 +87,7 @@ def cases() -> list[Case]:
         *found,
         Case("muon/frozen", (True, False), "muon", rules=frozen),
         Case("muon/partly-frozen", (False, True), "muon", rules=partly),
-        Case("muon/two-encoders", (True, False), "muon", encoders=2),
+        Case("muon/two-encoders", (True, False), "muon", Networks(encoders(2))),
         Case("adamw/copies", (True, False), runtime=spread(sharding="none")),
         Case("adamw/not-resharded", (False, True), "muon", runtime=spread(reshard=False)),
         Case("adamw/recomputed", (True, False), runtime=spread(activation_checkpointing="full")),
@@ -102,47 +105,62 @@ def encoders(count: int, **options: int) -> dict[str, Encoder]:
 class Prepared:
     """Of `Codecs`, what packing items asks for."""
 
-    def __init__(self, encoders: dict[str, Encoder]) -> None:
-        self.readers = {name: ItemEncoder(name, "benchmark", encoder) for name, encoder in encoders.items()}
-        self.makers: dict[str, Any] = {}
-        self.kept = tuple(encoders)
+    def __init__(self, networks: Networks) -> None:
+        self.readers = {name: ItemEncoder(name, "benchmark", one) for name, one in networks.encoders.items()}
+        self.makers = {name: ItemHead(name, "benchmark", one) for name, one in networks.heads.items()}
+        self.kept = (*self.readers, *self.makers)
 
     def dummy(self, modality: str) -> Any:
         return self.readers[modality].dummy
 
 
-def document(random: np.random.Generator, readers: dict[str, Encoder], length: int, media: bool) -> Rendered:
-    """Random tokens, with a picture for each encoder in their midst."""
-    tokens, items, weights = random.integers(8, 256, length + 1), [], np.ones(length + 1, np.float32)
-    first = 2
-    for name, reader in readers.items() if media else ():
-        picture = draw(random, name)
+def document(random: np.random.Generator, networks: Networks, length: int, media: bool) -> Rendered:
+    """Random tokens, with a picture for each encoder in their midst, and one more for each head, which is read back."""
+    tokens, weights = random.integers(8, 256, length + 1), np.ones(length + 1, np.float32)
+    items, made, first = [], [], 2
+    for name in (*networks.encoders, *networks.heads) if media else ():
+        picture, reader, start = draw(random, name), networks.encoders[name], first
+        if any(item.modality == name for item in items):
+            own, target = networks.heads[name].positions(picture), networks.heads[name].target(picture)
+            made.append(Made(name, first - 1, own, HEAD_WEIGHT * (own or 1), None, target))
+            first += own
         positions = reader.positions(picture)
         items.append(Item(name, first, positions, None, reader.prepare(picture)))
-        tokens[first : first + positions], weights[first : first + positions] = 0, 0
-        first += positions + 1
-    return Rendered(tokens.astype(np.int32), weights, np.zeros((0, 2), np.int32), items=tuple(items))
+        first += positions
+        tokens[start:first], weights[start:first] = 0, 0
+        first += 1
+    spans = np.zeros((0, 2), np.int32)
+    return Rendered(tokens.astype(np.int32), weights, spans, items=tuple(items), made=tuple(made))
 
 
-def passes(step: int, case: Case, readers: dict[str, Encoder]) -> list[Batch]:
+def rows_of(step: int, media: bool, networks: Networks, documents: int = 2) -> list[list[tuple[int, Rendered]]]:
+    """Rows of a forward pass."""
+    random = np.random.default_rng((step, media))
+    length = CONTEXT // documents
+    return [[(0, document(random, networks, length, media)) for _ in range(documents)] for _ in range(ROWS)]
+
+
+def packed(rows: list[list[tuple[int, Rendered]]], networks: Networks, digests: list[int]) -> Batch:
+    """A forward pass on these rows."""
+    batch = assemble(rows, CONTEXT, 0, codecs=Prepared(networks), digests=digests)
+    batch.documents = [[(0, 0)] * len(row) for row in rows]
+    return batch
+
+
+def passes(step: int, case: Case) -> list[Batch]:
     """The forward passes of a step."""
-    random = np.random.default_rng(step)
-    made = []
-    for media in case.media:
-        rows = [[(0, document(random, readers, CONTEXT // 2, media)) for _ in range(2)] for _ in range(ROWS)]
-        batch = assemble(rows, CONTEXT, 0, codecs=Prepared(readers))
-        batch.documents = [[(0, 0)] * 2] * ROWS
-        made.append(batch)
-    return made
+    return [
+        packed(rows_of(2 * step + number, media, case.networks), case.networks, [4 * step + 2 * number, 4 * step + 3])
+        for number, media in enumerate(case.media)
+    ]
 
 
 def losses(case: Case, steps: int, ranks: int = 1) -> list[float]:
     """Loss of each step."""
-    readers = encoders(case.encoders)
     optimizer_config = OptimizerConfig(kind=case.kind, lr=3e-3, muon_lr=0.01, rules=list(case.rules))
     train = TrainConfig(steps=steps, rows=PASSES * ROWS, precision="fp32", optimizer=optimizer_config)
     with torch.device("meta"):
-        module = MioModule(replace(MODEL, experts=case.experts), VOCABULARY, train, ("",), networks=Networks(readers))
+        module = MioModule(replace(MODEL, experts=case.experts), VOCABULARY, train, ("",), networks=case.networks)
     mine = list(range(PASSES))
     if ranks > 1:
         mesh = device_mesh(case.runtime, ranks, ranks, "cpu")
@@ -157,7 +175,7 @@ def losses(case: Case, steps: int, ranks: int = 1) -> list[float]:
     optimizer = module.configure_optimizers()["optimizer"]
     found = []
     for step in range(steps):
-        batches = passes(step, case, readers)
+        batches = passes(step, case)
         optimizer.zero_grad()
         for index in mine:
             batches[index].changes = Changes() if index == mine[-1] else None
@@ -170,25 +188,25 @@ def losses(case: Case, steps: int, ranks: int = 1) -> list[float]:
     return found
 
 
-def on_rank(rank: int, steps: int, folder: str) -> None:
+def on_rank(rank: int, steps: int, folder: str, tried: Sequence[Case]) -> None:
     """One of two processes: all cases."""
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meet"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    found = {case.name: losses(case, steps, 2) for case in cases()}
+    found = {case.name: losses(case, steps, 2) for case in tried}
     torch.distributed.barrier()
     if rank == 0:
         Path(folder, "losses.json").write_text(json.dumps(found), encoding="utf-8")
     torch.distributed.destroy_process_group()
 
 
-def differences(steps: int) -> dict[str, float]:
+def differences(steps: int, tried: Sequence[Case]) -> dict[str, float]:
     """Largest difference of the loss between one process and two, by case."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(on_rank, (steps, folder), nprocs=2)
+        torch.multiprocessing.spawn(on_rank, (steps, folder, tried), nprocs=2)
         two = json.loads(Path(folder, "losses.json").read_text(encoding="utf-8"))
     found = {}
-    for case in cases():
+    for case in tried:
         one = losses(case, steps)
         found[case.name] = max(abs(a - b) for a, b in zip(one, two[case.name], strict=True))
         print(f"{case.name:28} {found[case.name]:.1e}  (loss {one[0]:.4f} to {one[-1]:.4f})", flush=True)
@@ -218,31 +236,43 @@ def towers() -> dict[str, Encoder]:
     }
 
 
-def isolated(readers: dict[str, Encoder]) -> bool:
-    """Whether documents are the same bit by bit when another one's media change."""
-    module = MioModule(MODEL, VOCABULARY, TrainConfig(precision="fp32"), ("",), networks=Networks(readers)).train()
+def fresh(networks: Networks) -> MioModule:
+    """A small model, of which also the networks count that begin with 0."""
+    module = MioModule(MODEL, VOCABULARY, TrainConfig(precision="fp32"), ("",), networks=networks).train()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        if not parameter.any():
+            parameter.data.normal_(0, 0.1, generator=generator)
+    return module
+
+
+def isolated(networks: Networks) -> bool:
+    """Whether documents, and what is made in them, are the same bit by bit when another one's media change."""
+    module = fresh(networks)
     seen = []
     for perturbed in (False, True):
-        random = np.random.default_rng(3)
-        rows = [[(0, document(random, readers, CONTEXT // 3, True)) for _ in range(3)] for _ in range(ROWS)]
-        if perturbed:
-            _, chosen = rows[0][1]
-            for item in chosen.items:
-                for name, array in item.arrays.items():
-                    item.arrays[name] = 255 - array if array.dtype == np.uint8 else -array
-        batch = assemble(rows, CONTEXT, 0, codecs=Prepared(readers))
+        rows = rows_of(3, True, networks, 3)
+        _, chosen = rows[0][1]
+        for one in (*chosen.items, *chosen.made) if perturbed else ():
+            for name, array in one.arrays.items():
+                one.arrays[name] = 255 - array if array.dtype == np.uint8 else -array
+        batch = packed(rows, networks, [5, 6])
         others = torch.ones_like(batch.weights)
         others[0, CONTEXT // 3 : 2 * (CONTEXT // 3)] = 0
-        nll = module.loss_sum(batch)[1]
         batch.weights.mul_(others)
+        for one in batch.made.values():
+            one.weights[1] = 0  # the second of all documents
         module.zero_grad()
-        module.loss_sum(batch)[0].backward()
+        output = module.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
+        total, nll = module.loss_sum(batch)
+        total.backward()
+        made = [torch.cat((loss[:1], loss[2:])) for loss in output.losses.values()]
         gradients = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
-        seen.append((nll, nll * others, gradients))
-    (own, rest, gradients), (changed, other_rest, other_gradients) = seen
+        seen.append((output.hidden, [nll * others, *made, *gradients]))
+    (own, rest), (changed, other_rest) = seen
     assert not torch.equal(own, changed), "nothing was perturbed"
-    assert any(bool(gradient.any()) for gradient in gradients)
-    return torch.equal(rest, other_rest) and all(map(torch.equal, gradients, other_gradients))
+    assert all(bool(tensor.any()) for tensor in rest[: 1 + len(networks.heads)])
+    return all(map(torch.equal, rest, other_rest))
 
 
 def speed(rounds: int) -> dict[str, float]:
@@ -263,7 +293,7 @@ def speed(rounds: int) -> dict[str, float]:
                 items.append(Item("image", first, 64, None, reader.prepare(picture)))
             weights = np.ones(context + 1, np.float32)
             made.append([(0, Rendered(tokens, weights, np.zeros((0, 2), np.int32), items=tuple(items)))])
-        return assemble(made, context, 0, codecs=Prepared(readers) if media else None)
+        return assemble(made, context, 0, codecs=Prepared(Networks(readers)) if media else None)
 
     both, plain = batch(True), batch(False)
     network, given = module.transformer.encoders["image"], both.items["image"].input
@@ -300,8 +330,8 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-    found = differences(options.steps)
-    isolations = {"small": isolated(encoders(2)), "towers": isolated(towers())}
+    found = differences(options.steps, cases())
+    isolations = {"small": isolated(Networks(encoders(2))), "towers": isolated(Networks(towers()))}
     isolation = all(isolations.values())
     for name, same in isolations.items():
         print(f"isolation, {name}: {'the same bit by bit' if same else 'NOT the same'}", flush=True)

@@ -68,8 +68,23 @@ class Attributes(dict[str, Any]):
     __getattr__ = dict.__getitem__
 
 
-def built(reference: Path, packages: Path) -> torch.nn.Module:
-    """The published model on the meta device, of the sizes in its `configs/release/mm_pretrain.yaml`."""
+FULL: dict[str, Any] = {
+    "llama": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
+    "clip": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    | {"image_size": 224, "patch_size": 14},
+    "vae": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
+    "unet": {"attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024},
+    "reading": {"num_queries": 64, "hidden_size": 768, "encoder_hidden_size": 1024, "cross_attention_frequency": 2}
+    | {"num_hidden_layers": 12, "num_attention_heads": 12, "qk_normalization": True},
+    "writing": {"num_queries": 77, "hidden_size": 1024, "encoder_hidden_size": 5120, "cross_attention_frequency": 1}
+    | {"num_hidden_layers": 1, "num_attention_heads": 16},
+    "whole": {},
+}
+"""Sizes of `configs/release/mm_pretrain.yaml`, and of what it loads."""
+
+
+def built(reference: Path, packages: Path, sizes: Mapping[str, dict[str, Any]], device: str) -> torch.nn.Module:
+    """The published model of these sizes, with weights that it draws."""
     sys.path[:0] = [str(reference), str(packages)]
     unchecked = ModuleType("transformers.dependency_versions_check")
     unchecked.dep_version_check = lambda *_: None  # type: ignore[attr-defined]
@@ -78,9 +93,10 @@ def built(reference: Path, packages: Path) -> torch.nn.Module:
         package = ModuleType(f"mm_interleaved{name}")
         package.__path__ = [str(reference / package.__name__.replace(".", "/"))]
         sys.modules[package.__name__] = package
-    from mm_interleaved.models.utils.monkey_patch import blip2_qknorm_monkey_patch
+    from mm_interleaved.models.utils.monkey_patch import blip2_qknorm_monkey_patch, sd_unet_forward_monkey_patch
 
     blip2_qknorm_monkey_patch.replace_blip2_attn_with_qknorm_attn()
+    sd_unet_forward_monkey_patch.replace_stable_diffusion_unet_forward()
     from mm_interleaved.models import mm_interleaved
     from mm_interleaved.models.decoders import sd
     from mm_interleaved.models.encoders.vit_adapter import vit_adapter_hf
@@ -89,45 +105,34 @@ def built(reference: Path, packages: Path) -> torch.nn.Module:
     def instead(kind: Any, make: Any) -> None:
         kind.from_pretrained = classmethod(lambda cls, *_, **named: make(cls, **named))
 
-    instead(
-        mm_interleaved.LlamaConfig,
-        lambda cls: cls(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40),
-    )
+    instead(mm_interleaved.LlamaConfig, lambda cls: cls(**sizes["llama"]))
     instead(mm_interleaved.LlamaForCausalLM, lambda cls, config: cls(config))
-    large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    instead(vit_adapter_hf.CLIPVisionAdapterModel, lambda cls: cls(CLIPVisionConfig(**large, patch_size=14)))
-    instead(
-        sd.AutoencoderKL,
-        lambda cls, **_: cls(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-        ),
-    )
-    heads = (5, 10, 20, 20)
-    instead(
-        sd.UNet2DConditionModel,
-        lambda cls, **_: cls(attention_head_dim=heads, cross_attention_dim=1024, use_linear_projection=True),
-    )
-    instead(sd.DDPMScheduler, lambda *_, **__: None)
+    instead(vit_adapter_hf.CLIPVisionAdapterModel, lambda cls: cls(CLIPVisionConfig(**sizes["clip"])))
+    vit_adapter_hf.convert_clip_visual_attn = lambda _: None  # the same by another kernel
+    vit_adapter_hf.clip_vit_adapter_hf.__defaults__ = (
+        "", sizes["clip"]["image_size"], *vit_adapter_hf.clip_vit_adapter_hf.__defaults__[2:],
+    )  # fmt: skip
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    instead(sd.AutoencoderKL, lambda cls, **_: cls(**blocks, **sizes["vae"]))
+    instead(sd.UNet2DConditionModel, lambda cls, **_: cls(use_linear_projection=True, **sizes["unet"]))
+    noise = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    instead(sd.DDPMScheduler, lambda cls, **_: None if device == "meta" else cls(**noise))
     sd.is_xformers_available = lambda: True
     sd.UNet2DConditionModel.enable_xformers_memory_efficient_attention = lambda _: None
-    sd.StableDiffusion.get_negative_prompt_embeds = lambda *_, **__: torch.zeros(1, 77, 1024, device="meta")
-    reading = {"num_queries": 64, "hidden_size": 768, "encoder_hidden_size": 1024, "cross_attention_frequency": 2}
-    reading |= {"num_hidden_layers": 12, "num_attention_heads": 12, "qk_normalization": True}
-    writing = {"num_queries": 77, "hidden_size": 1024, "encoder_hidden_size": 5120, "cross_attention_frequency": 1}
-    writing |= {"num_hidden_layers": 1, "num_attention_heads": 16}
-    with torch.device("meta"):
+    shape = (1, sizes["writing"]["num_queries"], sizes["writing"]["hidden_size"])
+    sd.StableDiffusion.get_negative_prompt_embeds = lambda *_, **__: torch.zeros(shape, device=device)
+    with torch.device(device):
         return mm_interleaved.MMInterleaved(
-            visual_tokenizer_config={"encoder_model_path": "", "perceiver_config": Attributes(reading)},
-            image_decoder_config={"perceiver_config": writing},
+            visual_tokenizer_config={"encoder_model_path": "", "perceiver_config": Attributes(sizes["reading"])},
+            image_decoder_config={"seq_len": shape[1], "embed_dim": shape[2], "perceiver_config": sizes["writing"]},
+            image_embed_dim=sizes["clip"]["hidden_size"],
+            **sizes["whole"],
         )
 
 
 def main() -> None:
     with redirect_stdout(sys.stderr):
-        model = built(Path(sys.argv[1]), Path(sys.argv[2]))
+        model = built(Path(sys.argv[1]), Path(sys.argv[2]), FULL, "meta")
     print("\n".join(compact({name: list(value.shape) for name, value in model.state_dict().items()})))
 
 

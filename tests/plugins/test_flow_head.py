@@ -223,15 +223,17 @@ def test_noise_and_time_follow_from_the_generator_and_fit_the_patches():
 
 
 def test_pictures_are_cut_to_the_square_in_their_middle():
-    made = head(image_size=4)
+    small = head(image_size=4)
     wide = np.zeros((4, 8, 3), np.uint8)
     wide[:, 2:6] = picture(4)
-    np.testing.assert_array_equal(made.target(wide)["pixels"][0], picture(4))
+    np.testing.assert_array_equal(small.target(wide)["pixels"][0], picture(4))
     grey = head(channels=1)
     assert grey.target(picture())["pixels"].shape == (1, 8, 8, 1)
-    assert network(grey).pictures(torch.zeros(1, 1, 8, 8))[0].shape == (8, 8)
+    for kind in (grey, head()):
+        made = network(kind).pictures(torch.zeros(1, kind.options.channels, 8, 8))[0]
+        assert (made.shape, made.dtype) == (kind.example().shape, kind.example().dtype)
     with pytest.raises(mio.DataError, match=r"must be uint8 \[H, W\] or \[H, W, 3\], this is float64 \[4, 4\]"):
-        made.target(np.zeros((4, 4)))
+        small.target(np.zeros((4, 4)))
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ def model(tmp_path_factory):
     tensors[published.BEGIN] = torch.randn(1, WIDTH)
     tensors |= {name: one for name, one in small_tensors().items() if name not in tensors}
     tensors["mm_decoder.layers.0.llama_cross_attn.gate"] = torch.zeros(1)  # then it is a Llama
+    tensors["visual_tokenizer.encoder.vision_model.embeddings.position_ids"] = torch.arange(17)[None]  # no weight
     save_file({name: one.contiguous() for name, one in tensors.items()}, folder / "model.safetensors")
     return folder, tensors, llama
 

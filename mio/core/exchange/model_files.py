@@ -28,6 +28,7 @@ class Stored(NamedTuple):
     file: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
+    """Of a type that weights do not have: int64."""
 
 
 class ModelFiles:
@@ -36,8 +37,7 @@ class ModelFiles:
     As in transformers, a whole file wins over shards, and safetensors over `.bin`; `ignored` names the indexes that are
     not read for that reason.
 
-    Raises `UserError` when the folder holds no weights, or a shard is missing, damaged, quantised, or holds more than
-    tensors.
+    Raises `UserError` when the folder holds no weights, or a shard is missing, damaged, or holds more than tensors.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,6 +45,8 @@ class ModelFiles:
         self.tensors: dict[str, Stored] = {}
         self.apart: dict[str, Stored] = {}
         self._made: dict[str, Tensor] = {}
+        self._others: dict[str, str] = {}
+        """Types that weights do not have, by name in the file."""
         self._file_names: dict[str, str] = {}
         shards, self.ignored = _shards(folder)
         for file, promised in shards.items():
@@ -58,6 +60,13 @@ class ModelFiles:
                         f"{file}: `{name}` is also in {self.tensors[name].file.name}; only one file may hold it"
                     )
             self.tensors |= stored
+
+    def check_types(self) -> None:
+        """Raises `UserError` for a tensor of a quantised model, or of another type that weights do not have. Those set
+        apart may be of any: numbers of positions in other networks are."""
+        for name, stored in self.tensors.items():
+            if (kind := self._others.get(self._file_names.get(name, name))) is not None and name not in self._made:
+                raise _quantised(stored.file, name, kind)
 
     def rename(self, name: str, new: str) -> None:
         """Gives a tensor another name than it has in its file."""
@@ -100,8 +109,8 @@ class ModelFiles:
                 for name in opened.keys():  # noqa: SIM118 - the handle is not a mapping
                     piece = opened.get_slice(name)
                     if piece.get_dtype() not in DTYPES:
-                        raise _quantised(file, name, piece.get_dtype())
-                    stored[name] = Stored(file, tuple(piece.get_shape()), DTYPES[piece.get_dtype()])
+                        self._others[name] = piece.get_dtype()
+                    stored[name] = Stored(file, tuple(piece.get_shape()), DTYPES.get(piece.get_dtype(), torch.int64))
         except (SafetensorError, OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{file}: not a complete safetensors file ({reason:.200}); {AGAIN}") from error
@@ -120,9 +129,8 @@ class ModelFiles:
             ) from error
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
             raise DataError(f"{file}: holds more than tensors by name; is it the checkpoint of a trainer?")
-        for name, value in content.items():
-            if value.dtype not in DTYPES.values():
-                raise _quantised(file, name, str(value.dtype))
+        types = {name: str(value.dtype) for name, value in content.items() if value.dtype not in DTYPES.values()}
+        self._others |= types
         self._shard = (file, content)
         return content
 

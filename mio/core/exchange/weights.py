@@ -84,6 +84,7 @@ class FolderModel:
         """
         files = ModelFiles(folder)
         beside = _set_apart(files, layout.layout) if layout is not None else {}
+        files.check_types()
         if layout is not None:
             layout.make(files, folder)
             config = replace(config, head_bias=HEAD_BIAS in files.tensors)

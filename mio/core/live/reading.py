@@ -27,6 +27,7 @@ class AnswerReader:
     def __init__(self, vocabulary: Vocabulary, text: TextTokenizer) -> None:
         self._vocabulary, self._text = vocabulary, text
         self._controls = ControlReader(vocabulary.controls)
+        self._begins = {vocabulary.begin(one.name) for one in vocabulary.modalities if one.begin}
         self._parts: list[Value] = []
         self._held: list[int] = []
         """Tokens of text that is held back."""
@@ -88,7 +89,7 @@ class AnswerReader:
         return [piece for one in held for piece in self._read(one)]
 
     def _read(self, token: int) -> list[Piece]:
-        if token in self._vocabulary.begins:
+        if token in self._begins:
             self._span = [token]
             return self._close_text()
         self._words.append(token)

@@ -17,7 +17,7 @@ from mio.core.contract.encoders import Encoder
 from mio.core.data.items import EncoderItems
 from mio.core.errors import PluginError
 from mio.core.model.map_cache import MapCache
-from mio.core.model.networks import as_trained, is_frozen
+from mio.core.model.networks import as_trained, is_frozen, reached
 
 
 def splice(
@@ -38,6 +38,7 @@ def splice(
             embeddings = encoder(one.input)
         if (shape := getattr(readers[name], "maps", None)) is not None:
             embeddings, maps[name] = _with_maps(name, embeddings, len(one.input.positions), shape)
+            x = reached(x, [maps[name]])  # whoever reads them, and however much of them is seen in this pass
         if one.dummy:
             x = x if frozen else x + 0 * embeddings.sum().to(x.dtype)
             continue

@@ -6,8 +6,9 @@ fusing them gains nothing on CPU (measured), and separate ones suit tensor paral
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from mio.core.distributed.regions import is_split
 from mio.core.model.attention import attend
 from mio.core.model.cache import CacheStep
 from mio.core.model.experts import SparseExperts, SwiGLU
-from mio.core.model.networks import as_trained
+from mio.core.model.networks import as_trained, reached
 from mio.core.model.rope import rotate
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Shared:
     sin: Tensor
     mask: DocumentMask | None
     cache: CacheStep | None
+    unseen: frozenset[str] = frozenset()
+    """Modalities of which a training's pass holds no item."""
 
 
 Maps = Mapping[str, tuple[Tensor, Tensor]]
@@ -135,19 +138,42 @@ class Block(nn.Module):
         """Puts a plugin's network between attention and feed-forward network."""
         if not self.reads:
             self.adapters = nn.ModuleDict()
+        network.forward = partial(_adapted, network.forward, network)
         self.adapters[plugin] = network
         self.reads[plugin] = reads
 
     def forward(self, x: Tensor, shared: Shared, maps: Maps = MappingProxyType({})) -> tuple[Tensor, Tensor | None]:
         """[B, L, D] -> [B, L, D], and the experts' balance (see `SparseExperts`), None without experts. `maps` are by
         modality what the layer's adapters read, and who sees it."""
-        x = x + self.attention(self.attention_norm(x), shared)
+        x = self.attend(x, shared)
+        if self.reads:
+            x = self.adapt(x, maps, shared.unseen)
+        return self.feed(x, shared)
+
+    def attend(self, x: Tensor, shared: Shared) -> Tensor:
+        """[B, L, D] -> [B, L, D], with what attention adds."""
+        return x + self.attention(self.attention_norm(x), shared)
+
+    def adapt(self, x: Tensor, maps: Maps, unseen: Set[str]) -> Tensor:
+        """[B, L, D] -> [B, L, D], with what the networks of plugins add."""
         for plugin, reads in self.reads.items():
             with as_trained(x):
-                delta = self.adapters[plugin](x, *maps[reads])
+                delta = self.adapters[plugin](x, *maps[reads], reads in unseen)
             x = x + delta.to(x.dtype)
+        return x
+
+    def feed(self, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor | None]:
+        """[B, L, D] -> [B, L, D], with what the feed-forward network adds, and the experts' balance."""
         normed = self.ffn_norm(x)
         if isinstance(self.ffn, SwiGLU):
             return x + self.ffn(normed), None
         out, balance = self.ffn(normed, shared.mask.valid if shared.mask is not None else None)
         return x + out, balance
+
+
+def _adapted(
+    forward: Callable[..., Tensor], network: nn.Module, x: Tensor, maps: Tensor, visible: Tensor, unseen: bool = False
+) -> Tensor:
+    """Of a network of a plugin, through which a backward pass goes also where there is nothing to be seen."""
+    delta = forward(x, maps, visible)
+    return reached(delta, (x, maps, *network.parameters())) if unseen else delta

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from mio.core.contract.networks import Networks
 from mio.core.distributed.regions import local, local_region
@@ -70,6 +72,54 @@ def units(network: nn.Module) -> Iterator[nn.Module]:
             yield from child
         else:
             yield from units(child)
+
+
+class _Reached(torch.autograd.Function):
+    # an expanded 0 takes no memory, and a gradient that comes from elsewhere is added to it
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *others: Tensor) -> Tensor:
+        ctx.others = [(one.shape, one.dtype, one.device) for one in others]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        zeros = [torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.others]
+        return grads[0], *zeros
+
+
+def reached(x: Tensor, others: Iterable[Tensor]) -> Tensor:
+    """`x`, whose backward pass reaches `others` too, with gradients of 0. FSDP2 gathers and adds up what a backward
+    pass reaches, and devices wait for each other for ever where that is not the same on all of them."""
+    wanted = [one for one in others if one.requires_grad] if torch.is_grad_enabled() else []
+    found: Tensor = _Reached.apply(x, *wanted) if wanted else x
+    return found
+
+
+def reach_all(network: nn.Module) -> None:
+    """Has every backward pass through a network reach all of its trained parameters and what it was given, in place,
+    also what its forward pass left out: nothing to be read, nothing dropped. Each unit sees to its own."""
+    inner = list(units(network))
+    for part in inner:
+        part.forward = partial(_reaching, part.forward, part, [])
+    network.forward = partial(_reaching, network.forward, network, inner)
+
+
+def _reaching(
+    forward: Callable[..., Any], network: nn.Module, apart: Sequence[nn.Module], *given: Any, **named: Any
+) -> Any:
+    found = forward(*given, **named)
+    if not torch.is_grad_enabled():
+        return found
+    elsewhere = {id(one) for part in apart for one in part.parameters()}
+    leaves, form = tree_flatten(found)
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            own = (one for one in network.parameters() if id(one) not in elsewhere)
+            leaves[place] = reached(
+                leaf, (*own, *(one for one in tree_leaves((given, named)) if isinstance(one, Tensor)))
+            )
+            break
+    return tree_unflatten(leaves, form)
 
 
 def is_frozen(network: nn.Module) -> bool:

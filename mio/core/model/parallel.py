@@ -11,7 +11,7 @@ Nothing here changes a parameter's name: checkpoints, rules and exports see the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from mio.core.errors import RecipeError
-from mio.core.model import attention, causal, layers
+from mio.core.model import attention, causal, layers, networks
 from mio.core.model.expert_parallel import mixtures, prefetch, split_experts
 from mio.core.model.layers import Attention, RMSNorm
 from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE
@@ -97,19 +97,34 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
         shard = partial(shard, ignored_params=experts.elsewhere)
         for layer in mixtures(transformer):
             shard(layer.experts, mesh=experts.mesh, reshard_after_forward=runtime.reshard)
-    for block in transformer.layers:
-        shard(block, reshard_after_forward=runtime.reshard)
     # gathered in float32, as one process has them: autocast alone knows in which type each operation of theirs computes
     whole = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for encoder in transformer.encoders.values():
-        for part in (*units(encoder), encoder):
+    for network in _within(transformer):
+        shard(network, mp_policy=whole, reshard_after_forward=runtime.reshard)
+    for block in transformer.layers:
+        shard(block, reshard_after_forward=runtime.reshard)
+    for network in _beside(transformer):
+        for part in (*units(network), network):
             shard(part, mp_policy=whole, reshard_after_forward=runtime.reshard)
+        if hasattr(network, "inputs"):
+            register_fsdp_forward_method(network, "inputs")
     if transformer.head is not None:
         shard(transformer.embedding, reshard_after_forward=runtime.reshard)
     # The rest, mostly the head, is gathered once per pass: the loss reads it after the forward pass.
     shard(transformer, reshard_after_forward=False)
     if experts is not None:
         prefetch(transformer)
+
+
+def _within(transformer: Transformer) -> Iterator[nn.Module]:
+    """Networks of plugins inside layers, each of which is gathered as a whole."""
+    for block in transformer.layers:
+        yield from block.adapters.values() if block.reads else ()
+
+
+def _beside(transformer: Transformer) -> Iterator[nn.Module]:
+    """Networks of plugins before the first layer and after the last, which are gathered by their units."""
+    yield from (*transformer.encoders.values(), *transformer.heads.values())
 
 
 def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
@@ -119,14 +134,15 @@ def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
 
 def compile_blocks(transformer: Transformer, device_type: str) -> None:
     """Compiles each block by itself, in place: they are alike, so one compilation serves all of them. The same of the
-    units of encoders, for any number of items.
+    units of encoders and heads, for any number of items. Networks of plugins inside blocks are not compiled, and what
+    is before and behind them is by itself.
 
     On a GPU a dense block is one graph of constant shapes; on a CPU the shapes of attention follow the documents, and
     those of experts the tokens.
     """
     # Traced by Dynamo (torch 2.11), a function of one's own that writes in place or returns what `to` did not change
     # loses its gradient without a word; as one node of the graph it keeps it, and is still compiled into it.
-    for function in (layers._CpuRMSNorm, attention._Select, causal._CausalAttention):
+    for function in (layers._CpuRMSNorm, attention._Select, causal._CausalAttention, networks._Reached):
         torch.compiler.allow_in_graph(function)
     # how far a block of its queries sees is another number in each batch
     causal.together_attention = torch.compiler.disable(causal.together_attention)
@@ -135,9 +151,14 @@ def compile_blocks(transformer: Transformer, device_type: str) -> None:
         if layer.exchange is not None:  # what is exchanged is no graph
             layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign]
     for block in transformer.layers:
-        block.compile(fullgraph=constant, dynamic=False if constant else None)
-    for encoder in transformer.encoders.values():
-        for unit in units(encoder):  # every pass has another number of items
+        if not block.reads:
+            block.compile(fullgraph=constant, dynamic=False if constant else None)
+            continue
+        for part in ("attend", "feed"):  # between them items come in other numbers in each batch
+            compiled = torch.compile(getattr(block, part), fullgraph=constant, dynamic=False if constant else None)
+            setattr(block, part, compiled)
+    for network in _beside(transformer):
+        for unit in units(network):  # every pass has another number of items
             unit.compile(dynamic=True)
 
 
@@ -199,14 +220,15 @@ def _distribute(module: nn.Module, mesh: DeviceMesh, split: Mapping[str, int]) -
 
 
 def recompute(transformer: Transformer, what: str) -> None:
-    """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block and unit of an encoder, in place.
+    """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of each block, with the networks of plugins in it,
+    and of each unit of encoders and heads, in place.
 
     `full` keeps only a block's input. `selective` also keeps every second matrix product and the results of a GPU's
     attention kernel, which are expensive, and recomputes the rest.
     """
     if what == "none":
         return
-    for block in (*transformer.layers, *chain.from_iterable(map(units, transformer.encoders.values()))):
+    for block in (*transformer.layers, *chain.from_iterable(map(units, _beside(transformer)))):
         block.forward = partial(_recomputed, block.forward, what == "selective")
 
 

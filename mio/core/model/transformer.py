@@ -25,7 +25,7 @@ from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
 from mio.core.model.lora import Ranges, TrainedRows
 from mio.core.model.map_cache import MapCache
-from mio.core.model.networks import factories, initialise_networks, make_network, plugin_networks
+from mio.core.model.networks import factories, initialise_networks, make_network, plugin_networks, reach_all
 from mio.core.model.rope import frequencies, tables
 
 
@@ -84,6 +84,8 @@ class Transformer(nn.Module):
         kind, _, own = name.partition(".")
         if kind in ("encoders", "heads"):
             getattr(self, kind)[own] = network
+            if kind == "heads":
+                reach_all(network)
         else:
             layer, _, plugin = own.split(".")
             block = self.layers[int(layer)]
@@ -159,7 +161,7 @@ class Transformer(nn.Module):
             if cache.maps is not None:
                 keep_maps(cache.maps, maps, items, positions)
             step = cache.step(positions, self.config.heads, self.windows, together)
-        shared = Shared(cos, sin, mask, step)
+        shared = Shared(cos, sin, mask, step, frozenset(name for name, one in items.items() if one.dummy))
         read = self._maps(x, maps, items, cache, positions) if self.networks.adapters else {}
         balances = []
         for layer in self.layers:

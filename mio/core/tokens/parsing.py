@@ -62,13 +62,15 @@ def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer
             parts.append(Control(said))
         elif block.kind == "text":
             words.append(token)
+        elif media and token == vocabulary.begin(media[0].modality):
+            close_text()
+            name = media[0].modality
+            parts.append(media.popleft())
+            position = _behind_made(tokens, position + 1, vocabulary, name)
+            continue
         elif token in vocabulary.begins:
             close_text()
             name, start = vocabulary.begins[token], position
-            if media and media[0].modality == name:
-                parts.append(media.popleft())
-                position = _behind_made(tokens, start + 1, vocabulary, name)
-                continue
             codebooks, codes = _read_codes(tokens, start + 1, vocabulary, name)
             position += len(codes) + 1
             if position == len(tokens):

@@ -59,7 +59,12 @@ class FlowHead:
 
     def dummy(self) -> Arrays:
         """A black picture."""
-        return self.target(np.zeros((self.options.image_size,) * 2, np.uint8))
+        return self.target(self.example())
+
+    def example(self) -> npt.NDArray[np.uint8]:
+        """A black picture as it is made: uint8 `[I, I, 3]`, or `[I, I]` of grey ones."""
+        side, channels = self.options.image_size, self.options.channels
+        return np.zeros((side, side, 3) if channels == 3 else (side, side), np.uint8)
 
     def module(self, width: int) -> nn.Module:
         """The network: losses, and pictures. Raises `UserError` for a width that is no multiple of 4."""

@@ -50,7 +50,7 @@ def items_of(transformer, pictures, dummies=False):
     for name, place, picture in pictures:
         reader = transformer.networks.encoders[name]
         placed.append((0, Item(name, place, reader.positions(picture), None, reader.prepare(picture))))
-    return pack_items(placed, benchmark.Prepared(transformer.networks.encoders), dummies)
+    return pack_items(placed, benchmark.Prepared(transformer.networks), dummies)
 
 
 def picture(height, width, seed=0):
@@ -80,7 +80,7 @@ def test_embeddings_take_the_places_of_the_tokens_items_joined_in_any_number():
 
 
 def test_documents_losses_and_gradients_do_not_depend_on_the_media_of_others():
-    assert benchmark.isolated(benchmark.encoders(2))
+    assert benchmark.isolated(Networks(benchmark.encoders(2)))
 
 
 def test_a_pass_without_items_gives_every_parameter_a_gradient_of_zero_and_changes_no_activation():
