@@ -7,11 +7,13 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 from conftest import ROOT, once
 from rich.console import Console
 
 import mio.testing
+from mio.cli.app import run
 from mio.core.contract.discovery import discover, local
 from mio.core.contract.plugins import PluginManager
 from mio.core.runs.lock import Lock
@@ -78,8 +80,8 @@ def test_a_trained_model_gets_an_encoder_an_adapter_and_a_head(trained):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(trained)
-        run = Run.open("runs/swatch", manager())
-        assert {name.split(".")[1] for name in run.weights() if ".adapters." in name} == {"1"}
+        opened = Run.open("runs/swatch", manager())
+        assert {name.split(".")[1] for name in opened.weights() if ".adapters." in name} == {"1"}
 
 
 def test_the_loss_of_its_items_falls_and_shades_come_through_the_adapters_alone(trained):
@@ -92,6 +94,21 @@ def test_the_loss_of_its_items_falls_and_shades_come_through_the_adapters_alone(
     assert logged[-1] < 0.6 * logged[0]
     learnt = sum(float(row["heads/swatch/items"]) for row in rows if row["heads/swatch/items"])
     assert summary(trained, "swatch")["heads"] == {"swatch": {"items": learnt}}
+
+
+@pytest.mark.parametrize("how", ["same", "turned"])
+def test_an_answer_holds_the_swatch_that_was_asked_for(trained, how, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    shown = np.repeat([0.8, -0.8, 0.1], 3)
+    np.savetxt("mine.swatch", shown)
+    asked = ["generate", "runs/swatch", f"{{swatch:mine.swatch}} {how}:", "--output", "swatch", "--json"]
+    assert run([*asked, "--plugin", PLUGIN]) == 0
+    [part] = json.loads(capsys.readouterr().out)["parts"]
+    made = np.loadtxt(part["path"])
+    assert made.shape == (9,)
+    due, other = (shown, shown[::-1]) if how == "same" else (shown[::-1], shown)
+    right, wrong = (np.corrcoef(made, one)[0, 1] for one in (due, other))
+    assert right > max(0.5, wrong)
 
 
 def test_the_package_conforms_and_is_small():

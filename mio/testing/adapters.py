@@ -79,8 +79,8 @@ class AdapterChecks:
             layer, _, own = name.partition(".")
             assert layer.isdigit() and own, f"`weights` has `{name}`, which is no `LAYER.NAME`"  # noqa: PT018
             of_one.setdefault(layer, {})[own] = tensor
-        for own in of_one.values() or [{}]:
-            check_made(self._adapter.module, own)
+        for state in of_one.values() or [{}]:
+            check_made(self._adapter.module, state)
 
     def _nothing(self) -> None:
         import torch

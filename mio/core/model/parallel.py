@@ -134,11 +134,11 @@ def compiles(runtime: RuntimeConfig, device_type: str) -> bool:
 
 def compile_blocks(transformer: Transformer, device_type: str) -> None:
     """Compiles each block by itself, in place: they are alike, so one compilation serves all of them. The same of the
-            units of encoders and heads, for any number of items. Networks of plugins inside blocks are not compiled: what comes
-        before them in a block and what comes behind are graphs of their own.
-    
-        On a GPU a dense block is one graph of constant shapes; on a CPU the shapes of attention follow the documents, and
-        those of experts the tokens.
+    units of encoders and heads, for any number of items. Networks of plugins inside blocks are not compiled: what comes
+    before them in a block and what comes behind are graphs of their own.
+
+    On a GPU a dense block is one graph of constant shapes; on a CPU the shapes of attention follow the documents, and
+    those of experts the tokens.
     """
     # Traced by Dynamo (torch 2.11), a function of one's own that writes in place or returns what `to` did not change
     # loses its gradient without a word; as one node of the graph it keeps it, and is still compiled into it.
