@@ -456,9 +456,6 @@ class Shades:
     def noise(self, target, random):  # noqa: ARG002
         return {"noise": random.standard_normal((1, 2), np.float32)}
 
-    def dummy(self):
-        return {"pair": np.zeros((1, 2), np.float32)}
-
     def example(self):
         return np.zeros(2, np.float32)
 
@@ -544,7 +541,7 @@ HEAD_DEFECTS = [
      "the head learns the same of an item again", "holds NaN"),
     ({"noise": lambda *_: {"noise": np.random.default_rng().random((1, 2), np.float32)}},
      "what the head draws follows from its generator", "differs with an equal generator"),
-    ({"dummy": lambda _: {"pair": np.zeros((1, 2))}}, "the head's dummy is like an item", "float64"),
+    ({"example": lambda _: np.full(2, np.nan, np.float32)}, "the head's example is like an item", "NaN"),
     ({"weights": lambda _: {"layer.bias": np.zeros(3)}},
      "the head's network is made without memory, and the same again", "as [3], the network as [2]"),
     ({"module": forwards(lambda losses, *_: losses.mean())}, "the head gives a loss for each item", "gives losses []"),

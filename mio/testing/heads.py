@@ -51,7 +51,7 @@ class HeadChecks:
         yield f"{name}: the head learns the same of an item again", self._targets
         yield f"{name}: a fresh head does the same", self._fresh
         yield f"{name}: what the head draws follows from its generator", self._noise
-        yield f"{name}: the head's dummy is like an item", self._dummy
+        yield f"{name}: the head's example is like an item", self._example
         yield f"{name}: the head's network is made without memory, and the same again", self._made
         yield f"{name}: the head gives a loss for each item", self._losses
         yield f"{name}: an item's loss depends on nothing but its own", self._isolated
@@ -171,17 +171,17 @@ class HeadChecks:
                 f"item {index}: `noise` differs with an equal generator: it draws from elsewhere too"
             )
 
-    def _dummy(self) -> None:
+    def _example(self) -> None:
         import torch
 
-        dummy = self._head.dummy()
-        check_arrays(dummy, "`dummy`")
+        example = self._head.target(self._head.example())
+        check_arrays(example, "`target` of `example`")
         with contextlib.suppress(SkippedCheckError):  # without an item there is nothing to compare
-            check_kinds(self._head.target(self._data[0]), dummy, "`target`")
+            check_kinds(self._head.target(self._data[0]), example, "`target`")
         writes = self._head.writes
-        items = self._items([self._with_noise(dummy, 0)], [writes])
+        items = self._items([self._with_noise(example, 0)], [writes])
         losses = self._run(self._condition(1, writes), items)
-        assert bool(torch.isfinite(losses).all()), "the network gives NaN or infinities of `dummy`"
+        assert bool(torch.isfinite(losses).all()), "the network gives NaN or infinities of `example`"
 
     def _made(self) -> None:
         network = check_made(self._head.module, getattr(self._head, "weights", dict)())
@@ -271,13 +271,14 @@ class HeadChecks:
         [media] = self._sample(_SEEDS[:1], [0])
         own = self._head.positions(media)
         assert own == self._head.writes, f"`positions` says {own} of media that it made in {self._head.writes}"
-        check_kinds(self._head.target(media), self._head.dummy(), "`target` of media that it made")
+        due = self._head.target(self._head.example())
+        check_kinds(self._head.target(media), due, "`target` of media that it made")
         with tempfile.TemporaryDirectory() as folder:
             path = self._head.save(media, Path(folder) / "made")
             assert path is not None and Path(path).is_file(), f"`save` returned {path!r}, where no file is"  # noqa: PT018
             module = self._plugins.datamodule(self._modality)
             if module.read is not None and Path(path).suffix.lower() in module.suffixes:
-                check_kinds(self._head.target(module.read(Path(path))), self._head.dummy(), "`target` of a saved file")
+                check_kinds(self._head.target(module.read(Path(path))), due, "`target` of a saved file")
 
 
 def _longer(tensor: Tensor, by: int, draw: Any = None) -> Tensor:

@@ -134,9 +134,6 @@ class TileHead:
     def noise(self, target, random):  # noqa: ARG002
         return {"noise": random.standard_normal((1, SIZE), np.float32), "time": random.random((1, 1), np.float32)}
 
-    def dummy(self):
-        return {"tile": np.zeros((1, SIZE), np.float32)}
-
     def example(self):
         return np.zeros(SIZE, np.uint8)
 

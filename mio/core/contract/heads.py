@@ -98,13 +98,10 @@ class Head(Protocol):
         """Arrays by further names of all that is random about learning an item: noise, and how much of it there is.
         Drawn where a batch is assembled, from the fingerprint of its row: a resumed run draws the same."""
 
-    def dummy(self) -> Arrays:
-        """What `target` gives of an item of `writes` own positions. Where a forward pass holds no item of the modality
-        the network runs on it, and the result counts 0 times."""
-
     def example(self) -> Any:
         """Media as `read` gives them, as large as any that is made: what the encoder's `positions` says of it is the
-        room that an item has to have in an answer. Without running a network and without torch."""
+        room that an item has to have in an answer. Where a forward pass holds no item of the modality the network runs
+        on its target, and the result counts 0 times. Without running a network and without torch."""
 
     def module(self, width: int) -> nn.Module:
         """The network: `forward(condition: Condition, items: HeadItems, kept) -> float32 [N]`, the loss of each item, a

@@ -26,7 +26,7 @@ def adapter_problems(adapter: Any) -> list[str]:
 
 def head_problems(head: Any, declared: Modality) -> list[str]:
     """What a head of a modality lacks."""
-    problems = missing_methods(head, ("positions", "target", "noise", "dummy", "example", "module", "save"))
+    problems = missing_methods(head, ("positions", "target", "noise", "example", "module", "save"))
     problems += _missing_values(head, ("fingerprint", "context", "maps", "drop", "writes"))
     if problems:
         return problems

@@ -23,12 +23,12 @@ Maps = Mapping[str, tuple[int, int]]
 
 
 def check_head(head: ItemHead, width: int, maps: Maps) -> None:
-    """Runs the network of a head on its dummy and on the items that it has seen, one by one and some together.
+    """Runs the network of a head on its example and on the items that it has seen, one by one and some together.
 
     Raises `PluginError`, naming plugin and record, where a network cannot be made or run, lacks a method, or gives
     something else than an embedding for each of its own positions and a loss for each item.
     """
-    dummy = Prepared("its `dummy`", head.dummy_drawn, head.head.writes)
+    dummy = Prepared("its `example`", head.dummy_drawn, head.head.writes)
     own = head.head.writes or max((item.positions for item in head.seen.values()), default=0)
     for items, found in results(
         head, head.head.module, width, dummy, partial(_run, head=head, width=width, maps=maps, own=bool(own))
@@ -80,7 +80,7 @@ def _check(head: ItemHead, items: Sequence[Prepared], found: tuple[Any, Any], wi
     if embeddings is not None and (not isinstance(embeddings, Tensor) or list(embeddings.shape) != due):
         raise PluginError(
             f"{where(items)}: {head.name} gives {shape_of(embeddings)} by `inputs`, of which `positions` had said "
-            f"{due}; correct `positions` (`writes` of its `dummy`), or `inputs`"
+            f"{due}; correct `positions` (`writes` of its `example`), or `inputs`"
         )
     if not isinstance(losses, Tensor) or list(losses.shape) != [len(items)] or not losses.is_floating_point():
         raise PluginError(

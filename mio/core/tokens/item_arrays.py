@@ -35,9 +35,11 @@ class Prepared(NamedTuple):
 class Preparing:
     """What a plugin's object says of items, for one of its networks. `name` is for messages."""
 
-    def __init__(self, name: str, source: Any) -> None:
+    stand_in = ""
+    """What the object calls that on which its network runs where there is no item."""
+
+    def __init__(self, name: str) -> None:
         self.name = name
-        self._source = source
         self.seen: dict[tuple[Shapes, int], Prepared] = {}
         """The first item of each shape that was prepared for a check, by its shapes and positions."""
 
@@ -45,12 +47,15 @@ class Preparing:
     def dummy(self) -> Arrays:
         """What the network runs on where there is no item. Raises `PluginError` for what is none."""
         try:
-            arrays = self._source.dummy()
+            arrays = self._stand_in()
         except UserError:
             raise
         except Exception as error:
-            raise PluginError(f"{self.name} has no `dummy`: {type(error).__name__}: {error}") from error
-        return self.usable(arrays, "has a `dummy`")
+            raise PluginError(f"{self.name} has no {self.stand_in}: {type(error).__name__}: {error}") from error
+        return self.usable(arrays, f"has a {self.stand_in}")
+
+    def _stand_in(self) -> Any:
+        raise NotImplementedError
 
     def usable(self, arrays: Any, where: str) -> Arrays:
         """Arrays that can be tensors. Raises `PluginError` for everything else, which the plugin's object `where`."""
@@ -59,12 +64,13 @@ class Preparing:
             raise PluginError(f"{self.name} {where} that is no mapping of names to arrays{f': {told}' if told else ''}")
         return {name: np.asarray(array) for name, array in arrays.items()}
 
-    def like_dummy(self, key: str, arrays: Any, dummy: Arrays, verb: str, at_dummy: str) -> Arrays:
+    def like_dummy(self, key: str, arrays: Any, dummy: Arrays, verb: str, at_dummy: str = "") -> Arrays:
         """Arrays of an item. Raises `PluginError` where they are not of the names, types and shapes of the dummy's."""
         if (found := kinds(arrays)) != (due := kinds(dummy)):
+            there = at_dummy or f"its {self.stand_in}"
             raise PluginError(
-                f"{self.name} {verb} {told(found)} of {key}, where {at_dummy} has {told(due)}; names, types and "
-                "shapes behind the first axis must be the same for all items"
+                f"{self.name} {verb} {told(found)} of {key}, where {there} has {told(due)}; names, types and shapes "
+                "behind the first axis must be the same for all items"
             )
         return {name: np.asarray(arrays[name]) for name in dummy}
 

@@ -46,13 +46,18 @@ def item_encoders(plugins: EnabledPlugins, made: Container[str] = ()) -> dict[st
 class ItemEncoder(Preparing):
     """The encoder of one modality."""
 
+    stand_in = "`dummy`"
+
     def __init__(self, modality: str, owner: str, encoder: Encoder) -> None:
-        super().__init__(f"the encoder of `{modality}`, which plugin `{owner}` supplies,", encoder)
+        super().__init__(f"the encoder of `{modality}`, which plugin `{owner}` supplies,")
         self.encoder = encoder
         self.maps: tuple[int, int] | None = getattr(encoder, "maps", None)
         """Cells and channels of the maps that it makes of items."""
         self.together: bool = bool(getattr(encoder, "together", False))
         """Whether the positions of an item see each other."""
+
+    def _stand_in(self) -> Any:
+        return self.encoder.dummy()
 
     def positions(self, key: str, data: Any) -> int:
         """Positions of an item, whose file's data or `probe` are `data`. Raises `DataError` where the encoder cannot
@@ -63,7 +68,7 @@ class ItemEncoder(Preparing):
         """What the network is given of an item. Raises `DataError` where the encoder cannot read it, and `PluginError`
         where the arrays are not of the names, types and shapes that its `dummy` has."""
         arrays = self.call(key, lambda: self.encoder.prepare(data))
-        return self.like_dummy(key, arrays, self.dummy, "prepares", "its `dummy`")
+        return self.like_dummy(key, arrays, self.dummy, "prepares")
 
     def check(self, where: str, key: str, data: Any, positions: int) -> None:
         """Prepares an item of the record `where`, to be given to the network (see `mio.core.model.network_check`)."""

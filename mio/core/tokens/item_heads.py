@@ -26,9 +26,14 @@ def item_heads(plugins: EnabledPlugins) -> dict[str, ItemHead]:
 class ItemHead(Preparing):
     """The head of one modality."""
 
+    stand_in = "`target` of its `example`"
+
     def __init__(self, modality: str, owner: str, head: Head) -> None:
-        super().__init__(f"the head of `{modality}`, which plugin `{owner}` supplies,", head)
+        super().__init__(f"the head of `{modality}`, which plugin `{owner}` supplies,")
         self.head = head
+
+    def _stand_in(self) -> Any:
+        return self.head.target(self.head.example())
 
     def positions(self, key: str, data: Any) -> int:
         """Own positions of an item, whose file's data or `probe` are `data`. Raises as `ItemEncoder.positions`."""
@@ -38,7 +43,7 @@ class ItemHead(Preparing):
         """What is learnt of an item. Raises as `ItemEncoder.prepare`, and `DataError` for NaN and infinities, of which
         the loss of a whole step would be none."""
         arrays = self.call(key, lambda: self.head.target(data))
-        arrays = self.like_dummy(key, arrays, self.dummy, "has the target", "its `dummy`")
+        arrays = self.like_dummy(key, arrays, self.dummy, "has the target")
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise DataError(f"{key}: {self.name} cannot learn it: `{name}` of its target holds NaN or infinities")
@@ -55,7 +60,7 @@ class ItemHead(Preparing):
         noise = self.head.noise(target, random)
         return {
             **target,
-            **self.like_dummy("an item", noise, self._dummy_noise, "draws", "what it draws for its dummy"),
+            **self.like_dummy("an item", noise, self._dummy_noise, "draws", "what it draws for its `example`"),
         }
 
     @cached_property
@@ -66,7 +71,7 @@ class ItemHead(Preparing):
     @cached_property
     def _dummy_noise(self) -> Arrays:
         random = np.random.Generator(np.random.Philox(0))
-        noise = self.usable(self.head.noise(self.dummy, random), "draws noise for its dummy")
+        noise = self.usable(self.head.noise(self.dummy, random), "draws noise for its `example`")
         if both := set(noise) & set(self.dummy):
             raise PluginError(f"{self.name} draws `{min(both)}`, which its target has too; give it another name")
         return noise

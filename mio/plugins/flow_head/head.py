@@ -57,10 +57,6 @@ class FlowHead:
             drawn["draw"] = random.standard_normal((1, options.latent_channels, side, side), np.float32)
         return drawn
 
-    def dummy(self) -> Arrays:
-        """A black picture."""
-        return self.target(self.example())
-
     def example(self) -> npt.NDArray[np.uint8]:
         """A black picture as it is made: uint8 `[I, I, 3]`, or `[I, I]` of grey ones."""
         side, channels = self.options.image_size, self.options.channels

@@ -127,10 +127,6 @@ class ImageHead:
             drawn["draw"] = random.standard_normal(shape, np.float32)
         return drawn
 
-    def dummy(self) -> Arrays:
-        """A black image."""
-        return self.target(np.zeros((self.options.diffusion.image_size,) * 2, np.uint8))
-
     def example(self) -> Any:
         """A black image of the size that all have."""
         side = self.options.diffusion.image_size

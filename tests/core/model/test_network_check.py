@@ -94,11 +94,11 @@ def test_a_network_that_cannot_be_made():
         ("positions", lambda media: media.sum() / 7, r"takes .* positions; it must be a whole number, 0 or more"),
         (
             "target",
-            lambda media: {"tile": media},
-            r"has the target `tile` uint8 \[n\] of .* its `dummy` has `tile` float",
+            lambda media: {"tile": media[None] / 10 if media.any() else media[None].astype("float32")},
+            r"has the target `tile` float64 \[n, 4\] of .* its `target` of its `example` has `tile` float32",
         ),
         ("noise", lambda target, _: {"tile": target["tile"]}, "draws `tile`, which its target has too"),
-        ("dummy", lambda: {}, "has a `dummy` that is no mapping of names to arrays"),
+        ("target", lambda _: {}, "has a `target` of its `example` that is no mapping of names to arrays"),
     ],
 )
 def test_a_mistake_in_what_a_head_says_of_items(attribute, value, words):

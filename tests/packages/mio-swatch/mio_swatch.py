@@ -91,7 +91,7 @@ class Look:
 class Painter:
     # is given the hidden state of the token that opens a swatch, and needs no positions of its own
     fingerprint, context, maps, drop, writes = "swatch-painter-1", 1, {}, 0.1, 0
-    target, dummy, module = Reader.prepare, Reader.dummy, Reader.module
+    target, module = Reader.prepare, Reader.module
 
     def positions(self, media):  # noqa: ARG002
         return 0
@@ -100,7 +100,7 @@ class Painter:
         return {"noise": draw.standard_normal((1, CELLS), np.float32), "time": draw.random((1, 1), np.float32)}
 
     def example(self):
-        return self.dummy()["shades"][0]
+        return np.zeros(CELLS, np.float32)
 
     def save(self, media, stem):
         (path := stem.with_suffix(".swatch")).write_text(" ".join(f"{shade:.3f}" for shade in media.tolist()))
