@@ -213,7 +213,7 @@ def test_a_sample_follows_from_its_seed_alone_or_in_a_batch():
 
 def test_noise_and_time_follow_from_the_generator_and_fit_the_patches():
     for made in (head(), head(**AUTOENCODED, latents="vae")):
-        target = made.dummy()
+        target = made.target(made.example())
         one, again, other = (made.noise(target, drawing(5, number)) for number in (0, 0, 1))
         assert one["noise"].shape == (1, made.writes, made.options.features)
         assert 0 < one["time"][0] < 1

@@ -119,6 +119,7 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
 def _within(transformer: Transformer) -> Iterator[nn.Module]:
     """Networks of plugins inside layers, each of which is gathered as a whole."""
     for block in transformer.layers:
+        assert isinstance(block, layers.Block)
         yield from block.adapters.values() if block.reads else ()
 
 

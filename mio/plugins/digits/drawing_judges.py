@@ -114,7 +114,8 @@ def _colour(picture: npt.NDArray[np.uint8], ink: Ink) -> str:
 
 def _hue(colour: npt.NDArray[np.number]) -> Ink:
     """What is missing of white in red, green and blue, as shares of the most."""
-    return (255.0 - colour) / (255.0 - colour.min())
+    hue: Ink = (255.0 - colour) / (255.0 - colour.min())
+    return hue
 
 
 @cache

@@ -80,4 +80,5 @@ def guided(with_it: Tensor, without: Tensor, weight: float, renormalise: str) ->
         return found
     over = (1, 2) if renormalise == "global" else (2,)
     length = torch.linalg.vector_norm(found, dim=over, keepdim=True)
-    return found * (torch.linalg.vector_norm(with_it, dim=over, keepdim=True) / (length + 1e-8)).clamp(max=1)
+    shrunk: Tensor = found * (torch.linalg.vector_norm(with_it, dim=over, keepdim=True) / (length + 1e-8)).clamp(max=1)
+    return shrunk

@@ -6,6 +6,7 @@ N pictures of side I, C channels; c channels and side G of the latents. Pixels a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class Autoencoder(nn.Module):
             ) from error
         self.options = sizes = options.vae
         count = len(sizes.channels)
-        self.vae = AutoencoderKL(
+        make: Any = AutoencoderKL
+        self.vae = make(
             in_channels=options.channels,
             out_channels=options.channels,
             down_block_types=("DownEncoderBlock2D",) * count,
@@ -60,12 +62,12 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
         """A sample `[N, c, G, G]` of the latents of `[N, C, I, I]`, drawn by the normal noise `draw` of its shape."""
-        parts = zip(pixels.split(TOGETHER), arrays["draw"].split(TOGETHER), strict=True)
+        parts = zip(torch.split(pixels, TOGETHER), torch.split(arrays["draw"], TOGETHER), strict=True)
         drawn = [(found := self.vae.encode(one).latent_dist).mean + found.std * draw for one, draw in parts]
         return (torch.cat(drawn) - self.options.shift) * self.options.scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """`[N, C, I, I]` of `[N, c, G, G]`."""
-        parts = (latents / self.options.scale + self.options.shift).split(TOGETHER)
+        parts = torch.split(latents / self.options.scale + self.options.shift, TOGETHER)
         return torch.cat([self.vae.decode(one).sample for one in parts])

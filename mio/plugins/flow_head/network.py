@@ -53,7 +53,8 @@ class FlowNetwork(nn.Module):
         """The mean squared error of each picture's velocities, float32 `[N]`."""
         (target,) = kept
         predicted = self.velocity_out(condition.own).view_as(target)
-        return (predicted.float() - target).square().flatten(1).mean(1)
+        losses: Tensor = (predicted.float() - target).square().flatten(1).mean(1)
+        return losses
 
     @torch.no_grad()
     def sample(self, condition: Condition, sampling: Sampling, run: Any) -> list[np.ndarray]:  # noqa: ARG002
