@@ -233,9 +233,9 @@ def planned(setting: Setting, folder: Path) -> int:
     shape = StepShape.of(recipe.train, setting.ranks // recipe.runtime.tensor_parallel)
     media = SHARE if setting.pictures else {}
     layout = StepLayout(setting.ranks, setting.ranks, CONTEXT, shape.micro_rows, shape.micro_batches, media=media)
-    vocabulary, encoders = expected_vocabulary(stages, manager), Codecs(manager.enable(recipe.plugins)).encoders
+    vocabulary, networks = expected_vocabulary(stages, manager), Codecs(manager.enable(recipe.plugins)).networks
     model = transformer_config(recipe, manager)
-    return simulate_cpu(model, vocabulary, recipe.train, recipe.runtime, layout, encoders).peak
+    return simulate_cpu(model, vocabulary, recipe.train, recipe.runtime, layout, networks).peak
 
 
 def main() -> None:

@@ -4,8 +4,7 @@ compare with real runs."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -17,16 +16,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.contract.encoders import Encoder
+from mio.core.contract.networks import Networks
 from mio.core.data.document_mask import DocumentMask
 from mio.core.distributed.assignment import assign
 from mio.core.model import expert_parallel, experts
 from mio.core.model.attention import Selection
 from mio.core.model.expert_parallel import arrivals
 from mio.core.model.parallel import data_parallel, device_mesh, parallelise, recompute
-from mio.core.planning.encoders import encoder_loads
 from mio.core.planning.fake_gpu import META, even_counts, even_load, fake_ranks
-from mio.core.planning.simulate import SimulatedStep, StepLayout, observe
+from mio.core.planning.simulate import SimulatedStep, StepLayout, network_loads, observe
 from mio.core.planning.trace import Trace
 from mio.core.recipe.schema import RuntimeConfig, TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
@@ -39,14 +37,14 @@ def simulate_cpu(
     train: TrainConfig,
     runtime: RuntimeConfig,
     layout: StepLayout,
-    encoders: Mapping[str, Encoder] = MappingProxyType({}),
+    networks: Networks | None = None,
 ) -> SimulatedStep:
     """`simulate` for CPUs: one process, or several over gloo."""
     trace = Trace()
     with contextlib.ExitStack() as stack:
         with META:
-            module = MioModule(model, vocabulary, train, ("",), encoders=encoders)
-        loads = encoder_loads(module.transformer, layout.media, layout.micro_rows * layout.context)
+            module = MioModule(model, vocabulary, train, ("",), networks=networks)
+        loads = network_loads(module.transformer, layout)
         if layout.world > 1:
             stack.enter_context(fake_ranks(layout.world))
             mesh = device_mesh(runtime, layout.world, layout.per_node, "cpu")

@@ -26,7 +26,7 @@ from mio.core.model.transformer import Transformer
 def partition_blocks(transformer: Transformer) -> None:
     """Gives each block the partitioned form of its forward pass, in place; blocks that are alike share one graph.
 
-    For dense blocks whose parameters are whole while they are used.
+    For dense blocks whose parameters are whole while they are used, and that hold no network of a plugin.
     """
     graphs: dict[Any, Any] = {}
 
@@ -52,4 +52,6 @@ def partition_blocks(transformer: Transformer) -> None:
         return graphs[key](inputs[:-3], *inputs[-3:]), None
 
     for block in transformer.layers:
+        if block.reads:  # counted as it is without compilation
+            continue
         block.forward = partial(forward, block, deepcopy(block))

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mio.core.contract.encoders import EncoderInput
 from mio.core.data.items import EncoderItems
 from mio.core.errors import PluginError
-from mio.core.model.networks import is_frozen, units
+from mio.core.model.networks import is_frozen, plugin_networks, reached, units
 from mio.core.model.transformer import Transformer
 
 
@@ -87,7 +87,10 @@ def _run(name: str, network: nn.Module, load: EncoderLoad) -> tuple[int, float]:
     try:
         with FlopCounterMode(display=False) as counter, AsOnGpu(None):
             with torch.set_grad_enabled(not is_frozen(network)):
-                embeddings: Tensor = network(given)
+                found = network(given)
+            embeddings: Tensor = found[0] if isinstance(found, tuple) else found  # maps as well
+            if isinstance(found, tuple):
+                embeddings = reached(embeddings, [found[1]])
             if embeddings.requires_grad:
                 embeddings.sum().backward()
     except Exception as error:
@@ -165,10 +168,12 @@ def _attention(
 
 
 def run_as_on_gpu(transformer: Transformer, low: torch.dtype | None) -> None:
-    """Has encoders and their units run so, in place, those that are recomputed in a backward pass too."""
-    for network in transformer.encoders.values():
+    """Has networks of plugins and their units run so, in place, those that are recomputed in a backward pass too."""
+    for _, network in plugin_networks(transformer):
         for part in (*units(network), network):
             part.forward = partial(_as_on_gpu, part.forward, low)
+        if hasattr(network, "inputs"):
+            network.inputs = partial(_as_on_gpu, network.inputs, low)
 
 
 def _as_on_gpu(forward: Callable[..., Any], low: torch.dtype | None, *given: Any, **named: Any) -> Any:

@@ -150,7 +150,7 @@ def _planned(
     mesh = mesh_shape(runtime, world, per_node)
     shape = StepShape.of(train, world // runtime.tensor_parallel)
     context = recipe.data.packing.context
-    media = request.shares(list(networks.encoders))
+    media = request.shares(list(dict.fromkeys((*networks.encoders, *networks.heads))))
     layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document, media)
     simulated = simulate(model, vocabulary, train, runtime, layout, known, networks)
     experts = runtime.expert_parallel
@@ -178,7 +178,8 @@ def _planned(
     mean = sum(length * length for length in lengths) / sum(lengths)
     model_flops = flops_per_token(model, vocabulary.size, mean, train.lora.rank > 0) * train.rows * context
     passes = shape.micro_batches * world // runtime.tensor_parallel
-    model_flops += passes * sum(load.flops for load in simulated.encoders)
+    loads = (*simulated.encoders, *simulated.heads, *simulated.adapters)
+    model_flops += passes * sum(load.flops for load in loads)
     return RecipePlan(
         recipe=recipe,
         request=request,

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from mio.core.planning.encoders import EncoderLoad
 from mio.core.planning.hardware import GIB
+from mio.core.planning.heads import NetworkLoad
 from mio.core.planning.plan import Alternative, RecipePlan
 
 
@@ -35,7 +36,7 @@ def as_values(plan: RecipePlan) -> dict[str, Any]:
             "micro_rows": plan.layout.micro_rows,
             "micro_batches": plan.layout.micro_batches,
         },
-        **_encoders(plan),
+        **_networks(plan),
         "memory": {
             "fits": memory.fits,
             "capacity_gib": _gib(memory.capacity),
@@ -85,14 +86,34 @@ def as_values(plan: RecipePlan) -> dict[str, Any]:
     }
 
 
-def _encoders(plan: RecipePlan) -> dict[str, Any]:
-    """Those of the recipe, if it has any."""
-    return {"encoders": [_encoder_values(plan, load) for load in plan.simulated.encoders]} if plan.networks else {}
+def _networks(plan: RecipePlan) -> dict[str, Any]:
+    """Those of plugins, if the recipe has any."""
+    if not plan.networks:
+        return {}
+    found = plan.simulated
+    return {
+        "encoders": [_encoder_values(plan, load) for load in found.encoders],
+        "networks": [_network_values(plan, load) for load in (*found.adapters, *found.heads)],
+        "parts_gib": {part: {kind: _gib(size) for kind, size in sizes.items()} for part, sizes in found.parts.items()},
+    }
+
+
+def _network_values(plan: RecipePlan, load: NetworkLoad) -> dict[str, Any]:
+    """Adapters of a plugin, or a head, in a step over all devices."""
+    passes = _passes(plan)
+    items = {"items": passes * load.items} if load.items else {}
+    one = {"name": load.name, "parameters": load.parameters, "trained": load.trained}
+    return {**one, **items, "flops": passes * load.flops}
+
+
+def _passes(plan: RecipePlan) -> int:
+    """Forward passes of a step over all devices that see different rows."""
+    return plan.layout.micro_batches * plan.request.world // plan.recipe.runtime.tensor_parallel
 
 
 def _encoder_values(plan: RecipePlan, load: EncoderLoad) -> dict[str, Any]:
     """An encoder in a step over all devices."""
-    passes = plan.layout.micro_batches * plan.request.world // plan.recipe.runtime.tensor_parallel
+    passes = _passes(plan)
     return {
         "modality": load.modality,
         "parameters": load.parameters,
@@ -105,7 +126,9 @@ def _encoder_values(plan: RecipePlan, load: EncoderLoad) -> dict[str, Any]:
 
 def as_tables(plan: RecipePlan) -> RenderableType:
     """The plan to print."""
-    parts: list[RenderableType] = [_head(plan), _memory(plan), _verdict(plan)]
+    parts: list[RenderableType] = [_head(plan), _memory(plan)]
+    parts += [_parts(plan)] if plan.networks else []
+    parts.append(_verdict(plan))
     if plan.alternatives:
         parts.append(_alternatives(plan))
     if plan.traffic:
@@ -150,6 +173,22 @@ def _head(plan: RecipePlan) -> Table:
             f"{one['positions'] / plan.tokens:.1%} of all, {one['flops']:.3g} FLOPs"
         )
         _add(table, (f"encoder of {load.modality}", text))
+    for other in (*plan.simulated.adapters, *plan.simulated.heads):
+        moves = {0: "frozen", other.parameters: "trained"}.get(other.trained, f"{other.trained / 1e6:,.1f} M trained")
+        items = f" learns {_passes(plan) * other.items:,} items in" if other.items else ""
+        text = f"{other.parameters / 1e6:,.1f} M parameters, {moves}; a step{items or ' takes'} "
+        text += f"{_passes(plan) * other.flops:.3g} FLOPs"
+        _add(table, (other.name, text))
+    return table
+
+
+def _parts(plan: RecipePlan) -> Table:
+    table = Table("what stays on a device, GiB", box=None, pad_edge=False)
+    kinds = ("parameters", "gradients", "optimizer state")
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for part, sizes in plan.simulated.parts.items():
+        table.add_row(part, *(f"{sizes[kind] / GIB:.2f}" for kind in kinds))
     return table
 
 
@@ -239,7 +278,7 @@ def _assumed(plan: RecipePlan) -> Text:
     gpu, network = plan.request.hardware
     peak = gpu.bf16 if plan.recipe.train.precision == "bf16" else gpu.fp32
     joined = f"nodes joined by {network.label}; " if plan.request.world > plan.request.gpus_per_node else ""
-    media = "share and size of media (`media=`); " if plan.networks.encoders else ""
+    media = "share and size of media (`media=`); " if plan.networks else ""
     return Text(
         f"assumed: {media}computation at {plan.request.efficiency:.0%} of {peak / 1e12:,.0f} TFLOP/s; {joined}"
         f"documents of {plan.request.document or plan.layout.context:,} positions; {plan.request.price:g} US dollars "

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +19,16 @@ from mio.core.contract.networks import Networks
 from mio.core.data.batch import Batch
 from mio.core.data.document_mask import DocumentMask
 from mio.core.data.plan import Changes
+from mio.core.distributed.regions import local
+from mio.core.model.networks import buffers
 from mio.core.model.parallel import compiles, data_parallel, device_mesh, parallelise
+from mio.core.model.transformer import Transformer
 from mio.core.planning.compiled import partition_blocks
 from mio.core.planning.encoders import EncoderLoad, encoder_loads, run_as_on_gpu
 from mio.core.planning.fake_gpu import META, fake_gpu, fake_ranks
+from mio.core.planning.heads import HeadLoad, NetworkLoad, adapter_loads, head_loads, seen_by_rows
 from mio.core.planning.trace import ACTIVATIONS, GRADIENTS, LOSS, OPTIMIZER, PARAMETERS, Event, Trace
+from mio.core.recipe.model import network_of
 from mio.core.recipe.schema import RuntimeConfig, TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
@@ -86,8 +91,32 @@ class SimulatedStep:
     """Highest point of each phase."""
     passes: tuple[tuple[int, list[Event]], ...]
     """(how often, events) of the step's sections in order: first pass, passes in the middle, last pass, optimizer."""
+    parts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Bytes that stay from step to step by part of the model, `transformer` and each network of a plugin, and kind."""
     encoders: tuple[EncoderLoad, ...] = ()
     """What encoders do in a forward pass."""
+    heads: tuple[HeadLoad, ...] = ()
+    adapters: tuple[NetworkLoad, ...] = ()
+
+
+class Loads(NamedTuple):
+    """What networks of plugins do in a forward pass."""
+
+    encoders: tuple[EncoderLoad, ...] = ()
+    heads: tuple[HeadLoad, ...] = ()
+    adapters: tuple[NetworkLoad, ...] = ()
+
+
+def network_loads(transformer: Transformer, layout: StepLayout) -> Loads:
+    """Of a transformer on the meta device that is not spread yet. Raises `PluginError` for a network that does not run
+    without values."""
+    positions = layout.micro_rows * layout.context
+    encoders = encoder_loads(transformer, layout.media, positions)
+    return Loads(
+        encoders,
+        head_loads(transformer, encoders, layout.media, positions),
+        adapter_loads(transformer, encoders, layout.micro_rows, layout.context),
+    )
 
 
 def simulate(
@@ -107,7 +136,7 @@ def simulate(
     with fake_ranks(layout.world), fake_gpu():
         with META:
             module = MioModule(model, vocabulary, train, ("",), known=known, networks=networks)
-        loads = encoder_loads(module.transformer, layout.media, layout.micro_rows * layout.context)
+        loads = network_loads(module.transformer, layout)
         run_as_on_gpu(module.transformer, torch.bfloat16 if train.precision == "bf16" else None)
         mesh = device_mesh(runtime, layout.world, layout.per_node, META.type)
         module.replicas = data_parallel(mesh)[1]
@@ -123,7 +152,7 @@ def observe(
     layout: StepLayout,
     device: torch.device,
     trace: Trace,
-    loads: tuple[EncoderLoad, ...] = (),
+    loads: Loads | None = None,
 ) -> SimulatedStep:
     """Runs two steps of a module that is spread already, and records the second. The first makes the optimizer's state
     and fills `DTensor`'s cache of shardings, which are propagated by running operations on whole tensors."""
@@ -162,7 +191,8 @@ def observe(
         trace.at_peak(),
         dict(trace.peaks),
         tuple((times.get(section, 1), trace.events[section]) for section in (*sections, "optimizer")),
-        loads,
+        _parts(transformer, optimizer),
+        *(loads or Loads()),
     )
 
 
@@ -172,14 +202,19 @@ def _step(
     trace: Trace,
     layout: StepLayout,
     sections: Sequence[str],
-    loads: Sequence[EncoderLoad] = (),
+    loads: Loads | None = None,
 ) -> None:
     """One optimizer step, in the order of Lightning's closure: gradients live until the next loss is known."""
     device = next(module.parameters()).device
     for index, section in enumerate(sections):
         trace.section, trace.phase = section, "forward"
         batch = _batch(layout, device, last=index == len(sections) - 1)
-        batch.items = {load.modality: load.batch(device) for load in loads}
+        encoders, heads, _ = loads or Loads()
+        mapped = [name for name, one in module.transformer.networks.encoders.items() if getattr(one, "maps", None)]
+        for load in encoders:
+            seen = seen_by_rows(load, layout.micro_rows, device) if load.modality in mapped else None
+            batch.items[load.modality] = replace(load.batch(device), seen=seen)
+        batch.made = {load.name.partition(".")[2]: load.batch(device) for load in heads}
         total = module.training_step(batch, index)
         trace.keep_working(LOSS)
         if index == 0:
@@ -211,6 +246,20 @@ def _batch(layout: StepLayout, place: torch.device, last: bool) -> Batch:
         [[(0, 0)] * len(row) for row in lengths],
         changes=Changes() if last else None,
     )
+
+
+def _parts(transformer: Transformer, optimizer: Any) -> dict[str, dict[str, int]]:
+    """Bytes on this device of parameters, gradients and the optimizer's state, by part of the model."""
+    parts: dict[str, dict[str, int]] = {}
+    for name, parameter in transformer.named_parameters():
+        part = parts.setdefault(network_of(name) or "transformer", dict.fromkeys((PARAMETERS, GRADIENTS, OPTIMIZER), 0))
+        part[PARAMETERS] += local(parameter).nbytes
+        part[GRADIENTS] += 0 if parameter.grad is None else local(parameter.grad).nbytes
+        states = optimizer.state[parameter].values() if parameter in optimizer.state else ()
+        part[OPTIMIZER] += sum(local(state).nbytes for state in states if isinstance(state, Tensor))
+    for name, buffer in buffers(transformer).items():
+        parts[network_of(name)][PARAMETERS] += buffer.nbytes
+    return parts
 
 
 def _states(optimizer: Any) -> Iterator[Tensor]:
