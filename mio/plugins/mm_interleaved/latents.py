@@ -6,6 +6,7 @@ N images of side I, C channels; c channels and side G of the latents. Pixels are
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,8 @@ class AutoencoderLatents(nn.Module):
 
         count = len(options.vae_channels)
         self.scale = options.vae_scale
-        self.vae = AutoencoderKL(
+        make: Any = AutoencoderKL
+        self.vae = make(
             in_channels=channels,
             out_channels=channels,
             down_block_types=("DownEncoderBlock2D",) * count,
@@ -57,14 +59,14 @@ class AutoencoderLatents(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
         """A sample `[N, c, G, G]` of the latents of `[N, C, I, I]`, drawn by the normal noise `draw` of its shape."""
-        parts = zip(pixels.split(TOGETHER), arrays["draw"].split(TOGETHER), strict=True)
+        parts = zip(torch.split(pixels, TOGETHER), torch.split(arrays["draw"], TOGETHER), strict=True)
         drawn = [(found := self.vae.encode(one).latent_dist).mean + found.std * draw for one, draw in parts]
         return self.scale * torch.cat(drawn)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """`[N, C, I, I]` of `[N, c, G, G]`."""
-        return torch.cat([self.vae.decode(one / self.scale).sample for one in latents.split(TOGETHER)])
+        return torch.cat([self.vae.decode(one / self.scale).sample for one in torch.split(latents, TOGETHER)])
 
 
 def make_latents(options: DiffusionOptions, channels: int) -> PixelLatents | AutoencoderLatents:

@@ -57,7 +57,7 @@ class ImagePainter(nn.Module):
         noisy, target = diffused(diffusion, clean.float(), noise, times)
         words = torch.where(items.dropped[:, None, None], self.neg_prompt_embeds, self.words(condition))
         predicted = self.decoder(noisy, times, words, *self.before(condition))
-        losses = (predicted.float() - target).square().flatten(1).mean(1)
+        losses: Tensor = (predicted.float() - target).square().flatten(1).mean(1)
         return losses * (condition.context_mask.sum(1) >= diffusion.least)
 
     def words(self, condition: Condition) -> Tensor:
@@ -127,8 +127,9 @@ def schedule(options: DiffusionOptions) -> Any:
     """diffusers' scheduler of Stable Diffusion, as DDIM (arXiv 2010.02502)."""
     from diffusers import DDIMScheduler
 
+    make: Any = DDIMScheduler
     with torch.device("cpu"):
-        return DDIMScheduler(
+        return make(
             num_train_timesteps=options.train_steps,
             beta_start=options.beta_start,
             beta_end=options.beta_end,

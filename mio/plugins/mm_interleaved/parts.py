@@ -100,7 +100,7 @@ class ImageHead:
         self.options = options
         diffusion, vision = options.diffusion, options.vision
         self.context, self.drop, self.writes = diffusion.context, diffusion.drop, 0
-        self.maps = {IMAGE: diffusion.images} if diffusion.images else {}
+        self.maps: Mapping[str, int] = {IMAGE: diffusion.images} if diffusion.images else {}
         self.fingerprint = fingerprint(
             "head", options.grey, asdict(options.perceiver), diffusion.identity, vision.sides, vision.width
         )

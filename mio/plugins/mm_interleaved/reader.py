@@ -27,6 +27,9 @@ class ImageReader(nn.Module):
     begins with `clip` are CLIP's.
     """
 
+    places: Tensor
+    map_places: Tensor
+
     def __init__(self, options: MMInterleavedOptions, width: int) -> None:
         super().__init__()
         self.options = options
@@ -42,7 +45,7 @@ class ImageReader(nn.Module):
             num_heads=vision.heads,
             mlp_ratio=(vision.ffn_width + 0.5) / vision.width,  # timm rounds down
             act_layer="quick_gelu",
-            norm_layer=partial(nn.LayerNorm, eps=1e-5),  # type: ignore[arg-type]
+            norm_layer=partial(nn.LayerNorm, eps=1e-5),
             pre_norm=True,
             final_norm=False,
         )

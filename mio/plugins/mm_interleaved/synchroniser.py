@@ -20,9 +20,9 @@ from mio.plugins.mm_interleaved.sampling import corners, gathered, geometry
 class Sight(NamedTuple):
     """Who sees what."""
 
-    queries: tuple[Tensor, Tensor]
+    queries: tuple[Tensor, ...]
     """Row and number of each query that sees an image, `[V]`."""
-    images: tuple[Tensor, Tensor]
+    images: tuple[Tensor, ...]
     """Row and number of each image that somebody sees, `[M]`."""
     seen: Tensor
     """int32 `[V, K]`: what a query sees, the newest first, as places in `images`."""
@@ -43,7 +43,7 @@ def sight(visible: Tensor) -> Sight:
     if not visible.shape[-1]:
         visible = functional.pad(visible, (0, 1))
     if visible.is_meta:
-        return _everything(*visible.shape, visible.device)
+        return _everything(visible)
     queries = visible.any(-1).nonzero(as_tuple=True)
     images = visible.any(1)
     numbers = images.flatten().cumsum(0, dtype=torch.int32).view_as(images) - 1
@@ -56,9 +56,11 @@ def sight(visible: Tensor) -> Sight:
     return Sight(queries, images.nonzero(as_tuple=True), numbers[queries[0][:, None], (newest - 1).clamp(min=0)], there)
 
 
-def _everything(rows: int, queries: int, images: int, device: torch.device) -> Sight:
+def _everything(visible: Tensor) -> Sight:
+    rows, queries, images = visible.shape
+
     def numbers(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.int64, device=device)
+        return torch.zeros(shape, dtype=torch.int64, device=visible.device)
 
     seen = numbers(rows * queries, images).int()
     every, each = numbers(rows * queries), numbers(rows * images)

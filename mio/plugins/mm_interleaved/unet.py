@@ -20,7 +20,8 @@ def make_unet(options: DiffusionOptions, latents: int, condition: int) -> Any:
     from diffusers import UNet2DConditionModel
 
     count = len(options.channels)
-    return UNet2DConditionModel(
+    make: Any = UNet2DConditionModel
+    return make(
         sample_size=options.side,
         in_channels=latents,
         out_channels=latents,
@@ -42,6 +43,9 @@ class ResidualSynchroniser(nn.Module):
     positions, synchroniser, and a convolution that begins at 0.)
     """
 
+    places: Tensor
+    centres: Tensor
+
     def __init__(self, channels: int, side: int, maps: int, sides: tuple[int, ...], options: DiffusionOptions) -> None:
         """`side` of the residual, `maps` channels and `sides` of the maps."""
         super().__init__()
@@ -59,8 +63,8 @@ class ResidualSynchroniser(nn.Module):
             images=options.sync_images,
         )
         self.conv = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        for value in self.conv.parameters():
+            nn.init.zeros_(value)
         self.register_buffer("places", resized(grid_sines(channels, options.side), side))
         self.register_buffer("centres", centres((side,)))
 
@@ -69,7 +73,7 @@ class ResidualSynchroniser(nn.Module):
         every image is one query."""
         shape = residual.shape
         query = residual.flatten(2).transpose(1, 2)
-        (images, _), cells = sees.queries, len(self.centres)
+        images, cells = sees.queries[0], len(self.centres)
         asked = (self.query_norm(query[images]) + self.places).flatten(0, 1)
         seen, there = (one.repeat_interleave(cells, 0) for one in (sees.seen, sees.there))
         found = self.mmfs(asked, self.centres.repeat(len(images), 1), self.feat_norm(maps), seen, there)

@@ -21,6 +21,11 @@ CELL = 16
 """Pixels of the adapter's own picture per patch, in each direction: its convolutions have strides of 4 to 32."""
 
 
+def _square(cells: Tensor, side: int) -> Tensor:
+    """`[B, C, side, side]` of `[B, side * side, C]`."""
+    return cells.transpose(1, 2).reshape(len(cells), -1, side, side)
+
+
 def convolution(inner: int, outer: int, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(inner, outer, 3, stride, 1, bias=False), ChannelNorm(outer, eps=1e-6), nn.ReLU()]
 
@@ -67,7 +72,7 @@ class ConvolutionalFeedForward(nn.Module):
         hidden = self.fc1(pyramid)
         maps = hidden.split([side * side for side in self.sides], 1)
         convolved = [
-            self.dwconv(one.transpose(1, 2).unflatten(2, (side, side))).flatten(2).transpose(1, 2)
+            self.dwconv(_square(one, side)).flatten(2).transpose(1, 2)
             for one, side in zip(maps, self.sides, strict=True)
         ]
         output: Tensor = self.fc2(functional.gelu(torch.cat(convolved, 1)))
@@ -85,7 +90,8 @@ class Injector(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(width))
 
     def forward(self, patches: Tensor, reference: Tensor, pyramid: Tensor) -> Tensor:
-        return patches + self.gamma * self.attn(self.query_norm(patches), reference, self.feat_norm(pyramid))
+        taken: Tensor = self.attn(self.query_norm(patches), reference, self.feat_norm(pyramid))
+        return patches + self.gamma * taken
 
 
 class Extractor(nn.Module):
@@ -110,6 +116,9 @@ class ViTAdapter(nn.Module):
 
     (`mm_interleaved/models/encoders/vit_adapter/` of github.com/OpenGVLab/MM-Interleaved.)
     """
+
+    patch_places: Tensor
+    pyramid_places: Tensor
 
     def __init__(
         self, width: int, heads: int, grid: int, *, channels: int, planes: int, points: int, ratio: float, groups: int
@@ -159,7 +168,7 @@ class ViTAdapter(nn.Module):
         """The pyramid and its enlargement, each level with the outputs of one group of layers."""
         bounds = starts(self.sides[1:])
         levels = [
-            pyramid[:, begin:end].transpose(1, 2).unflatten(2, (side, side))
+            _square(pyramid[:, begin:end], side)
             for begin, end, side in zip(bounds, bounds[1:], self.sides[1:], strict=False)
         ]
         levels.insert(0, self.up(levels[0]) + finest)
@@ -167,7 +176,7 @@ class ViTAdapter(nn.Module):
         picked = [outputs[(index + 1) * len(outputs) // len(levels) - 1] for index in range(len(levels))]
         maps = []
         for level, patches, side in zip(levels, picked, self.sides, strict=True):
-            square = patches.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+            square = _square(patches, self.grid)
             if side != self.grid:
                 square = functional.interpolate(square, size=(side, side), mode="bilinear", align_corners=False)
             maps.append((level + square).flatten(2).transpose(1, 2))

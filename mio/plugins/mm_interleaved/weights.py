@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +138,7 @@ def _empty_text(folder: Path, shape: tuple[int, int]) -> Tensor:
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+        encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True)
     except Exception as error:  # transformers has many of its own
         raise UserError(
             f"plugins.mm_interleaved: `diffusion_checkpoint`: {folder}: text encoder and tokenizer cannot be read: "
