@@ -151,7 +151,7 @@ def _loss(transformer: Transformer, name: str, load: HeadLoad) -> Tensor:
 
 
 def _dummy(head: Head) -> dict[str, np.ndarray[Any, Any]]:
-    target = head.dummy()
+    target = head.target(head.example())
     return {**target, **head.noise(target, np.random.Generator(np.random.Philox(0)))}
 
 
