@@ -14,15 +14,17 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mio.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+_TOGETHER = 8
+"""Pictures that an autoencoder takes at a time: it needs much memory for each."""
 _NAMED = 5
 """Names that an error lists."""
 
@@ -99,6 +101,46 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def autoencoder(plugin: str, channels: Sequence[int], groups: int, **sizes: Any) -> torch.nn.Module:
+    """diffusers' `AutoencoderKL` of the Stable Diffusion family, with blocks of these widths and options of its own.
+    It is not trained.
+
+    Raises `UserError`, which begins with `plugin`, where diffusers is not installed.
+    """
+    try:
+        import diffusers
+    except ImportError as error:
+        extra = plugin.rpartition(".")[2]
+        raise UserError(f'{plugin}: its autoencoder needs diffusers; pip install "mio[{extra}]"') from error
+    make: Any = diffusers.AutoencoderKL
+    made: torch.nn.Module = make(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=tuple(channels),
+        norm_num_groups=groups,
+        **sizes,
+    )
+    return made.requires_grad_(False)
+
+
+def to_latents(autoencoder: Any, pixels: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
+    """A sample `[N, c, G, G]` of the latents of pictures `[N, C, I, I]`, drawn by normal noise of its shape."""
+    import torch
+
+    parts = zip(torch.split(pixels, _TOGETHER), torch.split(draw, _TOGETHER), strict=True)
+    with torch.no_grad():
+        drawn = [(found := autoencoder.encode(one).latent_dist).mean + found.std * own for one, own in parts]
+        return torch.cat(drawn)
+
+
+def from_latents(autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Pictures `[N, C, I, I]` of latents `[N, c, G, G]`."""
+    import torch
+
+    with torch.no_grad():
+        return torch.cat([autoencoder.decode(one).sample for one in torch.split(latents, _TOGETHER)])
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -6,16 +6,12 @@ N images of side I, C channels; c channels and side G of the latents. Pixels are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mio import networks
 from mio.plugins.mm_interleaved.options import DiffusionOptions
-
-TOGETHER = 8
-"""Images that the autoencoder takes at a time: its memory is many times that of the U-Net's."""
 
 
 class PixelLatents(nn.Module):
@@ -39,34 +35,25 @@ class AutoencoderLatents(nn.Module):
 
     def __init__(self, options: DiffusionOptions, channels: int) -> None:
         super().__init__()
-        from diffusers import AutoencoderKL
-
-        count = len(options.vae_channels)
         self.scale = options.vae_scale
-        make: Any = AutoencoderKL
-        self.vae = make(
+        self.vae = networks.autoencoder(
+            "plugins.mm_interleaved",
+            options.vae_channels,
+            options.norm_groups,
             in_channels=channels,
             out_channels=channels,
-            down_block_types=("DownEncoderBlock2D",) * count,
-            up_block_types=("UpDecoderBlock2D",) * count,
-            block_out_channels=tuple(options.vae_channels),
             layers_per_block=options.vae_layers,
             latent_channels=options.vae_latents,
-            norm_num_groups=options.norm_groups,
             sample_size=options.image_size,
-        ).requires_grad_(False)
+        )
 
-    @torch.no_grad()
     def encode(self, pixels: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
         """A sample `[N, c, G, G]` of the latents of `[N, C, I, I]`, drawn by the normal noise `draw` of its shape."""
-        parts = zip(torch.split(pixels, TOGETHER), torch.split(arrays["draw"], TOGETHER), strict=True)
-        drawn = [(found := self.vae.encode(one).latent_dist).mean + found.std * draw for one, draw in parts]
-        return self.scale * torch.cat(drawn)
+        return self.scale * networks.to_latents(self.vae, pixels, arrays["draw"])
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """`[N, C, I, I]` of `[N, c, G, G]`."""
-        return torch.cat([self.vae.decode(one / self.scale).sample for one in torch.split(latents, TOGETHER)])
+        return networks.from_latents(self.vae, latents / self.scale)
 
 
 def make_latents(options: DiffusionOptions, channels: int) -> PixelLatents | AutoencoderLatents:
