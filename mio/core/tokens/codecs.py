@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from mio.core.tokens.documents import UNDERSTAND
 from mio.core.tokens.item_encoders import ItemEncoder, item_encoders
 from mio.core.tokens.item_heads import ItemHead, item_heads
 from mio.core.tokens.tokenised import is_tokenised
-from mio.core.tokens.tokenizer_files import check_tokenizers, save_record, tokenizer_record
+from mio.core.tokens.tokenizer_files import check_tokenizers, reading, save_record, tokenizer_record
 
 _CPU = "cpu"
 
@@ -165,7 +164,7 @@ class Codecs:
             if self._folder is not None and (self._folder / modality).is_dir() and hasattr(detokenizer, "load"):
                 if not self._checked(modality, self._folder):
                     self.tokenizer(modality)  # whose fingerprint is compared
-                with _reading(self._folder / modality, modality):
+                with reading(self._folder / modality, modality):
                     detokenizer.load(self._folder / modality)
             self._detokenizers[modality] = detokenizer
         return self._detokenizers[modality]
@@ -212,7 +211,7 @@ class Codecs:
         tokenizer = self._tokenizers[name]
         if isinstance(tokenizer, Trainable):
             self._checked(name, folder)
-            with _reading(folder / name, name):
+            with reading(folder / name, name):
                 tokenizer.load(folder / name)
         if name in self._saved and self._saved[name] != tokenizer.fingerprint:
             raise UserError(
@@ -394,16 +393,3 @@ class Codecs:
 def name_of(media: Media) -> str:
     """Names an item among those of all modalities."""
     return f"{media.modality}:{media.key}"
-
-
-@contextlib.contextmanager
-def _reading(folder: Path, name: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{folder}: weights of the tokenizer of `{name}` cannot be read "
-            f"({type(error).__name__}: {error}); restore them from a copy"
-        ) from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mio.core.checksums import file_sum, read_summed, write_summed
-from mio.core.errors import DataError
+from mio.core.errors import DataError, UserError
 
 FINGERPRINTS = "tokenizers.json"
 """Record of a folder of tokenizers: fingerprint of each, and checksums of its files."""
@@ -75,3 +76,17 @@ def _record(folder: Path) -> dict[str, dict[str, Any]]:
             raise DataError(f"{path}: is damaged (`{name}` has no fingerprint); {_COPY}")
         record[name] = entry
     return record
+
+
+@contextlib.contextmanager
+def reading(folder: Path, name: str) -> Iterator[None]:
+    """Tells of a folder with weights of the tokenizer of `name` that these cannot be read."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{folder}: weights of the tokenizer of `{name}` cannot be read "
+            f"({type(error).__name__}: {error}); restore them from a copy"
+        ) from error
