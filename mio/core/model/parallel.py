@@ -119,7 +119,9 @@ def parallelise(transformer: Transformer, mesh: DeviceMesh, runtime: RuntimeConf
 def _within(transformer: Transformer) -> Iterator[nn.Module]:
     """Networks of plugins inside layers, each of which is gathered as a whole."""
     for block in transformer.layers:
-        yield from block.adapters.values() if block.reads else ()
+        adapters = block.adapters if block.reads else None
+        if isinstance(adapters, nn.ModuleDict):
+            yield from adapters.values()
 
 
 def _beside(transformer: Transformer) -> Iterator[nn.Module]:
