@@ -173,7 +173,7 @@ def run_as_on_gpu(transformer: Transformer, low: torch.dtype | None) -> None:
         for part in (*units(network), network):
             part.forward = partial(_as_on_gpu, part.forward, low)
         if hasattr(network, "inputs"):
-            network.inputs = partial(_as_on_gpu, network.inputs, low)
+            network.inputs = partial(_as_on_gpu, network.inputs, low)  # type: ignore[assignment,arg-type]
 
 
 def _as_on_gpu(forward: Callable[..., Any], low: torch.dtype | None, *given: Any, **named: Any) -> Any:

@@ -26,6 +26,7 @@ from mio.core.model.heads import condition
 from mio.core.model.networks import reached
 from mio.core.model.transformer import Transformer
 from mio.core.planning.encoders import AsOnGpu, EncoderLoad
+from mio.core.recipe.model import ADAPTERS, LAYERS
 
 META = torch.device("meta")
 
@@ -119,7 +120,7 @@ def adapter_loads(
     loads = []
     for plugin, layers in config.adapted_layers(len(transformer.layers)).items():
         modality = config.adapters[plugin].reads
-        networks = [transformer.layers[layer].adapters[plugin] for layer in layers]  # type: ignore[union-attr,index]
+        networks = [transformer.get_submodule(f"{LAYERS}{layer}.{ADAPTERS}.{plugin}") for layer in layers]
         cells: tuple[int, int] = config.encoders[modality].maps  # type: ignore[attr-defined]
         items = seen_by_rows(read[modality], rows, META).items.shape[1]
 

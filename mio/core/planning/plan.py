@@ -178,8 +178,8 @@ def _planned(
     mean = sum(length * length for length in lengths) / sum(lengths)
     model_flops = flops_per_token(model, vocabulary.size, mean, train.lora.rank > 0) * train.rows * context
     passes = shape.micro_batches * world // runtime.tensor_parallel
-    loads = (*simulated.encoders, *simulated.heads, *simulated.adapters)
-    model_flops += passes * sum(load.flops for load in loads)
+    model_flops += passes * sum(load.flops for load in simulated.encoders)
+    model_flops += passes * sum(load.flops for load in (*simulated.heads, *simulated.adapters))
     return RecipePlan(
         recipe=recipe,
         request=request,
