@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.networks import Networks
-from mio.core.data.document_mask import DocumentMask
+from mio.core.data.document_mask import DROPPED, DocumentMask
 from mio.core.data.items import EncoderItems
 from mio.core.data.made import MadeItems
 from mio.core.model.attention import prepare
@@ -163,6 +163,8 @@ class Transformer(nn.Module):
             step = cache.step(positions, self.config.heads, self.windows, together)
         shared = Shared(cos, sin, mask, step, frozenset(name for name, one in items.items() if one.dummy))
         read = self._maps(x, maps, items, cache, positions) if self.networks.adapters else {}
+        if read and (alone := _alone(mask, together)) is not None:
+            read = {name: (own, visible & ~alone[..., None]) for name, (own, visible) in read.items()}
         balances = []
         for layer in self.layers:
             x, balance = layer(x, shared, read) if layer.reads else layer(x, shared)
@@ -233,3 +235,11 @@ class Transformer(nn.Module):
                 scores[..., first:end] = of_rows[..., start : start + end - first]
                 start += end - first
         return scores
+
+
+def _alone(mask: DocumentMask | None, together: Tensor | None) -> Tensor | None:
+    """bool [B, L]: positions that see nothing but each other, of packed documents or of what is written to a cache;
+    None where there are none."""
+    if mask is not None:
+        return None if mask.together is None else mask.together & DROPPED != 0
+    return None if together is None else together < 0

@@ -4,7 +4,7 @@ Handwritten digits, spoken digits, videos of counting, sums and text, in the dir
 VITA has them; drawings that come in stories, as MM-Interleaved tells them. The plugin declares no modality: its records
 hold media of `image`, `speech` and `video` from any plugin.
 
-    digits: {tasks: drawings}     # a world of text and images alone
+    digits: {tasks: pictures}     # a world of text and images alone
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class DigitsOptions:
     """Options of the plugin."""
 
-    tasks: str = one_of("all", "all", "drawings")
-    """Evaluation tasks: `all`, for which a recipe has text, images, speech and video, or those of `drawings`, for which
-    it has text and images."""
+    tasks: str = one_of("all", "all", "pictures")
+    """Evaluation tasks: `all`, for which a recipe has text, images, speech and video, or those of `pictures` and words
+    alone."""
 
 
 def _read(options: Mapping[str, Any]) -> DigitsOptions:
@@ -44,10 +44,13 @@ def mio_sources(options: Mapping[str, Any]) -> Mapping[str, SourceFactory]:
 def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
     from mio.plugins.digits.drawing_tasks import drawing_tasks
     from mio.plugins.digits.talk_tasks import talk_tasks
-    from mio.plugins.digits.tasks import tasks
+    from mio.plugins.digits.tasks import PICTURES, tasks
 
-    others = [] if _read(options).tasks == "drawings" else [*tasks(), *talk_tasks()]
-    return [*others, *drawing_tasks()]
+    every = [*tasks(), *talk_tasks(), *drawing_tasks()]
+    if _read(options).tasks == "all":
+        return every
+    pictures = {*PICTURES, *(task.name for task in drawing_tasks())}
+    return [task for task in every if task.name in pictures]
 
 
 @hookimpl

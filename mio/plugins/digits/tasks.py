@@ -17,6 +17,9 @@ from mio.plugins.digits.judges import ceiling, frames_of, last_clause, shows
 READ = 20_000
 """Records of a held-out corpus that are searched for different items."""
 
+PICTURES = ("caption", "draw", "sum_pictures", "edit", "count_on")
+"""Tasks of pictures and words alone."""
+
 DECODING = Decoding(temperature=0.0, media_temperature=0.5)
 
 

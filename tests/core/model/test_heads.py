@@ -1,5 +1,7 @@
 """Losses of heads in packed rows: of each document alone, and in the sum of a step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiles
@@ -150,3 +152,25 @@ def test_a_validation_has_the_means_of_held_out_items_whoever_computes_them(own,
         assert np.array_equal(again, losses)  # the same noise
         parts = sum(looked_at(part, 2).losses(world.module.loss_sum, torch.device("cpu")) for part in range(2))
     assert np.array_equal(parts, losses)
+
+
+def test_a_dropped_item_is_learnt_of_nothing_before_it(monkeypatch):
+    """Neither attention nor the maps that layers read: with another item before it, its loss keeps every bit."""
+    world = World(own=True)
+    first, other = world.document(0), world.document(20)
+
+    def second_loss(document):
+        return world.losses([[document]])[0][1][1]
+
+    head = world.data.codecs.makers["tile"].head
+    replaced = document_with(first, other)
+    monkeypatch.setattr(head, "drop", 0.0)
+    assert second_loss(first) != second_loss(replaced)
+    monkeypatch.setattr(head, "drop", 1.0)
+    assert second_loss(first) == second_loss(replaced)
+
+
+def document_with(document, other):
+    """The document, whose first tile is read as another's."""
+    first = document.items[0]._replace(media=other.items[0].media)
+    return replace(document, items=(first, *document.items[1:]))
