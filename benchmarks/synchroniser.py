@@ -1,6 +1,6 @@
 """What MM-Interleaved's feature synchroniser is for: stories whose pictures share what their words do not say.
 
-    python benchmarks/synchroniser.py [--seeds 3] [--items 200] [--runs FOLDER] [key=value ...]
+    python benchmarks/synchroniser.py [--seeds 3] [--items 200] [--at-once 2] [--runs FOLDER] [key=value ...]
 
 Trains the stories of `recipes/mm-interleaved/digits`, from nothing, with the synchroniser (in layers of the language
 model, and on the residuals of the U-Net) and without it, with several seeds. All else is the same: in both cases the
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ DETAILS = ("style", "colour", "place")
 STORIES = (
     'start_from=""',
     "mixture.ratios={text: 0, seen: 0, drawn: 0, stories: 1}",
-    "train.steps=600",
+    "train.steps=800",
     "train.rows=2",
     "validate.every=0",
     "evaluate.tasks=[]",
@@ -56,27 +57,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--items", type=int, default=200, help="stories whose next picture is judged")
+    parser.add_argument("--at-once", type=int, default=2, help="trainings at the same time, one core each")
     parser.add_argument("--runs", type=Path, help="keep the runs here")
     parser.add_argument("overrides", nargs="*", help="of the recipe, in both cases")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         runs = options.runs or Path(name)
+        runs.mkdir(parents=True, exist_ok=True)
+        every = [(case, seed) for seed in range(options.seeds) for case in CASES]
+        with ThreadPoolExecutor(options.at_once) as pool:
+            seconds = list(pool.map(lambda one: trained(runs, *one, options.overrides), every))
         found = {
-            f"{case}-{seed}": measured(runs, case, seed, options.items, options.overrides)
-            for seed in range(options.seeds)
-            for case in CASES
+            f"{case}-{seed}": measured(runs, case, seed, options.items) | {"seconds": took}
+            for (case, seed), took in zip(every, seconds, strict=True)
         }
     print(json.dumps(found | summary(found, options.seeds)))
 
 
-def measured(runs: Path, case: str, seed: int, items: int, overrides: list[str]) -> dict[str, Any]:
-    """Trains one case with one seed; its figures."""
+def trained(runs: Path, case: str, seed: int, overrides: list[str]) -> float:
+    """Trains one case with one seed; seconds that it took. What it says is in a file beside its run."""
     name = f"synchroniser-{case}-{seed}"
     settings = [*STORIES, f"runtime.runs={runs}", f"name={name}", f"seed={seed}", *CASES[case], *overrides]
     clock = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "mio", "fit", str(RECIPE), *settings], cwd=ROOT, check=True)
-    figures = {"seconds": round(time.perf_counter() - clock, 1)}
-    figures |= judged(Run.open(runs / name, PluginManager.discover()), items)
+    with (runs / f"{name}.log").open("w") as log:
+        command = [sys.executable, "-m", "mio", "fit", str(RECIPE), *settings]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
+    took = round(time.perf_counter() - clock, 1)
+    print(f"{name}: trained in {took} s", flush=True)
+    return took
+
+
+def measured(runs: Path, case: str, seed: int, items: int) -> dict[str, Any]:
+    """Figures of one case with one seed."""
+    name = f"synchroniser-{case}-{seed}"
+    figures = judged(Run.open(runs / name, PluginManager.discover()), items)
     print(name, figures, flush=True)
     return figures
 
