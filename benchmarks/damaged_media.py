@@ -220,6 +220,7 @@ def opened(folder: Path) -> tuple[Any, ...]:
     from mio.core.recipe.compose import compose
     from mio.core.tokens.codecs import Codecs
     from mio.core.tokens.rendering import Renderer
+    from mio.core.tokens.tokenizer_training import train_tokenizers
     from mio.core.tokens.vocabulary import Vocabulary
 
     manager = PluginManager.discover()
@@ -234,7 +235,7 @@ def opened(folder: Path) -> tuple[Any, ...]:
             if modality in media:
                 paths = [folder / f"whole-{number}.{kind}" for number in range(WHOLE)]
                 media[modality] += [Media(modality, path, key=path.name) for path in paths]
-        codecs.fit(codecs.trainable(), media, folder / "tokenizers", seed=0)
+        train_tokenizers(codecs, codecs.trainable(), media, folder / "tokenizers", seed=0)
     vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens())
     streams, sources = build_streams(recipe, plugins, Renderer(vocabulary, codecs, recipe.train.loss))
     return recipe, streams, sources

@@ -32,6 +32,7 @@ from mio.core.data.readers import open_reader
 from mio.core.data.sources import known_kinds
 from mio.core.recipe.compose import compose
 from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.tokenizer_training import train_tokenizers
 
 RECIPE = """
 name: hashing
@@ -116,7 +117,7 @@ def tokenising(folder: Path, codecs: Codecs, each: int) -> tuple[float, float]:
         pictures.append(Media("image", folder / f"sample{index}.jpg", key=f"{index}"))
     with (folder / "articles.jsonl").open() as file:
         texts = [json.loads(line)["text"] for _, line in zip(range(SAMPLE), file, strict=False)]
-    codecs.fit(["text", "image"], {"text": texts, "image": pictures[:16]}, folder / "tokenizers", 0)
+    train_tokenizers(codecs, ["text", "image"], {"text": texts, "image": pictures[:16]}, folder / "tokenizers", 0)
     start = time.process_time()
     codecs.tokenizer("image").encode(codecs.originals(pictures))
     picture = (time.process_time() - start) / SAMPLE

@@ -101,8 +101,8 @@ class PictureHead:
         noise = random.standard_normal(target["picture"].shape, np.float32)
         return {"noise": noise, "time": random.random((1, 1), np.float32)}
 
-    def dummy(self) -> dict[str, np.ndarray]:
-        return self.target(np.zeros((SIDE, SIDE), np.uint8))
+    def example(self) -> np.ndarray:
+        return np.zeros((SIDE, SIDE), np.uint8)
 
     def module(self, width: int) -> Any:
         return _head_network(width, self.own)

@@ -12,7 +12,6 @@ from mio import (
     ControlToken,
     ControlTokens,
     DataModule,
-    Decoding,
     Frames,
     Media,
     Modality,
@@ -309,21 +308,19 @@ def test_policies_of_conversations_are_checked():
         def close(self):
             return [Utterance((1, 2), 0.0, 1.0)]
 
-    for modality, segmenter, guidance, outcome, detail in (
-        ("curve", Notes, 0, "passed", ""),
+    for modality, segmenter, outcome, detail in (
+        ("curve", Notes, "passed", ""),
         (
             "curves",
             Notes,
-            0,
             "failed",
             "`stream.modality`: 'curves' is no modality of the plugins in use; did you mean",
         ),
-        ("curve", dict, 0, "failed", "`stream.segmenter` makes a dict, no Segmenter"),
-        ("curve", Talkative, 0, "failed", "a stream in which nothing was said gives utterances"),
-        ("curve", Notes, 5, "failed", "`decoding`: `guidance` is not for conversations"),
+        ("curve", dict, "failed", "`stream.segmenter` makes a dict, no Segmenter"),
+        ("curve", Talkative, "failed", "a stream in which nothing was said gives utterances"),
     ):
         stream = Stream(modality=modality, segmenter=segmenter, open=lambda _: [])
-        policy = SessionPolicy(stream=stream, decoding=Decoding(guidance=guidance))
+        policy = SessionPolicy(stream=stream)
         made = changed(mio_session=hookimpl(lambda _, policy=policy: policy))
         found = outcomes(made)["the policy of conversations is valid"]
         assert (found.outcome, detail in found.detail) == (outcome, True), found

@@ -117,7 +117,7 @@ class Attack:
 
 def refused(folder):
     with pytest.raises(UserError) as caught:
-        ModelFiles(folder)
+        ModelFiles(folder).check_types()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
