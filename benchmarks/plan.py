@@ -70,36 +70,53 @@ def mio_tokenizer(modality, options):
 PICTURES = f"""
 import mio
 import numpy as np
+from dense_networks import DenseAdapter, DenseEncoder, DenseHead
 from small_encoder import PatchEncoder
 
 @mio.hookimpl
 def mio_modalities(options):
-    return [mio.Modality(name="picture")]
+    return [mio.Modality(name="picture", begin="<picture>" if "head" in options else "")]
 
 @mio.hookimpl
 def mio_encoder(modality, options):
-    return PatchEncoder(width=256, layers=4) if modality == "picture" else None
+    if modality != "picture":
+        return None
+    kind = DenseEncoder if "head" in options else PatchEncoder
+    return kind(width=256, layers=4)
+
+@mio.hookimpl
+def mio_adapters(options):
+    return DenseAdapter() if "head" in options else None
+
+@mio.hookimpl
+def mio_head(modality, options):
+    return DenseHead(options["head"] == "own") if modality == "picture" and "head" in options else None
 
 @mio.hookimpl
 def mio_datamodule(modality, options):
     shown = mio.Template(direction="read", prompt="{{a}}{{b}}{{c}}{{d}}", response="{{text}}")
-    return mio.DataModule(templates={{"pictures": (shown,)}}) if modality == "picture" else None
+    drawn = mio.Template(direction="write", prompt="{{text}}", response="{{a}}{{b}}{{c}}{{d}}")
+    template = drawn if "head" in options else shown
+    return mio.DataModule(templates={{"pictures": (template,)}}) if modality == "picture" else None
 
 class Rows:
+    def __init__(self, text):
+        self.text = text
     def __len__(self):
         return 64
     def __getitem__(self, index):
         pictures = np.random.default_rng(index).integers(0, 256, (4, 16, 32), dtype=np.uint8)
         media = {{k: mio.Media("picture", p, key=f"{{index}}{{k}}") for k, p in zip("abcd", pictures)}}
-        text = chr(97 + index % 26) * ({CONTEXT} - 128 - 1)
-        return {{**media, "text": text}}
+        return {{**media, "text": chr(97 + index % 26) * self.text}}
 
 @mio.hookimpl
 def mio_sources(options):
-    return {{"pictures/rows": lambda split, options: Rows()}}
+    # with a token that begins it, 32 positions of the head's own or none, and 32 of the encoder
+    picture = {{None: 32, "context": 33, "own": 65}}[options.get("head")]
+    return {{"pictures/rows": lambda split, _: Rows({CONTEXT} - 4 * picture - 1)}}
 """
-"""A plugin whose modality is read by an encoder. With its first and last token, each text fills what four pictures,
-of 32 positions each, leave of a row."""
+"""A plugin whose modality is read by an encoder. With the option `head` it is also made, by a head, and adapters read
+its maps (`dense_networks.py`). With its first and last token, each text fills what four pictures leave of a row."""
 SHARE = {"picture": 0.25}
 
 
@@ -125,6 +142,7 @@ READ = (
     "plugins.pictures={}",
     "data.groups.lines.sources={_replace_: true, rows: {dataset: pictures/rows, templates: pictures}}",
 )
+MADE, OWN = ((f"plugins.pictures={{head: {head}}}", READ[1]) for head in ("context", "own"))
 SETTINGS = (
     Setting("one process, bf16", 1),
     Setting("one process, fp32, full recomputation", 1, ("train.precision=fp32", f"{CHECKPOINTING}=full")),
@@ -148,6 +166,23 @@ SETTINGS = (
         ),
     ),
     Setting("two processes, bf16, full, encoder", 2, (*READ, f"{CHECKPOINTING}=full")),
+    Setting("one process, bf16, encoder, adapters, head", 1, MADE),
+    Setting(
+        "one process, fp32, selective, encoder, adapters, part of a head frozen",
+        1,
+        (
+            *MADE,
+            "train.precision=fp32",
+            f"{CHECKPOINTING}=selective",
+            "train.optimizer.rules=[{pattern: 'heads.picture.layers.*', trainable: false}]",
+        ),
+    ),
+    Setting("one process, bf16, encoder, adapters, head with own positions", 1, OWN),
+    Setting("two processes, bf16, encoder, adapters, head", 2, MADE),
+    Setting(
+        "two processes, bf16, full, encoder, adapters, head with own positions", 2, (*OWN, f"{CHECKPOINTING}=full")
+    ),
+    Setting("two processes, bf16, accumulation, encoder, adapters, head", 2, (*MADE, "train.micro_rows=4")),
 )
 
 
@@ -241,7 +276,7 @@ def planned(setting: Setting, folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3, help="of the command that is timed")
+    parser.add_argument("--repeats", type=int, default=3, help="of the command that is timed; 0: not at all")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help="settings whose name contains this")
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
@@ -271,25 +306,22 @@ def main() -> None:
         for setting in SETTINGS:
             if options.only not in setting.name:
                 continue
-            found, expected = measured(setting, folder, options.steps), planned(setting, folder)
-            error = expected / found["allocated"] - 1
+            seen, expected = measured(setting, folder, options.steps), planned(setting, folder)
+            error = expected / seen["allocated"] - 1
             errors[setting.name] = error
             print(
-                f"{setting.name:50} planned {expected / 2**20:7.1f} MiB, "
-                f"measured {found['allocated'] / 2**20:7.1f} MiB ({error:+.1%}), "
-                f"resident set grew {found['resident'] / 2**20:7.1f} MiB",
+                f"{setting.name:70} planned {expected / 2**20:7.1f} MiB, "
+                f"measured {seen['allocated'] / 2**20:7.1f} MiB ({error:+.1%}), "
+                f"resident set grew {seen['resident'] / 2**20:7.1f} MiB",
                 flush=True,
             )
-    print(
-        json.dumps(
-            {
-                "seconds_512": round(statistics.median(seconds), 2),
-                "memory_error": round(max(map(abs, errors.values())), 4),
-                "memory_errors": {name: round(error, 4) for name, error in errors.items()},
-                "peak_gib_512": told["memory"]["peak_gib"],
-            }
-        )
-    )
+    found = {
+        "memory_error": round(max(map(abs, errors.values())), 4),
+        "memory_errors": {name: round(error, 4) for name, error in errors.items()},
+    }
+    if seconds:
+        found |= {"seconds_512": round(statistics.median(seconds), 2), "peak_gib_512": told["memory"]["peak_gib"]}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ N items, D width of the transformer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,9 @@ def head_loads(
             {key: tuple(array.shape) for key, array in arrays.items()},
             {key: torch.from_numpy(array[:0].copy()).dtype for key, array in arrays.items()},
         )
-        loads.append(replace(load, flops=_counted(load.name, lambda: _loss(transformer, name, load), [network])))  # noqa: B023
+        trained = {load.modality for load in encoders if load.trained}
+        run = partial(_loss, transformer, name, load, trained)
+        loads.append(replace(load, flops=_counted(load.name, run, [network])))
     return tuple(loads)
 
 
@@ -123,25 +126,24 @@ def adapter_loads(
         networks = [transformer.get_submodule(f"{LAYERS}{layer}.{ADAPTERS}.{plugin}") for layer in layers]
         cells: tuple[int, int] = config.encoders[modality].maps  # type: ignore[attr-defined]
         items = seen_by_rows(read[modality], rows, META).items.shape[1]
-
-        def run() -> Tensor:
-            hidden = torch.zeros(rows, context, width, device=META, requires_grad=True)
-            maps = torch.zeros(rows, items, *cells, device=META)  # noqa: B023
-            visible = torch.ones(rows, context, items, dtype=torch.bool, device=META)  # noqa: B023
-            found: Tensor = networks[0](hidden, maps, visible)  # noqa: B023
-            return found
-
-        name = f"adapters.{plugin}"
-        flops = _counted(name, run, networks[:1]) * len(networks)
+        hidden = torch.zeros(rows, context, width, device=META, requires_grad=True)
+        maps = torch.zeros(rows, items, *cells, device=META, requires_grad=read[modality].trained > 0)
+        visible = torch.ones(rows, context, items, dtype=torch.bool, device=META)
+        name = f"{ADAPTERS}.{plugin}"
+        flops = _counted(name, partial(networks[0], hidden, maps, visible), networks[:1]) * len(networks)
         loads.append(NetworkLoad(name, *_sizes(networks), flops=flops))
     return tuple(loads)
 
 
-def _loss(transformer: Transformer, name: str, load: HeadLoad) -> Tensor:
+def _loss(transformer: Transformer, name: str, load: HeadLoad, trained: Collection[str]) -> Tensor:
+    """Of all items of a head; maps of encoders that are `trained` have gradients."""
     head, made = transformer.heads[name], load.batch(META)
     hidden = torch.zeros(1, transformer.config.width, device=META, requires_grad=True)
     readers = transformer.networks.encoders
-    maps = {one: torch.zeros(1, *readers[one].maps, device=META) for one in made.maps}  # type: ignore[attr-defined]
+    maps = {
+        one: torch.zeros(1, *readers[one].maps, device=META, requires_grad=one in trained)  # type: ignore[attr-defined]
+        for one in made.maps
+    }
     total = hidden.new_zeros(())
     kept: Any = None
     if hasattr(head, "inputs"):
@@ -161,7 +163,7 @@ def _sizes(networks: Sequence[nn.Module]) -> tuple[int, int]:
     return sum(one.numel() for one in own), sum(one.numel() for one in own if one.requires_grad)
 
 
-def _counted(name: str, run: Any, networks: Sequence[nn.Module]) -> float:
+def _counted(name: str, run: Callable[[], Tensor], networks: Sequence[nn.Module]) -> float:
     """FLOPs of a pass, forward and backward."""
     try:
         with FlopCounterMode(display=False) as counter, AsOnGpu(None):

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mio.core.planning.encoders import EncoderLoad
 from mio.core.planning.hardware import GIB
-from mio.core.planning.heads import NetworkLoad
+from mio.core.planning.heads import HeadLoad, NetworkLoad
 from mio.core.planning.plan import Alternative, RecipePlan
 
 
@@ -178,27 +178,30 @@ def _head(plan: RecipePlan) -> Table:
         items = f" learns {_passes(plan) * other.items:,} items in" if other.items else ""
         text = f"{other.parameters / 1e6:,.1f} M parameters, {moves}; a step{items or ' takes'} "
         text += f"{_passes(plan) * other.flops:.3g} FLOPs"
-        _add(table, (other.name, text))
+        own = other.name.partition(".")[2]
+        _add(table, (f"head of {own}" if isinstance(other, HeadLoad) else f"adapters of {own}", text))
     return table
 
 
 def _parts(plan: RecipePlan) -> Table:
-    table = Table("what stays on a device, GiB", box=None, pad_edge=False)
+    name, unit = _unit(plan)
+    table = Table(f"what stays on a device, {name}", box=None, pad_edge=False)
     kinds = ("parameters", "gradients", "optimizer state")
     for kind in kinds:
         table.add_column(kind, justify="right")
     for part, sizes in plan.simulated.parts.items():
-        table.add_row(part, *(f"{sizes[kind] / GIB:.2f}" for kind in kinds))
+        table.add_row(part, *(f"{sizes[kind] / unit:.2f}" for kind in kinds))
     return table
 
 
 def _memory(plan: RecipePlan) -> Table:
-    table = Table("memory of a device, GiB", box=None, pad_edge=False)
+    name, unit = _unit(plan)
+    table = Table(f"memory of a device, {name}", box=None, pad_edge=False)
     table.add_column("at the peak", justify="right")
     table.add_column("from step to step", justify="right")
     for kind, size in plan.memory.at_peak.items():
         held = plan.simulated.held.get(kind)
-        table.add_row(kind, f"{size / GIB:.2f}", f"{held / GIB:.2f}" if held is not None else "")
+        table.add_row(kind, f"{size / unit:.2f}", f"{held / unit:.2f}" if held is not None else "")
     rows = (
         (f"tensors, highest in the {_phase(plan.memory.phase)}", plan.memory.peak),
         ("allocator's reserve (assumed)", plan.memory.reserve),
@@ -206,8 +209,13 @@ def _memory(plan: RecipePlan) -> Table:
         ("total", plan.memory.total),
     )
     for label, size in rows:
-        table.add_row(label, f"{size / GIB:.2f}", "", style="bold" if label == "total" else "")
+        table.add_row(label, f"{size / unit:.2f}", "", style="bold" if label == "total" else "")
     return table
+
+
+def _unit(plan: RecipePlan) -> tuple[str, int]:
+    """Of memory, in which a small model's is not all 0.00."""
+    return ("GiB", GIB) if plan.memory.peak >= GIB else ("MiB", GIB // 2**10)
 
 
 def _verdict(plan: RecipePlan) -> Text:
