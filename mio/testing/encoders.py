@@ -11,8 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from mio.core.contract.encoders import Encoder
-from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.values import Media
+from mio.testing.items import ItemChecks
 from mio.testing.networks import (
     WIDTH,
     check_arrays,
@@ -23,16 +22,11 @@ from mio.testing.networks import (
     in_place_of,
     seeded,
 )
-from mio.testing.outcomes import RECORDS, SkippedCheckError
+from mio.testing.outcomes import SkippedCheckError
 
 
-class EncoderChecks:
+class EncoderChecks(ItemChecks):
     """The checks of one modality's encoder."""
-
-    def __init__(self, plugins: EnabledPlugins, modality: str, media: Callable[[], list[Media]]) -> None:
-        self._plugins = plugins
-        self._modality = modality
-        self._find_media = media
 
     def all(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Name and function of every check."""
@@ -50,10 +44,6 @@ class EncoderChecks:
         found = self._plugins.encoder(self._modality)
         assert found is not None, "no plugin supplies an encoder, without which nothing can read the modality"
         return found[1]
-
-    @cached_property
-    def _data(self) -> list[Any]:
-        return [item.data for item in self._find_media()[:RECORDS]]
 
     @cached_property
     def _prepared(self) -> list[Mapping[str, Any]]:

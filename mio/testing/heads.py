@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mio.core.contract.heads import Condition, Head, HeadItems, Sampling
-from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.values import Media
+from mio.testing.items import ItemChecks
 from mio.testing.networks import (
     CLOSE,
     WIDTH,
@@ -28,7 +27,7 @@ from mio.testing.networks import (
     in_place_of,
     shaken,
 )
-from mio.testing.outcomes import RECORDS, SkippedCheckError, same
+from mio.testing.outcomes import SkippedCheckError, same
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,13 +35,8 @@ if TYPE_CHECKING:
 _SEEDS = (3, 1, 4)
 
 
-class HeadChecks:
+class HeadChecks(ItemChecks):
     """The checks of one modality's head."""
-
-    def __init__(self, plugins: EnabledPlugins, modality: str, media: Callable[[], list[Media]]) -> None:
-        self._plugins = plugins
-        self._modality = modality
-        self._find_media = media
 
     def all(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Name and function of every check."""
@@ -64,10 +58,6 @@ class HeadChecks:
         found = self._plugins.head(self._modality)
         assert found is not None, "no plugin supplies a head"
         return found[1]
-
-    @cached_property
-    def _data(self) -> list[Any]:
-        return [item.data for item in self._find_media()[:RECORDS]]
 
     @cached_property
     def _drawn(self) -> list[Mapping[str, Any]]:
