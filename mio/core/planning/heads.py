@@ -2,7 +2,7 @@
 
 As with encoders (`mio.core.planning.encoders`), nothing is known of a recipe's media. A head learns as many items as
 the encoder of its modality reads, if there is one, as each item that is made is read back; else those of its share of
-the positions. Each is its `dummy`.
+the positions. Each is its `example`.
 
 N items, D width of the transformer.
 """
@@ -97,7 +97,7 @@ def head_loads(
     for name, head in transformer.networks.heads.items():
         network = transformer.heads[name]
         items = read.get(name) or max(1, round(shares.get(name, 0.0) * positions / (head.writes or 1)))
-        arrays = _dummy(head)
+        arrays = _example(head)
         load = HeadLoad(
             f"heads.{name}",
             *_sizes([network]),
@@ -153,7 +153,7 @@ def _loss(transformer: Transformer, name: str, load: HeadLoad, trained: Collecti
     return found.sum() + total
 
 
-def _dummy(head: Head) -> dict[str, np.ndarray[Any, Any]]:
+def _example(head: Head) -> dict[str, np.ndarray[Any, Any]]:
     target = head.target(head.example())
     return {**target, **head.noise(target, np.random.Generator(np.random.Philox(0)))}
 
