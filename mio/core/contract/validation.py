@@ -194,6 +194,8 @@ def datamodule_problems(module: Any) -> list[str]:
         problems.append(f"`read`: {module.read!r} must be a function")
     if not is_tuple_of(module.suffixes, lambda s: isinstance(s, str) and s.startswith(".") and s == s.lower()):
         problems.append(f"`suffixes`: {module.suffixes!r} must be a tuple of lower-case endings with their dot")
+    if not isinstance(module.media_type, str) or not re.fullmatch(r"([a-z]+)?", module.media_type):
+        problems.append(f"`media_type`: {module.media_type!r} must be the first half of a media type, such as `model`")
     if module.probe is not None and not callable(module.probe):
         problems.append(f"`probe`: {module.probe!r} must be a function")
     if module.read is None and (module.probe is not None or module.in_memory):

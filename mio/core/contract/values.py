@@ -292,6 +292,9 @@ class DataModule:
     from the file's header where that is exact. Where it is not, `read` is what remains. Default: `read`."""
     suffixes: tuple[str, ...] = ()
     """File name endings that `read` understands, lower case with the dot."""
+    media_type: str = ""
+    """What its items are to programs that know no plugins: the first half of a media type (RFC 2046, section 3). Media
+    then have the form that docs/plugins.md gives for it. Empty: such programs pass items of it on as files."""
     names: tuple[str, ...] = ()
     """What data call this modality beside its own name. A name N stands for the placeholder `<N>` in the text of
     conversations, for the columns N and Ns of media beside them, and for parts of the type N."""

@@ -140,6 +140,7 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
         in_memory=True,
         probe=files.probe,
         suffixes=files.SUFFIXES,
+        media_type="image",
         templates=templates,
         filters={"aspect_ratio": files.aspect_ratio, "min_side": files.min_side},
     )

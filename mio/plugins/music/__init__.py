@@ -147,6 +147,7 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
         in_memory=True,
         probe=sounds.probe,
         suffixes=media.SOUND_SUFFIXES,
+        media_type="audio",
         templates=TEMPLATES,
         # names of filters are shared by all plugins
         filters={"music_max_seconds": sounds.filter},

@@ -134,6 +134,7 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
         probe=sounds.probe,
         suffixes=media.SOUND_SUFFIXES,
         names=("audio",),
+        media_type="audio",
         templates=templates,
         filters={"max_seconds": sounds.filter},
     )

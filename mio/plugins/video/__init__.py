@@ -114,5 +114,6 @@ def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | No
         ),
         in_memory=True,
         suffixes=files.SUFFIXES,
+        media_type="video",
         templates=TEMPLATES,
     )
