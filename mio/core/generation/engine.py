@@ -10,11 +10,12 @@ import torch
 from mio.core.contract.values import Decoding
 from mio.core.data.items import EncoderItems, change_items
 from mio.core.errors import DataError, UserError
+from mio.core.generation.choosing import choose
 from mio.core.generation.grammar import Grammar, Need
-from mio.core.generation.growing import AnswerTokens, GrowingAnswer, choose
-from mio.core.generation.guidance import UnaskedSpans, is_guided
+from mio.core.generation.growing import AnswerTokens, GrowingAnswer
+from mio.core.generation.guidance import UnaskedSpans
 from mio.core.generation.making import Making
-from mio.core.generation.sampling import check_decoding
+from mio.core.generation.sampling import check_decoding, is_guided
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.spans import TokenArray
@@ -67,7 +68,7 @@ def generate_tokens(
     if context:
         least = grammar.least(need)
         budgets = [min(decoding.max_tokens, answer_room(len(prompt), context, least)) for prompt in prompts]
-    active = [GrowingAnswer(grammar, need, budget, seed) for budget, seed in zip(budgets, seeds, strict=True)]
+    active = [GrowingAnswer(grammar, need, budget, seed, decoding) for budget, seed in zip(budgets, seeds, strict=True)]
     answers = list(active)
     making = Making(transformer, grammar.vocabulary, codecs, decoding) if codecs is not None else None
     capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
@@ -100,9 +101,9 @@ def _decode(
     device = transformer.head_weight.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     longest = int(lengths.max())
-    tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=device)
+    given = torch.zeros(len(prompts), longest, dtype=torch.int64, device=device)
     for index, prompt in enumerate(prompts):
-        tokens[index, : len(prompt)] = torch.as_tensor(prompt, device=device)
+        given[index, : len(prompt)] = torch.as_tensor(prompt, device=device)
     try:
         cache = transformer.cache(len(prompts), capacity)
         spans = None
@@ -113,12 +114,13 @@ def _decode(
     if spans:
         spans.read_prompts()
     moved = change_items(items, lambda tensor: tensor.to(device))
-    hidden = transformer(tokens, cache.positions(longest), cache=cache, items=moved).hidden
+    hidden = transformer(given, cache.positions(longest), cache=cache, items=moved).hidden
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     cache.advance(lengths)
     while True:
-        chosen = choose(transformer, grammar, active, hidden, decoding, spans.hidden if spans else None)
-        for sequence, token in zip(active, chosen.tolist(), strict=True):
+        tokens = choose(transformer, active, hidden, spans.hidden if spans else None)
+        chosen = torch.tensor(tokens, device=device)
+        for sequence, token in zip(active, tokens, strict=True):
             sequence.advance(token)
         keep = [i for i, sequence in enumerate(active) if not sequence.done]
         if not keep:

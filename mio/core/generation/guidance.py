@@ -13,16 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mio.core.contract.values import Decoding
 from mio.core.generation.grammar import Grammar
 from mio.core.generation.growing import GrowingAnswer
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
-
-
-def is_guided(decoding: Decoding) -> bool:
-    """Whether there is anything to compute: a guidance of 1 gives the answer's own logits, 0 is off."""
-    return decoding.guidance not in (0, 1)
 
 
 class UnaskedSpans:

@@ -16,8 +16,9 @@ from torch import Tensor
 from mio.core.contract.values import Decoding, Media
 from mio.core.data.items import change_items, pack_items
 from mio.core.errors import UserError
+from mio.core.generation.choosing import choose
 from mio.core.generation.grammar import Grammar
-from mio.core.generation.growing import GrowingAnswer, choose
+from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.making import Making
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.codecs import Codecs, name_of
@@ -98,8 +99,8 @@ class Duplex:
         answers = [answer for row in rows if (answer := self._answers[row]) is not None]
         hidden = torch.stack([hidden for row in rows if (hidden := self._hidden[row]) is not None])
         with torch.autocast(hidden.device.type, enabled=False):
-            chosen = choose(self.transformer, self._grammar, answers, hidden, self._decoding)
-        return dict(zip(rows, chosen.tolist(), strict=True))
+            chosen = choose(self.transformer, answers, hidden)
+        return dict(zip(rows, chosen, strict=True))
 
     @torch.inference_mode()
     def feed(self, tokens: Mapping[int, int]) -> dict[int, Media]:

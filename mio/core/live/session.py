@@ -278,7 +278,7 @@ class Session:
             seed = item_seed(self._seed, "session", query.number)
             try:
                 prompt, budget = prompt_of(self.model, self.policy, self._past, query, least)
-                growing = GrowingAnswer(self.model.grammar, self._need, budget, seed)
+                growing = GrowingAnswer(self.model.grammar, self._need, budget, seed, self.policy.decoding)
                 row = self.engine.read(prompt, growing)
             except DataError as error:
                 self._ignore(str(error), query.number)

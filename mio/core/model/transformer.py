@@ -223,17 +223,21 @@ class Transformer(nn.Module):
         rows = self.rows.embedding if self.head is None else self.rows.head
         return None if rows is None else (rows, self.rows.ranges)
 
-    def logits(self, hidden: Tensor, size: int) -> Tensor:
-        """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
+    def logits(self, hidden: Tensor, size: int, first: int = 0) -> Tensor:
+        """float32 [..., size - first] of hidden [..., D]: scores of the ids from `first` up to `size`. The vocabulary's
+        `size` leaves out the padding rows."""
         dtype, start = compute_dtype(hidden), 0
-        bias = None if self.head_bias is None else self.head_bias[:size].to(dtype)
-        scores = F.linear(hidden, self.head_weight[:size].to(dtype), bias).float()
+        bias = None if self.head_bias is None else self.head_bias[first:size].to(dtype)
+        scores = F.linear(hidden, self.head_weight[first:size].to(dtype), bias).float()
         if (replaced := self.replaced_head_rows) is not None:
-            biases = None if bias is None else torch.cat([bias[first:end] for first, end in replaced[1]])
-            of_rows = F.linear(hidden, replaced[0].to(dtype), biases).float()
-            for first, end in replaced[1]:
-                scores[..., first:end] = of_rows[..., start : start + end - first]
-                start += end - first
+            rows = replaced[0].to(dtype)
+            for begin, end in replaced[1]:
+                low, high = max(begin, first), min(end, size)
+                if low < high:
+                    own = rows[start + low - begin : start + high - begin]
+                    biases = None if bias is None else bias[low - first : high - first]
+                    scores[..., low - first : high - first] = F.linear(hidden, own, biases).float()
+                start += end - begin
         return scores
 
 

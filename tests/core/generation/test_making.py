@@ -20,8 +20,9 @@ from mio.core.data.items import pack_items
 from mio.core.data.made import Placed, seen_maps
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation.answer import read_answer
+from mio.core.generation.choosing import choose
 from mio.core.generation.grammar import AnswerGrammar, Grammar, HeadSpan, Need, need_of
-from mio.core.generation.growing import GrowingAnswer, choose
+from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
 from mio.core.generation.sampling import SEEDS
@@ -97,7 +98,7 @@ def whole(model, tokens, items, own=None, dropped=False):
 def naive(model, prompt, seed, need=NEED, budget=40):
     """One answer, every pass over the whole sequence."""
     codecs, head = model.codecs, model.codecs.makers["tile"].head
-    answer = GrowingAnswer(model.grammar, need, budget, seed)
+    answer = GrowingAnswer(model.grammar, need, budget, seed, DECODING)
     tokens, items = prompt.tokens.tolist(), list(prompt.items)
     while True:
         hidden, maps = whole(model, tokens, items)
@@ -120,7 +121,7 @@ def naive(model, prompt, seed, need=NEED, budget=40):
             answer.take(media, padding)
             tokens, items = [*tokens, *padding], [*items, item]
             continue
-        token = int(choose(model.transformer, model.grammar, [answer], hidden[-1:], DECODING))
+        [token] = choose(model.transformer, [answer], hidden[-1:])
         answer.advance(token)
         if answer.done:
             return answer.given
@@ -129,8 +130,9 @@ def naive(model, prompt, seed, need=NEED, budget=40):
 
 def may_come(grammar, answer):
     """bool `[V]`."""
-    index = answer.mask_index()
-    return grammar.masks(torch.device("cpu"))[index].numpy()
+    mask = np.zeros(grammar.vocabulary.rows, bool)
+    mask[grammar.allowed(answer.state())] = True
+    return mask
 
 
 def plain(given):
@@ -275,7 +277,7 @@ def test_conversations_hold_what_heads_have_made(model):
     duplex = Duplex(model.transformer, model.grammar, model.codecs, DECODING, 200)
 
     def run(prompt, seed):
-        answer = GrowingAnswer(model.grammar, NEED, 40, seed)
+        answer = GrowingAnswer(model.grammar, NEED, 40, seed, DECODING)
         row, media = duplex.read(prompt, answer), []
         while True:
             [token] = duplex.choose([row]).values()
