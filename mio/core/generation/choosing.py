@@ -24,15 +24,12 @@ from mio.core.model.transformer import Transformer
 def choose(
     transformer: Transformer, answers: Sequence[GrowingAnswer], hidden: Tensor, unasked: Tensor | None = None
 ) -> list[int]:
-    """The next token of each answer.
+    """The next token of each answer; -1 where scores are not finite.
 
     Args:
         hidden: `[N, D]`, what the transformer gave at each last position.
         unasked: `[N, D]`, the same of each open span had nothing been asked, where spans are guided (see
             `guidance.py`).
-
-    Raises:
-        UserError: scores are not finite.
     """
     places = [answer.place() for answer in answers]
     draws = [answer.random.random() for answer in answers]  # one per token, whether it is needed or not
@@ -55,8 +52,8 @@ def choose(
             [draws[row] for row in rows],
             [_said(answer, window) for answer in own] if any(answer.penalised for answer in own) else (),
         )
-        for row, column in zip(rows, columns.tolist(), strict=True):
-            tokens[row] = window.token(column)
+        for row, column in zip(rows, columns, strict=True):
+            tokens[row] = window.token(column) if column >= 0 else -1
     return tokens
 
 

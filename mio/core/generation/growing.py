@@ -59,7 +59,7 @@ class GrowingAnswer:
         need: Need,
         budget: int,
         seed: int,
-        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        decoding: Decoding,
     ) -> None:
         self.grammar = AnswerGrammar(grammar, need, budget)
         self.decoding = decoding

@@ -73,6 +73,14 @@ def is_guided(decoding: Decoding) -> bool:
     return decoding.guidance not in (0, 1)
 
 
+def not_finite() -> UserError:
+    """Why an answer cannot go on whose scores are not finite."""
+    return UserError(
+        "the model's scores for the next token are not finite: its weights hold NaN or infinities, or its training "
+        "diverged; take an earlier checkpoint, or train again with a lower learning rate"
+    )
+
+
 def item_seed(seed: int, task: str, item: int) -> int:
     """Seed of one item of a task: its answer does not depend on what else is decoded beside it."""
     digest = hashlib.sha256(json.dumps([seed, task, item]).encode()).digest()
@@ -84,7 +92,7 @@ def sample(
     settings: Sequence[Settings],
     draws: Sequence[float],
     said: Sequence[npt.NDArray[np.int64] | None] = (),
-) -> Tensor:
+) -> list[int]:
     """One token per sequence.
 
     Where nothing is drawn and nothing was said that is penalised, that is an argmax alone.
@@ -96,22 +104,15 @@ def sample(
         said: columns that the repetition penalty of each sequence is about, each once; left out: none.
 
     Returns:
-        int64 `[N]`: columns.
-
-    Raises:
-        UserError: the largest logit of a sequence is not finite.
+        Columns; -1 where the largest logit is not finite, or one is no number.
     """
     if said:
         _penalise(logits, settings, said)
     best, greedy = logits.max(dim=-1)
-    if not all(map(math.isfinite, best.tolist())):
-        raise UserError(
-            "the model's scores for the next token are not finite: its weights hold NaN or infinities, or its "
-            "training diverged; take an earlier checkpoint, or train again with a lower learning rate"
-        )
-    if not any(one.temperature for one in settings):
-        return greedy
-    return _drawn(logits, settings, draws, greedy)
+    drawn = any(one.temperature for one in settings)
+    chosen = _drawn(logits, settings, draws, greedy) if drawn else greedy
+    pairs = zip(chosen.tolist(), best.tolist(), strict=True)
+    return [column if math.isfinite(score) else -1 for column, score in pairs]
 
 
 def _penalise(logits: Tensor, settings: Sequence[Settings], said: Sequence[npt.NDArray[np.int64] | None]) -> None:

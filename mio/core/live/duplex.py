@@ -48,7 +48,7 @@ class Duplex:
     ) -> None:
         self.transformer = transformer
         self._grammar, self._codecs, self._decoding = grammar, codecs, decoding
-        self._making = Making(transformer, grammar.vocabulary, codecs, decoding)
+        self._making = Making(transformer, grammar.vocabulary, codecs)
         try:
             with torch.inference_mode():
                 self._cache = transformer.cache(ROWS, capacity)

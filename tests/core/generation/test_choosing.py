@@ -62,9 +62,8 @@ def expected(transformer, answer, hidden, unasked, number):
     said = np.array(sorted({token for token in answer.tokens if VOCABULARY.block_of[token] in blocks}), np.int64)
     mask = torch.full((size,), -torch.inf)
     mask[grammar_ids := GRAMMAR.allowed(grammar.state())] = 0
-    token = int(
-        sample((logits + mask)[None], [settings], [number], [said if settings.repetition_penalty != 1 else None])
-    )
+    said = said if settings.repetition_penalty != 1 else None
+    [token] = sample((logits + mask)[None], [settings], [number], [said])
     assert token in grammar_ids
     return token
 

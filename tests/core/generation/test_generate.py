@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from mio import Decoding, PluginError, UserError
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation import growing
+from mio.core.generation import choosing
 from mio.core.generation.generate import generate
 from mio.core.generation.grammar import Grammar
 from mio.core.generation.model import Model
@@ -77,12 +77,11 @@ def test_a_prompt_beyond_the_trained_context_is_refused_unless_it_is_asked_for(r
 def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
     stop = Grammar.of(Model.of(run)).stop
 
-    def talkative(_, allowed, *__):  # stops only when nothing else is allowed
-        allowed = allowed.clone()
-        allowed[:, stop] &= allowed.sum(dim=-1) == 1
-        return allowed.int().argmax(dim=-1)
+    def talkative(logits, *_):  # stops only when nothing else is allowed
+        logits[:, stop if logits.shape[1] > stop else []] = -9e9
+        return logits.argmax(dim=-1).tolist()
 
-    monkeypatch.setattr(growing, "sample", talkative)
+    monkeypatch.setattr(choosing, "sample", talkative)
     made = generate(Model.of(run), "x" * 80, decoding=Decoding(max_tokens=200))
     assert made.notice.startswith(
         "the answer ends after 15 tokens, with the 96 positions that the model was trained on"

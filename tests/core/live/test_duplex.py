@@ -41,7 +41,7 @@ def prompt(ids):
 
 
 def alone(model, asked, seed):
-    [made] = generate_tokens(model.transformer, model.grammar, [asked.tokens], DECODING, NEED, [seed])
+    [made] = generate_tokens(model.transformer, model.grammar, [asked], DECODING, NEED, [seed])
     return made.tokens
 
 
