@@ -256,7 +256,7 @@ class _Printer:
         self._open = False
 
     def _write(self, event: SessionEvent) -> Path:
-        from mio.core.generation.generate import save_beside
+        from mio.core.generation.saving import save_beside
 
         self.files += 1
         return save_beside(self._session.saver(event), event.content, self._folder, event.modality, self.files - 1)
