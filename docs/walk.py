@@ -138,7 +138,7 @@ def walk(folder: Path) -> Iterator[Step]:
         total, *_ = module.loss_sum(batch, 1 / weight)
     yield Step("backward, and the optimizer", build_optimizer, f"loss {total.item():.1f} after {STEPS} steps")
 
-    prompt = renderer.prompt(document).tokens
+    prompt = renderer.prompt(document)
     grammar = Grammar(vocabulary, codecs.modalities, vocabulary.specials.eos)
     need = need_of("melody", codecs.modalities, only=True)
     decoding = Decoding(temperature=0.0, media_temperature=0.0, max_tokens=12)

@@ -236,7 +236,7 @@ def test_without_the_package_its_block_stays_and_is_never_sampled(grown):
 
     task = run.plugins.tasks()["caption"][1]
     template, grammar = CompiledTemplate(task.template, "caption"), Grammar.of(Model.of(run))
-    prompts = [run.renderer.prompt(to_document(record, template, "plain", {})).tokens for record in task.records(10)]
+    prompts = [run.renderer.prompt(to_document(record, template, "plain", {})) for record in task.records(10)]
     generate_tokens(
         run.transformer, grammar, prompts, task.decoding, need_of("", run.codecs.modalities, False), range(10)
     )

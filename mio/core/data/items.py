@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mio.core.contract.encoders import Arrays, EncoderInput
+from mio.core.contract.values import Media
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendered import Item
 
@@ -106,33 +107,36 @@ def change_items(items: Mapping[str, EncoderItems], function: Callable[[Tensor],
     return {name: one.change(function) for name, one in items.items()}
 
 
-def items_to_json(items: Mapping[str, EncoderItems]) -> dict[str, Any]:
-    """Items as values that JSON can hold, for ranks that decode together."""
-    return {
-        name: {
-            "arrays": {key: _bytes(array) for key, array in one.input.arrays.items()},
-            "lengths": {key: list(lengths) for key, lengths in one.input.lengths.items()},
-            "positions": list(one.input.positions),
-            "places": _bytes(one.places),
+def items_to_json(items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Prepared items of a document as values that JSON can hold, for ranks that decode together. Of the media there is
+    the name alone."""
+    return [
+        {
+            "modality": item.modality,
+            "first": item.first,
+            "positions": item.positions,
+            "key": item.media.key,
+            "arrays": {name: _bytes(np.asarray(array)) for name, array in (item.arrays or {}).items()},
         }
-        for name, one in items.items()
-    }
+        for item in items
+    ]
 
 
-def items_from_json(content: Mapping[str, Any]) -> dict[str, EncoderItems]:
+def items_from_json(content: Sequence[Mapping[str, Any]]) -> tuple[Item, ...]:
     """What `items_to_json` was given."""
-    items = {}
-    for name, one in content.items():
-        arrays = {key: _tensor(array) for key, array in one["arrays"].items()}
-        items[name] = EncoderItems(EncoderInput(arrays, one["lengths"], one["positions"]), _tensor(one["places"]))
-    return items
+    items = []
+    for one in content:
+        arrays = {name: _array(array) for name, array in one["arrays"].items()}
+        media = Media(one["modality"], None, one["key"])
+        items.append(Item(one["modality"], one["first"], one["positions"], media, arrays))
+    return tuple(items)
 
 
-def _bytes(tensor: Tensor) -> list[Any]:
-    array = np.ascontiguousarray(tensor.cpu().numpy())
+def _bytes(array: np.ndarray) -> list[Any]:
+    array = np.ascontiguousarray(array)
     return [array.dtype.str, list(array.shape), base64.b64encode(array.data).decode()]
 
 
-def _tensor(content: Sequence[Any]) -> Tensor:
+def _array(content: Sequence[Any]) -> np.ndarray:
     kind, shape, encoded = content
-    return torch.from_numpy(np.frombuffer(bytearray(base64.b64decode(encoded)), np.dtype(kind)).reshape(shape))
+    return np.frombuffer(bytearray(base64.b64decode(encoded)), np.dtype(kind)).reshape(shape)

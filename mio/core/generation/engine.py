@@ -1,23 +1,37 @@
-"""Batched decoding with a key-value cache under the span grammar."""
+"""Continuous batching: answers to any number of requests, which come and go, from one key-value cache.
+
+Every step gives each answer that is being made its next token: the tokens are chosen, told, and computed together. A
+request that waits is taken in where a row is free; its prompt begins with what a row holds of it already.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from mio.core.contract.values import Decoding
-from mio.core.data.items import EncoderItems, change_items
+from mio.core.data.items import prepared
+from mio.core.distributed.work import Channel
 from mio.core.errors import DataError, UserError
+from mio.core.generation import requests
 from mio.core.generation.grammar import Grammar, Need
-from mio.core.generation.growing import AnswerTokens, GrowingAnswer, choose
-from mio.core.generation.guidance import UnaskedSpans, is_guided
+from mio.core.generation.growing import AnswerTokens, GrowingAnswer, choose, is_guided
+from mio.core.generation.guidance import UnaskedSpans
 from mio.core.generation.making import Making
-from mio.core.generation.sampling import check_decoding
+from mio.core.generation.requests import Event, MadeMedia, Request, Ticket, Token, unheard
+from mio.core.generation.rows import NoRoom, Rows, arranged
+from mio.core.generation.sampling import check_decoding, not_finite
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.spans import TokenArray
+from mio.core.tokens.rendered import Item, Prompt
+
+PREFILL = 8192
+"""Most tokens of prompts, padding included, that one step reads beside a first prompt: answers that are being made wait
+for them."""
 
 
 def answer_room(prompt: int, context: int, least: int = 1) -> int:
@@ -32,30 +46,266 @@ def answer_room(prompt: int, context: int, least: int = 1) -> int:
     return room
 
 
-@torch.inference_mode()
+class Engine:
+    """Answers requests with one transformer.
+
+    An answer depends on its request, not on the others, but for what another shape of the same matrix products may
+    change in their last bits. Computes and keeps keys and values in the dtype of the weights.
+
+    `submit` and `cancel` may be called from any thread, the rest from one. Where the transformer's matrices are split
+    over devices (see `decoding_copy`), one rank is asked and the others `follow` it.
+
+    Args:
+        rows: answers that are made together; further ones wait.
+        capacity: positions of each, prompt and answer.
+        codecs: what prepares media for encoders, and what heads make media for.
+        followers: to those that hold the transformer with this rank.
+
+    Raises:
+        UserError: memory does not suffice.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        grammar: Grammar,
+        rows: int,
+        capacity: int,
+        codecs: Codecs | None = None,
+        followers: Channel | None = None,
+    ) -> None:
+        self.transformer, self.grammar, self.codecs = transformer, grammar, codecs
+        self.capacity = capacity
+        try:
+            with torch.inference_mode():
+                self.rows = Rows(transformer, codecs, rows, capacity)
+        except NoRoom as error:
+            raise _no_room(rows, capacity) from error
+        self._followers = followers
+        self._making = Making(transformer, grammar.vocabulary, codecs) if codecs is not None else None
+        self._spans: UnaskedSpans | None = None
+        self._arrivals: deque[Ticket] = deque()
+        self._cancelled: deque[Ticket] = deque()
+        self._waiting: deque[Ticket] = deque()
+        self._tickets: list[Ticket | None] = [None] * rows
+        """By row."""
+
+    # what is asked
+
+    def submit(self, request: Request, tell: Callable[[Ticket, Event], None] = unheard, order: int = 0) -> Ticket:
+        """Has a request answered, as soon as there is a row for it.
+
+        Args:
+            tell, order: see `Ticket`.
+
+        Raises:
+            DataError: media of the prompt cannot be read, or prompt and answer do not fit the capacity.
+            UserError: its options are invalid, or the budget cannot hold what is needed.
+        """
+        check_decoding(request.decoding, request.seed)
+        prompt, budget = request.prompt, request.budget
+        if len(prompt.tokens) + budget > self.capacity + 1:
+            raise DataError(
+                f"the prompt has {len(prompt.tokens)} tokens and its answer up to {budget}; together they do not fit "
+                f"{self.capacity} positions"
+            )
+        if self.codecs is not None:
+            request = replace(request, prompt=prompt._replace(items=prepared(prompt.items, self.codecs)))
+        growing = GrowingAnswer(self.grammar, request.need, budget, request.seed, request.decoding)
+        ticket = Ticket(request, growing, tell, order)
+        self._arrivals.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Calls an answer off; what there is of it stays. Within a step, before its token is computed."""
+        self._cancelled.append(ticket)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no row was free for yet."""
+        return len(self._arrivals) + len(self._waiting)
+
+    @property
+    def running(self) -> list[Ticket]:
+        """Those that are being answered, or paused."""
+        return [ticket for ticket in self._tickets if ticket is not None]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do something."""
+        going = any(not ticket.paused for ticket in self.running)
+        return going or bool(self._arrivals or self._cancelled or (self._waiting and None in self._tickets))
+
+    # what is done
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Takes in what waits, and gives every answer that goes on its next token."""
+        arrived = [self._arrivals.popleft() for _ in range(len(self._arrivals))]
+        cancelled = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
+        if self._followers is not None:
+            known = [*self._waiting, *self.running, *arrived]
+            off = [known.index(ticket) for ticket in cancelled if ticket in known]
+            self._followers.send({"new": [one.request.to_json() for one in arrived], "off": off})
+        self._waiting.extend(arrived)
+        self._call_off(cancelled)
+        with torch.autocast(self.rows.device.type, enabled=False):
+            self._admit()
+            going = self._going()
+            if going:
+                self._advance(going)
+
+    def run(self) -> None:
+        """Steps until everything is answered."""
+        while self.busy:
+            self.step()
+
+    def follow(self, message: Mapping[str, Any]) -> None:
+        """Does the step of another rank's engine, which is like this one, of its `message`."""
+        for content in message["new"]:
+            self.submit(Request.from_json(content))
+        known = [*self._waiting, *self.running, *self._arrivals]
+        for index in message["off"]:
+            self.cancel(known[index])
+        self.step()
+
+    def _call_off(self, cancelled: Sequence[Ticket]) -> None:
+        for ticket in cancelled:
+            if ticket.finished is None:
+                if ticket in self._waiting:
+                    self._waiting.remove(ticket)
+                self._release(ticket)
+                ticket.finish(requests.CANCELLED)
+
+    def _release(self, ticket: Ticket) -> None:
+        """Its row is free. What the row holds stays, for prompts that begin with it."""
+        if ticket in self._tickets:
+            self._tickets[self._tickets.index(ticket)] = None
+
+    def _arrange(self, tickets: Sequence[Ticket]) -> None:
+        """Brings the rows of these tickets to the front."""
+
+        def swapped(first: int, second: int) -> None:
+            both = self._tickets[first], self._tickets[second]
+            self._tickets[second], self._tickets[first] = both
+            if self._spans is not None:
+                self._spans.swap(first, second)
+
+        arranged(self.rows, [self._tickets.index(ticket) for ticket in tickets], swapped)
+
+    def _going(self) -> list[Ticket]:
+        """The tickets that go on, in the order of their rows, which are the first."""
+        going = [ticket for ticket in self._tickets if ticket is not None and not ticket.paused]
+        self._arrange(going)
+        return [ticket for ticket in self._tickets[: len(going)] if ticket is not None]
+
+    def _admit(self) -> None:
+        """Reads prompts that wait into the rows that are free."""
+        if not self._waiting or None not in self._tickets:
+            return
+        occupied = self.running
+        self._arrange(occupied)
+        start = first = len(occupied)
+        counts: list[int] = []
+        while self._waiting and first < len(self.rows):
+            prompt = self._waiting[0].request.prompt
+            source, kept = self.rows.best(prompt)
+            counts.append(len(prompt.tokens) - kept)
+            if len(counts) > 1 and max(counts) * len(counts) > PREFILL:
+                break
+            ticket = self._waiting.popleft()
+            # of what is free, the row that holds the beginning itself, or else what nobody has asked for the longest
+            target = source if source >= first and kept else self.rows.oldest(first)
+            self._swap_free(first, target)
+            self.rows.begin(first, first if source == target else source, kept)
+            self._tickets[first] = ticket
+            if is_guided(ticket.request.decoding) and self.grammar.spans and self._spans is None:
+                self._spans = UnaskedSpans(self.transformer, self.grammar, len(self.rows), self.capacity)
+            first += 1
+        new = [ticket for ticket in self._tickets[start:first] if ticket is not None]
+        self.rows.read(start, [ticket.request.prompt for ticket in new])
+
+    def _swap_free(self, first: int, second: int) -> None:
+        self.rows.swap(first, second)
+        if self._spans is not None:
+            self._spans.swap(first, second)
+
+    def _advance(self, going: list[Ticket]) -> None:
+        answers = [ticket.growing for ticket in going]
+        unasked = self._spans.hidden[: len(going)] if self._spans is not None else None
+        chosen = choose(self.transformer, self.grammar, answers, self.rows.hidden[: len(going)], unasked).tolist()
+        for ticket, token in sorted(zip(going, chosen, strict=True), key=lambda pair: pair[0].order):
+            if ticket.finished is None:
+                self._take(ticket, token)
+        if self._followers is None:  # they would go on with what is called off between two messages
+            self._call_off([self._cancelled.popleft() for _ in range(len(self._cancelled))])
+        token_of = dict(zip(going, chosen, strict=True))
+        left = [ticket for ticket in going if ticket.finished is None and not ticket.paused]
+        if not left:
+            return
+        self._arrange(left)
+        left = [ticket for ticket in self._tickets[: len(left)] if ticket is not None]
+        tokens = [token_of[ticket] for ticket in left]
+        self.rows.feed(tokens)
+        if self._spans is not None:
+            self._spans.step([ticket.growing for ticket in left], tokens)
+        if opened := {row: ticket for row, ticket in enumerate(left) if ticket.growing.grammar.opened}:
+            self._make(opened, len(left))
+
+    def _take(self, ticket: Ticket, token: int) -> None:
+        """Gives an answer the token that was chosen."""
+        if token < 0:
+            self.rows.clear(self._tickets.index(ticket))
+            self._release(ticket)
+            ticket.finish(requests.FAILED, not_finite())
+            return
+        growing = ticket.growing
+        said = growing.advance(token)
+        ticket.tell(ticket, Token(token, said))
+        if growing.done and ticket.finished is None:
+            self._release(ticket)
+            over = requests.CONTROL if said else requests.LENGTH if growing.grammar.budget <= 0 else requests.STOP
+            ticket.finish(over)
+
+    def _make(self, opened: dict[int, Ticket], count: int) -> None:
+        """Has heads make the media of the spans that answers have opened."""
+        assert self._making is not None
+        before = {row: len(ticket.growing.tokens) for row, ticket in opened.items()}
+        answers = {row: ticket.growing for row, ticket in opened.items()}
+        for row, state in self._making.make(answers, self.rows.cache.sequences(0, count)).items():
+            self.rows.hidden[row] = state
+        for row, ticket in opened.items():
+            media, padding = ticket.growing.made[-1], ticket.growing.tokens[before[row] :]
+            if padding:
+                first = len(self.rows.held[row].tokens)
+                self.rows.extend(row, Item(media.modality, first, len(padding), media), padding)
+        for ticket in opened.values():
+            ticket.tell(ticket, MadeMedia(ticket.growing.made[-1]))
+
+
+def _no_room(rows: int, capacity: int) -> UserError:
+    return UserError(
+        f"{rows} answers of up to {capacity} tokens with their prompts do not fit into memory; decode fewer together "
+        "(`evaluate.batch`), or allow fewer tokens"
+    )
+
+
 def generate_tokens(
     transformer: Transformer,
     grammar: Grammar,
-    prompts: Sequence[Sequence[int] | TokenArray],
+    prompts: Sequence[Prompt],
     decoding: Decoding,
     need: Need,
     seeds: Sequence[int],
     context: int = 0,
-    items: Mapping[str, EncoderItems] = MappingProxyType({}),
     codecs: Codecs | None = None,
 ) -> list[AnswerTokens]:
-    """Answers to `prompts` (token ids). An answer depends on its prompt and its seed, not on
-    the others, but for what another shape of the same matrix products may change in their last bits.
-
-    Computes and keeps keys and values in the dtype of the weights. Where the transformer's matrices are split over
-    devices (see `decoding_copy`), all of these call this with the same arguments, and all get the answers.
+    """Answers to `prompts`, made together by an engine of their own.
 
     Args:
         seeds: one per prompt.
         context: positions that a prompt and its answer may take together; 0: no limit.
-        items: media in the prompts that encoders read, by modality. Their places are index of the prompt * L +
-            position, where L are the tokens of the longest prompt.
-        codecs: what heads and encoders of a grammar with spans that heads make are asked by.
+        codecs: what prepares media for encoders, and what heads make media for.
 
     Raises:
         UserError: the token budget or the context cannot hold what is needed, options of `decoding` are invalid, memory
@@ -63,77 +313,28 @@ def generate_tokens(
     """
     for seed in seeds:
         check_decoding(decoding, seed)
-    budgets = [decoding.max_tokens] * len(prompts)
-    if context:
-        least = grammar.least(need)
-        budgets = [min(decoding.max_tokens, answer_room(len(prompt), context, least)) for prompt in prompts]
-    active = [GrowingAnswer(grammar, need, budget, seed) for budget, seed in zip(budgets, seeds, strict=True)]
-    answers = list(active)
-    making = Making(transformer, grammar.vocabulary, codecs, decoding) if codecs is not None else None
-    capacity = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
+    least = grammar.least(need)
+    budgets = [
+        min(decoding.max_tokens, answer_room(len(prompt.tokens), context, least)) if context else decoding.max_tokens
+        for prompt in prompts
+    ]
+    asked = [
+        Request(prompt, decoding, need, seed, budget)
+        for prompt, seed, budget in zip(prompts, seeds, budgets, strict=True)
+    ]
+    capacity = max(len(one.prompt.tokens) + one.budget for one in asked)
+    return answer_all(Engine(transformer, grammar, len(asked), capacity, codecs), asked)
+
+
+def answer_all(engine: Engine, asked: Sequence[Request]) -> list[AnswerTokens]:
+    """Answers to all of these requests. Raises as `Engine.submit`, and `UserError` if memory does not suffice, or the
+    model's scores are not finite."""
+    tickets = [engine.submit(request) for request in asked]
     try:
-        with torch.autocast(transformer.head_weight.device.type, enabled=False):
-            _decode(transformer, grammar, prompts, items, decoding, active, capacity, making)
-    except (torch.OutOfMemoryError, _NoRoom) as error:
-        raise UserError(
-            f"{len(prompts)} answers of up to {capacity} tokens with their prompts do not fit into memory; decode "
-            "fewer together (`evaluate.batch`), or allow fewer tokens"
-        ) from error
-    return [answer.given for answer in answers]
-
-
-class _NoRoom(Exception):
-    """The cache does not fit into memory."""
-
-
-def _decode(
-    transformer: Transformer,
-    grammar: Grammar,
-    prompts: Sequence[Sequence[int] | TokenArray],
-    items: Mapping[str, EncoderItems],
-    decoding: Decoding,
-    active: list[GrowingAnswer],
-    capacity: int,
-    making: Making | None,
-) -> None:
-    """Reads the prompts and adds tokens to the sequences, until all are done."""
-    device = transformer.head_weight.device
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    longest = int(lengths.max())
-    tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device=device)
-    for index, prompt in enumerate(prompts):
-        tokens[index, : len(prompt)] = torch.as_tensor(prompt, device=device)
-    try:
-        cache = transformer.cache(len(prompts), capacity)
-        spans = None
-        if is_guided(decoding) and grammar.spans:
-            spans = UnaskedSpans(transformer, grammar, len(prompts), max(one.grammar.budget for one in active))
-    except RuntimeError as error:  # torch's error for too little memory
-        raise _NoRoom from error
-    if spans:
-        spans.read_prompts()
-    moved = change_items(items, lambda tensor: tensor.to(device))
-    hidden = transformer(tokens, cache.positions(longest), cache=cache, items=moved).hidden
-    hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
-    cache.advance(lengths)
-    while True:
-        chosen = choose(transformer, grammar, active, hidden, decoding, spans.hidden if spans else None)
-        for sequence, token in zip(active, chosen.tolist(), strict=True):
-            sequence.advance(token)
-        keep = [i for i, sequence in enumerate(active) if not sequence.done]
-        if not keep:
-            return
-        if len(keep) < len(active):
-            kept = torch.tensor(keep, device=device)
-            active, chosen = [active[i] for i in keep], chosen[kept]
-            cache.keep(kept)
-            if spans:
-                spans.keep(kept)
-        if spans:
-            spans.step(active, chosen)
-        hidden = transformer(chosen[:, None], cache.positions(1), cache=cache).hidden[:, 0]
-        cache.advance(1)
-        if opened := {row: answer for row, answer in enumerate(active) if answer.grammar.opened}:
-            assert making is not None
-            for row, state in making.make(opened, cache).items():
-                hidden[row] = state
+        engine.run()
+    except (torch.OutOfMemoryError, NoRoom) as error:
+        raise _no_room(len(engine.rows), engine.capacity) from error
+    for ticket in tickets:
+        if ticket.finished is not None and ticket.finished.error is not None:
+            raise ticket.finished.error
+    return [ticket.answer for ticket in tickets]

@@ -34,11 +34,13 @@ class GrowingAnswer:
     Args:
         budget: tokens that it may have, the stop token included.
         seed: what is drawn depends on it alone, not on the answers beside.
+        decoding: how it is sampled.
     """
 
-    def __init__(self, grammar: Grammar, need: Need, budget: int, seed: int) -> None:
+    def __init__(self, grammar: Grammar, need: Need, budget: int, seed: int, decoding: Decoding) -> None:
         self.grammar = AnswerGrammar(grammar, need, budget)
         self._stop = grammar.stop
+        self.decoding = decoding
         self.random = np.random.Generator(np.random.Philox(seed))
         self.tokens: list[int] = []
         """Without the stop token."""
@@ -76,25 +78,38 @@ def choose(
     grammar: Grammar,
     answers: Sequence[GrowingAnswer],
     hidden: Tensor,
-    decoding: Decoding,
     unasked: Tensor | None = None,
 ) -> Tensor:
     """The next token of each answer, int64 `[N]`, of what the transformer gave at its last position, `[N, D]`, and of
-    its open span had nothing been asked, `unasked` `[N, D]`, where spans are guided (see `guidance.py`)."""
+    its open span had nothing been asked, `unasked` `[N, D]`, for spans that are guided (see `guidance.py`); -1 where
+    the scores are not finite."""
     device = hidden.device
     indices = [answer.grammar.mask_index() for answer in answers]
     allowed = grammar.masks(device)[torch.tensor(indices, device=device)]
-    in_span = torch.tensor([answer.grammar.in_span for answer in answers], device=device)
-    media, text = (float(min(value, HOTTEST)) for value in (decoding.media_temperature, decoding.temperature))
-    temperature = torch.where(in_span, media, text)
+    settings = [
+        (one.decoding.media_temperature if one.grammar.in_span else one.decoding.temperature, one.decoding.top_p)
+        for one in answers
+    ]
+    temperature, top_p = torch.tensor(
+        [[min(value, HOTTEST) for value in column] for column in zip(*settings, strict=True)],
+        dtype=torch.float32, device=device,
+    )  # fmt: skip
     draws = torch.tensor([answer.random.random() for answer in answers], dtype=torch.float32, device=device)
     size = grammar.vocabulary.size
     logits = transformer.logits(hidden, size)
-    if unasked is not None:
-        logits = guided(logits, transformer.logits(unasked, size), in_span, decoding.guidance)
-    return sample(logits, allowed[:, :size], temperature, decoding.top_p, draws)
+    guidance = [one.decoding.guidance if one.grammar.in_span and is_guided(one.decoding) else 1.0 for one in answers]
+    if unasked is not None and any(weight != 1 for weight in guidance):
+        logits = guided(logits, transformer.logits(unasked, size), torch.tensor(guidance, device=device))
+    return sample(logits, allowed[:, :size], temperature, top_p, draws)
 
 
-def guided(asked: Tensor, unasked: Tensor, in_span: Tensor, guidance: float) -> Tensor:
-    """Logits float32 `[N, V]` under classifier-free guidance (see `guidance.py`), where `in_span`, bool `[N]`."""
-    return torch.where(in_span[:, None], unasked + guidance * (asked - unasked), asked)
+def is_guided(decoding: Decoding) -> bool:
+    """Whether spans of codes are guided: a guidance of 1 gives the answer's own logits, 0 is off."""
+    return decoding.guidance not in (0, 1)
+
+
+def guided(asked: Tensor, unasked: Tensor, guidance: Tensor) -> Tensor:
+    """Logits float32 `[N, V]` under classifier-free guidance (see `guidance.py`) of these weights, float32 `[N]`; a
+    weight of 1 gives those of `asked`."""
+    weight = guidance[:, None]
+    return torch.where(weight != 1, unasked + weight * (asked - unasked), asked)

@@ -11,18 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from mio.core.contract.values import Decoding
 from mio.core.generation.grammar import Grammar
-from mio.core.generation.growing import GrowingAnswer
+from mio.core.generation.growing import GrowingAnswer, is_guided
+from mio.core.generation.rows import NoRoom
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
-
-
-def is_guided(decoding: Decoding) -> bool:
-    """Whether there is anything to compute: a guidance of 1 gives the answer's own logits, 0 is off."""
-    return decoding.guidance not in (0, 1)
 
 
 class UnaskedSpans:
@@ -32,48 +26,61 @@ class UnaskedSpans:
     begins with a copy of it.
 
     Args:
+        rows: most answers.
         room: most tokens of an answer.
+
+    Raises:
+        NoRoom: keys and values do not fit into memory.
     """
 
-    def __init__(self, transformer: Transformer, grammar: Grammar, answers: int, room: int) -> None:
+    def __init__(self, transformer: Transformer, grammar: Grammar, rows: int, room: int) -> None:
         self._transformer, self._grammar = transformer, grammar
         self._prompts = {name: grammar.unasked_of(name) for name in grammar.spans}
         longest = max(map(len, self._prompts.values()), default=0)
         head = transformer.head_weight
-        self._answers, count = answers, answers + len(self._prompts)
-        self._cache = KVCache(transformer.config, count, longest + room, head.device, head.dtype)
-        self.hidden: Tensor | None = None
-        """`[N, D]` at the last token of each answer's span, without meaning between spans; None if no span is open."""
+        count = rows + len(self._prompts)
+        try:
+            self._cache = KVCache(transformer.config, count, longest + room, head.device, head.dtype)
+        except RuntimeError as error:  # torch's error for too little memory
+            raise NoRoom from error
+        self._row_of = {name: rows + number for number, name in enumerate(self._prompts)}
+        self._lengths = [0] * rows
+        """Tokens of each row, to know without waiting for a device."""
+        self.hidden = torch.zeros(rows, transformer.config.width, dtype=head.dtype, device=head.device)
+        """`[rows, D]` at the last token of each answer's span; without meaning where none is guided."""
+        self._read_prompts(rows, longest)
 
-    def read_prompts(self) -> None:
+    def _read_prompts(self, rows: int, longest: int) -> None:
         """Computes the prompts, before the first step."""
-        lengths = torch.zeros_like(self._cache.lengths)
-        longest = max(map(len, self._prompts.values()), default=0)
-        tokens = torch.zeros(len(lengths), longest, dtype=torch.int64, device=lengths.device)
-        for row, prompt in enumerate(self._prompts.values(), self._answers):
-            lengths[row], tokens[row, : len(prompt)] = len(prompt), torch.as_tensor(prompt, device=lengths.device)
-        self._transformer(tokens, self._cache.positions(longest), cache=self._cache)
-        self._cache.advance(lengths)
+        cache = self._cache.sequences(rows, rows + len(self._prompts))
+        tokens = torch.zeros(len(self._prompts), longest, dtype=torch.int64, device=cache.lengths.device)
+        for row, prompt in enumerate(self._prompts.values()):
+            tokens[row, : len(prompt)] = torch.as_tensor(prompt, device=tokens.device)
+        self._transformer(tokens, cache.positions(longest), cache=cache)
+        cache.advance(torch.tensor([len(prompt) for prompt in self._prompts.values()], device=tokens.device))
 
-    def keep(self, answers: Tensor) -> None:
-        """Keeps the answers of these indices, int64 `[M]`."""
-        count = len(self._cache.lengths)
-        prompts = torch.arange(count - len(self._prompts), count, device=answers.device)
-        self._cache.keep(torch.cat([answers, prompts]))
-
-    def step(self, answers: Sequence[GrowingAnswer], chosen: Tensor) -> None:
-        """Takes the tokens that the answers were given, int64 `[N]`."""
-        names = [answer.grammar.modality for answer in answers]
-        if not any(names):
-            self.hidden = None
+    def swap(self, first: int, second: int) -> None:
+        """Has two rows change places."""
+        if first == second:
             return
-        first = {name: row for row, name in enumerate(self._prompts, len(answers))}
-        for row, (name, token) in enumerate(zip(names, chosen.tolist(), strict=True)):
+        lengths = self._lengths
+        self._cache.swap(first, second, max(lengths[first], lengths[second]))
+        lengths[second], lengths[first] = lengths[first], lengths[second]
+        both, turned = [first, second], [second, first]
+        self.hidden[both] = self.hidden[turned]
+
+    def step(self, answers: Sequence[GrowingAnswer], tokens: Sequence[int]) -> None:
+        """Takes the tokens that the answers on the first rows were given."""
+        names = [answer.grammar.modality if is_guided(answer.decoding) else "" for answer in answers]
+        if not any(names):
+            return
+        for row, (name, token) in enumerate(zip(names, tokens, strict=True)):
             if name and token == self._grammar.vocabulary.begin(name):
-                self._cache.begin_with(row, first[name], len(self._prompts[name]))
-        device = chosen.device
-        rest = torch.zeros(len(self._prompts), dtype=torch.int64, device=device)
-        tokens = torch.cat([chosen, rest])[:, None]
-        output = self._transformer(tokens, self._cache.positions(1), cache=self._cache)
-        self.hidden = output.hidden[: len(answers), 0]
-        self._cache.advance(torch.tensor([*(name != "" for name in names), *rest.tolist()], device=device))
+                self._lengths[row] = len(self._prompts[name])
+                self._cache.begin_with(row, self._row_of[name], self._lengths[row])
+        cache = self._cache.sequences(0, len(answers))
+        new = torch.tensor(tokens, device=cache.lengths.device)[:, None]
+        self.hidden[: len(answers)] = self._transformer(new, cache.positions(1), cache=cache).hidden[:, 0]
+        inside = [int(name != "") for name in names]
+        cache.advance(torch.tensor(inside, device=cache.lengths.device))
+        self._lengths[: len(answers)] = [length + more for length, more in zip(self._lengths, inside, strict=False)]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mio.core.contract.heads import Condition, Run, Sampling
-from mio.core.contract.values import Decoding, Media
+from mio.core.contract.values import Media
 from mio.core.data.items import change_items, pack_items
 from mio.core.errors import PluginError
 from mio.core.generation.growing import GrowingAnswer
@@ -33,12 +33,12 @@ _KEYS = itertools.count()
 class Making:
     """Makes the media of the spans that answers have opened."""
 
-    def __init__(self, transformer: Transformer, vocabulary: Vocabulary, codecs: Codecs, decoding: Decoding) -> None:
-        self._transformer, self._codecs, self._decoding = transformer, codecs, decoding
+    def __init__(self, transformer: Transformer, vocabulary: Vocabulary, codecs: Codecs) -> None:
+        self._transformer, self._codecs = transformer, codecs
         self._pad = vocabulary.specials.pad
 
     def make(self, answers: Mapping[int, GrowingAnswer], cache: KVCache) -> dict[int, Tensor]:
-        """Makes what the answers on these rows of a cache have opened, those of a modality together, and has the cache
+        """Makes what the answers on these rows of a cache have opened, those alike together, and has the cache
         hold the positions by which it is read. Returns, by row, the hidden state `[D]` of the last of these.
 
         What is made depends on an answer's own past and random numbers. A row that is not returned has nothing to read:
@@ -48,19 +48,24 @@ class Making:
             PluginError: a head has given something else than media, or larger ones than its `example`.
         """
         states: dict[int, Tensor] = {}
-        for name in dict.fromkeys(answer.grammar.opened for answer in answers.values()):
-            rows = [row for row, answer in answers.items() if answer.grammar.opened == name]
-            states |= self._make(name, {row: answers[row] for row in rows}, cache)
+        alike: dict[tuple[str, int, float], dict[int, GrowingAnswer]] = {}
+        for row, answer in answers.items():
+            one = answer.grammar.opened, answer.decoding.steps, answer.decoding.guidance
+            alike.setdefault(one, {})[row] = answer
+        for (name, steps, guidance), those in alike.items():
+            seeds = [int(answer.random.integers(SEEDS)) for answer in those.values()]
+            states |= self._make(name, those, cache, Sampling(seeds, steps, guidance))
         return states
 
-    def _make(self, name: str, answers: Mapping[int, GrowingAnswer], cache: KVCache) -> dict[int, Tensor]:
+    def _make(
+        self, name: str, answers: Mapping[int, GrowingAnswer], cache: KVCache, sampling: Sampling
+    ) -> dict[int, Tensor]:
         rows, head = list(answers), self._codecs.makers[name].head
         most = self._codecs.made_positions(name)
         # the rows themselves where all of them go on, and nothing is written beyond what they have room for
         itself = rows == list(range(len(cache.lengths))) and not head.writes
         own = cache if itself else cache.taken(rows, max(head.writes, most))
-        seeds = [int(answer.random.integers(SEEDS)) for answer in answers.values()]
-        found = self._sampled(name, own, Sampling(seeds, self._decoding.steps, self._decoding.guidance))
+        found = self._sampled(name, own, sampling)
         media = [Media(name, one, f"made/{next(_KEYS)}") for one in found]
         counts = [self._codecs.positions(one) if most else 0 for one in media]
         if max(counts) > most:

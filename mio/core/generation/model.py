@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -11,12 +11,12 @@ import torch
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import Decoding
-from mio.core.data.items import items_from_json, items_to_json, pack_items
 from mio.core.distributed.ranks import Ranks
-from mio.core.generation.engine import generate_tokens
+from mio.core.generation.engine import Engine, answer_all, answer_room
 from mio.core.generation.grammar import Grammar, Need, need_of
 from mio.core.generation.growing import AnswerTokens
 from mio.core.generation.replicas import PRECISIONS, Replicas, decoding_copy
+from mio.core.generation.requests import Request
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.run import Run
@@ -88,6 +88,27 @@ class Model:
         """What an answer in a modality, or of any for none, needs. Raises as `need_of`."""
         return need_of(output, self.codecs.modalities, only, self.codecs.makers, decoding.most)
 
+    def engine(self, rows: int, capacity: int = 0) -> Engine:
+        """What answers requests, so many at a time, of so many positions each with their prompts, by default those that
+        were trained on. For the rank that leads a copy; the others of the copy `assist`."""
+        capacity = capacity or self.recipe.data.packing.context
+        followers = None
+        if self.replicas.size > 1:
+            followers = self.replicas.prompts
+            followers.send({"rows": rows, "capacity": capacity})
+        return Engine(self.transformer, self.grammar, rows, capacity, self.codecs, followers)
+
+    def request(
+        self, prompt: Prompt, decoding: Decoding, need: Need, seed: int, beyond_context: bool = False
+    ) -> Request:
+        """A request of an answer, within the context that was trained on unless it may go beyond. Raises `DataError`
+        where that leaves no room for what is needed."""
+        budget = decoding.max_tokens
+        if not beyond_context:
+            context = self.recipe.data.packing.context
+            budget = min(budget, answer_room(len(prompt.tokens), context, self.grammar.least(need)))
+        return Request(prompt, decoding, need, seed, budget)
+
     def answers(
         self,
         prompts: Sequence[Prompt],
@@ -96,19 +117,13 @@ class Model:
         seeds: Sequence[int],
         beyond_context: bool = False,
     ) -> list[AnswerTokens]:
-        """The answers (see `generate_tokens`), within the context that was trained on unless they may go
-        beyond. For the rank that leads a copy; the others of the copy `assist`."""
-        context = 0 if beyond_context else self.recipe.data.packing.context
-        tokens = [prompt.tokens for prompt in prompts]
-        longest = max(map(len, tokens))
-        placed = ((row * longest, item) for row, prompt in enumerate(prompts) for item in prompt.items)
-        items = pack_items(placed, self.codecs)
-        if self.replicas.size > 1:
-            ids = [prompt.tolist() for prompt in tokens]
-            sent = [ids, asdict(decoding), asdict(need), list(seeds), context, items_to_json(items)]
-            self.replicas.prompts.send(sent)
-        asked = tokens, decoding, need, seeds, context, items
-        return generate_tokens(self.transformer, self.grammar, *asked, self.codecs)
+        """The answers, made together by an engine of their own. Raises as `request` and `answer_all`."""
+        asked = [
+            self.request(prompt, decoding, need, seed, beyond_context)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        capacity = max(len(one.prompt.tokens) + one.budget for one in asked)
+        return answer_all(self.engine(len(asked), capacity), asked)
 
     def dismiss(self) -> None:
         """Tells the ranks that assist that all is asked."""
@@ -117,7 +132,9 @@ class Model:
 
     def assist(self) -> None:
         """Decodes what the leading rank of this copy asks, until it has asked all."""
-        while (asked := self.replicas.prompts.receive()) is not None:
-            prompts, decoding, need, seeds, context, items = asked
-            with_options = Decoding(**decoding), Need(**need), seeds, context, items_from_json(items)
-            generate_tokens(self.transformer, self.grammar, prompts, *with_options, self.codecs)
+        engine = None
+        while (message := self.replicas.prompts.receive()) is not None:
+            if engine is None or "rows" in message:
+                engine = Engine(self.transformer, self.grammar, message["rows"], message["capacity"], self.codecs)
+            else:
+                engine.follow(message)

@@ -47,7 +47,7 @@ class Duplex:
     ) -> None:
         self.transformer = transformer
         self._grammar, self._codecs, self._decoding = grammar, codecs, decoding
-        self._making = Making(transformer, grammar.vocabulary, codecs, decoding)
+        self._making = Making(transformer, grammar.vocabulary, codecs)
         try:
             with torch.inference_mode():
                 self._cache = transformer.cache(ROWS, capacity)
@@ -98,7 +98,7 @@ class Duplex:
         answers = [answer for row in rows if (answer := self._answers[row]) is not None]
         hidden = torch.stack([hidden for row in rows if (hidden := self._hidden[row]) is not None])
         with torch.autocast(hidden.device.type, enabled=False):
-            chosen = choose(self.transformer, self._grammar, answers, hidden, self._decoding)
+            chosen = choose(self.transformer, self._grammar, answers, hidden)
         return dict(zip(rows, chosen.tolist(), strict=True))
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ from mio.core.contract.sessions import SessionPolicy
 from mio.core.contract.values import Value
 from mio.core.generation.engine import answer_room
 from mio.core.generation.model import Model
-from mio.core.live.reading import AnswerReader
+from mio.core.generation.reading import AnswerReader
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import Document, plain_document
 from mio.core.tokens.rendered import Prompt

@@ -17,6 +17,7 @@ from mio.core.contract.values import Detokenizer, Media, Value
 from mio.core.errors import DataError, UserError
 from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.model import Model
+from mio.core.generation.reading import AnswerReader, Piece
 from mio.core.generation.sampling import check_decoding, item_seed
 from mio.core.live import events, inbox
 from mio.core.live.clock import Clock, SimulatedClock
@@ -26,7 +27,6 @@ from mio.core.live.history import Exchange, Query, prompt_of
 from mio.core.live.inbox import Inbox
 from mio.core.live.playing import Player
 from mio.core.live.policy import policy_of
-from mio.core.live.reading import AnswerReader, Piece
 from mio.core.live.sentences import SentenceCutter
 from mio.core.runs.run import Run
 from mio.core.tokens.visitor import codes_in, control_of, media_in, text_of
@@ -278,7 +278,7 @@ class Session:
             seed = item_seed(self._seed, "session", query.number)
             try:
                 prompt, budget = prompt_of(self.model, self.policy, self._past, query, least)
-                growing = GrowingAnswer(self.model.grammar, self._need, budget, seed)
+                growing = GrowingAnswer(self.model.grammar, self._need, budget, seed, self.policy.decoding)
                 row = self.engine.read(prompt, growing)
             except DataError as error:
                 self._ignore(str(error), query.number)

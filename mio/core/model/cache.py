@@ -123,14 +123,29 @@ class KVCache:
 
     def sequence(self, index: int) -> KVCache:
         """The cache of one sequence, in the memory of this one: what is written and counted there counts here."""
-        one = copy.copy(self)
-        one.keys, one.values = self.keys[:, index : index + 1], self.values[:, index : index + 1]
-        one.lengths = self.lengths[index : index + 1]
+        return self.sequences(index, index + 1)
+
+    def sequences(self, start: int, end: int) -> KVCache:
+        """The same of neighbouring sequences."""
+        some = copy.copy(self)
+        some.keys, some.values = self.keys[:, start:end], self.values[:, start:end]
+        some.lengths = self.lengths[start:end]
         if self.maps is not None:
-            one.maps = self.maps.sequence(index)
+            some.maps = self.maps.sequences(range(start, end))
         if self.hidden is not None:
-            one.hidden = self.hidden[index : index + 1]
-        return one
+            some.hidden = self.hidden[start:end]
+        return some
+
+    def swap(self, first: int, second: int, count: int) -> None:
+        """Has two sequences change places; `count`: tokens of the longer one."""
+        both, turned = [first, second], [second, first]
+        for part in (self.keys, self.values):
+            part[:, both, :, :count] = part[:, turned, :, :count]
+        self.lengths[both] = self.lengths[turned]
+        if self.maps is not None:
+            self.maps.swap(first, second)
+        if self.hidden is not None:
+            self.hidden[both, :count] = self.hidden[turned, :count]
 
     def begin_with(self, index: int, source: int, count: int) -> None:
         """Has a sequence consist of the first `count` tokens of another, or of its own."""

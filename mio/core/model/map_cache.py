@@ -86,9 +86,9 @@ class MapCache:
         maps, first = items.maps, items.first
         if self._only is not None:
             count = max(1, *(len(items.starts[index]) for index in self._only))
-            shown: slice | list[int] = list(self._only)
-            if len(self._only) == 1:
-                shown = slice(self._only[0], self._only[0] + 1)
+            start, rows = self._only[0], len(self._only)
+            neighbours = self._only == tuple(range(start, start + rows))
+            shown = slice(start, start + rows) if neighbours else list(self._only)
             maps, first = maps[shown, :count], first[shown, :count]
         return maps, positions[..., None] >= first[:, None]
 
@@ -117,11 +117,18 @@ class MapCache:
         return self.sequences([index])
 
     def sequences(self, indices: Sequence[int]) -> MapCache:
-        """The same of several sequences; `read` copies the maps of more than one."""
+        """The same of several sequences; `read` copies the maps of such that are no neighbours."""
         some = MapCache({}, 1)
         some._items = self._items
         some._only = tuple(indices if self._only is None else (self._only[index] for index in indices))
         return some
+
+    def swap(self, first: int, second: int) -> None:
+        """Has two sequences change places."""
+        both, turned = [first, second], [second, first]
+        for items in self._items.values():
+            items.maps[both], items.first[both] = items.maps[turned], items.first[turned]
+            items.starts[first], items.starts[second] = items.starts[second], items.starts[first]
 
     def begin_with(self, index: int, source: int, count: int) -> None:
         """Has a sequence see those items of another, or of its own, that lie in its first `count` tokens."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from mio_world import TEXT, FakeText
@@ -16,6 +17,7 @@ from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need, need_of
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.parsing import parse_tokens
+from mio.core.tokens.rendered import Prompt
 from mio.core.tokens.vocabulary import Vocabulary
 
 TONES = Modality(name="tones", codebooks=(6, 6), begin="<t>", end="</t>", code_token="<t{}>",
@@ -33,7 +35,9 @@ PROMPTS = [[1, 120, 130, 140], [1], [1, *range(200, 220)], [1, 150, 151]]
 
 def generated(*asked, **options):
     """The tokens of each answer."""
-    return [answer.tokens for answer in generate_tokens(*asked, **options)]
+    transformer, grammar, prompts, *rest = asked
+    prompts = [Prompt(np.array(prompt, np.int32)) for prompt in prompts]
+    return [answer.tokens for answer in generate_tokens(transformer, grammar, prompts, *rest, **options)]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from mio.core.generation.grammar import AnswerGrammar, Grammar, need_of
 from mio.core.generation.model import Model
 from mio.core.model.transformer import Transformer
 from mio.core.runs.run import Run
+from mio.core.tokens.rendered import Prompt
 from mio.core.tokens.templates import CompiledTemplate, to_document
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -35,7 +36,9 @@ GREEDY = Decoding(temperature=0.0, media_temperature=0.0, max_tokens=60)
 
 def generated(*asked, **options):
     """The tokens of each answer."""
-    return [answer.tokens for answer in generate_tokens(*asked, **options)]
+    transformer, grammar, prompts, *rest = asked
+    prompts = [Prompt(np.array(prompt, np.int32)) for prompt in prompts]
+    return [answer.tokens for answer in generate_tokens(transformer, grammar, prompts, *rest, **options)]
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def whole(model, tokens, items, own=None, dropped=False):
 def naive(model, prompt, seed, need=NEED, budget=40):
     """One answer, every pass over the whole sequence."""
     codecs, head = model.codecs, model.codecs.makers["tile"].head
-    answer = GrowingAnswer(model.grammar, need, budget, seed)
+    answer = GrowingAnswer(model.grammar, need, budget, seed, DECODING)
     tokens, items = prompt.tokens.tolist(), list(prompt.items)
     while True:
         hidden, maps = whole(model, tokens, items)
@@ -120,7 +120,7 @@ def naive(model, prompt, seed, need=NEED, budget=40):
             answer.take(media, padding)
             tokens, items = [*tokens, *padding], [*items, item]
             continue
-        token = int(choose(model.transformer, model.grammar, [answer], hidden[-1:], DECODING))
+        token = int(choose(model.transformer, model.grammar, [answer], hidden[-1:]))
         answer.advance(token)
         if answer.done:
             return answer.given
@@ -275,7 +275,7 @@ def test_conversations_hold_what_heads_have_made(model):
     duplex = Duplex(model.transformer, model.grammar, model.codecs, DECODING, 200)
 
     def run(prompt, seed):
-        answer = GrowingAnswer(model.grammar, NEED, 40, seed)
+        answer = GrowingAnswer(model.grammar, NEED, 40, seed, DECODING)
         row, media = duplex.read(prompt, answer), []
         while True:
             [token] = duplex.choose([row]).values()

@@ -9,14 +9,13 @@ import socket
 import pytest
 import torch
 from conftest import MELODY
-from test_engine import GRAMMAR, GREEDY, MODALITIES, PROMPTS, SEEDS, VOCABULARY
+from test_engine import GRAMMAR, GREEDY, MODALITIES, PROMPTS, SEEDS, VOCABULARY, generated
 
 from mio import Decoding
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation import replicas
-from mio.core.generation.engine import generate_tokens
 from mio.core.generation.evaluation import evaluate
 from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
@@ -49,7 +48,7 @@ def made(experts=0):
 
 
 def answers(transformer, decoding):
-    return [answer.tokens for answer in generate_tokens(transformer, GRAMMAR, PROMPTS, decoding, NEED, SEEDS)]
+    return generated(transformer, GRAMMAR, PROMPTS, decoding, NEED, SEEDS)
 
 
 def figures(folder, ranks):

@@ -41,7 +41,7 @@ def prompt(ids):
 
 
 def alone(model, asked, seed):
-    [made] = generate_tokens(model.transformer, model.grammar, [asked.tokens], DECODING, NEED, [seed])
+    [made] = generate_tokens(model.transformer, model.grammar, [asked], DECODING, NEED, [seed])
     return made.tokens
 
 
@@ -64,7 +64,7 @@ def run(duplex, answers, steps=1000):
 def test_each_sequence_gives_what_it_gives_alone(model, before):
     """The second begins `before` steps after the first, and a third on the row of whichever is over first."""
     duplex, prompts = engine(model), [prompt(range(40, 60)), prompt(range(70, 75)), prompt(range(30, 90))]
-    answers = [GrowingAnswer(model.grammar, NEED, 30, seed) for seed in (1, 2, 3)]
+    answers = [GrowingAnswer(model.grammar, NEED, 30, seed, DECODING) for seed in (1, 2, 3)]
     rows = [duplex.read(prompts[0], answers[0])]
     run(duplex, {rows[0]: answers[0]}, before)
     rows.append(duplex.read(prompts[1], answers[1]))
@@ -79,15 +79,15 @@ def test_each_sequence_gives_what_it_gives_alone(model, before):
 
 def test_what_a_row_holds_is_not_computed_again(model):
     duplex, first = engine(model), prompt(range(40, 60))
-    answer = GrowingAnswer(model.grammar, NEED, 30, 1)
+    answer = GrowingAnswer(model.grammar, NEED, 30, 1, DECODING)
     row = duplex.read(first, answer)
     run(duplex, {row: answer})
     assert (duplex.read_tokens, duplex.reused_tokens) == (21, 0)
     longer = prompt([*range(40, 60), *answer.tokens, 90, 91])
-    second = GrowingAnswer(model.grammar, NEED, 30, 2)
+    second = GrowingAnswer(model.grammar, NEED, 30, 2, DECODING)
     assert duplex.read(longer, second) == row, "the row that holds it is free"
     assert (duplex.read_tokens, duplex.reused_tokens) == (21 + 2, 21 + len(answer.tokens))
-    third = GrowingAnswer(model.grammar, NEED, 30, 3)
+    third = GrowingAnswer(model.grammar, NEED, 30, 3, DECODING)
     other = duplex.read(longer, third)
     assert other != row
     assert duplex.read_tokens == 21 + 2 + 1, "copied from the other row; the last token gives the first of the answer"
@@ -112,7 +112,7 @@ def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():
         return read.answers([prompt], DECODING, NEED, [seed], beyond_context=True)[0].tokens
 
     first, second, third = asked("a", (1, 2, 3), "b"), asked("a", (1, 2, 3), "bc"), asked("a", (1, 2, 4), "bc")
-    answers = [GrowingAnswer(read.grammar, NEED, 30, seed) for seed in (1, 2, 3)]
+    answers = [GrowingAnswer(read.grammar, NEED, 30, seed, DECODING) for seed in (1, 2, 3)]
     run(duplex, {duplex.read(first, answers[0]): answers[0]})
     assert [len(item.media.data) for item in first.items] == [3]
     rows = [duplex.read(second, answers[1])]
@@ -124,8 +124,8 @@ def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():
     assert alone(second, 3) != alone(third, 3), "the network tells them apart"
 
     with pytest.raises(DataError, match="nobody can read a 7"):
-        duplex.read(asked("a", (1, 7), "bc"), GrowingAnswer(read.grammar, NEED, 30, 4))
-    again = GrowingAnswer(read.grammar, NEED, 30, 1)
+        duplex.read(asked("a", (1, 7), "bc"), GrowingAnswer(read.grammar, NEED, 30, 4, DECODING))
+    again = GrowingAnswer(read.grammar, NEED, 30, 1, DECODING)
     run(duplex, {duplex.read(first, again): again})
     assert again.tokens == answers[0].tokens, "what cannot be read changes nothing"
 

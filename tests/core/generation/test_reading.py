@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scripted_model import World
 
 from mio import Codes, Control
-from mio.core.live.reading import AnswerReader
+from mio.core.generation.reading import AnswerReader
 from mio.core.live.sentences import SentenceCutter
 from mio.core.tokens.parsing import parse_tokens
 
