@@ -126,7 +126,7 @@ class Following:
 
 def _whole(extra: Mapping[str, Any], key: str, default: int, most: int) -> int:
     value = extra.get(key, default)
-    if isinstance(value, str) or value != int(value) or not 0 <= value <= most:
+    if not isinstance(value, int | float) or not 0 <= value <= most or value != int(value):
         raise GrammarError(f"`{key}` is {value!r:.40}, not a whole number from 0 to {most}")
     return int(value)
 
