@@ -17,6 +17,7 @@ from mio.core.contract.layouts import CodeRows, ModelLayout
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.sessions import Segmenter, SessionPolicy, Stream, Synthesiser, Utterance
+from mio.core.contract.streams import SpanDecoder, Streamable
 from mio.core.contract.values import (
     TEXT,
     Answer,
@@ -42,6 +43,7 @@ from mio.core.contract.values import (
 from mio.core.errors import DataError, MioError, PluginError, UserError
 
 if TYPE_CHECKING:
+    from mio.api import load
     from mio.core.live.session import Session
 
 __version__ = "0.1.0"
@@ -83,8 +85,10 @@ __all__ = [
     "SessionPolicy",
     "Source",
     "SourceFactory",
+    "SpanDecoder",
     "Splitter",
     "Stream",
+    "Streamable",
     "Synthesiser",
     "Task",
     "Template",
@@ -95,6 +99,7 @@ __all__ = [
     "UserError",
     "Utterance",
     "hookimpl",
+    "load",
     "media",
     "networks",
     "number",
@@ -108,4 +113,8 @@ def __getattr__(name: str) -> Any:
         from mio.core.live.session import Session
 
         return Session
+    if name == "load":
+        from mio.api import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

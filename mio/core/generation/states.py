@@ -101,16 +101,13 @@ class Place:
         """Columns that may not come."""
         self.kept: dict[Any, Any] = {}
         """What those who compute with it have made of `closed`, by device."""
-        first = self.ids(2)
-        self.only = first[0] if len(first) == 1 else -1
+        alone = self.window.width - len(self.closed) == 1
+        self.only = self.ids()[0] if alone else -1
         """The id that comes, where no other may; -1 where there is a choice."""
 
-    def ids(self, most: int = -1) -> list[int]:
-        """Ids that may come, ascending; `most` of them, where that is not negative."""
-        shut, found = set(self.closed), list[int]()
-        for column in range(self.window.width):
-            if len(found) == most:
-                break
-            if column not in shut:
-                found.append(self.window.token(column))
+    def ids(self) -> list[int]:
+        """Ids that may come, ascending."""
+        found = [token for first, last in self.window.runs for token in range(first, last)]
+        for column in reversed(self.closed):
+            del found[column]
         return found
