@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import Codes, Decoding, Media
 from mio.core.distributed.devices import device_type
 from mio.core.errors import UserError, nearest
+from mio.core.generation.defaults import decoding_for
 from mio.core.generation.generate import Asked, Question, ask
 from mio.core.generation.model import Model
 from mio.core.generation.prompt import prompt_document, turns_of, values_of
@@ -145,14 +146,9 @@ class Loaded:
         """A question whose content is this prompt, as tokens. Raises as `generate` does."""
         return ask(self.model, replace(question, content=self.parts.prompt(prompt)))
 
-    def decoding(self, output: str, options: Mapping[str, Any]) -> Decoding:  # noqa: ARG002
+    def decoding(self, output: str, options: Mapping[str, Any]) -> Decoding:
         """How an answer of this modality is decoded. Raises `UserError` for unknown options."""
-        known = [field.name for field in fields(Decoding)]
-        if unknown := [name for name in options if name not in known]:
-            raise UserError(
-                f"no option `{unknown[0]:.40}` of decoding{nearest(unknown[0], known)}; there are {', '.join(known)}"
-            )
-        return Decoding(**options)
+        return decoding_for(self.model.recipe, output, **options)
 
     def encode(self, media: Any, modality: str = "") -> Any:
         """Codes of an item: `mio.Codes`; of a modality of parts (a video), a list of those of its parts.

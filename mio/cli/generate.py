@@ -45,6 +45,23 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option(min=0, max=1, callback=finite, help="Nucleus that codes and text are drawn from.")
     ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, max=1 << 31, help="Draw from so many of the likeliest tokens; 0: all.")
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, callback=finite, help="Leave out what is less likely than this share of the best."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=100, callback=finite, help="Above 1: what was said is less likely to come again."),
+    ] = None,
+    beams: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Beam search of an answer of text, among so many.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Text that ends the answer; may be given several times.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Most tokens of the answer.")] = None,
     most: Annotated[
         int | None, typer.Option(min=0, help="Most media of each modality; 0: any number, or one of --output.")
@@ -86,6 +103,11 @@ def generate(
         "temperature": temperature,
         "media_temperature": media_temperature,
         "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "beams": beams,
+        "stop": stop or None,
         "max_tokens": max_tokens,
         "most": most,
         "steps": steps,

@@ -105,7 +105,7 @@ class Engine:
             DataError: media of the prompt cannot be read, or prompt and answer do not fit the capacity.
             UserError: its options are invalid, or the budget cannot hold what is needed.
         """
-        check_decoding(request.decoding, request.seed)
+        check_decoding(request.decoding, request.seed, self.grammar.chosen)
         prompt, budget = request.prompt, request.budget
         if len(prompt.tokens) + budget > self.capacity + 1:
             raise DataError(

@@ -120,6 +120,11 @@ class Grammar:
                  model.codecs.makers.items()}  # fmt: skip
         return cls(model.vocabulary, model.codecs.modalities, stop, _unasked(model), heads)
 
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Modalities whose tokens are chosen: not those that heads make, nor those that are only read."""
+        return TEXT, *self.spans
+
     def unasked_of(self, name: str) -> Sequence[int]:
         """The prompt of a span of modality `name` in which nothing is asked: that of a template without a prompt."""
         return self._unasked.get(name) or (self.vocabulary.specials.bos,)
