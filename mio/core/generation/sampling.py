@@ -29,8 +29,6 @@ SEEDS = 1 << 63
 
 _COLDEST = 1e-6
 """Below this temperature only the likeliest tokens are drawn; much smaller ones overflow float32 too."""
-_FIRST = 256
-"""Likeliest tokens that are looked at before all are put in order, which takes a hundred times as long."""
 
 
 class Settings(NamedTuple):
@@ -170,21 +168,23 @@ def _least(probabilities: Tensor, settings: Sequence[Settings]) -> Tensor | None
 
 def _least_kept(probabilities: Tensor, settings: Sequence[Settings]) -> Tensor:
     """`_least` by top-k and then top-p of all these sequences."""
-    width = probabilities.shape[1]
-    most = [min(one.top_k or width, width) for one in settings]
-    size = max(count if one.top_k else min(_FIRST, width) for count, one in zip(most, settings, strict=True))
-    values = probabilities.topk(size).values
-    while True:
-        device, size = values.device, values.shape[1]
-        inside = torch.arange(size, device=device) < torch.tensor(most, device=device)[:, None]
-        there = values * inside
-        sums = there.cumsum(dim=-1)
-        total = torch.where(torch.tensor([one.top_k > 0 for one in settings], device=device)[:, None], sums[:, -1:], 1)
-        nucleus = _column([one.top_p for one in settings], values)
-        kept = inside & ((sums - there < nucleus * total) | (nucleus >= 1))
-        kept[:, 0] = True  # the likeliest token stays, whatever `top_p`
-        if size == width or not any(
-            last and count > size for last, count in zip(kept[:, -1].tolist(), most, strict=True)
-        ):
-            return values.gather(1, kept.sum(dim=-1, keepdim=True) - 1)
-        values = probabilities.sort(dim=-1, descending=True).values
+    values, border = _descending(probabilities), None
+    if any(one.top_k for one in settings):
+        width = values.shape[1]
+        last = [min(one.top_k or width, width) - 1 for one in settings]
+        border = values.gather(1, torch.tensor(last, device=values.device)[:, None])
+        values = values.where(values >= border, 0.0)
+    nucleus = _column([one.top_p for one in settings], values)
+    sums = values.cumsum(dim=-1)
+    kept = (sums - values < nucleus * sums[:, -1:]) | (nucleus >= 1)
+    kept[:, 0] = True  # the likeliest token stays, whatever `top_p`
+    least = values.gather(1, kept.sum(dim=-1, keepdim=True) - 1)
+    return least if border is None else torch.maximum(least, border)
+
+
+def _descending(values: Tensor) -> Tensor:
+    """The values of each row, the largest first."""
+    if values.device.type != "cpu":
+        return values.sort(dim=-1, descending=True).values
+    # of 65,000 values torch (2.11) takes 7 ms and NumPy 0.1 ms, which sorts values without their places
+    return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1)).flip(-1)
