@@ -131,7 +131,8 @@ class Loaded:
             except UserError as error:
                 if len(prompts) == 1:
                     raise
-                raise type(error)(f"prompt {number}: {str(error).removeprefix('prompt: ')}") from None
+                told = str(error).removeprefix("prompt: ").removeprefix("prompt, ")
+                raise type(error)(f"prompt {number}: {told}") from None
         found: dict[int, Reply] = {}
         for number, pending in self.running.answers(enumerate(asked)):
             found[number] = self.reply(pending)
