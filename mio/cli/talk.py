@@ -271,6 +271,7 @@ def _line(event: SessionEvent, path: Path | None) -> str:
     lines = {
         events.HEARD: f"[heard{where}]",
         events.IGNORED: f"[ignored{where}: {plain(event.reason)}]",
+        events.FAILED: f"[failed: {plain(event.reason)}]",
         events.SILENCE: "[silence]",
         events.INTERRUPTED: "[interrupted]",
         events.MEDIA: f"[{event.modality}: {plain(str(path))}]",
