@@ -66,7 +66,7 @@ def test_every_line_has_the_answer_that_it_has_alone(work):
         [melody] = [part for part in line["parts"] if part["type"] == "melody"]
         [item] = expected.media("melody")
         assert run.model.codecs.opened(run.parts.media("melody", work / "out" / melody["path"])).data == item
-        assert (line["tokens"], line["prompt_tokens"]) == (len(expected.tokens), expected.prompt_tokens)
+        assert (line["tokens"], line["prompt_tokens"]) == (len(expected.tokens), expected.usage.prompt_tokens)
         assert line["reason"] == expected.reason
         assert melody["path"] == f"{line['line']}-melody-{line['parts'].index(melody)}.txt"
 

@@ -12,6 +12,7 @@ from scripted_model import World
 
 import mio
 from mio import Codes, Control, UserError
+from mio.api import Over, TextPiece, WholeMedia
 from mio.api.loaded import Loaded
 from mio.cli import app
 from mio.core.generation.generate import Question
@@ -87,6 +88,38 @@ def test_many_prompts_have_the_answers_of_each_alone(run):
     assert len({answer.tokens for answer in together}) > 2
     assert run.generate_many(prompts[:2], "melody", seed=[9, 7], **options)[1].tokens != together[1].tokens
     assert run.generate_many([]) == []
+
+
+def test_a_streamed_answer_is_the_same(run):
+    options = {"temperature": 1.0, "media_temperature": 1.2, "max_tokens": 40}
+    for output in ("", "melody"):
+        whole = run.generate("play", output, seed=3, **options)
+        events = list(run.generate("play", output, stream=True, seed=3, **options))
+        assert isinstance(events[-1], Over)
+        assert events[-1].answer.tokens == whole.tokens
+        assert events[-1].answer.parts == whole.parts
+        assert "".join(event.text for event in events if isinstance(event, TextPiece)) == whole.text
+        assert [event.content for event in events if isinstance(event, WholeMedia)] == whole.media("melody")
+
+
+def test_streams_take_turns_and_can_be_left(run):
+    options = {"temperature": 1.0, "max_tokens": 30}
+    expected = [run.generate("play", seed=seed, **options).text for seed in (1, 2)]
+    streams = [run.generate("play", stream=True, seed=seed, **options) for seed in (1, 2)]
+    texts = ["", ""]
+    while streams != [None, None]:
+        for place, stream in enumerate(streams):  # one event of each in turn
+            event = next(stream, None) if stream else None
+            streams[place] = stream if event else None
+            texts[place] += event.text if isinstance(event, TextPiece) else ""
+    assert texts == expected
+    left = run.generate("play", stream=True, **options)
+    next(left)
+    left.close()
+    assert run.generate("play", seed=1, **options).text == expected[0]
+    assert not run.running._engine.running
+    with pytest.raises(UserError, match="prompt: is empty"):  # when it is asked, not when the first event is
+        run.generate("", stream=True)
 
 
 def test_mistakes_in_one_of_many_prompts_name_it(run):
@@ -218,7 +251,8 @@ def test_what_a_head_makes_is_given_again():
         assert alone.tokens == answer.tokens
     made = answers[0].media("tile")[0]
     later = run.generate(["now a", answers[0], "now b"], max_tokens=5)
-    parts = [content if name == "text" else {"type": name, "data": content} for name, content in answers[0].parts]
+    # text brings its tokens, as bytes that are no UTF-8 would not be the same again
+    parts = [{"type": "tile", "data": one.data} if isinstance(one, mio.Media) else one for one in answers[0].values]
     assert later.tokens == run.generate(["now a", *parts, "now b"], max_tokens=5).tokens
     assert made.dtype == np.uint8
     with pytest.raises(UserError, match="`tile` has no codes in this run"):
