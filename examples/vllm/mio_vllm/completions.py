@@ -41,6 +41,9 @@ class Server:
 
     @classmethod
     def at(cls, url: str) -> Server:
+        """Raises `ServerError` for what is no address of a server."""
+        if not url.startswith(("http://", "https://")):
+            raise ServerError(f"{url}: cannot be asked: an address begins with http:// or https://")
         key = os.environ.get(KEY)
         return cls(url.rstrip("/"), headers={"Authorization": f"Bearer {key}"} if key else {})
 
