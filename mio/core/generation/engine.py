@@ -211,11 +211,15 @@ class Engine:
         self._arrange(occupied)
         start = first = len(occupied)
         counts: list[int] = []
+        held: list[int] = []
         while self._waiting and first < len(self.rows):
             prompt = self._waiting[0].request.prompt
             source, kept = self.rows.best(prompt)
             counts.append(len(prompt.tokens) - kept)
-            if len(counts) > 1 and max(counts) * len(counts) > PREFILL:
+            held.append(kept)
+            # what is read together is as long as the longest of it, behind what each row holds
+            too_long = max(counts) * len(counts) > PREFILL or max(held) + max(counts) > self.capacity
+            if len(counts) > 1 and too_long:
                 break
             ticket = self._waiting.popleft()
             # of what is free, the row that holds the beginning itself, or else what nobody has asked for the longest
