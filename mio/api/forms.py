@@ -8,9 +8,11 @@ Shapes: H, W pixels, C channels, T samples, N frames.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import itertools
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,8 @@ FPS = 2.0
 _LEAST_SIDE = 128
 """Pixels of the shorter side of an MP4: smaller frames, of which its colours would be a blur, are enlarged."""
 _MOST_CHANNELS = 8
+_KEYS = itertools.count()
+"""Numbers in the keys of media whose content cannot be told from others': no two of a process have one key."""
 
 
 def from_python(value: Any, media_type: str) -> Any:
@@ -154,6 +158,32 @@ def to_apng(video: Sequence[Pixels], fps: float = FPS) -> bytes:
     file = io.BytesIO()
     frames[0].save(file, "PNG", save_all=True, append_images=frames[1:], duration=1000 / fps, loop=0)
     return file.getvalue()
+
+
+def key_of_content(data: Any) -> str:
+    """A key for media that are given as objects: the same for the same content, so that it is encoded once."""
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in _pieces(data):
+        digest.update(piece)
+    return f"given/{digest.hexdigest()}"
+
+
+def _pieces(data: Any) -> Iterator[bytes]:
+    """What an object consists of, so that no two objects consist of the same."""
+    import numpy as np
+
+    if isinstance(data, np.ndarray) and data.dtype.kind != "O":
+        array = np.ascontiguousarray(data)
+        yield f"{array.dtype.str}{array.shape}".encode()
+        yield array.tobytes()
+    elif isinstance(data, list | tuple):
+        yield f"{type(data).__name__}{len(data)}".encode()
+        for one in data:
+            yield from _pieces(one)
+    elif isinstance(data, bool | int | float | str | bytes):
+        yield f"{type(data).__name__}{data!r};".encode()
+    else:
+        yield f"object{next(_KEYS)}".encode()
 
 
 def _alike(video: Sequence[Pixels], even: bool = False) -> list[Pixels]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mio.cli.options import Average, Device, Plugin, Precision, RunFolder, device_and_precision, open_run
-from mio.core.errors import UserError
+from mio.core.errors import Interrupted, UserError
 
 KEY = "MIO_API_KEY"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -116,7 +116,8 @@ def serve(
 
     with sock:
         code = run_server(Server(service, started), sock)
-    raise typer.Exit(code)
+    if code:
+        raise Interrupted("the server has stopped")
 
 
 def _templates(given: list[str]) -> dict[str, str]:

@@ -68,8 +68,8 @@ class _Chat:
     async def whole(self, answers: Answers) -> Response:
         """The response."""
         replies = [Reply(self._service, self._format, streamed=False) for _ in answers.each]
-        async for number, part in answers.parts():
-            await replies[number].take(part)
+        async for number, given in answers.events():
+            await replies[number].take(given)
         choices = [
             {"index": number, "message": await reply.message(), "logprobs": None, "finish_reason": reply.reason}
             for number, reply in enumerate(replies)
@@ -83,9 +83,9 @@ class _Chat:
         replies = [Reply(self._service, self._format, streamed=True) for _ in answers.each]
         for number in range(len(replies)):
             yield self._chunk(number, {"role": "assistant", "content": ""}, with_usage)
-        async for number, part in answers.parts():
+        async for number, given in answers.events():
             reply = replies[number]
-            if delta := await reply.take(part):
+            if delta := await reply.take(given):
                 yield self._chunk(number, delta, with_usage)
             if reply.reason:
                 for delta in await reply.rest():

@@ -11,16 +11,16 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from mio.core.generation.streaming import Over, TextPiece
 from mio.core.tokens.documents import plain_document
 from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.rendered import Prompt
-from mio.serve.answering import Text
 from mio.serve.conversations import check_characters
 from mio.serve.errors import ApiError, unsupported
 from mio.serve.http import DONE, EVENTS, body_of, event
 from mio.serve.jobs import respond, stream
 from mio.serve.protocol.completions import CompletionRequest
-from mio.serve.replies import usage
+from mio.serve.replies import finish_reason, usage
 from mio.serve.service import Answers, Asked, Service
 
 
@@ -85,9 +85,9 @@ class _Completion:
     async def whole(self, answers: Answers) -> Response:
         """The response."""
         texts, reasons = [""] * len(answers.each), [""] * len(answers.each)
-        async for number, part in answers.parts():
-            texts[number] += part.text if isinstance(part, Text) else ""
-            reasons[number] = getattr(part, "reason", reasons[number])
+        async for number, given in answers.events():
+            texts[number] += given.text if isinstance(given, TextPiece) else ""
+            reasons[number] = finish_reason(given) if isinstance(given, Over) else ""
         choices = [
             self._choice(number, self._special_text(one.tokens) if self._special else texts[number], reasons[number],
                          one.tokens, self._prompts[number])
@@ -101,10 +101,10 @@ class _Completion:
         with_usage = bool(options and options.include_usage)
         rest = {"usage": None} if with_usage else {}
         told = [0] * len(answers.each)
-        async for number, part in answers.parts():
-            one, reason = answers.each[number], getattr(part, "reason", None)
+        async for number, given in answers.events():
+            one, reason = answers.each[number], finish_reason(given) if isinstance(given, Over) else None
             tokens, prompt = one.tokens[told[number] :], None if told[number] else self._prompts[number]
-            text = part.text if isinstance(part, Text) else ""
+            text = given.text if isinstance(given, TextPiece) else ""
             text = self._special_text(tokens) if self._special else text
             if text or reason or (self._request.return_token_ids and tokens):
                 told[number] = len(one.tokens)

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from mio.serve.answering import Given
+from mio.core.generation.streaming import Over, WholeMedia
 from mio.serve.conversations import check_characters
 from mio.serve.errors import ApiError
 from mio.serve.giving import image_file
@@ -59,34 +59,31 @@ class _Pictures:
         await service.ask(answers, Asked([prompt] * self.count, self._decoding, need, seeds, modality))
 
     async def whole(self, answers: Answers) -> Response:
-        drawn: dict[int, tuple[bytes, str]] = {}
-        async for number, content, size in self._drawn(answers):
-            drawn.setdefault(number, (content, size))
+        drawn = {number: (content, size) async for number, content, size in self._drawn(answers)}
         pictures = [{"b64_json": base64.b64encode(drawn[number][0]).decode()} for number in sorted(drawn)]
-        size = next(iter(drawn.values()))[1]
-        return JSONResponse({"created": self._created, "data": pictures, **self._told(size), "usage": _usage(answers)})
+        told = self._told(drawn[0][1])
+        return JSONResponse({"created": self._created, "data": pictures, **told, "usage": _usage(answers)})
 
     async def streamed(self, answers: Answers) -> AsyncIterator[str]:
-        seen: set[int] = set()
-        async for number, content, size in self._drawn(answers):
-            if number not in seen:
-                seen.add(number)
-                kind = "image_generation.completed"
-                picture = {"type": kind, "b64_json": base64.b64encode(content).decode(), "created_at": self._created}
-                yield event({**picture, **self._told(size), "usage": _usage(answers)}, kind)
+        kind = "image_generation.completed"
+        async for _, content, size in self._drawn(answers):
+            picture = {"type": kind, "b64_json": base64.b64encode(content).decode(), "created_at": self._created}
+            yield event({**picture, **self._told(size), "usage": _usage(answers)}, kind)
 
     async def _drawn(self, answers: Answers) -> AsyncIterator[tuple[int, bytes, str]]:
-        """Number, bytes and size of each picture. Raises `ApiError` if an answer has none."""
-        loop, found = asyncio.get_running_loop(), set()
-        async for number, part in answers.parts():
-            if isinstance(part, Given):
-                self._service.metrics.media.labels(part.modality, "written").inc()
-                found.add(number)
+        """Number, bytes and size of the picture of each answer, once it is over. Raises `ApiError` if one has none."""
+        loop = asyncio.get_running_loop()
+        pixels: dict[int, Any] = {}
+        async for number, given in answers.events():
+            if isinstance(given, WholeMedia):
+                self._service.metrics.media.labels(given.modality, "written").inc()
+                pixels.setdefault(number, given.content)
+            elif isinstance(given, Over):
+                if number not in pixels:
+                    raise ApiError(500, "the model has drawn nothing", code="no_picture")
                 quality = self._request.output_compression
-                file = loop.run_in_executor(self._service.executor, image_file, part.content, self._format, quality)
-                yield number, await file, f"{part.content.shape[1]}x{part.content.shape[0]}"
-        if len(found) < self.count:
-            raise ApiError(500, "the model has drawn nothing", code="no_picture")
+                file = loop.run_in_executor(self._service.executor, image_file, pixels[number], self._format, quality)
+                yield number, await file, f"{pixels[number].shape[1]}x{pixels[number].shape[0]}"
 
     def _told(self, size: str) -> dict[str, Any]:
         return {"background": "opaque", "output_format": self._format, "quality": "auto", "size": size}

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,11 @@ from mio.core.generation.grammar import Need
 from mio.core.generation.model import Model
 from mio.core.generation.requests import Request
 from mio.core.generation.sampling import SEEDS, item_seed
+from mio.core.generation.streaming import AnswerEvent, AnswerStream, Over
 from mio.core.tokens.documents import Document
 from mio.core.tokens.rendered import Prompt
 from mio.serve.abilities import Abilities
-from mio.serve.answering import Answer, Over, Part
+from mio.serve.answering import Answer
 from mio.serve.conversations import Conversations
 from mio.serve.engine_thread import EngineThread
 from mio.serve.errors import ApiError, busy, stopping, unsupported
@@ -80,19 +82,14 @@ class Answers:
 
     service: Service
     each: list[Answer] = field(default_factory=list)
-    prompt_tokens: int = 0
     places: int = 0
     """Of those that can be asked for together, how many these take."""
     begun: float = field(default_factory=time.monotonic)
 
-    @property
-    def tokens(self) -> int:
-        return sum(len(one.tokens) for one in self.each)
-
-    async def parts(self) -> AsyncIterator[tuple[int, Part]]:
-        """What the answers consist of, as it comes, with the number of each. Raises `ApiError`."""
+    async def events(self) -> AsyncIterator[tuple[int, AnswerEvent]]:
+        """What the answers give out, as it comes, with the number of each. Raises `ApiError`."""
         limit = self.service.settings.limits.answer_timeout
-        merged: asyncio.Queue[tuple[int, Part] | BaseException] = asyncio.Queue()
+        merged: asyncio.Queue[tuple[int, AnswerEvent] | BaseException] = asyncio.Queue()
         tasks = [asyncio.create_task(_forward(number, one, merged)) for number, one in enumerate(self.each)]
         left = len(tasks)
         first = True
@@ -117,7 +114,7 @@ class Answers:
 
     def close(self) -> None:
         """Calls off what is not over, and makes room for others."""
-        self.service.metrics.answer_tokens.inc(self.tokens if self.places else 0)
+        self.service.metrics.answer_tokens.inc(sum(len(one.tokens) for one in self.each) if self.places else 0)
         for one in self.each:
             one.cancel()
         self.service.leave(self.places)
@@ -126,8 +123,8 @@ class Answers:
 
 async def _forward(number: int, answer: Answer, merged: asyncio.Queue[Any]) -> None:
     try:
-        async for part in answer.parts():
-            merged.put_nowait((number, part))
+        async for event in answer.events():
+            merged.put_nowait((number, event))
     except Exception as error:
         merged.put_nowait(error)
 
@@ -241,16 +238,13 @@ class Service:
 
     async def ask(self, answers: Answers, asked: Asked) -> None:
         """Has the engine make these answers. Raises `ApiError` for what it refuses."""
-        answers.prompt_tokens = sum({id(one): len(one.tokens) for one in asked.prompts}.values())
-        self.metrics.prompt_tokens.inc(answers.prompt_tokens)
+        self.metrics.prompt_tokens.inc(sum({id(one): len(one.tokens) for one in asked.prompts}.values()))
         for prompt, seed in zip(asked.prompts, asked.seeds, strict=True):
-            one = Answer(self.model, self.engine, self.executor, asked.stop, asked.output)
+            request = Request(prompt, asked.decoding, asked.need, seed, self._budget(prompt, asked))
+            stream = AnswerStream(self.model, request, asked.output, asked.stop)
+            one = Answer(stream, self.engine, self.executor)
             answers.each.append(one)
-            budget = await self.run(lambda prompt=prompt: self._budget(prompt, asked))  # type: ignore[misc]
-            request = Request(prompt, asked.decoding, asked.need, seed, budget)
-            one.ticket = await self.run(
-                lambda request=request, one=one: self.engine.submit(request, one.listen)  # type: ignore[misc]
-            )
+            one.ticket = await self.run(partial(self.engine.submit, request, one.listen))
 
     def _budget(self, prompt: Prompt, asked: Asked) -> int:
         try:

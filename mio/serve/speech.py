@@ -10,14 +10,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from mio.core.generation.streaming import MediaChunk, WholeMedia
 from mio.serve import sound
-from mio.serve.answering import Given
 from mio.serve.conversations import check_characters
 from mio.serve.errors import ApiError
 from mio.serve.http import EVENTS, body_of, event
 from mio.serve.jobs import respond, stream
 from mio.serve.protocol.media import SpeechRequest
 from mio.serve.receiving import AUDIO
+from mio.serve.replies import token_counts
 from mio.serve.service import Answers, Asked, Service
 from mio.serve.templates import SPEECH
 
@@ -73,13 +74,17 @@ class _Speech:
     async def _pieces(self, answers: Answers) -> AsyncIterator[bytes]:
         """The bytes of a file of sound, as they come. Raises `ApiError` if there is no sound."""
         writer, loop = sound.SoundWriter(self._format), asyncio.get_running_loop()
-        there = False
-        async for _, part in answers.parts():
-            if isinstance(part, Given):
-                self._service.metrics.media.labels(part.modality, "written").inc()
-                there = True
-                if piece := await loop.run_in_executor(self._service.executor, writer.push, *part.content):
-                    yield piece
+        there = begun = False
+        async for _, given in answers.events():
+            if isinstance(given, WholeMedia):
+                self._service.metrics.media.labels(given.modality, "written").inc()
+                there, told, begun = True, begun, False
+            elif isinstance(given, MediaChunk):
+                begun, told = True, False
+            else:
+                continue
+            if not told and (piece := await loop.run_in_executor(self._service.executor, writer.push, *given.content)):
+                yield piece
         if not there:
             raise ApiError(500, "the model has said nothing", code="no_sound")
         if piece := await loop.run_in_executor(self._service.executor, writer.finish):
@@ -88,5 +93,5 @@ class _Speech:
 
 def token_usage(answers: Answers) -> dict[str, Any]:
     """Tokens of a request, as the endpoints of media count them."""
-    prompt, answer = answers.prompt_tokens, answers.tokens
+    prompt, answer = (counts.total() for counts in token_counts(answers))
     return {"input_tokens": prompt, "output_tokens": answer, "total_tokens": prompt + answer}

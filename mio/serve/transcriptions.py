@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mio.core.contract.values import TEXT, MemoryFile
+from mio.core.generation.streaming import TextPiece
 from mio.media.sound import sound_seconds
-from mio.serve.answering import Text
 from mio.serve.errors import ApiError
 from mio.serve.http import EVENTS, event, validated
 from mio.serve.jobs import respond, stream
@@ -108,7 +108,7 @@ class _Transcription:
         await service.ask(answers, Asked([rendered], self._decoding, need, seeds, stop=request.stop or ()))
 
     async def whole(self, answers: Answers) -> Response:
-        text = "".join([part.text async for _, part in answers.parts() if isinstance(part, Text)]).strip()
+        text = "".join([one.text async for _, one in answers.events() if isinstance(one, TextPiece)]).strip()
         if self._request.response_format == "text":
             return PlainTextResponse(f"{text}\n")
         usage = {"type": "tokens", **token_usage(answers)}
@@ -122,9 +122,9 @@ class _Transcription:
 
     async def streamed(self, answers: Answers) -> AsyncIterator[str]:
         text = ""
-        async for _, part in answers.parts():
-            if isinstance(part, Text):
-                more = part.text if text else part.text.lstrip()
+        async for _, given in answers.events():
+            if isinstance(given, TextPiece):
+                more = given.text if text else given.text.lstrip()
                 text += more
                 if more:
                     yield event({"type": "transcript.text.delta", "delta": more})
