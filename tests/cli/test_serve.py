@@ -65,7 +65,7 @@ def test_it_serves_until_a_signal(finished):
 
 def test_a_public_address_without_a_key_is_warned_of(finished, capsys, monkeypatch):
     monkeypatch.delenv("MIO_API_KEY", raising=False)
-    monkeypatch.setattr("mio.serve.server.run", lambda server, sock: 130)  # of Ctrl-C
+    monkeypatch.setattr("mio.serve.server.run", lambda *_: 130)  # of Ctrl-C
     assert app.run(["serve", str(finished), "--host", "0.0.0.0", "--port", "0", *WORLD]) == 130
     warning, interrupted = capsys.readouterr().err.splitlines()
     assert "anybody who reaches 0.0.0.0 can use the model; set MIO_API_KEY" in warning
