@@ -12,6 +12,7 @@ import torch
 from conftest import MELODY
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.controls import Control
 from mio.core.contract.discovery import discover, local
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
@@ -82,7 +83,7 @@ class Scripted:
         return ids
 
     def spelt(self, ids):
-        """Text, with melodies as their notes and special tokens by name."""
+        """Text, with media as their codes, and special and control tokens by name."""
         names = {self.vocabulary.specials.im_start: "<im_start>", self.vocabulary.specials.im_end: "<im_end>",
                  self.vocabulary.specials.bos: ""}  # fmt: skip
         text, run = "", []
@@ -91,7 +92,10 @@ class Scripted:
                 run.append(index)
                 continue
             for part in parse_tokens(run, self.vocabulary, self.codecs.text).parts:
-                text += part if isinstance(part, str) else str(part.codes[0].tolist())
+                if isinstance(part, Control):
+                    text += f"<{part.name}>"
+                else:
+                    text += part if isinstance(part, str) else str(part.codes[0].tolist())
             text, run = text + names[index], []
         return text
 

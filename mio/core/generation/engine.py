@@ -164,6 +164,19 @@ class Engine:
         while self.busy:
             self.step()
 
+    @torch.inference_mode()
+    def abandon(self, error: UserError) -> None:
+        """Ends all answers, those that wait too, where a step has failed: what rows hold is not to be trusted."""
+        tickets = [*self.running, *self._waiting]
+        tickets += [self._arrivals.popleft() for _ in range(len(self._arrivals))]
+        self._waiting.clear()
+        for row in range(len(self.rows)):
+            self._tickets[row] = None
+            self.rows.clear(row)
+        for ticket in tickets:
+            if ticket.finished is None:
+                ticket.finish(requests.FAILED, error)
+
     def follow(self, message: Mapping[str, Any]) -> None:
         """Does the step of another rank's engine, which is like this one, of its `message`."""
         for content in message["new"]:
