@@ -17,6 +17,7 @@ from mio.core.contract.layouts import CodeRows, ModelLayout
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.sessions import Segmenter, SessionPolicy, Stream, Synthesiser, Utterance
+from mio.core.contract.streams import SpanDecoder, Streamable
 from mio.core.contract.values import (
     TEXT,
     Answer,
@@ -83,8 +84,10 @@ __all__ = [
     "SessionPolicy",
     "Source",
     "SourceFactory",
+    "SpanDecoder",
     "Splitter",
     "Stream",
+    "Streamable",
     "Synthesiser",
     "Task",
     "Template",

@@ -168,6 +168,25 @@ def test_the_example_of_a_trainable_tokenizer_follows_the_contract(tmp_path):
     assert loaded.frames(np.zeros(7)) == 7
 
 
+def test_the_example_of_a_stream_gives_what_decode_gives():
+    import numpy as np
+
+    from mio.core.contract.streams import joined
+
+    [body] = [body for body in blocks("docs/plugins.md", "python") if "class Humming" in body]
+    space: dict = {}
+    exec(body, space)
+    detokenizer = space["Humming"]()
+    assert isinstance(detokenizer, mio.Streamable)
+    codes = np.array([[3, 1, 4, 1, 5]])
+    stream = detokenizer.stream()
+    assert stream.push(codes[:, :1]) is None
+    pieces = [stream.push(codes[:, 1:4]), stream.push(codes[:, 4:]), stream.finish()]
+    samples, rate = detokenizer.decode(codes)
+    assert (len(samples), rate) == (5 * 160, 8000)
+    assert np.array_equal(joined(pieces)[0], samples)
+
+
 # --- names and places
 
 

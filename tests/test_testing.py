@@ -32,6 +32,7 @@ def test_a_plugin_that_conforms_passes():
     assert failed(Plugin()) == set()
     skipped = [name for name, result in found.items() if result.outcome == "skipped"]
     assert skipped == [
+        "curve: pieces of a stream are what `decode` gives",
         "curve: what is written is read again, as long as its file says",
         "tasks' prompts can be filled",
         "the policy of conversations is valid",
@@ -104,6 +105,47 @@ class Nowhere(Detokenizer):
         return stem
 
 
+class Piecewise:
+    """Decodes numbers with a delay of one frame."""
+
+    def __init__(self):
+        self.held = np.zeros(0)
+
+    def push(self, codes):
+        media = np.concatenate((self.held, codes[0] / 10 + 0.05))
+        self.held = media[-1:]
+        return media[:-1] if len(media) > 1 else None
+
+    def finish(self):
+        return self.held
+
+
+class Streaming(Detokenizer):
+    """Its streams give what `decode` gives."""
+
+    def stream(self):
+        return Piecewise()
+
+
+class Forgetful(Detokenizer):
+    """Its streams give all but the last frame."""
+
+    def stream(self):
+        decoder = Piecewise()
+        decoder.finish = lambda: None
+        return decoder
+
+
+class OneStream(Detokenizer):
+    """It has one stream for all spans."""
+
+    def __init__(self):
+        self.decoder = Piecewise()
+
+    def stream(self):
+        return self.decoder
+
+
 class Endless(Source):
     """It has records past its end."""
 
@@ -173,6 +215,20 @@ def test_a_task_needs_the_fields_that_are_not_optional(prompt, problem):
     )
     result = outcomes(changed(mio_tasks=hookimpl(lambda _: [task])))["tasks' prompts can be filled"]
     assert (result.outcome, result.detail) == ("failed" if problem else "passed", problem)
+
+
+@pytest.mark.parametrize(
+    ("detokenizer", "problem"),
+    [
+        (Streaming, ""),
+        (Forgetful, "what `stream` gives of 3 frames is not what"),
+        (OneStream, "is not what `decode` gives of them"),
+    ],
+)
+def test_pieces_of_a_stream_are_compared_with_the_whole(detokenizer, problem):
+    found = outcomes(changed(detokenizer=detokenizer))["curve: pieces of a stream are what `decode` gives"]
+    assert found.outcome == ("failed" if problem else "passed"), found.detail
+    assert problem in found.detail
 
 
 def test_the_frames_of_a_declaration_bind():

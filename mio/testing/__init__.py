@@ -198,6 +198,7 @@ class _Checks:
             yield f"{modality.name}: a fresh tokenizer gives the same codes", codec.fresh
             yield f"{modality.name}: `frames` foretells `encode`", codec.frames
             yield f"{modality.name}: codes decode, and are written as a file", codec.round_trip
+            yield f"{modality.name}: pieces of a stream are what `decode` gives", codec.streams
             yield f"{modality.name}: what is written is read again, as long as its file says", codec.files
 
     def _media(self, modality: str) -> list[Media]:

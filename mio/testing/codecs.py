@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.streams import Streamable, joined
 from mio.core.contract.values import CodeArray, File, Media, MemoryFile, Modality, Trainable
-from mio.testing.outcomes import RECORDS, SkippedCheckError
+from mio.testing.outcomes import RECORDS, SkippedCheckError, same
+
+_STREAMED = 6
+"""Pairs of spans that are decoded piece by piece."""
+_LONGEST = 60
+"""Frames of such a span beyond the fewest that one may have."""
+_PUSHED = 9
+"""Most frames that it gets at a time."""
 
 
 class Codec:
@@ -25,6 +33,8 @@ class Codec:
         self._find_media = media
         self._ready: tuple[list[Any], Any, list[CodeArray]] | None = None
         self._written: Path | None = None
+        self._detokenizer: Any = None
+        """With its weights, once it has decoded."""
 
     def _prepared(self) -> tuple[list[Any], Any, list[CodeArray]]:
         """(media data, tokenizer, their codes)."""
@@ -90,6 +100,7 @@ class Codec:
             raise SkippedCheckError("no plugin supplies a detokenizer")
         if isinstance(tokenizer, Trainable) and hasattr(detokenizer, "load"):
             detokenizer.load(self.folder / "weights")
+        self._detokenizer = detokenizer
         media = detokenizer.decode(codes[0])
         assert media is not None, "`decode` returned nothing"
         path = detokenizer.save(media, self.folder / "sample")
@@ -98,6 +109,27 @@ class Codec:
         assert path.suffix, f"`save` wrote {path.name}, without a suffix"
         assert tokenizer.encode([media])[0].shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
         self._written = path
+
+    def streams(self) -> None:
+        """Pieces against the whole: random codes, cut anywhere, two spans at the same time."""
+        detokenizer = self._detokenizer
+        if not isinstance(detokenizer, Streamable):
+            raise SkippedCheckError("media are decoded as a whole: the detokenizer has no `stream`")
+        random = np.random.default_rng(0)
+        for _ in range(_STREAMED):
+            spans = [self._random_codes(random) for _ in range(2)]
+            for codes, pieces in zip(spans, _in_turns(detokenizer, spans, random), strict=True):
+                assert pieces, f"`stream` gives nothing of {codes.shape[1]} frames"
+                assert same(joined(pieces), self._detokenizer.decode(codes)), (
+                    f"what `stream` gives of {codes.shape[1]} frames is not what `decode` gives of them"
+                )
+
+    def _random_codes(self, random: np.random.Generator) -> CodeArray:
+        """Codes of a span as it is written, of as many frames as one may have, within reason."""
+        frames = self.modality.frames
+        count = int(random.integers(frames.minimum, min(frames.maximum, frames.minimum + _LONGEST) + 1))
+        sizes = [self.modality.codebooks[book] for book in self.modality.view("generate")]
+        return np.stack([random.integers(0, size, count) for size in sizes]).astype(np.int64)
 
     def files(self) -> None:
         """A file by path and from memory, read and measured."""
@@ -114,3 +146,19 @@ class Codec:
             frames = tokenizer.frames((module.probe or module.read)(file))
             due = codes[0].shape[1]
             assert frames == due, f"`frames` says {frames} of what `probe` makes of {where}, `encode` gives {due}"
+
+
+def _in_turns(detokenizer: Streamable, spans: Sequence[CodeArray], random: np.random.Generator) -> list[list[Any]]:
+    """What streams give of spans that are cut anywhere and decoded beside each other."""
+    decoders = [detokenizer.stream() for _ in spans]
+    given: list[list[Any]] = [[] for _ in spans]
+    begins = [0] * len(spans)
+    while any(begin < codes.shape[1] for begin, codes in zip(begins, spans, strict=True)):
+        for index, codes in enumerate(spans):
+            end = begins[index] + int(random.integers(1, _PUSHED + 1))
+            if (part := codes[:, begins[index] : end]).size:
+                given[index].append(decoders[index].push(np.ascontiguousarray(part)))
+            begins[index] = end
+    for pieces, decoder in zip(given, decoders, strict=True):
+        pieces.append(decoder.finish())
+    return [[piece for piece in pieces if piece is not None] for pieces in given]

@@ -266,8 +266,11 @@ def tokenizer_problems(tokenizer: Any, declared: Modality) -> list[str]:
 
 
 def detokenizer_problems(detokenizer: Any) -> list[str]:
-    """What a detokenizer lacks."""
-    return missing_methods(detokenizer, ("decode", "save"))
+    """What a detokenizer lacks, or has by mistake."""
+    problems = missing_methods(detokenizer, ("decode", "save"))
+    if has(detokenizer, "stream"):  # which is a promise: see `Streamable`
+        problems += missing_methods(detokenizer, ("stream",))
+    return problems
 
 
 def missing_methods(value: Any, names: Sequence[str]) -> list[str]:

@@ -12,6 +12,8 @@ from mio.core.contract.encoders import Arrays
 from mio.core.contract.heads import Head
 from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.streams import SpanDecoder, Streamable
+from mio.core.contract.validation import missing_methods
 from mio.core.contract.values import (
     TEXT,
     CodeArray,
@@ -168,6 +170,16 @@ class Codecs:
                     detokenizer.load(self._folder / modality)
             self._detokenizers[modality] = detokenizer
         return self._detokenizers[modality]
+
+    def span_decoder(self, modality: str) -> SpanDecoder | None:
+        """What decodes one span of a modality while its codes come; None where it is decoded as a whole."""
+        detokenizer = self.detokenizer(modality)
+        if not isinstance(detokenizer, Streamable):
+            return None
+        decoder = detokenizer.stream()
+        if problems := missing_methods(decoder, ("push", "finish")):
+            raise PluginError(f"the detokenizer of `{modality}`: its `stream` made no decoder: {'; '.join(problems)}")
+        return decoder
 
     def saver(self, modality: str) -> Detokenizer | Head:
         """What writes media of a modality to files: the head that makes them, or else the detokenizer."""

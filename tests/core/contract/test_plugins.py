@@ -383,6 +383,10 @@ def test_tokenizers_and_detokenizers_are_checked_for_their_methods():
         plugins.tokenizer("sketch")
     with pytest.raises(PluginError, match=r"`acme`, hook `mio_detokenizer`, .*`decode`"):
         plugins.detokenizer("sketch")
+    whole = {"decode": list, "save": print}
+    acme.mio_detokenizer = hookimpl(lambda: SimpleNamespace(**whole, stream=None), specname="mio_detokenizer")
+    with pytest.raises(PluginError, match=r"`acme`, hook `mio_detokenizer`, .*`stream`: .* has no such method"):
+        enabled(acme=acme).detokenizer("sketch")
 
 
 def test_backbones_and_recipes_come_from_all_plugins_that_work(tmp_path):
