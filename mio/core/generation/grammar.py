@@ -105,7 +105,7 @@ class Grammar:
             for name, view in ((name, declared.view("generate")) for name, declared in self.spans.items())
         }
         openings = (max(count, self.while_made(name)) for name, count in self.shortest.items())
-        self.longest = max(0, *openings, *map(len, vocabulary.controls.inserts.values()))
+        self.longest = max([0, *openings, *map(len, vocabulary.controls.inserts.values())])
         """Most tokens that must be left, beside one and those that are owed, for anything to come."""
         self._places: dict[State, Place] = {}
         self._windows: dict[bool, Window] = {}
