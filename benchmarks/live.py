@@ -34,10 +34,11 @@ import torch
 import yaml
 
 import mio
+from mio import Decoding
 from mio.core.contract.plugins import PluginManager
 from mio.core.generation.grammar import Need
-from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.model import Model
+from mio.core.generation.requests import Request
 from mio.core.live import events
 from mio.core.live.clock import SimulatedClock
 from mio.core.live.events import SessionEvent
@@ -199,17 +200,22 @@ def parameter_bytes() -> int:
     return sum(storages.values())
 
 
-def step_seconds(model: Model, arguments: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, float]:
+def step_seconds(model: Model) -> dict[str, float]:
     """Median seconds of a step of one sequence and of both, taken in turns."""
-    session = mio.Session(model, arguments.policy, {**options, "answers": "all"}, seed=0)
-    engine, prompt = session.engine, model.renderer.prompt(plain_document(["three plus four"], []))
-    rows = [engine.read(prompt, GrowingAnswer(model.grammar, Need(), 64, seed)) for seed in (0, 1)]
+    engine, prompt = model.engine(2), model.renderer.prompt(plain_document(["three plus four"], []))
+    asked = [Request(prompt, Decoding(), Need(), seed, 64) for seed in (0, 1)]
+    tickets = [engine.submit(request) for request in asked]
     times: dict[str, list[float]] = {"one": [], "both": []}
-    for _ in range(50):
-        for name, some in (("one", rows[:1]), ("both", rows)):
+    while len(times["both"]) < 50:
+        for name, alone in (("one", True), ("both", False)):
+            tickets = [one if one.finished is None else engine.submit(one.request) for one in tickets]
+            tickets[1].paused = alone
+            read = engine.rows.read_tokens
             start = time.perf_counter()
-            engine.feed(engine.choose(some))
-            times[name].append(time.perf_counter() - start)
+            engine.step()
+            seconds = time.perf_counter() - start
+            if engine.rows.read_tokens == read and len(engine.running) == 2:
+                times[name].append(seconds)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
@@ -249,7 +255,7 @@ def main() -> None:
         for note in share.wrong[: arguments.wrong]:
             print(f"    {note}")
     own = sum(parameter.numel() * parameter.element_size() for parameter in model.transformer.parameters())
-    steps = step_seconds(model, arguments, options)
+    steps = step_seconds(model)
     result = {
         **{name: share.value for name, share in shares.items()},
         "n": {name: share.of for name, share in shares.items()},

@@ -35,12 +35,9 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+import mio
 from mio.core.contract.plugins import PluginManager
-from mio.core.contract.values import Decoding
 from mio.core.errors import UserError
-from mio.core.generation.generate import generate
-from mio.core.generation.model import Model
-from mio.core.runs.run import Run
 from mio.core.stages.fit import fit_chain
 from mio.core.stages.verify import verify
 from mio.core.training.callbacks import Checkpoints
@@ -229,10 +226,9 @@ def answers(run: Path, out: Path) -> Any:
 def answered(run: Path, out: Path) -> Any:
     """What a finished run, or a checkpoint, says and draws."""
     shutil.rmtree(out, ignore_errors=True)
-    opened = Model.of(Run.open(run, PluginManager.discover()))
-    decoding = Decoding(max_tokens=24)
-    text = generate(opened, "What is number 3?", "text", out, decoding).to_json()
-    return text, [file.read_bytes() for file in generate(opened, "number 3", "image", out, decoding).files]
+    opened = mio.load(run, "cpu")
+    text = opened.generate("What is number 3?", "text", max_tokens=24).to_json()
+    return text, [file.read_bytes() for file in opened.generate("number 3", "image", max_tokens=24).save(out)]
 
 
 def gone_on(runs: Path) -> Any:

@@ -43,6 +43,7 @@ from mio.core.contract.values import (
 from mio.core.errors import DataError, MioError, PluginError, UserError
 
 if TYPE_CHECKING:
+    from mio.api import load
     from mio.core.live.session import Session
 
 __version__ = "0.1.0"
@@ -98,6 +99,7 @@ __all__ = [
     "UserError",
     "Utterance",
     "hookimpl",
+    "load",
     "media",
     "networks",
     "number",
@@ -111,4 +113,8 @@ def __getattr__(name: str) -> Any:
         from mio.core.live.session import Session
 
         return Session
+    if name == "load":
+        from mio.api import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,6 @@ from mio.core.generation.judging import OwnedTask
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
 from mio.core.generation.requests import Ticket
-from mio.core.live.policy import policy_of
 from mio.core.runs.run import Run
 
 DECODING = Decoding(temperature=1.0, max_tokens=40, steps=2, guidance=1.0)
@@ -161,15 +160,7 @@ def test_media_of_a_conversation_are_events_and_part_of_its_past(monkeypatch):
     assert [event.modality for event in media] == ["tile"]
     path = session.saver(media[0]).save(media[0].content, Path("said"))
     assert tiles.read(path).tolist() == media[0].content.tolist()
-    reads = session.engine.reused_tokens
+    reads = session.engine.rows.reused_tokens
     session.say("now b")
     assert [event.kind for event in session.finish() if event.kind in ("media", "done")] == ["media", "done"]
-    assert session.engine.reused_tokens - reads > 20, "the first answer is not read again"
-
-
-@pytest.mark.usefixtures("work")
-def test_guidance_of_a_conversation_is_for_heads_alone(monkeypatch):
-    asked = model()
-    policy = mio.SessionPolicy(decoding=replace(DECODING, guidance=3.0))
-    monkeypatch.setattr(type(asked.plugins), "session", lambda *_: ("made", policy))
-    assert policy_of(asked, "", {}) is policy
+    assert session.engine.rows.reused_tokens - reads > 20, "the first answer is not read again"

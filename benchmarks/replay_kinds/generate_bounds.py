@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from replays import Variant
 
-from mio import Codes, Decoding, Frames, Media, Modality
+from mio import Codes, DataModule, Frames, Media, Modality
+from mio.api.answers import Reply
+from mio.api.loaded import Loaded
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.distributed.ranks import Ranks
-from mio.core.generation.generate import Generated, generate
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
 from mio.core.model.transformer import Transformer
@@ -65,7 +66,7 @@ class Codecs:
     def split(self, media: Media) -> list[Media]:
         return list(media.data)
 
-    def detokenizer(self, _: str) -> Tones:
+    def saver(self, _: str) -> Tones:
         return Tones()
 
     def decode(self, _: str, codes: Any) -> str:
@@ -82,7 +83,7 @@ def made_model(context: int, broken: str) -> Model:
     recipe: Any = SimpleNamespace(
         data=SimpleNamespace(packing=SimpleNamespace(context=context), form="plain", system={})
     )
-    codecs, plugins = Codecs(), None
+    codecs, plugins = Codecs(), SimpleNamespace(datamodule=lambda _: DataModule())
     renderer = Renderer(VOCABULARY, codecs, LossConfig())
     return Model(recipe, plugins, VOCABULARY, codecs, renderer, Path(), lambda: (transformer, Replicas(Ranks())))
 
@@ -114,27 +115,30 @@ def variant(
     needed = SHORTEST + 1 if output == "tones" else 1
     readable = meaningful(options, seed) and not broken and room >= needed
 
-    def read() -> Generated:
+    def read() -> tuple[Reply, list[Path]]:
         folder.mkdir()
         for path, content in taken.items():
             path.write_text(content)
-        return generate(made_model(context, broken), prompt, output, folder, Decoding(**options), seed, beyond)
+        run = Loaded(made_model(context, broken))
+        answer = run.generate(prompt, output, seed=seed, beyond_context=beyond, **options)
+        return answer, answer.save(folder)
 
-    def right(made: Generated) -> str:
+    def right(made: tuple[Reply, list[Path]]) -> str:
+        answer, files = made
         if any(path.read_text() != content for path, content in taken.items()):
             return "a file was overwritten"
-        media = [content for name, content in made.answer.parts if name == "tones"]
-        if [path.read_text() for path in made.files] != media or {*made.files} & {*taken}:
-            return f"files {made.files} for {media}"
-        if {*folder.iterdir()} != {*taken, *made.files}:
+        media = [content for name, content in answer.parts if name == "tones"]
+        if [path.read_text() for path in files] != media or {*files} & {*taken}:
+            return f"files {files} for {media}"
+        if {*folder.iterdir()} != {*taken, *files}:
             return "left other files"
         if output == "tones" and len(media) != 1:
             return f"{len(media)} items for one"
-        spans = sum(2 + codes.codes.size for codes in made.answer.codes)
+        spans = sum(2 + codes.codes.size for codes in answer.codes)
         if spans + 1 > room:
             return f"{spans} tokens of spans for {room}"
-        if made.notice and room == options["max_tokens"]:
-            return f"told of a cut that was none: {made.notice}"
+        if answer.notice and room == options["max_tokens"]:
+            return f"told of a cut that was none: {answer.notice}"
         return ""
 
     wild = ", ".join(f"{name} {value!r:.30}" for name, value in options.items())

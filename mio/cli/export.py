@@ -16,6 +16,7 @@ def export(
     shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of one file of weights.")] = "5GB",
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="keep, bf16, fp16 or fp32.")] = "keep",
     merge: Annotated[bool, typer.Option("--merge", help="Fold adapters in, instead of writing them beside.")] = False,
+    license: Annotated[str, typer.Option(metavar="SPDX", help="Of the model; default: the recipe's.")] = "",
     average: Average = False,
     plugin: Plugin = [],
 ) -> None:
@@ -30,7 +31,7 @@ def export(
 
     from mio.core.exchange.writing import export_run
 
-    exported = export_run(trained, folder, shard_size=shard_size, dtype=dtype, merge=merge)
+    exported = export_run(trained, folder, shard_size=shard_size, dtype=dtype, merge=merge, license=license)
     typer.echo(
         f"{exported.folder}: {exported.family}, {exported.parameters:,} parameters, {exported.size} ids, "
         f"{exported.bytes / 1e6:.1f} MB in {exported.files} file{'s' if exported.files > 1 else ''}"

@@ -101,9 +101,9 @@ def refuse_no_run(folder: Path) -> None:
         raise UserError(f"{folder}: no such run folder{hint}")
 
 
-def finite(value: float) -> float:
+def finite(value: float | None) -> float | None:
     """An option's number. Raises `typer.BadParameter` for infinities and NaN, which pass typer's own bounds."""
-    if not math.isfinite(value):
+    if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 

@@ -256,7 +256,7 @@ class _Printer:
         self._open = False
 
     def _write(self, event: SessionEvent) -> Path:
-        from mio.core.generation.generate import save_beside
+        from mio.core.generation.saving import save_beside
 
         self.files += 1
         return save_beside(self._session.saver(event), event.content, self._folder, event.modality, self.files - 1)
@@ -271,6 +271,7 @@ def _line(event: SessionEvent, path: Path | None) -> str:
     lines = {
         events.HEARD: f"[heard{where}]",
         events.IGNORED: f"[ignored{where}: {plain(event.reason)}]",
+        events.FAILED: f"[failed: {plain(event.reason)}]",
         events.SILENCE: "[silence]",
         events.INTERRUPTED: "[interrupted]",
         events.MEDIA: f"[{event.modality}: {plain(str(path))}]",

@@ -120,7 +120,7 @@ class Codec:
             spans = [self._random_codes(random) for _ in range(2)]
             for codes, pieces in zip(spans, _in_turns(detokenizer, spans, random), strict=True):
                 assert pieces, f"`stream` gives nothing of {codes.shape[1]} frames"
-                assert same(joined(pieces), detokenizer.decode(codes)), (
+                assert same(joined(pieces), self._detokenizer.decode(codes)), (
                     f"what `stream` gives of {codes.shape[1]} frames is not what `decode` gives of them"
                 )
 

@@ -50,9 +50,10 @@ class Scripted:
         ids = tokens[..., None, None].expand(-1, -1, 1, 2).float()
         step.attend(0, 0, torch.zeros_like(ids), ids, ids)
         hidden = torch.zeros(*tokens.shape, 1)
-        for row, last in enumerate(positions[:, -1].tolist()):
-            held = cache.keys[0, row, 0, : last + 1, 0].long().tolist()
-            hidden[row, -1, 0] = self.next(held)
+        for row, ids in enumerate(tokens.tolist()):
+            column = max(place for place, token in enumerate(ids) if token)  # what follows is padding
+            held = cache.keys[0, row, 0, : positions[row, column] + 1, 0].long().tolist()
+            hidden[row, column, 0] = self.next(held)
         return Output(hidden, torch.zeros(()), {})
 
     def next(self, held):

@@ -8,13 +8,13 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from mio.core.contract.ranges import ALLOWED, KEYS, Choice, Range
+from mio.core.contract.ranges import ALLOWED, KEYS, Allowed
 from mio.core.errors import UserError, nearest
 from mio.core.terminal import plain
 
 T = TypeVar("T")
 Key = tuple[str, ...]
-Hint = tuple[Any, Range | Choice | None]
+Hint = tuple[Any, Allowed | None]
 """Type of a key, and which values of it are allowed."""
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
@@ -26,7 +26,7 @@ def hints_of(kind: type) -> Mapping[str, Hint]:
     return {one.name: (one.metadata.get(KEYS, hints[one.name]), one.metadata.get(ALLOWED)) for one in fields(kind)}
 
 
-def keys_of(kind: type, prefix: str = "") -> Iterator[tuple[str, Range | Choice | None]]:
+def keys_of(kind: type, prefix: str = "") -> Iterator[tuple[str, Allowed | None]]:
     """Every key of a dataclass and of those inside it, dotted, with which values are allowed.
 
     `*` stands for a name that the user chooses, `[]` for the items of a list.
@@ -115,7 +115,7 @@ class Checker:
                 self.problems.append(((*key, str(name)), text))
         return cleaned
 
-    def _scalar(self, value: Any, kind: type, allowed: Range | Choice | None, key: Key) -> Any:
+    def _scalar(self, value: Any, kind: type, allowed: Allowed | None, key: Key) -> Any:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value) if abs(value) < 10**300 else float("inf")
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from mio.core.errors import nearest
 from mio.core.terminal import plain
 
 ALLOWED = "allowed"
-"""Key of a dataclass field's metadata that holds its `Range` or `Choice`."""
+"""Key of a dataclass field's metadata that holds its `Range`, `Choice` or `Form`."""
 KEYS = "keys"
 """Key of the metadata of a field that is a mapping: the dataclass whose keys it may have."""
 
@@ -62,6 +63,28 @@ class Choice:
         return ", ".join(f"`{word}`" if word else "empty" for word in self.words)
 
 
+@dataclass(frozen=True)
+class Form:
+    """Text of one form, or none."""
+
+    pattern: str
+    """Regular expression of the whole text."""
+    what: str
+    """What such a text is, with an example."""
+
+    def problem(self, value: Any) -> str:
+        """As `Range.problem`."""
+        if not isinstance(value, str) or not value or re.fullmatch(self.pattern, value):
+            return ""
+        return f"is `{plain(value):.80}`, which is not {self}"
+
+    def __str__(self) -> str:
+        return self.what
+
+
+Allowed = Range | Choice | Form
+
+
 def number(default: Any, least: float, most: float, *, above: bool = False, below: bool = False) -> Any:
     """A dataclass field that holds numbers of a range; `default` may be a function that makes it."""
     return _field(default, Range(least, most, above, below))
@@ -72,7 +95,12 @@ def one_of(default: str, *words: str) -> Any:
     return _field(default, Choice(words))
 
 
-def _field(default: Any, allowed: Range | Choice) -> Any:
+def formed(form: Form) -> Any:
+    """A dataclass field that holds text of a form, or none, which is the default."""
+    return _field("", form)
+
+
+def _field(default: Any, allowed: Allowed) -> Any:
     keyword = "default_factory" if callable(default) else "default"
     return field(**{keyword: default}, metadata={ALLOWED: allowed})
 

@@ -17,14 +17,12 @@ from torch import Tensor
 from mio.core.contract.networks import Networks
 from mio.core.errors import UserError
 from mio.core.exchange.model_files import AGAIN
-from mio.core.files import write_text
 from mio.core.recipe.model import network_of
 from mio.core.runs.adapters import FoldedWeights
 from mio.core.runs.tensor_files import Planned, in_file_order, write_file
 from mio.core.runs.weights import CheckpointWeights, SavedWeights
 
 FILE = "networks.safetensors"
-README = "README.md"
 
 
 @dataclass(frozen=True)
@@ -54,30 +52,6 @@ def write_networks(own: Path, saved: SavedWeights | CheckpointWeights | FoldedWe
     names = tuple(dict.fromkeys(network_of(name) for name in infos))
     count = sum(math.prod(tensor.shape) for tensor in planned)
     return ExportedNetworks(own / FILE, names, count, sum(tensor.bytes for tensor in planned))
-
-
-def write_readme(folder: Path, networks: ExportedNetworks, family: str, own: str) -> None:
-    """Says what other programs can do with the export, and what they cannot."""
-    names = " and ".join(f"`{name}`" for name in networks.names)
-    text = f"""# What this folder holds
-
-An export of `mio`: a language model of the family `{family}`, which transformers and programs that read its layout
-open, and networks of plugins, {names}, which they do not.
-
-- **The language model** (`config.json`, `*.safetensors`, the tokenizer) is whole. It reads and writes text and the
-  codes in its vocabulary. It was trained together with the networks: what it answers without them is not what it was
-  trained for.
-- **The networks** are in `{own}/{FILE}`, by their names in the model. `encoders.MODALITY.` computes an embedding of the
-  model's width for each position that an item takes. These embeddings stand in the prompt where the tokens' would; the
-  padding token holds their places. `layers.LAYER.adapters.PLUGIN.` adds to the hidden states between the layer's
-  attention and its feed-forward network. `heads.MODALITY.` makes media of hidden states. No class of transformers does
-  that for this folder. A program of your own can: make the plugin's network (`mio.Encoder.module` and its like) and
-  load these tensors. Where there are encoders alone, give the embeddings of the whole prompt to the language model as
-  `inputs_embeds`.
-- **`mio import`** restores the run from the folder, networks included, where the plugins that bring them are installed
-  (`{own}/recipe.lock` names them).
-"""
-    write_text(folder / README, text)
 
 
 def exported_networks(own: Path, networks: Networks) -> dict[str, Tensor]:

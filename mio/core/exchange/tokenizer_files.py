@@ -16,6 +16,8 @@ from mio.core.files import write_json, write_text
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.vocabulary import Vocabulary
 
+TEMPLATE = "chat_template.jinja"
+
 
 def tokenizer_definition(text: TextTokenizer, vocabulary: Vocabulary) -> dict[str, Any]:
     """Content of `tokenizer.json`: the text tokenizer, extended by every token behind it.
@@ -48,7 +50,7 @@ def tokenizer_definition(text: TextTokenizer, vocabulary: Vocabulary) -> dict[st
 def write_tokenizer(
     folder: Path, text: TextTokenizer, vocabulary: Vocabulary, recipe: Recipe, modalities: Sequence[Modality]
 ) -> None:
-    """Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`."""
+    """Writes `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja`."""
     definition = tokenizer_definition(text, vocabulary)
     write_text(folder / TOKENIZER, json.dumps(definition, ensure_ascii=False))
     specials = vocabulary.specials
@@ -63,9 +65,9 @@ def write_tokenizer(
             "model_max_length": recipe.data.packing.context,
             "clean_up_tokenization_spaces": False,
             "padding_side": "left",
-            "chat_template": chat_template(recipe.data.system, modalities, controls),
         },
     )
+    write_text(folder / TEMPLATE, chat_template(recipe.data.system, modalities, controls))
 
 
 def _starting_with(vocabulary: Vocabulary) -> dict[str, Any]:

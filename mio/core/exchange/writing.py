@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,11 @@ from torch import Tensor
 
 from mio.core.contract.values import Trainable
 from mio.core.errors import UserError
+from mio.core.exchange.grammar_file import FILE as GRAMMAR
+from mio.core.exchange.grammar_file import ending_controls, grammar_content, unfilled
 from mio.core.exchange.huggingface_config import config_to_huggingface
-from mio.core.exchange.networks import ExportedNetworks, write_networks, write_readme
+from mio.core.exchange.model_card import ModelCard
+from mio.core.exchange.networks import ExportedNetworks, write_networks
 from mio.core.exchange.peft import ADAPTER, ExportedAdapter, check_exportable, write_adapter
 from mio.core.exchange.text import text_tokenizer
 from mio.core.exchange.tokenizer_files import write_tokenizer
@@ -27,7 +30,7 @@ from mio.core.exchange.weights import KEEP, check_finite, export_plan, huggingfa
 from mio.core.files import new_folder, read_json, write_json
 from mio.core.recipe.model import network_of, transformer_config
 from mio.core.recipe.places import LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY
-from mio.core.recipe.schema import Recipe
+from mio.core.recipe.schema import LICENSE, Recipe
 from mio.core.runs.adapters import FoldedWeights
 from mio.core.runs.run import Run
 from mio.core.runs.tensor_files import Planned, write_shards
@@ -65,9 +68,11 @@ class Exported:
     """The same, of a run whose media are read by encoders."""
 
 
-def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = KEEP, merge: bool = False) -> Exported:
+def export_run(
+    run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = KEEP, merge: bool = False, license: str = ""
+) -> Exported:
     """Writes a run in the Hugging Face layout. Adapters go beside its frozen model, into a folder in PEFT's layout,
-    encoders into a file of their own, with a note of what other programs can do without them.
+    encoders into a file of their own; the README says what other programs can do without them.
 
     Args:
         run: a finished run, or a checkpoint of one that need not be finished.
@@ -75,13 +80,16 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         shard_size: most bytes of one file of weights, as in `5GB` or `500MB` (powers of ten).
         dtype: `keep`, `bf16`, `fp16` or `fp32`. Adapters keep theirs.
         merge: whether adapters are folded into the model instead.
+        license: of the model, in place of what the recipe says (`license`).
 
     Raises:
-        UserError: the folder is not empty, the run lacks a part or has parts of another run, its weights are damaged,
-            no family of transformers has the model's features, PEFT has no place for an adapter, there is nothing to
-            merge, or the text tokenizer cannot be exported.
+        UserError: the licence is none, the folder is not empty, the run lacks a part or has parts of another run, its
+            weights are damaged, no family of transformers has the model's features, PEFT has no place for an adapter,
+            there is nothing to merge, or the text tokenizer cannot be exported.
     """
     limit = parse_size(shard_size)
+    if problem := LICENSE.problem(license):
+        raise UserError(f"--license {problem}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; give another folder, or delete it")
     _check_parts(run)
@@ -101,6 +109,11 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
     types = {tensor.name: str(tensor.dtype).removeprefix("torch.") for tensor in plan}
     model = config_to_huggingface(config, vocabulary.size, run.recipe.data.packing.context, types["embedding.weight"])
     names = huggingface_names(config)
+    parameters = sum(math.prod(tensor.shape) for tensor in plan)
+    kinds = _carried_by_networks(saved)
+    grammar = grammar_content(
+        vocabulary, _stop(vocabulary, run.recipe), run.recipe.data.packing.context, kinds["heads"], kinds["encoders"]
+    )
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, wanted, shape in plan:
@@ -110,7 +123,8 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
 
     with new_folder(folder) as partial:
         write_json(partial / "config.json", model | _ids(vocabulary, run.recipe))
-        write_json(partial / "generation_config.json", _generation(vocabulary, run.recipe))
+        write_json(partial / "generation_config.json", _generation(vocabulary, run.recipe, kinds["heads"]))
+        write_json(partial / GRAMMAR, grammar)
         write_tokenizer(partial, text, vocabulary, run.recipe, [declared for _, declared in modalities])
         _copy_own(run.folder, partial / OWN)
         renamed = [tensor._replace(name=names[tensor.name]) for tensor in plan]
@@ -118,12 +132,26 @@ def export_run(run: Run, folder: Path, *, shard_size: str = "5GB", dtype: str = 
         adapter = None
         if isinstance(saved, FoldedWeights) and adapted:
             adapter = write_adapter(partial / ADAPTER, folder, saved, run.recipe.train.lora, config)
-        if (networks := write_networks(partial / OWN, saved)) is not None:
-            write_readme(partial, networks, model["model_type"], OWN)
+        networks = write_networks(partial / OWN, saved)
+        card = ModelCard(
+            name=folder.resolve().name,
+            run=run.recipe.name,
+            family=model["model_type"],
+            parameters=parameters,
+            license=license or run.recipe.license,
+            chat=run.recipe.data.form == CHAT,
+            grammar=grammar,
+            grammar_file=GRAMMAR,
+            own=OWN,
+            tasks=run.summary.get("tasks") or {} if run.finished else {},
+            networks=networks.names if networks else (),
+            adapter=ADAPTER if adapter else "",
+        )
+        card.write(partial)
     return Exported(
         folder=folder,
         family=model["model_type"],
-        parameters=sum(math.prod(tensor.shape) for tensor in plan),
+        parameters=parameters,
         bytes=sum(tensor.bytes for tensor in plan),
         files=files,
         size=vocabulary.size,
@@ -191,6 +219,22 @@ def parse_size(text: str) -> int:
     return size
 
 
+def _carried_by_networks(saved: SavedWeights | CheckpointWeights | FoldedWeights) -> dict[str, set[str]]:
+    """Modalities that encoders read and heads make, by the names of their tensors: plugins that make networks may want
+    files that are not here."""
+    found: dict[str, set[str]] = {"encoders": set(), "heads": set()}
+    for name in saved.infos():
+        kind, _, modality = network_of(name).partition(".")
+        if kind in found:
+            found[kind].add(modality)
+    return found
+
+
+def _stop(vocabulary: Vocabulary, recipe: Recipe) -> int:
+    """The token that ends an answer."""
+    return vocabulary.specials.im_end if recipe.data.form == CHAT else vocabulary.specials.eos
+
+
 def _ids(vocabulary: Vocabulary, recipe: Recipe) -> dict[str, Any]:
     specials = vocabulary.specials
     # in chat form both end an answer: `<|im_end|>` closes the turn, eos a text that the model goes on with
@@ -198,12 +242,20 @@ def _ids(vocabulary: Vocabulary, recipe: Recipe) -> dict[str, Any]:
     return {"bos_token_id": specials.bos, "eos_token_id": stops, "pad_token_id": specials.pad}
 
 
-def _generation(vocabulary: Vocabulary, recipe: Recipe) -> dict[str, Any]:
-    absent = [index for block in vocabulary.blocks if block.absent for index in block.ids]
+def _generation(vocabulary: Vocabulary, recipe: Recipe, made: Container[str]) -> dict[str, Any]:
+    """`generation_config.json` for transformers and for vLLM, which follows neither `do_sample` nor `suppress_tokens`,
+    and leaves special tokens, which those of media are, out of texts unless it is told otherwise."""
+    ids = _ids(vocabulary, recipe)
+    stops = ids["eos_token_id"] if isinstance(ids["eos_token_id"], list) else [ids["eos_token_id"]]
+    never = sorted({index for block in vocabulary.blocks if block.absent for index in block.ids}
+                   | set(unfilled(vocabulary, made)))  # fmt: skip
     return {
-        **_ids(vocabulary, recipe),
+        **ids,
+        "eos_token_id": [*stops, *ending_controls(vocabulary)],
         "do_sample": False,
-        **({"suppress_tokens": absent} if absent else {}),
+        "top_k": 1,
+        "skip_special_tokens": False,
+        **({"suppress_tokens": never} if never else {}),
     }
 
 

@@ -76,6 +76,8 @@ class Engine:
     ) -> None:
         self.transformer, self.grammar, self.codecs = transformer, grammar, codecs
         self.capacity = capacity
+        self.steps = 0
+        """Steps so far."""
         try:
             with torch.inference_mode():
                 self.rows = Rows(transformer, codecs, rows, capacity)
@@ -141,6 +143,7 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> None:
         """Takes in what waits, and gives every answer that goes on its next token."""
+        self.steps += 1
         arrived = [self._arrivals.popleft() for _ in range(len(self._arrivals))]
         cancelled = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
         if self._followers is not None:
@@ -240,7 +243,7 @@ class Engine:
         if self._followers is None:  # they would go on with what is called off between two messages
             self._call_off([self._cancelled.popleft() for _ in range(len(self._cancelled))])
         token_of = dict(zip(going, chosen, strict=True))
-        left = [ticket for ticket in going if ticket.finished is None and not ticket.paused]
+        left = [ticket for ticket in going if ticket.finished is None]  # paused by now or not: it was given its token
         if not left:
             return
         self._arrange(left)

@@ -27,7 +27,7 @@ class AnswerReader:
     def __init__(self, vocabulary: Vocabulary, text: TextTokenizer) -> None:
         self._vocabulary, self._text = vocabulary, text
         self._controls = ControlReader(vocabulary.controls)
-        self._begins = {vocabulary.begin(one.name) for one in vocabulary.modalities if one.begin}
+        self._begins = {vocabulary.begin(one.name): one.name for one in vocabulary.modalities if one.begin}
         self._parts: list[Value] = []
         self._held: list[int] = []
         """Tokens of text that is held back."""
@@ -66,6 +66,11 @@ class AnswerReader:
     def finish(self) -> list[Piece]:
         """What was held back, now that the answer is over. A span that is not complete is left out."""
         return [*self._release(), *self._close_text()]
+
+    @property
+    def open(self) -> str:
+        """Modality of the span that is being read; empty between spans."""
+        return self._begins[self._span[0]] if self._span else ""
 
     @property
     def parts(self) -> list[Value]:

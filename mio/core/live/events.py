@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 HEARD, IGNORED, CONTROL, SILENCE = "heard", "ignored", "control", "silence"
-TEXT, MEDIA, INTERRUPTED, DONE = "text", "media", "interrupted", "done"
-KINDS = (HEARD, IGNORED, CONTROL, SILENCE, TEXT, MEDIA, INTERRUPTED, DONE)
+TEXT, MEDIA, INTERRUPTED, DONE, FAILED = "text", "media", "interrupted", "done", "failed"
+KINDS = (HEARD, IGNORED, CONTROL, SILENCE, TEXT, MEDIA, INTERRUPTED, DONE, FAILED)
 """Kinds of events, each described in docs/live.md."""
 
 
@@ -36,9 +36,9 @@ class SessionEvent:
     end: float = 0.0
     """Of `heard`, and of `ignored` where it is about an utterance: where it is in its stream, in seconds."""
     reason: str = ""
-    """Of `ignored`: why something is left out."""
+    """Of `ignored`: why something is left out. Of `failed`: why the answer cannot go on."""
     by: int = -1
-    """Of `interrupted`: number of the query that the answer makes room for."""
+    """Of `interrupted`: number of the query that the answer makes room for; -1: it was called off."""
 
     def to_json(self, path: Path | None = None) -> dict[str, Any]:
         """The event with those of its fields that concern its kind; `path` is where its media are."""
@@ -46,7 +46,14 @@ class SessionEvent:
         shown["query"] = self.query
         if self.kind == HEARD or (self.kind == IGNORED and self.end):
             shown |= {"start": round(self.start, 3), "end": round(self.end, 3)}
-        own = {TEXT: "text", CONTROL: "control", IGNORED: "reason", MEDIA: "modality", INTERRUPTED: "by"}
+        own = {
+            TEXT: "text",
+            CONTROL: "control",
+            IGNORED: "reason",
+            FAILED: "reason",
+            MEDIA: "modality",
+            INTERRUPTED: "by",
+        }
         if self.kind in own:
             shown[own[self.kind]] = getattr(self, own[self.kind])
         if path is not None:

@@ -10,16 +10,6 @@ from mio.core.errors import UserError
 from mio.core.generation.model import Model
 
 
-def _check_guidance(model: Model, plugin: str, policy: SessionPolicy) -> None:
-    """Raises `UserError` for guidance of codes, which takes a second sequence of each answer."""
-    coded = next(iter(model.grammar.spans), "")
-    if coded and policy.decoding.guidance not in (0, 1):
-        raise UserError(
-            f"plugin `{plugin}`: `decoding`: `guidance` in conversations is for media that heads make, and `{coded}` "
-            "is written by codes; leave it out"
-        )
-
-
 def policy_of(model: Model, plugin: str, options: Mapping[str, Any]) -> SessionPolicy:
     """The policy of a plugin, or of the first of the run that has one. Raises `UserError` if there is none, and for
     options that the plugin refuses."""
@@ -28,7 +18,6 @@ def policy_of(model: Model, plugin: str, options: Mapping[str, Any]) -> SessionP
         plugins = plugins.manager.enable({**plugins.options, plugin: {}})
     answer = plugins.session(options, plugin)
     if answer is not None:
-        _check_guidance(model, *answer)
         return answer[1]
     candidates = plugins.manager.candidates.items()
     known = [name for name, one in candidates if not one.problem and "mio_session" in one.hooks]

@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.controls import INTERRUPT, SILENCE
 from mio.core.contract.heads import Head
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.sessions import MODEL, Synthesiser, Utterance
 from mio.core.contract.values import Detokenizer, Media, Value
 from mio.core.errors import DataError, UserError
-from mio.core.generation.growing import GrowingAnswer
+from mio.core.generation.engine import Engine
 from mio.core.generation.model import Model
-from mio.core.generation.reading import AnswerReader, Piece
-from mio.core.generation.sampling import check_decoding, item_seed
+from mio.core.generation.sampling import check_decoding
 from mio.core.live import events, inbox
 from mio.core.live.clock import Clock, SimulatedClock
-from mio.core.live.duplex import Duplex
 from mio.core.live.events import SessionEvent
-from mio.core.live.history import Exchange, Query, prompt_of
+from mio.core.live.history import AnswerSettings, Exchange, Query, Turn
 from mio.core.live.inbox import Inbox
-from mio.core.live.playing import Player
 from mio.core.live.policy import policy_of
-from mio.core.live.sentences import SentenceCutter
+from mio.core.live.turns import SEQUENCES, Turns
 from mio.core.runs.run import Run
-from mio.core.tokens.visitor import codes_in, control_of, media_in, text_of
 
 _KEYS = itertools.count()
 """Numbers in the keys of media that come in: no two of a process have one key."""
-
-
-class _Answer:
-    """One of the two sequences, while an answer is made on it."""
-
-    def __init__(self, exchange: Exchange, growing: GrowingAnswer, row: int, sentences: SentenceCutter) -> None:
-        self.exchange, self.growing, self.row, self.sentences = exchange, growing, row, sentences
-        self.decided = False
-        """Whether the model has said that the query is meant for it; until then this sequence listens."""
-        self.waits = False
-        """Whether it goes on only when the answer that is given is over."""
-        self.made = False
-        """Whether all of it is generated; it may still be playing."""
-
-    @property
-    def number(self) -> int:
-        return self.exchange.query.number
 
 
 class Session:
@@ -66,6 +43,8 @@ class Session:
         policy: plugin whose `mio_session` says how the conversation goes; default: the first of the run that has one.
         options: options of the conversation, in place of those under `session` of this plugin in the run's recipe.
         clock: default: a `SimulatedClock`; with a `RealClock`, call `step` in a loop, or use `mio.core.live.realtime`.
+        engine: what answers, if it answers others as well (see `attend`); default: one of its own, with two rows.
+        told: called in the thread that steps the engine whenever it has told this session something.
         seed: of the sampling.
         plugins: plugins that are not installed, as `--plugin` takes them.
 
@@ -80,6 +59,8 @@ class Session:
         options: Mapping[str, Any] | None = None,
         *,
         clock: Clock | None = None,
+        engine: Engine | None = None,
+        told: Callable[[], None] = lambda: None,
         seed: int = 0,
         device: str = "cpu",
         precision: str = "",
@@ -89,36 +70,26 @@ class Session:
         self.model = run if isinstance(run, Model) else Model.of(Run.open(run, manager), device, precision, let_go=True)
         self.policy = policy_of(self.model, policy, options or {})
         self.clock: Clock = clock or SimulatedClock()
-        self.steps = 0
-        """Steps of the engine so far."""
-        self._seed = seed
         check_decoding(self.policy.decoding, seed)
-        self._need = self.model.need(self.policy.output, only=True, decoding=self.policy.decoding)
-        self._controls = self.model.vocabulary.controls.tokens
-        if self.policy.answers == MODEL and not self._controls:
+        self.settings = AnswerSettings.of(self.model, self.policy)
+        """How queries are answered that come without settings of their own."""
+        self.model.need(self.policy.output, only=True, decoding=self.policy.decoding)
+        if self.policy.answers == MODEL and not self.model.vocabulary.controls.tokens:
             raise UserError(
                 f"{self.model.folder}: its model has no control tokens, with which it would say what is meant for it; "
                 "train with a plugin that has some, or have everything answered with the option `answers=all`"
             )
-        self._player = Player(self.model, self.policy, self._tell)
+        if engine is not None and engine.transformer is not self.model.transformer:
+            raise UserError(f"{self.model.folder}: the engine of this conversation is that of another model")
+        self.engine = engine or self.model.engine(SEQUENCES)
+        self._turns = Turns(self.model, self.policy, self.engine, self.clock, seed, self._tell, told)
         self._segmenter = self.policy.stream.segmenter() if self.policy.stream else None
-        context = self.model.recipe.data.packing.context
-        self.engine = Duplex(
-            self.model.transformer, self.model.grammar, self.model.codecs, self.policy.decoding, context + 1
-        )
         self._inbox = Inbox()
         self._events: list[SessionEvent] = []
-        self._queries: deque[Query] = deque()
-        """Those that no sequence has read yet."""
         self._asked = 0
         self._shown: list[Value] = []
         self._shown_used = False
         """Whether a query was asked since something was shown."""
-        self._past: list[Exchange] = []
-        self._answers: list[_Answer] = []
-        """Those that are being made."""
-        self._given: _Answer | None = None
-        """The one that is being given."""
 
     # what comes in
 
@@ -161,25 +132,43 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """Whether `step` would compute something, now or because something that has come in was not looked at."""
-        if self._due(self.clock.now()) or self._over():
-            return True
-        return self._can_listen or any(not answer.waits for answer in self._answers)
+        """Whether `step` would compute or tell something, also because something that came in was not looked at."""
+        return self._due(self.clock.now()) or bool(self._events) or self._turns.busy
 
     @property
     def unfinished(self) -> bool:
         """Whether something that was given to the session is not answered yet."""
-        return self.busy or self._inbox.next is not None or bool(self._answers or self._queries)
+        return self.busy or self._inbox.next is not None or self._turns.unfinished
+
+    @property
+    def steps(self) -> int:
+        """Steps of the engine so far in which it did something for this session."""
+        return self._turns.steps
+
+    def attend(self) -> list[SessionEvent]:
+        """Looks at what has come in, and asks the engine for answers, without stepping it. Returns what has happened
+        since the last call. For who steps an engine that several share: before each step, or whenever `told` was
+        called, and at `next`."""
+        for one in self._inbox.due(self.clock.now()):
+            self._take_input(one)
+        self._turns.attend()
+        return self._happened()
 
     def step(self) -> list[SessionEvent]:
         """Looks at what has come in, and computes one step of the engine if there is something to compute."""
-        for one in self._inbox.due(self.clock.now()):
-            self._take_input(one)
-        self._let_go_on()
-        self._listen()
-        going = [answer for answer in self._answers if not answer.waits]
-        if going:
-            self._compute(going)
+        happened = self.attend()
+        if self.engine.busy:
+            self.engine.step()
+        return [*happened, *self._happened()]
+
+    @property
+    def next(self) -> float | None:
+        """When something happens by itself if the engine tells nothing: an input comes, or an answer has been played.
+        None: nothing does."""
+        now = self.clock.now()
+        return min((time for time in (self._inbox.next, self._turns.player.until) if time and time > now), default=None)
+
+    def _happened(self) -> list[SessionEvent]:
         given, self._events = self._events, []
         return given
 
@@ -197,7 +186,7 @@ class Session:
         happened: list[SessionEvent] = []
         while self.unfinished:
             happened += self._step_or_wait(clock, float("inf"))
-        clock.go_to(self._player.until)
+        clock.go_to(self._turns.player.until)
         return happened
 
     def _simulated(self) -> SimulatedClock:
@@ -211,8 +200,8 @@ class Session:
     def _step_or_wait(self, clock: SimulatedClock, until: float) -> list[SessionEvent]:
         if self.busy:
             return self.step()
-        waits = [time for time in (self._inbox.next, self._player.until) if time is not None and time > clock.now()]
-        clock.go_to(min([*waits, until]))
+        following = self.next
+        clock.go_to(until if following is None else min(following, until))
         return []
 
     # inputs
@@ -247,11 +236,37 @@ class Session:
         self._ask((self.media(modality, utterance.data),))
 
     def _ask(self, said: Sequence[Value]) -> None:
-        self._queries.append(Query(self._asked, tuple(self._shown), tuple(said)))
-        self._asked += 1
+        self.ask(said, self._shown)
         self._shown_used = True
         if not self.policy.shown_stays:
             self._shown = []
+
+    def ask(
+        self,
+        said: Sequence[Value],
+        shown: Sequence[Value] = (),
+        settings: AnswerSettings | None = None,
+        past: Callable[[], Sequence[Turn]] | None = None,
+    ) -> Exchange:
+        """A query of its own, now: for programs that keep the conversation themselves.
+
+        Args:
+            said, shown: what the policy's `compose` makes a message of.
+            past: called for what went before when the query is read; default: what the session remembers.
+        """
+        query = Query(self._asked, tuple(shown), tuple(said), settings or self.settings, past)
+        self._asked += 1
+        return self._turns.ask(query)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Calls an answer off, also one that is still being played; nothing where it is over. Within a step, before its
+        next token is computed."""
+        self._turns.cancel(exchange)
+
+    @property
+    def given(self) -> Exchange | None:
+        """The query whose answer is being made or played."""
+        return self._turns.given
 
     def _ignore(self, reason: str, query: int = -1, **where: float) -> None:
         self._tell(events.IGNORED, query, reason=reason, **where)
@@ -261,140 +276,4 @@ class Session:
 
     def saver(self, event: SessionEvent) -> Detokenizer | Head | Synthesiser:
         """What writes the media of an event to a file."""
-        return self._player.saver(event.modality)
-
-    # the two sequences
-
-    @property
-    def _can_listen(self) -> bool:
-        """Whether a query waits for a sequence, and there is one for it."""
-        return bool(self._queries and self.engine.free) and all(answer.decided for answer in self._answers)
-
-    def _listen(self) -> None:
-        """Has a sequence that is free read the next query, unless one is still deciding about another."""
-        while self._can_listen:
-            query = self._queries.popleft()
-            least = self.model.grammar.least(self._need)
-            seed = item_seed(self._seed, "session", query.number)
-            try:
-                prompt, budget = prompt_of(self.model, self.policy, self._past, query, least)
-                growing = GrowingAnswer(self.model.grammar, self._need, budget, seed, self.policy.decoding)
-                row = self.engine.read(prompt, growing)
-            except DataError as error:
-                self._ignore(str(error), query.number)
-                continue
-            reader = AnswerReader(self.model.vocabulary, self.model.codecs.text)
-            sentences = SentenceCutter(self.policy.marks, self.policy.least)
-            answer = _Answer(Exchange(query, reader), growing, row, sentences)
-            self._answers.append(answer)
-            if self.policy.answers != MODEL:
-                self._decide(answer, INTERRUPT)
-
-    def _compute(self, going: list[_Answer]) -> None:
-        """One token of each sequence. One that listens comes first: what it says may end the other."""
-        chosen = self.engine.choose([answer.row for answer in going])
-        self.clock.stepped()
-        self.steps += 1
-        for answer in sorted(going, key=lambda one: one.decided):
-            if answer in self._answers:
-                self._take_token(answer, chosen[answer.row])
-        if going := [answer for answer in going if answer in self._answers]:
-            made = self.engine.feed({answer.row: chosen[answer.row] for answer in going})
-            for answer in going:
-                if answer.row in made and answer in self._answers:
-                    for piece in answer.exchange.answer.made(made[answer.row]):
-                        self._take_piece(answer, piece)
-
-    def _take_token(self, answer: _Answer, token: int) -> None:
-        answer.growing.advance(token)
-        reader = answer.exchange.answer
-        pieces = [] if token == self.model.grammar.stop else reader.push(token)
-        for piece in [*pieces, *(reader.finish() if answer.growing.done else ())]:
-            self._take_piece(answer, piece)
-            if answer not in self._answers:
-                return
-        if not answer.growing.done:
-            return
-        if answer.decided:
-            self._end(answer)
-        else:
-            self._fall_silent(answer)  # it has said nothing at all
-
-    def _take_piece(self, answer: _Answer, piece: Piece) -> None:
-        if (control := control_of(piece)) is not None:
-            self._obey(answer, control.name)
-            return
-        if not answer.decided:
-            self._decide(answer, INTERRUPT)
-        if (text := text_of(piece)) is not None:
-            self._tell(events.TEXT, answer.number, text=text)
-            for sentence in answer.sentences.push(text):
-                self._player.say(answer.number, sentence, self.clock.now())
-        for codes in codes_in((piece,)):
-            self._player.decode(answer.number, codes, self.clock.now())
-        for media in media_in((piece,)):
-            self._player.show(answer.number, media, self.clock.now())
-
-    def _obey(self, answer: _Answer, name: str) -> None:
-        """Does what the action of a control token says."""
-        action = self._controls[name].action
-        self._tell(events.CONTROL, answer.number, control=name)
-        if action == SILENCE:
-            self._fall_silent(answer)
-            return
-        if not answer.decided:
-            self._decide(answer, action)
-
-    def _decide(self, answer: _Answer, action: str) -> None:
-        """The query is meant for the model: the roles of the sequences swap, or it waits for its turn."""
-        answer.decided = True
-        if self._given is None or self._over():
-            self._give(answer)
-        elif action == INTERRUPT:
-            self._interrupt(self._given, answer)
-            self._give(answer)
-        else:
-            answer.waits = True
-
-    def _give(self, answer: _Answer) -> None:
-        self._given, answer.waits = answer, False
-        self._past = [*self._past, answer.exchange][-self.policy.history :] if self.policy.history else []
-
-    def _interrupt(self, answer: _Answer, by: _Answer) -> None:
-        self._tell(events.INTERRUPTED, answer.number, by=by.number)
-        self._player.stop()
-        if not answer.made:
-            self._release(answer)
-
-    def _fall_silent(self, answer: _Answer) -> None:
-        self._tell(events.SILENCE, answer.number)
-        self._release(answer)
-        if self._given is answer:
-            self._given = None
-            self._past = [one for one in self._past if one is not answer.exchange]
-
-    def _end(self, answer: _Answer) -> None:
-        for sentence in answer.sentences.flush():
-            self._player.say(answer.number, sentence, self.clock.now())
-        self._tell(events.DONE, answer.number)
-        answer.made = True
-        self._release(answer)
-        self._let_go_on()
-
-    def _release(self, answer: _Answer) -> None:
-        self.engine.release(answer.row)
-        self._answers.remove(answer)
-
-    def _over(self) -> bool:
-        """Whether the answer that was being given is made and played."""
-        return self._given is not None and self._given.made and self.clock.now() >= self._player.until
-
-    def _let_go_on(self) -> None:
-        """Has the answer that waits take its turn where the one before it is over."""
-        if self._over():
-            self._given = None
-        if self._given is None:
-            for answer in self._answers:
-                if answer.waits:
-                    self._give(answer)
-                    return
+        return self._turns.player.saver(event.modality)

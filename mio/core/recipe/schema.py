@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
-from mio.core.contract.ranges import KEYS, number, one_of
+from mio.core.contract.ranges import KEYS, Form, formed, number, one_of
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
 DECAY_SHAPES = ("linear", "cosine", "1-sqrt")
+LICENSE = Form(
+    r"[A-Za-z0-9][A-Za-z0-9.+-]{0,99}( (AND|OR|WITH) [A-Za-z0-9][A-Za-z0-9.+-]{0,99}){0,9}",
+    "an SPDX identifier or expression such as `Apache-2.0`",
+)
 
 
 @dataclass
@@ -252,6 +256,8 @@ class Recipe:
     start_from: str = ""
     """Recipe whose result this stage starts from, or the folder of a run or of a checkpoint; empty: from nothing."""
     seed: int = number(0, 0, 2**32 - 1)
+    license: str = formed(LICENSE)
+    """Licence of the model, which `mio export` names. A stage does not take it from its parent."""
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Plugins in use, in vocabulary order, with the options of each."""
     model: dict[str, Any] = field(default_factory=dict, metadata={KEYS: ModelKeys})

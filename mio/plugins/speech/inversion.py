@@ -75,8 +75,8 @@ class Inversion:
         # windows are evenly spread over the time of the frames, their decibels interpolated: the second half of a
         # frame's is known with the next one
         part = (np.arange(FINER, dtype=np.float32)[:, None] + 0.5) / FINER
-        decibels = np.repeat(log_mel, FINER // 2, axis=0) if before is None else before * (1 - part) + log_mel * part
-        self._open(decibels)
+        whole = np.repeat(log_mel, FINER // 2, axis=0)
+        self._open(whole if before is None else np.asarray(before * (1 - part) + log_mel * part, np.float32))
         return self._given(self._settle(max(0, len(self._spectra) - AHEAD)))
 
     def _open(self, decibels: Floats) -> None:
@@ -106,7 +106,7 @@ class Inversion:
         self._sum, self._weight = total[count:], weight[count:]
         self._amplitudes, self._spectra = self._amplitudes[count:], self._spectra[count:]
         self._before = self._before[count:]
-        return (total[:count] / np.maximum(weight[:count], 1e-3)).ravel()
+        return np.asarray((total[:count] / np.maximum(weight[:count], 1e-3)).ravel(), np.float32)
 
     def _given(self, samples: Floats) -> Floats:
         """What of samples to come next is given out, at its level."""
@@ -123,7 +123,7 @@ class Inversion:
 
     def _signal(self, spectra: Complex, weights: Floats) -> Floats:
         """The signal `[N + W / H - 1, H]`, in hops, whose windows come closest to these spectra `[N, K]`."""
-        return self._overlapped(spectra, self._sum) / np.maximum(weights, 1e-3)
+        return np.asarray(self._overlapped(spectra, self._sum) / np.maximum(weights, 1e-3), np.float32)
 
     def _overlapped(self, spectra: Complex, total: Floats) -> Floats:
         """The windows of spectra `[N, K]`, weighted and summed, together with what begins like `total`."""

@@ -91,6 +91,20 @@ def test_an_answer_that_is_called_off_or_paused_changes_no_other(transformer):
         assert tickets[number].answer.tokens == alone(transformer, wanted[number])
 
 
+def test_an_answer_that_is_paused_as_it_is_told_its_token_goes_on_behind_it(transformer):
+    engine = Engine(transformer, GRAMMAR, 2, 80)
+
+    def pause(ticket, event):
+        ticket.paused = isinstance(event, Token) and len(ticket.answer.tokens) == 3
+
+    tickets = [engine.submit(asked(0), pause), engine.submit(asked(1))]
+    engine.run()
+    assert (len(tickets[0].answer.tokens), tickets[0].finished) == (3, None)
+    tickets[0].paused = False
+    engine.run()
+    assert [one.answer.tokens for one in tickets] == [alone(transformer, asked(n)) for n in range(2)]
+
+
 def test_an_answer_may_call_off_one_that_is_told_after_it(transformer):
     """Before the other's token is computed or told."""
     engine = Engine(transformer, GRAMMAR, 2, 80)

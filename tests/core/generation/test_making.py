@@ -24,8 +24,8 @@ from mio.core.generation.grammar import AnswerGrammar, Grammar, HeadSpan, Need, 
 from mio.core.generation.growing import GrowingAnswer, choose
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
+from mio.core.generation.requests import MadeMedia, Request
 from mio.core.generation.sampling import SEEDS
-from mio.core.live.duplex import Duplex
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.data_schema import DataConfig, PackingConfig
 from mio.core.recipe.schema import LossConfig, Recipe
@@ -270,32 +270,31 @@ def test_heads_are_told_how_to_sample_and_named_where_they_give_something_else(m
         made.answers(prompts(made)[:1], DECODING, NEED, [0])
 
 
-def test_conversations_hold_what_heads_have_made(model):
+def test_a_prompt_begins_with_what_heads_have_made_on_a_row(model):
     """A second turn behind the first answer gives what it gives alone, and computes nothing of the first again."""
-    duplex = Duplex(model.transformer, model.grammar, model.codecs, DECODING, 200)
+    engine = model.engine(2)
 
     def run(prompt, seed):
-        answer = GrowingAnswer(model.grammar, NEED, 40, seed, DECODING)
-        row, media = duplex.read(prompt, answer), []
-        while True:
-            [token] = duplex.choose([row]).values()
-            answer.advance(token)
-            if answer.done:
-                duplex.release(row)
-                return answer, media
-            media += duplex.feed({row: token}).values()
+        media = []
+
+        def tell(_, event):
+            media.extend([event.media] if isinstance(event, MadeMedia) else [])
+
+        ticket = engine.submit(Request(prompt, DECODING, NEED, seed, 40), tell)
+        engine.run()
+        return ticket.answer, media
 
     first = prompts(model)[0]
     answer, media = run(first, 0)
-    assert plain(answer.given) == plain(model.answers([first], DECODING, NEED, [0])[0])
-    assert [one.data.tolist() for one in media] == plain(answer.given)[1]
+    assert plain(answer) == plain(model.answers([first], DECODING, NEED, [0])[0])
+    assert [one.data.tolist() for one in media] == plain(answer)[1]
     begin, items, number = model.vocabulary.begin("tile"), list(first.items), 0
     for place, token in enumerate(answer.tokens):
         if token == begin:
             items.append(Item("tile", len(first.tokens) + place + 1, 2, answer.made[number]))
             number += 1
     longer = first._replace(tokens=np.array([*first.tokens, *answer.tokens, 65, 66]), items=tuple(items))
-    reused = duplex.reused_tokens
+    reused = engine.rows.reused_tokens
     second, _ = run(longer, 1)
-    assert duplex.reused_tokens - reused == len(first.tokens) + len(answer.tokens)
-    assert plain(second.given) == plain(naive(model, longer, 1))
+    assert engine.rows.reused_tokens - reused == len(first.tokens) + len(answer.tokens)
+    assert plain(second) == plain(naive(model, longer, 1))

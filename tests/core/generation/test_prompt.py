@@ -28,7 +28,11 @@ def test_text_and_media_come_in_order(files):
         "Look: ", "image", " and", "speech", "video", "!",
     ]  # fmt: skip
     assert [item.data.name for item in media] == ["a.png", "two words.wav", "c.mp4"]
-    assert [item.key for item in media] == [str(files / item.data) for item in media]
+    assert [item.key.partition("#")[0] for item in media] == [str(item.data) for item in media]
+    (files / "a.png").write_bytes(b"other")  # a file that is replaced is other media
+    assert parse_prompt("{image:a.png}", MODALITIES)[0].key != media[0].key
+    [below] = parse_prompt("{image:a.png}", MODALITIES, files)
+    assert below.data == files / "a.png"
 
 
 @given(st.text(min_size=1).filter(lambda text: ":" not in text))

@@ -155,11 +155,11 @@ def test_history_is_what_was_said_and_heard_and_its_keys_and_values_are_used_aga
         third == "<im_start>user\nhello<im_end>\n<im_start>assistant\nyou too<im_end>\n<im_start>user\nwait<im_end>\n"
     )
     prompts = [length for rows, length in one.model.transformer.passes if length > 1]
-    assert sum(prompts) == one.engine.read_tokens
+    assert sum(prompts) == one.engine.rows.read_tokens
     # the second prompt begins as the first row does, up to the control token that history leaves out
     shared = len("_user\n[010]_\n_assistant\n") + 1
     assert prompts[1] < prompts[0] + 40 - shared
-    assert one.engine.reused_tokens >= shared
+    assert one.engine.rows.reused_tokens >= shared
 
 
 def test_control_tokens_are_part_of_the_history_unless_the_policy_takes_them_out():
@@ -171,7 +171,7 @@ def test_control_tokens_are_part_of_the_history_unless_the_policy_takes_them_out
         one.finish()
         assert one.model.transformer.prompts[-1].split("assistant\n")[-1].startswith(f"{answer}<im_end>")
         whole = len("_user\nhello_\n_assistant\n") + 1 + len("<3>you too")
-        assert (one.engine.reused_tokens == whole) is keeps, "all of the first turn is there already"
+        assert (one.engine.rows.reused_tokens == whole) is keeps, "all of the first turn is there already"
 
 
 def test_a_history_that_the_context_does_not_hold_is_left_out():

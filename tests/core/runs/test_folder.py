@@ -21,14 +21,13 @@ from conftest import MELODY, ROOT, TINY
 from rich.console import Console
 
 import mio
+from mio.api.loaded import Loaded
 from mio.cli import app
 from mio.core.checksums import file_sum, read_summed, write_summed
 from mio.core.contract.plugins import PluginManager
-from mio.core.contract.values import Decoding
 from mio.core.data.journal import read
 from mio.core.errors import DataError, UserError
 from mio.core.files import locked
-from mio.core.generation.generate import generate
 from mio.core.generation.model import Model
 from mio.core.recipe.resolved import diff, load_resolved
 from mio.core.recipe.schema import Recipe
@@ -111,8 +110,8 @@ def test_whatever_is_done_to_a_file_is_refused_by_name_or_changes_nothing(finish
         path.write_bytes(path.read_bytes().replace(b"1", b"2"))
 
     def answer():
-        opened = Model.of(Run.open(tmp_path / "tunes", manager))
-        return generate(opened, "hello", "text", decoding=Decoding(max_tokens=6)).to_json()
+        opened = Loaded(Model.of(Run.open(tmp_path / "tunes", manager)))
+        return opened.generate("hello", "text", max_tokens=6).to_json()
 
     def made():
         shutil.rmtree(tmp_path / "tunes", ignore_errors=True)

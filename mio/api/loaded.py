@@ -1,0 +1,263 @@
+"""A trained model in Python: it answers, encodes and decodes media, scores documents, and converses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from mio.api.answers import Reply, reply
+from mio.api.parts import PartReader
+from mio.api.running import Pending, Running
+from mio.api.scores import Score, scored
+from mio.core.contract.plugins import PluginManager
+from mio.core.contract.values import Codes, Decoding, Media
+from mio.core.distributed.devices import device_type
+from mio.core.errors import UserError, nearest
+from mio.core.generation.generate import Asked, Question, ask
+from mio.core.generation.model import Model
+from mio.core.generation.prompt import prompt_document, turns_of, values_of
+from mio.core.generation.replicas import PRECISIONS
+from mio.core.generation.scoring import score_document
+from mio.core.live.session import Session
+from mio.core.recipe.places import AVERAGE, WEIGHTS
+from mio.core.runs.lock import Lock
+from mio.core.runs.run import Run
+from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document
+from mio.core.tokens.documents import GENERATE, Document, interleaved_document
+from mio.core.tokens.encoding import int64
+from mio.core.tokens.templates import CHAT
+
+ROWS = 8
+"""Answers that are made together, by default."""
+
+
+class Loaded:
+    """A model that was trained, ready to be asked (see `mio.load`).
+
+        run = mio.load("runs/stage4")
+        run.generate(["Please describe the image. ", pixels])
+        run.generate("Please generate an image according to the given description. seven", output="image")
+
+    A prompt is a string, a list of typed parts, or messages: docs/using.md has all forms.
+    """
+
+    def __init__(self, model: Model, rows: int = ROWS, identity: str = "") -> None:
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+            raise UserError(f"`rows` is {rows!r:.40}; it must be a number of answers that are made together, 1 or more")
+        self.model = model
+        """With recipe, vocabulary and codecs."""
+        self.rows = rows
+        """Answers that are made together, at most."""
+        self.identity = identity
+        """Stands for the weights: the same for the same ones in the same precision."""
+        self.running = Running(model, rows)
+        self.parts = PartReader(model)
+        """Reads prompts."""
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        device: str = "auto",
+        precision: str = "",
+        *,
+        average: bool = False,
+        plugins: Sequence[str] = (),
+        rows: int = ROWS,
+    ) -> Loaded:
+        """See `mio.load`."""
+        if precision and precision not in PRECISIONS:
+            raise UserError(
+                f"`precision` is {precision!r:.40}; it can be {' or '.join(PRECISIONS)}{nearest(precision, PRECISIONS)}"
+            )
+        kind = device_type(device, f"`device={device!r:.40}`")
+        run = Run.open(folder, PluginManager.discover(plugins), average=average)
+        return cls(Model.of(run, kind, precision, let_go=True), rows, _identity(run, Path(folder), precision))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of what the model reads or writes."""
+        return tuple(self.model.codecs.modalities)
+
+    def generate(
+        self, prompt: Any, output: str = "", *, seed: int = 0, beyond_context: bool = False, **decoding: Any
+    ) -> Reply:
+        """The answer to a prompt.
+
+        Args:
+            prompt: a string, a list of parts, or messages.
+            output: modality that the answer is to have, and no media of another; empty: text, and media where the model
+                begins one.
+            seed: the same seed gives the same answer, alone, among others, streamed or not.
+            beyond_context: whether prompt and answer may be longer than what the model was trained on.
+            decoding: fields of `mio.Decoding`; what is not given is as the recipe's `generate` says.
+
+        Raises:
+            UserError: a part of the prompt cannot be used, it does not fit the context, an option is invalid.
+        """
+        [answer] = self.generate_many([prompt], output, seed=[seed], beyond_context=beyond_context, **decoding)
+        return answer
+
+    def generate_many(
+        self,
+        prompts: Sequence[Any],
+        output: str = "",
+        *,
+        seed: int | Sequence[int] = 0,
+        beyond_context: bool = False,
+        **decoding: Any,
+    ) -> list[Reply]:
+        """Answers to many prompts, in order, made together.
+
+        Args:
+            seed: of the first prompt, the next one's is one more; or one per prompt. An answer is the one that
+                `generate` gives with its seed.
+
+        Raises as `generate` does, before anything is computed; messages name the prompt by its number.
+        """
+        seeds = [seed + place for place in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(prompts):
+            raise UserError(f"`seed` has {len(seeds)} numbers for {len(prompts)} prompts")
+        chosen = self.decoding(output, decoding)
+        asked = []
+        for number, (prompt, own) in enumerate(zip(prompts, seeds, strict=True)):
+            question = Question(output=output, decoding=chosen, seed=own, beyond_context=beyond_context, content=())
+            try:
+                asked.append(self.ask(prompt, question))
+            except UserError as error:
+                if len(prompts) == 1:
+                    raise
+                raise type(error)(f"prompt {number}: {str(error).removeprefix('prompt: ')}") from None
+        found: dict[int, Reply] = {}
+        for number, pending in self.running.answers(enumerate(asked)):
+            found[number] = self.reply(pending)
+        return [found[number] for number in range(len(asked))]
+
+    def reply(self, pending: Pending) -> Reply:
+        """The answer to a question that is answered. Raises `UserError` where it failed, or cannot be decoded."""
+        return reply(pending.asked, pending.ticket, self.model, self.parts.media_types)
+
+    def ask(self, prompt: Any, question: Question) -> Asked:
+        """A question whose content is this prompt, as tokens. Raises as `generate` does."""
+        return ask(self.model, replace(question, content=self.parts.prompt(prompt)))
+
+    def decoding(self, output: str, options: Mapping[str, Any]) -> Decoding:  # noqa: ARG002
+        """How an answer of this modality is decoded. Raises `UserError` for unknown options."""
+        known = [field.name for field in fields(Decoding)]
+        if unknown := [name for name in options if name not in known]:
+            raise UserError(
+                f"no option `{unknown[0]:.40}` of decoding{nearest(unknown[0], known)}; there are {', '.join(known)}"
+            )
+        return Decoding(**options)
+
+    def encode(self, media: Any, modality: str = "") -> Any:
+        """Codes of an item: `mio.Codes`; of a modality of parts (a video), a list of those of its parts.
+
+        Args:
+            media: in any form that a prompt may have it in.
+            modality: where the form of the media does not say it.
+
+        Raises:
+            UserError: it cannot be read, or the modality has no codes.
+        """
+        item = self.parts.media(modality, media) if modality else self.parts.of_object(media)
+        codecs, name = self.model.codecs, item.modality
+        if codecs.modalities[name].parts:
+            return [self._encoded(part) for part in codecs.split(item)]
+        return self._encoded(item)
+
+    def _encoded(self, item: Media | Codes) -> Codes:
+        if isinstance(item, Codes):
+            return item
+        if not self.model.codecs.is_coded(item.modality):
+            raise UserError(f"`{item.modality}` has no codes in this run: networks read it as it is")
+        return Codes(item.modality, self.model.codecs.codes(item))
+
+    def decode(self, codes: Codes | Sequence[Codes], modality: str = "") -> Any:
+        """Media of codes; of a list of codes with a modality of parts (a video), one item of it.
+
+        Raises:
+            UserError: they are no codes of this run, or no media can be made of them.
+        """
+        if isinstance(codes, Codes):
+            return self._decoded(codes)
+        media = [self._decoded(one) for one in codes]
+        if not modality:
+            raise UserError("several codes are parts of one item: say of which modality it is")
+        declared = self.model.codecs.modalities.get(modality)
+        if declared is None or not declared.parts:
+            known = [name for name, one in self.model.codecs.modalities.items() if one.parts]
+            hint = f"{nearest(modality, known)}; there are {', '.join(known) or 'none'}"
+            raise UserError(f"`{modality:.40}` is no modality of parts{hint}")
+        return self.model.codecs.decode(modality, media)
+
+    def _decoded(self, codes: Codes) -> Any:
+        if not isinstance(codes, Codes):
+            raise UserError(f"codes are `mio.Codes`, not {type(codes).__name__}")
+        [value] = self.parts.parts(codes, "codes")
+        assert isinstance(value, Codes)
+        name = codes.modality
+        if not self.model.codecs.is_coded(name):
+            raise UserError(f"`{name}` has no codes in this run: networks read it as it is")
+        plan = self.model.renderer.plan(name, GENERATE)
+        carried = plan.carried(int64(codes.codes), "", codes.codebooks)
+        return self.model.codecs.decode(name, carried)
+
+    def score(self, document: Any, prompt: Any = None, *, seed: int = 0, beyond_context: bool = False) -> Score:
+        """How likely the model finds a document, in one forward pass.
+
+        Args:
+            document: parts, as the model would write them; or messages, of which the assistant's count.
+            prompt: what the document answers: then it alone counts.
+            seed: of the noise by which heads are asked about media.
+
+        Raises:
+            UserError: as `generate` does.
+        """
+        made, turns, after = self._document(document, prompt)
+        found = score_document(self.model, made, seed, beyond_context)
+        return scored(found, made, turns, after, self.model.vocabulary)
+
+    def _document(self, document: Any, prompt: Any) -> tuple[Document, list[tuple[str, int]], int]:
+        """The document, role and number of values of its turns, and the index of the first segment that counts."""
+        chat, system = self.model.recipe.data.form == CHAT, self.model.recipe.data.system
+        given = self.parts.prompt(document)
+        if turns := turns_of(given):
+            if prompt is not None or not chat:
+                raise UserError(
+                    "document: is a conversation; give it without a prompt"
+                    if chat
+                    else "document: is a conversation, and the model was trained without turns (`data.form: plain`)"
+                )
+            return chat_document(turns, system), _counted(turns), 0
+        values = values_of(given)
+        if prompt is None:
+            return interleaved_document(values), [], 0
+        asked = self.parts.prompt(prompt)
+        made = prompt_document(self.model, asked, None, values)
+        counts = _counted(turns_of(asked)) or [("user", len(asked))]
+        return made, [*counts, ("assistant", len(values))], made.answer
+
+    def session(self, policy: str = "", *, clock: Any = None, seed: int = 0, **options: Any) -> Session:
+        """A live conversation with the model (see docs/live.md); `options` are those of its policy. Raises `UserError`
+        if the run does not allow one."""
+        return Session(self.model, policy, options, clock=clock, seed=seed)
+
+    def __repr__(self) -> str:
+        return f"Loaded({str(self.model.folder)!r}, modalities: {', '.join(self.modalities)})"
+
+
+def _identity(run: Run, folder: Path, precision: str) -> str:
+    lock = Lock.read(run.folder)
+    weights = lock.files.get(AVERAGE if run.average else WEIGHTS, "") if run.finished else folder.name
+    told = [lock.recipe, lock.run, lock.vocabulary, weights, run.average, precision or run.recipe.train.precision]
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+
+
+def _counted(turns: Sequence[Message]) -> list[tuple[str, int]]:
+    """Role and number of values of each turn."""
+    return [(turn[ROLE], len(turn[CONTENT])) for turn in turns]

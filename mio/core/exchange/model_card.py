@@ -1,0 +1,197 @@
+"""The README of an export: what the Hub reads, and what a person needs to use the folder.
+
+The front matter is that of model cards (https://huggingface.co/docs/hub/model-cards): library, task, licence, tags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mio.core.exchange.networks import FILE as NETWORKS
+from mio.core.files import write_text
+
+README = "README.md"
+_ONE = re.compile(r"[A-Za-z0-9.+-]+")
+"""A licence that is one identifier: the Hub knows these in lower case, and no expressions of several."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is said of an export."""
+
+    name: str
+    """Of its folder."""
+    run: str
+    """Name of the run."""
+    family: str
+    parameters: int
+    license: str
+    """SPDX identifier or expression; empty: nobody has said."""
+    chat: bool
+    """Whether the model was trained on conversations."""
+    grammar: Mapping[str, Any]
+    """Content of `grammar.json`."""
+    grammar_file: str
+    own: str
+    """Folder that only mio reads."""
+    tasks: Mapping[str, Mapping[str, Any]]
+    """Held-out figures of the run's evaluation."""
+    networks: Sequence[str] = ()
+    """Networks of plugins."""
+    adapter: str = ""
+    """Folder of adapters in PEFT's layout."""
+
+    @property
+    def read(self) -> dict[str, str]:
+        """How each modality is carried where it is read."""
+        return dict(_carriers(self.grammar, "read"))
+
+    @property
+    def written(self) -> dict[str, str]:
+        """How each modality is carried where it is written."""
+        return dict(_carriers(self.grammar, "written"))
+
+    def write(self, folder: Path) -> None:
+        """Writes it into the folder of an export."""
+        parts = [self._head(), self._about(), self._networks(), self._transformers(), self._own_use(), self._vllm(),
+                 self._figures()]  # fmt: skip
+        write_text(folder / README, "\n".join(part for part in parts if part))
+
+    def _head(self) -> str:
+        lines = ["---", "library_name: transformers", "pipeline_tag: any-to-any"]
+        if self.license:
+            lines += _license_lines(self.license)
+        named = [name for name in dict.fromkeys((*self.read, *self.written)) if name != "text"]
+        lines += ["tags:", *(f"- {tag}" for tag in ("mio", "multimodal", "text", *named)), "---", ""]
+        return "\n".join(lines)
+
+    def _about(self) -> str:
+        unsaid = "" if self.license else " Its recipe names no licence."
+        rows = "\n".join(
+            f"| `{name}` | {self.read.get(name, '-')} | {self.written.get(name, '-')} |"
+            for name in dict.fromkeys((*self.read, *self.written))
+        )
+        return f"""# {self.name}
+
+The run `{self.run}` of mio: one causal transformer (`{self.family}`, {self.parameters:,} parameters) that reads and
+writes all of its modalities as tokens of one vocabulary of {self.grammar["size"]} ids, in a context of
+{self.grammar["context"]} positions.{unsaid}
+
+| modality | in | out |
+| --- | --- | --- |
+{rows}
+
+Media stand in a text as spans of token strings, `<begin> codes <end>`. mio's tokenizers, which make codes of media and
+media of codes, are in `{self.own}/`. `{self.grammar_file}` says which token may follow which, so that every span can be
+decoded.
+"""
+
+    def _networks(self) -> str:
+        if not self.networks:
+            return ""
+        names = " and ".join(f"`{name}`" for name in self.networks)
+        return f"""## Networks beside the language model
+
+The model was trained together with networks of plugins, {names}, which transformers and programs that read its layout
+do not open. What it answers without them is not what it was trained for.
+
+- **The language model** (`config.json`, `*.safetensors`, the tokenizer) is whole. It reads and writes text and the
+  codes in its vocabulary.
+- **The networks** are in `{self.own}/{NETWORKS}`, by their names in the model. `encoders.MODALITY.` computes an
+  embedding of the model's width for each position that an item takes. These embeddings stand in the prompt where the
+  tokens' would; the padding token holds their places. `layers.LAYER.adapters.PLUGIN.` adds to the hidden states between
+  the layer's attention and its feed-forward network. `heads.MODALITY.` makes media of hidden states. No class of
+  transformers does that for this folder. A program of your own can: make the plugin's network (`mio.Encoder.module` and
+  its like) and load these tensors. Where there are encoders alone, give the embeddings of the whole prompt to the
+  language model as `inputs_embeds`.
+- **`mio import`** restores the run, networks included, where the plugins that bring them are installed
+  (`{self.own}/recipe.lock` names them).
+"""
+
+    def _transformers(self) -> str:
+        opening, tokens = self._opening()
+        made = f'"{opening}"' if opening else '"..."'
+        load = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{self.name}")
+model = AutoModelForCausalLM.from_pretrained("{self.name}")"""
+        if self.adapter:
+            load = load.replace("from transformers", "from peft import PeftModel\nfrom transformers", 1)
+            load += f'\nmodel = PeftModel.from_pretrained(model, "{self.name}/{self.adapter}")'
+        if self.chat:
+            ask = """messages = [{"role": "user", "content": "..."}]
+ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")"""
+        else:
+            ask = f"""ids = tokenizer({made}, return_tensors="pt")"""
+        note = (
+            f"\n`{opening}` opens a span, which the model goes on with; a span of this modality has {tokens}."
+            if opening and not self.chat
+            else ""
+        )
+        return f"""## In transformers
+
+```python
+{load}
+{ask}
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=64)[0]))
+```
+{note}
+`generation_config.json` is greedy. transformers does not follow the grammar: check spans before you decode them.
+"""
+
+    def _opening(self) -> tuple[str, str]:
+        """Token string that opens a span of codes, and how many tokens the span has from there on."""
+        for span in self.grammar["spans"].values():
+            if isinstance(span["written"], list):
+                least, most = (len(span["written"]) * span["frames"][end] + 1 for end in ("minimum", "maximum"))
+                return span["begin_token"], f"{least} tokens" if least == most else f"{least} to {most} tokens"
+        return "", ""
+
+    def _own_use(self) -> str:
+        return f"""## In mio
+
+    mio import {self.name} --name {self.run}
+    mio generate runs/{self.run} "..." --output {next((n for n in self.written if n != "text"), "text")}
+
+Media in a prompt are written `{{MODALITY:FILE}}`; those of the answer are saved as files.
+"""
+
+    def _vllm(self) -> str:
+        return f"""## In vLLM
+
+With the package of mio's `examples/vllm`, whose logits processor follows the grammar:
+
+    MIO_GRAMMAR={self.name}/{self.grammar_file} vllm serve {self.name} --logits-processors mio_vllm.v2:SpanGrammar
+    mio-vllm {self.name} "..."
+
+Without it, vLLM serves the language model as it is.
+"""
+
+    def _figures(self) -> str:
+        rows = [f"| `{name}` | {one['accuracy']:.3f} | {one.get('n', '')} |" for name, one in self.tasks.items()
+                if isinstance(one.get("accuracy"), float)]  # fmt: skip
+        if not rows:
+            return ""
+        return "\n".join(["## Held-out figures", "", "| task | accuracy | items |", "| --- | --- | --- |", *rows, ""])
+
+
+def _license_lines(license: str) -> list[str]:
+    if _ONE.fullmatch(license):
+        return [f"license: {license.lower()}"]
+    return ["license: other", f"license_name: {license}"]
+
+
+def _carriers(grammar: Mapping[str, Any], view: str) -> Iterator[tuple[str, str]]:
+    yield "text", "text"
+    for name, span in grammar["spans"].items():
+        if isinstance(span[view], list):
+            yield name, f"codes of {len(span[view])} codebook{'s' if span[view][1:] else ''}"
+        elif span[view] is not None:
+            yield name, f"by the plugin's {span[view]}"
+    for name, one in grammar["sequences"].items():
+        if view == "read" or one["written"]:
+            yield name, f"{one['minimum']} to {one['maximum']} spans of `{one['of']}`"
