@@ -46,7 +46,7 @@ class _Pictures:
         self._service, self._request = service, request
         self._modality = service.abilities.writer(PICTURE, request.modality, "")
         self.count = service.choices(request.n)
-        self._decoding = service.decoding(request)
+        self._decoding = service.decoding(request, self._modality)
         self._format = request.output_format or "png"
         self._created = int(time.time())
 

@@ -49,7 +49,7 @@ class _Speech:
         self._format = request.response_format or "mp3"
         self._events = request.stream_format == "sse"
         self.media_type = EVENTS if self._events else sound.MEDIA_TYPES[self._format]
-        self._decoding = service.decoding(request)
+        self._decoding = service.decoding(request, self._modality)
 
     async def ask(self, answers: Answers) -> None:
         service, modality = self._service, self._modality
