@@ -85,6 +85,7 @@ class Engine:
         except NoRoom as error:
             raise _no_room(rows, capacity) from error
         self._followers = followers
+        self._text = codecs.text if codecs is not None else None
         self._making = Making(transformer, grammar.vocabulary, codecs) if codecs is not None else None
         self._spans: UnaskedSpans | None = None
         self._arrivals: deque[Ticket] = deque()
@@ -114,7 +115,7 @@ class Engine:
             )
         if self.codecs is not None:
             request = replace(request, prompt=prompt._replace(items=prepared(prompt.items, self.codecs)))
-        growing = GrowingAnswer(self.grammar, request.need, budget, request.seed, request.decoding)
+        growing = GrowingAnswer(self.grammar, request.need, budget, request.seed, request.decoding, self._text)
         ticket = Ticket(request, growing, tell, order)
         self._arrivals.append(ticket)
         return ticket
@@ -268,8 +269,7 @@ class Engine:
         ticket.tell(ticket, Token(token, said))
         if growing.done and ticket.finished is None:
             self._release(ticket)
-            over = requests.CONTROL if said else requests.LENGTH if growing.grammar.budget <= 0 else requests.STOP
-            ticket.finish(over)
+            ticket.finish(_reason(growing, said is not None))
 
     def _make(self, opened: dict[int, Ticket], count: int) -> None:
         """Has heads make the media of the spans that answers have opened."""
@@ -285,6 +285,13 @@ class Engine:
                 self.rows.extend(row, Item(media.modality, first, len(padding), media), padding)
         for ticket in opened.values():
             ticket.tell(ticket, MadeMedia(ticket.growing.made[-1]))
+
+
+def _reason(growing: GrowingAnswer, said: bool) -> str:
+    """Why an answer is over, with the token of a control token or another."""
+    if growing.stopped:
+        return requests.STOP
+    return requests.CONTROL if said else requests.LENGTH if growing.grammar.budget <= 0 else requests.STOP
 
 
 def _no_room(rows: int, capacity: int) -> UserError:
