@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from mio.api.answers import Reply, reply
 from mio.api.parts import PartReader
@@ -23,6 +23,7 @@ from mio.core.generation.model import Model
 from mio.core.generation.prompt import prompt_document, turns_of, values_of
 from mio.core.generation.replicas import PRECISIONS
 from mio.core.generation.scoring import score_document
+from mio.core.generation.streaming import AnswerEvent, Over
 from mio.core.live.session import Session
 from mio.core.recipe.places import AVERAGE, WEIGHTS
 from mio.core.runs.lock import Lock
@@ -84,15 +85,48 @@ class Loaded:
         """Names of what the model reads or writes."""
         return tuple(self.model.codecs.modalities)
 
+    @overload
     def generate(
-        self, prompt: Any, output: str = "", *, seed: int = 0, beyond_context: bool = False, **decoding: Any
-    ) -> Reply:
+        self,
+        prompt: Any,
+        output: str = "",
+        stream: Literal[False] = False,
+        seed: int = 0,
+        *,
+        beyond_context: bool = False,
+        **decoding: Any,
+    ) -> Reply: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Any,
+        output: str = "",
+        *,
+        stream: Literal[True],
+        seed: int = 0,
+        beyond_context: bool = False,
+        **decoding: Any,
+    ) -> Iterator[AnswerEvent]: ...
+
+    def generate(
+        self,
+        prompt: Any,
+        output: str = "",
+        stream: bool = False,
+        seed: int = 0,
+        *,
+        beyond_context: bool = False,
+        **decoding: Any,
+    ) -> Reply | Iterator[AnswerEvent]:
         """The answer to a prompt.
 
         Args:
             prompt: a string, a list of parts, or messages.
             output: modality that the answer is to have, and no media of another; empty: text, and media where the model
                 begins one.
+            stream: whether to return, in place of the answer, an iterator of what it gives out while it is made (events
+                of `mio.api`). The last event has it, as `answer`. Closing the iterator calls the answer off.
             seed: the same seed gives the same answer, alone, among others, streamed or not.
             beyond_context: whether prompt and answer may be longer than what the model was trained on.
             decoding: fields of `mio.Decoding`; what is not given is as the recipe's `generate` says.
@@ -100,8 +134,17 @@ class Loaded:
         Raises:
             UserError: a part of the prompt cannot be used, it does not fit the context, an option is invalid.
         """
-        [answer] = self.generate_many([prompt], output, seed=[seed], beyond_context=beyond_context, **decoding)
-        return answer
+        chosen = self.decoding(output, decoding)
+        question = Question(output=output, decoding=chosen, seed=seed, beyond_context=beyond_context, content=())
+        asked = self.ask(prompt, question)
+        if stream:
+            return self._events(asked)
+        [(_, pending)] = self.running.answers([(0, asked)])
+        return self.reply(pending)
+
+    def _events(self, asked: Asked) -> Iterator[AnswerEvent]:
+        for pending, event in self.running.events(asked):
+            yield replace(event, answer=self.reply(pending)) if isinstance(event, Over) else event
 
     def generate_many(
         self,
@@ -130,9 +173,8 @@ class Loaded:
             try:
                 asked.append(self.ask(prompt, question))
             except UserError as error:
-                if len(prompts) == 1:
-                    raise
-                raise type(error)(f"prompt {number}: {str(error).removeprefix('prompt: ')}") from None
+                told = str(error).removeprefix("prompt: ").removeprefix("prompt, ")
+                raise type(error)(f"prompt {number}: {told}") from None
         found: dict[int, Reply] = {}
         for number, pending in self.running.answers(enumerate(asked)):
             found[number] = self.reply(pending)
@@ -140,7 +182,7 @@ class Loaded:
 
     def reply(self, pending: Pending) -> Reply:
         """The answer to a question that is answered. Raises `UserError` where it failed, or cannot be decoded."""
-        return reply(pending.asked, pending.ticket, self.model, self.parts.media_types)
+        return reply(pending, self.model, self.parts.media_types)
 
     def ask(self, prompt: Any, question: Question) -> Asked:
         """A question whose content is this prompt, as tokens. Raises as `generate` does."""

@@ -75,7 +75,7 @@ def test_a_prompt_beyond_the_trained_context_is_refused_unless_it_is_asked_for(r
         run.generate("x" * context)
     made = run.generate("x" * context, max_tokens=3, beyond_context=True)
     assert made.notice == ""
-    assert made.prompt_tokens > context
+    assert made.usage.prompt_tokens > context
 
 
 def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):

@@ -165,6 +165,19 @@ class Engine:
         while self.busy:
             self.step()
 
+    @torch.inference_mode()
+    def abandon(self, error: UserError) -> None:
+        """Ends all answers, those that wait too, where a step has failed: what rows hold is not to be trusted."""
+        tickets = [*self.running, *self._waiting]
+        tickets += [self._arrivals.popleft() for _ in range(len(self._arrivals))]
+        self._waiting.clear()
+        for row in range(len(self.rows)):
+            self._tickets[row] = None
+            self.rows.clear(row)
+        for ticket in tickets:
+            if ticket.finished is None:
+                ticket.finish(requests.FAILED, error)
+
     def follow(self, message: Mapping[str, Any]) -> None:
         """Does the step of another rank's engine, which is like this one, of its `message`."""
         for content in message["new"]:
@@ -212,11 +225,15 @@ class Engine:
         self._arrange(occupied)
         start = first = len(occupied)
         counts: list[int] = []
+        held: list[int] = []
         while self._waiting and first < len(self.rows):
             prompt = self._waiting[0].request.prompt
             source, kept = self.rows.best(prompt)
             counts.append(len(prompt.tokens) - kept)
-            if len(counts) > 1 and max(counts) * len(counts) > PREFILL:
+            held.append(kept)
+            # what is read together is as long as the longest of it, behind what each row holds
+            too_long = max(counts) * len(counts) > PREFILL or max(held) + max(counts) > self.capacity
+            if len(counts) > 1 and too_long:
                 break
             ticket = self._waiting.popleft()
             # of what is free, the row that holds the beginning itself, or else what nobody has asked for the longest
