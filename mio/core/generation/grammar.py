@@ -9,6 +9,7 @@ conversations alike. Everything follows from the declarations; V is the vocabula
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, deque
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -243,6 +244,14 @@ class AnswerGrammar:
         self._roomy = 0
         """Tokens that have to be left for it to stay the same."""
         self._between_spans: State = Between((), may_stop=False)
+
+    def copy(self) -> AnswerGrammar:
+        """Another one in the same state, between spans."""
+        assert self._span is None
+        other = copy.copy(self)
+        other.controls, other._inserted, other._counts = self.controls[:], self._inserted.copy(), self._counts.copy()
+        other._reader = copy.copy(self._reader)
+        return other
 
     @property
     def in_span(self) -> bool:
