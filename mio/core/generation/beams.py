@@ -87,7 +87,7 @@ class BeamSearch:
         rows = Rows(transformer, codecs, 1, len(request.prompt.tokens) + request.budget)
         rows.read(0, [request.prompt])
         self._cache, self._hidden = rows.cache, rows.hidden
-        self._beams = [_Beam(AnswerGrammar(grammar, request.need, request.budget), (), 0.0, 0)]
+        self._beams = [_Beam(grammar.answer(request.need, request.budget), (), 0.0, 0)]
         self._ended: list[_Ended] = []
         """The best of them, the best first."""
         self.done = False

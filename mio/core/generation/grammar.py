@@ -106,7 +106,7 @@ class Grammar:
             for name, view in ((name, declared.view("generate")) for name, declared in self.spans.items())
         }
         openings = (max(count, self.while_made(name)) for name, count in self.shortest.items())
-        self.longest = max(0, *openings, *map(len, vocabulary.controls.inserts.values()))
+        self.longest = max((0, *openings, *map(len, vocabulary.controls.inserts.values())))
         """Most tokens that must be left, beside one and those that are owed, for anything to come."""
         self._places: dict[State, Place] = {}
         self._windows: dict[bool, Window] = {}
@@ -156,6 +156,10 @@ class Grammar:
     def index_in_view(self, name: str, token: int) -> int:
         """Place of a code's codebook among those that a span of modality `name` is written with."""
         return self._in_view[name][int(self.vocabulary.block_of[token])]
+
+    def answer(self, need: Need, budget: int) -> AnswerGrammar:
+        """The state of an answer that begins. Raises `UserError` where the budget cannot hold what is needed."""
+        return AnswerGrammar(self, need, budget)
 
     def place(self, state: State) -> Place:
         """What may come next in a state."""

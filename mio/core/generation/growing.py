@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mio.core.contract.controls import ControlToken
 from mio.core.contract.values import Decoding, Media, TextTokenizer
-from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
+from mio.core.generation.grammar import Grammar, Need
 from mio.core.generation.sampling import Settings, is_guided
 from mio.core.generation.states import Place
 from mio.core.generation.stopping import StopReader
@@ -64,7 +64,7 @@ class GrowingAnswer:
         decoding: Decoding,
         text: TextTokenizer | None = None,
     ) -> None:
-        self.grammar = AnswerGrammar(grammar, need, budget)
+        self.grammar = grammar.answer(need, budget)
         self.decoding = decoding
         self._places, self._vocabulary = grammar.place, grammar.vocabulary
         names = ("", *grammar.spans)
