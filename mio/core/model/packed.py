@@ -2,8 +2,9 @@
 
 Matrices lie as oneDNN's kernels read them (`torch.ops.mkldnn`, what torch's own compiler uses for frozen weights): at
 one row a product reads memory at twice the rate of `F.linear`, and what a row gets does not depend, bit by bit, on how
-many rows are computed with it. All else here keeps to that too: with the attention of `mio.core.model.cache` the hidden
-state of a token is a function of its own past, whatever is in the batch, and in however many pieces it came.
+many rows are computed with it. Attention is computed in float32, in which torch multiplies small matrices faster, and
+alike in every batch. All else here keeps to that too: with the attention of `mio.core.model.cache` the hidden state of
+a token is a function of its own past, whatever is in the batch, and in however many pieces it came.
 
 B sequences, L positions, D width, H query heads, K key/value heads, E head width, F hidden units.
 """
@@ -129,9 +130,8 @@ class PackedBlock(Block):
         """[B, L, D] -> [B, L, D], with what attention adds."""
         B, L, _ = x.shape
         H, K = self.heads, self.kv_heads
-        turned, v = (
-            self.project(self.attention_norm.forward(x)).view(B, L, H + 2 * K, -1).split_with_sizes((H + K, K), 2)
-        )
+        projected = self.project(self.attention_norm.forward(x)).view(B, L, H + 2 * K, -1).float()
+        turned, v = projected.split_with_sizes((H + K, K), 2)
         if self.turned_norm is not None:
             turned = self.turned_norm.forward(turned)
         q, k = rotate(turned, shared.cos, shared.sin).split_with_sizes((H, K), 2)
@@ -139,7 +139,7 @@ class PackedBlock(Block):
             out = shared.cache.attend(self.layer, self.window, q, k, v)
         else:
             out = attend(q, k, v, shared.mask, self.window)
-        mixed = self.output(out.reshape(B, L, -1))
+        mixed = self.output(out.reshape(B, L, -1).to(x.dtype))
         if self.summed is not None:
             self.summed(mixed)
         return x + mixed
