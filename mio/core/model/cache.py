@@ -210,15 +210,16 @@ class KVCache:
         Raises:
             ValueError: a sequence is full.
         """
-        _, B, K, S, E = self.keys.shape
+        _, B, K, S, _ = self.keys.shape
         if (last := int(self.lengths.max())) >= self.capacity:
             raise ValueError(f"position {last} lies beyond the cache's capacity of {self.capacity}")
         if not self._constants:
             self._constants["slot"] = torch.arange(S)
             self._constants["hidden"] = torch.tensor(-torch.inf, dtype=self.keys.dtype)
             self._constants["seen"] = torch.tensor(0.0, dtype=self.keys.dtype)
-        if len(first := self._constants.get("first", ())) < B:
-            first = self._constants["first"] = (torch.arange(B * K) * S).view(B, K)
+            self._constants["first"] = torch.empty(0, K, dtype=torch.int64)
+        if len(self._constants["first"]) < B:
+            self._constants["first"] = (torch.arange(B * K) * S).view(B, K)
         used, at = _whole(last + 1), self.lengths[:, None]
         slot = self._constants["slot"][:used]
         biases = {}
@@ -229,10 +230,15 @@ class KVCache:
             bias = torch.where(unseen, self._constants["hidden"], self._constants["seen"])
             rows = heads // K if self.keys.dtype != torch.float32 else max(_ROWS, heads // K)
             biases[window] = bias[:, None, None].expand(B, K, rows, used).reshape(B * K, rows, used)
-        both = self.keys, self.values
-        written = [part.flatten(1, 3).unbind(0) for part in both]
-        keys, values = (part.flatten(1, 2)[:, :, :used] for part in both)
-        return NextStep((first[:B] + at).view(-1), *written, keys.transpose(2, 3).unbind(0), values.unbind(0), biases)
+        keys, values = (part.flatten(1, 2)[:, :, :used] for part in (self.keys, self.values))
+        return NextStep(
+            (self._constants["first"][:B] + at).view(-1),
+            self.keys.flatten(1, 3).unbind(0),
+            self.values.flatten(1, 3).unbind(0),
+            keys.transpose(2, 3).unbind(0),
+            values.unbind(0),
+            biases,
+        )
 
 
 def _whole(slots: int) -> int:
