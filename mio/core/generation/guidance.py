@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 
 from mio.core.generation.grammar import Grammar
-from mio.core.generation.growing import GrowingAnswer, is_guided
+from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.rows import NoRoom
+from mio.core.generation.sampling import is_guided
 from mio.core.model.transformer import Transformer
 
 
@@ -78,7 +79,7 @@ class UnaskedSpans:
                 self._lengths[row] = len(self._prompts[name])
                 self._cache.begin_with(row, self._row_of[name], self._lengths[row])
         cache = self._cache.sequences(0, len(answers))
-        self.hidden[: len(answers)] = self._transformer.next(torch.tensor(tokens, device=cache.lengths.device), cache)
+        self.hidden[: len(answers)] = self._transformer.decode(torch.tensor(tokens, device=cache.lengths.device), cache)
         inside = [int(name != "") for name in names]
         cache.advance(torch.tensor(inside, device=cache.lengths.device))
         self._lengths[: len(answers)] = [length + more for length, more in zip(self._lengths, inside, strict=False)]

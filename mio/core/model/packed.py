@@ -55,7 +55,7 @@ def pack(transformer: Transformer, summed: Callable[[Tensor], object] | None = N
         assert isinstance(block, Block)
         transformer.layers[number] = PackedBlock(block, summed)
     transformer.norm = PackedNorm(transformer.norm)  # type: ignore[assignment]
-    transformer.packed_head = PackedLinear(transformer.head_weight, transformer.head_bias)
+    transformer.packed_head = PackedHead(transformer.head_weight, transformer.head_bias)
 
 
 class PackedLinear:
@@ -80,6 +80,23 @@ class PackedLinear:
             return self._product(twice, self.weight, self.bias, "none", [], "")[:1].view(*x.shape[:-1], -1)
         product: Tensor = self._product(x, self.weight, self.bias, "none", [], "")
         return product
+
+
+class PackedHead:
+    """Scores of runs of ids, each of which is packed when it is first asked for: what a grammar asks for are a few."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+        self._runs: dict[tuple[int, int], PackedLinear] = {}
+
+    def __call__(self, hidden: Tensor, first: int, end: int) -> Tensor:
+        """float32 [..., end - first] of hidden [..., D]."""
+        run = self._runs.get((first, end))
+        if run is None:
+            with torch.inference_mode(False):
+                bias = None if self._bias is None else self._bias[first:end]
+                run = self._runs[first, end] = PackedLinear(self._weight[first:end], bias)
+        return run(hidden).float()
 
 
 class PackedNorm(nn.Module):

@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
         self._turns: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         """Rotary tables of all positions of the largest cache so far, by dtype."""
-        self.packed_head: Callable[[Tensor], Tensor] | None = None
+        self.packed_head: Callable[[Tensor, int, int], Tensor] | None = None
         """The head of a copy that decodes with packed matrices (see `mio.core.model.packed`)."""
         self.reset_parameters()
 
@@ -185,7 +185,7 @@ class Transformer(nn.Module):
             cache.keep_hidden(positions, hidden)
         return Output(hidden, auxiliary, losses(hidden, self.heads, made, maps, kept))
 
-    def next(self, tokens: Tensor, cache: KVCache) -> Tensor:
+    def decode(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Hidden states [B, D] of a further token, int64 [B], of each sequence of a cache, which is stored but not yet
         counted: what `forward` gives, with less around it, which takes as long as the layers of a small model."""
         if self.packed_head is None or self.networks.adapters:
@@ -259,19 +259,23 @@ class Transformer(nn.Module):
         rows = self.rows.embedding if self.head is None else self.rows.head
         return None if rows is None else (rows, self.rows.ranges)
 
-    def logits(self, hidden: Tensor, size: int) -> Tensor:
-        """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
+    def logits(self, hidden: Tensor, size: int, first: int = 0) -> Tensor:
+        """float32 [..., size - first] of hidden [..., D]: scores of the ids from `first` up to `size`. The vocabulary's
+        `size` leaves out the padding rows."""
         if self.packed_head is not None:
-            return self.packed_head(hidden)[..., :size].float()
+            return self.packed_head(hidden, first, size)
         dtype, start = compute_dtype(hidden), 0
-        bias = None if self.head_bias is None else self.head_bias[:size].to(dtype)
-        scores = F.linear(hidden, self.head_weight[:size].to(dtype), bias).float()
+        bias = None if self.head_bias is None else self.head_bias[first:size].to(dtype)
+        scores = F.linear(hidden, self.head_weight[first:size].to(dtype), bias).float()
         if (replaced := self.replaced_head_rows) is not None:
-            biases = None if bias is None else torch.cat([bias[first:end] for first, end in replaced[1]])
-            of_rows = F.linear(hidden, replaced[0].to(dtype), biases).float()
-            for first, end in replaced[1]:
-                scores[..., first:end] = of_rows[..., start : start + end - first]
-                start += end - first
+            rows = replaced[0].to(dtype)
+            for begin, end in replaced[1]:
+                low, high = max(begin, first), min(end, size)
+                if low < high:
+                    own = rows[start + low - begin : start + high - begin]
+                    biases = None if bias is None else bias[low - first : high - first]
+                    scores[..., low - first : high - first] = F.linear(hidden, own, biases).float()
+                start += end - begin
         return scores
 
 

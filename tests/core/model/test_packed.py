@@ -46,7 +46,7 @@ def decoded(model, tokens, prompt, chunks=1):
     with torch.inference_mode():
         for piece in pieces:
             if piece.shape[1] == 1 and cache.lengths[0] > 0:
-                states.append(model.next(piece[:, 0], cache)[:, None])
+                states.append(model.decode(piece[:, 0], cache)[:, None])
             else:
                 states.append(model(piece, cache.positions(piece.shape[1]), cache=cache).hidden)
             cache.advance(piece.shape[1])
