@@ -134,6 +134,19 @@ def test_a_prompt_begins_with_what_a_row_holds(transformer):
     ]
 
 
+def test_prompts_are_read_together_only_where_what_rows_hold_leaves_room_for_the_longest(transformer):
+    engine, first = Engine(transformer, GRAMMAR, 3, 80), replace(asked(1), budget=8)
+    long = replace(first, prompt=Prompt(np.arange(100, 170, dtype=np.int32)))
+    engine.submit(long)
+    engine.run()
+    wanted = [replace(long, seed=2), replace(long, prompt=Prompt(np.arange(200, 260, dtype=np.int32)))]
+    tickets = [engine.submit(request) for request in wanted]
+    engine.run()
+    assert [one.answer.tokens for one in tickets] == [
+        alone(transformer, replace(one, decoding=replace(one.decoding, max_tokens=8))) for one in wanted
+    ]
+
+
 def test_another_rank_follows_what_one_is_asked(transformer):
     sent = []
 
