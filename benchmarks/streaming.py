@@ -4,14 +4,16 @@
     python benchmarks/streaming.py --full     # at their published widths
     python benchmarks/streaming.py --run runs/stage4 --task speak
 
-Spans are written token by token, as an answer is: recordings of spoken digits with `mel_rvq`, which is trained on others
-of them, and random codes of three seconds with all codecs. Each is then read as a whole, and samples are compared bit
-by bit. A second part has an engine with a small transformer of random weights write utterances, 8 at a time, in each
-layout, and compares in the same way; with `--run`, it is the run that answers, in the layout that it was trained in.
+Spans are written token by token, as an answer is: recordings of spoken digits with `mel_rvq`, which is trained on
+others of them, and random codes of three seconds with all codecs. Each is then read as a whole, and samples are
+compared bit by bit. An engine with a small transformer of random weights writes further ones, of any length, 8 at a
+time, in each layout, which are compared in the same way. With `--run`, it is the run that answers, in the layout that
+it was trained in.
 
-A line per case: codec, layout, frames, tokens before the first piece as a share of the utterance's (median and most),
-CPU seconds of decoding in pieces by those of decoding it as a whole, samples that differ. `in one pass` compares the
-codecs with their networks run over the whole at once. The last line is one JSON object.
+A line per case: codec, layout, frames, tokens before the first piece as a share of the utterance's (median and most;
+not of random lengths), CPU seconds of reading in pieces by those of reading the whole, samples that differ. The last
+line is one JSON object: `different` samples of all cases, and `share`, the largest median where frames become whole
+early (`frame_major`, `delayed`).
 """
 
 from __future__ import annotations
@@ -76,18 +78,19 @@ class Case:
     layout: str
     spans: int
     frames: str
-    share: float
+    share: float | None
     """Tokens before the first piece by those of the utterance, the median."""
-    most: float
+    most: float | None
     cpu: float
     """Seconds in pieces by seconds as a whole."""
     different: int
     """Samples."""
 
     def __str__(self) -> str:
+        first = "" if self.share is None else f"first piece after {self.share:.3f}, at most {self.most:.3f}; "
         return (
-            f"{self.codec:16} {self.layout:15} {self.spans:4} spans of {self.frames:>7} frames: first piece after "
-            f"{self.share:.3f}, at most {self.most:.3f}; CPU x {self.cpu:.2f}; {self.different} samples differ"
+            f"{self.codec:24} {self.layout:14} {self.spans:3} spans of {self.frames:>7} frames: {first}"
+            f"CPU x {self.cpu:.2f}; {self.different} samples differ"
         )
 
 
@@ -107,10 +110,10 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             cases += of_codecs(Path(scratch), options.full)
-    early = [case for case in cases if case.layout != "codebook_major"]
+    early = [case.share for case in cases if case.layout != "codebook_major" and case.share is not None]
     print(json.dumps({
         "different": sum(case.different for case in cases),
-        "latest_share": max((case.share for case in early), default=None),
+        "share": max(early, default=None),
         "cases": [asdict(case) for case in cases],
     }))  # fmt: skip
 
@@ -137,7 +140,8 @@ def of_codecs(scratch: Path, full: bool) -> list[Case]:
             cases.append(measured(codec, layout, model, plugin, spans))
             print(cases[-1])
             asked = [engine_request(model, plugin, seed) for seed in range(16)]
-            cases.append(of_engine(f"{codec}, engine", layout, model, asked, plugin))
+            made = of_engine(f"{codec}, engine", layout, model, asked, plugin)
+            cases.append(replace(made, share=None, most=None))
             print(cases[-1])
     return cases
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os.path import commonprefix
+from itertools import takewhile
 
 import numpy as np
 
@@ -117,8 +117,11 @@ class AnswerReader:
     def _close_text(self) -> list[Piece]:
         self._parts += self._written()
         text = self._text.decode(self._words) if self._words else ""
-        # decoding more tokens may have changed what was shown: then the rest is shown
-        pieces = self._show(text[len(commonprefix([text, "".join(self._shown)])) :])
+        shown = "".join(self._shown)
+        same = len(shown)
+        if not text.startswith(shown):  # decoding more tokens has changed what was shown: the rest is shown
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, shown, strict=False)))
+        pieces = self._show(text[same:])
         self._words, self._shown = [], []
         self._context, self._read_up_to, self._before = 0, 0, ""
         return pieces
