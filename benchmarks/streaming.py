@@ -223,29 +223,19 @@ def of_run(folder: Path, task: str, items: int) -> Case:
     return of_engine(f"{folder.name}, {task}", layout, model, asked, chosen.output)
 
 
-class Talkative(Transformer):
-    """Opens a span wherever it may, and stops after it."""
-
-    opens = stops = 0
-
-    def logits(self, hidden: torch.Tensor, size: int) -> torch.Tensor:
-        scores = super().logits(hidden, size)
-        scores[:, self.opens] += 1e3
-        scores[:, self.stops] += 1e4
-        return scores
-
-
 def model_of(plugin: str, options: dict[str, Any], weights: Path | None) -> Model:
-    """A small model of random weights that writes one modality."""
+    """A small model of random weights, which opens a span of one modality wherever it may, and stops after it."""
     plugins = PluginManager.discover().enable({"text": {"tokenizer": "bytes"}, plugin: options})
     codecs = Codecs(plugins)
     if weights is not None:
         codecs.load(weights)
     vocabulary = Vocabulary.build(codecs.text, plugins.modalities())
     torch.manual_seed(0)
-    config = TransformerConfig(width=32, layers=1, heads=2, kv_heads=1, init_std=0.3)
-    transformer = Talkative(config, vocabulary.rows).eval()
-    transformer.opens, transformer.stops = vocabulary.begin(plugin), vocabulary.specials.eos
+    config = TransformerConfig(width=32, layers=1, heads=2, kv_heads=1, tied_embeddings=False, head_bias=True)
+    transformer = Transformer(config, vocabulary.rows).eval()
+    with torch.no_grad():
+        transformer.head_bias[vocabulary.begin(plugin)] = 1e3
+        transformer.head_bias[vocabulary.specials.eos] = 1e4
     recipe = Recipe(name="made", data=DataConfig(form="plain", packing=PackingConfig(context=1024)))
     renderer = Renderer(vocabulary, codecs, LossConfig())
     return Model(recipe, plugins, vocabulary, codecs, renderer, Path("made"), lambda: (transformer, Replicas(Ranks())))
