@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "examples/vllm"), str(ROOT / "tests/core")]
@@ -105,11 +104,7 @@ WORLDS = {
 
 def allowed_by_mio(world: World, answer: AnswerGrammar) -> np.ndarray:
     """Ids that mio's grammar allows next, ascending, but for openings of what a head makes."""
-    if hasattr(answer, "state"):
-        ids = np.array(world.own.allowed(answer.state()))
-    else:
-        index = answer.mask_index()
-        ids = world.own.masks(torch.device("cpu"))[index].nonzero().flatten().numpy()
+    ids = np.array(world.own.allowed(answer.state()))
     return ids[~np.isin(ids, world.openings_of_heads)]
 
 

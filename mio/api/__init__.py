@@ -4,11 +4,46 @@ their names and media types alone."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mio.api.answers import Reply
     from mio.api.loaded import Loaded
+    from mio.api.scores import PartScore, Score
+    from mio.core.generation.streaming import (
+        AnswerEvent,
+        MediaChunk,
+        MediaComponent,
+        Over,
+        SaidControl,
+        TextPiece,
+        WholeMedia,
+    )
+
+__all__ = [
+    "AnswerEvent",
+    "Loaded",
+    "MediaChunk",
+    "MediaComponent",
+    "Over",
+    "PartScore",
+    "Reply",
+    "SaidControl",
+    "Score",
+    "TextPiece",
+    "WholeMedia",
+    "load",
+]
+
+_PLACES = {
+    "Loaded": "mio.api.loaded",
+    "PartScore": "mio.api.scores",
+    "Reply": "mio.api.answers",
+    "Score": "mio.api.scores",
+}
+"""Modules of what needs torch; events are elsewhere."""
 
 
 def load(
@@ -38,3 +73,9 @@ def load(
     from mio.api.loaded import Loaded
 
     return Loaded.open(folder, device, precision, average=average, plugins=plugins, rows=rows)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES.get(name, "mio.core.generation.streaming")), name)

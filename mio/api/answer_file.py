@@ -54,11 +54,10 @@ class AnswerFile:
     def writing(self) -> Iterator[None]:
         """While answers are added. Raises `UserError` if another process does so."""
         busy = f"{self.path}: a process writes answers there; wait for it, or give another folder"
-        with locked(self.path.parent, busy, f".{ANSWERS}.lock"):
+        with locked(self.path.parent, busy):
             self._write()
             yield
             self._write()
-        (self.path.parent / f".{ANSWERS}.lock").unlink(missing_ok=True)
 
     def add(self, number: int, answer: dict[str, Any]) -> None:
         """Writes the answer to the prompt of a line. Its media lie beside the file, and so say their paths."""

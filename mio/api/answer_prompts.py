@@ -75,7 +75,7 @@ class PromptAnswering:
             kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
             return {"error": f"the answer cannot be decoded: {kind}{error}"}
         notice = {"notice": answer.notice} if answer.notice else {}
-        counts = {"tokens": len(answer.tokens), "prompt_tokens": answer.prompt_tokens}
+        counts = {"tokens": len(answer.tokens), "prompt_tokens": answer.usage.prompt_tokens}
         return {**told, "reason": answer.reason, **notice, **counts}
 
     def _finish(self, number: int, content: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import mimetypes
 import tempfile
-from collections import deque
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import Any
 
 from mio.api import forms
 from mio.api.display import html, summary
+from mio.api.running import Pending
 from mio.core.contract.controls import CONTROL
 from mio.core.contract.values import TEXT, Answer, Codes, Value
-from mio.core.generation.answer import decode_answer, written_part
-from mio.core.generation.generate import Asked
+from mio.core.generation.answer import written_part
 from mio.core.generation.model import Model
-from mio.core.generation.reading import AnswerReader
-from mio.core.generation.requests import Ticket
 from mio.core.generation.saving import save_beside
+from mio.core.generation.streaming import AnswerStream, Usage
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.controls import is_silent
 from mio.core.tokens.tokenised import CodedMedia
+
+_NOTHING = Usage({}, {})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,9 +34,10 @@ class Reply(Answer):
     """
 
     reason: str = ""
-    """Why it ends: `stop`, `length` (the token budget or the context), `stop_string`, `control`, `cancelled`."""
-    prompt_tokens: int = 0
-    """Of what it answers, positions of media included."""
+    """Why it ends: `stop` (the model, or a string of `stop`), `length` (the token budget or the context), `control` (a
+    control token)."""
+    usage: Usage = _NOTHING
+    """Tokens of the prompt and of the answer, by modality."""
     tokens: tuple[int, ...] = ()
     """Ids in the run's vocabulary, without the stop token."""
     notice: str = ""
@@ -102,35 +102,36 @@ class Reply(Answer):
         return html(self.parts, self.media_types)
 
 
-def reply(asked: Asked, ticket: Ticket, model: Model, media_types: dict[str, str]) -> Reply:
-    """The answer to a question. Raises its error if it could not go on, and `DataError` for codes that no media can be
-    made of."""
-    assert ticket.finished is not None
-    if ticket.finished.error is not None:
-        raise ticket.finished.error
-    given = ticket.answer
-    reader = AnswerReader(model.vocabulary, model.codecs.text)
-    made, pad = deque(given.made), model.vocabulary.specials.pad
-    for token in given.tokens:
-        if token == pad:  # a position by which media that a head has made are read
-            continue
-        reader.push(token)
-        if made and token == model.vocabulary.begin(made[0].modality):
-            reader.made(made.popleft())
-    reader.finish()
-    answer = decode_answer(model.codecs, reader.parts, asked.question.output)
+def reply(pending: Pending, model: Model, media_types: dict[str, str]) -> Reply:
+    """The answer to a question that is answered. Raises its error if it could not go on, or cannot be read."""
+    over = pending.over
+    if pending.problem is not None:
+        raise pending.problem
+    assert over is not None
+    if over.error is not None:
+        raise over.error
+    answer, count = over.answer, over.usage.answer_tokens
     return Reply(
         answer.parts,
         answer.codes,
-        is_silent(answer.controls, model.vocabulary.controls),
-        ticket.finished.reason,
-        len(asked.request.prompt.tokens),
-        tuple(given.tokens),
-        asked.notice(len(given.tokens), model.recipe.data.packing.context),
-        tuple(reader.parts),
+        answer.silent,
+        over.reason,
+        over.usage,
+        tuple(pending.ticket.answer.tokens[:count]),
+        pending.asked.notice(over.reason, count, model.recipe.data.packing.context),
+        tuple(_written(pending.stream, answer)),
         model.codecs,
         media_types,
     )
+
+
+def _written(stream: AnswerStream, answer: Answer) -> list[Value]:
+    """What the model wrote, without a string that ends the answer."""
+    values = stream.values
+    if not stream.stopped:
+        return values
+    said = [answer.parts[-1][1]] if answer.parts and answer.parts[-1][0] == TEXT else []
+    return [*values[:-1], *said]
 
 
 def _readable(value: Value, codecs: Codecs) -> Value:

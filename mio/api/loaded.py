@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from mio.api.answers import Reply, reply
 from mio.api.parts import PartReader
@@ -17,11 +17,13 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import Codes, Decoding, Media
 from mio.core.distributed.devices import device_type
 from mio.core.errors import UserError, nearest
+from mio.core.generation.defaults import decoding_for
 from mio.core.generation.generate import Asked, Question, ask
 from mio.core.generation.model import Model
 from mio.core.generation.prompt import prompt_document, turns_of, values_of
 from mio.core.generation.replicas import PRECISIONS
 from mio.core.generation.scoring import score_document
+from mio.core.generation.streaming import AnswerEvent, Over
 from mio.core.live.session import Session
 from mio.core.recipe.places import AVERAGE, WEIGHTS
 from mio.core.runs.lock import Lock
@@ -83,15 +85,48 @@ class Loaded:
         """Names of what the model reads or writes."""
         return tuple(self.model.codecs.modalities)
 
+    @overload
     def generate(
-        self, prompt: Any, output: str = "", *, seed: int = 0, beyond_context: bool = False, **decoding: Any
-    ) -> Reply:
+        self,
+        prompt: Any,
+        output: str = "",
+        stream: Literal[False] = False,
+        seed: int = 0,
+        *,
+        beyond_context: bool = False,
+        **decoding: Any,
+    ) -> Reply: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Any,
+        output: str = "",
+        *,
+        stream: Literal[True],
+        seed: int = 0,
+        beyond_context: bool = False,
+        **decoding: Any,
+    ) -> Iterator[AnswerEvent]: ...
+
+    def generate(
+        self,
+        prompt: Any,
+        output: str = "",
+        stream: bool = False,
+        seed: int = 0,
+        *,
+        beyond_context: bool = False,
+        **decoding: Any,
+    ) -> Reply | Iterator[AnswerEvent]:
         """The answer to a prompt.
 
         Args:
             prompt: a string, a list of parts, or messages.
             output: modality that the answer is to have, and no media of another; empty: text, and media where the model
                 begins one.
+            stream: whether to return, in place of the answer, an iterator of what it gives out while it is made (events
+                of `mio.api`). The last event has it, as `answer`. Closing the iterator calls the answer off.
             seed: the same seed gives the same answer, alone, among others, streamed or not.
             beyond_context: whether prompt and answer may be longer than what the model was trained on.
             decoding: fields of `mio.Decoding`; what is not given is as the recipe's `generate` says.
@@ -99,8 +134,17 @@ class Loaded:
         Raises:
             UserError: a part of the prompt cannot be used, it does not fit the context, an option is invalid.
         """
-        [answer] = self.generate_many([prompt], output, seed=[seed], beyond_context=beyond_context, **decoding)
-        return answer
+        chosen = self.decoding(output, decoding)
+        question = Question(output=output, decoding=chosen, seed=seed, beyond_context=beyond_context, content=())
+        asked = self.ask(prompt, question)
+        if stream:
+            return self._events(asked)
+        [(_, pending)] = self.running.answers([(0, asked)])
+        return self.reply(pending)
+
+    def _events(self, asked: Asked) -> Iterator[AnswerEvent]:
+        for pending, event in self.running.events(asked):
+            yield replace(event, answer=self.reply(pending)) if isinstance(event, Over) else event
 
     def generate_many(
         self,
@@ -129,9 +173,8 @@ class Loaded:
             try:
                 asked.append(self.ask(prompt, question))
             except UserError as error:
-                if len(prompts) == 1:
-                    raise
-                raise type(error)(f"prompt {number}: {str(error).removeprefix('prompt: ')}") from None
+                told = str(error).removeprefix("prompt: ").removeprefix("prompt, ")
+                raise type(error)(f"prompt {number}: {told}") from None
         found: dict[int, Reply] = {}
         for number, pending in self.running.answers(enumerate(asked)):
             found[number] = self.reply(pending)
@@ -139,20 +182,15 @@ class Loaded:
 
     def reply(self, pending: Pending) -> Reply:
         """The answer to a question that is answered. Raises `UserError` where it failed, or cannot be decoded."""
-        return reply(pending.asked, pending.ticket, self.model, self.parts.media_types)
+        return reply(pending, self.model, self.parts.media_types)
 
     def ask(self, prompt: Any, question: Question) -> Asked:
         """A question whose content is this prompt, as tokens. Raises as `generate` does."""
         return ask(self.model, replace(question, content=self.parts.prompt(prompt)))
 
-    def decoding(self, output: str, options: Mapping[str, Any]) -> Decoding:  # noqa: ARG002
+    def decoding(self, output: str, options: Mapping[str, Any]) -> Decoding:
         """How an answer of this modality is decoded. Raises `UserError` for unknown options."""
-        known = [field.name for field in fields(Decoding)]
-        if unknown := [name for name in options if name not in known]:
-            raise UserError(
-                f"no option `{unknown[0]:.40}` of decoding{nearest(unknown[0], known)}; there are {', '.join(known)}"
-            )
-        return Decoding(**options)
+        return decoding_for(self.model.recipe, output, **options)
 
     def encode(self, media: Any, modality: str = "") -> Any:
         """Codes of an item: `mio.Codes`; of a modality of parts (a video), a list of those of its parts.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -12,19 +12,57 @@ from mio.core.errors import UserError
 from mio.core.generation.engine import Engine
 from mio.core.generation.generate import Asked
 from mio.core.generation.model import Model
-from mio.core.generation.requests import FAILED, Event, Ticket, unheard
+from mio.core.generation.requests import FAILED, Event, Ticket
 from mio.core.generation.rows import NoRoom
+from mio.core.generation.streaming import AnswerEvent, AnswerStream, Over
 
 _AHEAD = 2
 """Questions that are ready, for each answer that is being made."""
 
 
-class Pending(NamedTuple):
-    """A question that is being answered."""
+class Pending:
+    """A question that is being answered.
 
-    asked: Asked
-    ticket: Ticket
-    engine: Engine
+    The engine may be stepped by anybody; what it tells is read, and media decoded, where `take` is called.
+    """
+
+    def __init__(self, model: Model, asked: Asked, engine: Engine) -> None:
+        self.asked, self.engine = asked, engine
+        self.stream = AnswerStream(model, asked.request, asked.question.output)
+        self.over: Over | None = None
+        """How it ended, once that is read."""
+        self.problem: Exception | None = None
+        """Why it cannot be read."""
+        self._events: deque[Event] = deque()
+        self.ticket = engine.submit(asked.request, self._hear)
+
+    def _hear(self, ticket: Ticket, event: Event) -> None:  # noqa: ARG002
+        self._events.append(event)
+
+    def take(self) -> list[AnswerEvent]:
+        """What there is to be told since the last time. Raises `DataError` for codes that no media can be made of."""
+        told: list[AnswerEvent] = []
+        while self._events:
+            told += self.stream.take(self._events.popleft())
+            if self.stream.stopped:
+                self.cancel()
+        if told and isinstance(told[-1], Over):
+            self.over = told[-1]
+        return told
+
+    def read(self) -> bool:
+        """Takes what there is to be told, for the end alone. Returns whether that is there."""
+        try:
+            self.take()
+        except Exception as error:  # of one answer, which ends no other
+            self.problem = error
+            self.cancel()
+        return self.over is not None or self.problem is not None
+
+    def cancel(self) -> None:
+        """Calls the answer off, if there is none yet."""
+        if self.ticket.finished is None:
+            self.engine.cancel(self.ticket)
 
 
 class Running:
@@ -41,17 +79,15 @@ class Running:
         """Those that were not answered when the last one came."""
         self._stepping = threading.RLock()
 
-    def submit(self, asked: Asked, tell: Callable[[Ticket, Event], None] = unheard) -> Pending:
-        """Has a question answered while somebody steps. `tell` is called in the thread that does. Raises `UserError` if
-        memory does not suffice."""
-        request = asked.request
-        needed = len(request.prompt.tokens) + request.budget - 1
+    def submit(self, asked: Asked) -> Pending:
+        """Has a question answered while somebody steps. Raises `UserError` if memory does not suffice."""
+        needed = len(asked.request.prompt.tokens) + asked.request.budget - 1
         with self._stepping:
             if needed > self._model.recipe.data.packing.context:  # beyond it, by itself: others would take as much
                 engine = self._model.engine(1, needed)
             else:
                 engine = self._engine = self._engine or self._model.engine(self._rows)
-            pending = Pending(asked, engine.submit(request, tell), engine)
+            pending = Pending(self._model, asked, engine)
             self._pending = [one for one in self._pending if one.ticket.finished is None] + [pending]
         return pending
 
@@ -80,14 +116,21 @@ class Running:
             if one.engine is engine and one.ticket.finished is None:
                 one.ticket.finish(FAILED, error)
 
-    def cancel(self, pending: Pending) -> None:
-        """Calls an answer off, if there is none yet."""
-        if pending.ticket.finished is None:
-            pending.engine.cancel(pending.ticket)
+    def events(self, asked: Asked) -> Iterator[tuple[Pending, AnswerEvent]]:
+        """What an answer gives out while it is made, its end last. Whoever takes no more has it called off. Raises as
+        `step` and `Pending.take`."""
+        pending = self.submit(asked)
+        try:
+            while pending.over is None:
+                self.step(pending)
+                for event in pending.take():
+                    yield pending, event
+        finally:
+            pending.cancel()
 
     def answers(self, asked: Iterable[tuple[int, Asked]]) -> Iterator[tuple[int, Pending]]:
-        """Answered questions by their number, as they are ready. Questions are taken a few at a time. An answer that
-        could not go on has its error in `finished`. Raises `UserError` if memory does not suffice."""
+        """Answered questions by their number, as they are ready. Questions are taken a few at a time. Raises as `step`;
+        an answer that cannot be read has a `problem`."""
         questions = iter(asked)
         going: dict[int, Pending] = {}
         more = True
@@ -98,11 +141,11 @@ class Running:
                         more = False
                     else:
                         going[one[0]] = self.submit(one[1])
-                done = [number for number, one in going.items() if one.ticket.finished is not None]
+                done = [number for number, pending in going.items() if pending.read()]
                 for number in done:
                     yield number, going.pop(number)
                 if going and not done:
                     self.step(next(iter(going.values())))
         finally:
             for pending in going.values():
-                self.cancel(pending)
+                pending.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from mio.cli.options import (
 from mio.core.errors import MOST_LISTED, UserError
 
 if TYPE_CHECKING:
-    from mio.api.loaded import Loaded
+    from mio.api import AnswerEvent, Loaded
 
 
 def generate(
@@ -36,6 +37,7 @@ def generate(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for answers to --prompts and for media.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer's parts as JSON.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
     temperature: Annotated[
         float | None, typer.Option(min=0, max=100, callback=finite, help="Temperature of text; 0 is greedy.")
     ] = None,
@@ -44,6 +46,23 @@ def generate(
     ] = None,
     top_p: Annotated[
         float | None, typer.Option(min=0, max=1, callback=finite, help="Nucleus that codes and text are drawn from.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, max=1 << 31, help="Draw from so many of the likeliest tokens; 0: all.")
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, callback=finite, help="Leave out what is less likely than this share of the best."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=100, callback=finite, help="Above 1: what was said is less likely to come again."),
+    ] = None,
+    beams: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Beam search of an answer of text, among so many.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Text that ends the answer; may be given several times.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Most tokens of the answer.")] = None,
     most: Annotated[
@@ -78,14 +97,21 @@ def generate(
         raise typer.BadParameter("give a prompt, or --prompts FILE")
     if prompts is not None and out == Path() and not as_json:
         raise typer.BadParameter("--prompts needs --out DIR, where the answers are kept, or --json, which prints them")
+    if stream and (as_json or prompts is not None):
+        raise typer.BadParameter("--stream prints one answer as it comes: leave out --json and --prompts")
     if output or out != Path():  # an answer of text needs no folder
         writable_folder("--out", out)
     refuse_no_run(run)
     kind, dtype = device_and_precision(device, precision)
-    options = {
+    options: dict[str, Any] = {
         "temperature": temperature,
         "media_temperature": media_temperature,
         "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "beams": beams,
+        "stop": stop or None,
         "max_tokens": max_tokens,
         "most": most,
         "steps": steps,
@@ -102,6 +128,10 @@ def generate(
         _answer_file(loaded, prompts, out, as_json, (output, seed, beyond_context), chosen)
         return
     content = typed_prompt(loaded, prompt or "")
+    if stream:
+        events = loaded.generate(content, output, stream=True, seed=seed, beyond_context=beyond_context, **chosen)
+        _print(events, loaded, out)
+        return
     answer = loaded.generate(content, output, seed=seed, beyond_context=beyond_context, **chosen)
     if answer.notice:
         typer.echo(answer.notice, err=True)
@@ -111,6 +141,36 @@ def generate(
         return
     for part in told["parts"]:
         typer.echo(plain(f"[{part['name']}]" if part["type"] == "control" else part.get("text", part.get("path"))))
+
+
+def _print(events: Iterator[AnswerEvent], run: Loaded, folder: Path) -> None:
+    """Prints an answer as it comes: pieces of text, paths of media once they are complete."""
+    from mio import api
+    from mio.core.generation.saving import save_beside
+    from mio.core.terminal import plain
+
+    line = ""
+    """What the line that is being written ends with."""
+    for event in events:
+        if isinstance(event, api.TextPiece):
+            line = plain(event.text)
+            typer.echo(line, nl=False)
+            continue
+        told = ""
+        if isinstance(event, api.SaidControl):
+            told = f"[{event.name}]"
+        elif isinstance(event, api.WholeMedia):
+            saver = run.model.codecs.saver(event.modality)
+            told = str(save_beside(saver, event.content, folder, event.modality, event.part))
+        elif not isinstance(event, api.Over):
+            continue
+        if line:
+            typer.echo()
+            line = ""
+        if told:
+            typer.echo(plain(told))
+        if isinstance(event, api.Over) and isinstance(event.answer, api.Reply) and event.answer.notice:
+            typer.echo(event.answer.notice, err=True)
 
 
 def _answer_file(

@@ -229,6 +229,8 @@ class _Printer:
         from mio.core.live import events
         from mio.core.terminal import json_text
 
+        if event.kind == events.CHUNK:
+            return  # of media that follow as a whole
         self.heard += event.kind in (events.HEARD, events.IGNORED)
         self.answered += event.kind == events.DONE
         path = self._write(event) if event.kind == events.MEDIA else None

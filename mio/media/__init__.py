@@ -21,11 +21,14 @@ from mio.core.files import regular_file
 
 if TYPE_CHECKING:
     from mio.media.containers import container, opened
+    from mio.media.sample_streams import SampleDecoder, SampleStream
     from mio.media.samples import SoundRules
     from mio.media.sound import Sound, SoundLength, read_sound, sound_length, sound_seconds
 
 __all__ = [
     "SOUND_SUFFIXES",
+    "SampleDecoder",
+    "SampleStream",
     "Sound",
     "SoundLength",
     "SoundRules",
@@ -47,6 +50,8 @@ SOUND_SUFFIXES = (
 _PLACES = {
     "container": "containers",
     "opened": "containers",
+    "SampleDecoder": "sample_streams",
+    "SampleStream": "sample_streams",
     "Sound": "sound",
     "SoundLength": "sound",
     "SoundRules": "samples",

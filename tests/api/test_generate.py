@@ -14,7 +14,7 @@ from mio import PluginError, UserError
 from mio.api.loaded import Loaded
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation import growing
+from mio.core.generation import choosing
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 
@@ -75,18 +75,17 @@ def test_a_prompt_beyond_the_trained_context_is_refused_unless_it_is_asked_for(r
         run.generate("x" * context)
     made = run.generate("x" * context, max_tokens=3, beyond_context=True)
     assert made.notice == ""
-    assert made.prompt_tokens > context
+    assert made.usage.prompt_tokens > context
 
 
 def test_an_answer_that_ends_with_the_context_says_so(run, monkeypatch):
     stop = run.model.grammar.stop
 
-    def talkative(_, allowed, *__):  # stops only when nothing else is allowed
-        allowed = allowed.clone()
-        allowed[:, stop] &= allowed.sum(dim=-1) == 1
-        return allowed.int().argmax(dim=-1)
+    def talkative(logits, *_):  # stops only when nothing else is allowed
+        logits[:, stop if logits.shape[1] > stop else []] = -9e9
+        return logits.argmax(dim=-1).tolist()
 
-    monkeypatch.setattr(growing, "sample", talkative)
+    monkeypatch.setattr(choosing, "sample", talkative)
     made = run.generate("x" * 80, max_tokens=200)
     assert made.notice.startswith(
         "the answer ends after 15 tokens, with the 96 positions that the model was trained on"

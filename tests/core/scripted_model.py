@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from conftest import MELODY
 
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.controls import Control
 from mio.core.contract.discovery import discover, local
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
@@ -22,11 +24,13 @@ from mio.core.model.transformer import Output
 from mio.core.recipe.data_schema import DataConfig, PackingConfig
 from mio.core.recipe.schema import LossConfig, Recipe
 from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.layouts import layout
 from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 
 PARLEY = Path(__file__).with_name("parley.py")
+CHIMES = Path(__file__).with_name("chimes.py")
 
 
 class Scripted:
@@ -70,11 +74,19 @@ class Scripted:
         return answer[len(given)] if len(given) < len(answer) else specials.im_end
 
     def tokens(self, answer):
-        """Of text and melodies."""
+        """Of text, melodies, and chimes as arrays of codes."""
         ids = []
         for part in answer if isinstance(answer, list) else [answer]:
             if isinstance(part, str):
                 ids += self.codecs.text.encode(part)
+            elif isinstance(part, np.ndarray):
+                books, codes = layout(self.vocabulary.modality("chime").layout).flatten(part)
+                starts = [self.vocabulary.code_ids("chime", book).start for book in range(len(part))]
+                ids += [
+                    self.vocabulary.begin("chime"),
+                    *(starts[book] + code for book, code in zip(books, codes, strict=True)),
+                ]
+                ids += [self.vocabulary.end("chime")]
             else:
                 codes = self.vocabulary.code_ids("melody", 0)
                 ids += [self.vocabulary.begin("melody"), *(codes.start + note for note in part)]
@@ -82,7 +94,7 @@ class Scripted:
         return ids
 
     def spelt(self, ids):
-        """Text, with melodies as their notes and special tokens by name."""
+        """Text, with media as their codes, and special and control tokens by name."""
         names = {self.vocabulary.specials.im_start: "<im_start>", self.vocabulary.specials.im_end: "<im_end>",
                  self.vocabulary.specials.bos: ""}  # fmt: skip
         text, run = "", []
@@ -91,14 +103,15 @@ class Scripted:
                 run.append(index)
                 continue
             for part in parse_tokens(run, self.vocabulary, self.codecs.text).parts:
-                text += part if isinstance(part, str) else str(part.codes[0].tolist())
+                if isinstance(part, Control):
+                    text += f"<{part.name}>"
+                else:
+                    text += part if isinstance(part, str) else str(part.codes[0].tolist())
             text, run = text + names[index], []
         return text
 
-    def logits(self, hidden, size):
-        scores = torch.zeros(len(hidden), size)
-        scores[torch.arange(len(hidden)), hidden[:, 0].long()] = 1e4
-        return scores
+    def logits(self, hidden, size, first=0):
+        return 1e4 * (hidden[:, :1].long() == torch.arange(first, size)).float()
 
 
 @dataclass
@@ -113,7 +126,8 @@ class World:
     )
 
     def model(self):
-        candidates = [*discover(), local(f"melody={MELODY / 'mio_melody.py'}"), local(f"parley={PARLEY}")]
+        candidates = [*discover(), local(f"melody={MELODY / 'mio_melody.py'}"), local(f"parley={PARLEY}"),
+                      local(f"chimes={CHIMES}")]  # fmt: skip
         plugins = PluginManager(candidates).enable(self.plugins)
         codecs = Codecs(plugins)
         vocabulary = Vocabulary.build(codecs.text, plugins.modalities(), plugins.control_tokens())

@@ -13,7 +13,8 @@ from mio.core.terminal import plain
 ALLOWED = "allowed"
 """Key of a dataclass field's metadata that holds its `Range`, `Choice` or `Form`."""
 KEYS = "keys"
-"""Key of the metadata of a field that is a mapping: the dataclass whose keys it may have."""
+"""Key of the metadata of a field that is a mapping: the dataclass whose keys it may have, or a mapping by name of such.
+"""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from mio.core.contract.checker import Checker
 from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
+from mio.core.contract.decoding import decoding_conflicts
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.sessions import SessionPolicy, Stream
 from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Task, Template, Trainable
@@ -248,8 +249,9 @@ def task_problems(task: Any, modalities: Iterable[str], controls: Iterable[str] 
 def decoding_problems(decoding: Decoding) -> list[str]:
     """Everything wrong with the options of sampling."""
     checker = Checker()
-    checker.check(Decoding, asdict(decoding))
-    return [problem for _, problem in checker.problems]
+    checker.check(Decoding, {one.name: getattr(decoding, one.name) for one in fields(decoding)})
+    problems = [problem for _, problem in checker.problems]
+    return problems or list(decoding_conflicts(decoding.stop, decoding.beams, decoding.temperature))
 
 
 _METHODS = {"text": ("encode", "decode", "token"), "codes": ("encode", "frames"), "parts": ("split",)}

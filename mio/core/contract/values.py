@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mio.core.contract.controls import CONTROL, Control
-from mio.core.contract.ranges import number
+from mio.core.contract.decoding import LARGEST_PENALTY, MOST_BEAMS, ModalityDecoding
+from mio.core.contract.ranges import KEYS, number
 from mio.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -312,7 +313,22 @@ class Decoding:
     """0 is greedy. Applies to text."""
     media_temperature: float = number(0.7, 0, 1e308)
     """Temperature inside spans."""
+    top_k: int = number(0, 0, 1 << 31)
+    """As many of the likeliest tokens are drawn from; 0: all."""
     top_p: float = number(1.0, 0, 1)
+    """Smallest set of the likeliest tokens whose probability reaches it (arXiv 1904.09751)."""
+    min_p: float = number(0.0, 0, 1)
+    """Tokens less likely than this share of the likeliest one are left out (arXiv 2407.01082)."""
+    repetition_penalty: float = number(1.0, 0, LARGEST_PENALTY, above=True)
+    """What logits of tokens that the answer has said are divided by where they are positive, and multiplied by where
+    they are negative (arXiv 1909.05858): text by what text it has said, codes by its codes of that modality."""
+    by: Mapping[str, Mapping[str, float]] = field(default_factory=dict, metadata={KEYS: dict[str, ModalityDecoding]})
+    """What is different for some modalities: `{MODALITY: {"temperature": 1, "top_p": 0.7}}`. Keys as above; a
+    modality's `temperature` stands for either."""
+    beams: int = number(1, 1, MOST_BEAMS)
+    """Beam search of answers of text: the likeliest of so many sequences (see `generation/beams.py`)."""
+    stop: Sequence[str] = ()
+    """Text that ends an answer, and is no part of it."""
     max_tokens: int = number(256, 1, 1 << 20)
     most: int = number(0, 0, 1 << 20)
     """Media of each modality in the answer, at most; 0: any number. Of a modality of parts, each part counts."""
@@ -321,6 +337,10 @@ class Decoding:
     guidance: float = number(0.0, 0, 1e6)
     """Weight of classifier-free guidance (arXiv 2207.12598) of what a head makes and of spans of codes; 1: none, 0: the
     head's own, and none of codes."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, list):  # as JSON has it
+            object.__setattr__(self, "stop", tuple(self.stop))
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,11 @@ class GrowingMedia:
         """Whether it can only be decoded as a whole."""
         self._pieces: list[Any] = []
 
+    @property
+    def given(self) -> bool:
+        """Whether a piece of it was given out."""
+        return bool(self._pieces)
+
     def push(self, token: int) -> Any:
         """Takes the next token. Returns a piece of the media that is known now; None if there is none."""
         self._span.push(token)

@@ -18,13 +18,14 @@ from mio.core.data.items import prepared
 from mio.core.distributed.work import Channel
 from mio.core.errors import DataError, UserError
 from mio.core.generation import requests
+from mio.core.generation.choosing import choose
 from mio.core.generation.grammar import Grammar, Need
-from mio.core.generation.growing import AnswerTokens, GrowingAnswer, choose, is_guided
+from mio.core.generation.growing import AnswerTokens, GrowingAnswer
 from mio.core.generation.guidance import UnaskedSpans
 from mio.core.generation.making import Making
 from mio.core.generation.requests import Event, MadeMedia, Request, Ticket, Token, unheard
 from mio.core.generation.rows import NoRoom, Rows, arranged
-from mio.core.generation.sampling import check_decoding, not_finite
+from mio.core.generation.sampling import check_decoding, is_guided, not_finite
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendered import Item, Prompt
@@ -104,7 +105,7 @@ class Engine:
             DataError: media of the prompt cannot be read, or prompt and answer do not fit the capacity.
             UserError: its options are invalid, or the budget cannot hold what is needed.
         """
-        check_decoding(request.decoding, request.seed)
+        check_decoding(request.decoding, request.seed, self.grammar.chosen)
         prompt, budget = request.prompt, request.budget
         if len(prompt.tokens) + budget > self.capacity + 1:
             raise DataError(
@@ -162,6 +163,19 @@ class Engine:
         """Steps until everything is answered."""
         while self.busy:
             self.step()
+
+    @torch.inference_mode()
+    def abandon(self, error: UserError) -> None:
+        """Ends all answers, those that wait too, where a step has failed: what rows hold is not to be trusted."""
+        tickets = [*self.running, *self._waiting]
+        tickets += [self._arrivals.popleft() for _ in range(len(self._arrivals))]
+        self._waiting.clear()
+        for row in range(len(self.rows)):
+            self._tickets[row] = None
+            self.rows.clear(row)
+        for ticket in tickets:
+            if ticket.finished is None:
+                ticket.finish(requests.FAILED, error)
 
     def follow(self, message: Mapping[str, Any]) -> None:
         """Does the step of another rank's engine, which is like this one, of its `message`."""
@@ -240,7 +254,7 @@ class Engine:
     def _advance(self, going: list[Ticket]) -> None:
         answers = [ticket.growing for ticket in going]
         unasked = self._spans.hidden[: len(going)] if self._spans is not None else None
-        chosen = choose(self.transformer, self.grammar, answers, self.rows.hidden[: len(going)], unasked).tolist()
+        chosen = choose(self.transformer, answers, self.rows.hidden[: len(going)], unasked)
         for ticket, token in sorted(zip(going, chosen, strict=True), key=lambda pair: pair[0].order):
             if ticket.finished is None:
                 self._take(ticket, token)

@@ -10,7 +10,7 @@ from mio.core.data.items import prepared
 from mio.core.errors import DataError
 from mio.core.generation.model import Model
 from mio.core.generation.prompt import Content, prompt_document
-from mio.core.generation.requests import Request
+from mio.core.generation.requests import LENGTH, Request
 from mio.core.generation.sampling import check_decoding
 
 
@@ -34,9 +34,10 @@ class Asked(NamedTuple):
     question: Question
     request: Request
 
-    def notice(self, tokens: int, context: int) -> str:
-        """What a person should know of an answer of so many tokens: that the context that was trained on ends it."""
-        if self.request.budget == self.question.decoding.max_tokens or tokens + 1 < self.request.budget:
+    def notice(self, reason: str, tokens: int, context: int) -> str:
+        """What a person should know of an answer that ended for a reason, with so many tokens: that it was the context
+        which was trained on."""
+        if reason != LENGTH or self.request.budget == self.question.decoding.max_tokens:
             return ""
         return (
             f"the answer ends after {tokens} tokens, with the {context} positions that the model was trained on; "

@@ -13,14 +13,12 @@ from collections import Counter, deque
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mio.core.contract.controls import ENDS, ControlToken
 from mio.core.contract.values import TEXT, Modality, Template
 from mio.core.errors import UserError
+from mio.core.generation.states import Between, Inserted, Inside, Place, State, Window
 from mio.core.tokens.controls import ControlReader
 from mio.core.tokens.item_encoders import only_read
 from mio.core.tokens.layouts import SpanGrammar, layout
@@ -29,36 +27,6 @@ from mio.core.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from mio.core.generation.model import Model
-
-
-class Between(NamedTuple):
-    """The next token lies between spans."""
-
-    openable: tuple[str, ...]
-    """Modalities of which a span may be opened; `text` stands for a token of text."""
-    may_stop: bool
-    controls: tuple[str, ...] = ()
-    """Control tokens with an id of their own that may come."""
-    barred: tuple[int, ...] = ()
-    """Tokens of text that would complete a control token that may not come."""
-
-
-class Inserted(NamedTuple):
-    """The next token is given: a control token has inserted it, or it closes a span that a head has made."""
-
-    token: int
-
-
-class Inside(NamedTuple):
-    """The next token lies inside a span."""
-
-    modality: str
-    codebooks: tuple[int, ...]
-    """Codebooks of which a code may come, by their place in the view that is written."""
-    may_end: bool
-
-
-State = Between | Inserted | Inside
 
 
 @dataclass(frozen=True)
@@ -109,7 +77,7 @@ class HeadSpan(NamedTuple):
 
 
 class Grammar:
-    """The token masks of one vocabulary, one per state, made when first needed and shared by all answers."""
+    """What may come in each state of an answer, of one vocabulary; shared by all answers."""
 
     def __init__(
         self,
@@ -132,13 +100,16 @@ class Grammar:
         """Fewest tokens of a whole span, markers included, of each modality that can be written. Of one that a head
         makes, the most."""
         self.opens = {vocabulary.begin(name): name for name in self.shortest}
-        self._places = {
+        self._in_view = {
             name: {int(vocabulary.block_of[vocabulary.code_ids(name, q).start]): place for place, q in enumerate(view)}
             for name, view in ((name, declared.view("generate")) for name, declared in self.spans.items())
         }
-        self._index: dict[State, int] = {}
-        self._made: list[Tensor] = []
-        self._masks: Tensor | None = None
+        openings = (max(count, self.while_made(name)) for name, count in self.shortest.items())
+        self.longest = max(0, *openings, *map(len, vocabulary.controls.inserts.values()))
+        """Most tokens that must be left, beside one and those that are owed, for anything to come."""
+        self._places: dict[State, Place] = {}
+        self._windows: dict[bool, Window] = {}
+        """Between spans, by whether text may come."""
 
     @classmethod
     def of(cls, model: Model) -> Grammar:
@@ -148,6 +119,11 @@ class Grammar:
         heads = {name: HeadSpan(one.head.writes, model.codecs.made_positions(name)) for name, one in
                  model.codecs.makers.items()}  # fmt: skip
         return cls(model.vocabulary, model.codecs.modalities, stop, _unasked(model), heads)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Modalities whose tokens are chosen: not those that heads make, nor those that are only read."""
+        return TEXT, *self.spans
 
     def unasked_of(self, name: str) -> Sequence[int]:
         """The prompt of a span of modality `name` in which nothing is asked: that of a template without a prompt."""
@@ -178,46 +154,50 @@ class Grammar:
 
     def index_in_view(self, name: str, token: int) -> int:
         """Place of a code's codebook among those that a span of modality `name` is written with."""
-        return self._places[name][int(self.vocabulary.block_of[token])]
+        return self._in_view[name][int(self.vocabulary.block_of[token])]
 
-    def mask_index(self, state: State) -> int:
-        """Index in `masks` of a state's mask."""
-        if state not in self._index:
-            self._index[state] = len(self._made)
-            self._made.append(self._mask(state))
-            self._masks = None
-        return self._index[state]
+    def place(self, state: State) -> Place:
+        """What may come next in a state."""
+        place = self._places.get(state)
+        if place is None:
+            if len(self._places) >= _PLACES:  # control tokens of plain text may bar ever other ids
+                self._places.clear()
+            place = self._places[state] = self._place(state)
+        return place
 
-    def masks(self, device: torch.device) -> Tensor:
-        """All masks made so far, bool `[states, V]`, true for tokens that may come."""
-        if self._masks is None or self._masks.device != device:
-            self._masks = torch.stack(self._made).to(device)
-        return self._masks
+    def allowed(self, state: State) -> list[int]:
+        """Ids that may come next in a state, ascending."""
+        return self.place(state).ids()
 
-    def _mask(self, state: State) -> Tensor:
+    def _place(self, state: State) -> Place:
         vocabulary = self.vocabulary
-        mask = torch.zeros(vocabulary.rows, dtype=torch.bool)
         if isinstance(state, Inside):
             view = self.spans[state.modality].view("generate")
-            for place in state.codebooks:
-                ids = vocabulary.code_ids(state.modality, view[place])
-                mask[ids.start : ids.stop] = True
-            mask[vocabulary.end(state.modality)] = state.may_end
-            return mask
+            blocks = [vocabulary.code_ids(state.modality, view[place]) for place in state.codebooks]
+            return Place(Window(blocks, [vocabulary.end(state.modality)] if state.may_end else ()))
         if isinstance(state, Inserted):
-            mask[state.token] = True
-            return mask
-        for name in state.openable:
-            if name == TEXT:
-                ids = vocabulary.blocks[0].ids
-                mask[ids.start : ids.stop] = True
-                mask[list(astuple(vocabulary.specials))] = False
-            else:
-                mask[vocabulary.begin(name)] = True
-        mask[[vocabulary.controls.ids[name][0] for name in state.controls]] = True
-        mask[list(state.barred)] = False
-        mask[self.stop] = state.may_stop
-        return mask
+            return Place(Window((), [state.token]))
+        text = TEXT in state.openable
+        may_come = {vocabulary.begin(name) for name in state.openable if name != TEXT}
+        may_come |= {vocabulary.controls.ids[name][0] for name in state.controls}
+        may_come |= {self.stop} if state.may_stop else set()
+        return Place(self._between(text), [*(self._marks() - may_come), *(state.barred if text else ())])
+
+    def _between(self, text: bool) -> Window:
+        """Between spans: text, and what opens a span, says something about the conversation, or ends the answer."""
+        if text not in self._windows:
+            marks, block = self._marks(), self.vocabulary.blocks[0].ids
+            never = set(astuple(self.vocabulary.specials)) - marks if text else ()
+            beside = [one for one in marks if not (text and one in block)]
+            self._windows[text] = Window([block] if text else [], beside, never)
+        return self._windows[text]
+
+    def _marks(self) -> set[int]:
+        return {self.stop, *self.opens, *self.vocabulary.controls.by_id}
+
+
+_PLACES = 1024
+"""Places that are kept."""
 
 
 def _unasked(model: Model) -> dict[str, Sequence[int]]:
@@ -258,6 +238,11 @@ class AnswerGrammar:
         """Modality of the span just before; empty after text."""
         self._name = ""
         self._span: SpanGrammar | None = None
+        self._known: Any = None
+        """What `_between_spans` was made for; None: it is to be made."""
+        self._roomy = 0
+        """Tokens that have to be left for it to stay the same."""
+        self._between_spans: State = Between((), may_stop=False)
 
     @property
     def in_span(self) -> bool:
@@ -269,13 +254,19 @@ class AnswerGrammar:
         """Modality of the span that the next token lies inside of; empty between spans."""
         return "" if self._span is None else self._name
 
-    def mask_index(self) -> int:
-        """Index in the grammar's masks of the one that the next token must satisfy."""
+    def state(self) -> State:
+        """Where the next token lies."""
         if self._span is not None:
-            return self._grammar.mask_index(self._inside(self._span))
+            return Inside(self._name, *self._span.allowed(self.budget - self._owed()))
         if self._closing:
-            return self._grammar.mask_index(Inserted(self._grammar.ends[self._closing]))
-        return self._grammar.mask_index(Inserted(self._inserted[0]) if self._inserted else self._between())
+            return Inserted(self._grammar.ends[self._closing])
+        if self._inserted:
+            return Inserted(self._inserted[0])
+        # as long as there is room for anything, only these decide
+        key = self._reader.read, self._last
+        if key != self._known or self.budget < self._roomy:
+            self._known, self._between_spans = key, self._between()
+        return self._between_spans
 
     def _owed(self) -> int:
         """Tokens that must still come after the present span, or from here if there is none."""
@@ -286,12 +277,10 @@ class AnswerGrammar:
         missing = self._need.least - spans
         return self._grammar.room(self._need.modality, missing) if missing > 0 else 1
 
-    def _inside(self, span: SpanGrammar) -> Inside:
-        return Inside(self._name, *span.allowed(self.budget - self._owed()))
-
     def _between(self) -> Between:
         need, grammar = self._need, self._grammar
         owed, spans = self._owed(), self._counts[need.modality]
+        self._roomy = owed + grammar.longest + 1
         if need.together and 0 < spans < need.least:
             return Between((need.modality,), may_stop=False)
         openable = [TEXT] if 1 + owed <= self.budget else []
@@ -332,7 +321,7 @@ class AnswerGrammar:
         return 1 + len(controls.inserts.get(name, ())) + owed <= self.budget
 
     def advance(self, token: int) -> ControlToken | None:
-        """Takes the token that was chosen, which the mask at `mask_index()` must allow. Returns the control token that
+        """Takes the token that was chosen, which must be allowed in `state()`. Returns the control token that
         it completes, if it does; what that does to this answer is done."""
         grammar = self._grammar
         self.budget -= 1
@@ -356,6 +345,7 @@ class AnswerGrammar:
         elif token in grammar.opens:
             self._name = name = grammar.opens[token]
             self._counts[name] += 1
+            self._known = None
             if name in grammar.heads:
                 self.opened = name
             else:

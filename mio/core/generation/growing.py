@@ -1,7 +1,4 @@
-"""Answers that are being generated: one step of any number of them, whoever keeps their keys and values.
-
-N answers, D width, V vocabulary rows.
-"""
+"""Answers that are being generated: what they have said, what may come next, and how it is chosen."""
 
 from __future__ import annotations
 
@@ -9,14 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from mio.core.contract.controls import ControlToken
 from mio.core.contract.values import Decoding, Media
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
-from mio.core.generation.sampling import HOTTEST, sample
-from mio.core.model.transformer import Transformer
+from mio.core.generation.sampling import Settings, is_guided
+from mio.core.generation.states import Place
 
 
 class AnswerTokens(NamedTuple):
@@ -28,19 +24,53 @@ class AnswerTokens(NamedTuple):
     """What heads have made of it, in the order of its spans."""
 
 
+class _Ids:
+    """Different ids, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+        self._room = np.empty(16, np.int64)
+
+    def add(self, token: int) -> None:
+        if token in self._known:
+            return
+        if len(self._known) == len(self._room):
+            self._room = np.concatenate([self._room, np.empty_like(self._room)])
+        self._room[len(self._known)] = token
+        self._known.add(token)
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        return self._room[: len(self._known)]
+
+
 class GrowingAnswer:
     """An answer that is being generated.
 
     Args:
         budget: tokens that it may have, the stop token included.
         seed: what is drawn depends on it alone, not on the answers beside.
-        decoding: how it is sampled.
+        decoding: how its tokens are chosen.
     """
 
-    def __init__(self, grammar: Grammar, need: Need, budget: int, seed: int, decoding: Decoding) -> None:
+    def __init__(
+        self,
+        grammar: Grammar,
+        need: Need,
+        budget: int,
+        seed: int,
+        decoding: Decoding,
+    ) -> None:
         self.grammar = AnswerGrammar(grammar, need, budget)
-        self._stop = grammar.stop
         self.decoding = decoding
+        self._places, self._vocabulary = grammar.place, grammar.vocabulary
+        names = ("", *grammar.spans)
+        self._settings = {name: Settings.of(decoding, name) for name in names}
+        self.penalised = any(one.repetition_penalty != 1 for one in self._settings.values())
+        """Whether tokens are less likely once they were said, in any modality."""
+        self.said: dict[int, _Ids] = {}
+        """What was said of text and of each codebook, by the first id of its block, where that is penalised."""
+        self._stop = grammar.stop
         self.random = np.random.Generator(np.random.Philox(seed))
         self.tokens: list[int] = []
         """Without the stop token."""
@@ -57,6 +87,20 @@ class GrowingAnswer:
         """Whether no token follows."""
         return self.grammar.done
 
+    def place(self) -> Place:
+        """What may come next."""
+        return self._places(self.grammar.state())
+
+    @property
+    def settings(self) -> Settings:
+        """How the next token is chosen."""
+        return self._settings[self.grammar.modality]
+
+    @property
+    def guided(self) -> bool:
+        """Whether the next token is a code that is guided."""
+        return self.grammar.in_span and is_guided(self.decoding)
+
     def advance(self, token: int) -> ControlToken | None:
         """Takes the token that was chosen. Returns the control token that it completes, if it does, whose action has
         been done to this answer: `done` says whether it ends here. What it means for other answers of a conversation
@@ -64,6 +108,9 @@ class GrowingAnswer:
         said = self.grammar.advance(token)
         if token != self._stop:
             self.tokens.append(token)
+            if self.penalised:
+                block = self._vocabulary.blocks[self._vocabulary.block_of[token]]
+                self.said.setdefault(block.start, _Ids()).add(token)
         return said
 
     def take(self, media: Media, positions: Sequence[int]) -> None:
@@ -71,45 +118,3 @@ class GrowingAnswer:
         self.grammar.made(len(positions))
         self.made.append(media)
         self.tokens += positions
-
-
-def choose(
-    transformer: Transformer,
-    grammar: Grammar,
-    answers: Sequence[GrowingAnswer],
-    hidden: Tensor,
-    unasked: Tensor | None = None,
-) -> Tensor:
-    """The next token of each answer, int64 `[N]`, of what the transformer gave at its last position, `[N, D]`, and of
-    its open span had nothing been asked, `unasked` `[N, D]`, for spans that are guided (see `guidance.py`); -1 where
-    the scores are not finite."""
-    device = hidden.device
-    indices = [answer.grammar.mask_index() for answer in answers]
-    allowed = grammar.masks(device)[torch.tensor(indices, device=device)]
-    settings = [
-        (one.decoding.media_temperature if one.grammar.in_span else one.decoding.temperature, one.decoding.top_p)
-        for one in answers
-    ]
-    temperature, top_p = torch.tensor(
-        [[min(value, HOTTEST) for value in column] for column in zip(*settings, strict=True)],
-        dtype=torch.float32, device=device,
-    )  # fmt: skip
-    draws = torch.tensor([answer.random.random() for answer in answers], dtype=torch.float32, device=device)
-    size = grammar.vocabulary.size
-    logits = transformer.logits(hidden, size)
-    guidance = [one.decoding.guidance if one.grammar.in_span and is_guided(one.decoding) else 1.0 for one in answers]
-    if unasked is not None and any(weight != 1 for weight in guidance):
-        logits = guided(logits, transformer.logits(unasked, size), torch.tensor(guidance, device=device))
-    return sample(logits, allowed[:, :size], temperature, top_p, draws)
-
-
-def is_guided(decoding: Decoding) -> bool:
-    """Whether spans of codes are guided: a guidance of 1 gives the answer's own logits, 0 is off."""
-    return decoding.guidance not in (0, 1)
-
-
-def guided(asked: Tensor, unasked: Tensor, guidance: Tensor) -> Tensor:
-    """Logits float32 `[N, V]` under classifier-free guidance (see `guidance.py`) of these weights, float32 `[N]`; a
-    weight of 1 gives those of `asked`."""
-    weight = guidance[:, None]
-    return torch.where(weight != 1, unasked + weight * (asked - unasked), asked)

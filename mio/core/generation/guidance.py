@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 
 from mio.core.generation.grammar import Grammar
-from mio.core.generation.growing import GrowingAnswer, is_guided
+from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.rows import NoRoom
+from mio.core.generation.sampling import is_guided
 from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
 

@@ -8,7 +8,7 @@ that is too large for one device is split over a few: each has some heads and hi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from mio.core.distributed.work import Channel
 from mio.core.model.layers import Block
 from mio.core.model.lora import plain_parameters
 from mio.core.model.networks import assign_buffers, buffers, exact_parameters, plugin_networks
+from mio.core.model.packed import can_pack, pack
 from mio.core.model.transformer import Transformer
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -53,7 +54,7 @@ def decoding_copy(
     """A copy of `source`, which stays as it is, however it is spread: whole or split, in evaluation mode.
 
     A collective call of all ranks, in whose process group `source` is spread. Weights that are there already, whole and
-    in this dtype, are shared.
+    in this dtype, are shared, but for the matrices that a CPU has packed (see `mio.core.model.packed`).
     """
     ranks = ranks or Ranks()
     size = _devices_per_copy(source, device, dtype, ranks)
@@ -85,8 +86,17 @@ def decoding_copy(
     }
     copy.load_state_dict(state, strict=False, assign=True)
     assign_buffers(copy, {name: buffer.to(device) for name, buffer in buffers(source).items()})
+    summed = None
     if size > 1:
-        _sum_over(copy, ranks, size)
+        group = ranks.neighbours(size)
+
+        def summed(output: Tensor) -> None:
+            torch.distributed.all_reduce(output, group=group)
+
+    if can_pack(device, dtype):
+        pack(copy, summed)
+    elif summed is not None:
+        _sum_by_hooks(copy, summed)
     return copy.requires_grad_(False).eval(), replicas
 
 
@@ -106,18 +116,17 @@ def _part(whole: Tensor, shape: Sequence[int], place: int) -> Tensor:
     return whole
 
 
-def _sum_over(copy: Transformer, ranks: Ranks, size: int) -> None:
+def _sum_by_hooks(copy: Transformer, summed: Callable[[Tensor], None]) -> None:
     """Sums the outputs of attention and feed-forward networks, of which each device has its heads' and hidden units'
     part, over the devices of a copy (Shoeybi et al. 2019, arXiv 1909.08053, section 3)."""
-    group = ranks.neighbours(size)
 
-    def summed(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
-        torch.distributed.all_reduce(output[0] if isinstance(output, tuple) else output, group=group)
+    def total(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+        summed(output[0] if isinstance(output, tuple) else output)
 
     for block in copy.layers:
         assert isinstance(block, Block)
         for module in (block.attention, block.ffn):
-            module.register_forward_hook(summed)
+            module.register_forward_hook(total)
 
 
 def _devices_per_copy(source: Transformer, device: torch.device, dtype: torch.dtype, ranks: Ranks) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mio.core.contract.controls import CONTROL, Control
-from mio.core.contract.values import TEXT, Answer, Codes, Media
+from mio.core.contract.values import TEXT, Answer, Codes, Media, Value
 from mio.core.errors import UserError
 from mio.core.generation.chunks import GrowingMedia
 from mio.core.generation.model import Model
@@ -134,6 +134,12 @@ class AnswerStream:
     def stopped(self) -> bool:
         """Whether a string that ends the answer was said: the request can be called off, what follows is left out."""
         return self._parts.stopped
+
+    @property
+    def values(self) -> list[Value]:
+        """The answer so far as the model wrote it, for a further turn: text brings its tokens. A string that ends the
+        answer is a part of it."""
+        return self._reader.parts
 
     def take(self, event: Event) -> list[AnswerEvent]:
         """What is to be given out after this event.

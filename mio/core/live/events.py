@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 HEARD, IGNORED, CONTROL, SILENCE = "heard", "ignored", "control", "silence"
-TEXT, MEDIA, INTERRUPTED, DONE, FAILED = "text", "media", "interrupted", "done", "failed"
-KINDS = (HEARD, IGNORED, CONTROL, SILENCE, TEXT, MEDIA, INTERRUPTED, DONE, FAILED)
+TEXT, CHUNK, MEDIA = "text", "chunk", "media"
+INTERRUPTED, DONE, FAILED = "interrupted", "done", "failed"
+KINDS = (HEARD, IGNORED, CONTROL, SILENCE, TEXT, CHUNK, MEDIA, INTERRUPTED, DONE, FAILED)
 """Kinds of events, each described in docs/live.md."""
 
 
@@ -29,9 +30,9 @@ class SessionEvent:
     control: str = ""
     """Of `control`: name of the control token that the model has said."""
     modality: str = ""
-    """Of `media`: what they are."""
+    """Of `media` and `chunk`: what they are."""
     content: Any = None
-    """Of `media`: decoded, or as the synthesiser made them."""
+    """Of `media`: decoded, or as the synthesiser made them; of `chunk` a piece of that."""
     start: float = 0.0
     end: float = 0.0
     """Of `heard`, and of `ignored` where it is about an utterance: where it is in its stream, in seconds."""

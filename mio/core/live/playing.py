@@ -9,6 +9,7 @@ from mio.core.contract.heads import Head
 from mio.core.contract.sessions import SessionPolicy, Synthesiser
 from mio.core.contract.values import Codes, Detokenizer, Media
 from mio.core.errors import DataError, UserError
+from mio.core.generation.chunks import GrowingMedia
 from mio.core.generation.model import Model
 from mio.core.live import events
 
@@ -24,7 +25,7 @@ class Player:
     """
 
     def __init__(self, model: Model, policy: SessionPolicy, tell: Callable[..., None]) -> None:
-        self._codecs, self._policy, self._tell = model.codecs, policy, tell
+        self._codecs, self._vocabulary, self._policy, self._tell = model.codecs, model.vocabulary, policy, tell
         self._synthesiser = model.plugins.synthesiser(policy.speaks) if policy.speaks else None
         if policy.speaks and self._synthesiser is None:
             raise UserError(
@@ -35,31 +36,55 @@ class Player:
 
     def say(self, query: int, text: str, now: float) -> None:
         """Has a piece of an answer's text said, where the policy wants that."""
-        if self._synthesiser is not None:
-            self._make(query, self._policy.speaks, self._synthesiser.say, text, now)
+        if self._synthesiser is None:
+            return
+        try:
+            content = self._synthesiser.say(text)
+        except DataError as error:
+            self._tell(events.IGNORED, query, reason=str(error))
+            return
+        if content is not None:
+            self._give(events.MEDIA, query, self._policy.speaks, content, now)
 
-    def decode(self, query: int, codes: Codes, now: float) -> None:
-        """Decodes a span of an answer."""
-        books = self._codecs.modalities[codes.modality].view("generate")
-        self._make(query, codes.modality, lambda span: self._codecs.decode(codes.modality, span.of(books)), codes, now)
+    def open(self, modality: str) -> GrowingMedia:
+        """A span of an answer begins."""
+        return GrowingMedia(self._codecs, self._vocabulary, modality)
+
+    def grow(self, query: int, media: GrowingMedia, token: int, now: float) -> bool:
+        """Takes the next token of a span, and gives what is known of its media then. Returns whether they go on."""
+        try:
+            piece = media.push(token)
+        except DataError as error:
+            self._tell(events.IGNORED, query, reason=str(error))
+            return False
+        if piece is not None:
+            self._give(events.CHUNK, query, media.modality, piece, now)
+        return True
+
+    def close(self, query: int, media: GrowingMedia, codes: Codes, now: float) -> None:
+        """Gives the media of a span that is whole."""
+        try:
+            last, whole = media.close(codes)
+        except DataError as error:
+            self._tell(events.IGNORED, query, reason=str(error))
+            return
+        if last is not None:
+            self._give(events.CHUNK, query, media.modality, last, now)
+        if media.given:  # they have been counted as they came
+            self._tell(events.MEDIA, query, modality=media.modality, content=whole)
+        else:
+            self._give(events.MEDIA, query, media.modality, whole, now)
 
     def show(self, query: int, media: Media, now: float) -> None:
         """Gives media of an answer that a head has made."""
-        self._make(query, media.modality, lambda made: made.data, media, now)
+        self._give(events.MEDIA, query, media.modality, media.data, now)
 
     def stop(self) -> None:
         """What is playing is stopped."""
         self.until = 0.0
 
-    def _make(self, query: int, modality: str, make: Callable[[Any], Any], source: Any, now: float) -> None:
-        try:
-            content = make(source)
-        except DataError as error:
-            self._tell(events.IGNORED, query, reason=str(error))
-            return
-        if content is None:
-            return
-        self._tell(events.MEDIA, query, modality=modality, content=content)
+    def _give(self, kind: str, query: int, modality: str, content: Any, now: float) -> None:
+        self._tell(kind, query, modality=modality, content=content)
         seconds = self._policy.seconds(modality, content) if self._policy.seconds else 0.0
         self.until = max(self.until, now) + seconds
 

@@ -13,6 +13,7 @@ from mio.core.contract.controls import INTERRUPT, SILENCE
 from mio.core.contract.sessions import MODEL, SessionPolicy
 from mio.core.errors import DataError
 from mio.core.generation import requests
+from mio.core.generation.chunks import GrowingMedia
 from mio.core.generation.engine import Engine
 from mio.core.generation.model import Model
 from mio.core.generation.reading import AnswerReader, Piece
@@ -41,6 +42,8 @@ class _Answer:
         """Whether the query is known to be meant for the model; until then this sequence listens."""
         self.made = False
         """Whether all of it is generated; it may still be playing."""
+        self.media: GrowingMedia | None = None
+        """Of the span that is open, unless they are damaged."""
 
     @property
     def number(self) -> int:
@@ -175,12 +178,15 @@ class Turns:
             self._last = self._engine.steps
             self.steps += 1
             self._clock.stepped()
-        for piece in self._pieces(answer, event):
+        before, pieces = answer.exchange.answer.open, self._pieces(answer, event)
+        for piece in pieces:
             self._take_piece(answer, piece)
             if answer not in self._answers:
                 break
         else:
-            if isinstance(event, Finished):
+            if isinstance(event, Token):
+                self._grow(answer, before, event.id)
+            elif isinstance(event, Finished):
                 self._finish(answer, event)
         self._told()
 
@@ -189,6 +195,15 @@ class Turns:
         if isinstance(event, Token):
             return [] if event.id == self._model.grammar.stop else reader.push(event.id)
         return reader.made(event.media) if isinstance(event, MadeMedia) else reader.finish()
+
+    def _grow(self, answer: _Answer, before: str, token: int) -> None:
+        """Takes a token of a span that is open, or opens one; `before` is the modality that was open."""
+        opened = answer.exchange.answer.open
+        if opened and not before:
+            answer.media = self.player.open(opened)
+        elif answer.media is not None and opened:
+            goes_on = self.player.grow(answer.number, answer.media, token, self._clock.now())
+            answer.media = answer.media if goes_on else None
 
     def _finish(self, answer: _Answer, event: Finished) -> None:
         if event.reason == requests.FAILED:
@@ -209,7 +224,8 @@ class Turns:
             self._tell(events.TEXT, answer.number, text=text)
             self._say(answer, answer.sentences.push(text))
         for codes in codes_in((piece,)):
-            self.player.decode(answer.number, codes, self._clock.now())
+            if answer.media is not None:
+                self.player.close(answer.number, answer.media, codes, self._clock.now())
         for media in media_in((piece,)):
             self.player.show(answer.number, media, self._clock.now())
 

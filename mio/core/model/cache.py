@@ -1,4 +1,11 @@
-"""Static key-value cache for decoding a ragged batch."""
+"""Static key-value cache for decoding a ragged batch.
+
+On a CPU what a token sees of its past is computed in products whose results do not depend, bit by bit, on what else is
+computed: of slots in whole steps of 16, which is what vectors hold, for at least four queries, as MKL multiplies fewer
+in another order, and for 128 positions at a time.
+
+B sequences, L positions, H query heads, K key/value heads, E head width, S slots.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +21,7 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.model.map_cache import MapCache
 
 _MATERIALISED = 512 * 512
+_STEP, _ROWS, _BLOCK = 16, 4, 128
 
 
 class KVCache:
@@ -44,7 +52,8 @@ class KVCache:
         maps: MapCache | None = None,
         width: int = 0,
     ) -> None:
-        shape = (config.layers, batch, config.kv_heads or config.heads, capacity, config.head_size)
+        self.capacity = capacity
+        shape = (config.layers, batch, config.kv_heads or config.heads, _whole(capacity), config.head_size)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -52,10 +61,6 @@ class KVCache:
         self.maps = maps
         self.hidden = torch.zeros(batch, capacity, width, device=device, dtype=dtype) if width else None
         """[B, S, D]: hidden states by position, where they are kept."""
-
-    @property
-    def capacity(self) -> int:
-        return self.keys.shape[3]
 
     def positions(self, count: int) -> Tensor:
         """int64 [B, count]: positions of each sequence's next `count` tokens."""
@@ -98,8 +103,8 @@ class KVCache:
         one.lengths = self.lengths[index]
         used = int(one.lengths.max())
         *shape, _, E = self.keys.shape
-        shape[1] = len(sequences)
-        one.keys, one.values = (self.keys.new_zeros(*shape, used + room, E) for _ in range(2))
+        shape[1], one.capacity = len(sequences), used + room
+        one.keys, one.values = (self.keys.new_zeros(*shape, _whole(used + room), E) for _ in range(2))
         one.keys[..., :used, :], one.values[..., :used, :] = (
             self.keys[:, index, :, :used],
             self.values[:, index, :, :used],
@@ -169,29 +174,43 @@ class KVCache:
             ValueError: a position lies beyond the capacity (checked where it costs no synchronisation: on CPU).
         """
         _, B, K, S, _ = self.keys.shape
-        used = S
-        if positions.device.type == "cpu":
-            used = int(positions.max()) + 1
-            if used > S:
-                raise ValueError(f"position {used - 1} lies beyond the cache's capacity of {S}")
-        device = positions.device
+        device, on_cpu, L = positions.device, positions.device.type == "cpu", positions.shape[1]
+        groups = None if together is None else _groups(positions, together)
+        blocks = [Queries(slice(0, L), S)]
+        if on_cpu:
+            if (last := int(positions.max())) >= self.capacity:
+                raise ValueError(f"position {last} lies beyond the cache's capacity of {self.capacity}")
+            reach = positions if groups is None else torch.maximum(positions, groups.last.squeeze(-1))
+            ends = [int(part.max()) + 1 for part in reach.split(_BLOCK, 1)]
+            blocks = [Queries(slice(i * _BLOCK, min((i + 1) * _BLOCK, L)), _whole(end)) for i, end in enumerate(ends)]
+        used = max(block.used for block in blocks)
         sequence, head = torch.arange(B, device=device)[:, None, None], torch.arange(K, device=device)
         slots = ((sequence * K + head) * S + positions[..., None]).view(-1)
         slot = torch.arange(used, device=device)
         past = positions[..., None] - slot
-        groups = None if together is None else _groups(positions, together)
         masks = {}
         for window in windows:
             visible = (past >= 0) & (past < window) if window else past >= 0
             if groups is not None:
                 alone, own = groups.alone, (slot >= groups.first) & (slot <= groups.last)
                 visible = (visible & ~alone) | own
-            bias = None
-            if positions.shape[1] * used <= _MATERIALISED:
-                bias = torch.zeros_like(visible, dtype=self.keys.dtype).masked_fill_(~visible, -torch.inf)
-                bias = bias[:, None, None].expand(B, K, heads // K, -1, -1).reshape(B * K, -1, used)
-            masks[window] = CacheMask(visible[:, None], bias)
-        return CacheStep(self, slots, used, masks)
+            mask = CacheMask(visible, K, heads // K, self.keys.dtype)
+            if L * used <= _MATERIALISED:
+                mask = mask._replace(kept=[mask.bias(block) for block in blocks])
+            masks[window] = mask
+        return CacheStep(self, slots, blocks, masks)
+
+
+def _whole(slots: int) -> int:
+    """So many slots or a few more, in whole steps."""
+    return -(-slots // _STEP) * _STEP
+
+
+class Queries(NamedTuple):
+    """Queries whose scores exist at once, and the slots that any of them sees."""
+
+    at: slice
+    used: int
 
 
 class _Groups(NamedTuple):
@@ -219,8 +238,29 @@ class CacheMask(NamedTuple):
     """What the layers of one window see of a cache."""
 
     visible: Tensor
-    bias: Tensor | None
-    """The same as what is added to the scores, where they are small enough to exist."""
+    """bool [B, L, slots]."""
+    kv_heads: int
+    grouped: int
+    """Query heads for each head of keys and values."""
+    dtype: torch.dtype
+    kept: Sequence[Tensor] = ()
+    """Of each block of queries what is added to the scores, where it is small enough to be shared by all layers."""
+
+    def bias(self, block: Queries) -> Tensor:
+        """[B * K, queries, slots], of `H / K * L` queries or the four that are computed at least: what is added to the
+        scores of a block."""
+        seen = self.visible[:, block.at, : block.used]
+        B, L, used = seen.shape
+        bias = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
+        spread = bias[:, None, None].expand(B, self.kv_heads, self.grouped, L, used)
+        return _at_least(spread.reshape(B * self.kv_heads, -1, used))
+
+
+def _at_least(rows: Tensor) -> Tensor:
+    """[N, queries, n] with as many queries as MKL computes alike."""
+    count = rows.shape[1]
+    needed = count < _ROWS and rows.device.type == "cpu" and rows.dtype == torch.float32
+    return F.pad(rows, (0, 0, 0, _ROWS - count)) if needed else rows
 
 
 class CacheStep(NamedTuple):
@@ -228,25 +268,30 @@ class CacheStep(NamedTuple):
 
     cache: KVCache
     slots: Tensor
-    used: int
+    blocks: Sequence[Queries]
     masks: dict[int, CacheMask]
     """By window."""
 
     def attend(self, layer: int, window: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Stores k and v [B, L, K, E] and lets q [B, L, H, E] look at what is stored, `window` positions back or all if
         that is 0. Returns [B, L, H, E]."""
-        B, L, H, E = q.shape
+        B, _, H, E = q.shape
         K = k.shape[2]
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys.view(-1, E).index_copy_(0, self.slots, k.detach().reshape(-1, E).to(keys.dtype))
         values.view(-1, E).index_copy_(0, self.slots, v.detach().reshape(-1, E).to(keys.dtype))
-        keys, values = keys[:, :, : self.used], values[:, :, : self.used]
-        queries = q.transpose(1, 2).to(keys.dtype)
-        visible, bias = self.masks[window]
-        if bias is not None:
-            grouped = queries.reshape(B * K, H // K * L, E)
-            scores = torch.baddbmm(bias, grouped, keys.flatten(0, 1).transpose(1, 2), alpha=E**-0.5)
-            out = torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(B, H, L, E)
-        else:
-            out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, enable_gqa=H != K)
+        queries, mask = q.transpose(1, 2).to(keys.dtype), self.masks[window]
+        if not mask.kept and keys.device.type != "cpu":
+            seen = mask.visible[:, None]
+            out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen, enable_gqa=H != K)
+            return out.transpose(1, 2).to(q.dtype)
+        outs = []
+        for number, block in enumerate(self.blocks):
+            grouped = queries[:, :, block.at].reshape(B * K, -1, E)
+            bias = mask.kept[number] if mask.kept else mask.bias(block)
+            of_keys, of_values = keys[:, :, : block.used].flatten(0, 1), values[:, :, : block.used].flatten(0, 1)
+            scores = torch.baddbmm(bias, _at_least(grouped), of_keys.transpose(1, 2), alpha=E**-0.5)
+            out = torch.bmm(scores.softmax(-1), of_values)[:, : grouped.shape[1]]
+            outs.append(out.reshape(B, H, -1, E))
+        out = outs[0] if len(outs) == 1 else torch.cat(outs, 2)
         return out.transpose(1, 2).to(q.dtype)

@@ -165,7 +165,7 @@ class Block(nn.Module):
     def feed(self, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor | None]:
         """[B, L, D] -> [B, L, D], with what the feed-forward network adds, and the experts' balance."""
         normed = self.ffn_norm(x)
-        if isinstance(self.ffn, SwiGLU):
+        if not isinstance(self.ffn, SparseExperts):
             return x + self.ffn(normed), None
         out, balance = self.ffn(normed, shared.mask.valid if shared.mask is not None else None)
         return x + out, balance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -77,6 +77,10 @@ class Transformer(nn.Module):
         """Windows of attention that any layer has."""
         # Not a buffer: it is made of the configuration alone, and must survive `to_empty` and a change of dtype.
         self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
+        self._turns: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        """Rotary tables of all positions of the largest cache so far, by dtype."""
+        self.packed_head: Callable[[Tensor], Tensor] | None = None
+        """The head of a copy that decodes with packed matrices (see `mio.core.model.packed`)."""
         self.reset_parameters()
 
     def _add(self, name: str, network: nn.Module) -> None:
@@ -153,7 +157,6 @@ class Transformer(nn.Module):
         if self._frequencies.device != tokens.device:  # moved once: a copy would wait for the work that is queued
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
-        cos, sin = tables(positions, self._frequencies, compute_dtype(x))
         step = None
         if cache is not None:
             if together is None:
@@ -161,6 +164,9 @@ class Transformer(nn.Module):
             if cache.maps is not None:
                 keep_maps(cache.maps, maps, items, positions)
             step = cache.step(positions, self.config.heads, self.windows, together)
+            cos, sin = (one[positions] for one in self._rotary(cache.capacity, compute_dtype(x)))
+        else:
+            cos, sin = tables(positions, self._frequencies, compute_dtype(x))
         shared = Shared(cos, sin, mask, step, frozenset(name for name, one in items.items() if one.dummy))
         read = self._maps(x, maps, items, cache, positions) if self.networks.adapters else {}
         if read and (alone := _alone(mask, together)) is not None:
@@ -178,6 +184,16 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.keep_hidden(positions, hidden)
         return Output(hidden, auxiliary, losses(hidden, self.heads, made, maps, kept))
+
+    def _rotary(self, capacity: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Tables [S, 1, E] of the positions of a cache, made once. An angle's cosine is then the same in every step,
+        which it is not, in the last bit, where it is computed among others."""
+        made = self._turns.get(dtype)
+        if made is None or len(made[0]) < capacity or made[0].device != self._frequencies.device:
+            with torch.inference_mode(False), torch.no_grad():
+                every = torch.arange(max(1024, 1 << (capacity - 1).bit_length()), device=self._frequencies.device)
+                made = self._turns[dtype] = tables(every, self._frequencies, dtype)
+        return made
 
     def _maps(
         self,
@@ -223,17 +239,23 @@ class Transformer(nn.Module):
         rows = self.rows.embedding if self.head is None else self.rows.head
         return None if rows is None else (rows, self.rows.ranges)
 
-    def logits(self, hidden: Tensor, size: int) -> Tensor:
-        """float32 [..., size] of hidden [..., D]: scores of the vocabulary's `size` ids, without the padding rows."""
+    def logits(self, hidden: Tensor, size: int, first: int = 0) -> Tensor:
+        """float32 [..., size - first] of hidden [..., D]: scores of the ids from `first` up to `size`. The vocabulary's
+        `size` leaves out the padding rows."""
+        if self.packed_head is not None:
+            return self.packed_head(hidden)[..., first:size].float()
         dtype, start = compute_dtype(hidden), 0
-        bias = None if self.head_bias is None else self.head_bias[:size].to(dtype)
-        scores = F.linear(hidden, self.head_weight[:size].to(dtype), bias).float()
+        bias = None if self.head_bias is None else self.head_bias[first:size].to(dtype)
+        scores = F.linear(hidden, self.head_weight[first:size].to(dtype), bias).float()
         if (replaced := self.replaced_head_rows) is not None:
-            biases = None if bias is None else torch.cat([bias[first:end] for first, end in replaced[1]])
-            of_rows = F.linear(hidden, replaced[0].to(dtype), biases).float()
-            for first, end in replaced[1]:
-                scores[..., first:end] = of_rows[..., start : start + end - first]
-                start += end - first
+            rows = replaced[0].to(dtype)
+            for begin, end in replaced[1]:
+                low, high = max(begin, first), min(end, size)
+                if low < high:
+                    own = rows[start + low - begin : start + high - begin]
+                    biases = None if bias is None else bias[low - first : high - first]
+                    scores[..., low - first : high - first] = F.linear(hidden, own, biases).float()
+                start += end - begin
         return scores
 
 

@@ -17,6 +17,9 @@ from mio.core.recipe.places import STEP_FOLDER
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.yaml_text import dump_yaml
 
+OUTSIDE = ("runtime", "generate")
+"""Sections about how a run is carried out and used, not about what is learnt."""
+
 
 def load_resolved(path: Path) -> Recipe:
     """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema."""
@@ -34,7 +37,8 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """SHA-256 (hexadecimal) of everything except `runtime`. Where the folder of `start_from` lies does not matter."""
+    """SHA-256 (hexadecimal) of everything but what decides nothing of a training (`OUTSIDE`). Where the folder of
+    `start_from` lies does not matter."""
     return _fingerprint(asdict(recipe))
 
 
@@ -44,7 +48,7 @@ def stored_fingerprint(path: Path) -> str:
 
 
 def _fingerprint(content: dict[str, Any]) -> str:
-    content = {key: value for key, value in content.items() if key != "runtime"}
+    content = {key: value for key, value in content.items() if key not in OUTSIDE}
     start = PurePath(str(content.get("start_from", "")))
     content["start_from"] = f"{start.parents[1].name}/{start.name}" if STEP_FOLDER.fullmatch(start.name) else start.name
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))  # order counts: it is the vocabulary's
@@ -63,12 +67,13 @@ def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
     """Readable lines, one per key that differs: `- key: old`, `+ key: new`, or `key: old -> new`.
 
     The order of what a section names counts where it decides something: that of the plugins the ids, that of groups and
-    sources who comes first. The section `runtime` counts only with `runtime`: it may change while a run is interrupted.
+    sources who comes first. Sections that decide nothing of a training (`OUTSIDE`) count only with `runtime`: they may
+    change while a run is interrupted.
     """
     lines = list(_reordered(asdict(first), asdict(second)))
     old, new = dict(_flat(asdict(first))), dict(_flat(asdict(second)))
     for key in dict.fromkeys([*old, *new]):
-        if key.split(".")[0] == "runtime" and not runtime:
+        if key.split(".")[0] in OUTSIDE and not runtime:
             continue
         if key not in new:
             lines.append(f"- {key}: {_shown(old[key])}")
@@ -79,7 +84,7 @@ def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
     return lines
 
 
-_UNORDERED = re.compile(r"model|runtime|plugins\..+|.*\.options")
+_UNORDERED = re.compile(r"model|runtime|generate|generate\..+|plugins\..+|.*\.options")
 """Mappings that are options: the order of their keys decides nothing."""
 
 

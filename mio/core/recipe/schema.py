@@ -7,6 +7,7 @@ from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.ranges import KEYS, Form, formed, number, one_of
+from mio.core.contract.values import Decoding
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -267,4 +268,7 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     validate: ValidateConfig = field(default_factory=ValidateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    generate: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={KEYS: dict[str, Decoding]})
+    """How answers are decoded where nobody says otherwise, by the modality that was asked for, and `default` of all:
+    fields of `Decoding`. Changes nothing of the training, and may be changed in a run folder."""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

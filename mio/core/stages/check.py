@@ -14,6 +14,7 @@ from mio.core.contract.values import TEXT, Template
 from mio.core.data.readers import READERS, reader_problems
 from mio.core.data.sources import known_kinds, template_sets
 from mio.core.errors import DataError, PluginError, RecipeError, UserError, nearest
+from mio.core.generation.defaults import generate_problems
 from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import network_names, transformer_config
@@ -49,6 +50,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *validation_problems(recipe, plugins),
             *reading_problems(recipe, plugins),
             *_loggers(recipe.runtime, plugins),
+            *_generate(recipe, plugins),
         ],
     )
 
@@ -206,6 +208,11 @@ def _system(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
                 f"`data.system.{name}` is neither `default` nor a modality in use, nor `{GIVEN}` and one"
                 f"{nearest(name, known)}"
             )
+
+
+def _generate(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
+    modalities = {declared.name: declared for _, declared in plugins.modalities()}
+    yield from generate_problems(recipe, modalities, networks_at_hand(plugins)[0])
 
 
 def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.utils import parametrize
 
-from mio import UserError, networks
+from mio import UserError, media, networks
 from mio.plugins.music import BOOKS, FRAME_RATE, MusicOptions
 
 CodeGrid = npt.NDArray[np.int64]
@@ -38,6 +38,7 @@ EXPECTED = {
     "codebook_size": BOOKS[0],
     "num_quantizers": len(BOOKS),
     "normalize": False,
+    "norm_type": "weight_norm",
     "chunk_length_s": None,
 }
 """Properties of the published configuration that codes depend on. Widths and depths may differ."""
@@ -98,12 +99,16 @@ class EncodecDetokenizer:
 
     def decode(self, codes: CodeGrid) -> tuple[Floats, int]:
         """Raises `DataError` for more than 4 codebooks, no frames, or codes outside their codebook."""
-        codes = self.options.sounds.checked_codes(codes, len(BOOKS), BOOKS[0])
-        network = self._network
-        with networks.exact(self._device):
-            features = network.quantizer.decode(torch.from_numpy(codes).to(self._device)[:, None])
-            samples = network.decoder(features.to(networks.dtype(self.options.dtype)))[0, 0].float().clamp(-1, 1)
-        return samples.cpu().numpy(), RATE
+        return self.stream().whole(codes)
+
+    def stream(self) -> media.SampleStream:
+        """Decodes a span in blocks of frames; samples are less than two blocks behind."""
+        network, dtype = self._network, networks.dtype(self.options.dtype)
+        decoder = networks.seanet.SeanetDecoder(network, network.decoder.layers, self._device, dtype)
+        return media.SampleStream(decoder, RATE, self._checked)
+
+    def _checked(self, codes: CodeGrid) -> CodeGrid:
+        return self.options.sounds.checked_codes(codes, len(BOOKS), BOOKS[0])
 
     def save(self, media: tuple[Floats, int], stem: Path) -> Path:
         return self.options.sounds.write(media, stem)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mio import DataError, Media, UserError, networks
+from mio import DataError, Media, UserError, media, networks
 from mio.plugins.speech.inversion import Inversion
 from mio.plugins.speech.options import MelOptions
 from mio.plugins.speech.spectrum import Floats, Spectrum
@@ -271,35 +271,27 @@ class MelDetokenizer:
 
     def decode(self, codes: CodeGrid) -> tuple[Floats, int]:
         """Raises `DataError` for more codebooks than there are, no frames, or codes outside their codebook."""
-        log_mel, inversion = self.log_mel(codes), Inversion(self.codec.spectrum)
-        return np.concatenate((inversion.push(log_mel), inversion.finish())), self.options.rate
+        return self.stream().whole(codes)
 
-    def stream(self) -> MelStream:
-        """Decodes a span frame by frame, as `decode` does."""
-        return MelStream(self)
+    def stream(self) -> media.SampleStream:
+        """Decodes a span frame by frame; samples are less than three frames behind."""
+        return media.SampleStream(MelDecoder(self.codec), self.options.rate, self._checked)
 
-    def log_mel(self, codes: CodeGrid) -> Floats:
-        """Decibels `[F, M]`. Raises as `decode`."""
-        codes = self.options.sounds.checked_codes(codes, self.options.codebooks, self.options.codebook_size)
-        return self.codec.decode(codes)
+    def _checked(self, codes: CodeGrid) -> CodeGrid:
+        return self.options.sounds.checked_codes(codes, self.options.codebooks, self.options.codebook_size)
 
     def save(self, media: tuple[Floats, int], stem: Path) -> Path:
         return self.options.sounds.write(media, stem)
 
 
-class MelStream:
-    """Decoder of one span (`SpanDecoder`), whose samples are less than three frames behind its codes."""
+class MelDecoder:
+    """Codes of one span -> samples (`mio.media.SampleDecoder`)."""
 
-    def __init__(self, detokenizer: MelDetokenizer) -> None:
-        self._detokenizer = detokenizer
-        self._inversion = Inversion(detokenizer.codec.spectrum)
+    def __init__(self, codec: MelCodec) -> None:
+        self._codec, self._inversion = codec, Inversion(codec.spectrum)
 
-    def push(self, codes: CodeGrid) -> tuple[Floats, int] | None:
-        """Raises as `MelDetokenizer.decode`."""
-        return self._media(self._inversion.push(self._detokenizer.log_mel(codes)))
+    def push(self, codes: CodeGrid) -> Floats:
+        return self._inversion.push(self._codec.decode(codes))
 
-    def finish(self) -> tuple[Floats, int] | None:
-        return self._media(self._inversion.finish())
-
-    def _media(self, samples: Floats) -> tuple[Floats, int] | None:
-        return (samples, self._detokenizer.options.rate) if len(samples) else None
+    def finish(self) -> Floats:
+        return self._inversion.finish()

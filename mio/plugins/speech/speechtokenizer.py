@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mio import networks
+from mio import media, networks
 from mio.plugins.speech.options import CODES, PretrainedOptions
 from mio.plugins.speech.speechtokenizer_checkpoint import SpeechTokenizerWeights
 
@@ -89,13 +89,16 @@ class PretrainedDetokenizer:
 
     def decode(self, codes: CodeGrid) -> tuple[Floats, int]:
         """Raises `DataError` for more levels than are kept, no frames, or codes outside their codebook."""
-        codes = self.options.sounds.checked_codes(codes, self.options.codebooks, CODES)
-        network = self._network
-        with networks.exact(self._device):
-            levels = torch.from_numpy(codes).to(self._device)
-            features = network.quantizer.decode(levels[:, None])
-            samples = network.decoder(features.to(networks.dtype(self.options.dtype)))[0, 0].float().clamp(-1, 1)
-        return samples.cpu().numpy(), self.rate
+        return self.stream().whole(codes)
+
+    def stream(self) -> media.SampleStream:
+        """Decodes a span in blocks of frames; samples are less than two blocks behind."""
+        network, dtype = self._network, networks.dtype(self.options.dtype)
+        decoder = networks.seanet.SeanetDecoder(network, network.decoder.model, self._device, dtype)
+        return media.SampleStream(decoder, self.rate, self._checked)
+
+    def _checked(self, codes: CodeGrid) -> CodeGrid:
+        return self.options.sounds.checked_codes(codes, self.options.codebooks, CODES)
 
     def save(self, media: tuple[Floats, int], stem: Path) -> Path:
         return self.options.sounds.write(media, stem)

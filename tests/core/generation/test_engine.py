@@ -49,15 +49,14 @@ def transformer():
 
 @torch.inference_mode()
 def naive(transformer, prompt, need, decoding):
-    """Greedy, one sequence, no cache, each mask asked for anew."""
+    """Greedy, one sequence, no cache, scores of all ids."""
     answer, tokens = AnswerGrammar(GRAMMAR, need, decoding.max_tokens), []
     while True:
         ids = torch.tensor([[*prompt, *tokens]])
         hidden = transformer(ids, torch.arange(ids.shape[1])[None]).hidden[0, -1]
         logits = hidden @ transformer.head_weight.T
-        index = answer.mask_index()
-        logits[~GRAMMAR.masks(torch.device("cpu"))[index]] = -torch.inf
-        token = int(logits.argmax())
+        ids = torch.tensor(GRAMMAR.allowed(answer.state()))
+        token = int(ids[logits[ids].argmax()])
         answer.advance(token)
         if answer.done:
             return tokens

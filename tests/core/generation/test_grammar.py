@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mio_world import IMAGE, MUSIC, SPEECH, TEXT, VIDEO, FakeText
 
 from mio import Codes, Control, ControlToken, Frames, Modality, UserError
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need, need_of
+from mio.core.generation.states import Between
 from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -29,12 +32,10 @@ TEXTS = FakeText(size=356)
 VOCABULARY = Vocabulary.build(TEXTS, DECLARED)
 MODALITIES = {modality.name: modality for _, modality in DECLARED}
 GRAMMAR = Grammar(VOCABULARY, MODALITIES, VOCABULARY.specials.im_end)
-CPU = torch.device("cpu")
 
 
 def allowed(grammar, answer):
-    index = answer.mask_index()
-    return grammar.masks(CPU)[index].nonzero().flatten().numpy()
+    return np.array(grammar.allowed(answer.state()))
 
 
 SAID = (
@@ -241,3 +242,32 @@ def test_control_tokens_of_a_plugin_that_is_not_in_use_are_never_allowed():
     without = Vocabulary.build(TEXTS, DECLARED, base=SAYING)
     grammar = Grammar(without, MODALITIES, without.specials.im_end)
     assert not {SAYING.id("<think>"), SAYING.id("<over>")} & set(allowed(grammar, AnswerGrammar(grammar, Need(), 9)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(need=needs, budget=st.integers(80, 160), seed=st.integers(0, 10**6))
+def test_a_state_does_not_depend_on_having_been_asked_for_before(need, budget, seed):
+    """Between spans states are kept as long as nothing changes: the same answer, never asked, has the same ones."""
+    tokens, _, _ = spoken(seed, need, budget)
+    asked, states = AnswerGrammar(SPEAKING, need, budget), []
+    for token in tokens:
+        states.append(asked.state())
+        asked.advance(token)
+    for count in range(0, len(tokens), 7):
+        fresh = AnswerGrammar(SPEAKING, need, budget)
+        for token in tokens[:count]:
+            fresh.advance(token)
+        assert fresh.state() == states[count]
+
+
+def test_what_may_come_is_kept_for_a_bounded_number_of_states():
+    grammar = Grammar(VOCABULARY, MODALITIES, VOCABULARY.specials.im_end)
+    for bar in range(3000):
+        grammar.place(Between(("text",), may_stop=True, barred=(10 + bar % 300, 10 + bar // 300)))
+    assert sys.getsizeof(grammar._places) < 10**5
+
+
+def test_the_grammar_needs_no_torch():
+    """Other programs that follow an answer need nothing else of mio."""
+    code = "import sys, mio.core.generation.grammar; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -63,8 +63,8 @@ def naive(transformer, prompt, need, guidance):
         if answer.in_span:
             unasked = logits_after(transformer, [*UNASKED.get(answer.modality, [1]), *tokens[opened:]])
             logits = unasked + guidance * (logits - unasked)
-        logits[~GRAMMAR.masks(torch.device("cpu"))[answer.mask_index()]] = -torch.inf
-        between, token = not answer.in_span, int(logits.argmax())
+        ids = torch.tensor(GRAMMAR.allowed(answer.state()))
+        between, token = not answer.in_span, int(ids[logits[ids].argmax()])
         answer.advance(token)
         if answer.done:
             return tokens

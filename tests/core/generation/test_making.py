@@ -20,8 +20,9 @@ from mio.core.data.items import pack_items
 from mio.core.data.made import Placed, seen_maps
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation.answer import read_answer
+from mio.core.generation.choosing import choose
 from mio.core.generation.grammar import AnswerGrammar, Grammar, HeadSpan, Need, need_of
-from mio.core.generation.growing import GrowingAnswer, choose
+from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
 from mio.core.generation.requests import MadeMedia, Request
@@ -120,7 +121,7 @@ def naive(model, prompt, seed, need=NEED, budget=40):
             answer.take(media, padding)
             tokens, items = [*tokens, *padding], [*items, item]
             continue
-        token = int(choose(model.transformer, model.grammar, [answer], hidden[-1:]))
+        [token] = choose(model.transformer, [answer], hidden[-1:])
         answer.advance(token)
         if answer.done:
             return answer.given
@@ -129,8 +130,9 @@ def naive(model, prompt, seed, need=NEED, budget=40):
 
 def may_come(grammar, answer):
     """bool `[V]`."""
-    index = answer.mask_index()
-    return grammar.masks(torch.device("cpu"))[index].numpy()
+    mask = np.zeros(grammar.vocabulary.rows, bool)
+    mask[grammar.allowed(answer.state())] = True
+    return mask
 
 
 def plain(given):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from chimes import Chimes
+from parley import TYPED
 from scripted_model import World, shown
 from test_session import ANSWERS
 
 import mio
 from mio import Decoding, Media
 from mio.core.contract.backbone import TransformerConfig
+from mio.core.contract.streams import joined
 from mio.core.generation.requests import Request
 from mio.core.generation.sampling import item_seed
 from mio.core.live.clock import SimulatedClock
@@ -23,7 +27,8 @@ from mio.core.tokens.documents import plain_document
 
 def trained(**parley):
     """A model with random weights."""
-    made = World({}, plugins={"text": {"tokenizer": "bytes"}, "melody": {}, "parley": parley}).model()
+    plugins = {"text": {"tokenizer": "bytes"}, "melody": {}, "parley": parley}
+    made = World({}, plugins=plugins).model()
     torch.manual_seed(0)
     config = TransformerConfig(width=32, layers=2, heads=2, kv_heads=1, init_std=0.6)
     transformer = Transformer(config, made.vocabulary.rows, made.codecs.networks).eval()
@@ -114,6 +119,32 @@ def test_spans_of_an_answer_are_guided_as_everywhere():
             assert list(event.content) == [token - codes.start for token in answer.tokens if token in codes]
             given.setdefault(guidance, []).append(event.content)
     assert given[1.0] != given[4.0]
+
+
+def test_media_come_in_pieces_and_then_whole():
+    codes = np.array([[1, 4, 0, 2, 3], [3, 2, 1, 0, 1], [0, 1, 2, 1, 0]])
+    plugins = {"text": {"tokenizer": "bytes"}, "melody": {}, "parley": {}, "chimes": {"layout": "frame_major"}}
+    model = World({"ring": [TYPED, "so:", codes, "done"]}, plugins=plugins).model()
+    one = mio.Session(model, options={"seconds_per_note": 0.1}, clock=SimulatedClock(0.1))
+    one.say("ring")
+    events = one.finish()
+    assert [event.kind for event in events] == [
+        "control", *["text"] * 3, *["chunk"] * 5, "media", *["text"] * 4, "done"
+    ]  # fmt: skip
+    *pieces, whole = [event for event in events if event.modality]
+    first = 3 + 3 + 1
+    assert [event.step for event in pieces] == [first + 6, first + 9, first + 12, first + 15, first + 16], (
+        "a frame of three codes each, given one frame behind"
+    )
+    assert np.array_equal(joined([event.content for event in pieces])[0], Chimes().decode(codes)[0])
+    assert np.array_equal(whole.content[0], Chimes().decode(codes)[0])
+    assert one.clock.now() == pytest.approx(events[-1].time), "what is counted as it comes is not counted again"
+    stopped = mio.Session(model, clock=SimulatedClock(0.1))
+    stopped.say("ring")
+    stopped.say("ring", time=1.45)
+    events = stopped.finish()
+    assert [event.query for event in events if event.kind == "media"] == [1]
+    assert {event.query for event in events if event.kind == "chunk"} == {0, 1}
 
 
 def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():

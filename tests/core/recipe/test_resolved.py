@@ -9,7 +9,7 @@ from dataclasses import asdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
+from mio.core.recipe.resolved import diff, fingerprint, load_resolved, stored_fingerprint, to_yaml
 from mio.core.recipe.schema import Recipe
 
 
@@ -31,7 +31,7 @@ def leaves(value, key=()):
         yield key, value
 
 
-def test_the_fingerprint_covers_everything_but_runtime():
+def test_the_fingerprint_covers_everything_that_decides_the_training():
     for key, value in leaves(asdict(Recipe())):
         changed = Recipe()
         section = changed
@@ -39,7 +39,22 @@ def test_the_fingerprint_covers_everything_but_runtime():
             section = getattr(section, name)
         setattr(section, key[-1], [1.0] if isinstance(value, list) else f"{value}x" if isinstance(value, str) else 77)
         same = fingerprint(changed) == fingerprint(Recipe())
-        assert same == (key[0] == "runtime"), key
+        assert same == (key[0] in ("runtime", "generate")), key
+
+
+def test_a_run_from_before_a_section_was_there_opens_as_it_is(tmp_path):
+    """And one whose decoding was changed by hand has the fingerprint that its lock has."""
+    made, path = Recipe(name="old", plugins={"a": {}}), tmp_path / "recipe.yaml"
+    text = to_yaml(made)
+    assert "generate: {}\n" in text
+    path.write_text(text.replace("generate: {}\n", ""))
+    assert load_resolved(path) == made
+    before = stored_fingerprint(path)
+    path.write_text(text.replace("generate: {}\n", "generate: {text: {beams: 3}}\n"))
+    assert load_resolved(path).generate == {"text": {"beams": 3}}
+    assert stored_fingerprint(path) == before == fingerprint(made)
+    assert diff(load_resolved(path), made) == []
+    assert diff(load_resolved(path), made, runtime=True) == ["- generate.text.beams: 3", "+ generate: {}"]
 
 
 def test_the_order_of_plugins_is_part_of_the_fingerprint():

@@ -6,6 +6,7 @@
     with networks.exact(device):
         codes = network.encode(signal.to(device, networks.dtype("bf16")))
 
+`networks.streams` runs convolutional decoders piece by piece, `networks.seanet` those of EnCodec's kind.
 Imports torch when first used.
 """
 
@@ -15,6 +16,7 @@ import contextlib
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from mio.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+_MODULES = ("seanet", "streams")
 _TOGETHER = 8
 """Pictures that an autoencoder takes at a time: it needs much memory for each."""
 _NAMED = 5
@@ -248,3 +251,9 @@ def described(problems: Mapping[str, Iterable[str]]) -> str:
 def one_line(error: Exception) -> str:
     """The text of an error of transformers or safetensors, which often has several lines."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.{name}")

@@ -1,0 +1,123 @@
+"""A served model asked by 1, 8 and 64 clients at a time.
+
+    python benchmarks/serve.py [RUN] [--rounds 3] [--tokens 64]
+
+A process serves RUN, or without one a model of the demo's size with random weights; this one asks it over HTTP, as
+streams, each client one request after the other. All requests have a seed of their own, and are asked first alone, by
+one client: what the others get must be the same. A request is starved that takes more than three times as long as the
+median of those that were asked beside it. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from dataclasses import dataclass
+
+from serving.client import post
+from serving.process import served
+
+CLIENTS = (1, 8, 64)
+STARVED = 3.0
+WORDS = (
+    "seven",
+    "Please generate an image according to the given description. two",
+    "Count on. one two",
+    "What is it?",
+)
+
+
+@dataclass
+class Asked:
+    """What came of one request."""
+
+    text: str
+    tokens: int
+    first: float
+    """Seconds until the first token."""
+    seconds: float
+
+
+async def ask(port: int, number: int, tokens: int) -> Asked:
+    """One streamed answer. Requests of one number are equal."""
+    body = {
+        "messages": [{"role": "user", "content": f"{WORDS[number % len(WORDS)]} {number}"}],
+        "seed": number, "temperature": 1.0, "max_tokens": tokens, "stream": True, "modalities": ["text"],
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    start = time.perf_counter()
+    first, text, used = 0.0, "", 0
+    async for event in post(port, "/v1/chat/completions", body):
+        if event["choices"]:
+            delta = event["choices"][0]["delta"]
+            if delta.get("content"):
+                first = first or time.perf_counter() - start
+                text += delta["content"]
+        else:
+            used = event["usage"]["completion_tokens"]
+    seconds = time.perf_counter() - start
+    return Asked(text, used, first or seconds, seconds)
+
+
+async def at_a_time(port: int, clients: int, requests: int, tokens: int) -> tuple[list[Asked], float]:
+    """The answers to so many requests, by number, asked by so many clients; and the seconds that all took."""
+    numbers = iter(range(requests))
+    answers: dict[int, Asked] = {}
+
+    async def client() -> None:
+        for number in numbers:
+            answers[number] = await ask(port, number, tokens)
+
+    start = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return [answers[number] for number in range(requests)], time.perf_counter() - start
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+async def measured(port: int, options: argparse.Namespace) -> dict[str, float]:
+    await at_a_time(port, 8, 8, options.tokens)  # what is loaded at first use
+    alone: list[Asked] = []
+    found: dict[str, float] = {"starved": 0, "different": 0}
+    firsts = {}
+    for clients in CLIENTS:
+        requests = max(clients, 16) if clients < 64 else clients * options.rounds
+        answers, seconds = await at_a_time(port, clients, requests, options.tokens)
+        if clients == 1:
+            alone = (await at_a_time(port, 1, 64, options.tokens))[0]
+        rate = sum(one.tokens for one in answers) / seconds
+        median = statistics.median(one.seconds for one in answers)
+        starved = sum(one.seconds > STARVED * median for one in answers)
+        different = sum(one.text != alone[number].text for number, one in enumerate(answers[: len(alone)]))
+        firsts[clients] = percentile([one.first for one in answers], 0.95)
+        print(
+            f"{clients:3} clients: {rate:8,.0f} tokens/s, first token after {firsts[clients] * 1e3:6.1f} ms (95 %), "
+            f"answer after {median * 1e3:7.1f} ms (median), {starved} starved, {different} different"
+        )
+        found |= {f"tokens_per_second_{clients}": round(rate, 1)}
+        found["starved"] += starved
+        found["different"] += different
+    found["p95_first_token_ratio"] = round(firsts[64] / firsts[1], 2)
+    found["p95_first_token_ms_64"] = round(firsts[64] * 1e3, 1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("run", nargs="?", default="")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=64)
+    options = parser.parse_args()
+    with served(options.run, options.rows) as (port, _):
+        found = asyncio.run(measured(port, options))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

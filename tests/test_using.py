@@ -1,0 +1,106 @@
+"""The examples of docs/using.md, run one after the other on a model that has learnt nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import fields
+from typing import get_args
+
+import numpy as np
+import pytest
+from conftest import once
+from PIL import Image
+from test_docs import blocks, commands, section
+
+import mio
+from mio.api.forms import to_wav
+from mio.cli import app
+
+PAGE = "docs/using.md"
+RECIPE = """
+name: stage4
+plugins:
+  text: {tokenizer: bytes}
+  image: {tokenizer: patch_vq, size: 4, patch: 2, codebook_size: 16}
+  speech: {tokenizer: mel_rvq, max_seconds: 1, codebook_size: 16, codebooks: 2}
+  video: {max_frames: 2}
+  digits: {}
+model: {width: 32, layers: 1, heads: 2}
+data:
+  form: chat
+  groups:
+    digits:
+      sources:
+        captions: {dataset: digits/captions, templates: image_text_sft}
+        speech: {dataset: digits/speech, templates: speech_text_sft}
+  packing: {context: 512, window: 4}
+mixture: {ratios: {digits: 1}}
+train: {steps: 1, rows: 1}
+evaluate: {tasks: []}
+runtime: {threads: 1, accelerator: cpu}
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    def make(folder):
+        (folder / "tiny.yaml").write_text(RECIPE)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert app.run(["fit", "tiny.yaml"]) == 0
+        pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "three.png")
+        Image.fromarray(pixels).save(folder / "counting.gif", save_all=True, append_images=[Image.fromarray(pixels.T)])
+        (folder / "seven.wav").write_bytes(to_wav((np.sin(np.arange(4000) / 5), 8000)))
+
+    return once(tmp_path_factory, "using", make)
+
+
+@pytest.fixture
+def work(world, monkeypatch):
+    monkeypatch.chdir(world)
+    return world
+
+
+def test_the_examples_run_in_order(work, capsys):
+    space: dict = {}
+    for body in blocks(PAGE, "python"):
+        exec(compile(body, PAGE, "exec"), space)
+    assert isinstance(space["later"], mio.api.Reply)
+    assert isinstance(space["answer"], mio.api.Reply)
+    assert len(space["answers"]) == 3
+    assert len(space["frames"]) == 2
+    assert (work / "seven.png").is_file()
+    assert "assistant" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("work")
+def test_every_attribute_that_is_listed_is_there():
+    run = mio.load("runs/stage4", "cpu")
+    answer, score = run.generate("a", max_tokens=3), run.score("a")
+    [part] = score.parts
+    for heading, objects in (("## What is answered", (answer,)), ("## How likely", (score, part))):
+        for row in re.findall(r"^\| (`.*?) \|", section(PAGE, heading), re.MULTILINE):
+            for name in re.findall(r"`(\w+)", row):
+                assert any(hasattr(one, name) for one in objects), name
+    listed = re.findall(r"^\| `(\w+)` \|", section(PAGE, "## As it comes"), re.MULTILINE)
+    assert {*listed} == {event.__name__ for event in get_args(mio.api.AnswerEvent)}
+
+
+def test_every_option_of_decoding_is_listed_with_its_default():
+    rows = re.findall(r"^\| `(\w+)` \| (\S*) \|", section(PAGE, "## How it decodes"), re.MULTILINE)
+    for (name, default), field in zip(rows, fields(mio.Decoding), strict=True):
+        assert name == field.name
+        assert default == f"{getattr(mio.Decoding(), name):g}"
+
+
+def test_the_commands_run(work, capsys):
+    [lines] = blocks(PAGE, "json")
+    (work / "prompts.jsonl").write_text(lines)
+    for words in (words for words in commands(PAGE) if "runs/stage4" in words):
+        assert app.run([*words[1:], "--max-tokens", "200"]) == 0, shlex.join(words)
+    found = [json.loads(line) for line in (work / "answers/answers.jsonl").read_text().splitlines()]
+    assert [line["line"] for line in found] == [1, 2, 3]
+    assert "answers.jsonl" in capsys.readouterr().out
