@@ -248,7 +248,7 @@ class Service:
         self.metrics.prompt_tokens.inc(sum({id(one): len(one.tokens) for one in asked.prompts}.values()))
         for prompt, seed in zip(asked.prompts, asked.seeds, strict=True):
             request = Request(prompt, asked.decoding, asked.need, seed, self._budget(prompt, asked))
-            stream = AnswerStream(self.model, request, asked.output, asked.decoding.stop)
+            stream = AnswerStream(self.model, request, asked.output)
             one = Answer(stream, self.engine, self.executor)
             answers.each.append(one)
             one.ticket = await self.run(partial(self.engine.submit, request, one.listen))
