@@ -24,7 +24,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        asked = await body_of(request, ChatRequest)
+        asked = await body_of(request, ChatRequest, service)
         job = _Chat(service, asked)
         return await (stream if asked.stream else respond)(request, service, job)
 

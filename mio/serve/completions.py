@@ -29,7 +29,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        asked = await body_of(request, CompletionRequest)
+        asked = await body_of(request, CompletionRequest, service)
         job = _Completion(service, asked)
         return await (stream if asked.stream else respond)(request, service, job)
 

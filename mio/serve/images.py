@@ -29,7 +29,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/images/generations")
     async def images(request: Request) -> Response:
-        asked = await body_of(request, ImagesRequest)
+        asked = await body_of(request, ImagesRequest, service)
         return await (stream if asked.stream else respond)(request, service, _Pictures(service, asked))
 
     return routes

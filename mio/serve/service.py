@@ -39,6 +39,8 @@ from mio.serve.templates import Questions
 T = TypeVar("T")
 
 _KINDS = ("audio", "image", "video")
+_VALUES = 50_000
+"""Values in the JSON of a request, beside those of token ids."""
 _REMEMBERED = 4096
 """Media whose codes are kept, for conversations that go on."""
 _SMOOTHING = 0.1
@@ -148,6 +150,8 @@ class Service:
         self.remembered = Remembered()
         self.receiver = Receiver(self.abilities, model.codecs, settings.limits, settings.folder)
         self.context = model.recipe.data.packing.context
+        self.values = _VALUES + 4 * self.context
+        """Most values in the JSON of a request."""
         self.characters = self.context * _longest_token(model)
         self.conversations = Conversations(model, self.receiver, self.remembered, settings.limits, self.characters)
         self.executor = ThreadPoolExecutor(1, "media")
@@ -169,6 +173,7 @@ class Service:
     def stop(self) -> None:
         if self._thread is not None:
             self._thread.stop()
+        self.model.dismiss()
         self.executor.shutdown(wait=False, cancel_futures=True)
         self._rendering.shutdown(wait=False, cancel_futures=True)
 
