@@ -20,6 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
 
 JSON = "application/json"
+_LARGE = 1 << 18
+"""Bytes of a body that is parsed elsewhere than in the event loop."""
 EVENTS = "text/event-stream"
 DONE = "data: [DONE]\n\n"
 
@@ -29,6 +31,12 @@ async def body_of(request: Request, kind: type[Model], service: Service) -> Mode
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         raise ApiError(415, f"send the body as JSON, with the header `Content-Type: {JSON}`", code="invalid_type")
     content = await request.body()
+    if len(content) > _LARGE:
+        return await asyncio.to_thread(_parsed, content, kind, service)
+    return _parsed(content, kind, service)
+
+
+def _parsed(content: bytes, kind: type[Model], service: Service) -> Model:
     # about its values, of which each takes many times its bytes in memory
     if content.count(b",") + content.count(b"[") + content.count(b"{") > service.values:
         raise ApiError(413, f"the body has more than {service.values} values", code="too_large")

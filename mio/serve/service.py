@@ -256,7 +256,7 @@ class Service:
             stream = AnswerStream(self.model, request, asked.output)
             one = Answer(stream, self.engine, self.executor)
             answers.each.append(one)
-            one.ticket = await self.run(partial(self.engine.submit, request, one.listen))
+            await self.run(partial(one.submit, request))
 
     def _budget(self, prompt: Prompt, asked: Asked) -> int:
         try:
