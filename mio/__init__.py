@@ -17,7 +17,7 @@ from mio.core.contract.hookspecs import hookimpl
 from mio.core.contract.layouts import CodeRows, ModelLayout
 from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
-from mio.core.contract.sessions import Segmenter, SessionPolicy, Stream, Synthesiser, Utterance
+from mio.core.contract.sessions import Segmenter, SessionPolicy, Stream, Synthesiser, TurnDetection, Utterance
 from mio.core.contract.streams import SpanDecoder, Streamable
 from mio.core.contract.values import (
     TEXT,
@@ -97,6 +97,7 @@ __all__ = [
     "Tokenizer",
     "Trainable",
     "Turn",
+    "TurnDetection",
     "UserError",
     "Utterance",
     "hookimpl",
