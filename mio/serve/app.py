@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 import mio
-from mio.serve import about, chat, completions, images, speech, transcriptions
+from mio.serve import about, chat, completions, images, realtime, speech, transcriptions
 from mio.serve.errors import ApiError
 from mio.serve.guards import Guard
 from mio.serve.http import failure
@@ -36,7 +36,7 @@ def application(service: Service) -> ASGIApp:
 
     # pages that show the API would load scripts from elsewhere
     app = FastAPI(title="mio", version=mio.__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    for one in (about, chat, completions, speech, transcriptions, images):
+    for one in (about, chat, completions, speech, transcriptions, images, realtime):
         app.include_router(one.router(service))
 
     @app.exception_handler(ApiError)

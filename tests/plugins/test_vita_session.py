@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -180,3 +181,20 @@ def test_options_are_changed_one_by_one():
     voice = made.stream.segmenter()._options
     assert (voice.detector, voice.silence, voice.shortest) == ("energy", 0.4, 0.2)
     assert plugins.session({})[1].stream.segmenter()._options.detector == "silero"
+
+
+def test_what_finds_utterances_can_be_chosen_and_tells_where_one_began():
+    options = {"session": {"voice": {"detector": "energy", "shortest": 0.2, "silence": 1.0, "padding": 0.05}}}
+    stream = vita.mio_session(options).stream
+    assert (stream.detection.silence, stream.detection.padding) == (1.0, 0.05)
+    samples = bursts((0.5, 1.0), (1.4, 2.0))
+    usual = stream.segmenter()
+    assert len([*usual.push((samples, RATE)), *usual.close()]) == 1
+    sooner = stream.detect(replace(stream.detection, silence=0.2, padding=0.0))
+    onsets, found = [], []
+    for start in range(0, len(samples), 400):
+        found += sooner.push((samples[start : start + 400], RATE))
+        onsets.append(sooner.onset)
+    assert [(round(one.start, 1), round(one.end, 1)) for one in found] == [(0.5, 1.0), (1.4, 2.0)]
+    assert {round(onset, 1) for onset in onsets if onset is not None} == {0.5, 1.4}
+    assert onsets[0] is onsets[-1] is None

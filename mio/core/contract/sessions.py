@@ -33,7 +33,11 @@ class Utterance:
 @runtime_checkable
 class Segmenter(Protocol):
     """Cuts one stream into utterances as it comes in. Made once per session; how the stream is cut into chunks changes
-    nothing but when an utterance is known to be over."""
+    nothing but when an utterance is known to be over.
+
+    It may have an attribute `onset`: where in the stream the utterance began that is not over yet, in seconds; None
+    while there is none. A server then tells its clients that something is being said.
+    """
 
     def push(self, chunk: Any) -> Sequence[Utterance]:
         """Utterances that have ended within the stream so far and were not returned before. Raises `DataError` for a
@@ -41,6 +45,18 @@ class Segmenter(Protocol):
 
     def close(self) -> Sequence[Utterance]:
         """The stream ends here, and with it what is being said. A next chunk begins a new stream."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnDetection:
+    """By what a segmenter finds utterances, where clients of a server may choose it."""
+
+    threshold: float
+    """From 0 to 1: how likely it must be that something is said."""
+    silence: float
+    """Seconds of silence that end an utterance."""
+    padding: float
+    """Seconds in front of what is said that belong to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +69,10 @@ class Stream:
     open: Callable[[Path], Iterable[tuple[float, Any]]]
     """A file as a stream: its chunks, each with the seconds from the beginning at which it has been heard whole. Raises
     `DataError` for a file that is none."""
+    detection: TurnDetection | None = None
+    """By what its segmenter finds utterances; None: by something else."""
+    detect: Callable[[TurnDetection], Segmenter] | None = None
+    """Makes a segmenter that finds them by this; None: it cannot be chosen."""
 
 
 @runtime_checkable

@@ -65,13 +65,15 @@ def scores(transformer: Transformer, hidden: Tensor, window: Window) -> Tensor:
 
 def _close(logits: Tensor, places: Sequence[Place]) -> None:
     """Makes what may not come impossible."""
-    first, width = places[0], logits.shape[1]
+    first = places[0]
     if all(place is first for place in places):
         if first.closed:
             logits.index_fill_(1, _columns(first, logits.device), -torch.inf)
         return
-    closed = [row * width + column for row, place in enumerate(places) for column in place.closed]
-    logits.view(-1).index_fill_(0, torch.tensor(closed, device=logits.device), -torch.inf)
+    closed = [(row, column) for row, place in enumerate(places) for column in place.closed]
+    if closed:  # logits of packed matrices have gaps between their rows
+        rows, columns = torch.tensor(closed, device=logits.device).T
+        logits[rows, columns] = -torch.inf
 
 
 def _columns(place: Place, device: torch.device) -> Tensor:

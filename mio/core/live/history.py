@@ -69,6 +69,8 @@ class Exchange:
     answer: AnswerReader
     ticket: Ticket | None = None
     """Of its answer, as soon as the engine is asked for it."""
+    left_out: bool = False
+    """Whether later queries are told nothing of it: it was not meant for the model, or could not be answered."""
 
     @property
     def number(self) -> int:

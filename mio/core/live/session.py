@@ -10,7 +10,7 @@ from typing import Any
 
 from mio.core.contract.heads import Head
 from mio.core.contract.plugins import PluginManager
-from mio.core.contract.sessions import MODEL, Synthesiser, Utterance
+from mio.core.contract.sessions import MODEL, SessionPolicy, Synthesiser, Utterance
 from mio.core.contract.values import Detokenizer, Media, Value
 from mio.core.errors import DataError, UserError
 from mio.core.generation.engine import Engine
@@ -40,7 +40,8 @@ class Session:
 
     Args:
         run: run folder, or its `Model`.
-        policy: plugin whose `mio_session` says how the conversation goes; default: the first of the run that has one.
+        policy: plugin whose `mio_session` says how the conversation goes, or what it would say; default: the first of
+            the run that has one.
         options: options of the conversation, in place of those under `session` of this plugin in the run's recipe.
         clock: default: a `SimulatedClock`; with a `RealClock`, call `step` in a loop, or use `mio.core.live.realtime`.
         engine: what answers, if it answers others as well (see `attend`); default: one of its own, with two rows.
@@ -55,7 +56,7 @@ class Session:
     def __init__(
         self,
         run: str | Path | Model,
-        policy: str = "",
+        policy: str | SessionPolicy = "",
         options: Mapping[str, Any] | None = None,
         *,
         clock: Clock | None = None,
@@ -68,7 +69,7 @@ class Session:
     ) -> None:
         manager = run.plugins.manager if isinstance(run, Model) else PluginManager.discover(plugins)
         self.model = run if isinstance(run, Model) else Model.of(Run.open(run, manager), device, precision, let_go=True)
-        self.policy = policy_of(self.model, policy, options or {})
+        self.policy = policy if isinstance(policy, SessionPolicy) else policy_of(self.model, policy, options or {})
         self.clock: Clock = clock or SimulatedClock()
         check_decoding(self.policy.decoding, seed)
         self.settings = AnswerSettings.of(self.model, self.policy)

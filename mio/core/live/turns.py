@@ -150,6 +150,7 @@ class Turns:
                     self._request(exchange.query), partial(self._hear, answer), _LISTENS
                 )
             except DataError as error:
+                exchange.left_out = True
                 self._tell(events.IGNORED, exchange.number, reason=str(error))
                 continue
             self._answers.append(answer)
@@ -274,6 +275,7 @@ class Turns:
     def _leave(self, answer: _Answer) -> None:
         """The answer is none: later queries are not told of it."""
         self._release(answer)
+        answer.exchange.left_out = True
         if self._given is answer:
             self._given = None
             self._past = [one for one in self._past if one is not answer.exchange]

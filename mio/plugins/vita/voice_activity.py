@@ -53,6 +53,11 @@ class VoiceSegmenter:
         self._free = 0.0
         """Where the last utterance ended: no other reaches back behind it."""
 
+    @property
+    def onset(self) -> float | None:
+        """Where the speech began that is not over yet, in seconds of the stream."""
+        return self._onset
+
     def push(self, chunk: Any) -> list[Utterance]:
         """Raises `DataError` for what is no sound, and where the rate changes within the stream."""
         samples, rate = _mono(chunk)
