@@ -29,6 +29,7 @@ from mio.core.exchange.writing import export_run
 from mio.core.generation.engine import answer_all
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
+from mio.core.tokens.item_encoders import only_read
 from mio.core.tokens.templates import CompiledTemplate, to_document
 
 EXAMPLE = Path(__file__).parents[1] / "examples/vllm"
@@ -85,7 +86,9 @@ def main() -> int:
 
 
 def usable(run: Run, task: Task) -> bool:
-    return not task.output or task.output in run.codecs.modalities
+    """Whether the run can answer a task without a head."""
+    modalities = run.codecs.modalities
+    return not task.output or (task.output in modalities and not only_read(modalities, task.output))
 
 
 def asked(model: Model, task: Task, items: int) -> Iterator[dict[str, Any]]:

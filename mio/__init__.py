@@ -4,6 +4,7 @@ A plugin needs no more than this module: the hook marker, the values of the cont
 Importing it does not import torch.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mio import media, networks
@@ -114,8 +115,7 @@ def __getattr__(name: str) -> Any:
         from mio.core.live.session import Session
 
         return Session
-    if name == "load":
-        from mio.api import load
-
-        return load
+    if name in ("api", "load"):
+        api = import_module("mio.api")
+        return api if name == "api" else api.load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

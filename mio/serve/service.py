@@ -130,7 +130,11 @@ async def _forward(number: int, answer: Answer, merged: asyncio.Queue[Any]) -> N
 
 
 class Service:
-    """What all endpoints share."""
+    """What all endpoints share.
+
+    Raises:
+        UserError: the settings do not fit the run, or memory does not suffice.
+    """
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model, self.settings = model, settings
@@ -149,41 +153,41 @@ class Service:
         """Whether the server takes no further requests."""
         self._taken = 0
         self._mean_seconds = 1.0
-        self._engine: EngineThread | None = None
+        self._engine = model.engine(settings.rows, self.context)
+        self._thread: EngineThread | None = None
 
     # its life
 
     async def start(self) -> None:
-        """Makes the engine, in the event loop that will serve."""
-        loop = asyncio.get_running_loop()
-        engine = await self.run(lambda: self.model.engine(self.settings.rows, self.context))
-        self._engine = EngineThread(engine, loop)
-        self._engine.start()
+        """Has the engine step, and tell the event loop that this is called in."""
+        self._thread = EngineThread(self._engine, asyncio.get_running_loop())
+        self._thread.start()
 
     def stop(self) -> None:
-        if self._engine is not None:
-            self._engine.stop()
+        if self._thread is not None:
+            self._thread.stop()
         self.executor.shutdown(wait=False, cancel_futures=True)
         self._rendering.shutdown(wait=False, cancel_futures=True)
 
     @property
     def engine(self) -> EngineThread:
-        assert self._engine is not None, "the service was not started"
-        return self._engine
+        assert self._thread is not None, "the service was not started"
+        return self._thread
 
     @property
     def alive(self) -> bool:
         """Whether the engine's thread lives."""
-        return self._engine is not None and self._engine.alive
+        return self._thread is not None and self._thread.alive
 
     def hurry(self) -> None:
         """Calls off all answers, as the server ends now."""
-        self.engine.call(lambda: self.engine.engine.abandon(UserError("the server is being stopped")))
+        if self._thread is not None:
+            self._thread.call(lambda: self._engine.abandon(UserError("the server is being stopped")))
 
     def measure(self) -> None:
         """Brings the figures of the moment up to date."""
-        self.metrics.running.set(len(self.engine.engine.running))
-        self.metrics.waiting.set(self.engine.engine.waiting)
+        self.metrics.running.set(len(self._engine.running))
+        self.metrics.waiting.set(self._engine.waiting)
 
     @property
     def idle(self) -> bool:

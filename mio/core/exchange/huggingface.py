@@ -1,4 +1,4 @@
-"""Names of the tensors of Hugging Face's Llama, Yi, Mistral, Ministral, Qwen2, Qwen3 and Mixtral."""
+"""Names of the tensors of Hugging Face's Llama, Yi, Mistral, Ministral, Qwen2, Qwen3, Mixtral and Qwen3-MoE."""
 
 from __future__ import annotations
 
@@ -30,15 +30,20 @@ _LAYER_NAMES = {
     "ffn.gate.weight": "mlp.gate_proj.weight",
     "ffn.up.weight": "mlp.up_proj.weight",
     "ffn.down.weight": "mlp.down_proj.weight",
-    "ffn.router.weight": "block_sparse_moe.gate.weight",
 }
-_EXPERT_NAMES = {"gate.weight": "w1.weight", "down.weight": "w2.weight", "up.weight": "w3.weight"}
+_ROUTER = "ffn.router.weight"
+_EXPERTS = "block_sparse_moe", {"gate.weight": "w1.weight", "down.weight": "w2.weight", "up.weight": "w3.weight"}
+_NORMED_EXPERTS = "mlp", {f"{part}.weight": f"{part}_proj.weight" for part in ("gate", "down", "up")}
+"""Of Qwen3-MoE, whose queries and keys have norms."""
 
 _LAYER = re.compile(r"layers\.(\d+)\.(?:ffn\.experts\.(\d+)\.)?(.+)")
 
 
-def huggingface_name(name: str) -> str:
+def huggingface_name(name: str, normed: bool = False) -> str:
     """The name in the Hugging Face layout of a tensor of `Transformer.state_dict`.
+
+    Args:
+        normed: whether queries and keys have norms (`qk_norm`): experts are then named as Qwen3-MoE's.
 
     Raises:
         UserError: it is not a tensor of the transformer.
@@ -47,10 +52,13 @@ def huggingface_name(name: str) -> str:
         return _NAMES[name]
     if match := _LAYER.fullmatch(name):
         layer, expert, part = match.groups()
+        mixture, expert_names = _NORMED_EXPERTS if normed else _EXPERTS
+        if expert is None and part == _ROUTER:
+            return f"model.layers.{layer}.{mixture}.gate.weight"
         if expert is None and part in _LAYER_NAMES:
             return f"model.layers.{layer}.{_LAYER_NAMES[part]}"
-        if expert is not None and part in _EXPERT_NAMES:
-            return f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{_EXPERT_NAMES[part]}"
+        if expert is not None and part in expert_names:
+            return f"model.layers.{layer}.{mixture}.experts.{expert}.{expert_names[part]}"
     raise UserError(f"`{name}` is not a tensor of the transformer alone, and has no name in the Hugging Face layout")
 
 

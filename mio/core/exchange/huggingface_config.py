@@ -1,4 +1,5 @@
-"""`config.json` of Hugging Face's Llama, Yi, Mistral, Ministral, Qwen2, Qwen3 and Mixtral, both ways.
+"""`config.json` of Hugging Face's Llama, Yi, Mistral, Ministral, Qwen2, Qwen3, Mixtral and Qwen3-MoE, both
+ways.
 
 Free of transformers. What a configuration leaves out has the default of its family in transformers, which differ: a
 Mistral without the key `sliding_window` has a window. A key that changes the mathematics is honoured or refused by
@@ -7,6 +8,7 @@ name; `unread_keys` lists the keys that the family does not read.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +22,7 @@ from mio.core.exchange.huggingface_keys import (
     FAMILIES,
     HARMLESS,
     LARGEST,
+    MIXTURES,
     NEUTRAL,
     REQUIRED,
 )
@@ -31,6 +34,7 @@ _ROPE_KEYS = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
 _WINDOWED, _FULL = "sliding_attention", "full_attention"
+SPARSE = ("mixtral", "qwen3_moe")
 _LAYER_TYPES = {_WINDOWED: True, _FULL: False, "attention": False}
 
 
@@ -56,7 +60,7 @@ def config_from_huggingface(data: Mapping[str, Any]) -> TransformerConfig:
     problems += more
     if problems:
         raise UserError("config.json: " + "; ".join(problems))
-    sparse = family == "mixtral"
+    sparse = family in SPARSE
     full = [layer for layer, has in enumerate(windowed) if not has]
     config = TransformerConfig(
         width=data["hidden_size"],
@@ -64,12 +68,12 @@ def config_from_huggingface(data: Mapping[str, Any]) -> TransformerConfig:
         heads=data["num_attention_heads"],
         kv_heads=settings["num_key_value_heads"] or 0,
         head_width=settings["head_dim"] or 0,
-        ffn_width=data["intermediate_size"],
+        ffn_width=settings.get("moe_intermediate_size", data["intermediate_size"]),
         norm_eps=float(settings["rms_norm_eps"]),
         rope_theta=theta,
         rope_scaling=scaling,
         qkv_bias=family == "qwen2",
-        qk_norm=family == "qwen3",
+        qk_norm=family in ("qwen3", "qwen3_moe"),
         tied_embeddings=bool(data.get("tie_word_embeddings", False)),
         sliding_window=settings["sliding_window"] if any(windowed) else 0,
         full_attention_layers=full if any(windowed) else [],
@@ -143,6 +147,10 @@ def _unsupported(data: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
     problems = []
     if data.get("hidden_act", "silu") not in ACTIVATIONS:
         problems.append(f"`hidden_act` {data['hidden_act']!r:.40} is not supported, only `silu`")
+    mixture = {name: has for name, has in MIXTURES.items() if name in settings}
+    for name, has in mixture.items():
+        if not any(settings[name] == value and type(settings[name]) is type(value) for value in has):
+            problems.append(f"`{name}` {settings[name]!r:.60} is not supported, only {json.dumps(has[-1])}")
     for name, neutral in NEUTRAL.items():
         if name in BIASES and name not in settings:
             continue
@@ -231,9 +239,11 @@ def config_to_huggingface(config: TransformerConfig, rows: int, context: int, dt
     if config.head_bias:
         raise UserError("no Hugging Face family that mio exports to has a bias on its head (`model.head_bias`)")
     mixed = bool(full)
-    features = {"mixtral": config.experts > 0, "qwen3": config.qk_norm, "qwen2": config.qkv_bias}
+    sparse, normed = config.experts > 0, config.qk_norm
+    features = {"qwen3_moe": sparse and normed, "mixtral": sparse and not normed, "qwen3": normed and not sparse,
+                "qwen2": config.qkv_bias}  # fmt: skip
     present = [family for family, has in features.items() if has]
-    if len(present) > 1 or (mixed and present == ["mixtral"]):
+    if len(present) > 1 or (mixed and sparse):
         needed = [*present, "windows in some of the layers"] if len(present) == 1 else present
         raise UserError(
             f"no Hugging Face family combines these features: the model needs {' and '.join(needed)} at once"
@@ -269,6 +279,10 @@ def config_to_huggingface(config: TransformerConfig, rows: int, context: int, dt
     }
     if family in ("mistral", "ministral", "mixtral"):
         data["sliding_window"] = window or None
+    if family == "qwen3_moe":
+        data |= {"use_sliding_window": bool(window), "sliding_window": window or None}
+        data |= {"num_experts": config.experts, "moe_intermediate_size": config.ffn_size, "norm_topk_prob": True}
+        data |= {"decoder_sparse_step": 1, "mlp_only_layers": []}
     if family in ("qwen2", "qwen3"):
         # readers that do not know `layer_types` have windows from some layer on
         first = next((layer for layer in range(config.layers) if layer not in full), 0)
@@ -276,6 +290,8 @@ def config_to_huggingface(config: TransformerConfig, rows: int, context: int, dt
     if mixed or (window and family in ("qwen2", "qwen3")):
         data["layer_types"] = [_FULL if layer in full else _WINDOWED for layer in range(config.layers)]
     if family == "mixtral":
-        data |= {"num_local_experts": config.experts, "num_experts_per_tok": config.experts_per_token}
+        data["num_local_experts"] = config.experts
+    if sparse:
+        data["num_experts_per_tok"] = config.experts_per_token
         data["router_aux_loss_coef"] = config.router_aux_weight
     return data

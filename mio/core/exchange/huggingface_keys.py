@@ -13,6 +13,7 @@ FAMILIES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
 }
 
 _EVERY: dict[str, Any] = {"num_key_value_heads": None, "head_dim": None, "rms_norm_eps": 1e-6, "rope_theta": 1e4}
@@ -42,12 +43,29 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "router_aux_loss_coef": 0.001,
     },
+    "qwen3_moe": {
+        **_EVERY,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32768,
+        "use_sliding_window": False,
+        "sliding_window": 4096,
+        "attention_bias": False,
+        "num_local_experts": 128,
+        "num_experts": None,
+        "num_experts_per_tok": 8,
+        "router_aux_loss_coef": 0.001,
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": False,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": None,
+    },
 }
 """Keys that each family reads, with the defaults of transformers' configuration classes."""
 
 LARGEST = {
     "hidden_size": 1 << 20,
     "intermediate_size": 1 << 22,
+    "moe_intermediate_size": 1 << 22,
     "num_hidden_layers": 4096,
     "num_attention_heads": 1 << 14,
     "num_key_value_heads": 1 << 14,
@@ -96,6 +114,13 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention_sinks": (None, False),
 }
 """Keys that change the mathematics, with their neutral values; any other value is refused."""
+
+MIXTURES: dict[str, tuple[Any, ...]] = {
+    "norm_topk_prob": (True,),
+    "decoder_sparse_step": (1,),
+    "mlp_only_layers": (None, []),
+}
+"""Keys of a mixture of experts, with the values that the transformer has, which are not their defaults."""
 
 BIASES = {"attention_bias", "mlp_bias"}
 """Those of them that only some families read."""

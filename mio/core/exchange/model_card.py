@@ -114,7 +114,7 @@ do not open. What it answers without them is not what it was trained for.
 
     def _transformers(self) -> str:
         opening, tokens = self._opening()
-        made = f'"{opening}"' if opening else '"..."'
+        made = f'"{opening}"' if opening else '"Hello"'
         load = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{self.name}")
@@ -123,7 +123,7 @@ model = AutoModelForCausalLM.from_pretrained("{self.name}")"""
             load = load.replace("from transformers", "from peft import PeftModel\nfrom transformers", 1)
             load += f'\nmodel = PeftModel.from_pretrained(model, "{self.name}/{self.adapter}")'
         if self.chat:
-            ask = """messages = [{"role": "user", "content": "..."}]
+            ask = """messages = [{"role": "user", "content": "Hello"}]
 ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")"""
         else:
             ask = f"""ids = tokenizer({made}, return_tensors="pt")"""
@@ -155,20 +155,21 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=64)[0]))
         return f"""## In mio
 
     mio import {self.name} --name {self.run}
-    mio generate runs/{self.run} "..." --output {next((n for n in self.written if n != "text"), "text")}
+    mio generate runs/{self.run} "Hello" --output {next((n for n in self.written if n != "text"), "text")}
 
 Media in a prompt are written `{{MODALITY:FILE}}`; those of the answer are saved as files.
 """
 
     def _vllm(self) -> str:
+        merged = " Adapters have to be folded in for it: `mio export --merge`." if self.adapter else ""
         return f"""## In vLLM
 
 With the package of mio's `examples/vllm`, whose logits processor follows the grammar:
 
     MIO_GRAMMAR={self.name}/{self.grammar_file} vllm serve {self.name} --logits-processors mio_vllm.v2:SpanGrammar
-    mio-vllm {self.name} "..."
+    mio-vllm {self.name} "Hello"
 
-Without it, vLLM serves the language model as it is.
+Without it, vLLM serves the language model as it is.{merged}
 """
 
     def _figures(self) -> str:

@@ -57,7 +57,10 @@ def check_exportable(weights: FoldedWeights) -> None:
         raise UserError(
             f"`{expert}` has an adapter, and PEFT keeps those of a mixture's experts in another form; give `--merge`"
         )
+    normed = any(".query_norm." in name for name in weights.infos())
     for name in _whole(weights):
+        if normed and (".router." in name or ".experts." in name):
+            raise UserError(f"`{name}` is trained beside adapters, which PEFT has no place for; give `--merge`")
         if name.endswith(".bias") and name.removesuffix(".bias") in weights.adapters:
             raise UserError(f"`{name}` is trained beside an adapter, which PEFT has no place for; give `--merge`")
 

@@ -27,7 +27,7 @@ KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 """Types that tensors can be converted to."""
 
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
-_EXPERT = re.compile(r"model\.layers\.0\.block_sparse_moe\.experts\.(\d{1,9})\.")
+_EXPERT = re.compile(r"model\.layers\.0\.(?:block_sparse_moe|mlp)\.experts\.(\d{1,9})\.")
 _ROWS = 4096
 """Rows that are compared at once."""
 
@@ -50,7 +50,7 @@ def skeleton(config: TransformerConfig, rows: int) -> dict[str, Tensor]:
 
 def huggingface_names(config: TransformerConfig) -> dict[str, str]:
     """Names in the Hugging Face layout by the transformer's own."""
-    return {name: huggingface_name(name) for name in skeleton(config, 1)}
+    return {name: huggingface_name(name, config.qk_norm) for name in skeleton(config, 1)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.values import TEXT, Answer, Codes, Media
 from mio.core.generation.growing import AnswerTokens
+from mio.core.generation.stopping import before_stop
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.controls import is_silent
 from mio.core.tokens.parsing import parse_tokens
@@ -16,19 +17,24 @@ from mio.core.tokens.visitor import Visitor
 from mio.core.tokens.vocabulary import Vocabulary
 
 
-def read_answer(given: AnswerTokens, vocabulary: Vocabulary, codecs: Codecs, output: str = "") -> Answer:
+def read_answer(
+    given: AnswerTokens, vocabulary: Vocabulary, codecs: Codecs, output: str = "", stop: Sequence[str] = ()
+) -> Answer:
     """The answer that was generated as these tokens and media (see `decode_answer`)."""
-    answer = decode_answer(codecs, parse_tokens(given.tokens, vocabulary, codecs.text, given.made).parts, output)
+    answer = decode_answer(codecs, parse_tokens(given.tokens, vocabulary, codecs.text, given.made).parts, output, stop)
     return replace(answer, silent=is_silent(answer.controls, vocabulary.controls))
 
 
-def decode_answer(codecs: Codecs, parts: Sequence[str | Codes | Control | Media], output: str = "") -> Answer:
-    """Decodes the spans of codes among `parts`, beside the media that heads have made.
+def decode_answer(
+    codecs: Codecs, parts: Sequence[str | Codes | Control | Media], output: str = "", stop: Sequence[str] = ()
+) -> Answer:
+    """Decodes the spans of codes among `parts`, beside the media that heads have made, up to a string in their text
+    that ends the answer.
 
     Where `output` is a modality made of another's spans, neighbouring spans of that other one become one item of it.
     """
     decoding = _Decoding(codecs, output)
-    for part in parts:
+    for part in before_stop(parts, stop):
         decoding.visit(part)
     return Answer(tuple(decoding.content()), tuple(decoding.spans))
 

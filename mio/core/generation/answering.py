@@ -53,7 +53,7 @@ def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed
     answers = {}
     for item, given in zip(items, generated, strict=True):
         try:
-            answers[item] = read_answer(given, model.vocabulary, model.codecs, task.output)
+            answers[item] = read_answer(given, model.vocabulary, model.codecs, task.output, task.decoding.stop)
         except Exception as error:  # whatever its codes are, one answer does not end the evaluation
             if isinstance(error, MemoryError) or (isinstance(error, MioError) and not isinstance(error, DataError)):
                 raise

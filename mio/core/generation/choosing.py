@@ -71,7 +71,7 @@ def _close(logits: Tensor, places: Sequence[Place]) -> None:
             logits.index_fill_(1, _columns(first, logits.device), -torch.inf)
         return
     closed = [(row, column) for row, place in enumerate(places) for column in place.closed]
-    if closed:  # not as one axis: the logits may be a slice of others
+    if closed:  # logits of packed matrices have gaps between their rows
         rows, columns = torch.tensor(closed, device=logits.device).T
         logits[rows, columns] = -torch.inf
 

@@ -18,6 +18,7 @@ from mio.core.data.items import prepared
 from mio.core.distributed.work import Channel
 from mio.core.errors import DataError, UserError
 from mio.core.generation import requests
+from mio.core.generation.beams import Searches, text_alone
 from mio.core.generation.choosing import choose
 from mio.core.generation.grammar import Grammar, Need
 from mio.core.generation.growing import AnswerTokens, GrowingAnswer
@@ -85,6 +86,7 @@ class Engine:
         except NoRoom as error:
             raise _no_room(rows, capacity) from error
         self._followers = followers
+        self._text = codecs.text if codecs is not None else None
         self._making = Making(transformer, grammar.vocabulary, codecs) if codecs is not None else None
         self._spans: UnaskedSpans | None = None
         self._arrivals: deque[Ticket] = deque()
@@ -92,6 +94,8 @@ class Engine:
         self._waiting: deque[Ticket] = deque()
         self._tickets: list[Ticket | None] = [None] * rows
         """By row."""
+        self._searches = Searches(transformer, grammar, codecs, rows)
+        """Answers by beam search, which have caches of their own."""
 
     # what is asked
 
@@ -114,7 +118,9 @@ class Engine:
             )
         if self.codecs is not None:
             request = replace(request, prompt=prompt._replace(items=prepared(prompt.items, self.codecs)))
-        growing = GrowingAnswer(self.grammar, request.need, budget, request.seed, request.decoding)
+        if request.decoding.beams > 1:
+            request = text_alone(request)
+        growing = GrowingAnswer(self.grammar, request.need, budget, request.seed, request.decoding, self._text)
         ticket = Ticket(request, growing, tell, order)
         self._arrivals.append(ticket)
         return ticket
@@ -131,6 +137,10 @@ class Engine:
     @property
     def running(self) -> list[Ticket]:
         """Those that are being answered, or paused."""
+        return [*self._on_rows, *self._searches.tickets]
+
+    @property
+    def _on_rows(self) -> list[Ticket]:
         return [ticket for ticket in self._tickets if ticket is not None]
 
     @property
@@ -158,6 +168,10 @@ class Engine:
             going = self._going()
             if going:
                 self._advance(going)
+            for ticket, tokens in self._searches.step():
+                for token in [*tokens, self.grammar.stop]:
+                    if ticket.finished is None:
+                        self._take(ticket, token)
 
     def run(self) -> None:
         """Steps until everything is answered."""
@@ -173,6 +187,7 @@ class Engine:
         for row in range(len(self.rows)):
             self._tickets[row] = None
             self.rows.clear(row)
+        self._searches.clear()
         for ticket in tickets:
             if ticket.finished is None:
                 ticket.finish(requests.FAILED, error)
@@ -198,6 +213,7 @@ class Engine:
         """Its row is free. What the row holds stays, for prompts that begin with it."""
         if ticket in self._tickets:
             self._tickets[self._tickets.index(ticket)] = None
+        self._searches.drop(ticket)
 
     def _arrange(self, tickets: Sequence[Ticket]) -> None:
         """Brings the rows of these tickets to the front."""
@@ -218,14 +234,15 @@ class Engine:
 
     def _admit(self) -> None:
         """Reads prompts that wait into the rows that are free."""
+        self._begin_searches()
         if not self._waiting or None not in self._tickets:
             return
-        occupied = self.running
+        occupied = self._on_rows
         self._arrange(occupied)
         start = first = len(occupied)
         counts: list[int] = []
         held: list[int] = []
-        while self._waiting and first < len(self.rows):
+        while self._waiting and first < len(self.rows) and self._waiting[0].request.decoding.beams == 1:
             prompt = self._waiting[0].request.prompt
             source, kept = self.rows.best(prompt)
             counts.append(len(prompt.tokens) - kept)
@@ -243,8 +260,15 @@ class Engine:
             if is_guided(ticket.request.decoding) and self.grammar.spans and self._spans is None:
                 self._spans = UnaskedSpans(self.transformer, self.grammar, len(self.rows), self.capacity)
             first += 1
+            self._begin_searches()
         new = [ticket for ticket in self._tickets[start:first] if ticket is not None]
-        self.rows.read(start, [ticket.request.prompt for ticket in new])
+        if new:
+            self.rows.read(start, [ticket.request.prompt for ticket in new])
+
+    def _begin_searches(self) -> None:
+        """Begins those that wait and are next, as far as there is room for their beams."""
+        while self._waiting and self._searches.fits(self._waiting[0].request):
+            self._searches.begin(self._waiting.popleft())
 
     def _swap_free(self, first: int, second: int) -> None:
         self.rows.swap(first, second)
@@ -285,8 +309,7 @@ class Engine:
         ticket.tell(ticket, Token(token, said))
         if growing.done and ticket.finished is None:
             self._release(ticket)
-            over = requests.CONTROL if said else requests.LENGTH if growing.grammar.budget <= 0 else requests.STOP
-            ticket.finish(over)
+            ticket.finish(_reason(growing, said is not None))
 
     def _make(self, opened: dict[int, Ticket], count: int) -> None:
         """Has heads make the media of the spans that answers have opened."""
@@ -302,6 +325,13 @@ class Engine:
                 self.rows.extend(row, Item(media.modality, first, len(padding), media), padding)
         for ticket in opened.values():
             ticket.tell(ticket, MadeMedia(ticket.growing.made[-1]))
+
+
+def _reason(growing: GrowingAnswer, said: bool) -> str:
+    """Why an answer is over, with the token of a control token or another."""
+    if growing.stopped:
+        return requests.STOP
+    return requests.CONTROL if said else requests.LENGTH if growing.grammar.budget <= 0 else requests.STOP
 
 
 def _no_room(rows: int, capacity: int) -> UserError:

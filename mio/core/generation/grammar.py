@@ -9,6 +9,7 @@ conversations alike. Everything follows from the declarations; V is the vocabula
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, deque
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -105,7 +106,7 @@ class Grammar:
             for name, view in ((name, declared.view("generate")) for name, declared in self.spans.items())
         }
         openings = (max(count, self.while_made(name)) for name, count in self.shortest.items())
-        self.longest = max(0, *openings, *map(len, vocabulary.controls.inserts.values()))
+        self.longest = max((0, *openings, *map(len, vocabulary.controls.inserts.values())))
         """Most tokens that must be left, beside one and those that are owed, for anything to come."""
         self._places: dict[State, Place] = {}
         self._windows: dict[bool, Window] = {}
@@ -155,6 +156,10 @@ class Grammar:
     def index_in_view(self, name: str, token: int) -> int:
         """Place of a code's codebook among those that a span of modality `name` is written with."""
         return self._in_view[name][int(self.vocabulary.block_of[token])]
+
+    def answer(self, need: Need, budget: int) -> AnswerGrammar:
+        """The state of an answer that begins. Raises `UserError` where the budget cannot hold what is needed."""
+        return AnswerGrammar(self, need, budget)
 
     def place(self, state: State) -> Place:
         """What may come next in a state."""
@@ -243,6 +248,14 @@ class AnswerGrammar:
         self._roomy = 0
         """Tokens that have to be left for it to stay the same."""
         self._between_spans: State = Between((), may_stop=False)
+
+    def copy(self) -> AnswerGrammar:
+        """Another one in the same state, between spans."""
+        assert self._span is None
+        other = copy.copy(self)
+        other.controls, other._inserted, other._counts = self.controls[:], self._inserted.copy(), self._counts.copy()
+        other._reader = copy.copy(self._reader)
+        return other
 
     @property
     def in_span(self) -> bool:

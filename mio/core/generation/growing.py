@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.contract.controls import ControlToken
-from mio.core.contract.values import Decoding, Media
-from mio.core.generation.grammar import AnswerGrammar, Grammar, Need
+from mio.core.contract.values import Decoding, Media, TextTokenizer
+from mio.core.generation.grammar import Grammar, Need
 from mio.core.generation.sampling import Settings, is_guided
 from mio.core.generation.states import Place
+from mio.core.generation.stopping import StopReader
 
 
 class AnswerTokens(NamedTuple):
@@ -51,6 +52,7 @@ class GrowingAnswer:
         budget: tokens that it may have, the stop token included.
         seed: what is drawn depends on it alone, not on the answers beside.
         decoding: how its tokens are chosen.
+        text: what reads strings that end it; without one there are none.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class GrowingAnswer:
         budget: int,
         seed: int,
         decoding: Decoding,
+        text: TextTokenizer | None = None,
     ) -> None:
-        self.grammar = AnswerGrammar(grammar, need, budget)
+        self.grammar = grammar.answer(need, budget)
         self.decoding = decoding
         self._places, self._vocabulary = grammar.place, grammar.vocabulary
         names = ("", *grammar.spans)
@@ -71,6 +74,8 @@ class GrowingAnswer:
         self.said: dict[int, _Ids] = {}
         """What was said of text and of each codebook, by the first id of its block, where that is penalised."""
         self._stop = grammar.stop
+        watched = decoding.stop and text is not None
+        self._stops = StopReader(grammar.vocabulary, text, decoding.stop) if watched and text is not None else None
         self.random = np.random.Generator(np.random.Philox(seed))
         self.tokens: list[int] = []
         """Without the stop token."""
@@ -85,7 +90,12 @@ class GrowingAnswer:
     @property
     def done(self) -> bool:
         """Whether no token follows."""
-        return self.grammar.done
+        return self.grammar.done or self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a string that ends the answer was said. Its tokens are part of what was generated."""
+        return self._stops is not None and self._stops.found
 
     def place(self) -> Place:
         """What may come next."""
@@ -111,10 +121,14 @@ class GrowingAnswer:
             if self.penalised:
                 block = self._vocabulary.blocks[self._vocabulary.block_of[token]]
                 self.said.setdefault(block.start, _Ids()).add(token)
+            if self._stops is not None:
+                self._stops.take(token)
         return said
 
     def take(self, media: Media, positions: Sequence[int]) -> None:
         """Takes what a head has made of the span that is open, and the tokens in the positions by which it is read."""
         self.grammar.made(len(positions))
+        if self._stops is not None:
+            self._stops.made(media)
         self.made.append(media)
         self.tokens += positions

@@ -16,7 +16,6 @@ from mio.core.generation.grammar import Grammar
 from mio.core.generation.growing import GrowingAnswer
 from mio.core.generation.rows import NoRoom
 from mio.core.generation.sampling import is_guided
-from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
 
 
@@ -41,7 +40,7 @@ class UnaskedSpans:
         head = transformer.head_weight
         count = rows + len(self._prompts)
         try:
-            self._cache = KVCache(transformer.config, count, longest + room, head.device, head.dtype)
+            self._cache = transformer.cache(count, longest + room)
         except RuntimeError as error:  # torch's error for too little memory
             raise NoRoom from error
         self._row_of = {name: rows + number for number, name in enumerate(self._prompts)}
@@ -80,8 +79,7 @@ class UnaskedSpans:
                 self._lengths[row] = len(self._prompts[name])
                 self._cache.begin_with(row, self._row_of[name], self._lengths[row])
         cache = self._cache.sequences(0, len(answers))
-        new = torch.tensor(tokens, device=cache.lengths.device)[:, None]
-        self.hidden[: len(answers)] = self._transformer(new, cache.positions(1), cache=cache).hidden[:, 0]
+        self.hidden[: len(answers)] = self._transformer.decode(torch.tensor(tokens, device=cache.lengths.device), cache)
         inside = [int(name != "") for name in names]
         cache.advance(torch.tensor(inside, device=cache.lengths.device))
         self._lengths[: len(answers)] = [length + more for length, more in zip(self._lengths, inside, strict=False)]

@@ -33,8 +33,11 @@ class AnswerReader:
         """Tokens of text that is held back."""
         self._words: list[int] = []
         """Tokens of the text that is being read."""
-        self._shown = ""
-        """What of it was given out."""
+        self._shown: list[str] = []
+        """What of it was given out, piece by piece."""
+        self._context, self._read_up_to, self._before = 0, 0, ""
+        """Tokens of the last piece, from and to, and their text: the next piece is what further tokens add to it. So a
+        step takes as long in a long text as in a short one."""
         self._span: list[int] = []
         """Tokens of the span that is being read."""
         self._closing = -1
@@ -98,23 +101,29 @@ class AnswerReader:
             self._span = [token]
             return self._close_text()
         self._words.append(token)
-        text = self._text.decode(self._words)
-        if text.endswith(_INCOMPLETE) or not text.startswith(self._shown):
+        text = self._text.decode(self._words[self._context :])
+        if text.endswith(_INCOMPLETE) or not text.startswith(self._before) or text == self._before:
             return []
-        return self._show(text)
+        more = text[len(self._before) :]
+        self._context, self._read_up_to = self._read_up_to, len(self._words)
+        self._before = self._text.decode(self._words[self._context :])
+        return self._show(more)
 
-    def _show(self, text: str) -> list[Piece]:
-        more, self._shown = text[len(self._shown) :], text
+    def _show(self, more: str) -> list[Piece]:
+        if more:
+            self._shown.append(more)
         return [more] if more else []
 
     def _close_text(self) -> list[Piece]:
         self._parts += self._written()
         text = self._text.decode(self._words) if self._words else ""
-        if not text.startswith(self._shown):  # decoding more tokens has changed what was shown: the rest is shown
-            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, self._shown, strict=False)))
-            self._shown = text[:same]
-        pieces = self._show(text)
-        self._words, self._shown = [], ""
+        shown = "".join(self._shown)
+        same = len(shown)
+        if not text.startswith(shown):  # decoding more tokens has changed what was shown: the rest is shown
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, shown, strict=False)))
+        pieces = self._show(text[same:])
+        self._words, self._shown = [], []
+        self._context, self._read_up_to, self._before = 0, 0, ""
         return pieces
 
     def _close_span(self, token: int) -> list[Piece]:

@@ -140,8 +140,7 @@ class Rows:
         """Computes a token of each of the first rows."""
         count = len(tokens)
         cache = self.cache.sequences(0, count)
-        new = torch.tensor(tokens, device=self.device)[:, None]
-        self.hidden[:count] = self._transformer(new, cache.positions(1), cache=cache).hidden[:, 0]
+        self.hidden[:count] = self._transformer.decode(torch.tensor(tokens, device=self.device), cache)
         cache.advance(1)
         self._clock += 1
         for held, token in zip(self.held, tokens, strict=False):

@@ -105,7 +105,7 @@ def sample(
         Columns; -1 where the largest logit is not finite, or one is no number.
     """
     if said:
-        _penalise(logits, settings, said)
+        penalise(logits, settings, said)
     best, greedy = logits.max(dim=-1)
     drawn = any(one.temperature for one in settings)
     chosen = _drawn(logits, settings, draws, greedy) if drawn else greedy
@@ -113,8 +113,9 @@ def sample(
     return [column if math.isfinite(score) else -1 for column, score in pairs]
 
 
-def _penalise(logits: Tensor, settings: Sequence[Settings], said: Sequence[npt.NDArray[np.int64] | None]) -> None:
-    """Makes columns that were said less likely (Keskar et al. 2019, arXiv 1909.05858, section 4.1)."""
+def penalise(logits: Tensor, settings: Sequence[Settings], said: Sequence[npt.NDArray[np.int64] | None]) -> None:
+    """Makes columns that were said less likely (Keskar et al. 2019, arXiv 1909.05858, section 4.1), in place. Arguments
+    as `sample` has them."""
     rows = [(row, one) for row, one in enumerate(said) if one is not None and len(one)]
     if not rows:
         return

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+from mio.core.contract.values import Media, TextTokenizer, Value
+from mio.core.generation.reading import AnswerReader, Piece
+from mio.core.tokens.visitor import text_of
+from mio.core.tokens.vocabulary import Vocabulary
 
 
 class StopStrings:
@@ -38,3 +43,45 @@ def _beginning(text: str, string: str) -> int:
     """Length of the longest end of `text` with which `string` begins."""
     longest = min(len(text), len(string) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(string[:size])), 0)
+
+
+def before_stop(parts: Iterable[Value], strings: Sequence[str]) -> Iterator[Value]:
+    """The parts of an answer up to a string that ends it, in the text of one part."""
+    for part in parts:
+        text = text_of(part)
+        if text is None or not strings:
+            yield part
+            continue
+        stops = StopStrings(strings)
+        shown = stops.push(text)
+        if stops.found:
+            if shown:
+                yield shown
+            return
+        yield part
+
+
+class StopReader:
+    """Tells whether an answer whose tokens come one by one has said a string that ends it."""
+
+    def __init__(self, vocabulary: Vocabulary, text: TextTokenizer, strings: Sequence[str]) -> None:
+        self._reader, self._strings = AnswerReader(vocabulary, text), StopStrings(strings)
+
+    @property
+    def found(self) -> bool:
+        return self._strings.found
+
+    def take(self, token: int) -> None:
+        """Takes the next token."""
+        self._read(self._reader.push(token))
+
+    def made(self, media: Media) -> None:
+        """Takes what a head has made of the span that the last token opened."""
+        self._read(self._reader.made(media))
+
+    def _read(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            if isinstance(piece, str):
+                self._strings.push(piece)
+            else:
+                self._strings.flush()

@@ -114,13 +114,13 @@ class AnswerStream:
     Args:
         output: a modality that was asked for: of one that consists of another's spans, those that follow each other
             become one item (see `decode_answer`).
-        stop: strings that end the answer, none of which is part of it.
+        stop: further strings that end the answer, beside the request's own.
     """
 
     def __init__(self, model: Model, request: Request, output: str = "", stop: Sequence[str] = ()) -> None:
         self._model, self._request = model, request
         self._reader = AnswerReader(model.vocabulary, model.codecs.text)
-        self._parts = _Parts(model.codecs, output, stop)
+        self._parts = _Parts(model.codecs, output, [*request.decoding.stop, *stop])
         self._counts: Counter[str] = Counter()
         self._closing = ""
         """Modality of the span that a head has made and that the next token closes."""

@@ -40,6 +40,7 @@ class KVCache:
     Args:
         maps: what layers read of the items of these sequences, which comes and goes with their keys and values.
         width: of the transformer, where its hidden states are kept too; 0: they are not.
+        hidden_dtype: of these, by default that of keys and values.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         maps: MapCache | None = None,
         width: int = 0,
+        hidden_dtype: torch.dtype | None = None,
     ) -> None:
         self.capacity = capacity
         shape = (config.layers, batch, config.kv_heads or config.heads, _whole(capacity), config.head_size)
@@ -59,7 +61,9 @@ class KVCache:
         self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
         """int64 [B]: tokens of each sequence so far."""
         self.maps = maps
-        self.hidden = torch.zeros(batch, capacity, width, device=device, dtype=dtype) if width else None
+        self._constants: dict[str, Tensor] = {}
+        """What `next` needs at every step."""
+        self.hidden = torch.zeros(batch, capacity, width, device=device, dtype=hidden_dtype or dtype) if width else None
         """[B, S, D]: hidden states by position, where they are kept."""
 
     def positions(self, count: int) -> Tensor:
@@ -103,7 +107,7 @@ class KVCache:
         one.lengths = self.lengths[index]
         used = int(one.lengths.max())
         *shape, _, E = self.keys.shape
-        shape[1], one.capacity = len(sequences), used + room
+        shape[1], one.capacity, one._constants = len(sequences), used + room, {}
         one.keys, one.values = (self.keys.new_zeros(*shape, _whole(used + room), E) for _ in range(2))
         one.keys[..., :used, :], one.values[..., :used, :] = (
             self.keys[:, index, :, :used],
@@ -200,6 +204,42 @@ class KVCache:
             masks[window] = mask
         return CacheStep(self, slots, blocks, masks)
 
+    def next(self, heads: int, windows: Iterable[int]) -> NextStep:
+        """As `step`, for the next token of each sequence, on a CPU: with what is done once instead of in every layer.
+
+        Raises:
+            ValueError: a sequence is full.
+        """
+        _, B, K, S, _ = self.keys.shape
+        if (last := int(self.lengths.max())) >= self.capacity:
+            raise ValueError(f"position {last} lies beyond the cache's capacity of {self.capacity}")
+        if not self._constants:
+            self._constants["slot"] = torch.arange(S)
+            self._constants["hidden"] = torch.tensor(-torch.inf, dtype=self.keys.dtype)
+            self._constants["seen"] = torch.tensor(0.0, dtype=self.keys.dtype)
+            self._constants["first"] = torch.empty(0, K, dtype=torch.int64)
+        if len(self._constants["first"]) < B:
+            self._constants["first"] = (torch.arange(B * K) * S).view(B, K)
+        used, at = _whole(last + 1), self.lengths[:, None]
+        slot = self._constants["slot"][:used]
+        biases = {}
+        for window in windows:
+            unseen = slot > at
+            if window:
+                unseen |= slot <= at - window
+            bias = torch.where(unseen, self._constants["hidden"], self._constants["seen"])
+            rows = heads // K if self.keys.dtype != torch.float32 else max(_ROWS, heads // K)
+            biases[window] = bias[:, None, None].expand(B, K, rows, used).reshape(B * K, rows, used)
+        keys, values = (part.flatten(1, 2)[:, :, :used] for part in (self.keys, self.values))
+        return NextStep(
+            (self._constants["first"][:B] + at).view(-1),
+            self.keys.flatten(1, 3).unbind(0),
+            self.values.flatten(1, 3).unbind(0),
+            keys.transpose(2, 3).unbind(0),
+            values.unbind(0),
+            biases,
+        )
+
 
 def _whole(slots: int) -> int:
     """So many slots or a few more, in whole steps."""
@@ -295,3 +335,32 @@ class CacheStep(NamedTuple):
             outs.append(out.reshape(B, H, -1, E))
         out = outs[0] if len(outs) == 1 else torch.cat(outs, 2)
         return out.transpose(1, 2).to(q.dtype)
+
+
+class NextStep(NamedTuple):
+    """One forward pass of the next token of each sequence of a cache; lists are by layer."""
+
+    slots: Tensor
+    written_keys: Sequence[Tensor]
+    written_values: Sequence[Tensor]
+    keys: Sequence[Tensor]
+    """[B * K, E, slots]."""
+    values: Sequence[Tensor]
+    biases: dict[int, Tensor]
+    """By window what is added to the scores."""
+
+    def attend(self, layer: int, window: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `CacheStep.attend`, of one position."""
+        B, _, H, E = q.shape
+        bias = self.biases[window]
+        self.written_keys[layer].index_copy_(0, self.slots, k.reshape(-1, E).to(bias.dtype))
+        self.written_values[layer].index_copy_(0, self.slots, v.reshape(-1, E).to(bias.dtype))
+        products, rows, _ = bias.shape
+        queries = q.reshape(products, -1, E).to(bias.dtype)
+        grouped = queries.shape[1]
+        if grouped == 1 < rows:
+            queries = torch.cat((queries,) * rows, 1)
+        elif grouped < rows:
+            queries = F.pad(queries, (0, 0, 0, rows - grouped))
+        scores = torch.baddbmm(bias, queries, self.keys[layer], alpha=E**-0.5)
+        return torch.bmm(scores.softmax(-1), self.values[layer])[:, :grouped].reshape(B, 1, H, E).to(q.dtype)

@@ -20,7 +20,7 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.data.document_mask import DocumentMask
 from mio.core.distributed.regions import is_split
 from mio.core.model.attention import attend
-from mio.core.model.cache import CacheStep
+from mio.core.model.cache import CacheStep, NextStep
 from mio.core.model.experts import SparseExperts, SwiGLU
 from mio.core.model.networks import as_trained, reached
 from mio.core.model.rope import rotate
@@ -36,7 +36,7 @@ class Shared:
     cos: Tensor
     sin: Tensor
     mask: DocumentMask | None
-    cache: CacheStep | None
+    cache: CacheStep | NextStep | None
     unseen: frozenset[str] = frozenset()
     """Modalities of which a training's pass holds no item."""
 

@@ -2,8 +2,9 @@
 
 Matrices lie as oneDNN's kernels read them (`torch.ops.mkldnn`, what torch's own compiler uses for frozen weights): at
 one row a product reads memory at twice the rate of `F.linear`, and what a row gets does not depend, bit by bit, on how
-many rows are computed with it. All else here keeps to that too: with the attention of `mio.core.model.cache` the hidden
-state of a token is a function of its own past, whatever is in the batch, and in however many pieces it came.
+many rows are computed with it. Attention is computed in float32, in which torch multiplies small matrices faster, and
+alike in every batch. All else here keeps to that too: with the attention of `mio.core.model.cache` the hidden state of
+a token is a function of its own past, whatever is in the batch, and in however many pieces it came.
 
 B sequences, L positions, D width, H query heads, K key/value heads, E head width, F hidden units.
 """
@@ -54,7 +55,7 @@ def pack(transformer: Transformer, summed: Callable[[Tensor], object] | None = N
         assert isinstance(block, Block)
         transformer.layers[number] = PackedBlock(block, summed)
     transformer.norm = PackedNorm(transformer.norm)  # type: ignore[assignment]
-    transformer.packed_head = PackedLinear(transformer.head_weight, transformer.head_bias)
+    transformer.packed_head = PackedHead(transformer.head_weight, transformer.head_bias)
 
 
 class PackedLinear:
@@ -79,6 +80,23 @@ class PackedLinear:
             return self._product(twice, self.weight, self.bias, "none", [], "")[:1].view(*x.shape[:-1], -1)
         product: Tensor = self._product(x, self.weight, self.bias, "none", [], "")
         return product
+
+
+class PackedHead:
+    """Scores of runs of ids, each of which is packed when it is first asked for: what a grammar asks for are a few."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+        self._runs: dict[tuple[int, int], PackedLinear] = {}
+
+    def __call__(self, hidden: Tensor, first: int, end: int) -> Tensor:
+        """float32 [..., end - first] of hidden [..., D]."""
+        run = self._runs.get((first, end))
+        if run is None:
+            with torch.inference_mode(False):
+                bias = None if self._bias is None else self._bias[first:end]
+                run = self._runs[first, end] = PackedLinear(self._weight[first:end], bias)
+        return run(hidden).float()
 
 
 class PackedNorm(nn.Module):
@@ -129,9 +147,8 @@ class PackedBlock(Block):
         """[B, L, D] -> [B, L, D], with what attention adds."""
         B, L, _ = x.shape
         H, K = self.heads, self.kv_heads
-        turned, v = (
-            self.project(self.attention_norm.forward(x)).view(B, L, H + 2 * K, -1).split_with_sizes((H + K, K), 2)
-        )
+        projected = self.project(self.attention_norm.forward(x)).view(B, L, H + 2 * K, -1).float()
+        turned, v = projected.split_with_sizes((H + K, K), 2)
         if self.turned_norm is not None:
             turned = self.turned_norm.forward(turned)
         q, k = rotate(turned, shared.cos, shared.sin).split_with_sizes((H, K), 2)
@@ -139,7 +156,7 @@ class PackedBlock(Block):
             out = shared.cache.attend(self.layer, self.window, q, k, v)
         else:
             out = attend(q, k, v, shared.mask, self.window)
-        mixed = self.output(out.reshape(B, L, -1))
+        mixed = self.output(out.reshape(B, L, -1).to(x.dtype))
         if self.summed is not None:
             self.summed(mixed)
         return x + mixed

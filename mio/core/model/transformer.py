@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         self._frequencies = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
         self._turns: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         """Rotary tables of all positions of the largest cache so far, by dtype."""
-        self.packed_head: Callable[[Tensor], Tensor] | None = None
+        self.packed_head: Callable[[Tensor, int, int], Tensor] | None = None
         """The head of a copy that decodes with packed matrices (see `mio.core.model.packed`)."""
         self.reset_parameters()
 
@@ -157,16 +157,16 @@ class Transformer(nn.Module):
         if self._frequencies.device != tokens.device:  # moved once: a copy would wait for the work that is queued
             with torch.inference_mode(False):
                 self._frequencies = self._frequencies.to(tokens.device)
-        step = None
+        step, turning = None, compute_dtype(x) if self.packed_head is None else torch.float32
         if cache is not None:
             if together is None:
                 together = seen_together(self.networks.encoders, items, tokens)
             if cache.maps is not None:
                 keep_maps(cache.maps, maps, items, positions)
             step = cache.step(positions, self.config.heads, self.windows, together)
-            cos, sin = (one[positions] for one in self._rotary(cache.capacity, compute_dtype(x)))
+            cos, sin = (one[positions] for one in self._rotary(cache.capacity, turning))
         else:
-            cos, sin = tables(positions, self._frequencies, compute_dtype(x))
+            cos, sin = tables(positions, self._frequencies, turning)
         shared = Shared(cos, sin, mask, step, frozenset(name for name, one in items.items() if one.dummy))
         read = self._maps(x, maps, items, cache, positions) if self.networks.adapters else {}
         if read and (alone := _alone(mask, together)) is not None:
@@ -184,6 +184,23 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.keep_hidden(positions, hidden)
         return Output(hidden, auxiliary, losses(hidden, self.heads, made, maps, kept))
+
+    def decode(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Hidden states [B, D] of a further token, int64 [B], of each sequence of a cache, which is stored but not yet
+        counted: what `forward` gives, with less around it, which takes as long as the layers of a small model."""
+        if self.packed_head is None or self.networks.adapters:
+            hidden: Tensor = self(tokens[:, None], cache.positions(1), cache=cache).hidden[:, 0]
+            return hidden
+        positions, x = cache.lengths[:, None], self.embedding(tokens[:, None])
+        step = cache.next(self.config.heads, self.windows)
+        cos, sin = self._rotary(cache.capacity, torch.float32)
+        shared = Shared(cos[positions], sin[positions], None, step)
+        for layer in self.layers:
+            x, _ = layer.forward(x, shared)
+        x = self.norm.forward(x)
+        if cache.hidden is not None:
+            cache.keep_hidden(positions, x)
+        return x[:, 0]
 
     def _rotary(self, capacity: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Tables [S, 1, E] of the positions of a cache, made once. An angle's cosine is then the same in every step,
@@ -215,8 +232,9 @@ class Transformer(nn.Module):
         return read
 
     def cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache of so many sequences, of so many tokens each, on the device and in the dtype of the weights,
-        with all that this transformer has to keep beside keys and values. Raises `RuntimeError` for too little memory.
+        """An empty cache of so many sequences, of so many tokens each, on the device of the weights and in their dtype,
+        or in float32 where matrices are packed, with all that this transformer has to keep beside keys and values.
+        Raises `RuntimeError` for too little memory.
         """
         weight, networks = self.head_weight, self.networks
         read = {adapter.reads for adapter in networks.adapters.values()}
@@ -224,7 +242,9 @@ class Transformer(nn.Module):
         shapes = {name: getattr(one, "maps", None) for name, one in networks.encoders.items() if name in read}
         maps = MapCache({name: shape for name, shape in shapes.items() if shape}, batch, weight.device)
         width = self.config.width if any(head.context for head in networks.heads.values()) else 0
-        return KVCache(self.config, batch, capacity, weight.device, weight.dtype, maps if shapes else None, width)
+        dtype = weight.dtype if self.packed_head is None else torch.float32
+        kept = maps if shapes else None
+        return KVCache(self.config, batch, capacity, weight.device, dtype, kept, width, weight.dtype)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """[B, L, D] of int64 [B, L]."""
@@ -243,7 +263,7 @@ class Transformer(nn.Module):
         """float32 [..., size - first] of hidden [..., D]: scores of the ids from `first` up to `size`. The vocabulary's
         `size` leaves out the padding rows."""
         if self.packed_head is not None:
-            return self.packed_head(hidden)[..., first:size].float()
+            return self.packed_head(hidden, first, size)
         dtype, start = compute_dtype(hidden), 0
         bias = None if self.head_bias is None else self.head_bias[first:size].to(dtype)
         scores = F.linear(hidden, self.head_weight[first:size].to(dtype), bias).float()

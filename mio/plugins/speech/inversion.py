@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from mio.plugins.speech.spectrum import FINER, Floats, Spectrum
 
-AHEAD = 4
+AHEAD = 2
 """Windows behind a window that have come before its phases stay as they are."""
 ITERATIONS = 8
-"""At each log-mel frame; each window is in two to three of these."""
-MOMENTUM = 0.99
+"""At each log-mel frame; half of the windows are open at two of these."""
+MOMENTUM = 1.3
 LEVEL = 0.1
 """Of the samples, where a full-scale sine would have a band at 0 decibels: speech has harmonics in all bands, and the
 peak of 19 of 20 recordings stays below 1."""

@@ -274,7 +274,7 @@ class MelDetokenizer:
         return self.stream().whole(codes)
 
     def stream(self) -> media.SampleStream:
-        """Decodes a span frame by frame; samples are less than three frames behind."""
+        """Decodes a span frame by frame; samples are less than two frames behind."""
         return media.SampleStream(MelDecoder(self.codec), self.options.rate, self._checked)
 
     def _checked(self, codes: CodeGrid) -> CodeGrid:

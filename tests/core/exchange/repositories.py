@@ -40,6 +40,16 @@ FAMILIES = {
         },
     ),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "sliding_window": 11}),
+    "qwen3-moe": (
+        "Qwen3Moe",
+        {
+            "head_dim": 16,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24,
+            "norm_topk_prob": True,
+        },
+    ),
 }
 CORPUS = [
     f"the number {number} comes before {number + 1}, and then {number + 2}; say it: naïve Ünder 数字 Ａｂ½"

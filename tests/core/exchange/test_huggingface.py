@@ -28,6 +28,13 @@ SIZES = {
     "max_position_embeddings": 256,
     "initializer_range": 0.2,
 }
+QWEN3_MOE = {
+    "head_dim": 16,
+    "num_experts": 4,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "norm_topk_prob": True,
+}
 FAMILIES = {
     "llama": ("Llama", {"tie_word_embeddings": True}),
     "llama3": ("Llama", {"rope_parameters": LLAMA3}),
@@ -53,6 +60,8 @@ FAMILIES = {
     ),
     "mixtral-window": ("Mixtral", {"num_local_experts": 4, "sliding_window": 5}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "router_aux_loss_coef": 0.3, "output_router_logits": True}),
+    "qwen3_moe": ("Qwen3Moe", QWEN3_MOE | {"router_aux_loss_coef": 0.3, "output_router_logits": True}),
+    "qwen3_moe-window": ("Qwen3Moe", QWEN3_MOE | {"use_sliding_window": True, "sliding_window": 5}),
 }
 
 
@@ -78,7 +87,7 @@ def ours_from(folder):
     model = Transformer(config, SIZES["vocab_size"])
     tensors = load_file(folder / "model.safetensors")
     tensors = {name: value for name, value in tensors.items() if not is_redundant(name, config)}
-    model.load_state_dict({name: tensors.pop(huggingface_name(name)) for name in model.state_dict()})
+    model.load_state_dict({name: tensors.pop(huggingface_name(name, config.qk_norm)) for name in model.state_dict()})
     assert not tensors
     return model
 
@@ -94,7 +103,7 @@ def test_logits_equal(family, tmp_path):
     logits = model.logits(out.hidden, 96)
     assert expected.logits.std() > 0.5
     torch.testing.assert_close(logits, expected.logits, atol=1e-4, rtol=1e-4)
-    if family == "mixtral":
+    if family in ("mixtral", "qwen3_moe"):
         assert expected.aux_loss > 1.5
         torch.testing.assert_close(out.auxiliary, 0.3 * expected.aux_loss, atol=1e-5, rtol=1e-5)
 
@@ -106,7 +115,7 @@ def test_export_loads_in_transformers(family, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "config.json").write_text(json.dumps(config_to_huggingface(model.config, 96, 256)))
-    tensors = {huggingface_name(name): value for name, value in model.state_dict().items()}
+    tensors = {huggingface_name(name, model.config.qk_norm): value for name, value in model.state_dict().items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     loaded, report = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not report["missing_keys"]
@@ -161,6 +170,10 @@ def test_configuration_of_older_checkpoints():
         ({"num_key_value_heads": -2}, "num_key_value_heads"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"rope_theta": 0}, "rope_theta"),
+        ({"model_type": "qwen3_moe"}, "norm_topk_prob"),
+        ({"model_type": "qwen3_moe", **QWEN3_MOE, "decoder_sparse_step": 2}, "decoder_sparse_step"),
+        ({"model_type": "qwen3_moe", **QWEN3_MOE, "mlp_only_layers": [0]}, "mlp_only_layers"),
+        ({"model_type": "qwen3_moe", **QWEN3_MOE, "moe_intermediate_size": 0}, "moe_intermediate_size"),
     ],
 )
 def test_what_is_not_supported_is_refused(changes, named):
@@ -170,10 +183,13 @@ def test_what_is_not_supported_is_refused(changes, named):
 
 @pytest.mark.parametrize("family", DEFAULTS)
 def test_what_is_missing_has_the_default_of_transformers(family):
-    name = {"qwen2": "Qwen2", "qwen3": "Qwen3"}.get(family, family.capitalize())
+    name = {"qwen3_moe": "Qwen3Moe"}.get(family, family.capitalize())
     config = getattr(transformers, f"{name}Config")
     defaults = {field.name: field.default for field in fields(config)}
     ours = {"rope_theta": config.default_theta, "num_experts": None}
+    if "num_experts" in defaults:  # two names, of which it takes both
+        ours["num_local_experts"] = defaults["num_experts"]
+        assert DEFAULTS[family]["num_local_experts"] == defaults["num_experts"]
     assert {key: value for key, value in DEFAULTS[family].items() if key not in ours} == {
         key: defaults.get(key) for key in DEFAULTS[family] if key not in ours
     }

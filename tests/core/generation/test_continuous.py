@@ -31,13 +31,15 @@ KINDS = [
     Decoding(temperature=1.3, media_temperature=1.3, top_p=0.9, max_tokens=30),
     Decoding(temperature=0.0, media_temperature=0.0, max_tokens=20),
     Decoding(temperature=1.0, media_temperature=0.5, guidance=3.0, max_tokens=40),
+    Decoding(temperature=1.5, media_temperature=1.0, top_k=30, min_p=0.01, repetition_penalty=1.3, max_tokens=35),
+    Decoding(max_tokens=30, by={"tones": {"temperature": 1.2, "top_p": 0.8}, "text": {"repetition_penalty": 2.0}}),
 ]
 
 
 def asked(number):
     """A request that is different in everything."""
     chance = random.Random(number)
-    decoding, output = KINDS[number % 3], ("", "tones", "reel", "text")[number % 4]
+    decoding, output = KINDS[number % 5], ("", "tones", "reel", "text")[number % 4]
     common = [1, 120, 121, 122] if number % 2 else [1]
     tokens = [*common, *(chance.randrange(100, 300) for _ in range(chance.randrange(20)))]
     need = need_of(output, MODALITIES, only=True)
@@ -187,5 +189,5 @@ def test_scores_that_are_not_finite_end_that_answer_alone(transformer):
 
 def test_what_does_not_fit_is_refused(transformer):
     engine = Engine(transformer, GRAMMAR, 2, 30)
-    with pytest.raises(DataError, match=r"the prompt has \d+ tokens and its answer up to 30; .* 30 positions"):
+    with pytest.raises(DataError, match=r"the prompt has \d+ tokens and its answer up to 35; .* 30 positions"):
         engine.submit(asked(3))

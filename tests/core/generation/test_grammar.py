@@ -271,3 +271,13 @@ def test_the_grammar_needs_no_torch():
     """Other programs that follow an answer need nothing else of mio."""
     code = "import sys, mio.core.generation.grammar; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_an_answer_of_a_model_that_knows_text_alone():
+    vocabulary = Vocabulary.build(TEXTS, [("made", TEXT)])
+    grammar = Grammar(vocabulary, {"text": TEXT}, vocabulary.specials.im_end)
+    specials = {vocabulary.specials.pad, vocabulary.specials.bos, vocabulary.specials.eos, vocabulary.specials.im_start}
+    answer = AnswerGrammar(grammar, Need(), 2)
+    assert set(allowed(grammar, answer)) == set(range(TEXTS.size)) - specials
+    answer.advance(100)
+    assert allowed(grammar, answer).tolist() == [grammar.stop]

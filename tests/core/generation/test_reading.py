@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_model import World
 
-from mio import Codes, Control
+from mio import Codes, Control, Modality
 from mio.core.generation.reading import AnswerReader
 from mio.core.live.sentences import SentenceCutter
 from mio.core.tokens.parsing import parse_tokens
+from mio.core.tokens.vocabulary import Vocabulary
 
 MODEL = World({}).model()
 TOKENS = MODEL.transformer.tokens
@@ -45,6 +46,62 @@ def test_pieces_are_what_the_whole_answer_is(parts):
     assert [token for part in reader.parts if isinstance(part, str) for token in part.tokens] == [
         index for index in ids if index < 256
     ]
+
+
+class Llama:
+    """Decodes as SentencePiece does in Llama: the space before a text is taken away, unknown characters are bytes."""
+
+    def __init__(self):
+        from tokenizers import Tokenizer, decoders, models
+
+        words = ["▁the", "▁", "cat", "s", "▁é"]
+        tokens = [*(f"<0x{byte:02X}>" for byte in range(256)), "<s>", *words]
+        self.tokens = Tokenizer(
+            models.BPE({token: index for index, token in enumerate(tokens)}, [], byte_fallback=True)
+        )
+        self.tokens.add_special_tokens(["<s>"])
+        self.tokens.decoder = decoders.Sequence([
+            decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ])  # fmt: skip
+        self.fingerprint, self.size = "llama", len(tokens)
+        self.specials = dict.fromkeys(("pad", "bos", "eos", "im_start", "im_end"), 256)
+
+    def decode(self, ids):
+        return self.tokens.decode(list(ids), skip_special_tokens=True)
+
+    def token(self, index):
+        return self.tokens.id_to_token(index)
+
+
+LLAMA = Llama()
+LLAMA_VOCABULARY = Vocabulary.build(LLAMA, [("text", Modality(name="text", text=True))])
+UNITS = [*([index] for index in range(256, LLAMA.size)), *(list(one.encode()) for one in "né€😀")]
+"""Words, and characters in bytes."""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(UNITS), max_size=12))
+def test_pieces_of_a_text_are_the_text_where_spaces_and_bytes_depend_on_what_is_before(units):
+    ids = [index for unit in units for index in unit]
+    reader = AnswerReader(LLAMA_VOCABULARY, LLAMA)
+    pieces = [piece for index in ids for piece in reader.push(index)]
+    assert not any(piece.endswith("�") for piece in pieces)
+    assert "".join([*pieces, *reader.finish()]) == LLAMA.decode(ids)
+
+
+def test_a_step_decodes_no_more_of_a_long_text_than_of_a_short_one():
+    decoded = []
+
+    class Counted(type(TEXT)):
+        def decode(self, ids):
+            decoded.append(len(ids))
+            return super().decode(ids)
+
+    reader = AnswerReader(MODEL.vocabulary, Counted())
+    for index in TEXT.encode("It is three. " * 40):
+        reader.push(index)
+    assert max(decoded) <= 8
 
 
 def test_characters_of_several_tokens_come_whole():

@@ -45,7 +45,10 @@ def decoded(model, tokens, prompt, chunks=1):
     ]
     with torch.inference_mode():
         for piece in pieces:
-            states.append(model(piece, cache.positions(piece.shape[1]), cache=cache).hidden)
+            if piece.shape[1] == 1 and cache.lengths[0] > 0:
+                states.append(model.decode(piece[:, 0], cache)[:, None])
+            else:
+                states.append(model(piece, cache.positions(piece.shape[1]), cache=cache).hidden)
             cache.advance(piece.shape[1])
     return torch.cat(states, 1)
 
