@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import pydantic_core
@@ -94,7 +95,7 @@ class Stream(Response):
 
     def __init__(
         self,
-        parts: Callable[[], AsyncIterator[str | bytes]],
+        parts: Callable[[], AsyncGenerator[str | bytes]],
         answers: Answers,
         media_type: str = EVENTS,
         on_error: Callable[[ApiError], str | None] = lambda error: event(error.content),
@@ -119,8 +120,9 @@ class Stream(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            async for part in self._parts():
-                await self._give(send, part, True)
+            async with contextlib.aclosing(self._parts()) as parts:
+                async for part in parts:
+                    await self._give(send, part, True)
         except ApiError as error:
             told = self._on_error(error)
             if told is None:  # what was begun cannot say that it is not whole, but for its end
