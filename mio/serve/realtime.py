@@ -264,8 +264,11 @@ class _Connection:
                 self._place = self._service.enter(1)
 
     def _leave(self, status: str) -> None:
+        """Raises `ApiError` where it was the last one."""
         if self._place is not None:
             self._service.over(self._place, status)
+            if self._service.draining:
+                raise _stopping()
             self._place.close()
             self._place = None
 
@@ -284,7 +287,7 @@ class _Connection:
             await asyncio.sleep(_LOOK)
             now = self._loop.time()
             if self._service.draining and self._place is None:
-                raise ApiError(503, "the server is being stopped", code="server_stopping")
+                raise _stopping()
             if now - self._began > LASTS:
                 raise ApiError(400, f"a session lasts {LASTS / 60:g} minutes", code="session_expired")
             if now - self._heard > IDLE and self._place is None:
@@ -329,3 +332,7 @@ class _Connection:
         """The user has said nothing for as long as the client wants to wait."""
         self._timers.pop("patience", None)
         self._do(partial(self._talk.wait_no_longer, self._buffer.recent()))
+
+
+def _stopping() -> ApiError:
+    return ApiError(503, "the server is being stopped", code="server_stopping")

@@ -242,7 +242,7 @@ class Items:
         """All that messages of the system say."""
         return "\n\n".join(str(value) for item in self._items if item.role == SYSTEM for value in item.said)
 
-    def turns(self, asked: Asked) -> list[Turn]:
+    def turns(self, asked: Asked) -> Sequence[Turn]:
         """What went before a question."""
         turns: list[list[Message]] = []
         taken: list[Asked] = [asked]

@@ -113,7 +113,8 @@ class Choices:
         self._ground, self._model, self._system, self._most = ground, model, system, most
         self._id, self._expires = identifier("sess"), int(time.time() + lasts)
         self.manner = Manner(Form(AUDIO if ground.sounds else TEXT))
-        self.turns = None if ground.deaf or not ground.own else Turns.of(ground.stream and ground.stream.detection)
+        stream = ground.stream
+        self.turns = Turns.of(stream.detection) if ground.own and stream is not None and not ground.deaf else None
 
     def update(self, settings: SessionSettings) -> None:
         """Takes what a client wants to change: all of it, or nothing. Raises `ApiError`."""
