@@ -48,15 +48,14 @@ class Loaded:
     A prompt is a string, a list of typed parts, or messages: docs/using.md has all forms.
     """
 
-    def __init__(self, model: Model, rows: int = ROWS, identity: str = "") -> None:
+    def __init__(self, model: Model, rows: int = ROWS, weights: str = "") -> None:
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
             raise UserError(f"`rows` is {rows!r:.40}; it must be a number of answers that are made together, 1 or more")
         self.model = model
         """With recipe, vocabulary and codecs."""
         self.rows = rows
         """Answers that are made together, at most."""
-        self.identity = identity
-        """Stands for the weights: the same for the same ones in the same precision."""
+        self._weights = weights
         self.running = Running(model, rows)
         self.parts = PartReader(model)
         """Reads prompts."""
@@ -83,7 +82,12 @@ class Loaded:
         tell = warn if first else lambda line: None  # noqa: ARG005
         run = Run.open(folder, PluginManager.discover(plugins), tell, weights=first, average=average)
         place = f"{kind}:{ranks.local_rank}" if ranks is not None and kind == "cuda" else kind
-        return cls(Model.of(run, place, precision, ranks, split), rows, _identity(run, Path(folder), precision))
+        return cls(Model.of(run, place, precision, ranks, split), rows, _weights(run, Path(folder)))
+
+    @property
+    def identity(self) -> str:
+        """Stands for the model: the same for the same weights in the same precision."""
+        return f"{self._weights}/{self.model.transformer.head_weight.dtype}"
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -294,10 +298,11 @@ class Loaded:
         return f"Loaded({str(self.model.folder)!r}, modalities: {', '.join(self.modalities)})"
 
 
-def _identity(run: Run, folder: Path, precision: str) -> str:
+def _weights(run: Run, folder: Path) -> str:
+    """Stands for the weights of a run, or of one of its checkpoints."""
     lock = Lock.read(run.folder)
     weights = lock.files.get(AVERAGE if run.average else WEIGHTS, "") if run.finished else folder.name
-    told = [lock.recipe, lock.run, lock.vocabulary, weights, run.average, precision or run.recipe.train.precision]
+    told = [lock.recipe, lock.run, lock.vocabulary, weights, run.average]
     return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
 
 
