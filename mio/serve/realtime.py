@@ -52,6 +52,8 @@ LASTS = 3600.0
 """Seconds that a session lasts."""
 UNSENT = 4096
 """Events that a client may leave unread."""
+_KEPT = 2
+"""Times the bytes of a body of a request that the media of a conversation may take."""
 _LOOK = 0.25
 """Seconds between two looks at what ends a connection."""
 _GOING_AWAY, _POLICY, _TRY_LATER = 1001, 1008, 1013
@@ -141,7 +143,7 @@ class _Connection:
         )  # fmt: skip
         return Conversation(
             session, self._ground.listens, self._ground.writes, self._choices.manner, self._send_from_engine,
-            self._service.check_free,
+            self._service.check_free, _KEPT * self._service.settings.limits.body,
         )  # fmt: skip
 
     @property

@@ -31,6 +31,7 @@ class Conversation:
         writes, check_free: see `Answers`.
         manner: of its answers.
         send: takes events for the client.
+        most: bytes of media that it keeps.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class Conversation:
         manner: Manner,
         send: Callable[[Outgoing], None],
         check_free: Callable[[], None],
+        most: int,
     ) -> None:
         self.manner = manner
         self._listens, self._send = listens, send
-        self._items = Items(session.policy)
+        self._items = Items(session.policy, most)
         self.answers = Answers(session, self._items, writes, send, check_free)
         self._speaking = ""
         """Name of the item of what is being said."""
