@@ -78,7 +78,7 @@ class Loaded:
             )
         kind = device_type(device, f"`device={device!r:.40}`")
         run = Run.open(folder, PluginManager.discover(plugins), average=average)
-        return cls(Model.of(run, kind, precision, let_go=True), rows, _identity(run, Path(folder), precision))
+        return cls(Model.of(run, kind, precision), rows, _identity(run, Path(folder), precision))
 
     @property
     def modalities(self) -> tuple[str, ...]:

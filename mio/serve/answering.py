@@ -56,8 +56,6 @@ class Answer:
                 given = await self._taken(come)
             except DataError as error:
                 raise ApiError(500, f"the answer cannot be decoded: {error}", code="undecodable") from error
-            if self._stream.stopped:
-                self.cancel()
             for one in given:
                 if isinstance(one, Over):
                     self.over = one

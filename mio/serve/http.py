@@ -14,25 +14,24 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from mio.serve.errors import ApiError, from_validation
-from mio.serve.service import Answers
+from mio.serve.service import Answers, Service
 
 Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
 
 JSON = "application/json"
-_MOST_VALUES = 1_000_000
-"""Values in the JSON of a request, about: in memory each takes many times its bytes."""
 EVENTS = "text/event-stream"
 DONE = "data: [DONE]\n\n"
 
 
-async def body_of(request: Request, kind: type[Model]) -> Model:
+async def body_of(request: Request, kind: type[Model], service: Service) -> Model:
     """The JSON of a request. Raises `ApiError`."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         raise ApiError(415, f"send the body as JSON, with the header `Content-Type: {JSON}`", code="invalid_type")
     content = await request.body()
-    if content.count(b",") + content.count(b"[") + content.count(b"{") > _MOST_VALUES:
-        raise ApiError(413, f"the body has more than {_MOST_VALUES} values", code="too_large")
+    # about its values, of which each takes many times its bytes in memory
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > service.values:
+        raise ApiError(413, f"the body has more than {service.values} values", code="too_large")
     try:
         parsed = pydantic_core.from_json(content, allow_inf_nan=False)
     except ValueError as error:

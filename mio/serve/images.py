@@ -29,7 +29,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/images/generations")
     async def images(request: Request) -> Response:
-        asked = await body_of(request, ImagesRequest)
+        asked = await body_of(request, ImagesRequest, service)
         return await (stream if asked.stream else respond)(request, service, _Pictures(service, asked))
 
     return routes
@@ -46,7 +46,7 @@ class _Pictures:
         self._service, self._request = service, request
         self._modality = service.abilities.writer(PICTURE, request.modality, "")
         self.count = service.choices(request.n)
-        self._decoding = service.decoding(request)
+        self._decoding = service.decoding(request, self._modality)
         self._format = request.output_format or "png"
         self._created = int(time.time())
 

@@ -28,7 +28,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/audio/speech")
     async def speech(request: Request) -> Response:
-        asked = await body_of(request, SpeechRequest)
+        asked = await body_of(request, SpeechRequest, service)
         # the header of a WAV says how long it is, which is not known before it is whole
         whole = asked.response_format == "wav" and asked.stream_format is None
         return await (respond if whole else stream)(request, service, _Speech(service, asked))
@@ -49,7 +49,7 @@ class _Speech:
         self._format = request.response_format or "mp3"
         self._events = request.stream_format == "sse"
         self.media_type = EVENTS if self._events else sound.MEDIA_TYPES[self._format]
-        self._decoding = service.decoding(request)
+        self._decoding = service.decoding(request, self._modality)
 
     async def ask(self, answers: Answers) -> None:
         service, modality = self._service, self._modality

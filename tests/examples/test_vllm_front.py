@@ -7,14 +7,17 @@ part.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import MELODY
 
 from mio import Decoding
@@ -149,12 +152,30 @@ def test_prompts_and_answers_with_media_are_those_of_mio(exported, server, tmp_p
 
 
 def test_temperatures_of_text_and_media_stand_beside_the_request_s():
-    options = front.Options(output="melody", temperature=0.0, media_temperature=0.5, max_tokens=300)
-    content = options.to_json(room=40)
+    decoding = Decoding(temperature=0.0, media_temperature=0.5, max_tokens=300, by={"image": {"temperature": 0.2}})
+    content = front.request(decoding, "melody", "", 3, room=40)
     assert content["max_tokens"] == 40
     assert content["temperature"] == 1.0
     assert content["top_k"] == 0, "the export's own default is greedy"
     assert content["vllm_xargs"] == {"mio_output": "melody", "mio_temperature": 0.0, "mio_media_temperature": 0.5}
+    film = front.request(decoding, "video", "image", 3, room=40)
+    assert film["vllm_xargs"]["mio_media_temperature"] == 0.2
+    assert front.request(replace(decoding, media_temperature=0.0, by={}), "melody", "", 3, 40)["temperature"] == 0.0
+
+
+def test_what_vllm_does_not_know_of_the_recipe_is_told(exported, server, tmp_path, capsys):
+    folder = tmp_path / "exported"
+    shutil.copytree(exported[0], folder)
+    recipe = folder / "mio/recipe.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    content["generate"] = {"melody": {"guidance": 3.0, "media_temperature": 0.3, "by": {"melody": {"top_p": 0.4}}}}
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    command = [str(folder), "do", f"--url={server[0]}", "--output=melody", f"--out={tmp_path}", "--max-tokens=20"]
+    assert front.main(command) == 0
+    told = capsys.readouterr().err
+    assert "`guidance` of the recipe is left out: only mio knows it" in told
+    assert "temperatures alone" in told
+    assert server[1][-1]["vllm_xargs"]["mio_media_temperature"] == 0.3
 
 
 @pytest.mark.parametrize(
@@ -162,6 +183,7 @@ def test_temperatures_of_text_and_media_stand_beside_the_request_s():
     [
         (["--output=meldy"], "no modality `meldy` in this model; an answer can be of melody, text"),
         (["--max-tokens=13"], "400: no such thing"),
+        (["--top-p=2"], "`top_p`"),
         (["--url=http://127.0.0.1:1"], "is `vllm serve` running there?"),
         (["--url=nowhere"], "cannot be asked"),
     ],

@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from mio.core.contract.controls import CONTROL
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import TEXT, Answer, Decoding
 from mio.core.generation.answer import decode_answer
+from mio.core.generation.defaults import decoding_for
 from mio.core.generation.prompt import parse_prompt
+from mio.core.generation.sampling import check_decoding
 from mio.core.runs.run import Run
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import plain_document
@@ -31,7 +32,6 @@ from mio_vllm.grammar import Grammar, GrammarError
 
 OWN, GRAMMAR = "mio", "grammar.json"
 """Of an export: the folder that only mio reads, and the grammar."""
-DEFAULT = Decoding()
 
 
 class Front:
@@ -90,33 +90,49 @@ class Front:
         return parts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How an answer is sampled."""
+OPTIONS = ("max_tokens", "most", "temperature", "media_temperature", "top_k", "top_p")
+"""What the command line may say of decoding; all else is the recipe's."""
+UNHEARD = ("beams", "guidance", "steps")
+"""What vLLM and the processor know nothing of."""
 
-    output: str = ""
-    most: int = 0
-    max_tokens: int = DEFAULT.max_tokens
-    temperature: float = DEFAULT.temperature
-    media_temperature: float = DEFAULT.media_temperature
-    top_p: float = DEFAULT.top_p
-    seed: int = 0
 
-    def to_json(self, room: int) -> dict[str, Any]:
-        """Keys of a request to vLLM, whose context has so much room behind the prompt. Where all is greedy the request
-        is; otherwise its own temperature is 1, and those of the places stand beside it."""
-        greedy = not (self.temperature or self.media_temperature)
-        temperatures = {"mio_temperature": self.temperature, "mio_media_temperature": self.media_temperature}
-        asked = {"mio_output": self.output, "mio_most": self.most}
-        return {
-            "max_tokens": max(1, min(self.max_tokens, room)),
-            "temperature": 0.0 if greedy else 1.0,
-            "top_k": 0,
-            "top_p": self.top_p,
-            "seed": self.seed,
-            "skip_special_tokens": False,
-            "vllm_xargs": {key: value for key, value in asked.items() if value} | ({} if greedy else temperatures),
-        }
+def request(decoding: Decoding, output: str, parts: str, seed: int, room: int) -> dict[str, Any]:
+    """Keys of a request to vLLM.
+
+    Where all is greedy the request is; otherwise its own temperature is 1, and those of text and media stand beside it.
+
+    Args:
+        output: modality of the answer, whose spans are those of `parts` where it has parts.
+        room: tokens that the context has behind the prompt.
+    """
+    own = {name: decoding.by.get(name) or {} for name in (TEXT, parts or output)}
+    text = own[TEXT].get("temperature", decoding.temperature)
+    media = own[parts or output].get("temperature", decoding.media_temperature) if output != TEXT else 0.0
+    greedy = not (text or media)
+    asked = {"mio_output": output, "mio_most": decoding.most}
+    temperatures = {} if greedy else {"mio_temperature": text, "mio_media_temperature": media}
+    return {
+        "max_tokens": max(1, min(decoding.max_tokens, room)),
+        "temperature": 0.0 if greedy else 1.0,
+        "top_k": decoding.top_k,
+        "top_p": decoding.top_p,
+        "min_p": decoding.min_p,
+        "repetition_penalty": decoding.repetition_penalty,
+        "stop": list(decoding.stop),
+        "seed": seed,
+        "skip_special_tokens": False,
+        "vllm_xargs": {key: value for key, value in asked.items() if value} | temperatures,
+    }
+
+
+def notes(decoding: Decoding) -> Iterator[str]:
+    """What of a decoding is left out."""
+    default = Decoding()
+    for name in UNHEARD:
+        if getattr(decoding, name) != getattr(default, name):
+            yield f"`{name}` of the recipe is left out: only mio knows it"
+    if any(set(keys) - {"temperature"} for keys in decoding.by.values()):
+        yield "`by` of the recipe is taken for temperatures alone: vLLM has one setting of the rest"
 
 
 def _free(folder: Path, name: str) -> Path:
@@ -127,20 +143,21 @@ def _free(folder: Path, name: str) -> Path:
     return folder / f"{name}-{number}"
 
 
-def ask(front: Front, server: Server, typed: str, options: Options) -> tuple[Answer, str]:
+def ask(front: Front, server: Server, typed: str, output: str, decoding: Decoding, seed: int) -> tuple[Answer, str]:
     """The answer to a prompt, and what a person should know about it. Raises `UserError`, `GrammarError` and
     `ServerError`."""
-    need = front.grammar.need(options.output, True, options.most)
-    tokens = front.prompt(typed, options.output)
+    need = front.grammar.need(output, True, decoding.most)
+    tokens = front.prompt(typed, output)
     model, context = server.model()
     least, room = front.grammar.least(need), context - len(tokens)
     if room < least:
         raise UserError(
             f"the prompt has {len(tokens)} tokens and the shortest answer {least}; the server takes {context} in all"
         )
-    found = server.complete(model, tokens, options.to_json(room))
+    parts = front.run.codecs.modalities[output].parts if output else ""
+    found = server.complete(model, tokens, request(decoding, output, parts, seed, room))
     notice = f"the answer ends after {len(found.tokens)} tokens" if found.reason == "length" else ""
-    return front.answer(found.tokens, options.output), notice
+    return front.answer(found.tokens, output), notice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,25 +165,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mio-vllm", description="A prompt with media, answered by a server of vLLM.")
     parser.add_argument("export", type=Path, help="folder that `mio export` wrote")
     parser.add_argument("prompt", help="text, with {MODALITY:FILE} where media go")
+    parser.add_argument("--output", default="", help="modality of the answer; default: any")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the server")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for media of the answer")
     parser.add_argument("--json", action="store_true", help="print the answer's parts as JSON")
-    for name, field in Options.__dataclass_fields__.items():
-        option = "--" + name.replace("_", "-")
-        kind, default = type(field.default), field.default
-        parser.add_argument(option, type=kind, default=default, help=f"default: {default!r}")
-    given = vars(parser.parse_args(arguments))
-    options = Options(**{name: given[name] for name in Options.__dataclass_fields__})
+    parser.add_argument("--seed", type=int, default=0)
+    for name in OPTIONS:
+        kind = type(getattr(Decoding(), name))
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="default: the recipe's")
+    given = parser.parse_args(arguments)
+    said = {name: getattr(given, name) for name in OPTIONS if getattr(given, name) is not None}
     try:
-        front = Front(given["export"])
-        answer, notice = ask(front, Server.at(given["url"]), given["prompt"], options)
-        parts = front.save(answer, given["out"])
+        front = Front(given.export)
+        decoding = decoding_for(front.run.recipe, given.output, **said)
+        check_decoding(decoding, given.seed)
+        for note in notes(decoding):
+            print(note, file=sys.stderr)
+        answer, notice = ask(front, Server.at(given.url), given.prompt, given.output, decoding, given.seed)
+        parts = front.save(answer, given.out)
     except (UserError, GrammarError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if notice:
         print(notice, file=sys.stderr)
-    if given["json"]:
+    if given.json:
         print(json.dumps({"parts": parts}, ensure_ascii=False))
     else:
         print("\n".join(str(part.get("text", part.get("path", f"<{part.get('name')}>"))) for part in parts))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from mio.core.contract.values import Trainable
 from mio.core.errors import UserError
+from mio.core.exchange.generation_defaults import FILE as DEFAULTS
+from mio.core.exchange.generation_defaults import generation_defaults
 from mio.core.exchange.grammar_file import FILE as GRAMMAR
-from mio.core.exchange.grammar_file import ending_controls, grammar_content, unfilled
+from mio.core.exchange.grammar_file import grammar_content
 from mio.core.exchange.huggingface_config import config_to_huggingface
 from mio.core.exchange.model_card import ModelCard
 from mio.core.exchange.networks import ExportedNetworks, write_networks
@@ -110,10 +112,9 @@ def export_run(
     model = config_to_huggingface(config, vocabulary.size, run.recipe.data.packing.context, types["embedding.weight"])
     names = huggingface_names(config)
     parameters = sum(math.prod(tensor.shape) for tensor in plan)
-    kinds = _carried_by_networks(saved)
-    grammar = grammar_content(
-        vocabulary, _stop(vocabulary, run.recipe), run.recipe.data.packing.context, kinds["heads"], kinds["encoders"]
-    )
+    made, read = (_by_networks(saved, kind) for kind in ("heads", "encoders"))
+    stop = _stops(vocabulary, run.recipe)[0]
+    grammar = grammar_content(vocabulary, stop, run.recipe.data.packing.context, made, read)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, wanted, shape in plan:
@@ -123,7 +124,9 @@ def export_run(
 
     with new_folder(folder) as partial:
         write_json(partial / "config.json", model | _ids(vocabulary, run.recipe))
-        write_json(partial / "generation_config.json", _generation(vocabulary, run.recipe, kinds["heads"]))
+        write_json(
+            partial / DEFAULTS, generation_defaults(vocabulary, run.recipe, _stops(vocabulary, run.recipe), made)
+        )
         write_json(partial / GRAMMAR, grammar)
         write_tokenizer(partial, text, vocabulary, run.recipe, [declared for _, declared in modalities])
         _copy_own(run.folder, partial / OWN)
@@ -219,44 +222,23 @@ def parse_size(text: str) -> int:
     return size
 
 
-def _carried_by_networks(saved: SavedWeights | CheckpointWeights | FoldedWeights) -> dict[str, set[str]]:
-    """Modalities that encoders read and heads make, by the names of their tensors: plugins that make networks may want
-    files that are not here."""
-    found: dict[str, set[str]] = {"encoders": set(), "heads": set()}
-    for name in saved.infos():
-        kind, _, modality = network_of(name).partition(".")
-        if kind in found:
-            found[kind].add(modality)
-    return found
+def _by_networks(saved: SavedWeights | CheckpointWeights | FoldedWeights, kind: str) -> set[str]:
+    """Modalities that `encoders` read or `heads` make, by the names of their tensors: plugins that make networks may
+    want files that are not here."""
+    names = (network_of(name).partition(".") for name in saved.infos())
+    return {modality for of_kind, _, modality in names if of_kind == kind}
 
 
-def _stop(vocabulary: Vocabulary, recipe: Recipe) -> int:
-    """The token that ends an answer."""
-    return vocabulary.specials.im_end if recipe.data.form == CHAT else vocabulary.specials.eos
+def _stops(vocabulary: Vocabulary, recipe: Recipe) -> list[int]:
+    """What ends an answer in the recipe's form, and eos, which ends a text that the model goes on with."""
+    specials = vocabulary.specials
+    return [specials.im_end, specials.eos] if recipe.data.form == CHAT else [specials.eos]
 
 
 def _ids(vocabulary: Vocabulary, recipe: Recipe) -> dict[str, Any]:
-    specials = vocabulary.specials
-    # in chat form both end an answer: `<|im_end|>` closes the turn, eos a text that the model goes on with
-    stops = [specials.im_end, specials.eos] if recipe.data.form == CHAT else specials.eos
-    return {"bos_token_id": specials.bos, "eos_token_id": stops, "pad_token_id": specials.pad}
-
-
-def _generation(vocabulary: Vocabulary, recipe: Recipe, made: Container[str]) -> dict[str, Any]:
-    """`generation_config.json` for transformers and for vLLM, which follows neither `do_sample` nor `suppress_tokens`,
-    and leaves special tokens, which those of media are, out of texts unless it is told otherwise."""
-    ids = _ids(vocabulary, recipe)
-    stops = ids["eos_token_id"] if isinstance(ids["eos_token_id"], list) else [ids["eos_token_id"]]
-    never = sorted({index for block in vocabulary.blocks if block.absent for index in block.ids}
-                   | set(unfilled(vocabulary, made)))  # fmt: skip
-    return {
-        **ids,
-        "eos_token_id": [*stops, *ending_controls(vocabulary)],
-        "do_sample": False,
-        "top_k": 1,
-        "skip_special_tokens": False,
-        **({"suppress_tokens": never} if never else {}),
-    }
+    specials, stops = vocabulary.specials, _stops(vocabulary, recipe)
+    eos = stops if stops[1:] else stops[0]
+    return {"bos_token_id": specials.bos, "eos_token_id": eos, "pad_token_id": specials.pad}
 
 
 def _copy_own(run: Path, own: Path) -> None:

@@ -17,8 +17,8 @@ from mio.core.recipe.places import STEP_FOLDER
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.yaml_text import dump_yaml
 
-OUTSIDE = ("runtime", "generate")
-"""Sections about how a run is carried out and used, not about what is learnt."""
+OUTSIDE = ("runtime", "generate", "license")
+"""Keys about how a run is carried out and used, not about what is learnt."""
 
 
 def load_resolved(path: Path) -> Recipe:

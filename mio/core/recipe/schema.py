@@ -258,7 +258,8 @@ class Recipe:
     """Recipe whose result this stage starts from, or the folder of a run or of a checkpoint; empty: from nothing."""
     seed: int = number(0, 0, 2**32 - 1)
     license: str = formed(LICENSE)
-    """Licence of the model, which `mio export` names. A stage does not take it from its parent."""
+    """Licence of the model, which `mio export` names. A stage does not take it from its parent. May be changed in a run
+    folder."""
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Plugins in use, in vocabulary order, with the options of each."""
     model: dict[str, Any] = field(default_factory=dict, metadata={KEYS: ModelKeys})

@@ -93,6 +93,31 @@ def test_generation_defaults_are_those_that_both_programs_obey(exported):
     assert isinstance(content["eos_token_id"], list)
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, {"do_sample": False, "top_k": 1}),
+        ({"default": {"temperature": 0.9, "top_p": 0.8}, "text": {"min_p": 0.1}},
+         {"do_sample": True, "temperature": 0.9, "top_k": 0, "top_p": 0.8, "min_p": 0.1}),
+        ({"default": {"temperature": 0.9, "top_k": 7, "by": {"text": {"temperature": 0.4, "repetition_penalty": 1.2}}}},
+         {"do_sample": True, "temperature": 0.4, "top_k": 7, "top_p": 1.0, "repetition_penalty": 1.2}),
+        ({"text": {"beams": 4}, "melody": {"temperature": 2}}, {"do_sample": False, "top_k": 1, "num_beams": 4}),
+    ],
+)  # fmt: skip
+def test_they_are_what_the_recipe_says_of_answers_of_text(run, tmp_path, said, expected):
+    """transformers reads the file without a word against it, but for `top_k` where nothing is drawn."""
+    from transformers import GenerationConfig
+
+    run.recipe.generate = said
+    export_run(run, tmp_path / "out")
+    content = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert {key: content[key] for key in content if key not in ("suppress_tokens", "skip_special_tokens")
+            and not key.endswith("_id")} == expected  # fmt: skip
+    config = GenerationConfig.from_pretrained(tmp_path / "out")
+    assert {key: getattr(config, key) for key in expected} == expected
+    config.validate()
+
+
 def test_the_template_is_a_file_of_its_own_that_transformers_reads(exported):
     from transformers import AutoTokenizer
 
