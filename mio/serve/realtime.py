@@ -141,9 +141,11 @@ class _Connection:
             self._service.model, self._ground.policy, clock=RealClock(), engine=self._thread.engine, told=self._told,
             seed=secrets.randbelow(SEEDS),
         )  # fmt: skip
+        ground = self._ground
         return Conversation(
-            session, self._ground.listens, self._ground.writes, self._choices.manner, self._send_from_engine,
-            self._service.check_free, _KEPT * self._service.settings.limits.body,
+            session, ground.listens, ground.writes, partial(ground.decoding, self._service.model),
+            self._choices.manner, self._send_from_engine, self._service.check_free,
+            _KEPT * self._service.settings.limits.body,
         )  # fmt: skip
 
     @property

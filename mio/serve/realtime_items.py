@@ -100,7 +100,7 @@ class Item:
         """What the model has said, or a client in its place."""
         if self.said or self.asked is None or self.asked.exchange is None:
             return self.said
-        return self.asked.exchange.answer.parts
+        return self.asked.exchange.parts
 
 
 def spoken_item(modality: str, data: tuple[Any, int]) -> Item:
