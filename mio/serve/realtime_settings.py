@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mio.core.contract.sessions import ALL, MODEL, Segmenter, SessionPolicy, Stream, TurnDetection
-from mio.core.contract.values import TEXT
+from mio.core.contract.values import TEXT, Decoding
 from mio.core.errors import UserError
+from mio.core.generation.defaults import decoding_for
 from mio.core.generation.model import Model
 from mio.core.live.policy import policy_of
 from mio.serve.abilities import Abilities
@@ -63,6 +64,10 @@ class Ground:
             deaf = segmenter_fails(stream.segmenter)
         return cls(policy, own, listens, "" if own or not writes else writes[0], bool(policy.speaks or writes),
                    stream, deaf)  # fmt: skip
+
+    def decoding(self, model: Model, output: str) -> Decoding:
+        """How answers in a modality are decoded: as the policy says, or, without one, the run's recipe."""
+        return self.policy.decoding if self.own else decoding_for(model.recipe, output, beams=1)
 
 
 def _installed_stream(model: Model) -> Stream | None:
