@@ -73,11 +73,11 @@ def router(service: Service) -> APIRouter:
             if len(open_now) >= SESSIONS:
                 raise ApiError(429, f"{SESSIONS} conversations are open already; try again in a while",
                                code="rate_limit_exceeded")  # fmt: skip
+            if not grounds:
+                grounds.append(await service.run(lambda: Ground.of(service.model, service.abilities)))
         except ApiError as error:
             await websocket.send_denial_response(failure(error))
             return
-        if not grounds:
-            grounds.append(await service.run(lambda: Ground.of(service.model, service.abilities)))
         connection = _Connection(service, grounds[0], websocket)
         open_now.add(connection)
         try:

@@ -47,14 +47,14 @@ class Ground:
 
     @classmethod
     def of(cls, model: Model, abilities: Abilities) -> Ground:
-        """By the policy of the run's plugins. Without one, everything is answered, and voice activity is that of a
-        policy that is installed."""
+        """By the policy of the run's plugins. Without one, all is answered that the model does not call silent, and
+        voice activity is that of a policy that is installed. Raises `UserError` for options that a plugin refuses."""
         reads, writes = (abilities.of_type(AUDIO, names) for names in (abilities.reads, abilities.writes))
-        try:
-            policy, own = policy_of(model, "", {}), True
-        except UserError:
-            answers = MODEL if model.vocabulary.controls.tokens else ALL
-            policy, own = SessionPolicy(answers=answers, history=_HISTORY, older_media=True, seconds=_seconds), False
+        answer = model.plugins.session({}, "")
+        own = answer is not None
+        answers = MODEL if model.vocabulary.controls.tokens else ALL
+        usual = SessionPolicy(answers=answers, history=_HISTORY, older_media=True, seconds=_seconds)
+        policy = answer[1] if answer is not None else usual
         stream = policy.stream if own else _installed_stream(model)
         if stream is not None and stream.modality not in reads:
             stream = None
