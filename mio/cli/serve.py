@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.cli.options import Average, Device, Plugin, Precision, RunFolder, device_and_precision, open_run
+from mio.cli.devices import Devices, held_together, start_processes
+from mio.cli.options import (
+    Average,
+    Device,
+    Plugin,
+    Precision,
+    RunFolder,
+    device_and_precision,
+    refuse_no_run,
+)
 from mio.core.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from mio.core.distributed.ranks import Ranks
 
 KEY = "MIO_API_KEY"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -56,6 +70,7 @@ def serve(
     grace: Annotated[float, typer.Option(min=0, max=3600, help="Seconds for answers to end in, when stopped.")] = 30.0,
     average: Average = False,
     device: Device = "auto",
+    devices: Devices = 1,
     precision: Precision = "recipe",
     plugin: Plugin = [],
 ) -> None:
@@ -68,7 +83,7 @@ def serve(
     if media_folder is not None and not media_folder.is_dir():
         raise UserError(f"--media-folder {media_folder}: is no folder")
     key = os.environ.get(KEY, "")
-    trained = open_run(run, plugin, average=average)
+    refuse_no_run(run)
     kind, dtype = device_and_precision(device, precision)
     try:
         from mio.serve.limits import MEGABYTE, Limits
@@ -77,7 +92,7 @@ def serve(
         from mio.serve.service import Service, Settings
     except ModuleNotFoundError as error:
         raise UserError(f"`mio serve` needs the package {error.name}: `pip install 'mio[serve]'`") from error
-    from mio.core.generation.model import Model
+    from mio.api.loaded import Loaded
 
     limits = Limits(
         body=max_body * MEGABYTE,
@@ -96,7 +111,7 @@ def serve(
     )
     local = _is_loopback(host)
     settings = Settings(
-        name=name or trained.folder.resolve().name,
+        name=name or run.resolve().name,
         rows=rows,
         limits=limits,
         key=key,
@@ -105,17 +120,26 @@ def serve(
         origins=tuple(allow_origin),
         hosts=(*(_LOOPBACK if local and not key else ()), *allow_host),
     )
-    sock = listen(host, port)
-    if not local and not key:
-        typer.echo(f"warning: anybody who reaches {host} can use the model; set {KEY} to a key", err=True)
-    service = Service(Model.of(trained, kind, dtype), settings)
-    address = f"[{host}]" if ":" in host else host
+    start_processes(devices)
+    if devices > 1 and int(os.environ["RANK"]):  # it ends when the one that serves has done so
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
-    def started() -> None:
-        typer.echo(f"{settings.name}: http://{address}:{sock.getsockname()[1]}/v1", err=True)
+    def opened(ranks: Ranks | None) -> Loaded:
+        return Loaded.open(run, kind, dtype, average=average, plugins=plugin, rows=rows, ranks=ranks)
 
-    with sock:
-        code = run_server(Server(service, started), sock)
+    with contextlib.ExitStack() as stack:
+        sock = None if devices > 1 else stack.enter_context(listen(host, port))
+        with held_together(devices, kind, opened, lambda made: made.model) as loaded:
+            if loaded is None:
+                return
+            sock = sock or stack.enter_context(listen(host, port))
+            if not local and not key:
+                typer.echo(f"warning: anybody who reaches {host} can use the model; set {KEY} to a key", err=True)
+            address = f"[{host}]" if ":" in host else host
+            url = f"http://{address}:{sock.getsockname()[1]}/v1"
+            server = Server(Service(loaded.model, settings), lambda: typer.echo(f"{settings.name}: {url}", err=True))
+            code = run_server(server, sock)
     if code:
         raise Interrupted("the server has stopped")
 

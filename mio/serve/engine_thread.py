@@ -17,6 +17,8 @@ from mio.core.generation.requests import Event, Request, Ticket
 Listener = Callable[[Event], None]
 """Called in the event loop, with one event after the other."""
 
+_IDLE = 3600.0
+"""Seconds without anything to do after which a step is made all the same."""
 _log = logging.getLogger("mio.serve")
 
 
@@ -77,7 +79,7 @@ class EngineThread:
             self._wake.clear()
             self._step()
             if not (self.engine.busy or self._calls):
-                self._wake.wait()
+                self._wake.wait(_IDLE)
 
     def _step(self) -> None:
         with self._lock:
@@ -88,8 +90,7 @@ class EngineThread:
             except Exception:
                 _log.exception("a call in the engine's thread failed")
         try:
-            if self.engine.busy:
-                self.engine.step()
+            self.engine.step()  # also of nothing: devices that hold the model together hear that it lives
         except Exception as error:
             if not isinstance(error, MioError | MemoryError):
                 _log.exception("the engine failed; the answers that it was making are given up")

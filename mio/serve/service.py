@@ -190,7 +190,6 @@ class Service:
     def stop(self) -> None:
         if self._thread is not None:
             self._thread.stop()
-        self.model.dismiss()
         self.executor.shutdown(wait=False, cancel_futures=True)
         self._rendering.shutdown(wait=False, cancel_futures=True)
 

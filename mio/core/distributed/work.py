@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+_KEPT = 4096
+"""Messages of a channel that are kept."""
+
 
 @dataclass
 class Work:
@@ -68,6 +71,8 @@ class Channel:
     def send(self, value: Any) -> None:
         self._count += 1
         self.store.set(f"{self.key}/{self._count}", json.dumps(value))
+        if self._count > _KEPT:  # who receives them computes with who sends them, and is not so far behind
+            self.store.delete_key(f"{self.key}/{self._count - _KEPT}")
 
     def receive(self) -> Any:
         """The next message; waits for it."""
