@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class StaticSteps:
         self._tokens = torch.zeros(rows, dtype=torch.int64, device=weight.device)
         self._hidden = torch.zeros(rows, transformer.config.width, dtype=weight.dtype, device=weight.device)
         self._steps: dict[int, Callable[[], None]] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def __call__(self, tokens: Sequence[int]) -> Tensor:
         """Hidden states [N, D] of a further token of each of the first N sequences, which are stored but not yet
