@@ -281,8 +281,7 @@ def test_policies_of_conversations_are_checked():
         ),
         ("curve", dict, "failed", "`stream.segmenter` makes a dict, no Segmenter"),
         ("curve", Talkative, "failed", "a stream in which nothing was said gives utterances"),
-        ("curve", Decoding(beams=2), "failed", "`decoding`: conversations have neither `beams` nor `stop`"),
-        ("curve", Decoding(stop=("x",)), "failed", "`decoding`: conversations have neither `beams` nor `stop`"),
+        ("curve", Decoding(beams=2), "failed", "`decoding`: conversations have no `beams`"),
     ):
         decoding = segmenter if isinstance(segmenter, Decoding) else Decoding()
         stream = Stream(modality=modality, segmenter=Notes if decoding is segmenter else segmenter, open=lambda _: [])

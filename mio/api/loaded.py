@@ -16,6 +16,7 @@ from mio.api.scores import Score, scored
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import Codes, Decoding, Media
 from mio.core.distributed.devices import device_type
+from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError, nearest
 from mio.core.generation.defaults import decoding_for
 from mio.core.generation.generate import Asked, Question, ask
@@ -26,7 +27,7 @@ from mio.core.generation.scoring import score_document
 from mio.core.generation.streaming import AnswerEvent, Over
 from mio.core.live.session import Session
 from mio.core.recipe.places import AVERAGE, WEIGHTS
-from mio.core.runs.lock import Lock
+from mio.core.runs.lock import Lock, warn
 from mio.core.runs.run import Run
 from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document
 from mio.core.tokens.documents import GENERATE, Document, interleaved_document
@@ -69,15 +70,19 @@ class Loaded:
         average: bool = False,
         plugins: Sequence[str] = (),
         rows: int = ROWS,
+        ranks: Ranks | None = None,
     ) -> Loaded:
-        """See `mio.load`."""
+        """See `mio.load`. Several `ranks` hold the model together, each on a device of its own."""
         if precision and precision not in PRECISIONS:
             raise UserError(
                 f"`precision` is {precision!r:.40}; it can be {' or '.join(PRECISIONS)}{nearest(precision, PRECISIONS)}"
             )
         kind = device_type(device, f"`device={device!r:.40}`")
-        run = Run.open(folder, PluginManager.discover(plugins), average=average)
-        return cls(Model.of(run, kind, precision), rows, _weights(run, Path(folder)))
+        first, split = ranks is None or ranks.first, ranks.size if ranks is not None else 0
+        tell = warn if first else lambda line: None  # noqa: ARG005
+        run = Run.open(folder, PluginManager.discover(plugins), tell, weights=first, average=average)
+        place = f"{kind}:{ranks.local_rank}" if ranks is not None and kind == "cuda" else kind
+        return cls(Model.of(run, place, precision, ranks, split), rows, _weights(run, Path(folder)))
 
     @property
     def identity(self) -> str:

@@ -52,6 +52,8 @@ LASTS = 3600.0
 """Seconds that a session lasts."""
 UNSENT = 4096
 """Events that a client may leave unread."""
+_KEPT = 2
+"""Times the bytes of a body of a request that the media of a conversation may take."""
 _LOOK = 0.25
 """Seconds between two looks at what ends a connection."""
 _GOING_AWAY, _POLICY, _TRY_LATER = 1001, 1008, 1013
@@ -71,11 +73,11 @@ def router(service: Service) -> APIRouter:
             if len(open_now) >= SESSIONS:
                 raise ApiError(429, f"{SESSIONS} conversations are open already; try again in a while",
                                code="rate_limit_exceeded")  # fmt: skip
+            if not grounds:
+                grounds.append(await service.run(lambda: Ground.of(service.model, service.abilities)))
         except ApiError as error:
             await websocket.send_denial_response(failure(error))
             return
-        if not grounds:
-            grounds.append(await service.run(lambda: Ground.of(service.model, service.abilities)))
         connection = _Connection(service, grounds[0], websocket)
         open_now.add(connection)
         try:
@@ -139,9 +141,11 @@ class _Connection:
             self._service.model, self._ground.policy, clock=RealClock(), engine=self._thread.engine, told=self._told,
             seed=secrets.randbelow(SEEDS),
         )  # fmt: skip
+        ground = self._ground
         return Conversation(
-            session, self._ground.listens, self._ground.writes, self._choices.manner, self._send_from_engine,
-            self._service.check_free,
+            session, ground.listens, ground.writes, partial(ground.decoding, self._service.model),
+            self._choices.manner, self._send_from_engine, self._service.check_free,
+            _KEPT * self._service.settings.limits.body,
         )  # fmt: skip
 
     @property

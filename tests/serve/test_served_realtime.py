@@ -457,6 +457,67 @@ def test_the_buffer_holds_no_more_than_its_limit():
         assert one.until("conversation.item.done")
 
 
+def test_media_of_the_oldest_items_are_forgotten_first():
+    answers = {"(3)": f"{SPOKEN}three", "(5)": f"{SPOKEN}five"}
+    most = 100_000
+    assert 3 * 2 * len(hum([3] * 40)) < 2 * most < 2 * 3 * 2 * len(hum([3] * 40))
+    with talking(humming(answers), limits={"body": most}) as (server, one):
+        one.update(audio={"input": {"turn_detection": None}})
+        items = []
+        for level in (3, 5):
+            one.send("input_audio_buffer.append", audio=pcm(hum([level] * 40)))
+            one.send("input_audio_buffer.commit")
+            items.append(one.until("input_audio_buffer.committed")[-1]["item_id"])
+            one.send("response.create")
+            one.until("response.done")
+        assert server.prompts[-1] == "<im_start>user\n(5)<im_end>\n"
+        for name, kept in zip(items, (False, True), strict=True):
+            one.send("conversation.item.retrieve", item_id=name)
+            [part] = one.until("conversation.item.retrieved")[-1]["item"]["content"]
+            assert ("audio" in part) is kept
+
+
+def test_events_with_anything_in_them_end_nothing(one):
+    """Every field of valid events, with values of other kinds."""
+    values = [None, True, -1, 0, 10**30, 1.5, "", "x" * 5000, "\ud800", [], [[]], {}, {"type": "message"}, ["text"]]
+    events = [
+        {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"], "instructions": "a",
+         "max_output_tokens": 5, "audio": {"input": {"format": {"type": "audio/pcm", "rate": 24000}, "turn_detection": {
+             "type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 1, "silence_duration_ms": 100,
+             "create_response": False, "idle_timeout_ms": None}}, "output": {"voice": "a"}}}},
+        {"type": "input_audio_buffer.append", "audio": "AAA="}, {"type": "input_audio_buffer.commit"},
+        {"type": "conversation.item.create", "previous_item_id": None, "item": {
+            "type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}},
+        {"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": 0},
+        {"type": "response.create", "response": {"instructions": "a", "metadata": {"a": "b"}, "max_output_tokens": 3}},
+        {"type": "response.cancel", "response_id": "a"},
+    ]  # fmt: skip
+
+    def changed(content, value):
+        """The content with one field changed, in every way."""
+        for key in content if isinstance(content, dict) else range(len(content)):
+            inner = content[key]
+            whole = dict(content) if isinstance(content, dict) else list(content)
+            for new in [value, *(changed(inner, value) if isinstance(inner, dict | list) else ())]:
+                whole[key] = new
+                yield json.loads(json.dumps(whole))
+
+    count = 0
+    for event in events:
+        for value in values:
+            for one_changed in changed(event, value):
+                one.socket.send(json.dumps(one_changed))
+                count += 1
+    one.send("session.update", session={"type": "realtime", "instructions": "the last"})
+    told = []
+    while not (told and told[-1]["type"] == "session.updated" and told[-1]["session"]["instructions"] == "the last"):
+        told.append(one.next())
+    codes = {event["error"]["code"] for event in told if event["type"] == "error"}
+    assert count > 500
+    assert "invalid_value" in codes
+    assert "internal_error" not in codes
+
+
 def test_who_may_not_converse_is_refused_at_the_door(monkeypatch):
     with serving(humming(), key="secret") as server:
         place = f"ws://127.0.0.1:{server.port}/v1/realtime"

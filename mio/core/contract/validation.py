@@ -311,8 +311,8 @@ def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
             problems.append(f"`{field}`: {name!r} is no modality of the plugins in use{nearest(str(name), known)}")
     if not isinstance(policy.decoding, Decoding):
         return [*problems, f"`decoding`: {kind(policy.decoding)}, not a `mio.Decoding`"]
-    if policy.decoding.beams != 1 or policy.decoding.stop:
-        problems.append("`decoding`: conversations have neither `beams` nor `stop`; leave them out")
+    if policy.decoding.beams != 1:
+        problems.append("`decoding`: conversations have no `beams`: what is said cannot be taken back; leave them out")
     return problems + [f"`decoding`: {problem}" for problem in decoding_problems(policy.decoding)]
 
 
