@@ -240,7 +240,7 @@ def main() -> None:
             inner = inner.setdefault(name, {})
         inner[last] = yaml.safe_load(pair.partition("=")[2])
 
-    model = Model.of(Run.open(arguments.run, PluginManager.discover(arguments.plugin)), let_go=True)
+    model = Model.of(Run.open(arguments.run, PluginManager.discover(arguments.plugin)))
     began, conversations = time.perf_counter(), []
     for kind in CORPORA:
         pairs = records_of(model, kind, arguments.conversations)

@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 from serving.client import post
@@ -22,6 +23,7 @@ from serving.clients import outcomes, wrong
 from serving.malformed import malformed
 from serving.process import served
 
+_ROUND = 500
 _VALID = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, "seed": 1, "temperature": 1.0,
           "stream": True}  # fmt: skip
 
@@ -50,9 +52,11 @@ async def measured(port: int, process: int, options: argparse.Namespace) -> dict
     await asyncio.sleep(3)
     memory_before, files_before = memory(process), descriptors(process)
     start = time.perf_counter()
-    found = await outcomes(
-        port, [malformed(number, options.seed) for number in range(options.requests)], options.clients
-    )
+    found: Counter[tuple[str, str]] = Counter()
+    for first in range(0, options.requests, _ROUND):
+        numbers = range(first, min(first + _ROUND, options.requests))
+        found += await outcomes(port, [malformed(number, options.seed) for number in numbers], options.clients)
+        print(f"after {numbers.stop} requests: {memory(process):.0f} MB, {descriptors(process)} descriptors")
     seconds = time.perf_counter() - start
     await asyncio.sleep(3)
     memory_after, files_after = memory(process), descriptors(process)

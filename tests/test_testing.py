@@ -13,6 +13,7 @@ from mio import (
     ControlToken,
     ControlTokens,
     DataModule,
+    Decoding,
     Frames,
     Media,
     Modality,
@@ -280,9 +281,11 @@ def test_policies_of_conversations_are_checked():
         ),
         ("curve", dict, "failed", "`stream.segmenter` makes a dict, no Segmenter"),
         ("curve", Talkative, "failed", "a stream in which nothing was said gives utterances"),
+        ("curve", Decoding(beams=2), "failed", "`decoding`: conversations have no `beams`"),
     ):
-        stream = Stream(modality=modality, segmenter=segmenter, open=lambda _: [])
-        policy = SessionPolicy(stream=stream)
+        decoding = segmenter if isinstance(segmenter, Decoding) else Decoding()
+        stream = Stream(modality=modality, segmenter=Notes if decoding is segmenter else segmenter, open=lambda _: [])
+        policy = SessionPolicy(stream=stream, decoding=decoding)
         made = changed(mio_session=hookimpl(lambda _, policy=policy: policy))
         found = outcomes(made)["the policy of conversations is valid"]
         assert (found.outcome, detail in found.detail) == (outcome, True), found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from typing import get_args
 
@@ -105,3 +107,20 @@ def test_the_commands_run(work, capsys):
     found = [json.loads(line) for line in (work / "answers/answers.jsonl").read_text().splitlines()]
     assert [line["line"] for line in found] == [1, 2, 3]
     assert "answers.jsonl" in capsys.readouterr().out
+
+
+HEAVY = ("sympy", "torch._dynamo", "torch.distributed.tensor", "lightning", "torchmetrics", "datasets", "transformers",
+         "scipy", "sklearn", "pandas", "timm", "torchvision", "torchaudio")  # fmt: skip
+SCRIPT = f"""
+import sys
+from mio.cli.app import run
+assert run(["generate", "runs/stage4", "Say {{image:three.png}}", "--output", "speech", "--max-tokens", "99"]) == 0
+print(" ".join(name for name in {HEAVY} if name in sys.modules))
+"""
+
+
+@pytest.mark.usefixtures("work")
+def test_an_answer_imports_nothing_that_takes_long_beside_torch():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == ""

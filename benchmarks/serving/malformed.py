@@ -79,6 +79,8 @@ def wrong_type(random: Random) -> Malformed:
     others = [one for one in _WRONG if one is not None and type(one) is not type(found)]
     if isinstance(found, float):
         others = [one for one in others if not isinstance(one, int)]
+    if place[-1] == "content":  # which may be a text
+        others = [one for one in others if not isinstance(one, str)]
     if place[0] in ("stop", "prompt"):
         others = [True, -1.5, {}, [None], [[None]]]
     return _post("wrong_type", path, _changed(body, place, others[random.integers(len(others))]))

@@ -18,7 +18,8 @@ from mio.core.contract.values import TEXT, Answer, Codes, Value
 from mio.core.generation.answer import written_part
 from mio.core.generation.model import Model
 from mio.core.generation.saving import save_beside
-from mio.core.generation.streaming import AnswerStream, Usage
+from mio.core.generation.stopping import before_stop
+from mio.core.generation.streaming import Usage
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.tokenised import CodedMedia
 
@@ -119,19 +120,10 @@ def reply(pending: Pending, model: Model, media_types: dict[str, str]) -> Reply:
         over.usage,
         tuple(pending.ticket.answer.tokens[:count]),
         pending.asked.notice(over.reason, count, model.recipe.data.packing.context),
-        tuple(_written(pending.stream, answer)),
+        tuple(before_stop(pending.stream.values, pending.asked.question.decoding.stop)),
         model.codecs,
         media_types,
     )
-
-
-def _written(stream: AnswerStream, answer: Answer) -> list[Value]:
-    """What the model wrote, without a string that ends the answer."""
-    values = stream.values
-    if not stream.stopped:
-        return values
-    said = [answer.parts[-1][1]] if answer.parts and answer.parts[-1][0] == TEXT else []
-    return [*values[:-1], *said]
 
 
 def _readable(value: Value, codecs: Codecs) -> Value:

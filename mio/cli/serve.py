@@ -108,7 +108,7 @@ def serve(
     sock = listen(host, port)
     if not local and not key:
         typer.echo(f"warning: anybody who reaches {host} can use the model; set {KEY} to a key", err=True)
-    service = Service(Model.of(trained, kind, dtype, let_go=True), settings)
+    service = Service(Model.of(trained, kind, dtype), settings)
     address = f"[{host}]" if ":" in host else host
 
     def started() -> None:

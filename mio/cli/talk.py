@@ -81,7 +81,7 @@ def talk(
 
     typing = recording is None and sys.stdin.isatty()
     clock = RealClock() if real_time or typing else SimulatedClock(step)
-    session = Session(Model.of(trained, kind, dtype, let_go=True), policy, changed, clock=clock, seed=seed)
+    session = Session(Model.of(trained, kind, dtype), policy, changed, clock=clock, seed=seed)
     printer = _Printer(session, out, as_json)
     chunks = None if recording is None else _chunks(session, recording)
     for modality, path in items:

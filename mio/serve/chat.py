@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -24,7 +24,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        asked = await body_of(request, ChatRequest)
+        asked = await body_of(request, ChatRequest, service)
         job = _Chat(service, asked)
         return await (stream if asked.stream else respond)(request, service, job)
 
@@ -45,7 +45,7 @@ class _Chat:
         if request.audio is not None and not service.abilities.of_type("audio", service.abilities.writes):
             raise unsupported("audio", "`audio`: this run makes no sound")
         limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
-        self._decoding = service.decoding(request, limit)
+        self._decoding = service.decoding(request, self._output, limit)
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
 
@@ -60,9 +60,7 @@ class _Chat:
 
         rendered = await service.run(prompt)
         named = "" if output == TEXT else output
-        asked = Asked(
-            [rendered] * self.count, self._decoding, need, service.seeds(request, self.count), named, request.stop or ()
-        )
+        asked = Asked([rendered] * self.count, self._decoding, need, service.seeds(request, self.count), named)
         await service.ask(answers, asked)
 
     async def whole(self, answers: Answers) -> Response:
@@ -76,7 +74,7 @@ class _Chat:
         ]
         return JSONResponse({**self._head("chat.completion"), "choices": choices, "usage": usage(answers)})
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str]:
         """The response's events."""
         options = self._request.stream_options
         with_usage = bool(options and options.include_usage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        asked = await body_of(request, CompletionRequest)
+        asked = await body_of(request, CompletionRequest, service)
         job = _Completion(service, asked)
         return await (stream if asked.stream else respond)(request, service, job)
 
@@ -47,7 +47,7 @@ class _Completion:
         self._each = request.n or 1
         self.count = service.choices(self._each * len(request.prompt))
         self._output = service.wanted([request.modality]) if request.modality is not None else None
-        self._decoding = service.decoding(request)
+        self._decoding = service.decoding(request, self._output)
         self._special = request.skip_special_tokens is False
         if self._special and request.stop:
             raise unsupported("stop", "`stop`: works on text without special tokens; give `skip_special_tokens: true`")
@@ -62,7 +62,7 @@ class _Completion:
                                                    enumerate(request.prompt) for _ in range(self._each)])  # fmt: skip
         seeds = [seed for _ in request.prompt for seed in service.seeds(request, self._each)]
         need = service.need(self._output, self._decoding)
-        asked = Asked(self._prompts, self._decoding, need, seeds, self._output or "", request.stop or ())
+        asked = Asked(self._prompts, self._decoding, need, seeds, self._output or "")
         await service.ask(answers, asked)
 
     def _prompt(self, given: str | list[int], number: int) -> Prompt:
@@ -95,7 +95,7 @@ class _Completion:
         ]  # fmt: skip
         return JSONResponse({**self._head(), "choices": choices, "usage": usage(answers)})
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str]:
         """The response's events."""
         options = self._request.stream_options
         with_usage = bool(options and options.include_usage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -29,7 +29,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/images/generations")
     async def images(request: Request) -> Response:
-        asked = await body_of(request, ImagesRequest)
+        asked = await body_of(request, ImagesRequest, service)
         return await (stream if asked.stream else respond)(request, service, _Pictures(service, asked))
 
     return routes
@@ -46,7 +46,7 @@ class _Pictures:
         self._service, self._request = service, request
         self._modality = service.abilities.writer(PICTURE, request.modality, "")
         self.count = service.choices(request.n)
-        self._decoding = service.decoding(request)
+        self._decoding = service.decoding(request, self._modality)
         self._format = request.output_format or "png"
         self._created = int(time.time())
 
@@ -64,7 +64,7 @@ class _Pictures:
         told = self._told(drawn[0][1])
         return JSONResponse({"created": self._created, "data": pictures, **told, "usage": _usage(answers)})
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str]:
         kind = "image_generation.completed"
         async for _, content, size in self._drawn(answers):
             picture = {"type": kind, "b64_json": base64.b64encode(content).decode(), "created_at": self._created}

@@ -52,6 +52,8 @@ LASTS = 3600.0
 """Seconds that a session lasts."""
 UNSENT = 4096
 """Events that a client may leave unread."""
+_KEPT = 2
+"""Times the bytes of a body of a request that the media of a conversation may take."""
 _LOOK = 0.25
 """Seconds between two looks at what ends a connection."""
 _GOING_AWAY, _POLICY, _TRY_LATER = 1001, 1008, 1013
@@ -71,11 +73,11 @@ def router(service: Service) -> APIRouter:
             if len(open_now) >= SESSIONS:
                 raise ApiError(429, f"{SESSIONS} conversations are open already; try again in a while",
                                code="rate_limit_exceeded")  # fmt: skip
+            if not grounds:
+                grounds.append(await service.run(lambda: Ground.of(service.model, service.abilities)))
         except ApiError as error:
             await websocket.send_denial_response(failure(error))
             return
-        if not grounds:
-            grounds.append(await service.run(lambda: Ground.of(service.model, service.abilities)))
         connection = _Connection(service, grounds[0], websocket)
         open_now.add(connection)
         try:
@@ -139,9 +141,11 @@ class _Connection:
             self._service.model, self._ground.policy, clock=RealClock(), engine=self._thread.engine, told=self._told,
             seed=secrets.randbelow(SEEDS),
         )  # fmt: skip
+        ground = self._ground
         return Conversation(
-            session, self._ground.listens, self._ground.writes, self._choices.manner, self._send_from_engine,
-            self._service.check_free,
+            session, ground.listens, ground.writes, partial(ground.decoding, self._service.model),
+            self._choices.manner, self._send_from_engine, self._service.check_free,
+            _KEPT * self._service.settings.limits.body,
         )  # fmt: skip
 
     @property
@@ -264,8 +268,11 @@ class _Connection:
                 self._place = self._service.enter(1)
 
     def _leave(self, status: str) -> None:
+        """Raises `ApiError` where it was the last one."""
         if self._place is not None:
             self._service.over(self._place, status)
+            if self._service.draining:
+                raise _stopping()
             self._place.close()
             self._place = None
 
@@ -284,7 +291,7 @@ class _Connection:
             await asyncio.sleep(_LOOK)
             now = self._loop.time()
             if self._service.draining and self._place is None:
-                raise ApiError(503, "the server is being stopped", code="server_stopping")
+                raise _stopping()
             if now - self._began > LASTS:
                 raise ApiError(400, f"a session lasts {LASTS / 60:g} minutes", code="session_expired")
             if now - self._heard > IDLE and self._place is None:
@@ -329,3 +336,7 @@ class _Connection:
         """The user has said nothing for as long as the client wants to wait."""
         self._timers.pop("patience", None)
         self._do(partial(self._talk.wait_no_longer, self._buffer.recent()))
+
+
+def _stopping() -> ApiError:
+    return ApiError(503, "the server is being stopped", code="server_stopping")

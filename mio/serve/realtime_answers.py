@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from mio.core.contract.sessions import ALL
-from mio.core.contract.values import TEXT
+from mio.core.contract.values import TEXT, Decoding
 from mio.core.generation import requests
 from mio.core.live import events
 from mio.core.live.events import SessionEvent
@@ -46,6 +46,7 @@ class Answers:
     Args:
         session: on the engine that all requests share.
         writes: modality of sound that answers consist of where sound is wanted; empty: what the policy says.
+        decoding: how answers in a modality are decoded.
         send: takes events for the client.
         check_free: raises `ApiError` where no further answer may be asked for.
     """
@@ -55,12 +56,13 @@ class Answers:
         session: Session,
         items: Items,
         writes: str,
+        decoding: Callable[[str], Decoding],
         send: Callable[[Outgoing], None],
         check_free: Callable[[], None],
     ) -> None:
         self.id = identifier("conv")
         self.session, self._items, self._writes, self._send = session, items, writes, send
-        self._check_free = check_free
+        self._decoding, self._check_free = decoding, check_free
         self._responses: dict[int, Response] = {}
         """By number of the query."""
         self._reasons: dict[int, str] = {}
@@ -94,10 +96,12 @@ class Answers:
         policy = session.policy
         most = form.max_output_tokens
         spoken = form.modality == AUDIO
+        output = (policy.output or self._writes) if spoken else TEXT
+        decoding = self._decoding(output)
         settings = replace(
             session.settings, answers=ALL if wanted else policy.answers, speaks=spoken and bool(policy.speaks),
-            output=(policy.output or self._writes) if spoken else TEXT, system=self._system(manner),
-            decoding=policy.decoding if most == "inf" else replace(policy.decoding, max_tokens=int(most)),
+            output=output, system=self._system(manner),
+            decoding=decoding if most == "inf" else replace(decoding, max_tokens=int(most)),
             interrupts=wanted or manner.interrupts,
         )  # fmt: skip
         exchange = asked.exchange = session.ask(said, shown, settings, partial(self._items.turns, asked))

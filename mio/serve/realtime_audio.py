@@ -55,9 +55,9 @@ def pcm_of(encoded: str, param: str) -> bytes:
     return content
 
 
-def samples_of(pcm: bytes) -> Samples:
+def samples_of(pcm: bytes | bytearray) -> Samples:
     """Samples `[T]` in [-1, 1]."""
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+    return np.frombuffer(bytes(pcm), "<i2").astype(np.float32) / np.float32(32768)
 
 
 def seconds_of(pcm: bytes | bytearray) -> float:

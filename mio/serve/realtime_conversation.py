@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from mio.core.contract.sessions import MODEL
+from mio.core.contract.values import Decoding
 from mio.core.errors import UserError
 from mio.core.live.session import Session
 from mio.serve.errors import ApiError
@@ -28,9 +29,10 @@ class Conversation:
     Args:
         session: on the engine that all requests share.
         listens: modality of what is said aloud.
-        writes, check_free: see `Answers`.
+        writes, decoding, check_free: see `Answers`.
         manner: of its answers.
         send: takes events for the client.
+        most: bytes of media that it keeps.
     """
 
     def __init__(
@@ -38,14 +40,16 @@ class Conversation:
         session: Session,
         listens: str,
         writes: str,
+        decoding: Callable[[str], Decoding],
         manner: Manner,
         send: Callable[[Outgoing], None],
         check_free: Callable[[], None],
+        most: int,
     ) -> None:
         self.manner = manner
         self._listens, self._send = listens, send
-        self._items = Items(session.policy)
-        self.answers = Answers(session, self._items, writes, send, check_free)
+        self._items = Items(session.policy, most)
+        self.answers = Answers(session, self._items, writes, decoding, send, check_free)
         self._speaking = ""
         """Name of the item of what is being said."""
 

@@ -71,6 +71,8 @@ class Item:
     """The answer that this is, or that was asked for with it."""
     past: bool = False
     """Whether it is over without an answer of the model."""
+    forgotten: bool = False
+    """Whether its media are kept no more, and prompts leave it out."""
 
     def wire(self, sound: bool = False) -> dict[str, Any]:
         """As clients are told of it, with its `sound` or without."""
@@ -82,11 +84,23 @@ class Item:
                 "content": content}  # fmt: skip
 
     @property
+    def size(self) -> int:
+        """Bytes of its media, about."""
+        return 3 * sum(map(len, self.sound.values())) + 2 * sum(len(one.get("image_url") or "") for one in self.content)
+
+    def forget(self) -> None:
+        """Keeps its media no longer."""
+        self.sound, self.shown, self.said, self.forgotten = {}, [], [], True
+        for part in self.content:
+            if "image_url" in part:
+                part["image_url"] = None
+
+    @property
     def values(self) -> Sequence[Value]:
         """What the model has said, or a client in its place."""
         if self.said or self.asked is None or self.asked.exchange is None:
             return self.said
-        return self.asked.exchange.answer.parts
+        return self.asked.exchange.parts
 
 
 def spoken_item(modality: str, data: tuple[Any, int]) -> Item:
@@ -177,10 +191,14 @@ def _image_part(url: str) -> Part:
 
 
 class Items:
-    """The items of a conversation, in order."""
+    """The items of a conversation, in order.
 
-    def __init__(self, policy: SessionPolicy) -> None:
-        self._policy = policy
+    Args:
+        most: bytes of media that are kept; those of the oldest items go first.
+    """
+
+    def __init__(self, policy: SessionPolicy, most: int) -> None:
+        self._policy, self._most = policy, most
         self._items: list[Item] = []
 
     def __iter__(self) -> Iterator[Item]:
@@ -207,7 +225,14 @@ class Items:
         place = len(self._items)
         if after is not None:
             place = 0 if after == "root" else self._items.index(self.find(after, "previous_item_id")) + 1
+        if item.size > self._most:
+            raise ApiError(400, f"`item`: its media take more than {self._most} bytes", "item", "too_large")
         self._items.insert(place, item)
+        size = sum(one.size for one in self._items)
+        for one in self._items:
+            if size > self._most and one is not item and one.size:
+                size -= one.size
+                one.forget()
         return self._items[place - 1].id if place else None
 
     def delete(self, item: Item) -> None:
@@ -222,7 +247,9 @@ class Items:
         last = made[-1] if made else -1
         for item in self._items[: last + 1]:
             item.past = item.past or item.asked is None
-        new = [one for one in self._items if one.role == USER and one.asked is None and not one.past]
+        new = [
+            one for one in self._items if one.role == USER and one.asked is None and not one.past and not one.forgotten
+        ]
         if new:
             return new
         users = [one for one in self._items if one.role == USER]
@@ -242,12 +269,14 @@ class Items:
         """All that messages of the system say."""
         return "\n\n".join(str(value) for item in self._items if item.role == SYSTEM for value in item.said)
 
-    def turns(self, asked: Asked) -> list[Turn]:
+    def turns(self, asked: Asked) -> Sequence[Turn]:
         """What went before a question."""
         turns: list[list[Message]] = []
         taken: list[Asked] = [asked]
         for item in self._items:
-            if item.asked is None and (item.past or item.role == ASSISTANT):
+            if item.forgotten:
+                taken += [item.asked] if item.asked is not None else []
+            elif item.asked is None and (item.past or item.role == ASSISTANT):
                 message = self._message(item.role, [item])
                 if item.role == USER or not turns:
                     turns.append([message])

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mio.core.contract.sessions import ALL, MODEL, Segmenter, SessionPolicy, Stream, TurnDetection
-from mio.core.contract.values import TEXT
+from mio.core.contract.values import TEXT, Decoding
 from mio.core.errors import UserError
+from mio.core.generation.defaults import decoding_for
 from mio.core.generation.model import Model
 from mio.core.live.policy import policy_of
 from mio.serve.abilities import Abilities
@@ -46,14 +47,14 @@ class Ground:
 
     @classmethod
     def of(cls, model: Model, abilities: Abilities) -> Ground:
-        """By the policy of the run's plugins. Without one, everything is answered, and voice activity is that of a
-        policy that is installed."""
+        """By the policy of the run's plugins. Without one, all is answered that the model does not call silent, and
+        voice activity is that of a policy that is installed. Raises `UserError` for options that a plugin refuses."""
         reads, writes = (abilities.of_type(AUDIO, names) for names in (abilities.reads, abilities.writes))
-        try:
-            policy, own = policy_of(model, "", {}), True
-        except UserError:
-            answers = MODEL if model.vocabulary.controls.tokens else ALL
-            policy, own = SessionPolicy(answers=answers, history=_HISTORY, older_media=True, seconds=_seconds), False
+        answer = model.plugins.session({}, "")
+        own = answer is not None
+        answers = MODEL if model.vocabulary.controls.tokens else ALL
+        usual = SessionPolicy(answers=answers, history=_HISTORY, older_media=True, seconds=_seconds)
+        policy = answer[1] if answer is not None else usual
         stream = policy.stream if own else _installed_stream(model)
         if stream is not None and stream.modality not in reads:
             stream = None
@@ -63,6 +64,10 @@ class Ground:
             deaf = segmenter_fails(stream.segmenter)
         return cls(policy, own, listens, "" if own or not writes else writes[0], bool(policy.speaks or writes),
                    stream, deaf)  # fmt: skip
+
+    def decoding(self, model: Model, output: str) -> Decoding:
+        """How answers in a modality are decoded: as the policy says, or, without one, the run's recipe."""
+        return self.policy.decoding if self.own else decoding_for(model.recipe, output, beams=1)
 
 
 def _installed_stream(model: Model) -> Stream | None:
@@ -113,7 +118,8 @@ class Choices:
         self._ground, self._model, self._system, self._most = ground, model, system, most
         self._id, self._expires = identifier("sess"), int(time.time() + lasts)
         self.manner = Manner(Form(AUDIO if ground.sounds else TEXT))
-        self.turns = None if ground.deaf or not ground.own else Turns.of(ground.stream and ground.stream.detection)
+        stream = ground.stream
+        self.turns = Turns.of(stream.detection) if ground.own and stream is not None and not ground.deaf else None
 
     def update(self, settings: SessionSettings) -> None:
         """Takes what a client wants to change: all of it, or nothing. Raises `ApiError`."""

@@ -15,6 +15,7 @@ import uvicorn
 from mio.core.errors import UserError
 from mio.serve.app import application
 from mio.serve.connections import protocol
+from mio.serve.heap import give_large_blocks_back
 from mio.serve.service import Service
 
 INTERRUPTED = 130
@@ -86,6 +87,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(server: Server, sock: socket.socket) -> int:
     """Serves until it is stopped; the exit code."""
+    give_large_blocks_back()
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
     try:

@@ -8,18 +8,19 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mio.core.contract.values import TEXT, Decoding
 from mio.core.errors import DataError, UserError, nearest
+from mio.core.generation.defaults import decoding_for
 from mio.core.generation.engine import answer_room
 from mio.core.generation.grammar import Need
 from mio.core.generation.model import Model
 from mio.core.generation.requests import Request
-from mio.core.generation.sampling import SEEDS, item_seed
+from mio.core.generation.sampling import SEEDS, check_decoding, item_seed
 from mio.core.generation.streaming import AnswerEvent, AnswerStream, Over
 from mio.core.tokens.documents import Document
 from mio.core.tokens.rendered import Prompt
@@ -38,6 +39,10 @@ from mio.serve.templates import Questions
 T = TypeVar("T")
 
 _KINDS = ("audio", "image", "video")
+_VALUES = 50_000
+"""Values in the JSON of a request, beside those of token ids."""
+_REMEMBERED = 4096
+"""Media whose codes are kept, for conversations that go on."""
 _SMOOTHING = 0.1
 """What a new answer counts for in the mean of seconds that answers take."""
 
@@ -73,7 +78,6 @@ class Asked:
     seeds: Sequence[int]
     output: str = ""
     """Modality that the answers are to hold; empty: any."""
-    stop: Sequence[str] = ()
 
 
 @dataclass
@@ -93,19 +97,20 @@ class Answers:
         tasks = [asyncio.create_task(_forward(number, one, merged)) for number, one in enumerate(self.each)]
         left = len(tasks)
         first = True
+        until = asyncio.get_running_loop().time() + limit
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + limit):
-                while left:
+            while left:
+                async with asyncio.timeout_at(until):
                     found = await merged.get()
-                    if isinstance(found, BaseException):
-                        raise found
-                    if first:
-                        first = False
-                        self.service.metrics.first_token.observe(time.monotonic() - self.begun)
-                    if isinstance(found[1], Over):
-                        left -= 1
-                        self.service.over(self, found[1].reason)
-                    yield found
+                if isinstance(found, BaseException):
+                    raise found
+                if first:
+                    first = False
+                    self.service.metrics.first_token.observe(time.monotonic() - self.begun)
+                if isinstance(found[1], Over):
+                    left -= 1
+                    self.service.over(self, found[1].reason)
+                yield found
         except TimeoutError:
             raise ApiError(504, f"the answer took longer than {limit:g} s", code="timeout") from None
         finally:
@@ -138,6 +143,7 @@ class Service:
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model, self.settings = model, settings
+        model.codecs.remembered = _REMEMBERED
         self.created = int(time.time())
         self.metrics = Metrics()
         self.abilities = Abilities.of(model)
@@ -145,6 +151,8 @@ class Service:
         self.remembered = Remembered()
         self.receiver = Receiver(self.abilities, model.codecs, settings.limits, settings.folder)
         self.context = model.recipe.data.packing.context
+        self.values = _VALUES + 4 * self.context
+        """Most values in the JSON of a request."""
         self.characters = self.context * _longest_token(model)
         self.conversations = Conversations(model, self.receiver, self.remembered, settings.limits, self.characters)
         self.executor = ThreadPoolExecutor(1, "media")
@@ -166,6 +174,7 @@ class Service:
     def stop(self) -> None:
         if self._thread is not None:
             self._thread.stop()
+        self.model.dismiss()
         self.executor.shutdown(wait=False, cancel_futures=True)
         self._rendering.shutdown(wait=False, cancel_futures=True)
 
@@ -245,10 +254,10 @@ class Service:
         self.metrics.prompt_tokens.inc(sum({id(one): len(one.tokens) for one in asked.prompts}.values()))
         for prompt, seed in zip(asked.prompts, asked.seeds, strict=True):
             request = Request(prompt, asked.decoding, asked.need, seed, self._budget(prompt, asked))
-            stream = AnswerStream(self.model, request, asked.output, asked.stop)
+            stream = AnswerStream(self.model, request, asked.output)
             one = Answer(stream, self.engine, self.executor)
             answers.each.append(one)
-            one.ticket = await self.run(partial(self.engine.submit, request, one.listen))
+            await self.run(partial(one.submit, request))
 
     def _budget(self, prompt: Prompt, asked: Asked) -> int:
         try:
@@ -277,20 +286,23 @@ class Service:
             raise unsupported("n", f"`n`: at most {most} answers are given to a request")
         return count or 1
 
-    def decoding(self, request: Sampling, max_tokens: int | None = None) -> Decoding:
-        """How answers are sampled: as the request says, and otherwise as the run does. Raises `ApiError`."""
+    def decoding(self, request: Sampling, output: str | None, max_tokens: int | None = None) -> Decoding:
+        """How answers in a modality are sampled: as the request says, and otherwise as the run's recipe does. Raises
+        `ApiError`."""
         limit = self.settings.limits.max_tokens
         wanted = max_tokens if max_tokens is not None else request.max_tokens
         if wanted is not None and wanted > limit:
             raise unsupported("max_tokens", f"`max_tokens`: answers have at most {limit} tokens here")
-        given = {
-            one.name: value
-            for one in fields(Decoding)
-            if (value := getattr(request, one.name, None)) is not None and one.name not in ("max_tokens", "stop")
-        }
-        if given.get("top_k", 0) < 0:
-            given["top_k"] = 0
-        return replace(Decoding(), **given, max_tokens=wanted or limit)
+        said = {one.name: value for one in fields(Decoding) if (value := getattr(request, one.name, None)) is not None}
+        said["max_tokens"] = wanted or limit
+        if said.get("top_k", 0) < 0:
+            said["top_k"] = 0
+        decoding = decoding_for(self.model.recipe, output or "", **said)
+        try:
+            check_decoding(decoding, chosen=self.model.grammar.chosen)
+        except UserError as error:
+            raise ApiError(400, str(error), code="invalid_value") from error
+        return decoding
 
     def wanted(self, modalities: Sequence[str] | None) -> str | None:
         """The modality that an answer is to hold; None for any. Raises `ApiError`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -28,7 +28,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/audio/speech")
     async def speech(request: Request) -> Response:
-        asked = await body_of(request, SpeechRequest)
+        asked = await body_of(request, SpeechRequest, service)
         # the header of a WAV says how long it is, which is not known before it is whole
         whole = asked.response_format == "wav" and asked.stream_format is None
         return await (respond if whole else stream)(request, service, _Speech(service, asked))
@@ -49,7 +49,7 @@ class _Speech:
         self._format = request.response_format or "mp3"
         self._events = request.stream_format == "sse"
         self.media_type = EVENTS if self._events else sound.MEDIA_TYPES[self._format]
-        self._decoding = service.decoding(request)
+        self._decoding = service.decoding(request, self._modality)
 
     async def ask(self, answers: Answers) -> None:
         service, modality = self._service, self._modality
@@ -62,7 +62,7 @@ class _Speech:
         content = b"".join([piece async for piece in self._pieces(answers)])
         return Response(sound.with_size(content), media_type=self.media_type)
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str | bytes]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str | bytes]:
         async for piece in self._pieces(answers):
             if self._events:
                 yield event({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -91,7 +91,7 @@ class _Transcription:
         service.check_model(request.model)
         self._service, self._request, self._content = service, request, content
         self._modality = service.abilities.reader(AUDIO, request.modality, "")
-        self._decoding = service.decoding(request)
+        self._decoding = service.decoding(request, TEXT)
         self.count = service.choices(request.n)
         if self.count > 1:
             raise ApiError(400, "`n`: a recording has one transcription", "n", "unsupported_value")
@@ -105,7 +105,7 @@ class _Transcription:
 
         rendered = await service.run(prompt)
         need, seeds = service.need(TEXT, self._decoding), service.seeds(request, 1)
-        await service.ask(answers, Asked([rendered], self._decoding, need, seeds, stop=request.stop or ()))
+        await service.ask(answers, Asked([rendered], self._decoding, need, seeds))
 
     async def whole(self, answers: Answers) -> Response:
         text = "".join([one.text async for _, one in answers.events() if isinstance(one, TextPiece)]).strip()
@@ -120,7 +120,7 @@ class _Transcription:
             return JSONResponse({**told, "usage": {"type": "duration", "seconds": seconds}})
         return JSONResponse({"text": text, "usage": usage})
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str]:
         text = ""
         async for _, given in answers.events():
             if isinstance(given, TextPiece):

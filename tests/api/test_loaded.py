@@ -259,6 +259,15 @@ def test_what_a_head_makes_is_given_again():
         run.encode(made, "tile")
 
 
+def test_text_that_ends_an_answer_is_no_part_of_it(scripted):
+    scripted.model.transformer.answers["tell"] = "one two three"
+    for stream in (False, True):
+        answer = scripted.generate("tell", stream=stream, stop=["wo t", "x"])
+        answer = list(answer)[-1].answer if stream else answer
+        assert (answer.text, answer.reason, answer.values) == ("one t", "stop", ("one t",))
+        assert answer.usage.answer_tokens == len(answer.tokens)
+
+
 def test_control_tokens_in_a_prompt_stay_what_they_are(scripted):
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": [Control("own"), "y"]}]
     asked = scripted.ask([*turns, {"role": "user", "content": "z"}], Question(content=()))

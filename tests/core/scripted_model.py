@@ -60,6 +60,9 @@ class Scripted:
             hidden[row, column, 0] = self.next(held)
         return Output(hidden, torch.zeros(()), {})
 
+    def decode(self, tokens, cache):
+        return self(tokens[:, None], cache.positions(1), cache=cache).hidden[:, 0]
+
     def next(self, held):
         specials = self.vocabulary.specials
         header = [specials.im_start, *self.codecs.text.encode("assistant\n")]

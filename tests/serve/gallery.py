@@ -46,8 +46,21 @@ class Tones:
     def decode(self, codes):
         return np.repeat(codes[0] / LEVELS, STEP).astype(np.float32), RATE
 
+    def stream(self):
+        return Steps()
+
     def save(self, media, stem):
         raise NotImplementedError
+
+
+class Steps:
+    """A tone while its codes come."""
+
+    def push(self, codes):
+        return Tones().decode(codes)
+
+    def finish(self):
+        return None
 
 
 class Clips:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 
 import av
 import numpy as np
@@ -16,12 +17,14 @@ from mio import MemoryFile
 from mio.media import read_sound
 
 PICTURE, TONE = ("picture", (0, 1, 2, 3)), ("tone", (1, 2, 3))
+SUNG = (1, 2, 3, 4, 5, 6, 7, 0, 1, 2)
 LONG = "a long answer that goes on for a while"
 ANSWERS = {
     "hello": "hi you",
     "long": LONG,
     "draw": ["here: ", PICTURE, " and ", ("picture", (3, 3, 0, 0))],
     "say": ["three ", TONE],
+    "sing": [("tone", SUNG)],
     "again": "as you like",
     "film": [("picture", (0, 0, 0, 0)), ("picture", (3, 3, 3, 3))],
     "play": ["so ", ("melody", (0, 2, 4))],
@@ -196,6 +199,26 @@ def test_streamed_sound_is_the_same_sound(client):
     assert data == base64.b64decode(said(client, "say", **wanted).audio.data)
     assert "".join(one.transcript or "" for one in audio) == "three "
     assert audio[-1].to_dict().keys() == {"expires_at"}
+
+
+def test_sound_comes_while_the_model_goes_on(running, client):
+    """A piece of each code, long before the last; the same samples as whole."""
+    running.model.transformer.delay = 0.02
+    try:
+        times, data = [], b""
+        for chunk in asked(client, "sing", stream=True, audio={"voice": "a", "format": "wav"}):
+            audio = chunk.choices[0].delta.audio
+            if audio and audio.data:
+                times.append(time.monotonic())
+                data += base64.b64decode(audio.data)
+    finally:
+        running.model.transformer.delay = 0.0
+    assert len(times) == len(SUNG)
+    assert times[-1] - times[0] > 0.02 * len(SUNG) * 0.7
+    sound = read_sound(MemoryFile(data), 10)
+    assert (sound.samples[::80] * 8).tolist() == list(SUNG)
+    whole = said(client, "sing")
+    assert data[44:] == base64.b64decode(whole.audio.data)[44:]
 
 
 def test_streamed_pictures(client):

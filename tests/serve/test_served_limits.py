@@ -16,6 +16,8 @@ import openai
 import pytest
 from served import encoded, eventually, png, scripted, serving, tone, url
 
+from mio.serve.guards import ABORT, Guard
+
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from serving.clients import outcomes, wrong
@@ -109,9 +111,11 @@ def test_what_is_no_json_or_no_route(running):
 
     as_json = {"headers": {"content-type": "application/json"}}
     assert status(content=b'{"a": ', **as_json) == 400
-    assert status(content=b"[" * 10**5, **as_json) == 400
+    assert status(content=b"[" * 10**4, **as_json) == 400
     assert status(content=b"\xff", **as_json) == 400
     assert status(content=json.dumps(body()), headers={"content-type": "text/plain"}) == 415
+    many = b'{"messages": [' + b'{"role": "user", "content": [{"type": "text", "text": ""}]},' * 20_000 + b"1]}"
+    assert status(content=many, **as_json) == 413
     assert status(path="/v1/nothing", json={}) == 404
     assert status(method="GET") == 405
     assert status(method="GET", path="/v1/models/other") == 404
@@ -166,6 +170,11 @@ def test_pages_and_names_of_others():
         assert status(origin="https://evil.example") == 403
         assert status(origin="https://mine.example") == 200
         assert status(origin=server.url) == 200
+        asks = {"origin": "https://mine.example", "access-control-request-method": "POST"}
+        told = httpx.options(f"{server.url}{CHAT}", headers=asks)
+        assert told.headers["access-control-allow-origin"] == "https://mine.example"
+        other = httpx.options(f"{server.url}{CHAT}", headers={**asks, "origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
 
 
 def test_files_of_an_allowed_folder(tmp_path):
@@ -239,6 +248,27 @@ def test_a_body_that_is_too_large(slow):
     chunks = (b" " * 1000 for _ in range(10))
     answer = httpx.post(f"{slow.url}{CHAT}", content=chunks, headers={"content-type": "application/json"})
     assert answer.status_code == 413
+
+
+def test_a_client_that_does_not_read_is_cut_off(slow):
+    """The socket of one never takes what is sent: `send` waits, until the guard closes the connection."""
+    closed, ended = set(), []
+
+    async def app(scope, _, send):
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        finally:
+            ended.append(scope["path"])
+
+    async def send(message):
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "headers": [], "extensions": {
+        ABORT: {"close": lambda: closed.add(True)}}}  # fmt: skip
+    asyncio.run(asyncio.wait_for(Guard(app, slow.service)(scope, None, send), 5))
+    assert (closed, ended) == ({True}, ["/health"])
 
 
 def test_the_server_ends_when_answers_are_over():

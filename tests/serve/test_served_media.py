@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 
 import httpx
 import numpy as np
@@ -74,6 +75,18 @@ def test_speech_is_streamed(client):
     assert b"".join(base64.b64decode(one["audio"]) for one in events[:-1]) == pcm
     assert events[-1]["type"] == "speech.audio.done"
     assert events[-1]["usage"]["output_tokens"] == 5
+
+
+def test_the_first_bytes_of_speech_come_before_the_last_is_made(running, client):
+    running.model.transformer.delay = 0.02
+    try:
+        with client.audio.speech.with_streaming_response.create(
+            model="made", voice="x", input="much", response_format="pcm"
+        ) as response:
+            times = [time.monotonic() for _ in response.iter_bytes()]
+    finally:
+        running.model.transformer.delay = 0.0
+    assert times[-1] - times[0] > 0.02 * 8
 
 
 @pytest.mark.parametrize(

@@ -123,3 +123,30 @@ def test_what_encoders_read_has_limits_of_its_own():
             ask("image_url", _png(20, 8))
         with pytest.raises(openai.BadRequestError, match="makes no audio"):
             client.audio.speech.create(model="made", input="a", voice="a")
+
+
+def test_how_answers_are_sampled():
+    """By a model that has learnt nothing, so that most tokens are about as likely."""
+    with serving(random_model()) as server:
+        client = server.client()
+
+        def text(**options):
+            return client.completions.create(model="made", prompt="x", max_tokens=12, **options).choices[0].text
+
+        greedy = text()
+        assert text(seed=5) == greedy  # the run's default has no temperature, OpenAI's has 1
+        assert text(temperature=1.0, seed=5) == text(temperature=1.0, seed=5) != text(temperature=1.0, seed=6)
+        assert text(temperature=1.0) != text(temperature=1.0)
+        for only_one in ({"top_k": 1}, {"min_p": 1.0}, {"by": {"text": {"temperature": 0}}}):
+            assert text(temperature=2.0, extra_body=only_one) == greedy
+        assert text(temperature=2.0, top_p=1e-9) == greedy
+        assert text(temperature=1.0, seed=5, extra_body={"top_k": -1}) == text(temperature=1.0, seed=5)
+        penalised = {"repetition_penalty": 100.0, "return_token_ids": True}
+        answer = client.completions.create(model="made", prompt="x", max_tokens=12, extra_body=penalised)
+        ids = answer.choices[0].to_dict()["token_ids"]
+        assert len(set(ids)) == len(ids) > 5
+        several = client.completions.create(model="made", prompt="x", max_tokens=12, temperature=1.0, seed=5, n=3)
+        assert several.choices[0].text == text(temperature=1.0, seed=5)
+        assert len({choice.text for choice in several.choices}) == 3
+        with pytest.raises(openai.BadRequestError, match="no tokens of that modality are chosen"):
+            text(extra_body={"by": {"image": {"temperature": 1}}})

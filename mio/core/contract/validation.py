@@ -225,7 +225,7 @@ def task_problems(task: Any, modalities: Iterable[str], controls: Iterable[str] 
     tokens that its template may name."""
     if not isinstance(task, Task):
         return [f"returned {kind(task)} where a `mio.Task` is expected"]
-    problems = []
+    problems, known = [], list(modalities)
     if not isinstance(task.name, str) or not PATH_NAME.fullmatch(task.name):
         problems.append(f"`name`: {task.name!r} must be letters, digits, `_`, `-`, `.` and `/`")
     problems += [f"`template`: {problem}" for problem in template_problems(task.template)]
@@ -237,8 +237,10 @@ def task_problems(task: Any, modalities: Iterable[str], controls: Iterable[str] 
     if not isinstance(task.decoding, Decoding):
         problems.append(f"`decoding`: {kind(task.decoding)}, not a `mio.Decoding`")
     else:
-        problems += [f"`decoding`: {problem}" for problem in decoding_problems(task.decoding)]
-    known = list(modalities)
+        found = decoding_problems(task.decoding)
+        found = found or [f"`by.{one}`: no modality of the plugins in use{nearest(one, known)}" for one in
+                          task.decoding.by if one not in known]  # fmt: skip
+        problems += [f"`decoding`: {problem}" for problem in found]
     if task.output not in known:
         problems.append(
             f"`output`: {task.output!r} is no modality of the plugins in use{nearest(str(task.output), known)}"
@@ -309,8 +311,8 @@ def session_problems(policy: Any, modalities: Iterable[str]) -> list[str]:
             problems.append(f"`{field}`: {name!r} is no modality of the plugins in use{nearest(str(name), known)}")
     if not isinstance(policy.decoding, Decoding):
         return [*problems, f"`decoding`: {kind(policy.decoding)}, not a `mio.Decoding`"]
-    if policy.decoding.beams != 1 or policy.decoding.stop:
-        problems.append("`decoding`: conversations have neither `beams` nor `stop`; leave them out")
+    if policy.decoding.beams != 1:
+        problems.append("`decoding`: conversations have no `beams`: what is said cannot be taken back; leave them out")
     return problems + [f"`decoding`: {problem}" for problem in decoding_problems(policy.decoding)]
 
 

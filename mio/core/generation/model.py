@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,9 @@ from mio.core.distributed.ranks import Ranks
 from mio.core.generation.engine import Engine, answer_all, answer_room
 from mio.core.generation.grammar import Grammar, Need, need_of
 from mio.core.generation.growing import AnswerTokens
-from mio.core.generation.replicas import PRECISIONS, Replicas, decoding_copy
+from mio.core.generation.replicas import PRECISIONS, Replicas, decoding_copy, loaded_copy
 from mio.core.generation.requests import Request
+from mio.core.model.packed import can_pack
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.run import Run
@@ -47,21 +49,24 @@ class Model:
         device: torch.device | str = "cpu",
         precision: str = "",
         ranks: Ranks | None = None,
-        let_go: bool = False,
+        split: int = 0,
     ) -> Model:
         """The model of a run, in the recipe's precision or another. Where there are several `ranks`, all of them make
-        it, in a process group.
+        it, in a process group. It keeps no weights beside its own, unless the run's transformer is in use elsewhere.
 
         Args:
-            let_go: whether the run keeps its own float32 weights no longer than until the model has its copy.
+            precision: where none is given, a CPU that cannot multiply bfloat16 computes in float32.
+            split: devices that hold a copy together; 0: as few as can.
         """
+        place = torch.device(device)
         dtype = PRECISIONS[precision or run.recipe.train.precision]
+        if not precision and place.type == "cpu" and not can_pack(place, dtype):
+            dtype = torch.float32
 
         def copy() -> tuple[Transformer, Replicas]:
-            made = decoding_copy(run.transformer, torch.device(device), dtype, ranks)
-            if let_go:
-                run.let_go()
-            return made
+            if run.loaded:
+                return decoding_copy(run.transformer, place, dtype, ranks, split)
+            return loaded_copy(run, place, dtype, ranks, split)
 
         return cls(run.recipe, run.plugins, run.vocabulary, run.codecs, run.renderer, run.folder, copy)
 
@@ -124,6 +129,18 @@ class Model:
         ]
         capacity = max(len(one.prompt.tokens) + one.budget for one in asked)
         return answer_all(self.engine(len(asked), capacity), asked)
+
+    @contextmanager
+    def led(self) -> Iterator[bool]:
+        """Whether this rank asks. One that does not has computed all that was asked of it by then."""
+        if not self.replicas.leads:
+            self.assist()
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self.dismiss()
 
     def dismiss(self) -> None:
         """Tells the ranks that assist that all is asked."""

@@ -12,6 +12,7 @@ from mio.core.generation.engine import answer_room
 from mio.core.generation.model import Model
 from mio.core.generation.reading import AnswerReader
 from mio.core.generation.requests import Ticket
+from mio.core.generation.stopping import before_stop
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import Document, plain_document
 from mio.core.tokens.rendered import Prompt
@@ -76,12 +77,17 @@ class Exchange:
     def number(self) -> int:
         return self.query.number
 
+    @property
+    def parts(self) -> list[Value]:
+        """What there is of the answer, without the string that has ended it."""
+        return list(before_stop(self.answer.parts, self.query.settings.decoding.stop))
+
 
 def turn_of(policy: SessionPolicy, exchange: Exchange) -> Turn:
     """What later queries are told of an exchange."""
     shown = exchange.query.shown if policy.older_media else ()
     keeps = policy.control_in_history
-    answer = [part for part in exchange.answer.parts if keeps or control_of(part) is None]
+    answer = [part for part in exchange.parts if keeps or control_of(part) is None]
     return _message("user", policy.compose(shown, exchange.query.said)), _message("assistant", answer)
 
 

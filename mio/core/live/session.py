@@ -68,7 +68,7 @@ class Session:
         plugins: Sequence[str] = (),
     ) -> None:
         manager = run.plugins.manager if isinstance(run, Model) else PluginManager.discover(plugins)
-        self.model = run if isinstance(run, Model) else Model.of(Run.open(run, manager), device, precision, let_go=True)
+        self.model = run if isinstance(run, Model) else Model.of(Run.open(run, manager), device, precision)
         self.policy = policy if isinstance(policy, SessionPolicy) else policy_of(self.model, policy, options or {})
         self.clock: Clock = clock or SimulatedClock()
         check_decoding(self.policy.decoding, seed)

@@ -19,6 +19,7 @@ from mio.core.generation.model import Model
 from mio.core.generation.reading import AnswerReader, Piece
 from mio.core.generation.requests import Event, Finished, MadeMedia, Request, Ticket, Token
 from mio.core.generation.sampling import item_seed
+from mio.core.generation.stopping import StopStrings
 from mio.core.live import events
 from mio.core.live.clock import Clock
 from mio.core.live.history import Exchange, Query, Turn, prompt_of, turn_of
@@ -38,6 +39,7 @@ class _Answer:
 
     def __init__(self, exchange: Exchange, sentences: SentenceCutter) -> None:
         self.exchange, self.sentences = exchange, sentences
+        self.stops = StopStrings(exchange.query.settings.decoding.stop)
         self.decided = False
         """Whether the query is known to be meant for the model; until then this sequence listens."""
         self.made = False
@@ -221,14 +223,18 @@ class Turns:
             return
         if not answer.decided:
             self._decide(answer, INTERRUPT)
-        if (text := text_of(piece)) is not None:
-            self._tell(events.TEXT, answer.number, text=text)
-            self._say(answer, answer.sentences.push(text))
+        text = text_of(piece)
+        self._write(answer, answer.stops.push(text) if text is not None else answer.stops.flush())
         for codes in codes_in((piece,)):
             if answer.media is not None:
                 self.player.close(answer.number, answer.media, codes, self._clock.now())
         for media in media_in((piece,)):
             self.player.show(answer.number, media, self._clock.now())
+
+    def _write(self, answer: _Answer, text: str) -> None:
+        if text:
+            self._tell(events.TEXT, answer.number, text=text)
+            self._say(answer, answer.sentences.push(text))
 
     def _say(self, answer: _Answer, sentences: Sequence[str]) -> None:
         if answer.exchange.query.settings.speaks:
@@ -281,6 +287,7 @@ class Turns:
             self._past = [one for one in self._past if one is not answer.exchange]
 
     def _end(self, answer: _Answer) -> None:
+        self._write(answer, answer.stops.flush())
         self._say(answer, answer.sentences.flush())
         self._tell(events.DONE, answer.number)
         answer.made = True

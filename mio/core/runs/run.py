@@ -108,17 +108,25 @@ class Run:
     def transformer(self) -> Transformer:
         """The trained transformer in evaluation mode, float32. Nothing is initialised only to be overwritten: weights
         stored as float32 are the file's own memory."""
+        transformer = self.blank()
+        whole = stored_tensors(transformer)
+        state = {
+            name: tensor.float() if isinstance(whole[name], nn.Parameter) else tensor
+            for name, tensor in self.weights().items()
+        }
+        assign_buffers(transformer, state)
+        transformer.load_state_dict(state, strict=False, assign=True)  # all parameters are there, `blank` has seen
+        return transformer.eval()
+
+    def blank(self) -> Transformer:
+        """The transformer on the meta device, without its weights, into which those of the run fit. Raises `UserError`
+        if they do not, or a file is damaged."""
         same_networks(self.folder, self.codecs)
         with torch.device("meta"):
             config, networks = transformer_config(self.recipe, self.manager), self.codecs.networks
             transformer = Transformer(config, self.vocabulary.rows, networks)
-        whole = stored_tensors(transformer)
-        state = {
-            name: tensor.float() if isinstance(whole.get(name), nn.Parameter) else tensor
-            for name, tensor in self.weights().items()
-        }
-        expected = {name: tensor.shape for name, tensor in whole.items()}
-        actual = {name: tensor.shape for name, tensor in state.items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in stored_tensors(transformer).items()}
+        actual = {name: info.shape for name, info in self.saved.infos().items()}
         wrong = [name for name in expected | actual if expected.get(name) != actual.get(name)]
         if wrong:
             raise UserError(
@@ -126,13 +134,12 @@ class Run:
                 f"{_shape(actual.get(wrong[0]))} instead of {_shape(expected.get(wrong[0]))}"
                 + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
             )
-        assign_buffers(transformer, state)
-        transformer.load_state_dict(state, strict=False, assign=True)  # all parameters are there, as was seen above
-        return transformer.eval()
+        return transformer
 
-    def let_go(self) -> None:
-        """Keeps the transformer no longer: what was made of it may be a copy. It is read again when it is asked for."""
-        self.__dict__.pop("transformer", None)
+    @property
+    def loaded(self) -> bool:
+        """Whether the transformer is in memory."""
+        return "transformer" in self.__dict__
 
     @property
     def finished(self) -> bool:
@@ -163,5 +170,5 @@ class Run:
         return read_json(self.folder / SUMMARY, "restore it from a copy")
 
 
-def _shape(shape: torch.Size | None) -> str:
+def _shape(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else str(list(shape))

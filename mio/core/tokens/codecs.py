@@ -64,7 +64,8 @@ class Codecs:
         """Heads' own of items that they make."""
         self._readable_files: OrderedDict[str, None] = OrderedDict()
         """Items whose file was read once."""
-        self._remembered = remembered
+        self.remembered = remembered
+        """May be lowered where items hardly come back."""
 
     @property
     def text(self) -> TextTokenizer:
@@ -369,7 +370,7 @@ class Codecs:
 
     def _remember(self, memory: OrderedDict[str, Any], name: str, value: Any) -> None:
         memory[name] = value
-        if len(memory) > self._remembered:
+        while len(memory) > self.remembered:
             memory.popitem(last=False)
 
     def written(self, item: Media | Codes) -> CodeArray:

@@ -68,6 +68,8 @@ class Sampling(Strict):
     """The same seed gives the same answer; without one, another each time."""
     media_temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     """Temperature inside spans of media."""
+    by: Annotated[dict[str, dict[str, float | int]], Field(max_length=64)] | None = None
+    """What is different for some modalities: `{MODALITY: {"temperature": 1}}`."""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Weight of classifier-free guidance."""
     steps: Annotated[int, Field(ge=0, le=10_000)] | None = None

@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import mio
-from mio import DataModule, Frames, Modality, PluginError, Task, Template, hookimpl
+from mio import DataModule, Decoding, Frames, Modality, PluginError, Task, Template, hookimpl
 from mio.core.contract import discovery
 from mio.core.contract.discovery import HOOKS, Candidate
 from mio.core.contract.plugins import PluginManager
@@ -330,6 +330,11 @@ TASK = Task(
             replace(TASK, output="skech"),
             "`output`: 'skech' is no modality of the plugins in use; did you mean `sketch`",
         ),
+        (
+            replace(TASK, decoding=Decoding(by={"skech": {"top_k": 1}})),
+            "`decoding`: `by.skech`: no modality of the plugins in use; did you mean `sketch`",
+        ),
+        (replace(TASK, decoding=Decoding(by={"sketch": {"topk": 1}})), "no option `by.sketch.topk`"),
         (replace(TASK, name="a b"), "`name`"),
         (replace(TASK, judge=None), "`judge`"),
         (replace(TASK, template=Template(direction="", response="{sketch}")), "`template`: `direction`"),

@@ -11,7 +11,7 @@ import torch
 from conftest import MELODY
 from test_engine import GRAMMAR, GREEDY, MODALITIES, PROMPTS, SEEDS, VOCABULARY, generated
 
-from mio import Decoding
+from mio import Decoding, UserError
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
@@ -19,7 +19,7 @@ from mio.core.generation import replicas
 from mio.core.generation.evaluation import evaluate
 from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
-from mio.core.generation.replicas import decoding_copy
+from mio.core.generation.replicas import decoding_copy, loaded_copy
 from mio.core.model.parallel import device_mesh, parallelise
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import RuntimeConfig
@@ -59,6 +59,18 @@ def unpacked_weights(source, ranks):
     return {name: parameter.clone() for name, parameter in copy.named_parameters()}
 
 
+def loaded_parts(folder, ranks):
+    """Weights of this rank of a copy that both hold, cut from the whole run and read from its file."""
+    run = Run.open(folder, PluginManager.discover([f"melody={MELODY / 'mio_melody.py'}"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replicas, "can_pack", lambda *_: False)
+        read, spread = loaded_copy(run, CPU, torch.bfloat16, ranks, split=2)
+        assert spread.size == 2
+        assert not run.loaded
+        cut, _ = decoding_copy(run.transformer, CPU, torch.bfloat16, ranks, split=2)
+    return dict(read.named_parameters()), dict(cut.named_parameters())
+
+
 def figures(folder, ranks):
     """What an evaluation says, but for the time that it took."""
     run = Run.open(folder, PluginManager.discover([f"melody={MELODY / 'mio_melody.py'}"]))
@@ -90,6 +102,7 @@ def on_rank(rank, port, out, folder):
                 found[experts, layout, devices] = weights, answers(copy, GREEDY), answers(copy, DRAWN)
                 placements = {name: str(p) for name, p in source.named_parameters()}
                 assert placements  # the source is as it was: it can be gathered again
+        found["loaded"] = loaded_parts(folder / "alone", ranks)
         for devices in (1, 2):
             replicas.free_memory = room if devices == 1 else lambda *_: 0
             found["figures", devices] = figures(folder / str(devices), ranks)
@@ -139,6 +152,34 @@ def test_figures_and_samples_do_not_depend_on_the_number_of_ranks(found):
     for devices in (1, 2):
         assert first["figures", devices] == alone
         assert other["figures", devices] == {}
+
+
+def test_ranks_read_their_own_parts_of_a_run(found):
+    (read, cut), (other, _) = (rank["loaded"] for rank in found[1])
+    assert read.keys() == cut.keys()
+    assert all(torch.equal(read[name], cut[name]) for name in cut)
+    query = "layers.0.attention.query.weight"
+    assert read[query].shape == other[query].shape == (32, 64)
+    assert not torch.equal(read[query], other[query])
+    assert torch.equal(read["embedding.weight"], other["embedding.weight"])
+
+
+def test_a_copy_of_a_run_is_that_of_its_transformer(finished, monkeypatch):
+    monkeypatch.setattr(replicas, "can_pack", lambda *_: False)
+    run = Run.open(finished, PluginManager.discover([f"melody={MELODY / 'mio_melody.py'}"]))
+    read, _ = loaded_copy(run, CPU, torch.float32)
+    assert not run.loaded
+    whole = dict(run.transformer.named_parameters())
+    assert read.embedding.weight.data_ptr() != whole["embedding.weight"].data_ptr()
+    assert {name: parameter.tolist() for name, parameter in read.named_parameters()} == {
+        name: parameter.tolist() for name, parameter in whole.items()
+    }
+
+
+def test_a_model_is_not_split_over_devices_that_do_not_divide_it():
+    ranks = Ranks(size=3)
+    with pytest.raises(UserError, match="3 devices cannot share this model: its 2 heads"):
+        decoding_copy(made(), CPU, torch.float32, ranks, split=3)
 
 
 def test_a_copy_shares_weights_that_are_whole_and_of_its_dtype():

@@ -10,18 +10,20 @@ import numpy as np
 import parley
 import pytest
 import tiles
+import torch
 from conftest import MELODY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_making import DECODING, NEED, asked, made_model
 
 from mio import Codes, DataError, Decoding, Media, UserError
+from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.discovery import discover, local
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.streams import joined
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation.answer import read_answer
-from mio.core.generation.grammar import Need
+from mio.core.generation.grammar import Need, need_of
 from mio.core.generation.growing import AnswerTokens
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
@@ -35,6 +37,7 @@ from mio.core.generation.streaming import (
     TextPiece,
     WholeMedia,
 )
+from mio.core.model.transformer import Transformer
 from mio.core.recipe.data_schema import DataConfig, PackingConfig
 from mio.core.recipe.schema import LossConfig, Recipe
 from mio.core.tokens.codecs import Codecs
@@ -60,8 +63,15 @@ def model(layout="delayed"):
     recipe = Recipe(name="made", data=DataConfig(form="plain", packing=PackingConfig(context=200)))
     return Model(
         recipe, plugins, vocabulary, codecs, Renderer(vocabulary, codecs, LossConfig()), Path("runs/made"),
-        lambda: (None, Replicas(Ranks())),
+        lambda: (transformer_of(vocabulary, codecs), Replicas(Ranks())),
     )  # fmt: skip
+
+
+def transformer_of(vocabulary, codecs):
+    """Of random weights."""
+    torch.manual_seed(0)
+    config = TransformerConfig(width=32, layers=2, heads=2, kv_heads=1, init_std=0.3)
+    return Transformer(config, vocabulary.rows, codecs.networks).eval()
 
 
 def request(of, *values):
@@ -207,7 +217,7 @@ def test_text_ends_before_the_first_stop_string(parts, stop):
     """Beside text that is searched as a whole, between what is no text."""
     of = model()
     made = [("melody", [[1, 2]]) if part == "melody" else part if part == "own" else part.encode() for part in parts]
-    events, _ = events_of(of, [b"-", *made])
+    events, tokens = events_of(of, [b"-", *made])
     expected, text, found = [], "-", False
     for part in [*parts, None]:
         if part in ("own", "melody", None):
@@ -228,6 +238,7 @@ def test_text_ends_before_the_first_stop_string(parts, stop):
     told += stream.take(Finished(CANCELLED if found else LENGTH))
     assert put_together(told[:-1])[0] == expected == list(told[-1].answer.parts)
     assert told[-1].reason == ("stop" if found else "length")
+    assert read_answer(tokens, of.vocabulary, of.codecs, "", stop).parts == told[-1].answer.parts
 
 
 def test_a_span_that_is_broken_off_is_no_part_of_the_answer():
@@ -268,6 +279,32 @@ def test_what_cannot_be_decoded_is_an_error(monkeypatch):
 
 def chimes_stream(of):
     return type(of.codecs.detokenizer("chime").stream())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_seed_gives_the_same_answer_streamed_or_not(layout):
+    of = model(layout)
+    decoding = Decoding(temperature=50.0, media_temperature=50.0, max_tokens=120, steps=2)
+    need = need_of("chime", of.codecs.modalities, only=False)
+    prompts = [asked(of, word) for word in ("a", "bc", "def", "ghij")]
+    streams = {}
+    engine = of.engine(3)
+    for seed, prompt in enumerate(prompts):
+        stream, told = streams[seed] = AnswerStream(of, of.request(prompt, decoding, need, seed)), []
+        engine.submit(
+            of.request(prompt, decoding, need, seed), lambda _, event, one=stream, all=told: all.extend(one.take(event))
+        )
+    engine.run()
+    chunked = 0
+    for seed, generated in enumerate(of.answers(prompts, decoding, need, list(range(4)))):
+        whole = read_answer(generated, of.vocabulary, of.codecs)
+        *pieces, over = streams[seed][1]
+        assert same(list(over.answer.parts), list(whole.parts))
+        parts, chunks, _ = put_together(pieces)
+        assert same(parts, list(whole.parts))
+        assert all(same(joined(own), parts[index][1]) for index, own in chunks.items())
+        chunked += len(chunks)
+    assert chunked >= 4
 
 
 @pytest.mark.parametrize("options", [{}, {"own": True}])

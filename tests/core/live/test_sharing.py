@@ -240,6 +240,17 @@ def test_an_answer_that_fails_is_told_and_the_conversation_goes_on():
     assert one.model.transformer.prompts[1] == "<im_start>user\nwait<im_end>\n", "it left nothing behind"
 
 
+def test_strings_that_end_an_answer_are_no_part_of_it():
+    one = mio.Session(World(ANSWERS).model(), options={"decoding": Decoding(stop=(" too", "other"), max_tokens=60)})
+    one.say("hello")
+    assert shown(one.finish()) == [("control", 0, "state3"), ("text", 0, "you"), ("done", 0)]
+    one.say("wait")
+    one.finish()
+    assert one.model.transformer.prompts[-1].split("assistant\n")[1].startswith("<3>you<im_end>")
+    with pytest.raises(mio.UserError, match="conversations have no `beams`"):
+        mio.Session(World(ANSWERS).model(), options={"decoding": Decoding(beams=2)})
+
+
 def test_an_engine_must_be_of_the_model():
     with pytest.raises(mio.UserError, match="the engine of this conversation is that of another model"):
         mio.Session(World(ANSWERS).model(), engine=World(ANSWERS).model().engine(2))
