@@ -38,9 +38,10 @@ THERE = """
 import json, sys, time
 from vllm import LLM, SamplingParams
 
-def main(folder, processor, asked, told):
+def main(folder, processor, asked, told, chunk):
     jobs = json.load(open(asked))
-    llm = LLM(folder, enforce_eager=True, max_num_seqs=32, dtype="float32", logits_processors=[processor])
+    more = {"max_num_batched_tokens": int(chunk)} if int(chunk) else {}
+    llm = LLM(folder, enforce_eager=True, max_num_seqs=32, dtype="float32", logits_processors=[processor], **more)
     prompts = [{"prompt_token_ids": job["prompt"]} for job in jobs]
     options = [SamplingParams(temperature=0, max_tokens=job["max_tokens"], extra_args=job["asked"]) for job in jobs]
     start = time.perf_counter()
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--vllm", required=True, help="Python of the environment with vLLM")
     parser.add_argument("--interface", choices=["v1", "v2"], default="v1")
     parser.add_argument("--items", type=int, default=25, help="held-out records per task")
+    parser.add_argument("--chunk", type=int, default=0, help="tokens of a step of vLLM, so that prompts come in pieces")
     options = parser.parse_args()
     run = Run.open(options.run, PluginManager.discover())
     model = Model.of(run, precision="fp32")
@@ -70,7 +72,7 @@ def main() -> int:
         jobs = [job for _, task in run.plugins.tasks().values() if usable(run, task) for job in
                 asked(model, task, options.items)]  # fmt: skip
         ours, own_seconds = by_mio(model, jobs)
-        theirs = by_vllm(options.vllm, options.interface, folder, jobs)
+        theirs = by_vllm(options, folder, jobs)
     differing = 0
     for job, own, other in zip(jobs, ours, theirs["tokens"], strict=True):
         said = other[:-1] if other and other[-1] == model.grammar.stop else other
@@ -122,8 +124,9 @@ def by_mio(model: Model, jobs: list[dict[str, Any]]) -> tuple[list[list[int]], f
     return [list(answer.tokens) for answer in answers], time.perf_counter() - start
 
 
-def by_vllm(python: str, interface: str, folder: Path, jobs: list[dict[str, Any]]) -> dict[str, Any]:
+def by_vllm(options: argparse.Namespace, folder: Path, jobs: list[dict[str, Any]]) -> dict[str, Any]:
     """The same, by the other environment's Python."""
+    interface = options.interface
     script, ask, told = folder.parent / "there.py", folder.parent / "asked.json", folder.parent / "told.json"
     script.write_text(THERE)
     ask.write_text(json.dumps([{key: value for key, value in job.items() if key != "request"} for job in jobs]))
@@ -137,7 +140,8 @@ def by_vllm(python: str, interface: str, folder: Path, jobs: list[dict[str, Any]
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [python, str(script), str(folder), f"mio_vllm.{interface}:SpanGrammar", str(ask), str(told)]
+    given = [folder, f"mio_vllm.{interface}:SpanGrammar", ask, told, options.chunk]
+    command = [options.vllm, str(script), *map(str, given)]
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not told.is_file():
         raise SystemExit(f"vLLM has not answered:\n{printed.stderr[-3000:]}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import call, once, tunes_in
 from safetensors.torch import load_file
 
+import mio
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.runs.checkpoints.format import latest
@@ -159,3 +161,16 @@ def test_mistakes_are_told_before_anything_is_read(capsys):
     rules = "train.optimizer.rules=[{pattern: embedding.weight, lr_scale: 2}]"
     assert app.run(["fit", "adapt.yaml", "name=other", rules]) == 2
     assert "`embedding.weight` matches no parameter" in capsys.readouterr().err
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("work")
+def test_a_run_with_adapters_answers_and_scores_in_python():
+    run = mio.load("runs/adapt", "cpu")
+    parts = ["melody number ", {"type": "melody", "melody": (0, 1, 5)}]
+    found = run.score(parts)
+    whole, tokens = run_of(Path("runs/adapt")).transformer, torch.tensor(found.tokens[None], dtype=torch.int64)
+    logits = whole.logits(whole(tokens, torch.arange(tokens.shape[1])[None]).hidden, run.model.vocabulary.size)
+    expected = logits[0, :-1].log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0]
+    torch.testing.assert_close(torch.from_numpy(found.log_likelihoods[1:]), expected, atol=1e-4, rtol=1e-4)
+    assert len(run.generate(parts, "melody", max_tokens=30).media("melody")) == 1

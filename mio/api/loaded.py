@@ -16,6 +16,7 @@ from mio.api.scores import Score, scored
 from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import Codes, Decoding, Media
 from mio.core.distributed.devices import device_type
+from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError, nearest
 from mio.core.generation.defaults import decoding_for
 from mio.core.generation.generate import Asked, Question, ask
@@ -26,7 +27,7 @@ from mio.core.generation.scoring import score_document
 from mio.core.generation.streaming import AnswerEvent, Over
 from mio.core.live.session import Session
 from mio.core.recipe.places import AVERAGE, WEIGHTS
-from mio.core.runs.lock import Lock
+from mio.core.runs.lock import Lock, warn
 from mio.core.runs.run import Run
 from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document
 from mio.core.tokens.documents import GENERATE, Document, interleaved_document
@@ -47,15 +48,14 @@ class Loaded:
     A prompt is a string, a list of typed parts, or messages: docs/using.md has all forms.
     """
 
-    def __init__(self, model: Model, rows: int = ROWS, identity: str = "") -> None:
+    def __init__(self, model: Model, rows: int = ROWS, weights: str = "") -> None:
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
             raise UserError(f"`rows` is {rows!r:.40}; it must be a number of answers that are made together, 1 or more")
         self.model = model
         """With recipe, vocabulary and codecs."""
         self.rows = rows
         """Answers that are made together, at most."""
-        self.identity = identity
-        """Stands for the weights: the same for the same ones in the same precision."""
+        self._weights = weights
         self.running = Running(model, rows)
         self.parts = PartReader(model)
         """Reads prompts."""
@@ -70,15 +70,24 @@ class Loaded:
         average: bool = False,
         plugins: Sequence[str] = (),
         rows: int = ROWS,
+        ranks: Ranks | None = None,
     ) -> Loaded:
-        """See `mio.load`."""
+        """See `mio.load`. Several `ranks` hold the model together, each on a device of its own."""
         if precision and precision not in PRECISIONS:
             raise UserError(
                 f"`precision` is {precision!r:.40}; it can be {' or '.join(PRECISIONS)}{nearest(precision, PRECISIONS)}"
             )
         kind = device_type(device, f"`device={device!r:.40}`")
-        run = Run.open(folder, PluginManager.discover(plugins), average=average)
-        return cls(Model.of(run, kind, precision), rows, _identity(run, Path(folder), precision))
+        first, split = ranks is None or ranks.first, ranks.size if ranks is not None else 0
+        tell = warn if first else lambda line: None  # noqa: ARG005
+        run = Run.open(folder, PluginManager.discover(plugins), tell, weights=first, average=average)
+        place = f"{kind}:{ranks.local_rank}" if ranks is not None and kind == "cuda" else kind
+        return cls(Model.of(run, place, precision, ranks, split), rows, _weights(run, Path(folder)))
+
+    @property
+    def identity(self) -> str:
+        """Stands for the model: the same for the same weights in the same precision."""
+        return f"{self._weights}/{self.model.transformer.head_weight.dtype}"
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -289,10 +298,11 @@ class Loaded:
         return f"Loaded({str(self.model.folder)!r}, modalities: {', '.join(self.modalities)})"
 
 
-def _identity(run: Run, folder: Path, precision: str) -> str:
+def _weights(run: Run, folder: Path) -> str:
+    """Stands for the weights of a run, or of one of its checkpoints."""
     lock = Lock.read(run.folder)
     weights = lock.files.get(AVERAGE if run.average else WEIGHTS, "") if run.finished else folder.name
-    told = [lock.recipe, lock.run, lock.vocabulary, weights, run.average, precision or run.recipe.train.precision]
+    told = [lock.recipe, lock.run, lock.vocabulary, weights, run.average]
     return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
 
 

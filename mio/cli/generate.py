@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mio.cli.devices import Devices, held_together, start_processes
 from mio.cli.options import (
     Average,
     Device,
@@ -23,6 +24,7 @@ from mio.core.errors import MOST_LISTED, UserError
 
 if TYPE_CHECKING:
     from mio.api import AnswerEvent, Loaded
+    from mio.core.distributed.ranks import Ranks
 
 
 def generate(
@@ -83,6 +85,7 @@ def generate(
         bool, typer.Option("--beyond-context", help="Prompt and answer may be longer than what the model has seen.")
     ] = False,
     average: Average = False,
+    devices: Devices = 1,
     device: Device = "auto",
     precision: Precision = "recipe",
     plugin: Plugin = [],
@@ -118,21 +121,34 @@ def generate(
         "guidance": guidance,
     }
 
+    start_processes(devices)
     chosen = {name: value for name, value in options.items() if value is not None}
-    import mio
+    from mio.api.loaded import Loaded
+
+    def opened(ranks: Ranks | None) -> Loaded:
+        together = rows if prompts is not None else 1
+        return Loaded.open(run, kind, dtype, average=average, plugins=plugin, rows=together, ranks=ranks)
+
+    with held_together(devices, kind, opened, lambda made: made.model) as loaded:
+        if loaded is None:
+            return
+        if prompts is not None:
+            _answer_file(loaded, prompts, out, as_json, (output, seed, beyond_context), chosen)
+            return
+        question = {"output": output, "seed": seed, "beyond_context": beyond_context, **chosen}
+        _answer(loaded, prompt or "", out, as_json, stream, question)
+
+
+def _answer(run: Loaded, prompt: str, out: Path, as_json: bool, stream: bool, question: dict[str, Any]) -> None:
+    """Answers a prompt as it is typed."""
     from mio.api.prompt_file import typed_prompt
     from mio.core.terminal import json_text, plain
 
-    loaded = mio.load(run, kind, dtype, average=average, plugins=plugin, rows=rows if prompts is not None else 1)
-    if prompts is not None:
-        _answer_file(loaded, prompts, out, as_json, (output, seed, beyond_context), chosen)
-        return
-    content = typed_prompt(loaded, prompt or "")
+    content = typed_prompt(run, prompt)
     if stream:
-        events = loaded.generate(content, output, stream=True, seed=seed, beyond_context=beyond_context, **chosen)
-        _print(events, loaded, out)
+        _print(run.generate(content, stream=True, **question), run, out)
         return
-    answer = loaded.generate(content, output, seed=seed, beyond_context=beyond_context, **chosen)
+    answer = run.generate(content, **question)
     if answer.notice:
         typer.echo(answer.notice, err=True)
     told = answer.to_json(out)

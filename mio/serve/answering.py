@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 
 from mio.core.errors import DataError
 from mio.core.generation import requests
-from mio.core.generation.requests import Event, Finished, Ticket
+from mio.core.generation.requests import Event, Finished, Request, Ticket
 from mio.core.generation.streaming import AnswerEvent, AnswerStream, Over
 from mio.serve.engine_thread import EngineThread
 from mio.serve.errors import ApiError
@@ -27,13 +27,17 @@ class Answer:
         self.ticket: Ticket | None = None
         self.over: Over | None = None
         """Its end, once it was given out."""
+        self._called_off = False
 
-    def listen(self, event: Event) -> None:
-        """Takes an event, in the event loop."""
-        self._events.put_nowait(event)
+    def submit(self, request: Request) -> None:
+        """Has the engine make it. Not for the event loop's thread (see `EngineThread.submit`)."""
+        self.ticket = self._engine.submit(request, self._events.put_nowait)
+        if self._called_off:  # meanwhile
+            self._engine.cancel(self.ticket)
 
     def cancel(self) -> None:
         """Calls the answer off, unless it is over."""
+        self._called_off = True
         if self.ticket is not None:
             self._engine.cancel(self.ticket)
 

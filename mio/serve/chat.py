@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -74,7 +74,7 @@ class _Chat:
         ]
         return JSONResponse({**self._head("chat.completion"), "choices": choices, "usage": usage(answers)})
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str]:
         """The response's events."""
         options = self._request.stream_options
         with_usage = bool(options and options.include_usage)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import pydantic_core
@@ -20,6 +21,8 @@ Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
 
 JSON = "application/json"
+_LARGE = 1 << 18
+"""Bytes of a body that is parsed elsewhere than in the event loop."""
 EVENTS = "text/event-stream"
 DONE = "data: [DONE]\n\n"
 
@@ -29,6 +32,12 @@ async def body_of(request: Request, kind: type[Model], service: Service) -> Mode
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         raise ApiError(415, f"send the body as JSON, with the header `Content-Type: {JSON}`", code="invalid_type")
     content = await request.body()
+    if len(content) > _LARGE:
+        return await asyncio.to_thread(_parsed, content, kind, service)
+    return _parsed(content, kind, service)
+
+
+def _parsed(content: bytes, kind: type[Model], service: Service) -> Model:
     # about its values, of which each takes many times its bytes in memory
     if content.count(b",") + content.count(b"[") + content.count(b"{") > service.values:
         raise ApiError(413, f"the body has more than {service.values} values", code="too_large")
@@ -86,7 +95,7 @@ class Stream(Response):
 
     def __init__(
         self,
-        parts: Callable[[], AsyncIterator[str | bytes]],
+        parts: Callable[[], AsyncGenerator[str | bytes]],
         answers: Answers,
         media_type: str = EVENTS,
         on_error: Callable[[ApiError], str | None] = lambda error: event(error.content),
@@ -111,8 +120,9 @@ class Stream(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            async for part in self._parts():
-                await self._give(send, part, True)
+            async with contextlib.aclosing(self._parts()) as parts:
+                async for part in parts:
+                    await self._give(send, part, True)
         except ApiError as error:
             told = self._on_error(error)
             if told is None:  # what was begun cannot say that it is not whole, but for its end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -64,7 +64,7 @@ class _Pictures:
         told = self._told(drawn[0][1])
         return JSONResponse({"created": self._created, "data": pictures, **told, "usage": _usage(answers)})
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str]:
         kind = "image_generation.completed"
         async for _, content, size in self._drawn(answers):
             picture = {"type": kind, "b64_json": base64.b64encode(content).decode(), "created_at": self._created}

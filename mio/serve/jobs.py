@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from starlette.requests import Request
@@ -30,7 +30,7 @@ class StreamedJob(Job, Protocol):
 
     media_type: str
 
-    def streamed(self, answers: Answers) -> AsyncIterator[str | bytes]:
+    def streamed(self, answers: Answers) -> AsyncGenerator[str | bytes]:
         """Its pieces. Raises `ApiError`."""
 
 

@@ -97,19 +97,20 @@ class Answers:
         tasks = [asyncio.create_task(_forward(number, one, merged)) for number, one in enumerate(self.each)]
         left = len(tasks)
         first = True
+        until = asyncio.get_running_loop().time() + limit
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + limit):
-                while left:
+            while left:
+                async with asyncio.timeout_at(until):
                     found = await merged.get()
-                    if isinstance(found, BaseException):
-                        raise found
-                    if first:
-                        first = False
-                        self.service.metrics.first_token.observe(time.monotonic() - self.begun)
-                    if isinstance(found[1], Over):
-                        left -= 1
-                        self.service.over(self, found[1].reason)
-                    yield found
+                if isinstance(found, BaseException):
+                    raise found
+                if first:
+                    first = False
+                    self.service.metrics.first_token.observe(time.monotonic() - self.begun)
+                if isinstance(found[1], Over):
+                    left -= 1
+                    self.service.over(self, found[1].reason)
+                yield found
         except TimeoutError:
             raise ApiError(504, f"the answer took longer than {limit:g} s", code="timeout") from None
         finally:
@@ -256,7 +257,7 @@ class Service:
             stream = AnswerStream(self.model, request, asked.output)
             one = Answer(stream, self.engine, self.executor)
             answers.each.append(one)
-            one.ticket = await self.run(partial(self.engine.submit, request, one.listen))
+            await self.run(partial(one.submit, request))
 
     def _budget(self, prompt: Prompt, asked: Asked) -> int:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -62,7 +62,7 @@ class _Speech:
         content = b"".join([piece async for piece in self._pieces(answers)])
         return Response(sound.with_size(content), media_type=self.media_type)
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str | bytes]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str | bytes]:
         async for piece in self._pieces(answers):
             if self._events:
                 yield event({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -120,7 +120,7 @@ class _Transcription:
             return JSONResponse({**told, "usage": {"type": "duration", "seconds": seconds}})
         return JSONResponse({"text": text, "usage": usage})
 
-    async def streamed(self, answers: Answers) -> AsyncIterator[str]:
+    async def streamed(self, answers: Answers) -> AsyncGenerator[str]:
         text = ""
         async for _, given in answers.events():
             if isinstance(given, TextPiece):

@@ -77,7 +77,7 @@ def mio_modalities(options):
             name="chime", codebooks=books, begin="<chime>", end="</chime>", code_token="<chime{}>",
             layout=options.get("layout", "delayed"), frames=mio.Frames(minimum=1, maximum=LONGEST),
         ),
-        mio.Modality(name="peal", parts="chime", frames=mio.Frames(minimum=1, maximum=3)),
+        mio.Modality(name="peal", parts="chime", frames=mio.Frames(minimum=1, maximum=12)),
     ]  # fmt: skip
 
 

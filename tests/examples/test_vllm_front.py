@@ -13,6 +13,7 @@ import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import torch
 import yaml
 from conftest import MELODY
 
-from mio import Decoding
+from mio import Decoding, UserError
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.exchange.writing import export_run
@@ -192,6 +193,14 @@ def test_mistakes_are_told_in_one_line(exported, server, capsys, arguments, mess
     assert front.main([str(exported[0]), "do", f"--url={server[0]}", *arguments]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_media_that_an_encoder_reads_are_refused(exported, monkeypatch):
+    export = front.Front(exported[0])
+    read = Prompt(np.array([1], np.int32), (SimpleNamespace(modality="melody"),))
+    monkeypatch.setitem(export.run.__dict__, "renderer", SimpleNamespace(prompt=lambda document: read))  # noqa: ARG005
+    with pytest.raises(UserError, match="`melody` is read by an encoder of the model, which only mio has"):
+        export.prompt("do")
 
 
 def test_what_is_no_export_is_told(tmp_path, capsys, exported):

@@ -219,6 +219,8 @@ class Answer:
         self._inserted: Ids = ()
         self._begun: Ids | None = ()
         """Text so far that may turn out to be a control token; None once something else was said."""
+        self._allowed: Ranges | None = None
+        """What may come next, once it was asked for."""
 
     def fork(self) -> Answer:
         """A copy that goes its own way."""
@@ -233,6 +235,11 @@ class Answer:
 
     def allowed(self) -> Ranges:
         """The ids that may come next."""
+        if self._allowed is None:
+            self._allowed = self._found()
+        return self._allowed
+
+    def _found(self) -> Ranges:
         grammar = self._grammar
         if self.done:
             return ((grammar.stop, grammar.stop + 1),)
@@ -244,7 +251,8 @@ class Answer:
 
     def advance(self, token: int) -> bool:
         """Takes a token. Where it is not allowed the answer is over, and this is False."""
-        if not contains(self.allowed(), token):
+        allowed, self._allowed = self.allowed(), None
+        if not contains(allowed, token):
             self.done = True
             return False
         self.budget -= 1

@@ -107,7 +107,7 @@ class Following:
         except GrammarError as error:  # the prompt leaves too little room: an error here would end the server
             logger.warning("an answer is left empty: %s", error)
             self.answer = Answer(grammar, Need(), budget)
-            self.answer.done = True
+            self.answer.done = True  # before anything is asked of it
 
     def take(self, token: int) -> None:
         """Takes the next token of the answer."""

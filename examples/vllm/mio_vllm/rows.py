@@ -22,14 +22,14 @@ def restrict(logits: Tensor, places: Places, masks: Masks) -> None:
     if not places:
         return
     rows = list(places)
-    allowed = logits[rows].masked_fill(masks.forbidden([answer.allowed() for _, answer in places.values()], logits),
-                                       -math.inf)  # fmt: skip
+    every = rows == list(range(len(logits)))
+    part = logits if every else logits[rows]
+    part.masked_fill_(masks.forbidden([answer.allowed() for _, answer in places.values()], logits), -math.inf)
     scales = [following.scale(answer) for following, answer in places.values()]
     if any(scale != 1.0 for scale in scales):
-        factor = logits.new_tensor([1.0 if math.isinf(scale) else scale for scale in scales])
-        allowed *= factor[:, None]
-        greedy = [number for number, scale in enumerate(scales) if math.isinf(scale)]
-        if greedy:
-            best = allowed[greedy]
-            allowed[greedy] = best.masked_fill(best < best.amax(dim=-1, keepdim=True), -math.inf)
-    logits[rows] = allowed
+        part *= logits.new_tensor([1.0 if math.isinf(scale) else scale for scale in scales])[:, None]
+        if greedy := [number for number, scale in enumerate(scales) if math.isinf(scale)]:
+            best = part[greedy]
+            part[greedy] = best.masked_fill(best < best.amax(dim=-1, keepdim=True), -math.inf)
+    if not every:
+        logits[rows] = part

@@ -96,8 +96,8 @@ decoded.
         names = " and ".join(f"`{name}`" for name in self.networks)
         return f"""## Networks beside the language model
 
-The model was trained together with networks of plugins, {names}, which transformers and programs that read its layout
-do not open. What it answers without them is not what it was trained for.
+The model was trained together with networks of plugins, which transformers and programs that read its layout do not
+open: {names}. What it answers without them is not what it was trained for.
 
 - **The language model** (`config.json`, `*.safetensors`, the tokenizer) is whole. It reads and writes text and the
   codes in its vocabulary.

@@ -245,6 +245,8 @@ class AnswerGrammar:
         self._span: SpanGrammar | None = None
         self._known: Any = None
         """What `_between_spans` was made for; None: it is to be made."""
+        self._owing = -1
+        """What `_owed` says; -1: it is to be found out."""
         self._roomy = 0
         """Tokens that have to be left for it to stay the same."""
         self._between_spans: State = Between((), may_stop=False)
@@ -283,7 +285,9 @@ class AnswerGrammar:
 
     def _owed(self) -> int:
         """Tokens that must still come after the present span, or from here if there is none."""
-        return self._owed_with(self._counts[self._need.modality])
+        if self._owing < 0:
+            self._owing = self._owed_with(self._counts[self._need.modality])
+        return self._owing
 
     def _owed_with(self, spans: int) -> int:
         """The same where the answer has so many of the spans that are needed."""
@@ -358,7 +362,7 @@ class AnswerGrammar:
         elif token in grammar.opens:
             self._name = name = grammar.opens[token]
             self._counts[name] += 1
-            self._known = None
+            self._known, self._owing = None, -1
             if name in grammar.heads:
                 self.opened = name
             else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,6 +129,18 @@ class Model:
         ]
         capacity = max(len(one.prompt.tokens) + one.budget for one in asked)
         return answer_all(self.engine(len(asked), capacity), asked)
+
+    @contextmanager
+    def led(self) -> Iterator[bool]:
+        """Whether this rank asks. One that does not has computed all that was asked of it by then."""
+        if not self.replicas.leads:
+            self.assist()
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self.dismiss()
 
     def dismiss(self) -> None:
         """Tells the ranks that assist that all is asked."""

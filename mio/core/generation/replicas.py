@@ -130,7 +130,7 @@ def _ready(
     """A copy with its parameters and buffers, as it decodes."""
     assign_buffers(copy, state)
     copy.load_state_dict(state, strict=False, assign=True)
-    summed = None
+    copy.devices, summed = size, None
     if size > 1:
         group = ranks.neighbours(size)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mio.core.data.items import change_items, pack_items
+from mio.core.generation.graphs import StaticSteps, can_capture
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.codecs import Codecs, name_of
 from mio.core.tokens.rendered import Item, Prompt
@@ -63,6 +64,7 @@ class Rows:
         weight = transformer.head_weight
         self.hidden = torch.zeros(count, transformer.config.width, dtype=weight.dtype, device=weight.device)
         """`[rows, D]`: what the transformer gave at the last position of each."""
+        self._static = StaticSteps(transformer, self.cache) if can_capture(transformer) else None
         self.held = [Held() for _ in range(count)]
         self._clock = 0
         self.read_tokens = self.reused_tokens = 0
@@ -140,7 +142,10 @@ class Rows:
         """Computes a token of each of the first rows."""
         count = len(tokens)
         cache = self.cache.sequences(0, count)
-        self.hidden[:count] = self._transformer.decode(torch.tensor(tokens, device=self.device), cache)
+        if self._static is not None:
+            self.hidden[:count] = self._static(tokens)
+        else:
+            self.hidden[:count] = self._transformer.decode(torch.tensor(tokens, device=self.device), cache)
         cache.advance(1)
         self._clock += 1
         for held, token in zip(self.held, tokens, strict=False):

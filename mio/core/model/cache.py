@@ -55,7 +55,9 @@ class KVCache:
         hidden_dtype: torch.dtype | None = None,
     ) -> None:
         self.capacity = capacity
-        shape = (config.layers, batch, config.kv_heads or config.heads, _whole(capacity), config.head_size)
+        spare = torch.device(device or "cpu").type != "cpu"  # for what static steps compute of full sequences
+        slots = _whole(capacity + spare)
+        shape = (config.layers, batch, config.kv_heads or config.heads, slots, config.head_size)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -63,7 +65,8 @@ class KVCache:
         self.maps = maps
         self._constants: dict[str, Tensor] = {}
         """What `next` needs at every step."""
-        self.hidden = torch.zeros(batch, capacity, width, device=device, dtype=hidden_dtype or dtype) if width else None
+        kept = hidden_dtype or dtype
+        self.hidden = torch.zeros(batch, capacity + spare, width, device=device, dtype=kept) if width else None
         """[B, S, D]: hidden states by position, where they are kept."""
 
     def positions(self, count: int) -> Tensor:

@@ -81,6 +81,8 @@ class Transformer(nn.Module):
         """Rotary tables of all positions of the largest cache so far, by dtype."""
         self.packed_head: Callable[[Tensor, int, int], Tensor] | None = None
         """The head of a copy that decodes with packed matrices (see `mio.core.model.packed`)."""
+        self.devices = 1
+        """Those that hold this copy together (see `mio.core.generation.replicas`)."""
         self.reset_parameters()
 
     def _add(self, name: str, network: nn.Module) -> None:
@@ -164,7 +166,7 @@ class Transformer(nn.Module):
             if cache.maps is not None:
                 keep_maps(cache.maps, maps, items, positions)
             step = cache.step(positions, self.config.heads, self.windows, together)
-            cos, sin = (one[positions] for one in self._rotary(cache.capacity, turning))
+            cos, sin = (one[positions] for one in self._rotary(cache.capacity + 1, turning))
         else:
             cos, sin = tables(positions, self._frequencies, turning)
         shared = Shared(cos, sin, mask, step, frozenset(name for name, one in items.items() if one.dummy))
@@ -193,7 +195,7 @@ class Transformer(nn.Module):
             return hidden
         positions, x = cache.lengths[:, None], self.embedding(tokens[:, None])
         step = cache.next(self.config.heads, self.windows)
-        cos, sin = self._rotary(cache.capacity, torch.float32)
+        cos, sin = self._rotary(cache.capacity + 1, torch.float32)
         shared = Shared(cos[positions], sin[positions], None, step)
         for layer in self.layers:
             x, _ = layer.forward(x, shared)

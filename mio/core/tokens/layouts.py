@@ -69,7 +69,7 @@ class SpanGrammar:
         span can still be closed in time. As long as `remaining() <= budget`, something is always allowed.
         """
         codebooks, may_end = self._following()
-        if budget is not None:
+        if budget is not None and budget < self.remaining() + self.codebooks:  # with more, nothing is too long
             codebooks = tuple(codebook for codebook in codebooks if self._needed(codebook) <= budget)
         return codebooks, may_end
 

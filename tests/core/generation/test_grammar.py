@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -34,8 +35,13 @@ MODALITIES = {modality.name: modality for _, modality in DECLARED}
 GRAMMAR = Grammar(VOCABULARY, MODALITIES, VOCABULARY.specials.im_end)
 
 
+@lru_cache
+def ids(grammar, state):
+    return np.array(grammar.allowed(state))
+
+
 def allowed(grammar, answer):
-    return np.array(grammar.allowed(answer.state()))
+    return ids(grammar, answer.state())
 
 
 SAID = (

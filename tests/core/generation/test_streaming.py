@@ -217,7 +217,7 @@ def test_text_ends_before_the_first_stop_string(parts, stop):
     """Beside text that is searched as a whole, between what is no text."""
     of = model()
     made = [("melody", [[1, 2]]) if part == "melody" else part if part == "own" else part.encode() for part in parts]
-    events, _ = events_of(of, [b"-", *made])
+    events, tokens = events_of(of, [b"-", *made])
     expected, text, found = [], "-", False
     for part in [*parts, None]:
         if part in ("own", "melody", None):
@@ -238,6 +238,7 @@ def test_text_ends_before_the_first_stop_string(parts, stop):
     told += stream.take(Finished(CANCELLED if found else LENGTH))
     assert put_together(told[:-1])[0] == expected == list(told[-1].answer.parts)
     assert told[-1].reason == ("stop" if found else "length")
+    assert read_answer(tokens, of.vocabulary, of.codecs, "", stop).parts == told[-1].answer.parts
 
 
 def test_a_span_that_is_broken_off_is_no_part_of_the_answer():
