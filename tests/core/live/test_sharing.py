@@ -20,6 +20,7 @@ from mio.core.contract.streams import joined
 from mio.core.generation.requests import Request
 from mio.core.generation.sampling import item_seed
 from mio.core.live.clock import SimulatedClock
+from mio.core.live.events import SessionEvent
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import plain_document
@@ -249,6 +250,13 @@ def test_strings_that_end_an_answer_are_no_part_of_it():
     assert one.model.transformer.prompts[-1].split("assistant\n")[1].startswith("<3>you<im_end>")
     with pytest.raises(mio.UserError, match="conversations have no `beams`"):
         mio.Session(World(ANSWERS).model(), options={"decoding": Decoding(beams=2)})
+
+
+def test_conversations_share_what_says_their_text():
+    model = World(ANSWERS).model()
+    first, second = (mio.Session(model, options={"speaks": "melody"}) for _ in range(2))
+    event = SessionEvent("media", 0.0, 0, 0, modality="melody")
+    assert first.saver(event) is second.saver(event)
 
 
 def test_an_engine_must_be_of_the_model():
