@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from serving.client import post
 from serving.process import served
@@ -80,14 +82,22 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-async def measured(port: int, options: argparse.Namespace) -> dict[str, float]:
+def cpu_seconds(process: int) -> float:
+    """Processor time of a process so far, which other work on the machine hardly changes."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measured(port: int, process: int, options: argparse.Namespace) -> dict[str, float]:
     await at_a_time(port, 8, 8, options.tokens)  # what is loaded at first use
     alone: list[Asked] = []
     found: dict[str, float] = {"starved": 0, "different": 0}
     firsts = {}
     for clients in CLIENTS:
         requests = max(clients, 16) if clients < 64 else clients * options.rounds
+        before = cpu_seconds(process)
         answers, seconds = await at_a_time(port, clients, requests, options.tokens)
+        cost = (cpu_seconds(process) - before) / sum(one.tokens for one in answers)
         if clients == 1:
             alone = (await at_a_time(port, 1, 64, options.tokens))[0]
         rate = sum(one.tokens for one in answers) / seconds
@@ -97,9 +107,10 @@ async def measured(port: int, options: argparse.Namespace) -> dict[str, float]:
         firsts[clients] = percentile([one.first for one in answers], 0.95)
         print(
             f"{clients:3} clients: {rate:8,.0f} tokens/s, first token after {firsts[clients] * 1e3:6.1f} ms (95 %), "
-            f"answer after {median * 1e3:7.1f} ms (median), {starved} starved, {different} different"
+            f"answer after {median * 1e3:7.1f} ms (median), {starved} starved, {different} different, "
+            f"{cost * 1e3:.3f} ms of CPU a token"
         )
-        found |= {f"tokens_per_second_{clients}": round(rate, 1)}
+        found |= {f"tokens_per_second_{clients}": round(rate, 1), f"cpu_ms_per_token_{clients}": round(cost * 1e3, 3)}
         found["starved"] += starved
         found["different"] += different
     found["p95_first_token_ratio"] = round(firsts[64] / firsts[1], 2)
@@ -114,8 +125,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rows", type=int, default=64)
     options = parser.parse_args()
-    with served(options.run, options.rows) as (port, _):
-        found = asyncio.run(measured(port, options))
+    with served(options.run, options.rows) as (port, process):
+        found = asyncio.run(measured(port, process.pid, options))
     print(json.dumps(found))
 
 

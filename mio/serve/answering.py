@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
+from typing import Any
 
 from mio.core.errors import DataError
 from mio.core.generation import requests
@@ -23,7 +24,7 @@ class Answer:
 
     def __init__(self, stream: AnswerStream, engine: EngineThread, executor: Executor) -> None:
         self._stream, self._engine, self._executor = stream, engine, executor
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[Event | ApiError] = asyncio.Queue()
         self.ticket: Ticket | None = None
         self.over: Over | None = None
         """Its end, once it was given out."""
@@ -41,6 +42,10 @@ class Answer:
         if self.ticket is not None:
             self._engine.cancel(self.ticket)
 
+    def fail(self, error: ApiError) -> None:
+        """Has whoever waits for it be told that it will not come."""
+        self._events.put_nowait(error)
+
     @property
     def tokens(self) -> list[int]:
         """Its tokens so far."""
@@ -56,6 +61,9 @@ class Answer:
             come = [await self._events.get()]
             while not self._events.empty():
                 come.append(self._events.get_nowait())
+            for event in come:
+                if isinstance(event, ApiError):
+                    raise event
             try:
                 given = await self._taken(come)
             except DataError as error:
@@ -67,14 +75,15 @@ class Answer:
                         raise ApiError(500, f"the answer could not be made: {one.error}", code="engine_failed")
                 yield one
 
-    async def _taken(self, come: list[Event]) -> list[AnswerEvent]:
+    async def _taken(self, come: Sequence[Any]) -> list[AnswerEvent]:
         """What these events give out. Whatever may decode media does so in another thread."""
         given: list[AnswerEvent] = []
-        while come and not (self._stream.decodes or isinstance(come[0], Finished)):
-            given += self._stream.take(come.pop(0))
-        if come:
-            loop = asyncio.get_running_loop()
-            given += await loop.run_in_executor(
-                self._executor, lambda: [one for event in come for one in self._stream.take(event)]
-            )
+        for place, event in enumerate(come):
+            if self._stream.decodes or isinstance(event, Finished):
+                loop = asyncio.get_running_loop()
+                return given + await loop.run_in_executor(self._executor, self._take_all, come[place:])
+            given += self._stream.take(event)
         return given
+
+    def _take_all(self, come: Sequence[Any]) -> list[AnswerEvent]:
+        return [one for event in come for one in self._stream.take(event)]

@@ -51,18 +51,15 @@ class Guard:
         await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status = 0
+        status, sending = 0, _Sending(scope, self._limits.write_timeout)
 
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            try:
-                async with asyncio.timeout(self._limits.write_timeout):
-                    await send(message)
-            except TimeoutError:
-                _abort(scope)
-                raise ClientDisconnect from None
+            sending.begin()
+            await send(message)
+            sending.end()
 
         body = _Body(receive, self._limits, _length(scope), self._receiving)
         try:
@@ -76,6 +73,7 @@ class Guard:
             _abort(scope)
         finally:
             body.close()
+            sending.close()
             route = getattr(scope.get("route"), "path", "other")
             self._service.metrics.responses.labels(route, str(status or 499)).inc()
 
@@ -105,6 +103,34 @@ class Guard:
         if scope["type"] == "http" and _length(scope) != 0:
             error.headers["connection"] = "close"
         await failure(error)(scope, receive, send)
+
+
+class _Sending:
+    """Closes the connection of a client that leaves unread what it is sent. One timer for a request: one for each piece
+    would take as long as sending it."""
+
+    def __init__(self, scope: Scope, limit: float) -> None:
+        self._scope, self._limit = scope, limit
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        self._timer = self._loop.call_later(limit, self._check)
+
+    def begin(self) -> None:
+        self._since = self._loop.time()
+
+    def end(self) -> None:
+        self._since = None
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        waited = 0.0 if self._since is None else now - self._since
+        if waited >= self._limit:
+            _abort(self._scope)
+        else:
+            self._timer = self._loop.call_later(self._limit - waited, self._check)
 
 
 class _Budget:

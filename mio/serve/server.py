@@ -91,7 +91,8 @@ def run(server: Server, sock: socket.socket) -> int:
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
     try:
-        asyncio.run(server.serve(sockets=[sock]))
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[sock]))
     finally:
         sys.setswitchinterval(before)
     return server.code

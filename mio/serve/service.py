@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -93,26 +93,42 @@ class Answers:
     async def events(self) -> AsyncIterator[tuple[int, AnswerEvent]]:
         """What the answers give out, as it comes, with the number of each. Raises `ApiError`."""
         limit = self.service.settings.limits.answer_timeout
-        merged: asyncio.Queue[tuple[int, AnswerEvent] | BaseException] = asyncio.Queue()
-        tasks = [asyncio.create_task(_forward(number, one, merged)) for number, one in enumerate(self.each)]
-        left = len(tasks)
-        first = True
-        until = asyncio.get_running_loop().time() + limit
+        late = ApiError(504, f"the answer took longer than {limit:g} s", code="timeout")
+        timer = asyncio.get_running_loop().call_later(limit, self._fail, late)
+        left, first = len(self.each), True
         try:
-            while left:
-                async with asyncio.timeout_at(until):
-                    found = await merged.get()
-                if isinstance(found, BaseException):
+            async with contextlib.aclosing(self._merged()) as merged:
+                async for number, event in merged:
+                    if first:
+                        first = False
+                        self.service.metrics.first_token.observe(time.monotonic() - self.begun)
+                    if isinstance(event, Over):
+                        left -= 1
+                        self.service.over(self, event.reason)
+                    yield number, event
+                    if not left:
+                        return
+        finally:
+            timer.cancel()
+
+    def _fail(self, error: ApiError) -> None:
+        for one in self.each:
+            one.fail(error)
+
+    async def _merged(self) -> AsyncGenerator[tuple[int, AnswerEvent]]:
+        """The events of all answers, in the order in which they come."""
+        if len(self.each) == 1:
+            async for event in self.each[0].events():
+                yield 0, event
+            return
+        merged: asyncio.Queue[tuple[int, AnswerEvent] | Exception] = asyncio.Queue()
+        tasks = [asyncio.create_task(_forward(number, one, merged)) for number, one in enumerate(self.each)]
+        try:
+            while True:
+                found = await merged.get()
+                if isinstance(found, Exception):
                     raise found
-                if first:
-                    first = False
-                    self.service.metrics.first_token.observe(time.monotonic() - self.begun)
-                if isinstance(found[1], Over):
-                    left -= 1
-                    self.service.over(self, found[1].reason)
                 yield found
-        except TimeoutError:
-            raise ApiError(504, f"the answer took longer than {limit:g} s", code="timeout") from None
         finally:
             for task in tasks:
                 task.cancel()
