@@ -140,7 +140,7 @@ class _Connection:
     def _made(self) -> Conversation:
         session = Session(
             self._service.model, self._ground.policy, clock=RealClock(), engine=self._thread.engine, told=self._told,
-            seed=secrets.randbelow(SEEDS),
+            workers=self._service.executor, seed=secrets.randbelow(SEEDS),
         )  # fmt: skip
         ground = self._ground
         return Conversation(

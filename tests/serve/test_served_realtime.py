@@ -67,6 +67,9 @@ def test_what_is_said_is_answered(one):
     usage = response["usage"]
     assert usage["output_tokens"] == len(f"{SPOKEN}three")
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    # the sound: its two borders, and a code for each 20 ms; around it the words of the template
+    assert usage["input_token_details"]["audio_tokens"] == 2 + 16
+    assert usage["input_token_details"]["text_tokens"] == usage["input_tokens"] - 18
     one.send("conversation.item.retrieve", item_id=heard)
     [sound] = one.until("conversation.item.retrieved")[-1]["item"]["content"]
     samples = np.frombuffer(base64.b64decode(sound["audio"]), "<i2") / 32768

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from chimes import Chimes
-from parley import TYPED
+from parley import ASIDE, TYPED
 from scripted_model import World, shown
 from test_session import ANSWERS
 
@@ -146,6 +147,35 @@ def test_media_come_in_pieces_and_then_whole():
     events = stopped.finish()
     assert [event.query for event in events if event.kind == "media"] == [1]
     assert {event.query for event in events if event.kind == "chunk"} == {0, 1}
+
+
+def test_media_made_by_a_worker_come_in_the_same_order():
+    codes = np.array([[1, 4, 0, 2, 3], [3, 2, 1, 0, 1], [0, 1, 2, 1, 0]])
+    plugins = {"text": {"tokenizer": "bytes"}, "melody": {}, "parley": {}, "chimes": {"layout": "frame_major"}}
+    script = {"ring": [TYPED, "so, so:", codes, "done? no."], "wait": f"{ASIDE}later", "hello": f"{TYPED}you"}
+    model = World(script, plugins=plugins).model()
+    options = {"speaks": "melody", "seconds_per_note": 0.1}
+
+    def happened(workers, **asked):
+        one = mio.Session(model, options=options, clock=SimulatedClock(0.1), workers=workers)
+        for text, moment in asked.items():
+            one.say(text, time=moment)
+        return one.finish()
+
+    with ThreadPoolExecutor(1) as workers:
+        for asked in ({"ring": 0.0}, {"ring": 0.0, "wait": 0.5}):
+            apart, here = happened(workers, **asked), happened(None, **asked)
+            for query in range(len(asked)):
+                own = [[one for one in events if one.query == query] for events in (apart, here)]
+                order = [[(one.kind, str(one.content or one.text or one.reason)) for one in events] for events in own]
+                assert order[0] == order[1]
+            kinds = [event.kind for event in apart if event.query == 0]
+            assert {"chunk", "media", "ignored"} <= set(kinds)
+            assert kinds[-1] == "done"
+        stopped = happened(workers, ring=0.0, hello=1.5)
+        kinds = [(event.kind, event.query) for event in stopped]
+        assert not [kind for kind, query in kinds[kinds.index(("interrupted", 0)) + 1 :] if query == 0]
+        assert kinds[-1] == ("done", 1)
 
 
 def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():
