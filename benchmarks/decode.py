@@ -156,11 +156,13 @@ def smollm() -> tuple[str, Transformer]:
         source.reset_parameters(0)
         return "random weights of SmolLM2-135M's shape", source
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     assert found.origin is not None
     folder = Path(found.origin).parent
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=SMOLLM_FILE, dtype=torch.float32)
-    config = config_from_huggingface(model.config.to_dict())
+    config = config_from_huggingface(model.config.to_dict() | {"quantization_config": None})  # these are its numbers
     source = Transformer(config, model.config.vocab_size)
     weights = model.state_dict()
     source.load_state_dict({name: weights[huggingface_name(name)] for name, _ in source.named_parameters()})

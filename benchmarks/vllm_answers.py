@@ -38,9 +38,12 @@ THERE = """
 import json, sys, time
 from vllm import LLM, SamplingParams
 
-def main(folder, processor, asked, told, chunk):
+def main(folder, processor, asked, told, chunk, drafts):
     jobs = json.load(open(asked))
     more = {"max_num_batched_tokens": int(chunk)} if int(chunk) else {}
+    if int(drafts):
+        lookup = {"prompt_lookup_max": 3, "prompt_lookup_min": 1}
+        more["speculative_config"] = {"method": "ngram", "num_speculative_tokens": int(drafts), **lookup}
     llm = LLM(folder, enforce_eager=True, max_num_seqs=32, dtype="float32", logits_processors=[processor], **more)
     prompts = [{"prompt_token_ids": job["prompt"]} for job in jobs]
     options = [SamplingParams(temperature=0, max_tokens=job["max_tokens"], extra_args=job["asked"]) for job in jobs]
@@ -63,6 +66,7 @@ def main() -> int:
     parser.add_argument("--interface", choices=["v1", "v2"], default="v1")
     parser.add_argument("--items", type=int, default=25, help="held-out records per task")
     parser.add_argument("--chunk", type=int, default=0, help="tokens of a step of vLLM, so that prompts come in pieces")
+    parser.add_argument("--drafts", type=int, default=0, help="tokens that n-grams foretell (v2 alone)")
     options = parser.parse_args()
     run = Run.open(options.run, PluginManager.discover())
     model = Model.of(run, precision="fp32")
@@ -140,7 +144,7 @@ def by_vllm(options: argparse.Namespace, folder: Path, jobs: list[dict[str, Any]
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    given = [folder, f"mio_vllm.{interface}:SpanGrammar", ask, told, options.chunk]
+    given = [folder, f"mio_vllm.{interface}:SpanGrammar", ask, told, options.chunk, options.drafts]
     command = [options.vllm, str(script), *map(str, given)]
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not told.is_file():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mio.core.contract.values import MemoryFile
 from mio.core.errors import UserError
+from mio.core.terminal import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ FPS = 2.0
 _LEAST_SIDE = 128
 """Pixels of the shorter side of an MP4: smaller frames, of which its colours would be a blur, are enlarged."""
 _MOST_CHANNELS = 8
+_HIGHEST_RATE = 10**9
 _KEYS = itertools.count()
 """Numbers in the keys of media whose content cannot be told from others': no two of a process have one key."""
 
@@ -266,11 +268,15 @@ def _audio(value: Any) -> tuple[Any, int]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise _unfit(AUDIO, type(value).__name__)
     samples, rate = value
-    if not isinstance(rate, int | float | np.number) or isinstance(rate, bool) or rate <= 0 or int(rate) != rate:
-        raise UserError(f"the rate of sound is a whole number of samples a second, not {rate!r:.40}: (samples, rate)")
+    if not _is_rate(rate):
+        told = printable(repr(rate))[:40]
+        raise UserError(f"the rate of sound is a whole number of samples a second, not {told}: (samples, rate)")
     if _is_tensor(samples) and samples.ndim == 2:
         samples = samples.T  # torchaudio has channels first
-    samples = _numpy(samples) if _is_array(samples) else np.asarray(samples)
+    try:
+        samples = _numpy(samples) if _is_array(samples) else np.asarray(samples)
+    except (TypeError, ValueError, OverflowError):
+        raise _unfit(AUDIO, f"samples of {type(samples).__name__}") from None
     channels = samples.shape[1] if samples.ndim == 2 else 1
     if samples.dtype.kind not in "fi" or not samples.size or samples.ndim not in (1, 2) or channels > _MOST_CHANNELS:
         raise _unfit(AUDIO, f"samples of {samples.dtype} {list(samples.shape)}")
@@ -307,6 +313,13 @@ def _numpy(value: Any, planes: int = 0) -> Any:
     if str(value.dtype) in ("torch.bfloat16", "torch.float16"):
         value = value.float()
     return value.numpy()
+
+
+def _is_rate(value: Any) -> bool:
+    import numpy as np
+
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return bool(number and 0 < value <= _HIGHEST_RATE and int(value) == value)
 
 
 def _is_sound(value: Sequence[Any]) -> bool:

@@ -97,7 +97,7 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         limits, model = service.settings.limits, service.model
         system = model.recipe.data.system.get("default", "")
-        self._choices = Choices(ground, service.settings.name, system, limits.max_tokens, LASTS)
+        self._choices = Choices(ground, service, system, LASTS)
         self._reader = ItemReader(service.receiver, limits, ground.listens, service.characters)
         self._buffer = InputBuffer(limits.seconds)
         self._out: asyncio.Queue[Outgoing] = asyncio.Queue()
@@ -106,6 +106,7 @@ class _Connection:
         self._due = False
         """Whether the conversation is to be attended to before the next step."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._ended = False
         self._began = self._heard = self._loop.time()
         self._place: Answers | None = None
         """Of the response that is being made, among all answers."""
@@ -139,7 +140,7 @@ class _Connection:
     def _made(self) -> Conversation:
         session = Session(
             self._service.model, self._ground.policy, clock=RealClock(), engine=self._thread.engine, told=self._told,
-            seed=secrets.randbelow(SEEDS),
+            workers=self._service.executor, seed=secrets.randbelow(SEEDS),
         )  # fmt: skip
         ground = self._ground
         return Conversation(
@@ -154,6 +155,7 @@ class _Connection:
         return self._conversation
 
     def _end(self) -> None:
+        self._ended = True
         for timer in self._timers.values():
             timer.cancel()
         if self._place is not None:
@@ -318,6 +320,8 @@ class _Connection:
             self._loop.call_soon_threadsafe(self._set_timers, self._talk.answers.next, self._talk.quiet)
 
     def _set_timers(self, following: float | None, quiet: bool) -> None:
+        if self._ended:
+            return
         self._set("attend", following, lambda: self._thread.call(self._attend))
         turns = self._choices.turns
         patience = turns.idle_timeout_ms if turns is not None else None

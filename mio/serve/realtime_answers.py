@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from mio.core.contract.sessions import ALL
 from mio.core.contract.values import TEXT, Decoding
 from mio.core.generation import requests
+from mio.core.generation.streaming import tokens_by_modality
 from mio.core.live import events
 from mio.core.live.events import SessionEvent
 from mio.core.live.session import Session
+from mio.core.tokens.rendered import Prompt
 from mio.serve.errors import ApiError
 from mio.serve.giving import as_file, data_url
 from mio.serve.realtime_items import ASSISTANT, USER, Asked, Item, Items, identifier, is_sound
@@ -249,8 +253,22 @@ class Answers:
         exchange = response.asked.exchange
         if exchange is None or exchange.ticket is None:
             return None
-        given, taken = len(exchange.ticket.answer.tokens), len(exchange.ticket.request.prompt.tokens)
-        return {"total_tokens": given + taken, "input_tokens": taken, "output_tokens": given}
+        ticket = exchange.ticket
+        taken = self._tokens(ticket.request.prompt, ("audio", "image"))
+        given = self._tokens(Prompt(np.array(ticket.answer.tokens, np.int32)), ("audio",))
+        counts = {"input_tokens": sum(taken.values()), "output_tokens": sum(given.values())}
+        return {**counts, "total_tokens": sum(counts.values()), "input_token_details": taken,
+                "output_token_details": given}  # fmt: skip
+
+    def _tokens(self, prompt: Prompt, kinds: Sequence[str]) -> dict[str, int]:
+        """Tokens by what OpenAI's clients know them as; all others count as text."""
+        model = self.session.model
+        found = dict.fromkeys([f"{kind}_tokens" for kind in (TEXT, *kinds)], 0)
+        for name, count in tokens_by_modality(prompt, model.vocabulary).items():
+            module = model.plugins.datamodule(name)
+            kind = module.media_type if module is not None and module.media_type in kinds else TEXT
+            found[f"{kind}_tokens"] += count
+        return found
 
     def _forget(self) -> None:
         """Keeps no more of responses that are over than truncating them takes."""

@@ -141,11 +141,17 @@ class Conversation:
 
     def hear(self, heard: Sequence[Heard], detected: bool) -> None:
         """Takes what was found in the input buffer, by voice activity or, not `detected`, by the client's commit."""
+        problem: ApiError | None = None
         for one in heard:
-            if isinstance(one, Ended):
-                self._hear_utterance(one, detected)
-            elif detected:
-                self._hear_onset(one)
+            try:
+                if isinstance(one, Ended):
+                    self._hear_utterance(one, detected)
+                elif detected:
+                    self._hear_onset(one)
+            except ApiError as error:  # what comes after it is heard all the same
+                problem = problem or error
+        if problem is not None:
+            raise problem
 
     def _hear_onset(self, began: Began) -> None:
         self._speaking = identifier("item")

@@ -34,7 +34,7 @@ _PARTS = {
 """Types of content by role."""
 _FIELDS = {"input_text": "text", "input_audio": "audio", "input_image": "image_url", "output_text": "text"}
 _KEYS = itertools.count()
-MOST_ITEMS = 1000
+MOST_ITEMS = 4096
 
 
 def identifier(kind: str) -> str:

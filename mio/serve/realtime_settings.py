@@ -14,6 +14,7 @@ from mio.core.generation.defaults import decoding_for
 from mio.core.generation.model import Model
 from mio.core.live.policy import policy_of
 from mio.serve.abilities import Abilities
+from mio.serve.conversations import check_characters
 from mio.serve.errors import unsupported
 from mio.serve.realtime_answers import Manner
 from mio.serve.realtime_audio import segmenter_fails
@@ -21,6 +22,7 @@ from mio.serve.realtime_items import identifier
 from mio.serve.realtime_protocol import PCM, AudioInput, AudioOutput, ResponseSettings, SessionSettings
 from mio.serve.realtime_responses import Form
 from mio.serve.receiving import AUDIO
+from mio.serve.service import Service
 
 _HISTORY = 1000
 """Earlier questions that a run without a policy is told of: as many as the context holds."""
@@ -114,8 +116,10 @@ class Turns:
 class Choices:
     """What a client chose, as `session.created` and `session.updated` tell it."""
 
-    def __init__(self, ground: Ground, model: str, system: str, most: int, lasts: float) -> None:
-        self._ground, self._model, self._system, self._most = ground, model, system, most
+    def __init__(self, ground: Ground, service: Service, system: str, lasts: float) -> None:
+        self._ground, self._system = ground, system
+        self._model, self._most = service.settings.name, service.settings.limits.max_tokens
+        self._characters = service.characters
         self._id, self._expires = identifier("sess"), int(time.time() + lasts)
         self.manner = Manner(Form(AUDIO if ground.sounds else TEXT))
         stream = ground.stream
@@ -135,6 +139,7 @@ class Choices:
             form = replace(form, voice=voice_of(audio.output) or form.voice)
         if audio is not None and audio.input is not None and "turn_detection" in audio.input.model_fields_set:
             turns = self._turns(audio.input)
+        check_characters(len(settings.instructions or ""), self._characters, "session.instructions")
         instructions = self.manner.instructions if settings.instructions is None else settings.instructions
         self.turns = turns
         self.manner = Manner(form, instructions, turns is None or turns.create_response,
@@ -172,6 +177,7 @@ class Choices:
 
     def check(self, settings: ResponseSettings) -> None:
         """Raises `ApiError` for what a response of this run cannot be."""
+        check_characters(len(settings.instructions or ""), self._characters, "response.instructions")
         if settings.output_modalities is not None:
             self.modality(settings.output_modalities[0], "response.output_modalities")
         if settings.max_output_tokens is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scripted_model import World
 
@@ -17,9 +20,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 SOUND = np.sin(np.arange(1600) / 5).astype(np.float32), 16_000
 
 
-@pytest.fixture(scope="module")
-def model():
-    """With pictures, videos of them and two kinds of sound; its tokenizers are never asked."""
+@cache
+def made_model():
+    """With pictures, videos of them and sound; its tokenizers are never asked."""
     plugins = {
         "text": {"tokenizer": "bytes"},
         "image": {"tokenizer": "patch_vq", "size": 8, "patch": 2, "codebook_size": 64},
@@ -32,8 +35,8 @@ def model():
 
 
 @pytest.fixture
-def reader(model, tmp_path):
-    return PartReader(model, tmp_path)
+def reader(tmp_path):
+    return PartReader(made_model(), tmp_path)
 
 
 def same(media, modality, data):
@@ -165,3 +168,35 @@ def test_objects_without_a_modality_of_their_type_are_refused():
     reader = PartReader(World({}).model())
     with pytest.raises(UserError, match="media type `image`, which this run has no modality for; it has text, melody"):
         reader.prompt([PIXELS])
+
+
+WORDS = st.sampled_from(
+    ["type", "text", "image", "speech", "video", "melody", "role", "content", "user", "assistant", "path", "url",
+     "data", "bytes", "control", "name", "own", "array", "sampling_rate", "a.png", "data:image/png;base64,AAAA", ""]
+)  # fmt: skip
+LEAVES = (
+    WORDS
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.binary(max_size=20)
+    | st.sampled_from(
+        [PIXELS, SOUND, SOUND[0], Image.fromarray(PIXELS), Codes("image", np.zeros((1, 4), int)), object()]
+    )
+)
+
+
+@given(
+    st.recursive(LEAVES, lambda one: st.lists(one, max_size=4) | st.dictionaries(WORDS, one, max_size=4), max_leaves=12)
+)
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_given_is_a_prompt_or_a_mistake(prompt):
+    found, told = [], ""
+    try:
+        found = PartReader(made_model()).prompt(prompt)
+    except UserError as error:
+        told = str(error)
+    assert bool(found) != bool(told)
+    assert "\n" not in told
+    assert len(told) < 1000

@@ -5,6 +5,7 @@ Its "keys" are the tokens themselves, so that it sees what the cache holds and n
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from mio.core.tokens.parsing import parse_tokens
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 
+found = functools.cache(discover)
+"""Plugins that are installed: looking for them takes longer than most tests."""
 PARLEY = Path(__file__).with_name("parley.py")
 CHIMES = Path(__file__).with_name("chimes.py")
 
@@ -129,7 +132,7 @@ class World:
     )
 
     def model(self):
-        candidates = [*discover(), local(f"melody={MELODY / 'mio_melody.py'}"), local(f"parley={PARLEY}"),
+        candidates = [*found(), local(f"melody={MELODY / 'mio_melody.py'}"), local(f"parley={PARLEY}"),
                       local(f"chimes={CHIMES}")]  # fmt: skip
         plugins = PluginManager(candidates).enable(self.plugins)
         codecs = Codecs(plugins)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from hum import hum
+from scripted_model import found
 from served import GALLERY, Script, serving
 from websockets.sync.client import connect
 
-from mio.core.contract.discovery import discover, local
+from mio.core.contract.discovery import local
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
 from mio.core.generation.model import Model
@@ -74,8 +75,8 @@ def humming(script=ANSWERS, context=600, policy=True, form="chat", system=None, 
         "gallery": {},
         **({"vita": {"session": session}} if policy else {}),
     }
-    found = [*discover(), local(f"gallery={GALLERY}"), local(f"hum={HUM}")]
-    enabled = PluginManager(found).enable(plugins)
+    candidates = [*found(), local(f"gallery={GALLERY}"), local(f"hum={HUM}")]
+    enabled = PluginManager(candidates).enable(plugins)
     codecs = Codecs(enabled)
     vocabulary = Vocabulary.build(codecs.text, enabled.modalities(), enabled.control_tokens())
     data = DataConfig(form=form, packing=PackingConfig(context=context), system=system or {})

@@ -67,6 +67,9 @@ def test_what_is_said_is_answered(one):
     usage = response["usage"]
     assert usage["output_tokens"] == len(f"{SPOKEN}three")
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    # the sound: its two borders, and a code for each 20 ms; around it the words of the template
+    assert usage["input_token_details"]["audio_tokens"] == 2 + 16
+    assert usage["input_token_details"]["text_tokens"] == usage["input_tokens"] - 18
     one.send("conversation.item.retrieve", item_id=heard)
     [sound] = one.until("conversation.item.retrieved")[-1]["item"]["content"]
     samples = np.frombuffer(base64.b64decode(sound["audio"]), "<i2") / 32768
@@ -388,6 +391,10 @@ def test_the_official_client_converses(server):
             "session.audio.input.turn_detection.threshold", "less than or equal to 1",
         ),
         (
+            {"type": "session.update", "session": {"type": "realtime", "instructions": "x" * 100_000}},
+            "session.instructions", "cannot fit",
+        ),
+        (
             {"type": "session.update", "session": {"type": "realtime", "max_output_tokens": 10**9}},
             "session.max_output_tokens", "at most",
         ),
@@ -561,6 +568,7 @@ def test_stopping_the_server_lets_an_answer_end():
 
 def test_a_client_that_leaves_leaves_nothing_behind():
     with talking(delay=0.01) as (server, one):
+        one.update(audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 1}}})
         one.hum(5)
         one.until("response.output_audio_transcript.delta")
         one.socket.close()
@@ -571,3 +579,6 @@ def test_a_client_that_leaves_leaves_nothing_behind():
             asyncio.run(asyncio.sleep(0.02))
         assert not engine.running
         assert server.service.idle
+        steps = engine.steps
+        asyncio.run(asyncio.sleep(0.3))
+        assert engine.steps <= steps + 1, "nobody is asked whether he is still there"

@@ -177,7 +177,7 @@ class AnswerStream:
     def _over(self, finished: Finished) -> Over:
         answer = self._parts.answer
         answer = replace(answer, silent=is_silent(answer.controls, self._model.vocabulary.controls))
-        usage = Usage(_prompt_tokens(self._request.prompt, self._model.vocabulary), dict(self._counts))
+        usage = Usage(tokens_by_modality(self._request.prompt, self._model.vocabulary), dict(self._counts))
         return Over(STOP if self.stopped else finished.reason, usage, answer, finished.error)
 
 
@@ -298,7 +298,7 @@ class _Parts(Visitor[None]):
         self._parts.append((modality, content))
 
 
-def _prompt_tokens(prompt: Prompt, vocabulary: Vocabulary) -> dict[str, int]:
+def tokens_by_modality(prompt: Prompt, vocabulary: Vocabulary) -> dict[str, int]:
     """Positions of a prompt by modality."""
     owner = {block.name: block.modality for block in vocabulary.blocks}
     for one in vocabulary.modalities:

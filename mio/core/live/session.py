@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,10 @@ class Session:
         options: options of the conversation, in place of those under `session` of this plugin in the run's recipe.
         clock: default: a `SimulatedClock`; with a `RealClock`, call `step` in a loop, or use `mio.core.live.realtime`.
         engine: what answers, if it answers others as well (see `attend`); default: one of its own, with two rows.
-        told: called in the thread that steps the engine whenever it has told this session something.
+        told: called whenever there is something to attend to: in the thread that steps the engine when it has told this
+            session something, and in that of a worker when it has made something.
+        workers: where media of answers are made, one after the other (an executor of one thread), so that the engine
+            does not wait for that; default: in the thread that steps it.
         seed: of the sampling.
         plugins: plugins that are not installed, as `--plugin` takes them.
 
@@ -62,6 +66,7 @@ class Session:
         clock: Clock | None = None,
         engine: Engine | None = None,
         told: Callable[[], None] = lambda: None,
+        workers: Executor | None = None,
         seed: int = 0,
         device: str = "cpu",
         precision: str = "",
@@ -83,7 +88,7 @@ class Session:
         if engine is not None and engine.transformer is not self.model.transformer:
             raise UserError(f"{self.model.folder}: the engine of this conversation is that of another model")
         self.engine = engine or self.model.engine(SEQUENCES)
-        self._turns = Turns(self.model, self.policy, self.engine, self.clock, seed, self._tell, told)
+        self._turns = Turns(self.model, self.policy, self.engine, self.clock, seed, self._tell, told, workers)
         self._segmenter = self.policy.stream.segmenter() if self.policy.stream else None
         self._inbox = Inbox()
         self._events: list[SessionEvent] = []
@@ -201,6 +206,9 @@ class Session:
     def _step_or_wait(self, clock: SimulatedClock, until: float) -> list[SessionEvent]:
         if self.busy:
             return self.step()
+        if self._turns.player.pending:
+            self._turns.player.wait()
+            return []
         following = self.next
         clock.go_to(until if following is None else min(following, until))
         return []

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import partial
 
 from mio.core.contract.controls import INTERRUPT, SILENCE
 from mio.core.contract.sessions import MODEL, SessionPolicy
 from mio.core.errors import DataError
 from mio.core.generation import requests
-from mio.core.generation.chunks import GrowingMedia
 from mio.core.generation.engine import Engine
 from mio.core.generation.model import Model
 from mio.core.generation.reading import AnswerReader, Piece
@@ -23,7 +23,7 @@ from mio.core.generation.stopping import StopStrings
 from mio.core.live import events
 from mio.core.live.clock import Clock
 from mio.core.live.history import Exchange, Query, Turn, prompt_of, turn_of
-from mio.core.live.playing import Player
+from mio.core.live.playing import Player, Span
 from mio.core.live.sentences import SentenceCutter
 from mio.core.tokens.visitor import codes_in, control_of, media_in, text_of
 
@@ -44,8 +44,8 @@ class _Answer:
         """Whether the query is known to be meant for the model; until then this sequence listens."""
         self.made = False
         """Whether all of it is generated; it may still be playing."""
-        self.media: GrowingMedia | None = None
-        """Of the span that is open, unless they are damaged."""
+        self.media: Span | None = None
+        """Of the span that is open."""
 
     @property
     def number(self) -> int:
@@ -67,7 +67,8 @@ class Turns:
 
     Args:
         tell: called with kind, number of the query and further fields of each event.
-        told: called in the thread that steps the engine whenever that has told something.
+        told: called when the engine has told something, in the thread that steps it, or a worker has made something.
+        workers: see `Player`.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class Turns:
         seed: int,
         tell: Callable[..., None],
         told: Callable[[], None],
+        workers: Executor | None,
     ) -> None:
         self._model, self._policy, self._engine, self._clock, self._seed = model, policy, engine, clock, seed
         self._tell, self._told = tell, told
         self._controls = model.vocabulary.controls.tokens
-        self.player = Player(model, policy, tell)
+        self.player = Player(model, policy, tell, workers, told)
         self.steps = 0
         """Steps of the engine in which this conversation was told something."""
         self._last = -1
@@ -101,11 +103,13 @@ class Turns:
     @property
     def busy(self) -> bool:
         """Whether `attend`, or the engine's next step, would do something."""
-        return self._over() or self._can_listen or any(not answer.waits for answer in self._answers)
+        return (
+            self.player.ready or self._over() or self._can_listen or any(not answer.waits for answer in self._answers)
+        )
 
     @property
     def unfinished(self) -> bool:
-        return bool(self._answers or self.queries)
+        return bool(self._answers or self.queries) or self.player.pending
 
     @property
     def given(self) -> Exchange | None:
@@ -113,7 +117,8 @@ class Turns:
         return self._given.exchange if self._given is not None and not self._over() else None
 
     def attend(self) -> None:
-        """Does what can be done between two steps: gives the turn on, and has queries read."""
+        """Does what can be done between two steps: tells what was made, gives the turn on, and has queries read."""
+        self.player.flush(self._clock.now())
         self._let_go_on()
         self._listen()
 
@@ -205,12 +210,11 @@ class Turns:
         if opened and not before:
             answer.media = self.player.open(opened)
         elif answer.media is not None and opened:
-            goes_on = self.player.grow(answer.number, answer.media, token, self._clock.now())
-            answer.media = answer.media if goes_on else None
+            self.player.grow(answer.number, answer.media, token, self._clock.now())
 
     def _finish(self, answer: _Answer, event: Finished) -> None:
         if event.reason == requests.FAILED:
-            self._tell(events.FAILED, answer.number, reason=str(event.error))
+            self.player.tell(events.FAILED, answer.number, reason=str(event.error))
             self._leave(answer)
         elif answer.decided:
             self._end(answer)
@@ -233,7 +237,7 @@ class Turns:
 
     def _write(self, answer: _Answer, text: str) -> None:
         if text:
-            self._tell(events.TEXT, answer.number, text=text)
+            self.player.tell(events.TEXT, answer.number, text=text)
             self._say(answer, answer.sentences.push(text))
 
     def _say(self, answer: _Answer, sentences: Sequence[str]) -> None:
@@ -244,11 +248,15 @@ class Turns:
     def _obey(self, answer: _Answer, name: str) -> None:
         """Does what the action of a control token says."""
         action = self._controls[name].action
-        self._tell(events.CONTROL, answer.number, control=name)
+        self._teller(answer)(events.CONTROL, answer.number, control=name)
         if action == SILENCE:
             self._fall_silent(answer)
         elif not answer.decided:
             self._decide(answer, action)
+
+    def _teller(self, answer: _Answer) -> Callable[..., None]:
+        """What tells events of an answer: those of the one that is given come in the order in which they were said."""
+        return self.player.tell if answer is self._given else self._tell
 
     # turns
 
@@ -270,12 +278,12 @@ class Turns:
     def _stop(self, answer: _Answer, by: int) -> None:
         self._tell(events.INTERRUPTED, answer.number, by=by)
         if answer is self._given:
-            self.player.stop()
+            self.player.stop(answer.number)
         if not answer.made:
             self._release(answer)
 
     def _fall_silent(self, answer: _Answer) -> None:
-        self._tell(events.SILENCE, answer.number)
+        self._teller(answer)(events.SILENCE, answer.number)
         self._leave(answer)
 
     def _leave(self, answer: _Answer) -> None:
@@ -289,7 +297,7 @@ class Turns:
     def _end(self, answer: _Answer) -> None:
         self._write(answer, answer.stops.flush())
         self._say(answer, answer.sentences.flush())
-        self._tell(events.DONE, answer.number)
+        self.player.tell(events.DONE, answer.number)
         answer.made = True
         self._release(answer)
         self._let_go_on()
@@ -301,7 +309,8 @@ class Turns:
 
     def _over(self) -> bool:
         """Whether the answer that was being given is made and played."""
-        return self._given is not None and self._given.made and self._clock.now() >= self.player.until
+        given, player = self._given, self.player
+        return given is not None and given.made and not player.pending and self._clock.now() >= player.until
 
     def _let_go_on(self) -> None:
         """Has the answer that waits take its turn where the one before it is over."""

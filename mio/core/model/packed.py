@@ -54,7 +54,9 @@ def pack(transformer: Transformer, summed: Callable[[Tensor], object] | None = N
     for number, block in enumerate(transformer.layers):
         assert isinstance(block, Block)
         transformer.layers[number] = PackedBlock(block, summed)
-    transformer.norm = PackedNorm(transformer.norm)  # type: ignore[assignment]
+    norm = PackedNorm(transformer.norm)
+    del transformer.norm
+    transformer.norm = norm  # type: ignore[assignment]
     transformer.packed_head = PackedHead(transformer.head_weight, transformer.head_bias)
 
 
@@ -99,16 +101,15 @@ class PackedHead:
         return run(hidden).float()
 
 
-class PackedNorm(nn.Module):
+class PackedNorm:
     """`RMSNorm` in fewer passes: x / sqrt(|x|^2 + D eps) times sqrt(D) weight."""
 
     def __init__(self, norm: RMSNorm) -> None:
-        super().__init__()
         width = norm.weight.shape[-1]
         self.scale = norm.weight.detach().float() * width**0.5
         self.eps = width * norm.eps
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D] in the dtype of `x`, computed in float32."""
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         out = (x * length.square_().add_(self.eps).rsqrt_()).mul_(self.scale)
@@ -147,10 +148,10 @@ class PackedBlock(Block):
         """[B, L, D] -> [B, L, D], with what attention adds."""
         B, L, _ = x.shape
         H, K = self.heads, self.kv_heads
-        projected = self.project(self.attention_norm.forward(x)).view(B, L, H + 2 * K, -1).float()
+        projected = self.project(self.attention_norm(x)).view(B, L, H + 2 * K, -1).float()
         turned, v = projected.split_with_sizes((H + K, K), 2)
         if self.turned_norm is not None:
-            turned = self.turned_norm.forward(turned)
+            turned = self.turned_norm(turned)
         q, k = rotate(turned, shared.cos, shared.sin).split_with_sizes((H, K), 2)
         if shared.cache is not None:
             out = shared.cache.attend(self.layer, self.window, q, k, v)
@@ -163,7 +164,7 @@ class PackedBlock(Block):
 
     def feed(self, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor | None]:
         """[B, L, D] -> [B, L, D], with what the feed-forward network adds, and the experts' balance."""
-        normed, balance = self.ffn_norm.forward(x), None
+        normed, balance = self.ffn_norm(x), None
         if isinstance(self.ffn, SparseExperts):
             out, balance = self.ffn.forward(normed, shared.mask.valid if shared.mask is not None else None)
         else:

@@ -199,7 +199,7 @@ class Transformer(nn.Module):
         shared = Shared(cos[positions], sin[positions], None, step)
         for layer in self.layers:
             x, _ = layer.forward(x, shared)
-        x = self.norm.forward(x)
+        x = self.norm(x)
         if cache.hidden is not None:
             cache.keep_hidden(positions, x)
         return x[:, 0]

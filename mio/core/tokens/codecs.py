@@ -12,6 +12,7 @@ from mio.core.contract.encoders import Arrays
 from mio.core.contract.heads import Head
 from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.sessions import Synthesiser
 from mio.core.contract.streams import SpanDecoder, Streamable
 from mio.core.contract.validation import missing_methods
 from mio.core.contract.values import (
@@ -50,6 +51,7 @@ class Codecs:
         self._plugins = plugins
         self._tokenizers: dict[str, Any] = {}
         self._detokenizers: dict[str, Detokenizer] = {}
+        self._synthesisers: dict[str, Synthesiser | None] = {}
         self._datamodules: dict[str, DataModule] = {}
         self._folder: Path | None = None
         self._saved: dict[str, str] = {}
@@ -181,6 +183,12 @@ class Codecs:
         if problems := missing_methods(decoder, ("push", "finish")):
             raise PluginError(f"the detokenizer of `{modality}`: its `stream` made no decoder: {'; '.join(problems)}")
         return decoder
+
+    def synthesiser(self, modality: str) -> Synthesiser | None:
+        """What says text in a modality, the same for all conversations; None where no plugin supplies one."""
+        if modality not in self._synthesisers:
+            self._synthesisers[modality] = self._plugins.synthesiser(modality)
+        return self._synthesisers[modality]
 
     def saver(self, modality: str) -> Detokenizer | Head:
         """What writes media of a modality to files: the head that makes them, or else the detokenizer."""

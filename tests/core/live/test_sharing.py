@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from chimes import Chimes
-from parley import TYPED
+from parley import ASIDE, TYPED
 from scripted_model import World, shown
 from test_session import ANSWERS
 
@@ -20,6 +21,7 @@ from mio.core.contract.streams import joined
 from mio.core.generation.requests import Request
 from mio.core.generation.sampling import item_seed
 from mio.core.live.clock import SimulatedClock
+from mio.core.live.events import SessionEvent
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.documents import plain_document
@@ -147,6 +149,35 @@ def test_media_come_in_pieces_and_then_whole():
     assert {event.query for event in events if event.kind == "chunk"} == {0, 1}
 
 
+def test_media_made_by_a_worker_come_in_the_same_order():
+    codes = np.array([[1, 4, 0, 2, 3], [3, 2, 1, 0, 1], [0, 1, 2, 1, 0]])
+    plugins = {"text": {"tokenizer": "bytes"}, "melody": {}, "parley": {}, "chimes": {"layout": "frame_major"}}
+    script = {"ring": [TYPED, "so, so:", codes, "done? no."], "wait": f"{ASIDE}later", "hello": f"{TYPED}you"}
+    model = World(script, plugins=plugins).model()
+    options = {"speaks": "melody", "seconds_per_note": 0.1}
+
+    def happened(workers, **asked):
+        one = mio.Session(model, options=options, clock=SimulatedClock(0.1), workers=workers)
+        for text, moment in asked.items():
+            one.say(text, time=moment)
+        return one.finish()
+
+    with ThreadPoolExecutor(1) as workers:
+        for asked in ({"ring": 0.0}, {"ring": 0.0, "wait": 0.5}):
+            apart, here = happened(workers, **asked), happened(None, **asked)
+            for query in range(len(asked)):
+                own = [[one for one in events if one.query == query] for events in (apart, here)]
+                order = [[(one.kind, str(one.content or one.text or one.reason)) for one in events] for events in own]
+                assert order[0] == order[1]
+            kinds = [event.kind for event in apart if event.query == 0]
+            assert {"chunk", "media", "ignored"} <= set(kinds)
+            assert kinds[-1] == "done"
+        stopped = happened(workers, ring=0.0, hello=1.5)
+        kinds = [(event.kind, event.query) for event in stopped]
+        assert not [kind for kind, query in kinds[kinds.index(("interrupted", 0)) + 1 :] if query == 0]
+        assert kinds[-1] == ("done", 1)
+
+
 def test_media_that_an_encoder_reads_are_part_of_what_a_row_holds():
     model = trained(encoder=True)
     decoding, need = Decoding(temperature=1.3, max_tokens=20), model.need("", True, Decoding())
@@ -249,6 +280,13 @@ def test_strings_that_end_an_answer_are_no_part_of_it():
     assert one.model.transformer.prompts[-1].split("assistant\n")[1].startswith("<3>you<im_end>")
     with pytest.raises(mio.UserError, match="conversations have no `beams`"):
         mio.Session(World(ANSWERS).model(), options={"decoding": Decoding(beams=2)})
+
+
+def test_conversations_share_what_says_their_text():
+    model = World(ANSWERS).model()
+    first, second = (mio.Session(model, options={"speaks": "melody"}) for _ in range(2))
+    event = SessionEvent("media", 0.0, 0, 0, modality="melody")
+    assert first.saver(event) is second.saver(event)
 
 
 def test_an_engine_must_be_of_the_model():
