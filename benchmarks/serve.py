@@ -4,8 +4,9 @@
 
 A process serves RUN, or without one a model of the demo's size with random weights; this one asks it over HTTP, as
 streams, each client one request after the other. All requests have a seed of their own, and are asked first alone, by
-one client: what the others get must be the same. A request is starved that takes more than three times as long as the
-median of those that were asked beside it. The last line is one JSON object.
+one client: what the others get must be the same. A request is starved that at its worst waits for a token, the first or
+a later one, more than half a second and five times as long as the median of those that were asked beside it does. The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from serving.client import post
 from serving.process import served
 
 CLIENTS = (1, 8, 64)
-STARVED = 3.0
+STARVED, LEAST = 5.0, 0.5
 WORDS = (
     "seven",
     "Please generate an image according to the given description. two",
@@ -41,6 +42,8 @@ class Asked:
     first: float
     """Seconds until the first token."""
     seconds: float
+    longest: float
+    """Wait for a token."""
 
 
 async def ask(port: int, number: int, tokens: int) -> Asked:
@@ -51,17 +54,18 @@ async def ask(port: int, number: int, tokens: int) -> Asked:
         "stream_options": {"include_usage": True},
     }  # fmt: skip
     start = time.perf_counter()
-    first, text, used = 0.0, "", 0
+    first, text, used, longest, last = 0.0, "", 0, 0.0, start
     async for event in post(port, "/v1/chat/completions", body):
         if event["choices"]:
             delta = event["choices"][0]["delta"]
             if delta.get("content"):
-                first = first or time.perf_counter() - start
+                now = time.perf_counter()
+                first, longest, last = first or now - start, max(longest, now - last), now
                 text += delta["content"]
         else:
             used = event["usage"]["completion_tokens"]
     seconds = time.perf_counter() - start
-    return Asked(text, used, first or seconds, seconds)
+    return Asked(text, used, first or seconds, seconds, longest)
 
 
 async def at_a_time(port: int, clients: int, requests: int, tokens: int) -> tuple[list[Asked], float]:
@@ -102,7 +106,8 @@ async def measured(port: int, process: int, options: argparse.Namespace) -> dict
             alone = (await at_a_time(port, 1, 64, options.tokens))[0]
         rate = sum(one.tokens for one in answers) / seconds
         median = statistics.median(one.seconds for one in answers)
-        starved = sum(one.seconds > STARVED * median for one in answers)
+        longest = max(STARVED * statistics.median(one.longest for one in answers), LEAST)
+        starved = sum(one.longest > longest for one in answers)
         different = sum(one.text != alone[number].text for number, one in enumerate(answers[: len(alone)]))
         firsts[clients] = percentile([one.first for one in answers], 0.95)
         print(
