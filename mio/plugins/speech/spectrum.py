@@ -42,7 +42,7 @@ class Spectrum:
         cover = self._bank.sum(axis=1, keepdims=True)
         self._unbank = (self._bank / np.maximum(cover, 1e-6)).T  # [M, K]
         # power of a full-scale sine is 0 dB, whatever the window
-        self._bank = self._bank / self.scale**2
+        self._bank = self._bank * (4 / self.window.sum() ** 2)
 
     def frames(self, length: int) -> int:
         """Frames of `length` samples: every started 20 ms counts."""
