@@ -13,10 +13,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 import mio
-from mio.serve import about, chat, completions, images, realtime, speech, transcriptions
+from mio.serve import about, chat, completions, images, speech, transcriptions
 from mio.serve.errors import ApiError
 from mio.serve.guards import Guard
 from mio.serve.http import failure
+from mio.serve.realtime import connection
 from mio.serve.service import Service
 
 _GONE = 499
@@ -36,7 +37,7 @@ def application(service: Service) -> ASGIApp:
 
     # pages that show the API would load scripts from elsewhere
     app = FastAPI(title="mio", version=mio.__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    for one in (about, chat, completions, speech, transcriptions, images, realtime):
+    for one in (about, chat, completions, speech, transcriptions, images, connection):
         app.include_router(one.router(service))
 
     @app.exception_handler(ApiError)

@@ -15,7 +15,7 @@ from talking import ANSWERS, SPOKEN, WRITTEN, client, humming, kinds, levels, pc
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from mio.serve import realtime
+from mio.serve.realtime import connection as realtime
 
 ANSWERED = [
     "response.created", "response.output_item.added", "conversation.item.added", "response.content_part.added",

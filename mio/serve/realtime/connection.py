@@ -20,10 +20,10 @@ from mio.core.live.clock import RealClock
 from mio.core.live.session import Session
 from mio.serve.errors import ApiError
 from mio.serve.http import failure
-from mio.serve.realtime_audio import InputBuffer, pcm_of
-from mio.serve.realtime_conversation import Conversation
-from mio.serve.realtime_items import ItemReader
-from mio.serve.realtime_protocol import (
+from mio.serve.realtime.audio import InputBuffer, pcm_of
+from mio.serve.realtime.conversation import Conversation
+from mio.serve.realtime.items import ItemReader
+from mio.serve.realtime.protocol import (
     BufferAppend,
     BufferClear,
     BufferCommit,
@@ -38,8 +38,8 @@ from mio.serve.realtime_protocol import (
     client_event,
     event_id_of,
 )
-from mio.serve.realtime_responses import Outgoing
-from mio.serve.realtime_settings import Choices, Ground
+from mio.serve.realtime.responses import Outgoing
+from mio.serve.realtime.settings import Choices, Ground
 from mio.serve.service import Answers, Service
 
 SUBPROTOCOL = "realtime"

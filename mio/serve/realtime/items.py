@@ -20,8 +20,8 @@ from mio.core.tokens.visitor import codes_in, control_of, media_in, text_of
 from mio.serve.errors import ApiError
 from mio.serve.limits import Limits
 from mio.serve.protocol.chat import Part
-from mio.serve.realtime_audio import pcm_of, samples_of, seconds_of
-from mio.serve.realtime_protocol import Content, ItemSettings
+from mio.serve.realtime.audio import pcm_of, samples_of, seconds_of
+from mio.serve.realtime.protocol import Content, ItemSettings
 from mio.serve.receiving import AUDIO, Receiver
 from mio.serve.sound import PCM_RATE
 

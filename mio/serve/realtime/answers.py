@@ -21,8 +21,8 @@ from mio.core.live.session import Session
 from mio.core.tokens.rendered import Prompt
 from mio.serve.errors import ApiError
 from mio.serve.giving import as_file, data_url
-from mio.serve.realtime_items import ASSISTANT, USER, Asked, Item, Items, identifier, is_sound
-from mio.serve.realtime_responses import CANCELLED, COMPLETED, FAILED, INCOMPLETE, Form, Outgoing, Response
+from mio.serve.realtime.items import ASSISTANT, USER, Asked, Item, Items, identifier, is_sound
+from mio.serve.realtime.responses import CANCELLED, COMPLETED, FAILED, INCOMPLETE, Form, Outgoing, Response
 from mio.serve.receiving import AUDIO
 
 TURN_DETECTED, CLIENT_CANCELLED = "turn_detected", "client_cancelled"

@@ -16,11 +16,11 @@ from mio.core.live.policy import policy_of
 from mio.serve.abilities import Abilities
 from mio.serve.conversations import check_characters
 from mio.serve.errors import unsupported
-from mio.serve.realtime_answers import Manner
-from mio.serve.realtime_audio import segmenter_fails
-from mio.serve.realtime_items import identifier
-from mio.serve.realtime_protocol import PCM, AudioInput, AudioOutput, ResponseSettings, SessionSettings
-from mio.serve.realtime_responses import Form
+from mio.serve.realtime.answers import Manner
+from mio.serve.realtime.audio import segmenter_fails
+from mio.serve.realtime.items import identifier
+from mio.serve.realtime.protocol import PCM, AudioInput, AudioOutput, ResponseSettings, SessionSettings
+from mio.serve.realtime.responses import Form
 from mio.serve.receiving import AUDIO
 from mio.serve.service import Service
 

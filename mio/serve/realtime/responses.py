@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mio.serve.realtime_audio import OutputSound
-from mio.serve.realtime_items import ASSISTANT, Asked, Item, identifier
-from mio.serve.realtime_protocol import PCM
+from mio.serve.realtime.audio import OutputSound
+from mio.serve.realtime.items import ASSISTANT, Asked, Item, identifier
+from mio.serve.realtime.protocol import PCM
 
 Outgoing = dict[str, Any] | Callable[[], dict[str, Any] | None]
 """An event, or what makes one (None: there is none) where it is sent, as that takes long."""

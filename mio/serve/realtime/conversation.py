@@ -14,11 +14,11 @@ from mio.core.contract.values import Decoding
 from mio.core.errors import UserError
 from mio.core.live.session import Session
 from mio.serve.errors import ApiError
-from mio.serve.realtime_answers import CLIENT_CANCELLED, Answers, Manner
-from mio.serve.realtime_audio import Began, Ended, Heard
-from mio.serve.realtime_items import Item, Items, cut_values, identifier, is_sound, spoken_item
-from mio.serve.realtime_protocol import ItemDelete, ItemRetrieve, ItemTruncate, ResponseCancel, ResponseSettings
-from mio.serve.realtime_responses import Outgoing
+from mio.serve.realtime.answers import CLIENT_CANCELLED, Answers, Manner
+from mio.serve.realtime.audio import Began, Ended, Heard
+from mio.serve.realtime.items import Item, Items, cut_values, identifier, is_sound, spoken_item
+from mio.serve.realtime.protocol import ItemDelete, ItemRetrieve, ItemTruncate, ResponseCancel, ResponseSettings
+from mio.serve.realtime.responses import Outgoing
 
 _log = logging.getLogger("mio.serve")
 
