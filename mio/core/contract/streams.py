@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from mio.core.contract.validation import missing_methods
 from mio.core.contract.values import CodeArray
 from mio.core.errors import PluginError
 
@@ -33,6 +34,17 @@ class Streamable(Protocol):
 
     def stream(self) -> SpanDecoder:
         """A decoder for one span. Decoders of several spans may be in use at the same time."""
+
+
+def opened_stream(detokenizer: Any, modality: str) -> SpanDecoder | None:
+    """What decodes one span of a modality while its codes come; None where its detokenizer decodes whole spans alone.
+    Raises `PluginError` where it says that it streams and does not."""
+    if not isinstance(detokenizer, Streamable):
+        return None
+    decoder = detokenizer.stream()
+    if problems := missing_methods(decoder, ("push", "finish")):
+        raise PluginError(f"the detokenizer of `{modality}`: its `stream` made no decoder: {'; '.join(problems)}")
+    return decoder
 
 
 def joined(pieces: Sequence[Any]) -> Any:

@@ -13,8 +13,7 @@ from mio.core.contract.heads import Head
 from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.sessions import Synthesiser
-from mio.core.contract.streams import SpanDecoder, Streamable
-from mio.core.contract.validation import missing_methods
+from mio.core.contract.streams import SpanDecoder, opened_stream
 from mio.core.contract.values import (
     TEXT,
     CodeArray,
@@ -176,13 +175,7 @@ class Codecs:
 
     def span_decoder(self, modality: str) -> SpanDecoder | None:
         """What decodes one span of a modality while its codes come; None where it is decoded as a whole."""
-        detokenizer = self.detokenizer(modality)
-        if not isinstance(detokenizer, Streamable):
-            return None
-        decoder = detokenizer.stream()
-        if problems := missing_methods(decoder, ("push", "finish")):
-            raise PluginError(f"the detokenizer of `{modality}`: its `stream` made no decoder: {'; '.join(problems)}")
-        return decoder
+        return opened_stream(self.detokenizer(modality), modality)
 
     def synthesiser(self, modality: str) -> Synthesiser | None:
         """What says text in a modality, the same for all conversations; None where no plugin supplies one."""
