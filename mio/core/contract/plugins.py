@@ -137,6 +137,7 @@ class EnabledPlugins:
         self.options = options
         self._plugins = plugins
         self._registry = registered(plugins)
+        self._synthesisers: dict[str, Synthesiser | None] = {}
 
     @property
     def names(self) -> list[str]:
@@ -248,12 +249,13 @@ class EnabledPlugins:
         return answer
 
     def synthesiser(self, modality: str) -> Synthesiser | None:
-        """What says text in a modality, newly made; None if no plugin supplies it."""
-        answer = self._first_own("mio_synthesiser", self.names, modality=modality)
-        if answer is None:
-            return None
-        owner, synthesiser = answer
-        refuse(owner, "mio_synthesiser", f"synthesiser of `{modality}`", synthesiser_problems(synthesiser))
+        """What says text in a modality, the same for all conversations; None if no plugin supplies it."""
+        if modality in self._synthesisers:
+            return self._synthesisers[modality]
+        owner, synthesiser = self._first_own("mio_synthesiser", self.names, modality=modality) or ("", None)
+        if synthesiser is not None:
+            refuse(owner, "mio_synthesiser", f"synthesiser of `{modality}`", synthesiser_problems(synthesiser))
+        self._synthesisers[modality] = synthesiser
         return synthesiser
 
     def datamodule(self, modality: str) -> DataModule:

@@ -66,7 +66,7 @@ class Player:
     ) -> None:
         self._codecs, self._vocabulary, self._policy, self._tell = model.codecs, model.vocabulary, policy, tell
         self._workers, self._told = workers, told
-        self._synthesiser = model.codecs.synthesiser(policy.speaks) if policy.speaks else None
+        self._synthesiser = model.plugins.synthesiser(policy.speaks) if policy.speaks else None
         if policy.speaks and self._synthesiser is None:
             raise UserError(
                 f"no plugin of the run supplies a synthesiser of `{policy.speaks}`; leave the option `speaks` out"

@@ -12,7 +12,6 @@ from mio.core.contract.encoders import Arrays
 from mio.core.contract.heads import Head
 from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.sessions import Synthesiser
 from mio.core.contract.streams import SpanDecoder, opened_stream
 from mio.core.contract.values import (
     TEXT,
@@ -50,7 +49,6 @@ class Codecs:
         self._plugins = plugins
         self._tokenizers: dict[str, Any] = {}
         self._detokenizers: dict[str, Detokenizer] = {}
-        self._synthesisers: dict[str, Synthesiser | None] = {}
         self._datamodules: dict[str, DataModule] = {}
         self._folder: Path | None = None
         self._saved: dict[str, str] = {}
@@ -176,12 +174,6 @@ class Codecs:
     def span_decoder(self, modality: str) -> SpanDecoder | None:
         """What decodes one span of a modality while its codes come; None where it is decoded as a whole."""
         return opened_stream(self.detokenizer(modality), modality)
-
-    def synthesiser(self, modality: str) -> Synthesiser | None:
-        """What says text in a modality, the same for all conversations; None where no plugin supplies one."""
-        if modality not in self._synthesisers:
-            self._synthesisers[modality] = self._plugins.synthesiser(modality)
-        return self._synthesisers[modality]
 
     def saver(self, modality: str) -> Detokenizer | Head:
         """What writes media of a modality to files: the head that makes them, or else the detokenizer."""
