@@ -253,7 +253,7 @@ def changed(published, folder, change):
         (lambda c, _: c["text_config"].update(num_hidden_layers=3), "config.json says `num_hidden_layers` 3"),
         (lambda c, _: c.update(model_type="multi_modality"),
          "`model_type` 'multi_modality' is not supported; choose one of llama, Yi, mistral, ministral, qwen2, qwen3, "
-         "mixtral, or, by plugins, of janus, mm_interleaved, vita-mixtral"),
+         "mixtral, qwen3_moe, or, by plugins, of janus, mm_interleaved, vita-mixtral"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told(published, tmp_path, monkeypatch, change, message):
