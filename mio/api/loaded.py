@@ -230,7 +230,7 @@ class Loaded:
         Raises:
             UserError: they are no codes of this run, or no media can be made of them.
         """
-        if isinstance(codes, Codes):
+        if isinstance(codes, Codes) or not isinstance(codes, Sequence):
             return self._decoded(codes)
         media = [self._decoded(one) for one in codes]
         if not modality:

@@ -187,6 +187,7 @@ def test_media_become_codes_and_codes_media(run):
         (Codes("melody", np.array([[0.5, 1]])), "melody"),
         (Codes("tune", np.array([[1]])), "no modality `tune`"),
         ((0, 1), "codes are `mio.Codes`, not int"),
+        (3, "codes are `mio.Codes`, not int"),
         ([codes, codes], "say of which modality"),
     ):
         with pytest.raises(UserError, match=told):
