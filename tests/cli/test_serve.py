@@ -48,19 +48,40 @@ def test_addresses_of_this_machine():
     assert not any(map(_is_loopback, ("0.0.0.0", "::", "192.168.0.1", "example.org")))
 
 
-def test_it_serves_until_a_signal(finished):
-    environment = {**os.environ, "MIO_API_KEY": "secret"}
-    process = start("serve", finished, "--port", "0", "--name", "tunes", *WORLD, env=environment)
-    line = process.stderr.readline()
-    assert line.startswith("tunes: http://127.0.0.1:")
-    url = line.split(": ", 1)[1].strip()
-    body = json.dumps({"prompt": "do", "max_tokens": 3}).encode()
+def ask(url, seed=0):
+    """Some tokens of a model that is served."""
+    body = json.dumps({"prompt": "do", "max_tokens": 5, "temperature": 1, "seed": seed, "return_token_ids": True})
     headers = {"Content-Type": "application/json", "Authorization": "Bearer secret"}
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/completions", body, headers)) as answer:
-        assert json.load(answer)["model"] == "tunes"
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/completions", body.encode(), headers)) as answer:
+        return json.load(answer)
+
+
+def served(finished, *options):
+    """A server, its address, and its process."""
+    environment = {**os.environ, "MIO_API_KEY": "secret"}
+    process = start("serve", finished, "--port", "0", "--name", "tunes", *options, *WORLD, env=environment)
+    line = process.stderr.readline()
+    assert line.startswith("tunes: http://127.0.0.1:"), line
+    return line.split(": ", 1)[1].strip(), process
+
+
+def test_it_serves_until_a_signal(finished):
+    url, process = served(finished)
+    assert ask(url)["model"] == "tunes"
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert process.communicate()[1] == ""
+
+
+def test_devices_that_hold_a_model_together_serve_as_one_does(finished):
+    answers = []
+    for options in ((), ("--devices", "2")):
+        url, process = served(finished, "--device", "cpu", "--precision", "fp32", *options)
+        answers.append([ask(url, seed)["choices"][0]["token_ids"] for seed in range(4)])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        process.communicate()
+    assert answers[0] == answers[1]
 
 
 def test_a_public_address_without_a_key_is_warned_of(finished, capsys, monkeypatch):
