@@ -155,8 +155,10 @@ class Engine:
     def step(self) -> None:
         """Takes in what waits, and gives every answer that goes on its next token."""
         self.steps += 1
-        arrived = [self._arrivals.popleft() for _ in range(len(self._arrivals))]
+        # whoever is called off has arrived before that, and may have been called off within the last step
         cancelled = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
+        arrived = [self._arrivals.popleft() for _ in range(len(self._arrivals))]
+        arrived = [ticket for ticket in arrived if ticket.finished is None]
         if self._followers is not None:
             known = [*self._waiting, *self.running, *arrived]
             off = [known.index(ticket) for ticket in cancelled if ticket in known]

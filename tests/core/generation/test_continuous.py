@@ -121,6 +121,23 @@ def test_an_answer_may_call_off_one_that_is_told_after_it(transformer):
     assert [*later.request.prompt.tokens, *later.answer.tokens[:-1]] in held, "its last token was not computed"
 
 
+def test_a_request_may_be_called_off_in_the_step_that_it_comes_in(transformer):
+    engine, late, told = Engine(transformer, GRAMMAR, 2, 80), [], []
+
+    def leave_at_once(*_):
+        if not late:
+            late.append(engine.submit(asked(4), lambda *_: told.append(_)))
+            engine.cancel(late[0])
+
+    first = engine.submit(asked(0), leave_at_once)
+    for _ in range(100):
+        engine.step()
+    assert (engine.busy, engine.running, engine.waiting) == (False, [], 0)
+    assert late[0].finished == Finished(requests.CANCELLED)
+    assert told == [(late[0], late[0].finished)]
+    assert first.answer.tokens == alone(transformer, asked(0))
+
+
 def test_a_prompt_begins_with_what_a_row_holds(transformer):
     engine, first = Engine(transformer, GRAMMAR, 3, 200), asked(5)
     ticket = engine.submit(first)
