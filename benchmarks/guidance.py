@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation.answering import answer_records
+from mio.core.evaluation.answering import answer_records
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 

@@ -31,7 +31,7 @@ import torch
 from mio import Answer, Record
 from mio.core.contract.plugins import PluginManager
 from mio.core.data.batch import assemble
-from mio.core.generation.answering import answer_batch
+from mio.core.evaluation.answering import answer_batch
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 from mio.core.tokens.documents import interleaved_document

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mio import Answer, Media, Record
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation.answering import answer_records
-from mio.core.generation.evaluation import select_tasks
+from mio.core.evaluation.answering import answer_records
+from mio.core.evaluation.evaluation import select_tasks
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation.evaluation import evaluate
+from mio.core.evaluation.evaluation import evaluate
 from mio.core.generation.model import Model
 from mio.core.recipe.compose import compose
 from mio.core.runs.checkpoints.reading import Checkpoint

@@ -17,8 +17,8 @@ from mio import Answer, Decoding, Media, Task, Template
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
-from mio.core.generation.evaluation import Evaluation
-from mio.core.generation.judging import OwnedTask
+from mio.core.evaluation.evaluation import Evaluation
+from mio.core.evaluation.judging import OwnedTask
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
 from mio.core.generation.requests import Ticket

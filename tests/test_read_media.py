@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
+from mio.core.evaluation.evaluation import evaluate
 from mio.core.generation import replicas
-from mio.core.generation.evaluation import evaluate
 from mio.core.generation.model import Model
 from mio.core.recipe.model import ENCODERS
 from mio.core.runs.run import Run

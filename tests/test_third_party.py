@@ -18,7 +18,7 @@ from conftest import MELODY, ROOT, call
 from rich.console import Console
 
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation.answering import answer_records
+from mio.core.evaluation.answering import answer_records
 from mio.core.generation.engine import generate_tokens
 from mio.core.generation.grammar import AnswerGrammar, Grammar, Need, need_of
 from mio.core.generation.model import Model

@@ -22,7 +22,7 @@ import torch
 from replays import Variant
 
 from mio import Answer, DataError, Record, Task, Template, UserError
-from mio.core.generation.judging import OwnedTask
+from mio.core.evaluation.judging import OwnedTask
 
 CONTAINERS: dict[str, tuple[Callable[[list[Any]], Any], bool]] = {
     "list": (list, True),

@@ -70,9 +70,9 @@ def evaluate(
 
     import torch
 
+    from mio.core.evaluation.evaluation import evaluate as measure
+    from mio.core.evaluation.evaluation import results_table
     from mio.core.files import naming, write_json
-    from mio.core.generation.evaluation import evaluate as measure
-    from mio.core.generation.evaluation import results_table
     from mio.core.generation.model import Model
     from mio.core.terminal import console
 

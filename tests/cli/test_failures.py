@@ -11,8 +11,8 @@ import pytest
 
 from mio.cli import app
 from mio.cli.failures import explained
+from mio.core.evaluation import evaluation
 from mio.core.files import naming
-from mio.core.generation import evaluation
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Using a trained model: prompts, answers under the span grammar, evaluation. Never changes weights."""
+"""Using a trained model: prompts, answers under the span grammar, scores. Never changes weights."""

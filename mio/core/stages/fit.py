@@ -23,8 +23,8 @@ from mio.core.data.shards.store import TokenStore
 from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
+from mio.core.evaluation.evaluation import Report, evaluate, results_table
 from mio.core.files import write_text
-from mio.core.generation.evaluation import Report, evaluate, results_table
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
 from mio.core.model.network_check import check_networks_run

@@ -13,9 +13,9 @@ import torch
 from mio.core.contract.controls import CONTROL
 from mio.core.contract.loggers import Sample
 from mio.core.contract.values import TEXT
-from mio.core.generation.evaluation import Evaluation, owned_tasks
+from mio.core.evaluation.evaluation import Evaluation, owned_tasks
+from mio.core.evaluation.samples import place
 from mio.core.generation.model import Model
-from mio.core.generation.samples import place
 from mio.core.model.transformer import Transformer
 from mio.core.training.module import MioModule
 from mio.core.training.validation import Found

@@ -9,7 +9,7 @@ import torch
 from mio import DataError, Media, PluginError, Template
 from mio.core.data.batch import assemble
 from mio.core.data.loader import as_raised
-from mio.core.generation.answering import _prompts
+from mio.core.evaluation.answering import _prompts
 from mio.core.model.network_check import check_networks_run
 from mio.core.tokens.chat import chat_document
 from mio.core.tokens.codecs import Codecs

@@ -15,8 +15,8 @@ from mio import Decoding, UserError
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
+from mio.core.evaluation.evaluation import evaluate
 from mio.core.generation import replicas
-from mio.core.generation.evaluation import evaluate
 from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import decoding_copy, loaded_copy

@@ -19,11 +19,11 @@ from torchmetrics.aggregation import MeanMetric
 from mio.core.contract.values import Answer, Record, Task
 from mio.core.distributed.ranks import Ranks, without_process_group
 from mio.core.errors import DataError, UserError, nearest
-from mio.core.generation.answering import answer_batch
-from mio.core.generation.copies import copied_spans, digest
-from mio.core.generation.judging import OwnedTask
+from mio.core.evaluation.answering import answer_batch
+from mio.core.evaluation.copies import copied_spans, digest
+from mio.core.evaluation.judging import OwnedTask
+from mio.core.evaluation.samples import list_samples, save_samples
 from mio.core.generation.model import Model
-from mio.core.generation.samples import list_samples, save_samples
 from mio.core.recipe.places import SAMPLES
 from mio.core.runs.lock import seal_samples
 

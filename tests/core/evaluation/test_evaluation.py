@@ -14,9 +14,9 @@ from conftest import MELODY
 
 from mio import Codes, DataError, Decoding, Task, Template, UserError
 from mio.core.contract.plugins import PluginManager
-from mio.core.generation.answering import answer_records
-from mio.core.generation.copies import copied_spans, digest
-from mio.core.generation.evaluation import evaluate, results_table, select_tasks
+from mio.core.evaluation.answering import answer_records
+from mio.core.evaluation.copies import copied_spans, digest
+from mio.core.evaluation.evaluation import evaluate, results_table, select_tasks
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 from mio.core.tokens.templates import CompiledTemplate, to_document

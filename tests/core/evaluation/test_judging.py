@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mio import Answer, DataError, PluginError, Task, Template
-from mio.core.generation.judging import OwnedTask
+from mio.core.evaluation.judging import OwnedTask
 
 ANSWERS = {place: Answer((("text", str(place)),)) for place in range(4)}
 RECORDS = [{"number": place} for place in range(4)]

@@ -9,9 +9,9 @@ from typing import Any
 from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.values import Answer, Codes, Media, Record
 from mio.core.errors import DataError
+from mio.core.evaluation.judging import OwnedTask
 from mio.core.files import write_json
 from mio.core.generation.answer import written_part
-from mio.core.generation.judging import OwnedTask
 from mio.core.generation.model import Model
 from mio.core.tokens.templates import CompiledTemplate
 from mio.core.tokens.visitor import Visitor

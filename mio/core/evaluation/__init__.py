@@ -1,0 +1,1 @@
+"""Measuring what has been learnt: held-out records, answers, verdicts, figures, comparisons."""
