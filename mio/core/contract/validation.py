@@ -14,7 +14,7 @@ from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTok
 from mio.core.contract.decoding import decoding_conflicts
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.sessions import SessionPolicy, Stream
-from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Task, Template, Trainable
+from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Template, Trainable
 from mio.core.errors import nearest
 
 LAYOUTS = ("flat", "codebook_major", "frame_major", "delayed")
@@ -218,34 +218,6 @@ def datamodule_problems(module: Any) -> list[str]:
         return [*problems, f"`filters`: {kind(module.filters)} must be a mapping of functions"]
     wrong = ((name, entry) for name, entry in module.filters.items() if not callable(entry))
     return problems + [f"`filters.{name}`: {entry!r} must be a function" for name, entry in wrong]
-
-
-def task_problems(task: Any, modalities: Iterable[str], controls: Iterable[str] = ()) -> list[str]:
-    """Everything wrong with one `Task`; `modalities` are the names that its output may have, `controls` the control
-    tokens that its template may name."""
-    if not isinstance(task, Task):
-        return [f"returned {kind(task)} where a `mio.Task` is expected"]
-    problems, known = [], list(modalities)
-    if not isinstance(task.name, str) or not PATH_NAME.fullmatch(task.name):
-        problems.append(f"`name`: {task.name!r} must be letters, digits, `_`, `-`, `.` and `/`")
-    problems += [f"`template`: {problem}" for problem in template_problems(task.template)]
-    if isinstance(task.template, Template):
-        problems += [f"`template`: {problem}" for problem in control_name_problems(task.template, list(controls))]
-    problems += [f"`{name}`: must be a function" for name in ("records", "judge") if not callable(getattr(task, name))]
-    if task.ceiling is not None and not callable(task.ceiling):
-        problems.append("`ceiling`: must be a function or None")
-    if not isinstance(task.decoding, Decoding):
-        problems.append(f"`decoding`: {kind(task.decoding)}, not a `mio.Decoding`")
-    else:
-        found = decoding_problems(task.decoding)
-        found = found or [f"`by.{one}`: no modality of the plugins in use{nearest(one, known)}" for one in
-                          task.decoding.by if one not in known]  # fmt: skip
-        problems += [f"`decoding`: {problem}" for problem in found]
-    if task.output not in known:
-        problems.append(
-            f"`output`: {task.output!r} is no modality of the plugins in use{nearest(str(task.output), known)}"
-        )
-    return problems
 
 
 def decoding_problems(decoding: Decoding) -> list[str]:

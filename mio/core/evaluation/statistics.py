@@ -40,15 +40,15 @@ def student(freedom: int) -> float:
 
 
 def interval_of(values: Sequence[Any] | Numbers, least: float = 0.0, most: float = 1.0) -> Interval | None:
-    """Of a figure over items: of the mean of numbers, or of pairs (a, b), of sum a / sum b.
+    """Of the mean of numbers, or, of pairs (a, b), of sum a / sum b.
 
     Args:
         values: a truth value, number or pair per item.
-        least, most: what the figure may be, inf allowed.
+        least, most: what a number may be, inf allowed.
     """
     array = np.asarray(values, np.float64)
     if array.ndim == 2:
-        return ratio_interval(array[:, 0], array[:, 1], least, most)
+        return ratio_interval(array[:, 0], array[:, 1])
     return mean_interval(array, least, most)
 
 
@@ -61,7 +61,7 @@ def wilson(right: float, count: float, quantile: float = _Z) -> Interval:
     return (0.0 if right <= 0 else max(0.0, middle - half)), (1.0 if right >= count else min(1.0, middle + half))
 
 
-def mean_interval(values: Numbers, least: float = 0.0, most: float = 1.0) -> Interval | None:
+def mean_interval(values: Sequence[float] | Numbers, least: float = 0.0, most: float = 1.0) -> Interval | None:
     """Of the mean of numbers `[n]`.
 
     Student's interval leaves the scale, and near its ends holds the truth too rarely (0.92 of the time for marks with a
@@ -70,26 +70,29 @@ def mean_interval(values: Numbers, least: float = 0.0, most: float = 1.0) -> Int
     right or wrong, less for marks between; with Student's quantile, as d is estimated. Far from the ends it is
     Student's. Equal numbers say nothing of their variance: d is 1 then.
     """
-    if len(values) and {least, most} == {0.0, 1.0} and ((values == 0) | (values == 1)).all():
+    values = np.asarray(values, np.float64)
+    if not len(values):
+        return None
+    if (least, most) == (0, 1) and ((values == 0) | (values == 1)).all():
         return wilson(float(values.sum()), len(values))
-    return _interval(float(values.mean()), _variance(values), len(values), least, most) if len(values) else None
+    return _interval(float(values.mean()), _variance(values), len(values), least, most)
 
 
-def ratio_interval(
-    numerators: Numbers, denominators: Numbers, least: float = 0.0, most: float = math.inf
-) -> Interval | None:
-    """Of sum a / sum b over items (a, b) `[n]`, such as errors and words: words of one item are not independent.
+def ratio_interval(numerators: Sequence[float] | Numbers, denominators: Sequence[float] | Numbers) -> Interval | None:
+    """Of sum a / sum b, both at least 0, over items (a, b), such as errors and words: words of one item are not
+    independent.
 
     Where no item has an error, the upper end is what Wilson's says of the share of items that have one, as if these
     were wrong throughout.
     """
-    if not len(numerators) or denominators.sum() <= 0:
+    numerators, denominators = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    if not denominators.sum() > 0:
         return None
     ratio, linear = linearised(numerators, denominators)
     variance = _variance(linear)
-    if variance == 0 and len(linear) > 0 and least == 0 and 0 <= ratio <= 1:
+    if not variance and ratio <= 1:
         return wilson(ratio * len(linear), len(linear))
-    return _interval(ratio, variance, len(linear), least, most)
+    return _interval(ratio, variance, len(linear), 0.0, math.inf)
 
 
 def linearised(numerators: Numbers, denominators: Numbers) -> tuple[float, Numbers]:
