@@ -14,6 +14,7 @@ from typing import Any
 
 from mio import Media, Record, number, read_options
 from mio.plugins.digits import drawn, talk
+from mio.plugins.digits.cloning import cloning
 from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
 
@@ -227,7 +228,7 @@ def dialogues(world: World, draw: Random) -> Record:
 
 BUILDERS: tuple[Builder, ...] = (
     *(captions, speech, facts, quiz, counting, stories, videos, pictures_aloud),
-    *(sums, edits, questions, dialogues),
+    *(sums, edits, questions, dialogues, cloning),
 )
 """Each is a corpus `digits/NAME` by its function's name."""
 

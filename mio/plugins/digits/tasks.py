@@ -11,6 +11,7 @@ from typing import Any
 
 from mio import Answer, Decoding, Media, Record, Task, Template, media
 from mio.plugins.digits import drawn, talk
+from mio.plugins.digits.cloning import MEASURES, cloned, cloning_ceiling
 from mio.plugins.digits.corpora import BUILDERS, Corpus
 from mio.plugins.digits.judges import ceiling, frames_of, last_clause, shows
 
@@ -104,7 +105,7 @@ def _count_right(answers: Sequence[Answer], records: Sequence[Record]) -> list[b
 
 
 def tasks() -> list[Task]:
-    """The twelve tasks. Nothing is read or trained before a task's records or judge are called."""
+    """The thirteen tasks. Nothing is read or trained before a task's records or judge are called."""
     return [
         _task(
             "caption",
@@ -217,5 +218,17 @@ def tasks() -> list[Task]:
             output="speech",
             judge=_shown("result", "speech"),
             right=_of("operands", "answer"),
+        ),
+        Task(
+            name="clone",
+            template=Template(
+                direction="clone", prompt="Say {text} in this voice. {voice:generate}", response="{speech}"
+            ),
+            records=lambda count: held_out("cloning", count),
+            output="speech",
+            judge=cloned,
+            measures=MEASURES,
+            ceiling=cloning_ceiling,
+            decoding=DECODING,
         ),
     ]
