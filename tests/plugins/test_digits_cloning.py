@@ -5,15 +5,11 @@ import pytest
 
 from mio import Answer, Media, Template
 from mio.core.tokens.templates import CompiledTemplate, to_document
-from mio.plugins.digits.cloning import LONGEST, VERDICTS, cloned, cloning_ceiling
-from mio.plugins.digits.corpora import Corpus, cloning
-from mio.plugins.digits.tasks import held_out, tasks
+from mio.plugins.digits.cloning import LONGEST, VERDICTS, cloned, cloning, cloning_ceiling, cloning_tasks
+from mio.plugins.digits.corpus import Corpus
+from mio.plugins.digits.measuring import held_out
 from mio.plugins.digits.voice_judge import Spoken, likeness
 from mio.plugins.digits.voices import DIGITS, Clip, clips, in_another_voice
-
-
-def _task():
-    return next(task for task in tasks() if task.name == "clone")
 
 
 def _names(split):
@@ -42,11 +38,12 @@ def test_a_record_asks_for_another_word_in_the_voice_of_its_prompt():
 
 
 def test_the_prompt_carries_the_voice():
-    record = held_out("cloning", 1)[0]
-    segments = to_document(record, CompiledTemplate(_task().template)).segments
+    record = held_out(cloning, 1)[0]
+    (task,) = cloning_tasks()
+    segments = to_document(record, CompiledTemplate(task.template)).segments
     spans = [(one.content.key, one.view) for one in segments if isinstance(one.content, Media)]
     assert spans == [(record["voice"].key, "generate"), (record["speech"].key, "generate")]
-    assert _task().template == Template(
+    assert task.template == Template(
         direction="clone", prompt="Say {text} in this voice. {voice:generate}", response="{speech}"
     )
 
@@ -103,7 +100,7 @@ def test_the_judge_does_not_hear_level_rate_or_gate():
 
 
 def test_verdicts_on_answers_made_by_hand():
-    records = held_out("cloning", 40)
+    records = held_out(cloning, 40)
     real = {(clip.voice, clip.word): (clip.samples, clip.rate) for clip in clips("test")}
     some = [record for record in records if record["other"] in _names("test")]
     assert len(some) > 2
@@ -124,7 +121,7 @@ def test_verdicts_on_answers_made_by_hand():
 
 
 def test_voices_through_no_codec_are_right_and_one_voice_for_all_is_chance():
-    records = held_out("cloning", 200)
+    records = held_out(cloning, 200)
     originals = cloning_ceiling(records, lambda media: [item.data for item in media])
     assert originals["content"] == 1
     assert originals["accuracy"] > 0.97

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from mio import Answer, Measure, Record
+from mio import Answer, Measure, Record, Task, Template
+from mio.plugins.digits.corpus import Builder
 from mio.plugins.digits.judges import hear
+from mio.plugins.digits.measuring import DECODING, held_out
 from mio.plugins.digits.voice_judge import Spoken, likeness
 from mio.plugins.digits.voices import DIGITS, clips
 from mio.plugins.digits.world import World
@@ -25,7 +27,6 @@ LONGEST = 0.96
 VERDICTS = ("accuracy", "content", "voice", "nearest")
 """What is said of an answer: whether it is right; its content; its voice; whether of all six held-out voices it is in
 the prompt's."""
-MEASURES = tuple(Measure(name=name) for name in VERDICTS)
 
 
 def cloning(world: World, draw: Random) -> Record:
@@ -42,10 +43,30 @@ def cloning(world: World, draw: Random) -> Record:
     return {"voice": voice, "text": DIGITS[digit], "speech": speech, "speaker": speaker, "other": other}
 
 
+BUILDERS: tuple[Builder, ...] = (cloning,)
+
+
+def cloning_tasks() -> list[Task]:
+    """Of answers that say the text without a look at the prompt, one half is right; for `nearest`, one in six."""
+    return [
+        Task(
+            name="clone",
+            template=Template(
+                direction="clone", prompt="Say {text} in this voice. {voice:generate}", response="{speech}"
+            ),
+            records=lambda count: held_out(cloning, count),
+            output="speech",
+            judge=cloned,
+            measures=tuple(Measure(name=name) for name in VERDICTS),
+            ceiling=cloning_ceiling,
+            decoding=DECODING,
+        )
+    ]
+
+
 def cloned(answers: Sequence[Answer], records: Sequence[Record]) -> list[Mapping[str, bool]]:
     """`VERDICTS` on each answer. It is right if it is one recording that says the text, and sounds more like the voice
-    of the prompt than like the record's other voice (ABX). Chance is one in twenty: one of ten words, one of two
-    voices; for `nearest`, one in six."""
+    of the prompt than like the record's other voice (ABX)."""
     said = [answer.media("speech") for answer in answers]
     single = [number for number, recordings in enumerate(said) if len(recordings) == 1]
     verdicts = _verdicts([said[number][0] for number in single], [records[number] for number in single])
