@@ -15,7 +15,7 @@ from mio.core.contract.tasks import Measure
 from mio.core.contract.values import Record
 from mio.core.errors import DataError, PluginError
 from mio.core.evaluation.judging import OwnedTask, plugin_error
-from mio.core.evaluation.statistics import Interval, jackknife, mean_interval, ratio_interval, wilson
+from mio.core.evaluation.statistics import Interval, jackknife, mean_interval, ratio_interval, replicates
 from mio.core.evaluation.verdicts import Verdict, WrongVerdictError, evidence, number, shown, worst_verdict
 
 _SHOWN = 20
@@ -133,10 +133,7 @@ def measured(owned: OwnedTask, measure: Measure, said: Sequence[Any], records: S
 def _mean(values: Sequence[float], least: float, most: float) -> Figure:
     mean = MeanMetric(sync_on_compute=False).set_dtype(torch.float64)
     mean.update(torch.tensor(values, dtype=torch.float64))
-    value = float(mean.compute())
-    if all(one in (0, 1) for one in values) and (least, most) == (0, 1):
-        return Figure(value, wilson(round(sum(values)), len(values)))
-    return Figure(value, mean_interval(values, least, most))
+    return Figure(float(mean.compute()), mean_interval(values, least, most))
 
 
 def _ratio(pairs: Sequence[Sequence[float]]) -> Figure:
@@ -169,7 +166,7 @@ def _overall(where: str, measure: Measure, said: Mapping[int, Any], records: Seq
 
     whole = of(range(len(items)))
     if isinstance(whole, list):
-        return Figure(float(np.mean(whole)), mean_interval(whole))
+        return Figure(float(np.mean(whole)), mean_interval(whole, -math.inf, math.inf))
 
     def left(places: Sequence[int]) -> float:
         found = of(places)
@@ -177,7 +174,7 @@ def _overall(where: str, measure: Measure, said: Mapping[int, Any], records: Seq
             raise PluginError(f"{where}, `overall` gave one number of all items and a list of some")
         return float(found)
 
-    return Figure(whole, jackknife(len(items), left))
+    return Figure(whole, jackknife(whole, replicates(len(items), left)))
 
 
 def _scores(answer: Any) -> list[float] | None:

@@ -40,10 +40,15 @@ def test_right_and_wrong_are_a_share_with_wilsons_interval():
 
 def test_numbers_are_averaged_with_students_interval_inside_their_bounds():
     # t of 5 degrees of freedom: 2.570582; mean 3.5, standard error sqrt(3.5 / 6)
-    value, interval = figure(Measure(name="level", most=10), [1, 2, 3, 4, 5, 6])
+    open_ended = Measure(name="level", least=-math.inf, most=math.inf, worst=lambda _: 0)
+    value, interval = figure(open_ended, [1, 2, 3, 4, 5, 6])
     half = 2.570582 * math.sqrt(3.5 / 6)
     assert (value, interval) == (3.5, pytest.approx((3.5 - half, 3.5 + half), abs=1e-5))
-    assert figure(Measure(name="level", most=5), [5, 5, 5, 5, 0, 5]).interval[1] == 5
+    # between 0 and 10 the variance of a mean m is as m (10 - m)
+    for bound in figure(Measure(name="level", most=10), [1, 2, 3, 4, 5, 6]).interval:
+        error = math.sqrt(3.5 / 6 * bound * (10 - bound) / (3.5 * 6.5))
+        assert abs(bound - 3.5) == pytest.approx(2.570582 * error, abs=1e-5)
+    assert 25 / 6 < figure(Measure(name="level", most=5), [5, 5, 5, 5, 0, 5]).interval[1] < 5
 
 
 def test_pairs_are_the_ratio_of_their_sums_and_a_missing_one_is_as_bad_as_can_be():
