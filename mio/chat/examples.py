@@ -82,12 +82,12 @@ class Examples:
             return []
         for record in records:
             try:
-                parts = tuple(self._part(value) for value in template.prompt(record))
+                values = template.prompt(record)
+                key = tuple(map(_key, values))  # a task may ask the same several times
+                if key not in made:
+                    made[key] = Example(task.name, task.output, tuple(map(self._part, values)))
             except MioError as error:
                 self.left_out[task.name] = str(error)
-                continue
-            key = tuple(part if isinstance(part, str) else part.path for part in parts)
-            made.setdefault(key, Example(task.name, task.output, parts))  # a task may ask the same several times
             if len(made) == EACH:
                 break
         return [*made.values()]
@@ -100,3 +100,10 @@ class Examples:
         if isinstance(value, Media):
             return self._media.saved(value.modality, value.data)
         raise MioError(f"an example with {escape(type(value).__name__)} cannot be composed")
+
+
+def _key(value: object) -> object:
+    """The same for pieces that say the same."""
+    if isinstance(value, Media):
+        return value.modality, value.key
+    return (value.modality, value.codes.tobytes()) if isinstance(value, Codes) else value

@@ -183,6 +183,8 @@ class Talk:
             raise UserError("the first frame must be `start`")
         elif "say" in said:
             text = str(said["say"])
+            if not text.strip():
+                raise UserError("a query is empty")
             self._inputs.put(lambda _, session: session.say(text))
         elif "show" in said:
             self._show(str(said["show"]), str(said.get("data", "")))
@@ -219,6 +221,7 @@ class Talk:
         def show(talk: Talk, session: Session) -> None:
             with talk._host.working:
                 media = talk._media.given(modality, path)
+                session.model.codecs.opened(session.media(modality, path))
             session.show(modality, path)
             talk.tell({"event": "shown", "html": media_html(media)})
 
