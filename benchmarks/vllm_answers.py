@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.plugins import PluginManager
-from mio.core.contract.values import Task
+from mio.core.contract.tasks import Task
 from mio.core.errors import DataError
 from mio.core.exchange.writing import export_run
 from mio.core.generation.engine import answer_all

@@ -19,9 +19,9 @@ from mio.core.contract.loggers import LoggedRun, LoggedStep, Logger, Sample
 from mio.core.contract.ranges import number, one_of
 from mio.core.contract.sessions import Segmenter, SessionPolicy, Stream, Synthesiser, TurnDetection, Utterance
 from mio.core.contract.streams import SpanDecoder, Streamable
+from mio.core.contract.tasks import Answer, Choices, Measure, RoundTrip, Task
 from mio.core.contract.values import (
     TEXT,
-    Answer,
     Codes,
     DataModule,
     Decoding,
@@ -31,11 +31,9 @@ from mio.core.contract.values import (
     MemoryFile,
     Modality,
     Record,
-    RoundTrip,
     Source,
     SourceFactory,
     Splitter,
-    Task,
     Template,
     TextTokenizer,
     Tokenizer,
@@ -53,6 +51,7 @@ __all__ = [
     "TEXT",
     "Adapter",
     "Answer",
+    "Choices",
     "CodeRows",
     "Codes",
     "Condition",
@@ -71,6 +70,7 @@ __all__ = [
     "LoggedRun",
     "LoggedStep",
     "Logger",
+    "Measure",
     "Media",
     "MemoryFile",
     "MioError",

@@ -14,7 +14,8 @@ from mio.api import forms
 from mio.api.display import html, summary
 from mio.api.running import Pending
 from mio.core.contract.controls import CONTROL
-from mio.core.contract.values import TEXT, Answer, Codes, Value
+from mio.core.contract.tasks import Answer
+from mio.core.contract.values import TEXT, Codes, Value
 from mio.core.generation.answer import written_part
 from mio.core.generation.model import Model
 from mio.core.generation.saving import save_beside
@@ -116,13 +117,13 @@ def reply(pending: Pending, model: Model, media_types: dict[str, str]) -> Reply:
         answer.parts,
         answer.codes,
         answer.silent,
-        over.reason,
-        over.usage,
-        tuple(pending.ticket.answer.tokens[:count]),
-        pending.asked.notice(over.reason, count, model.recipe.data.packing.context),
-        tuple(before_stop(pending.stream.values, pending.asked.question.decoding.stop)),
-        model.codecs,
-        media_types,
+        reason=over.reason,
+        usage=over.usage,
+        tokens=tuple(pending.ticket.answer.tokens[:count]),
+        notice=pending.asked.notice(over.reason, count, model.recipe.data.packing.context),
+        written=tuple(before_stop(pending.stream.values, pending.asked.question.decoding.stop)),
+        codecs=model.codecs,
+        media_types=media_types,
     )
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from mio import UserError
 from mio.core.contract.controls import CONTROL
 from mio.core.contract.plugins import PluginManager
-from mio.core.contract.values import TEXT, Answer, Decoding
+from mio.core.contract.tasks import Answer
+from mio.core.contract.values import TEXT, Decoding
 from mio.core.generation.answer import decode_answer
 from mio.core.generation.defaults import decoding_for
 from mio.core.generation.prompt import parse_prompt

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from mio.core.contract.layouts import ModelLayout
     from mio.core.contract.loggers import LoggerFactory
     from mio.core.contract.sessions import SessionPolicy, Synthesiser
+    from mio.core.contract.tasks import Task
     from mio.core.contract.values import (
         DataModule,
         Detokenizer,
         Modality,
         SourceFactory,
         Splitter,
-        Task,
         TextTokenizer,
         Tokenizer,
     )

@@ -35,6 +35,8 @@ from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.network_validation import adapter_problems, encoder_problems, head_problems
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
+from mio.core.contract.task_validation import task_problems
+from mio.core.contract.tasks import Task
 from mio.core.contract.validation import (
     control_problems,
     datamodule_problems,
@@ -43,7 +45,6 @@ from mio.core.contract.validation import (
     modality_problems,
     session_problems,
     synthesiser_problems,
-    task_problems,
     tokenizer_problems,
 )
 from mio.core.contract.values import (
@@ -53,7 +54,6 @@ from mio.core.contract.values import (
     Modality,
     SourceFactory,
     Splitter,
-    Task,
     Template,
     TextTokenizer,
     Tokenizer,

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from mio.core.contract.controls import CONTROL, Control
+from mio.core.contract.controls import Control
 from mio.core.contract.decoding import LARGEST_PENALTY, MOST_BEAMS, ModalityDecoding
 from mio.core.contract.ranges import KEYS, number
 from mio.core.errors import DataError
@@ -181,7 +181,8 @@ class Template:
     `{control:NAME}`, a control token; a literal brace is doubled.
 
     `prompt` is what is given, `response` what the model is to say. In chat form the prompt is the user's turn and the
-    response the assistant's. Media of the prompt take the view `understand`, media of the response `generate`.
+    response the assistant's. Media of the prompt take the view `understand`, media of the response `generate`;
+    `{field:generate}` in the prompt gives media as they would be written.
     """
 
     direction: str
@@ -341,55 +342,3 @@ class Decoding:
     def __post_init__(self) -> None:
         if isinstance(self.stop, list):  # as JSON has it
             object.__setattr__(self, "stop", tuple(self.stop))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said: text, decoded media and control tokens in order, with the codes behind each media part."""
-
-    parts: tuple[tuple[str, Any], ...]
-    """Pairs of modality name and content: a string for text, decoded media otherwise; `control` and the name of a
-    control token."""
-    codes: tuple[Codes, ...] = ()
-    """Codes of the spans, in order. They can be given to the model again, in a further turn."""
-    silent: bool = False
-    """Whether a control token says that nothing of it is meant for anybody (action `silence`)."""
-
-    @property
-    def text(self) -> str:
-        """All text of the answer, joined."""
-        return "".join(content for name, content in self.parts if name == TEXT)
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """Names of the control tokens, in order."""
-        return tuple(content for name, content in self.parts if name == CONTROL)
-
-    def media(self, modality: str) -> list[Any]:
-        """Decoded media of one modality, in order."""
-        return [content for name, content in self.parts if name == modality]
-
-
-RoundTrip = Callable[[Sequence[Media]], list[Any]]
-"""Media through tokenizer and detokenizer and back."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One evaluation task: held-out records, the prompt made of each, and the judge of the answers."""
-
-    name: str
-    template: Template
-    """The prompt is given to the model; the response shows the expected answer."""
-    records: Callable[[int], Sequence[Record]]
-    """`records(n)`: n held-out records, the same at every call; fewer if there are no more."""
-    output: str
-    """Modality of the answer that is judged; generation must produce at least one of it."""
-    judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[float]]
-    """How right each answer is, from 0 to 1; a truth value will do. `DataError` for an answer that it cannot judge. It
-    is given some answers at a time, in any of several processes: each is judged by itself."""
-    ceiling: Callable[[Sequence[Record], RoundTrip], float] | None = None
-    """Accuracy that the judge gives to the right answers themselves once they went through the codec."""
-    decoding: Decoding = Decoding()
-    copies: bool = False
-    """Report how many generated spans equal a training item code by code. Not of media that a head makes."""

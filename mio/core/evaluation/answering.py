@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mio.core.contract.values import Answer, Record, Task
+from mio.core.contract.tasks import Answer, Task
+from mio.core.contract.values import Record
 from mio.core.data.items import prepared
 from mio.core.errors import DataError, MioError, UserError
 from mio.core.generation.answer import read_answer

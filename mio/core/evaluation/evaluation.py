@@ -12,23 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
-from torchmetrics.aggregation import MeanMetric
 
-from mio.core.contract.values import Answer, Record, Task
+from mio.core.contract.tasks import Answer, Task
+from mio.core.contract.values import Record
 from mio.core.distributed.ranks import Ranks, without_process_group
 from mio.core.errors import DataError, UserError, nearest
 from mio.core.evaluation.answering import answer_batch
 from mio.core.evaluation.copies import copied_spans, digest
+from mio.core.evaluation.figures import Figures
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.evaluation.samples import list_samples, save_samples
 from mio.core.generation.model import Model
 from mio.core.recipe.places import SAMPLES
 from mio.core.runs.lock import seal_samples
-
-_SHOWN = 20
-"""Failures of a task that are described."""
 
 Report = dict[str, dict[str, Any]]
 """By task: figures, and under `failures` what could not be measured, if anything."""
@@ -52,11 +49,11 @@ def evaluate(
     """Figures of a trained model on held-out items, by task. All ranks that the model has been given to call this; the
     first has the figures, the others get none.
 
-    `accuracy` over `n` items; where the task has them, `ceiling` (the judge's verdict on the right answers after the
-    codec), `judge` (on the same answers as they are) and `copied` (share of spans that equal a training item's, code by
-    code; not of media that a head makes). An item that cannot be asked, decoded or judged counts as wrong: `failed`
-    says how many there are, and `failures` why the first of them failed, and why figures are missing. `seconds` are
-    those of all ranks.
+    The figures of the task's measures (`accuracy` where it names none) over `n` items, with `intervals` of 95 %; where
+    the task has them, `ceiling` (of the right answers after the codec), `judge` (of the same answers as they are) and
+    `copied` (share of spans that equal a training item's, code by code; not of media that a head makes). An item that
+    cannot be asked, decoded or judged counts as wrong, or as its measure says: `failed` says how many there are, and
+    `failures` why the first of them failed, and why figures are missing. `seconds` are those of all ranks.
 
     `items` and `tasks` default to the recipe's. The first `samples` answers of each task are written to the run folder.
 
@@ -92,63 +89,6 @@ class _Piece:
 
 
 @dataclass
-class _Figures:
-    """Of one task, while its pieces come in."""
-
-    owned: OwnedTask
-    count: int
-    pieces: int
-    """That are not in yet."""
-    right: dict[int, float] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    ceilings: dict[str, float] = field(default_factory=dict)
-    spans: list[tuple[str, str]] = field(default_factory=list)
-    """Modality and digest of each generated span, of a task whose copies are counted."""
-    copied: float | None = None
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def add(self, result: dict[str, Any]) -> None:
-        self.pieces -= 1
-        self.right |= dict(result.get("right", ()))
-        self.failed |= dict(result.get("failed", ()))
-        self.problems += result["problems"]
-        self.ceilings |= result.get("ceilings", {})
-        self.spans += [(modality, value) for modality, value in result.get("spans", ())]
-        self.samples += result.get("samples", ())
-        self.seconds += result["seconds"]
-
-    @property
-    def accuracy(self) -> float:
-        mean = MeanMetric(sync_on_compute=False)
-        mean.update(torch.tensor([self.right.get(item, 0.0) for item in range(self.count)]))
-        return round(float(mean.compute()), 4)
-
-    @property
-    def failures(self) -> list[str]:
-        items = [f"{self.owned}, item {item}: {self.failed[item]}" for item in sorted(self.failed)[:_SHOWN]]
-        return items + self.problems
-
-    def lines(self) -> list[str]:
-        """What is printed when the task is done."""
-        also = f", {len(self.failed)} failed" if self.failed else ""
-        return [f"{self.owned.task.name}: {self.accuracy:.3f} of {self.count}{also}", *(
-            f"  {failure}" for failure in self.failures[:3]
-        )]  # fmt: skip
-
-    def result(self) -> dict[str, Any]:
-        figures: dict[str, Any] = {"accuracy": self.accuracy, "n": self.count}
-        if self.failed:
-            figures["failed"] = len(self.failed)
-        figures |= {name: round(value, 4) for name, value in self.ceilings.items()}
-        if self.copied is not None:
-            figures["copied"] = round(self.copied, 4)
-        figures["seconds"] = round(self.seconds, 2)
-        return figures | ({"failures": self.failures} if self.failures else {})
-
-
-@dataclass
 class Evaluation:
     """What all tasks of an evaluation share."""
 
@@ -160,7 +100,7 @@ class Evaluation:
     folder: Path
     """Where these go."""
     progress: Callable[[str], None] = lambda line: None  # noqa: ARG005
-    accuracy_alone: bool = False
+    figures_alone: bool = False
     """Whether ceilings and copies are left out, which do not change or take long."""
     beat: Callable[[str], None] = lambda task: None  # noqa: ARG005
     """Called with the name of a task before each of this rank's pieces of it."""
@@ -181,11 +121,11 @@ class Evaluation:
         records = [owned.records(self.items) for owned in tasks]
         pieces = [self._pieces(owned, those) for owned, those in zip(tasks, records, strict=True)]
         figures = {
-            owned.task.name: _Figures(owned, len(those), len(cut))
+            owned.task.name: Figures(owned, those, len(cut))
             for owned, those, cut in zip(tasks, records, pieces, strict=True)
         }
         self._work([piece for cut in pieces for piece in cut], figures)
-        if not self.accuracy_alone:
+        if not self.figures_alone:
             self._count_copies([one for one in figures.values() if self._has_copies(one.owned.task)])
         return {name: one.result() for name, one in figures.items()} if self.ranks.first else {}
 
@@ -193,10 +133,10 @@ class Evaluation:
         batch = self.model.recipe.evaluate.batch
         starts = range(0, len(records), batch)
         pieces = [_Piece(owned, records, range(start, min(start + batch, len(records)))) for start in starts]
-        has_ceiling = owned.task.ceiling is not None and not self.accuracy_alone
+        has_ceiling = owned.task.ceiling is not None and not self.figures_alone
         return pieces + ([_Piece(owned, records, range(0))] if has_ceiling else [])
 
-    def _work(self, pieces: Sequence[_Piece], figures: Mapping[str, _Figures]) -> None:
+    def _work(self, pieces: Sequence[_Piece], figures: Mapping[str, Figures]) -> None:
         """Does this rank's share; on the first rank, gathers what all have done."""
         work = self.ranks.share_out(len(pieces))
 
@@ -220,7 +160,7 @@ class Evaluation:
         if self.ranks.first:
             gather()
 
-    def _tell(self, one: _Figures) -> None:
+    def _tell(self, one: Figures) -> None:
         self.kept[one.owned.task.name] = one.samples
         try:
             if self.samples:
@@ -241,12 +181,12 @@ class Evaluation:
         records = {item: piece.records[item] for item in piece.items}
         failed: dict[int, str] = {}
         answers = answer_batch(model, owned.task, records, failed)
-        right = owned.verdicts(answers, piece.records, failed) if answers else {}
-        result: dict[str, Any] = {"right": [*right.items()], "failed": [*failed.items()], "problems": []}
-        if owned.task.copies and not self.accuracy_alone:
-            spans = (codes for item, answer in answers.items() if item in right for codes in answer.codes)
+        verdicts = owned.verdicts(answers, piece.records, failed) if answers else {}
+        result: dict[str, Any] = {"verdicts": [*verdicts.items()], "failed": [*failed.items()], "problems": []}
+        if owned.task.copies and not self.figures_alone:
+            spans = (codes for item, answer in answers.items() if item in verdicts for codes in answer.codes)
             result["spans"] = [(codes.modality, digest(model.codecs, codes)) for codes in spans]
-        shown: dict[int, Answer] = {item: answers[item] for item in right if item < self.samples}
+        shown: dict[int, Answer] = {item: answers[item] for item in verdicts if item < self.samples}
         try:
             result["samples"], result["problems"] = save_samples(model, owned, self.folder, records, shown)
         except OSError as error:
@@ -264,7 +204,7 @@ class Evaluation:
         parts = self.model.codecs.modalities[task.output].parts
         return task.copies and (parts or task.output) not in self.model.codecs.makers
 
-    def _count_copies(self, tasks: Sequence[_Figures]) -> None:
+    def _count_copies(self, tasks: Sequence[Figures]) -> None:
         wanted: dict[str, list[str]] = {}
         for modality, value in dict.fromkeys(span for one in tasks for span in one.spans):
             wanted.setdefault(modality, []).append(value)
@@ -289,13 +229,20 @@ def _no_samples(owned: OwnedTask, folder: Path, error: OSError) -> str:
 
 def results_table(report: Report) -> Table:
     """The figures as a table to print, one row per task."""
-    numbers = {
-        task: {name: value for name, value in figures.items() if name != "failures"} for task, figures in report.items()
-    }
-    columns = list(dict.fromkeys(name for figures in numbers.values() for name in figures))
+    rows = {task: _cells(figures) for task, figures in report.items()}
+    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
     table = Table("task", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right")
-    for task, figures in numbers.items():
-        table.add_row(task, *(f"{figures[name]:g}" if name in figures else "" for name in columns))
+    for task, cells in rows.items():
+        table.add_row(task, *(cells.get(name, "") for name in columns))
     return table
+
+
+def _cells(figures: Mapping[str, Any]) -> dict[str, str]:
+    """What is shown of a task, by column; the interval of a figure stands behind it."""
+    intervals = figures.get("intervals", {})
+    cells = {name: f"{value:g}" for name, value in figures.items() if isinstance(value, int | float)}
+    for name, (low, high) in intervals.items():
+        cells[name] += f" ({low:.3f}-{high:.3f})"
+    return cells

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
-from numbers import Real
 from typing import Any
 
-import numpy as np
-
+from mio.core.contract.tasks import Answer, Task
 from mio.core.contract.validation import kind
-from mio.core.contract.values import Answer, Record, Task
+from mio.core.contract.values import Record
 from mio.core.errors import DataError, MioError, PluginError
+from mio.core.evaluation.verdicts import Verdict, WrongVerdictError, expected, number, read_verdict, shown
 from mio.core.tokens.codecs import Codecs
-
-_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,13 @@ class OwnedTask:
 
     def verdicts(
         self, answers: Mapping[int, Answer], records: Sequence[Record], failed: dict[int, str]
-    ) -> dict[int, float]:
-        """How right each answer is, from 0 to 1, by the number of its record.
+    ) -> dict[int, Verdict]:
+        """What each answer is worth, by the number of its record.
 
         An answer for which the judge raises `DataError` has no verdict; `failed` gets the reason.
 
         Raises:
-            PluginError: the judge returned anything but one truth value or number from 0 to 1 per answer.
+            PluginError: the judge returned anything but one value for each answer that the task's measures take.
         """
         items = list(answers)
         try:
@@ -63,30 +61,43 @@ class OwnedTask:
             if len(items) == 1:
                 failed[items[0]] = f"the judge cannot tell: {error}"
                 return {}
-            shares: dict[int, float] = {}  # one by one: which of them can it not judge?
+            verdicts: dict[int, Verdict] = {}  # one by one: which of them can it not judge?
             for item in items:
-                shares |= self.verdicts({item: answers[item]}, records, failed)
-            return shares
+                verdicts |= self.verdicts({item: answers[item]}, records, failed)
+            return verdicts
         except Exception as error:
             raise plugin_error(f"{self}: its judge", error) from error
-        problem = _problem(returned, values, items)
-        if problem:
+        try:
+            return self._read(returned, values, items)
+        except WrongVerdictError as error:
             raise PluginError(
-                f"{self}: its judge returned {problem}, not one truth value or number from 0 to 1 for each of "
-                f"{len(items)} answers"
-            )
-        pairs = ((item, _share(value)) for item, value in zip(items, values or (), strict=True))
-        return {item: share for item, share in pairs if share is not None}
+                f"{self}: its judge returned {error}, not {expected(self.task)} for each of {len(items)} answers"
+            ) from error
+
+    def _read(self, returned: Any, values: list[Any] | None, items: Sequence[int]) -> dict[int, Verdict]:
+        if values is None:
+            raise WrongVerdictError(shown(returned))
+        if len(values) != len(items):
+            count = f"more than {len(items)}" if len(values) > len(items) else len(values)
+            raise WrongVerdictError(f"{count} values")
+        verdicts = {}
+        for item, value in zip(items, values, strict=True):
+            try:
+                verdicts[item] = read_verdict(self.task, value)
+            except WrongVerdictError as error:
+                raise WrongVerdictError(f"{error} for item {item}") from None
+        return verdicts
 
     def ceilings(self, records: Sequence[Record], codecs: Codecs) -> dict[str, float]:
-        """`ceiling`, the judge's verdict on the right answers after the codec, and `judge`, on them as they are.
+        """`ceiling`, the figure of the right answers after the codec, and `judge`, of them as they are; of measures but
+        the first with their names behind: `ceiling/NAME`.
 
         Raises:
             DataError: the media of a record cannot be read or decoded, or the judge cannot tell.
-            PluginError: `ceiling` returned anything but a number from 0 to 1.
+            PluginError: `ceiling` returned anything but figures.
         """
         assert self.task.ceiling is not None
-        shares = {}
+        figures = {}
         for name, through in (("ceiling", codecs.round_trip), ("judge", codecs.originals)):
             try:
                 returned = self.task.ceiling(records, through)
@@ -94,11 +105,25 @@ class OwnedTask:
                 raise
             except Exception as error:
                 raise plugin_error(f"{self}: its `ceiling`", error) from error
-            share = _share(returned)
-            if share is None:
-                raise PluginError(f"{self}: `ceiling` gave {_shown(returned)}, not a number from 0 to 1")
-            shares[name] = share
-        return shares
+            for measure, value in self._ceilings(returned).items():
+                figures[name if measure == self.task.measure.name else f"{name}/{measure}"] = value
+        return figures
+
+    def _ceilings(self, returned: Any) -> dict[str, float]:
+        """By measure."""
+        measures = {measure.name: measure for measure in self.task.measures}
+        given = returned if isinstance(returned, Mapping) else {self.task.measure.name: returned}
+        figures = {}
+        for name, value in given.items():
+            if name not in measures:
+                raise PluginError(f"{self}: `ceiling` gave a figure of `{name}`, which is no measure of the task")
+            measure, figure = measures[name], number(value)
+            bounds = (-math.inf, math.inf) if measure.overall else (measure.least, measure.most)
+            if figure is None or not bounds[0] <= figure <= bounds[1]:
+                wanted = "a number" if measure.overall else f"a number from {measure.least:g} to {measure.most:g}"
+                raise PluginError(f"{self}: `ceiling` gave {shown(value)}, not {wanted}")
+            figures[name] = figure
+        return figures
 
 
 def plugin_error(what: str, error: Exception) -> Exception:
@@ -118,34 +143,3 @@ def _listed(returned: Any, most: int) -> list[Any] | None:
     if getattr(returned, "ndim", 1) == 0:  # arrays without dimensions have `__iter__` too
         return None
     return list(islice(returned, most))
-
-
-def _problem(returned: Any, values: list[Any] | None, items: Sequence[int]) -> str:
-    """What is wrong with the values that a judge returned; the empty string if nothing is."""
-    if values is None:
-        return _shown(returned)
-    if len(values) != len(items):
-        return f"more than {len(items)} values" if len(values) > len(items) else f"{len(values)} values"
-    wrong = ((item, value) for item, value in zip(items, values, strict=True) if _share(value) is None)
-    return next((f"{_shown(value)} for item {item}" for item, value in wrong), "")
-
-
-def _share(value: Any) -> float | None:
-    """A truth value or number from 0 to 1, of Python, NumPy or torch; None for anything else."""
-    if isinstance(value, np.ma.core.MaskedConstant):
-        return None
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    if not isinstance(value, Real):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if 0 <= number <= 1 else None  # NaN is neither
-
-
-def _shown(value: Any) -> str:
-    """A value on one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.controls import CONTROL, Control
-from mio.core.contract.values import Answer, Codes, Media, Record
+from mio.core.contract.tasks import Answer
+from mio.core.contract.values import Codes, Media, Record
 from mio.core.errors import DataError
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.files import write_json

@@ -173,11 +173,17 @@ Without it, vLLM serves the language model as it is.{merged}
 """
 
     def _figures(self) -> str:
-        rows = [f"| `{name}` | {one['accuracy']:.3f} | {one.get('n', '')} |" for name, one in self.tasks.items()
-                if isinstance(one.get("accuracy"), float)]  # fmt: skip
+        rows = [row for name, one in self.tasks.items() for row in _figure_rows(name, one)]
         if not rows:
             return ""
-        return "\n".join(["## Held-out figures", "", "| task | accuracy | items |", "| --- | --- | --- |", *rows, ""])
+        head = ["| task | figure | value | 95 % interval | items |", "| --- | --- | --- | --- | --- |"]
+        return "\n".join(["## Held-out figures", "", *head, *rows, ""])
+
+
+def _figure_rows(task: str, figures: Mapping[str, Any]) -> Iterator[str]:
+    for name, (low, high) in figures.get("intervals", {}).items():
+        interval = f"{low:.3f} to {high:.3f}"
+        yield f"| `{task}` | {name} | {figures[name]:.3f} | {interval} | {figures.get('n', '')} |"
 
 
 def _license_lines(license: str) -> list[str]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from mio.core.contract.controls import CONTROL, Control
-from mio.core.contract.values import TEXT, Answer, Codes, Media
+from mio.core.contract.tasks import Answer
+from mio.core.contract.values import TEXT, Codes, Media
 from mio.core.generation.growing import AnswerTokens
 from mio.core.generation.stopping import before_stop
 from mio.core.tokens.codecs import Codecs

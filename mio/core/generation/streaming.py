@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mio.core.contract.controls import CONTROL, Control
-from mio.core.contract.values import TEXT, Answer, Codes, Media, Value
+from mio.core.contract.tasks import Answer
+from mio.core.contract.values import TEXT, Codes, Media, Value
 from mio.core.errors import UserError
 from mio.core.generation.chunks import GrowingMedia
 from mio.core.generation.model import Model

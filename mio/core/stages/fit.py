@@ -55,7 +55,7 @@ from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
-from mio.core.stages.validation_tasks import TaskLook
+from mio.core.stages.validation_tasks import TaskLook, lower_is_better
 from mio.core.terminal import plain
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
@@ -228,7 +228,10 @@ class Stage:
             model = partial(self._model, vocabulary)
             validate = recipe.validate
             look = TaskLook(model, validate.tasks, validate.task_items, folder / SAMPLES) if validate.tasks else None
-            training = Training(recipe, self.manager, vocabulary, data, parent, active, log, ranks, self.console, look)
+            errors = lower_is_better(self.plugins, validate.tasks)
+            training = Training(
+                recipe, self.manager, vocabulary, data, parent, active, log, ranks, self.console, look, errors
+            )
             tasks: Report = {}
 
             def measure(transformer: Transformer) -> None:

@@ -12,6 +12,8 @@ import torch
 
 from mio.core.contract.controls import CONTROL
 from mio.core.contract.loggers import Sample
+from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.tasks import LOWER
 from mio.core.contract.values import TEXT
 from mio.core.evaluation.evaluation import Evaluation, owned_tasks
 from mio.core.evaluation.samples import place
@@ -27,9 +29,15 @@ _SAMPLES = 2
 """Answers of each task that are kept."""
 
 
+def lower_is_better(plugins: EnabledPlugins, tasks: Sequence[str]) -> frozenset[str]:
+    """Those figures of tasks of which lower is better, as `TaskLook` names them."""
+    known = plugins.tasks() if tasks else {}
+    return frozenset(f"tasks/{name}" for name in tasks if known[name][1].measure.better == LOWER)
+
+
 @dataclass(frozen=True)
 class TaskLook:
-    """What a validation looks at beside losses (see `Look`): accuracies by task, and the first answers.
+    """What a validation looks at beside losses (see `Look`): figures by task, and the first answers.
 
     The weights are copied as for the evaluation at the end of a stage, and the copy is given up after it, with its
     keys and values. Nothing of the training is touched.
@@ -52,7 +60,7 @@ class TaskLook:
             self.items,
             _SAMPLES,
             folder,
-            accuracy_alone=True,
+            figures_alone=True,
             beat=lambda task: heartbeat(f"validation, task {task}"),
         )
         with torch.enable_grad():  # judges may train something
@@ -65,7 +73,12 @@ class TaskLook:
             for task in owned
             for sample in evaluation.kept[task.task.name]
         ]
-        return Found({f"tasks/{name}": figures["accuracy"] for name, figures in report.items()}, samples)
+        figures = {
+            f"tasks/{task.task.name}": report[task.task.name][measure]
+            for task in owned
+            if (measure := task.task.measure.name) in report[task.task.name]
+        }
+        return Found(figures, samples)
 
     def _forget(self) -> None:
         """Deletes the samples of all validations but the newest."""

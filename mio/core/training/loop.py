@@ -45,7 +45,7 @@ from mio.core.training.module import MioModule
 from mio.core.training.run_log import RunLog
 from mio.core.training.strategy import ManyDevices, OneDevice
 from mio.core.training.validation import Look, Validation
-from mio.core.training.validation_report import lower_is_better
+from mio.core.training.validation_report import is_loss
 from mio.core.training.validation_set import Share, ValidationSet, gathered
 from mio.core.training.watchdog import Watchdog
 
@@ -84,6 +84,8 @@ class Training:
     console: Console
     look: Look | None = None
     """What validations look at beside losses, on every rank."""
+    errors: frozenset[str] = frozenset()
+    """Figures that `look` finds of which lower is better."""
 
     def run(self, after: Callable[[Transformer], None]) -> Trained:
         """Runs the optimizer steps that are left and writes the weights, then calls `after` on every rank with what was
@@ -142,13 +144,14 @@ class Training:
         validations = [validation] if validation else []
         trainer = self._trainer([metrics, *validations, checkpoints, watchdog, *shown])
         group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if ranks.size > 1 else None
+        best = recipe.validate.best
         writer = CheckpointWriter(
             self.folder / CHECKPOINTS,
             group,
             attempt=ranks.attempt,
             keep_last=runtime.keep_last,
             keep_best=runtime.keep_best,
-            best=Best(recipe.validate.best, not lower_is_better(recipe.validate.best)) if validation else None,
+            best=Best(best, not (is_loss(best) or best in self.errors)) if validation else None,
             run=self.active.lock.run if self.active else "",
         )
         trainer.strategy.writer = writer  # type: ignore[attr-defined]
@@ -241,7 +244,7 @@ class Training:
             )
             self.console.print(documents.described)
             best = recipe.validate.best
-            if recipe.runtime.keep_best and lower_is_better(best) and best not in documents.names:
+            if recipe.runtime.keep_best and is_loss(best) and best not in documents.names:
                 raise UserError(
                     f"`validate.best` is `{best}`, but the held-out documents have no targets of it; name one of "
                     f"{', '.join(documents.names)}"
@@ -250,6 +253,7 @@ class Training:
             recipe.validate,
             documents,
             look=self.look,
+            errors=self.errors,
             console=self.console,
             left_out=metrics.leave_out,
             heartbeat=watchdog.heartbeat,

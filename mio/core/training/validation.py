@@ -8,7 +8,7 @@ loaders and samplers of its own, run before the first step, and count its batche
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     """What a further look at the model found."""
 
     figures: Mapping[str, float]
-    """By name, below `validation/`; the higher the better: `tasks/caption`."""
+    """By name, below `validation/`: `tasks/caption`."""
     samples: Sequence[Sample]
     """Answers of the model."""
 
@@ -52,6 +52,7 @@ class Validation(Callback):
     Args:
         documents: what the losses are computed on; None: nothing is.
         look: a further look, at tasks for example.
+        errors: figures that it finds of which lower is better.
         console: prints a table, on rank 0.
         left_out: called with the seconds that it took, which were no training.
         heartbeat: called with the phase before every forward pass.
@@ -65,6 +66,7 @@ class Validation(Callback):
         documents: ValidationSet | None,
         *,
         look: Look | None,
+        errors: Collection[str] = (),
         console: Console,
         left_out: Callable[[float], None],
         heartbeat: Callable[[str], None],
@@ -74,7 +76,7 @@ class Validation(Callback):
         self.config = config
         self.documents = documents
         self.look = look
-        self.report = Report()
+        self.report = Report(errors)
         self.logs = logs
         self.sample_logs = sample_logs
         self._console = console

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -11,15 +11,17 @@ from rich.table import Table
 from mio.core.terminal import plain
 
 
-def lower_is_better(figure: str) -> bool:
-    """Whether a figure is a loss, as opposed to how much of a task is right."""
+def is_loss(figure: str) -> bool:
+    """Whether a figure is a loss, as opposed to one of a task."""
     return figure.split("/", 1)[0] in ("loss", "modality", "heads")
 
 
 class Report:
     """Figures by name, over all validations of a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, errors: Collection[str] = ()) -> None:
+        self.errors = errors
+        """Figures of tasks of which lower is better."""
         self.step = 0
         """Of the last validation; 0 before the first."""
         self.seconds = 0.0
@@ -35,7 +37,7 @@ class Report:
         self.seconds += seconds
         for name, value in figures.items():
             best = self.best.get(name)
-            better = best is None or (value < best[0] if lower_is_better(name) else value > best[0])
+            better = best is None or (value < best[0] if is_loss(name) or name in self.errors else value > best[0])
             if better and math.isfinite(value):
                 self.best[name] = (value, step)
         return changes
@@ -89,5 +91,5 @@ def _shown(figures: Mapping[str, float]) -> list[str]:
     return [
         *(["loss"] if "loss" in figures else []),
         *("/".join(parts) for parts in groups),
-        *(name for name in figures if name.startswith("heads/") or not lower_is_better(name)),
+        *(name for name in figures if name.startswith("heads/") or not is_loss(name)),
     ]

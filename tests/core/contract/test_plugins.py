@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from dataclasses import replace
@@ -11,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import mio
-from mio import DataModule, Decoding, Frames, Modality, PluginError, Task, Template, hookimpl
+from mio import Choices, DataModule, Decoding, Frames, Measure, Modality, PluginError, Task, Template, hookimpl
 from mio.core.contract import discovery
 from mio.core.contract.discovery import HOOKS, Candidate
 from mio.core.contract.plugins import PluginManager
@@ -340,6 +341,19 @@ TASK = Task(
         (replace(TASK, template=Template(direction="", response="{sketch}")), "`template`: `direction`"),
         (replace(TASK, template=Template(direction="d", response="{sketch")), "`template`: `response`"),
         ("draw", "returned str where a `mio.Task` is expected"),
+        (replace(TASK, measures=()), "`measures`: tuple must be a tuple of at least one `mio.Measure`"),
+        (replace(TASK, measures=("wer",)), "`measures[0]`: str, not a `mio.Measure`"),
+        (replace(TASK, measures=(Measure(), Measure())), "`measures[1].name`: 'accuracy' is there twice"),
+        (replace(TASK, measures=(Measure(name="Exact"),)), "`measures[0].name`: 'Exact' must be lower case"),
+        (replace(TASK, measures=(Measure(name="n"),)), "`n` is something else in a report"),
+        (replace(TASK, measures=(Measure(better="more"),)), "`measures[0].better`: 'more' must be `higher` or `lower`"),
+        (replace(TASK, measures=(Measure(least=2),)), "`measures[0].least`: 2 must be below `most`, 1"),
+        (replace(TASK, measures=(Measure(better="lower", most=math.inf),)), "`measures[0].worst`: is missing"),
+        (replace(TASK, measures=(Measure(overall="mean"),)), "`measures[0].overall`: must be a function"),
+        (replace(TASK, choices=["a"]), "`choices`: list, not a `mio.Choices`"),
+        (replace(TASK, choices=Choices(field="scetch", of=list)), "no field 'scetch'; did you mean `sketch`"),
+        (replace(TASK, choices=Choices(field="sketch", of=None)), "`choices`: `of` must be a function"),
+        (replace(TASK, choices=Choices(field="sketch", of=list, by="tokens")), "did you mean `token`"),
     ],
 )
 def test_wrong_tasks_are_refused(task, field):

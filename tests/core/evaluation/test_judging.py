@@ -27,7 +27,7 @@ def judged(given, answers=ANSWERS):
     failed = {}
     found = OwnedTask("counter", task(lambda *_: given)).verdicts(answers, RECORDS, failed)
     assert not failed
-    return found
+    return {item: verdict["accuracy"] for item, verdict in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,9 @@ def test_an_answer_that_the_judge_cannot_tell_costs_this_answer_alone():
         return [answer.text == "1" for answer in answers]
 
     failed = {}
-    assert OwnedTask("counter", task(judge)).verdicts(ANSWERS, RECORDS, failed) == {0: 0.0, 1: 1.0, 3: 0.0}
+    assert OwnedTask("counter", task(judge)).verdicts(ANSWERS, RECORDS, failed) == {
+        place: {"accuracy": float(place == 1)} for place in (0, 1, 3)
+    }
     assert failed == {2: "the judge cannot tell: no digit in 2"}
 
 

@@ -1,0 +1,189 @@
+"""Figures of one task, made of what its judge said of every item."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torchmetrics.aggregation import MeanMetric
+
+from mio.core.contract.tasks import Measure
+from mio.core.contract.values import Record
+from mio.core.errors import DataError, PluginError
+from mio.core.evaluation.judging import OwnedTask, plugin_error
+from mio.core.evaluation.statistics import Interval, jackknife, mean_interval, ratio_interval, replicates
+from mio.core.evaluation.verdicts import Verdict, WrongVerdictError, evidence, number, shown, worst_verdict
+
+_SHOWN = 20
+"""Failures of a task that are described."""
+
+
+class Figure(NamedTuple):
+    """Of one measure."""
+
+    value: float | None
+    """None where no item could be measured."""
+    interval: Interval | None
+    """Of 95 %; None where there is too little to say."""
+
+
+@dataclass
+class Figures:
+    """Of one task, while its pieces come in."""
+
+    owned: OwnedTask
+    records: Sequence[Record]
+    pieces: int
+    """That are not in yet."""
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    """By item."""
+    failed: dict[int, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    ceilings: dict[str, float] = field(default_factory=dict)
+    spans: list[tuple[str, str]] = field(default_factory=list)
+    """Modality and digest of each generated span, of a task whose copies are counted."""
+    copied: float | None = None
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    _figures: dict[str, Figure] = field(default_factory=dict)
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        """What a piece of work gave."""
+        self.pieces -= 1
+        self.verdicts |= dict(result.get("verdicts", ()))
+        self.failed |= dict(result.get("failed", ()))
+        self.problems += result["problems"]
+        self.ceilings |= result.get("ceilings", {})
+        self.spans += [(modality, value) for modality, value in result.get("spans", ())]
+        self.samples += result.get("samples", ())
+        self.seconds += result["seconds"]
+
+    def figures(self) -> dict[str, Figure]:
+        """By measure, when all pieces are in. Raises `PluginError` where a measure breaks the contract."""
+        if not self._figures:
+            said = [self.verdicts.get(item, {}) for item in range(len(self.records))]
+            for measure in self.owned.task.measures:
+                values = [one.get(measure.name) for one in said]
+                self._figures[measure.name] = measured(self.owned, measure, values, self.records)
+        return self._figures
+
+    @property
+    def failures(self) -> list[str]:
+        items = [f"{self.owned}, item {item}: {self.failed[item]}" for item in sorted(self.failed)[:_SHOWN]]
+        return items + self.problems
+
+    def lines(self) -> list[str]:
+        """What is printed when the task is done."""
+        also = f", {len(self.failed)} failed" if self.failed else ""
+        told = ", ".join(self._told(name, figure) for name, figure in self.figures().items())
+        return [f"{self.owned.task.name}: {told} of {len(self.records)}{also}", *(
+            f"  {failure}" for failure in self.failures[:3]
+        )]  # fmt: skip
+
+    def _told(self, name: str, figure: Figure) -> str:
+        value = "nothing" if figure.value is None else f"{figure.value:.3f}"
+        return value if len(self.owned.task.measures) == 1 else f"{name} {value}"
+
+    def result(self) -> dict[str, Any]:
+        """What the report says about the task."""
+        found = self.figures()
+        result: dict[str, Any] = {name: _rounded(one.value) for name, one in found.items() if one.value is not None}
+        result["n"] = len(self.records)
+        result["intervals"] = {
+            name: [_rounded(bound) for bound in one.interval] for name, one in found.items() if one.interval is not None
+        }
+        if self.failed:
+            result["failed"] = len(self.failed)
+        result |= {name: _rounded(value) for name, value in self.ceilings.items()}
+        if self.copied is not None:
+            result["copied"] = _rounded(self.copied)
+        result["seconds"] = round(self.seconds, 2)
+        return result | ({"failures": self.failures} if self.failures else {})
+
+
+def measured(owned: OwnedTask, measure: Measure, said: Sequence[Any], records: Sequence[Record]) -> Figure:
+    """The figure of a measure, of what the judge said of every item; None of one that has no verdict.
+
+    Raises:
+        PluginError: the measure's functions break the contract.
+    """
+    where = f"{owned}: `{measure.name}`"
+    try:
+        values = [worst_verdict(measure, records[item]) if one is None else one for item, one in enumerate(said)]
+    except WrongVerdictError as error:
+        raise PluginError(f"{where}, `worst` gave {error}") from error
+    except Exception as error:
+        raise plugin_error(f"{where}, `worst`", error) from error
+    there = [item for item, value in enumerate(values) if value is not None]
+    if not there:
+        return Figure(None, None)
+    if measure.overall is not None:
+        return _overall(where, measure, {item: evidence(values[item]) for item in there}, records)
+    if all(isinstance(values[item], list) for item in there):
+        return _ratio([values[item] for item in there])
+    if any(isinstance(values[item], list) for item in there):
+        raise PluginError(f"{where}: the judge gave numbers for some items and pairs for others")
+    return _mean([values[item] for item in there], measure.least, measure.most)
+
+
+def _mean(values: Sequence[float], least: float, most: float) -> Figure:
+    mean = MeanMetric(sync_on_compute=False).set_dtype(torch.float64)
+    mean.update(torch.tensor(values, dtype=torch.float64))
+    return Figure(float(mean.compute()), mean_interval(values, least, most))
+
+
+def _ratio(pairs: Sequence[Sequence[float]]) -> Figure:
+    numerators, denominators = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    total = sum(denominators)
+    return Figure(sum(numerators) / total, ratio_interval(numerators, denominators)) if total else Figure(None, None)
+
+
+def _overall(where: str, measure: Measure, said: Mapping[int, Any], records: Sequence[Record]) -> Figure:
+    items = list(said)
+
+    def of(places: Sequence[int]) -> Any:
+        assert measure.overall is not None
+        some = [items[place] for place in places]
+        try:
+            answer = measure.overall([said[item] for item in some], [records[item] for item in some])
+        except DataError:
+            raise
+        except Exception as error:
+            raise plugin_error(f"{where}, `overall`", error) from error
+        single = number(answer)
+        if single is not None and math.isfinite(single):
+            return single
+        scores = _scores(answer)
+        if scores is None or len(scores) != len(some):
+            raise PluginError(
+                f"{where}, `overall` gave {shown(answer)}, not a number, or a number for each of {len(some)} items"
+            )
+        return scores
+
+    whole = of(range(len(items)))
+    if isinstance(whole, list):
+        return Figure(float(np.mean(whole)), mean_interval(whole, -math.inf, math.inf))
+
+    def left(places: Sequence[int]) -> float:
+        found = of(places)
+        if isinstance(found, list):
+            raise PluginError(f"{where}, `overall` gave one number of all items and a list of some")
+        return float(found)
+
+    return Figure(whole, jackknife(whole, replicates(len(items), left)))
+
+
+def _scores(answer: Any) -> list[float] | None:
+    """Numbers of a list or array; None for anything else."""
+    if not hasattr(answer, "__len__") or isinstance(answer, str | bytes | Mapping):
+        return None
+    scores = [number(one) for one in answer]
+    return [float(one) for one in scores if one is not None and math.isfinite(one)]
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)
