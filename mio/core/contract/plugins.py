@@ -35,7 +35,7 @@ from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.network_validation import adapter_problems, encoder_problems, head_problems
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
-from mio.core.contract.task_validation import task_problems
+from mio.core.contract.task_validation import rest_reason, task_problems
 from mio.core.contract.tasks import Task
 from mio.core.contract.validation import (
     control_problems,
@@ -58,7 +58,7 @@ from mio.core.contract.values import (
     TextTokenizer,
     Tokenizer,
 )
-from mio.core.errors import PluginError, nearest
+from mio.core.errors import PluginError, UserError, nearest
 
 T = TypeVar("T")
 
@@ -292,7 +292,31 @@ class EnabledPlugins:
         return unique("source", claims)
 
     def tasks(self) -> dict[str, tuple[str, Task]]:
-        """Evaluation tasks: name -> (plugin, task)."""
+        """Evaluation tasks that can be asked: name -> (plugin, task)."""
+        return {name: owned for name, owned in self._tasks().items() if not self._rests(owned[1])}
+
+    def no_task(self, name: str) -> str:
+        """Why there is no task of this name among `tasks`, and what to do."""
+        every, known = self._tasks(), self.tasks()
+        if name in every:
+            return f"task `{name}` cannot be asked: {self._rests(every[name][1])}"
+        for other in self.manager.candidates.values():
+            if other.problem or other.name in self.names or "mio_modalities" in other.hooks:
+                continue
+            try:
+                theirs = self.manager.enable({**self.options, other.name: {}})._tasks()
+            except UserError:
+                continue  # it needs options, or does not go with the others
+            if name in theirs:
+                rests = self._rests(theirs[name][1])
+                return f"task `{name}` is of the plugin `{other.name}`, which is not in use{rests and f': {rests}'}"
+        return f"no task `{name}`{nearest(name, known)}; there are {', '.join(sorted(known)) or 'none'}"
+
+    def _rests(self, task: Task) -> str:
+        return rest_reason(task, [declared.name for _, declared in self._modalities])
+
+    def _tasks(self) -> dict[str, tuple[str, Task]]:
+        """All, also those that rest."""
         known = [declared.name for _, declared in self._modalities]
         controls = [token.name for _, token in self.control_tokens()]
         claims = []

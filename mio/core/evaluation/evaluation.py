@@ -73,6 +73,9 @@ def evaluate(
 def owned_tasks(model: Model, names: Sequence[str]) -> list[OwnedTask]:
     """Tasks by name, all of the model's plugins for no name. Raises `UserError` for an unknown one."""
     available = model.plugins.tasks()
+    for name in names:
+        if name not in available:
+            raise UserError(model.plugins.no_task(name))
     chosen = select_tasks({name: task for name, (_, task) in available.items()}, names)
     return [OwnedTask(available[task.name][0], task) for task in chosen]
 

@@ -444,3 +444,22 @@ def test_the_built_in_plugins_work(name):
     candidates = {candidate.name: candidate for candidate in discovery.installed()}
     assert not candidates[name].problem
     assert candidates[name].origin == f"mio {mio.__version__}"
+
+
+def test_a_task_rests_where_something_is_missing():
+    resting = [
+        replace(TASK, name="away", needs=("sketch", "sound"), output="sound"),
+        replace(TASK, name="bare", needs=("sketch",), missing="set `plugins.acme.data` to a folder"),
+        replace(TASK, needs=("sketch",)),
+    ]
+    acme = declaring(CODES)
+    acme.mio_tasks = hookimpl(lambda: resting, specname="mio_tasks")
+    plugins = enabled(acme=acme)
+    assert list(plugins.tasks()) == ["draw"]
+    assert plugins.no_task("away") == "task `away` cannot be asked: the run has no modality `sound`; it has sketch"
+    assert plugins.no_task("bare") == "task `bare` cannot be asked: set `plugins.acme.data` to a folder"
+    assert plugins.no_task("drew") == "no task `drew`; did you mean `draw`?; there are draw"
+    for wrong, field in ((replace(TASK, needs="sketch"), "`needs`: str"), (replace(TASK, missing=None), "`missing`")):
+        acme.mio_tasks = hookimpl(lambda wrong=wrong: [wrong], specname="mio_tasks")
+        with pytest.raises(PluginError, match=field):
+            enabled(acme=acme).tasks()
