@@ -260,13 +260,17 @@ def test_every_task_is_asked_of_a_model(run, capsys):
 def test_a_task_that_rests_says_why(run, capsys):
     assert app.run(("evaluate", str(run), "vctk_tts")) == 2
     assert capsys.readouterr().err.startswith(
-        "error: task `vctk_tts` cannot be asked: set `plugins.benchmarks.recogniser` to a folder with a checkpoint"
+        "error: task `vctk_tts`: set `plugins.benchmarks.recogniser` to a folder with a checkpoint"
     )
+
+
+def test_a_recipe_without_the_modality_or_the_plugin_says_so():
     beside = PluginManager.discover().enable({"text": {"tokenizer": "bytes"}, "benchmarks": {}})
-    assert beside.no_task("coco_captions").startswith("task `coco_captions` cannot be asked: the run has no modality")
+    assert beside.no_task("coco_captions").startswith("task `coco_captions`: it asks about `image`, which the recipe")
+    assert beside.no_task("coco_generation").startswith("task `coco_generation`: its answers are of `image`, which th")
     assert not beside.tasks()
     alone = PluginManager.discover().enable({"text": {"tokenizer": "bytes"}})
     assert alone.no_task("mmlu").startswith(
-        "task `mmlu` is of the plugin `benchmarks`, which is not in use: set `plugins.benchmarks.mmlu` to a folder"
+        "no task `mmlu` without the plugin `benchmarks`, which is not in use: set `plugins.benchmarks.mmlu` to a folder"
     )
-    assert alone.no_task("mmlo").startswith("no task `mmlo`; there are none")
+    assert alone.no_task("mmlo") == "no task `mmlo`; there are none"

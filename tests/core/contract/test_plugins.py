@@ -455,9 +455,14 @@ def test_a_task_rests_where_something_is_missing():
     acme = declaring(CODES)
     acme.mio_tasks = hookimpl(lambda: resting, specname="mio_tasks")
     plugins = enabled(acme=acme)
+    resting.append(replace(TASK, name="heard", needs=("sound",)))
     assert list(plugins.tasks()) == ["draw"]
-    assert plugins.no_task("away") == "task `away` cannot be asked: the run has no modality `sound`; it has sketch"
-    assert plugins.no_task("bare") == "task `bare` cannot be asked: set `plugins.acme.data` to a folder"
+    assert plugins.no_task("heard").startswith("task `heard`: it asks about `sound`, which the recipe does not have")
+    assert (
+        plugins.no_task("away")
+        == "task `away`: its answers are of `sound`, which the recipe does not have (plugin `acme`)"
+    )
+    assert plugins.no_task("bare") == "task `bare`: set `plugins.acme.data` to a folder (plugin `acme`)"
     assert plugins.no_task("drew") == "no task `drew`; did you mean `draw`?; there are draw"
     for wrong, field in ((replace(TASK, needs="sketch"), "`needs`: str"), (replace(TASK, missing=None), "`missing`")):
         acme.mio_tasks = hookimpl(lambda wrong=wrong: [wrong], specname="mio_tasks")
