@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from mio.api.answers import Reply, reply
 from mio.api.parts import PartReader
@@ -23,7 +23,7 @@ from mio.core.generation.generate import Asked, Question, ask
 from mio.core.generation.model import Model
 from mio.core.generation.prompt import prompt_document, turns_of, values_of
 from mio.core.generation.replicas import PRECISIONS
-from mio.core.generation.scoring import score_document
+from mio.core.generation.scoring import score_documents
 from mio.core.generation.streaming import AnswerEvent, Over
 from mio.core.live.session import Session
 from mio.core.recipe.places import AVERAGE, WEIGHTS
@@ -255,7 +255,7 @@ class Loaded:
         return self.model.codecs.decode(name, carried)
 
     def score(self, document: Any, prompt: Any = None, *, seed: int = 0, beyond_context: bool = False) -> Score:
-        """How likely the model finds a document, in one forward pass.
+        """How likely the model finds a document.
 
         Args:
             document: parts, as the model would write them; or messages, of which the assistant's count.
@@ -265,12 +265,42 @@ class Loaded:
         Raises:
             UserError: as `generate` does.
         """
-        made, turns, after = self._document(document, prompt)
-        found = score_document(self.model, made, seed, beyond_context)
-        return scored(found, made, turns, after, self.model.vocabulary)
+        [score] = self._scored([self._document(document, prompt)], seed, beyond_context)
+        return score
 
-    def _document(self, document: Any, prompt: Any) -> tuple[Document, list[tuple[str, int]], int]:
-        """The document, role and number of values of its turns, and the index of the first segment that counts."""
+    def score_many(
+        self,
+        documents: Sequence[Any],
+        prompts: Sequence[Any] | None = None,
+        *,
+        seed: int = 0,
+        beyond_context: bool = False,
+    ) -> list[Score]:
+        """How likely the model finds many documents, in order; each as `score` has it, computed together.
+
+        Args:
+            prompts: what each answers.
+
+        Raises as `score` does; messages name the document by its number.
+        """
+        if prompts is not None and len(prompts) != len(documents):
+            raise UserError(f"there are {len(prompts)} prompts for {len(documents)} documents")
+        made = []
+        for number, document in enumerate(documents):
+            try:
+                made.append(self._document(document, None if prompts is None else prompts[number]))
+            except UserError as error:
+                raise type(error)(f"document {number}: {error}") from None
+        return self._scored(made, seed, beyond_context)
+
+    def _scored(self, documents: Sequence[_Scored], seed: int, beyond_context: bool) -> list[Score]:
+        found = score_documents(self.model, [one.document for one in documents], seed, beyond_context)
+        return [
+            scored(scores, one.document, one.turns, one.after, self.model.vocabulary)
+            for scores, one in zip(found, documents, strict=True)
+        ]
+
+    def _document(self, document: Any, prompt: Any) -> _Scored:
         chat, system = self.model.recipe.data.form == CHAT, self.model.recipe.data.system
         given = self.parts.prompt(document)
         if turns := turns_of(given):
@@ -280,14 +310,14 @@ class Loaded:
                     if chat
                     else "document: is a conversation, and the model was trained without turns (`data.form: plain`)"
                 )
-            return chat_document(turns, system), _counted(turns), 0
+            return _Scored(chat_document(turns, system), _counted(turns), 0)
         values = values_of(given)
         if prompt is None:
-            return interleaved_document(values), [], 0
+            return _Scored(interleaved_document(values), [], 0)
         asked = self.parts.prompt(prompt)
         made = prompt_document(self.model, asked, None, values)
         counts = _counted(turns_of(asked)) or [("user", len(asked))]
-        return made, [*counts, ("assistant", len(values))], made.answer
+        return _Scored(made, [*counts, ("assistant", len(values))], made.answer)
 
     def session(self, policy: str = "", *, clock: Any = None, seed: int = 0, **options: Any) -> Session:
         """A live conversation with the model (see docs/live.md); `options` are those of its policy. Raises `UserError`
@@ -296,6 +326,16 @@ class Loaded:
 
     def __repr__(self) -> str:
         return f"Loaded({str(self.model.folder)!r}, modalities: {', '.join(self.modalities)})"
+
+
+class _Scored(NamedTuple):
+    """What is scored."""
+
+    document: Document
+    turns: list[tuple[str, int]]
+    """Role and number of values of each."""
+    after: int
+    """Index of the first segment that counts."""
 
 
 def _weights(run: Run, folder: Path) -> str:

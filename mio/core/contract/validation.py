@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from inspect import getattr_static
-from typing import Any
+from typing import Any, NamedTuple
 
 from mio.core.contract.checker import Checker
 from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
@@ -143,45 +143,74 @@ def template_problems(template: Any) -> list[str]:
         problems.append("`response`: must not be empty")
     for name in ("prompt", "response"):
         try:
-            template_fields(getattr(template, name))
+            pieces = template_pieces(getattr(template, name))
         except ValueError as error:
             problems.append(f"`{name}`: {getattr(template, name)!r}: {error}; double a literal brace")
+            continue
+        if name == "response":
+            problems += [f"`response`: {problem}" for problem in view_problems(pieces)]
     return problems
 
 
 def template_fields(text: str) -> list[str]:
     """Names of fields in braces of one side of a template, in order. Raises `ValueError` for text that is no
     template."""
-    return [name.removesuffix(OPTIONAL) for _, name, control in template_pieces(text) if name and not control]
+    return [piece.name for piece in template_pieces(text) if piece.name and not piece.control]
 
 
-def template_pieces(text: str) -> list[tuple[str, str, bool]]:
-    """One side of a template as literals, each with the name in braces behind it (empty at the end), and whether that
-    is of a control token: `{control:NAME}`. Raises `ValueError` for text that is no template."""
-    pieces: list[tuple[str, str, bool]] = []
+class TemplatePiece(NamedTuple):
+    """A piece of one side of a template."""
+
+    literal: str
+    name: str = ""
+    """What stands in braces behind the literal: a field, or a control token; empty at the end."""
+    control: bool = False
+    """Whether it is a control token: `{control:NAME}`."""
+    optional: bool = False
+    """Whether the field may be empty or missing: `{field?}`."""
+    view: str = ""
+    """View that a field's media take, other than the one of their place: `{field:generate}`."""
+
+
+def template_pieces(text: str) -> list[TemplatePiece]:
+    """One side of a template as its pieces. Raises `ValueError` for text that is no template."""
+    pieces: list[TemplatePiece] = []
     literal = ""
     for written, name, spec, conversion in TEMPLATE_FORMATTER.parse(text):
         literal += written
         if name is None:  # the formatter splits at a doubled brace, a literal of ours goes on
             continue
         control = name == CONTROL and bool(spec)
-        named = spec or "" if control else name
-        if conversion or not (NAME.fullmatch(named) if control else named.removesuffix(OPTIONAL).isidentifier()):
+        named = spec or "" if control else name.removesuffix(OPTIONAL)
+        if conversion or not (NAME.fullmatch(named) if control else named.isidentifier()):
             raise ValueError(f"`{{{name}}}` is not a plain field name")
-        if spec and not control:
-            raise ValueError(f"`{{{name}:{spec}}}` is neither a plain field name nor `{{{CONTROL}:NAME}}`")
-        pieces.append((literal, named, control))
+        view = "" if control else spec or ""
+        if view not in ("", *VIEWS):
+            raise ValueError(
+                f"`{{{name}:{view}}}` is neither a plain field name, nor `{{{CONTROL}:NAME}}`, nor a field with the "
+                f"view of its media, `:{VIEWS[0]}` or `:{VIEWS[1]}`{nearest(view, VIEWS)}"
+            )
+        pieces.append(TemplatePiece(literal, named, control, not control and named != name, view))
         literal = ""
-    return [*pieces, (literal, "", False)] if literal else pieces
+    return [*pieces, TemplatePiece(literal)] if literal else pieces
+
+
+def view_problems(response: Sequence[TemplatePiece]) -> list[str]:
+    """Fields of a response that ask for another view than that of what is written."""
+    written = VIEWS[1]
+    return [
+        f"`{{{piece.name}:{piece.view}}}`: media of a response are written, in the view `{written}`; leave the view out"
+        for piece in response
+        if piece.view not in ("", written)
+    ]
 
 
 def control_name_problems(template: Template, known: Sequence[str]) -> list[str]:
     """Control tokens that a template names and that are not `known`. Nothing for text that is no template."""
     if template_problems(template):
         return []
-    named = [
-        name for side in (template.prompt, template.response) for _, name, control in template_pieces(side) if control
-    ]
+    pieces = [*template_pieces(template.prompt), *template_pieces(template.response)]
+    named = [piece.name for piece in pieces if piece.control]
     there = f"there are {', '.join(known)}" if known else "no plugin of the recipe has any"
     return [f"no control token `{name}`{nearest(name, known)} ({there})" for name in named if name not in known]
 

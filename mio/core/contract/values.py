@@ -181,7 +181,8 @@ class Template:
     `{control:NAME}`, a control token; a literal brace is doubled.
 
     `prompt` is what is given, `response` what the model is to say. In chat form the prompt is the user's turn and the
-    response the assistant's. Media of the prompt take the view `understand`, media of the response `generate`.
+    response the assistant's. Media of the prompt take the view `understand`, media of the response `generate`;
+    `{field:generate}` in the prompt gives media as they would be written.
     """
 
     direction: str

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import Decoding
 from mio.core.distributed.ranks import Ranks
+from mio.core.generation.continuations import Branches, batches, log_likelihoods
 from mio.core.generation.engine import Engine, answer_all, answer_room
 from mio.core.generation.grammar import Grammar, Need, need_of
 from mio.core.generation.growing import AnswerTokens
@@ -41,6 +44,8 @@ class Model:
     """Run folder."""
     copy: Callable[[], tuple[Transformer, Replicas]]
     """Makes what decodes (see `decoding_copy`), when it is first needed."""
+    weights: Callable[[], Mapping[str, str]] = dict
+    """Checksums of the weights' files by name, where they are known."""
 
     @classmethod
     def of(
@@ -68,7 +73,8 @@ class Model:
                 return decoding_copy(run.transformer, place, dtype, ranks, split)
             return loaded_copy(run, place, dtype, ranks, split)
 
-        return cls(run.recipe, run.plugins, run.vocabulary, run.codecs, run.renderer, run.folder, copy)
+        parts = (run.recipe, run.plugins, run.vocabulary, run.codecs, run.renderer, run.folder)
+        return cls(*parts, copy, run.weight_sums)
 
     @cached_property
     def _copied(self) -> tuple[Transformer, Replicas]:
@@ -130,6 +136,25 @@ class Model:
         capacity = max(len(one.prompt.tokens) + one.budget for one in asked)
         return answer_all(self.engine(len(asked), capacity), asked)
 
+    def log_likelihoods(self, branches: Sequence[Branches]) -> list[list[npt.NDArray[np.float32]]]:
+        """Of each continuation of each of `branches`, in their order, as many together as evaluation answers prompts
+        (see `mio.core.generation.continuations`). For the rank that leads a copy."""
+        positions = self.recipe.evaluate.batch * self.recipe.data.packing.context
+        pieces = [(number, piece) for number, one in enumerate(branches) for piece in one.pieces(positions)]
+        found: dict[int, list[npt.NDArray[np.float32]]] = {}
+        for batch in batches([piece for _, piece in pieces], positions):
+            some = [pieces[place][1] for place in batch]
+            if self.replicas.size > 1:
+                self.replicas.prompts.send({"branches": [one.to_json() for one in some]})
+            found |= dict(zip(batch, self._log_likelihoods(some), strict=True))
+        by_branch: list[list[npt.NDArray[np.float32]]] = [[] for _ in branches]
+        for place, (number, _) in enumerate(pieces):
+            by_branch[number] += found[place]
+        return by_branch
+
+    def _log_likelihoods(self, branches: Sequence[Branches]) -> list[list[npt.NDArray[np.float32]]]:
+        return log_likelihoods(self.transformer, self.codecs, self.vocabulary.size, branches)
+
     @contextmanager
     def led(self) -> Iterator[bool]:
         """Whether this rank asks. One that does not has computed all that was asked of it by then."""
@@ -148,10 +173,12 @@ class Model:
             self.replicas.prompts.send(None)
 
     def assist(self) -> None:
-        """Decodes what the leading rank of this copy asks, until it has asked all."""
+        """Decodes and scores what the leading rank of this copy asks, until it has asked all."""
         engine = None
         while (message := self.replicas.prompts.receive()) is not None:
-            if engine is None or "rows" in message:
+            if "branches" in message:
+                self._log_likelihoods([Branches.from_json(one) for one in message["branches"]])
+            elif engine is None or "rows" in message:
                 engine = Engine(self.transformer, self.grammar, message["rows"], message["capacity"], self.codecs)
             else:
                 engine.follow(message)

@@ -1,4 +1,4 @@
-"""How likely a document is to a model: log-likelihoods of its tokens, and losses of what heads would make of its media.
+"""How likely documents are to a model: log-likelihoods of tokens, and losses of what heads would make of media.
 
 n tokens of a document, of which the first is given.
 """
@@ -12,19 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from mio.core.data.batch import Batch, assemble
 from mio.core.data.made import prepared_document
 from mio.core.errors import DataError, UserError
+from mio.core.generation.continuations import Branches, Continuation, of_tokens
 from mio.core.generation.model import Model
-from mio.core.model.transformer import Transformer
+from mio.core.generation.sampling import not_finite
 from mio.core.tokens.documents import Document, Special
 from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.spans import TokenArray
-
-_LOGITS = 1 << 24
-"""Scores of the next token that exist at once."""
 
 
 class ScoredItem(NamedTuple):
@@ -54,36 +51,65 @@ class TokenScores:
     """What heads would learn of it, in order."""
 
 
-def score_document(model: Model, document: Document, seed: int = 0, beyond_context: bool = False) -> TokenScores:
-    """Scores a document in one forward pass.
+def score_documents(
+    model: Model, documents: Sequence[Document], seed: int = 0, beyond_context: bool = False
+) -> list[TokenScores]:
+    """Scores documents, those that hold nothing that a head would make together. What one gets does not depend on the
+    others (see `mio.core.generation.continuations`).
 
     Args:
         seed: of the noise by which heads are asked about media. Their conditions are never left out, as training does
             now and then.
-        beyond_context: whether it may have more positions than the model was trained on.
+        beyond_context: whether they may have more positions than the model was trained on.
 
     Raises:
-        UserError: media cannot be read or do not fit their declaration, the document is too long, the model's
-            scores are not finite.
+        UserError: media cannot be read or do not fit their declaration, a document is too long, the model's scores are
+            not finite; where there are several documents, with the number of the one.
     """
-    if model.replicas.size > 1:
-        raise UserError("documents are scored by a model that is whole on one device; open the run on one")
-    rendered = prepared_document(model.renderer.render(document), model.codecs)
-    context, length = model.recipe.data.packing.context, len(rendered) - 1
-    if length < 1:
-        raise DataError("the document has one token, which is given: there is nothing to score")
-    if length > context and not beyond_context:
-        raise DataError(
-            f"the document has {length + 1} tokens; they do not fit the {context} positions that the model was "
-            "trained on; shorten it, or let it go beyond the context"
-        )
-    likelihoods = np.full(length + 1, np.nan, np.float32)
-    found, losses = _pass(model, rendered, seed)
-    likelihoods[1:] = found
-    if not np.isfinite(likelihoods[1:]).all():
+    rendered = [_rendered(model, document, beyond_context, number, len(documents))
+                for number, document in enumerate(documents)]  # fmt: skip
+    alone = [number for number, one in enumerate(rendered) if one.made]
+    if alone and model.replicas.size > 1:
         raise UserError(
-            "the model's scores are not finite: its weights hold NaN or infinities, or its training diverged"
+            "documents with media that a head would make are scored by a model that is whole on one device; open the "
+            "run on one"
         )
+    together = [number for number, one in enumerate(rendered) if not one.made]
+    likelihoods: dict[int, npt.NDArray[np.float32]] = {}
+    losses: dict[int, list[float]] = {}
+    branches = [Branches([Continuation(rendered[number].tokens, rendered[number].items, 1)], 0) for number in together]
+    for number, [found] in zip(together, model.log_likelihoods(branches), strict=True):
+        likelihoods[number] = found
+    for number in alone:
+        likelihoods[number], losses[number] = _pass(model, rendered[number], seed)
+    return [
+        _scores(model, document, rendered[number], likelihoods[number], losses.get(number, []))
+        for number, document in enumerate(documents)
+    ]
+
+
+def _rendered(model: Model, document: Document, beyond_context: bool, number: int, count: int) -> Rendered:
+    try:
+        rendered = prepared_document(model.renderer.render(document), model.codecs)
+        context, length = model.recipe.data.packing.context, len(rendered) - 1
+        if length < 1:
+            raise DataError("the document has one token, which is given: there is nothing to score")
+        if length > context and not beyond_context:
+            raise DataError(
+                f"the document has {length + 1} tokens; they do not fit the {context} positions that the model was "
+                "trained on; shorten it, or let it go beyond the context"
+            )
+    except DataError as error:
+        raise error if count == 1 else DataError(f"document {number}: {error}") from None
+    return rendered
+
+
+def _scores(
+    model: Model, document: Document, rendered: Rendered, found: npt.NDArray[np.float32], losses: Sequence[float]
+) -> TokenScores:
+    if not np.isfinite(found).all():
+        raise not_finite()
+    likelihoods = np.concatenate([[np.float32(np.nan)], found])
     for first, end in _given(rendered):
         likelihoods[first:end] = np.nan
     return TokenScores(
@@ -97,7 +123,8 @@ def score_document(model: Model, document: Document, seed: int = 0, beyond_conte
 
 @torch.inference_mode()
 def _pass(model: Model, document: Rendered, seed: int) -> tuple[npt.NDArray[np.float32], list[float]]:
-    """Log-likelihoods of all tokens but the first, and the losses of the items of heads, in order."""
+    """Log-likelihoods of all tokens but the first of a document with items that heads make, and these items' losses, in
+    order."""
     transformer = model.transformer
     device = transformer.head_weight.device
     windows = transformer.windows if device.type == "cuda" else ()
@@ -108,13 +135,13 @@ def _pass(model: Model, document: Rendered, seed: int) -> tuple[npt.NDArray[np.f
     mask = None if batch.mask.together is None else batch.mask
     with torch.autocast(device.type, enabled=False):
         output = transformer(batch.tokens, batch.positions, mask, items=batch.items, made=batch.made)
-        found = _log_likelihoods(transformer, output.hidden[0], batch.targets[0], model.vocabulary.size)
+        found = of_tokens(transformer, output.hidden[0], document.tokens[1:], model.vocabulary.size)
     counts = dict.fromkeys(batch.made, 0)
     losses = []
     for one in document.made:
         losses.append(float(output.losses[one.modality][counts[one.modality]]))
         counts[one.modality] += 1
-    return found.cpu().numpy(), losses
+    return found, losses
 
 
 def _conditioned(batch: Batch) -> Batch:
@@ -126,17 +153,6 @@ def _conditioned(batch: Batch) -> Batch:
         if not one.dummy
     }
     return replace(batch, items=items, made=made)
-
-
-def _log_likelihoods(transformer: Transformer, hidden: Tensor, targets: Tensor, size: int) -> Tensor:
-    """float32 `[L]` of the targets `[L]`, of hidden states `[L, D]`."""
-    found = []
-    for states, wanted in zip(
-        hidden.split(max(1, _LOGITS // size)), targets.split(max(1, _LOGITS // size)), strict=True
-    ):
-        logits = transformer.logits(states, size)
-        found.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
-    return torch.cat(found)
 
 
 def _given(document: Rendered) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.model.map_cache import MapCache
 
 _MATERIALISED = 512 * 512
-_STEP, _ROWS, _BLOCK = 16, 4, 128
+STEP, _ROWS, BLOCK = 16, 4, 128
 
 
 class KVCache:
@@ -188,8 +188,8 @@ class KVCache:
             if (last := int(positions.max())) >= self.capacity:
                 raise ValueError(f"position {last} lies beyond the cache's capacity of {self.capacity}")
             reach = positions if groups is None else torch.maximum(positions, groups.last.squeeze(-1))
-            ends = [int(part.max()) + 1 for part in reach.split(_BLOCK, 1)]
-            blocks = [Queries(slice(i * _BLOCK, min((i + 1) * _BLOCK, L)), _whole(end)) for i, end in enumerate(ends)]
+            ends = [int(part.max()) + 1 for part in reach.split(BLOCK, 1)]
+            blocks = [Queries(slice(i * BLOCK, min((i + 1) * BLOCK, L)), _whole(end)) for i, end in enumerate(ends)]
         used = max(block.used for block in blocks)
         sequence, head = torch.arange(B, device=device)[:, None, None], torch.arange(K, device=device)
         slots = ((sequence * K + head) * S + positions[..., None]).view(-1)
@@ -246,7 +246,7 @@ class KVCache:
 
 def _whole(slots: int) -> int:
     """So many slots or a few more, in whole steps."""
-    return -(-slots // _STEP) * _STEP
+    return -(-slots // STEP) * STEP
 
 
 class Queries(NamedTuple):

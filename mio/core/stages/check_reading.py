@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from string import Formatter
 from typing import TypeVar
 
 from mio.core.contract.networks import Networks
 from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.values import OPTIONAL, Modality
+from mio.core.contract.validation import template_pieces
+from mio.core.contract.values import Modality
 from mio.core.errors import PluginError
 from mio.core.recipe.schema import Recipe
+from mio.core.tokens.documents import GENERATE
 from mio.core.tokens.item_encoders import only_read, without_network
 
 Answer = TypeVar("Answer")
@@ -83,6 +84,8 @@ def _templates(recipe: Recipe, plugins: EnabledPlugins, unwritable: set[str], un
                          if field in unwritable]  # fmt: skip
                 wrong += [(field, "asks about", "written, by a head") for field in _fields(template.prompt)
                           if field in unreadable]  # fmt: skip
+                wrong += [(field, f"asks, as `{{{field}:{GENERATE}}}`, for the codes of", "read, by an encoder")
+                          for field in _fields(template.prompt, GENERATE) if field in unwritable]  # fmt: skip
                 for field, does, only in wrong:
                     if (template.direction, field) not in told:
                         told.add((template.direction, field))
@@ -93,8 +96,9 @@ def _templates(recipe: Recipe, plugins: EnabledPlugins, unwritable: set[str], un
                         )
 
 
-def _fields(text: str) -> Iterator[str]:
+def _fields(text: str, view: str = "") -> list[str]:
+    """Names of the fields of one side of a template; of those alone that ask for a view, where it is given."""
     try:
-        yield from (field.removesuffix(OPTIONAL) for _, field, _, _ in Formatter().parse(text) if field)
+        return [one.name for one in template_pieces(text) if not one.control and view in ("", one.view)]
     except ValueError:
-        return  # of which the checks of templates tell
+        return []  # of which the checks of templates tell

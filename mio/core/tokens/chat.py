@@ -28,6 +28,7 @@ from mio.core.tokens.documents import (
     Document,
     Segment,
     Special,
+    Viewed,
     prompt_segments,
     response_segments,
 )
@@ -36,6 +37,7 @@ from mio.core.tokens.visitor import Visitor
 Message = Mapping[str, Any]
 """`role` (`system`, `user` or `assistant`) and `content`: one `Value` or a list of them; `weight` (see `turn_weight`)
 where it is not 1, `end_tag: False` (see `is_closed`)."""
+Contents = Sequence[Value | Viewed]
 
 ROLE, CONTENT, WEIGHT, END_TAG = "role", "content", "weight", "end_tag"
 """Keys of a message."""
@@ -140,7 +142,7 @@ def chat_document(messages: Sequence[Message], system: Mapping[str, str], output
     return Document(tuple(segments), answer or len(segments))
 
 
-def _system_prompt(turns: Sequence[tuple[str, Sequence[Value]]], system: Mapping[str, str], output: str | None) -> str:
+def _system_prompt(turns: Sequence[tuple[str, Contents]], system: Mapping[str, str], output: str | None) -> str:
     """The system prompt of a conversation, see `chat_document`; empty for none."""
     if output is None:
         output = _modality_of([content for role, content in turns if role == "assistant"])
@@ -151,7 +153,7 @@ def _system_prompt(turns: Sequence[tuple[str, Sequence[Value]]], system: Mapping
     return next((prompt for key, prompt in system.items() if key in given and prompt), system.get("default", ""))
 
 
-def _turn(message: Message) -> tuple[str, Sequence[Value], float]:
+def _turn(message: Message) -> tuple[str, Contents, float]:
     try:
         role, content = role_of(message[ROLE]), message[CONTENT]
     except KeyError as error:
@@ -165,7 +167,7 @@ def _turn(message: Message) -> tuple[str, Sequence[Value], float]:
     return role, contents, turn_weight(message)
 
 
-def _modality_of(answers: Sequence[Sequence[Value]]) -> str:
+def _modality_of(answers: Sequence[Contents]) -> str:
     """The modality that all answers consist of, empty for a mixture; white space does not count."""
     names = {_MODALITY.visit(item) for content in answers for item in content} - {""}
     return (names.pop() or "") if len(names) == 1 else ""

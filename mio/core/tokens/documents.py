@@ -28,6 +28,13 @@ class Special(Enum):
     IM_END = "im_end"
 
 
+class Viewed(NamedTuple):
+    """A piece of content that takes another view than its place gives it."""
+
+    content: Value
+    view: str
+
+
 class Segment(NamedTuple):
     """A piece of one modality."""
 
@@ -46,17 +53,25 @@ class Document(NamedTuple):
     answer: int
 
 
-def prompt_segments(contents: Iterable[Value], *, role: str = PROMPT, supervised: bool = True) -> list[Segment]:
+def prompt_segments(
+    contents: Iterable[Value | Viewed], *, role: str = PROMPT, supervised: bool = True
+) -> list[Segment]:
     """Segments that the model reads."""
-    return [Segment(content, role, supervised, UNDERSTAND) for content in contents]
+    return [_segment(content, role, supervised, UNDERSTAND) for content in contents]
 
 
-def response_segments(contents: Iterable[Value], supervised: float = True) -> list[Segment]:
+def response_segments(contents: Iterable[Value | Viewed], supervised: float = True) -> list[Segment]:
     """Segments that the model learns to write; unsupervised, an answer that is not learnt."""
-    return [Segment(content, RESPONSE, supervised, GENERATE) for content in contents]
+    return [_segment(content, RESPONSE, supervised, GENERATE) for content in contents]
 
 
-def plain_document(prompt: Sequence[Value], response: Sequence[Value]) -> Document:
+def _segment(content: Value | Viewed, role: str, supervised: float, view: str) -> Segment:
+    if isinstance(content, Viewed):
+        content, view = content
+    return Segment(content, role, supervised, view)
+
+
+def plain_document(prompt: Sequence[Value | Viewed], response: Sequence[Value]) -> Document:
     """`[bos] prompt response [eos]`, all of it supervised but for bos, which is never a target."""
     segments = [Segment(Special.BOS, PROMPT, False), *prompt_segments(prompt)]
     answer = len(segments)

@@ -3,7 +3,8 @@
 A template's strings hold `{field}`, and `{control:NAME}` for a control token; a literal brace is doubled. A field may
 be text, media, codes, a control token, or a list of them; a number counts as text. A record with an empty field, or one
 of white space alone, is broken: no answer is learnt from nothing. A field that may be empty or missing is written
-`{field?}`.
+`{field?}`. Media of the prompt are given as the model reads them; `{field:generate}` gives them as it writes them, with
+all codebooks that this takes: how something sounds, beside what it says.
 
 Each literal and each text field is tokenised by itself, so that lengths add up and a prompt's tokens do not depend on
 what follows. Where a literal ends in a space directly before text, the space moves to the text, since tokenizers attach
@@ -20,19 +21,16 @@ from numbers import Real
 from typing import Any
 
 from mio.core.contract.controls import Control, Turn
-from mio.core.contract.validation import template_pieces
-from mio.core.contract.values import OPTIONAL, Codes, Media, Record, Template, Value
+from mio.core.contract.validation import TemplatePiece, template_pieces, view_problems
+from mio.core.contract.values import Codes, Media, Record, Template, Value
 from mio.core.errors import DataError, RecipeError
 from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document, role_of
 from mio.core.tokens.controls import Labels
-from mio.core.tokens.documents import Document, interleaved_document, plain_document
+from mio.core.tokens.documents import Document, Viewed, interleaved_document, plain_document
 from mio.core.tokens.tokenised import TokenisedText
 from mio.core.tokens.visitor import Visitor
 
 PLAIN, CHAT = "plain", "chat"
-
-Piece = tuple[str, str, bool]
-"""A literal, the name in braces behind it, empty at the end, and whether that is a control token's."""
 
 
 class CompiledTemplate:
@@ -46,32 +44,48 @@ class CompiledTemplate:
         self.direction = template.direction
         self._prompt = _parse(template.prompt, self.name)
         self._response = _parse(template.response, self.name)
-        pieces = self._prompt + self._response
-        named = tuple(dict.fromkeys(field for _, field, control in pieces if field and not control))
-        self.fields = tuple(dict.fromkeys(field.removesuffix(OPTIONAL) for field in named))
+        if problems := view_problems(self._response):
+            raise RecipeError([f"template `{self.name}`: {problem}" for problem in problems])
+        fields = [piece for piece in self._prompt + self._response if piece.name and not piece.control]
+        self.fields = tuple(dict.fromkeys(piece.name for piece in fields))
         """Names of the fields, in order of first use."""
-        self.asks = any(field or literal.strip() for literal, field, _ in self._prompt)
+        self.asks = any(piece.name or piece.literal.strip() for piece in self._prompt)
         """Whether the template has a prompt, other than white space."""
+        self._has_views = any(piece.view for piece in self._prompt)
         self._has_prompt = _never_empty(self._prompt)
         self._has_response = _never_empty(self._response)
-        self._needed = tuple(field for field in named if not field.endswith(OPTIONAL))
-        first = next(((literal, field) for literal, field, control in self._response if not control), ("", ""))
-        of_field = first[1] and not first[0].strip()
-        self._response_place = f"template `{self.name}`: " + (
-            f"field `{first[1].removesuffix(OPTIONAL)}`" if of_field else "its response"
-        )
+        self._needed = tuple(dict.fromkeys(piece.name for piece in fields if not piece.optional))
+        first = next((piece for piece in self._response if not piece.control), TemplatePiece(""))
+        of_field = first.name and not first.literal.strip()
+        self._response_place = f"template `{self.name}`: " + (f"field `{first.name}`" if of_field else "its response")
 
-    def prompt(self, record: Record) -> list[Value]:
+    def prompt(self, record: Record) -> list[Value | Viewed]:
         """The prompt's pieces. Raises DataError for a field that is missing or holds something else than content."""
-        return self._fill(self._prompt, record)
+        if not self._has_views:
+            return [*self._fill(self._prompt, record)]
+        filled: list[Value | Viewed] = []
+        for piece in self._prompt:
+            values = self._fill((piece,), record)
+            filled += [_viewed(value, piece.view) for value in values] if piece.view else values
+        return filled
 
     def response(self, record: Record) -> list[Value]:
         """The response's pieces. Raises DataError as `prompt` does."""
         return self._fill(self._response, record)
 
+    def response_places(self, record: Record, field: str) -> range:
+        """Which of the response's pieces are those of a field, where it is there first. Raises DataError as `prompt`
+        does."""
+        end = 0
+        for piece in self._response:
+            end += len(self._fill((piece,), record))
+            if piece.name == field and not piece.control:
+                return range(end - len(self._fill((piece._replace(literal=""),), record)), end)
+        return range(0)
+
     def filled(
         self, record: Record, labels: Labels | None = None, asked: bool = False
-    ) -> tuple[list[Value], list[Value]]:
+    ) -> tuple[list[Value | Viewed], list[Value]]:
         """Prompt and response of a record for training; `labels` put a control token at the beginning of a response
         that answers something.
 
@@ -86,7 +100,7 @@ class CompiledTemplate:
                 )
         prompt, response = self.prompt(record), self.response(record)
         if labels is not None:
-            turn = partial(Turn, record, 0, prompt) if self.asks else None
+            turn = partial(Turn, record, 0, self._fill(self._prompt, record)) if self.asks else None
             response = labels.begun(response, turn, self._response_place)
         if not asked and not self._has_response and blank(response):
             raise DataError(f"template `{self.name}`: its response is empty: there is nothing to learn")
@@ -102,16 +116,15 @@ class CompiledTemplate:
                 f"template `{self.name}` needs field `{field}`; the record has: {', '.join(record) or 'none'}"
             ) from None
 
-    def _fill(self, pieces: Sequence[Piece], record: Record) -> list[Value]:
+    def _fill(self, pieces: Sequence[TemplatePiece], record: Record) -> list[Value]:
         filled: list[Value] = []
-        for literal, field, control in pieces:
+        for literal, name, control, optional, _ in pieces:
             values: Sequence[Value] = ()
             if control:
-                values = (Control(field),)
-            elif field:
-                name = field.removesuffix(OPTIONAL)
-                value = self._value(record, name) if name == field or name in record else ()
-                if name != field and blank(value):
+                values = (Control(name),)
+            elif name:
+                value = self._value(record, name) if not optional or name in record else ()
+                if optional and blank(value):
                     value = ()
                 values = self._contents(value, name)
             spaced = _SPACED.visit(values[0]) if values and literal.endswith(" ") else None
@@ -187,6 +200,19 @@ class _Spaced(Visitor[str | None]):
         return None
 
 
+class _IsItem(Visitor[bool]):
+    """Whether a value is media or codes, which alone have views."""
+
+    def media(self, media: Media) -> bool:  # noqa: ARG002
+        return True
+
+    def codes(self, codes: Codes) -> bool:  # noqa: ARG002
+        return True
+
+    def other(self, value: object) -> bool:  # noqa: ARG002
+        return False
+
+
 class _Blank(Visitor[bool]):
     def text(self, text: str) -> bool:
         return not text or text.isspace()
@@ -201,7 +227,11 @@ class _Blank(Visitor[bool]):
         return False
 
 
-_CONTENT, _CONTENTS, _SPACED, _BLANK = _Content(), _Contents(), _Spaced(), _Blank()
+_CONTENT, _CONTENTS, _SPACED, _IS_ITEM, _BLANK = _Content(), _Contents(), _Spaced(), _IsItem(), _Blank()
+
+
+def _viewed(value: Value, view: str) -> Value | Viewed:
+    return Viewed(value, view) if _IS_ITEM.visit(value) else value
 
 
 def blank(value: object) -> bool:
@@ -209,9 +239,9 @@ def blank(value: object) -> bool:
     return _BLANK.visit(value)
 
 
-def _never_empty(pieces: Sequence[Piece]) -> bool:
+def _never_empty(pieces: Sequence[TemplatePiece]) -> bool:
     """Whether there is content for every record: a literal, a control token, or a field that must not be empty."""
-    return any(literal.strip() or (field and not field.endswith(OPTIONAL)) for literal, field, _ in pieces)
+    return any(piece.literal.strip() or (piece.name and not piece.optional) for piece in pieces)
 
 
 def to_document(
@@ -291,7 +321,7 @@ def _check_turns(messages: Sequence[Message], asked: bool) -> None:
         raise DataError("a record of `messages` has no turn of the assistant: there is nothing to learn from it")
 
 
-def _parse(text: str, name: str) -> list[Piece]:
+def _parse(text: str, name: str) -> list[TemplatePiece]:
     """Pieces of one side of a template."""
     try:
         return template_pieces(text)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from mio.core.contract.controls import Control
 from mio.core.contract.values import Codes, Media
-from mio.core.tokens.documents import Special
+from mio.core.tokens.documents import Special, Viewed
 from mio.core.tokens.tokenised import CodedMedia, TokenisedText, is_tokenised
 
 Result = TypeVar("Result")
@@ -26,6 +26,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (CodedMedia, "coded_media"),
     (Media, "_media"),
     (Codes, "codes"),
+    (Viewed, "viewed"),
     (NoneType, "constant"),
     (bool, "constant"),
     (Real, "number"),
@@ -100,6 +101,10 @@ class Visitor(Generic[Result]):
     def codes(self, codes: Codes) -> Result:
         """An item after tokenisation."""
         return self.other(codes)
+
+    def viewed(self, viewed: Viewed) -> Result:
+        """A piece of content that takes another view than its place gives it, in prompts of templates alone."""
+        return self.visit(viewed.content)
 
     def sequence(self, values: Sequence[Any]) -> Result:
         """A list or tuple of values, in records alone, as all below."""

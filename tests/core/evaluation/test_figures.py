@@ -40,10 +40,15 @@ def test_right_and_wrong_are_a_share_with_wilsons_interval():
 
 def test_numbers_are_averaged_with_students_interval_inside_their_bounds():
     # t of 5 degrees of freedom: 2.570582; mean 3.5, standard error sqrt(3.5 / 6)
-    value, interval = figure(Measure(name="level", most=10), [1, 2, 3, 4, 5, 6])
+    open_ended = Measure(name="level", least=-math.inf, most=math.inf, worst=lambda _: 0)
+    value, interval = figure(open_ended, [1, 2, 3, 4, 5, 6])
     half = 2.570582 * math.sqrt(3.5 / 6)
     assert (value, interval) == (3.5, pytest.approx((3.5 - half, 3.5 + half), abs=1e-5))
-    assert figure(Measure(name="level", most=5), [5, 5, 5, 5, 0, 5]).interval[1] == 5
+    # between 0 and 10 the variance of a mean m is as m (10 - m)
+    for bound in figure(Measure(name="level", most=10), [1, 2, 3, 4, 5, 6]).interval:
+        error = math.sqrt(3.5 / 6 * bound * (10 - bound) / (3.5 * 6.5))
+        assert abs(bound - 3.5) == pytest.approx(2.570582 * error, abs=1e-5)
+    assert 25 / 6 < figure(Measure(name="level", most=5), [5, 5, 5, 5, 0, 5]).interval[1] < 5
 
 
 def test_pairs_are_the_ratio_of_their_sums_and_a_missing_one_is_as_bad_as_can_be():
@@ -116,10 +121,12 @@ def test_arrays_and_values_come_out_as_they_went_in():
 def test_several_figures_of_one_answer_and_their_ceilings():
     kind, exact = Measure(name="kind"), Measure(name="exact")
     task = owned(kind, exact, WER, ceiling=lambda *_: {"kind": 0.9, "wer": 2.5})
-    one = Figures(task, RECORDS[:2], 1)
+    one = Figures(task, RECORDS[:2])
     verdict = read_verdict(task.task, {"kind": True, "exact": 0.5, "wer": (1, 4)})
     ceilings = task.ceilings(RECORDS, type("Codecs", (), {"round_trip": None, "originals": None})())
-    one.add({"verdicts": [(0, verdict)], "failed": [(1, "no")], "problems": [], "ceilings": ceilings, "seconds": 1})
+    lines = [{"item": 0, "verdicts": verdict}, {"item": 1, "failure": "no"}]
+    one.add({"items": lines, "problems": [], "seconds": 0.5})
+    one.add({"ceilings": ceilings, "problems": [], "seconds": 0.5})
     result = one.result()
     assert (result["kind"], result["exact"]) == (0.5, 0.25)
     assert result["wer"] == pytest.approx((1 + 2) / 6, abs=1e-4)

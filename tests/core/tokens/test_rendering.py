@@ -39,6 +39,25 @@ def test_mio_reads_speech_by_content_and_writes_all_codebooks_in_turn():
     assert len(rendered) == 16
 
 
+@pytest.mark.parametrize("form", ["plain", "chat"])
+def test_a_template_gives_speech_as_it_is_written_where_it_says_so(form):
+    # the repository of MIO: `tokenize_speeches(add_timbre=True)` of speech that is given; ids as above
+    written = [64000, 64007, 64008, 65033, 65034, 66059, 66060, 67085, 68101, 64001]
+    record = {"voice": [VOICE, Codes("speech", VOICE.data)], "heard": VOICE, "say": "ab"}
+    template = Template(direction="clone", prompt="{voice:generate}{heard}Say {say:generate}", response="{heard}")
+    document = to_document(record, CompiledTemplate(template), form)
+    spans = RENDERER.render(document)
+    read = [64000, 64007, 64008, 64001]
+    assert [spans.tokens[first:end].tolist() for first, end in spans.spans] == [written, written, read, written]
+    # what is only given weighs as what is read does, and a prompt is the beginning of what is trained on
+    loss = {"plain": 0.5, "chat": 0.0}[form]
+    assert [set(spans.weights[first:end]) for first, end in spans.spans] == [{loss}, {loss}, {loss}, {4.0}]
+    assert RENDERER.measure(document) == len(spans.tokens)
+    prompt = RENDERER.prompt(document).tokens
+    assert len(prompt) == spans.spans[-1][0]
+    assert np.array_equal(prompt, spans.tokens[: len(prompt)])
+
+
 def test_anygpt_writes_music_frame_by_frame():
     # arXiv 2402.12226, section 3.1: the codebooks of frame 1, then of frame 2
     music = Codes("music", np.array([[0, 1], [2, 3], [4, 5], [6, 7]]))

@@ -1,11 +1,14 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mio import Codes, DataError, Media, Template
+from mio.core.contract.validation import template_problems
 from mio.core.errors import RecipeError
-from mio.core.tokens.documents import Special
+from mio.core.tokens.documents import Special, Viewed
 from mio.core.tokens.templates import CompiledTemplate, to_document
 
 PICTURE = Media("image", None, key="a")
@@ -51,6 +54,44 @@ def test_numbers_are_text():
     sums = compiled("{a} + {b} =")
     assert sums.prompt({"a": 3, "b": np.int64(14)}) == ["3", " +", " 14", " ="]
     assert sums.prompt({"a": 0.5, "b": "x"})[0] == "0.5"
+
+
+def test_a_field_of_a_prompt_may_ask_for_the_view_of_its_media():
+    template = compiled("Say {words} like {voice?:generate}: ", "{words:generate}")
+    assert template.fields == ("words", "voice")
+    record = {"words": "three", "voice": [PICTURE, "and", PICTURE]}
+    assert template.prompt(record) == [
+        *("Say", " three", " like ", Viewed(PICTURE, "generate"), "and", Viewed(PICTURE, "generate"), ": ")
+    ]
+    assert contents(to_document({"words": "three"}, template)) == [
+        *(Special.BOS, "Say", " three", " like ", ": ", "three", Special.EOS)
+    ]
+    with pytest.raises(DataError, match="field `words` is empty"):
+        to_document({"words": ""}, template)
+    # a rule for control tokens sees the content as it is in the record
+    seen = []
+
+    class Rule:
+        def begun(self, content, turn, where):  # noqa: ARG002
+            seen.extend(turn().prompt)
+            return list(content)
+
+    to_document({"words": "three", "voice": PICTURE}, template, labels=Rule())
+    assert seen == ["Say", " three", " like ", PICTURE, ": "]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "message"),
+    [
+        ("{a:generat}", "b", "view of its media.*did you mean `generate`"),
+        ("x", "{a:understand}", "`{a:understand}`: media of a response are written.*leave the view out"),
+    ],
+)
+def test_other_views_are_an_error(prompt, response, message):
+    template = Template(direction="there", prompt=prompt, response=response)
+    with pytest.raises(RecipeError, match=message):
+        CompiledTemplate(template, "set")
+    assert any(re.search(message, problem) for problem in template_problems(template))
 
 
 @pytest.mark.parametrize("text", ["{", "}", "{}", "{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>3}", "{ a }"])
