@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,15 +115,12 @@ class _Asked:
             raise typer.BadParameter("give a run folder before key=value")
         refuse_no_run(Path(names[0]))
         count = next((number for number, name in enumerate(names) if not is_run(name)), len(names))
+        folders = {Path(name).resolve().parent for name in names[:count]}
         for name in names[count:]:
-            if Path(name).parent != Path() and (is_run(name) or Path(name).parent.resolve() in _parents(names[:count])):
+            if os.sep in name and (is_run(name) or Path(name).resolve().parent in folders):
                 refuse_no_run(Path(name))
                 raise typer.BadParameter(f"{name}: run folders come before tasks")
         return cls([Path(name) for name in names[:count]], names[count:], overrides)
-
-
-def _parents(names: Sequence[str]) -> set[Path]:
-    return {Path(name).parent.resolve() for name in names}
 
 
 @dataclass(frozen=True)

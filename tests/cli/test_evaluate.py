@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -36,16 +37,19 @@ def mio_tasks(options):
 """A plugin with tasks and nothing else."""
 
 
+@pytest.fixture(scope="module")
+def scales(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scales") / "scales.py"
+    path.write_text(SCALES)
+    return path
+
+
 @pytest.fixture
-def runs(finished, tmp_path, monkeypatch):
+def runs(finished, tmp_path, monkeypatch, scales):
     """Two run folders alike, in the working directory, and the plugin."""
     for name in ("one", "two"):
         shutil.copytree(finished, tmp_path / name)
-    (tmp_path / "scales.py").write_text(SCALES)
-    monkeypatch.setenv("MIO_PLUGINS", f"melody={MELODY / 'mio_melody.py'},scales={tmp_path / 'scales.py'}")
-    monkeypatch.chdir(finished.parents[1])
-    for path in tmp_path.iterdir():
-        (finished.parents[1] / path.name).exists()
+    monkeypatch.setenv("MIO_PLUGINS", f"melody={MELODY / 'mio_melody.py'}{os.pathsep}scales={scales}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -58,7 +62,7 @@ def test_a_task_of_a_plugin_that_the_recipe_does_not_list(runs, capsys):
     names = "plugins.scales.names=[do, re, mi]"
     assert app.run(["evaluate", "one", "scales/name", names, "--json", "figures.json"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].split() == ["task", "measure", "value", "95", "%", "n", "ceiling", "seconds"]
+    assert out[0].split() == ["task", "measure", "value", "95", "%", "n", "ceiling", "judge", "seconds"]
     assert [line.split()[0] for line in out[1:3]] == ["scales/name", "notes"]
     assert max(map(len, out)) <= 100
     found = figures(runs / "figures.json")["scales/name"]
@@ -121,7 +125,7 @@ def test_another_folder_for_what_is_kept(runs):
         (["one", "generate.default.temprature=1"], "did you mean `generate.default.temperature`?"),
         (["one", "generate.melodi.top_k=1"], "there is no modality `melodi`; did you mean `melody`?"),
         (["one", "evaluate.average=true"], "one: has no average of its weights"),
-        (["one", "--out", "scales.py"], "--out scales.py: scales.py is a file, not a folder"),
+        (["one", "--out", "one/recipe.yaml"], "--out one/recipe.yaml: one/recipe.yaml is a file, not a folder"),
     ],
 )
 def test_a_mistake_is_one_line(runs, capsys, arguments, message):
