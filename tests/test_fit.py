@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
-from mio.core.evaluation.evaluation import evaluate
+from mio.core.evaluation.evaluation import Options, evaluate
 from mio.core.generation.model import Model
 from mio.core.recipe.compose import compose
 from mio.core.runs.checkpoints.reading import Checkpoint
@@ -36,9 +36,9 @@ RATIOS = {
     1: {"image_text": 12 / 16, "text": 2 / 16, "speech_text": 2 / 16},
     2: {"image_text": 2 / 16, "text": 2 / 16, "interleaved": 6 / 16, "speech_text": 6 / 16},
     3: {"image_text": 2 / 16, "text": 1 / 16, "interleaved": 1 / 16, "speech_text": 12 / 16},
-    4: {"sft": 1.0},
+    4: {},
 }
-"""Table 9 of arXiv 2409.17692 v4."""
+"""Table 9 of arXiv 2409.17692 v4; the shares of instruction tuning are unpublished."""
 
 
 @dataclass
@@ -128,11 +128,16 @@ def test_the_summary_says_what_was_done(trained_chain, stage):
     assert figures["packing"]["fill"] == pytest.approx(figures["tokens"] / positions, abs=1e-4)
     assert figures["packing"]["truncated"] == 0
     assert figures["packing"]["skipped"] == {}
-    assert figures["mixture"].keys() == RATIOS[stage].keys()
-    for group, target in RATIOS[stage].items():
+    ratios = RATIOS[stage]
+    if not ratios:
+        asked = yaml.safe_load((ROOT / "recipes/stage4.yaml").read_text())["mixture"]["ratios"]
+        ratios = {group: ratio / sum(asked.values()) for group, ratio in asked.items()}
+    assert figures["mixture"].keys() == ratios.keys()
+    for group, target in ratios.items():
         # 32 rows are two whole cycles of ratios that add up to 16: what was asked for is what was trained on
         assert figures["mixture"][group]["target"] == pytest.approx(target, abs=1e-6)
-        assert figures["mixture"][group]["achieved"] == pytest.approx(target, abs=1e-6)
+        within = 1e-6 if stage < 4 else CONTEXT / positions  # rows that mix groups are off by a row at most
+        assert figures["mixture"][group]["achieved"] == pytest.approx(target, abs=within)
     assert figures["tasks"].keys() == {"caption", "draw"}
     for task in figures["tasks"].values():
         assert 0 <= task["accuracy"] <= 1
@@ -280,6 +285,8 @@ def test_evaluate_writes_the_figures_that_the_summary_has(trained_chain, tmp_pat
 
 
 def test_other_tasks_can_be_asked_for(trained_chain):
-    report = evaluate(Model.of(Run.open(trained_chain.folder(4), PluginManager.discover())), ["video_caption"], items=3)
+    report = evaluate(
+        Model.of(Run.open(trained_chain.folder(4), PluginManager.discover())), Options(tasks=["video_caption"], items=3)
+    )
     assert report.keys() == {"video_caption"}
     assert report["video_caption"]["n"] == 3

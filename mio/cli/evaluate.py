@@ -70,8 +70,9 @@ def evaluate(
 
     import torch
 
+    from mio.core.evaluation.evaluation import Options
     from mio.core.evaluation.evaluation import evaluate as measure
-    from mio.core.evaluation.evaluation import results_table
+    from mio.core.evaluation.table import results_table
     from mio.core.files import naming, write_json
     from mio.core.generation.model import Model
     from mio.core.terminal import console
@@ -82,7 +83,8 @@ def evaluate(
     status = console(stderr=True)
     with ranks.process_group("evaluate", kind):
         model = Model.of(trained, place, dtype, ranks)
-        report = measure(model, tasks, items, progress=lambda line: status.print(line, highlight=False))
+        options = Options(tasks=tasks, items=items)
+        report = measure(model, options, lambda line: status.print(line, highlight=False))
         ranks.barrier()
     if not ranks.first:
         return

@@ -22,7 +22,7 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.recipe.chain import chain
 from mio.core.stages.check import check
 from mio.core.stages.fit import fit_chain
-from mio.plugins.digits import drawing_tasks, drawings, scans
+from mio.plugins.digits import drawing_tasks, drawings, scans, tasks
 from mio.plugins.digits.corpora import SOURCES
 from mio.plugins.digits.drawing_judges import Seen, overlap, see_drawings
 from mio.plugins.digits.drawings import COLOURS, PLACES, STYLES, Look
@@ -231,7 +231,7 @@ def test_tasks_of_pictures_alone_need_neither_speech_nor_video():
     plugins = {"text": {"tokenizer": "bytes"}, "image": {"tokenizer": "patch_vq"}}
     drawings = [one.name for one in drawing_tasks.drawing_tasks()]
     enabled = PluginManager.discover().enable(plugins | {"digits": {"tasks": "pictures"}})
-    assert set(enabled.tasks()) == {"caption", "draw", "sum_pictures", "edit", "count_on", *drawings}
+    assert set(enabled.tasks()) == {*tasks.PICTURES, *drawings}
     with pytest.raises(PluginError, match="'speech' is no modality of the plugins in use"):
         PluginManager.discover().enable(plugins | {"digits": {}}).tasks()
 

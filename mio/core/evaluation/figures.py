@@ -14,6 +14,7 @@ from torchmetrics.aggregation import MeanMetric
 from mio.core.contract.tasks import Measure
 from mio.core.contract.values import Record
 from mio.core.errors import DataError, PluginError
+from mio.core.evaluation.copies import Copies
 from mio.core.evaluation.judging import OwnedTask, plugin_error
 from mio.core.evaluation.statistics import Interval, jackknife, mean_interval, ratio_interval, replicates
 from mio.core.evaluation.verdicts import Verdict, WrongVerdictError, evidence, number, shown, worst_verdict
@@ -37,29 +38,43 @@ class Figures:
 
     owned: OwnedTask
     records: Sequence[Record]
-    pieces: int
+    shown: int = 0
+    """Items whose answers are samples, the first ones."""
+    pieces: int = 0
     """That are not in yet."""
+    seen: set[int] = field(default_factory=set)
+    """Items that are done."""
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     """By item."""
     failed: dict[int, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     ceilings: dict[str, float] = field(default_factory=dict)
+    has_ceilings: bool = False
+    """Whether these were asked for, told or not."""
     spans: list[tuple[str, str]] = field(default_factory=list)
     """Modality and digest of each generated span, of a task whose copies are counted."""
-    copied: float | None = None
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    copies: Copies | None = None
+    samples: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Prompts and answers by item."""
     seconds: float = 0.0
     _figures: dict[str, Figure] = field(default_factory=dict)
 
     def add(self, result: Mapping[str, Any]) -> None:
-        """What a piece of work gave."""
-        self.pieces -= 1
-        self.verdicts |= dict(result.get("verdicts", ()))
-        self.failed |= dict(result.get("failed", ()))
-        self.problems += result["problems"]
-        self.ceilings |= result.get("ceilings", {})
-        self.spans += [(modality, value) for modality, value in result.get("spans", ())]
-        self.samples += result.get("samples", ())
+        """What a piece of work gave, now or before the evaluation was ended and went on."""
+        for line in result.get("items", ()):
+            item = line["item"]
+            self.seen.add(item)
+            if "verdicts" in line:
+                self.verdicts[item] = line["verdicts"]
+            if "failure" in line:
+                self.failed[item] = line["failure"]
+            self.spans += [(modality, value) for modality, value in line.get("codes", ())]
+            if item < self.shown and "output" in line:
+                self.samples[item] = {"prompt": line["prompt"], "answer": line["output"]}
+        self.problems += [problem for problem in result["problems"] if problem not in self.problems]
+        if "ceilings" in result:
+            self.has_ceilings = True
+            self.ceilings |= result["ceilings"]
         self.seconds += result["seconds"]
 
     def figures(self) -> dict[str, Figure]:
@@ -99,8 +114,10 @@ class Figures:
         if self.failed:
             result["failed"] = len(self.failed)
         result |= {name: _rounded(value) for name, value in self.ceilings.items()}
-        if self.copied is not None:
-            result["copied"] = _rounded(self.copied)
+        if self.copies is not None:
+            result["copied"] = _rounded(self.copies.share(self.spans))
+            if self.copies.searched < self.copies.records:
+                result["searched"] = [self.copies.searched, self.copies.records]
         result["seconds"] = round(self.seconds, 2)
         return result | ({"failures": self.failures} if self.failures else {})
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mio.core.checksums import file_sum
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import UserError
 from mio.core.files import read_json
@@ -18,12 +19,23 @@ from mio.core.model.networks import assign_buffers
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.adapters import plan_adapters
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import AVERAGE, BASE, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, run_of_checkpoint
+from mio.core.recipe.places import (
+    AVERAGE,
+    BASE,
+    CHECKPOINTS,
+    INDEX,
+    RECIPE,
+    SUMMARY,
+    TOKENIZERS,
+    VOCABULARY,
+    WEIGHTS,
+    run_of_checkpoint,
+)
 from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import FoldedWeights, known_ids
 from mio.core.runs.checkpoints.reading import Checkpoint
-from mio.core.runs.lock import check_run, other_versions, same_networks, same_vocabulary, warn
+from mio.core.runs.lock import Lock, check_run, other_versions, same_networks, same_vocabulary, warn
 from mio.core.runs.parent import check_finished
 from mio.core.runs.versions import versions
 from mio.core.runs.weights import CheckpointWeights, SavedWeights, stored_tensors
@@ -161,6 +173,13 @@ class Run:
         adapters = plan_adapters(transformer_config(self.recipe, self.manager), lora)
         return FoldedWeights(base, trained, adapters, ranges)
 
+    def weight_sums(self) -> dict[str, str]:
+        """Checksums of the files that its weights are made of, by name; of a checkpoint, of what names its files."""
+        if self._checkpoint is not None:
+            index = self._checkpoint / INDEX
+            return {f"{CHECKPOINTS}/{self._checkpoint.name}{'/average' * self.average}": file_sum(index)}
+        return weight_sums(self.folder, self.average)
+
     def weights(self) -> dict[str, Any]:
         """State dict of the transformer. Raises `UserError` if a file is damaged."""
         return self.saved.whole()
@@ -168,6 +187,13 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         return read_json(self.folder / SUMMARY, "restore it from a copy")
+
+
+def weight_sums(folder: Path, average: bool) -> dict[str, str]:
+    """Checksums of the files in a run folder that its weights are made of, those of their average or the last ones."""
+    known = Lock.read(folder).files
+    names = [name for name in (AVERAGE if average else WEIGHTS, BASE) if (folder / name).is_file()]
+    return {name: known.get(name) or file_sum(folder / name) for name in names}
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -23,7 +23,8 @@ from mio.core.data.shards.store import TokenStore
 from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
-from mio.core.evaluation.evaluation import Report, evaluate, results_table
+from mio.core.evaluation.evaluation import Report, evaluate
+from mio.core.evaluation.table import results_table
 from mio.core.files import write_text
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
@@ -49,7 +50,7 @@ from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, ru
 from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_networks, same_vocabulary
-from mio.core.runs.run import Run
+from mio.core.runs.run import Run, weight_sums
 from mio.core.runs.versions import versions
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
@@ -339,7 +340,8 @@ class Stage:
         device = training_device(recipe.runtime.accelerator, self.ranks)
         copy = partial(decoding_copy, transformer, device, PRECISIONS[recipe.train.precision], self.ranks)
         renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
-        return Model(recipe, self.plugins, vocabulary, self.codecs, renderer, self.folder, copy)
+        sums = partial(weight_sums, self.folder, recipe.evaluate.average)
+        return Model(recipe, self.plugins, vocabulary, self.codecs, renderer, self.folder, copy, sums)
 
     def _evaluate(self, model: Model) -> Report:
         """Figures of the recipe's tasks, on the first rank. A collective call."""

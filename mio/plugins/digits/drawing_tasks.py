@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mio import Answer, Record, Task, Template
+from mio.plugins.digits import drawn
+from mio.plugins.digits.corpus import Builder
 from mio.plugins.digits.drawing_judges import Seen, overlap, see_drawings
-from mio.plugins.digits.tasks import DECODING, held_out
+from mio.plugins.digits.measuring import DECODING, held_out
 from mio.plugins.digits.voices import DIGITS
 
 Judge = Callable[[Sequence[Answer], Sequence[Record]], list[bool]]
@@ -68,11 +70,11 @@ def _one_story(answer: Answer, opening: str) -> bool:
     return len(looks) == 1 and [one.digit for one in seen] == named and DIGITS[len(named)] == count
 
 
-def _task(name: str, corpus: str, prompt: str, response: str, judge: Judge, output: str = "image") -> Task:
+def _task(name: str, build: Builder, prompt: str, response: str, judge: Judge, output: str = "image") -> Task:
     return Task(
         name=name,
         template=Template(direction=name, prompt=prompt, response=response),
-        records=lambda count: held_out(corpus, count),
+        records=lambda count: held_out(build, count),
         output=output,
         judge=judge,
         decoding=DECODING,
@@ -81,11 +83,11 @@ def _task(name: str, corpus: str, prompt: str, response: str, judge: Judge, outp
 
 def drawing_tasks() -> list[Task]:
     """Nothing is read or trained before a task's records or judge are called."""
-    story = ("picture_stories", "{told}", "{next}.")
+    story = (drawn.picture_stories, "{told}", "{next}.")
     return [
         *(_task(f"next_{field}", *story, partial(_alike, (field,))) for field in (*LOOK, "digit")),
-        _task("tell_story", "picture_stories", "{opening}", "{rest}", _told),
-        _task("draw_caption", "drawings", "{caption}:", "{image}", partial(_alike, (*LOOK, "digit"))),
-        _task("draw_map", "segmentation_maps", "{map} {words}:", "{image}", _as_mapped),
-        _task("caption_drawing", "drawings", "{image}", "{caption}", _described, "text"),
+        _task("tell_story", drawn.picture_stories, "{opening}", "{rest}", _told),
+        _task("draw_caption", drawn.drawings, "{caption}:", "{image}", partial(_alike, (*LOOK, "digit"))),
+        _task("draw_map", drawn.segmentation_maps, "{map} {words}:", "{image}", _as_mapped),
+        _task("caption_drawing", drawn.drawings, "{image}", "{caption}", _described, "text"),
     ]

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 from mio import Answer, Record, Task, Template
+from mio.plugins.digits import talk
+from mio.plugins.digits.corpus import Builder
 from mio.plugins.digits.judges import last_clause, shows
-from mio.plugins.digits.tasks import DECODING, held_out
+from mio.plugins.digits.measuring import DECODING, held_out
 
 SPOKEN, WRITTEN = "spoken", "written"
 """Names of the plugin `vita`'s state tokens of answers."""
@@ -50,26 +52,26 @@ def _aloud(answers: Sequence[Answer], records: Sequence[Record]) -> list[bool]:
 def _spoken(count: int) -> list[Record]:
     """Questions to the model about pictures, videos, beeps and sums alike, what they are about in `seen`."""
     kinds = (
-        ("picture_questions", "image"),
-        ("video_questions", "video"),
-        ("sum_questions", ""),
-        ("sound_questions", "sound"),
+        (talk.picture_questions, "image"),
+        (talk.video_questions, "video"),
+        (talk.sum_questions, ""),
+        (talk.sound_questions, "sound"),
     )
     some = [
         [
             {"seen": [record[name]] if name else [], "question": record["question"]}
-            for record in held_out(corpus, count // 4 + 1)
+            for record in held_out(build, count // 4 + 1)
         ]
-        for corpus, name in kinds
+        for build, name in kinds
     ]
     return list(chain.from_iterable(zip(*some, strict=False)))[:count]
 
 
-def _task(name: str, corpus: str, prompt: str, response: str, judge: Judge, output: str = "text") -> Task:
+def _task(name: str, build: Builder | None, prompt: str, response: str, judge: Judge, output: str = "text") -> Task:
     return Task(
         name=name,
         template=Template(direction=name, prompt=prompt, response=response),
-        records=lambda count: held_out(corpus, count) if corpus else _spoken(count),
+        records=lambda count: held_out(build, count) if build else _spoken(count),
         output=output,
         judge=judge,
         decoding=DECODING,
@@ -79,17 +81,17 @@ def _task(name: str, corpus: str, prompt: str, response: str, judge: Judge, outp
 def talk_tasks() -> list[Task]:
     """Nothing is read before a task's records are called."""
     return [
-        _task("picture_asked", "picture_questions", "{image}{asked}", "{answer}", _right(WRITTEN)),
-        _task("picture_asked_aloud", "picture_questions", "{image}{question}", "{answer}", _right(SPOKEN)),
-        _task("video_asked", "video_questions", "{video}{asked}", "{answer}", _right(WRITTEN)),
-        _task("video_asked_aloud", "video_questions", "{video}{question}", "{answer}", _right(SPOKEN)),
-        _task("sound_asked", "sound_questions", "{sound}{asked}", "{answer}", _right(SPOKEN)),
-        _task("sound_asked_aloud", "sound_questions", "{sound}{question}", "{answer}", _right(SPOKEN)),
-        _task("sum_asked_aloud", "sum_questions", "{question}", "{answer}", _right(SPOKEN)),
-        _task("hear", "utterances", "Transcribe this.{speech}", "{transcription}", _heard),
-        _task("addressed", "", "{seen?}{question}", "any", _answered),
-        _task("remark", "remarks", "{seen?}{speech}", "{heard}", _silent),
-        _task("crowd", "crowds", "{seen?}{speech}", "{heard}", _silent),
-        _task("noise", "noises", "{seen?}{speech}", "{heard}", _silent),
-        _task("reply_aloud", "replies", "Answer aloud.{image}{question}", "{answer}: {reply}", _aloud, "speech"),
+        _task("picture_asked", talk.picture_questions, "{image}{asked}", "{answer}", _right(WRITTEN)),
+        _task("picture_asked_aloud", talk.picture_questions, "{image}{question}", "{answer}", _right(SPOKEN)),
+        _task("video_asked", talk.video_questions, "{video}{asked}", "{answer}", _right(WRITTEN)),
+        _task("video_asked_aloud", talk.video_questions, "{video}{question}", "{answer}", _right(SPOKEN)),
+        _task("sound_asked", talk.sound_questions, "{sound}{asked}", "{answer}", _right(SPOKEN)),
+        _task("sound_asked_aloud", talk.sound_questions, "{sound}{question}", "{answer}", _right(SPOKEN)),
+        _task("sum_asked_aloud", talk.sum_questions, "{question}", "{answer}", _right(SPOKEN)),
+        _task("hear", talk.utterances, "Transcribe this.{speech}", "{transcription}", _heard),
+        _task("addressed", None, "{seen?}{question}", "any", _answered),
+        _task("remark", talk.remarks, "{seen?}{speech}", "{heard}", _silent),
+        _task("crowd", talk.crowds, "{seen?}{speech}", "{heard}", _silent),
+        _task("noise", talk.noises, "{seen?}{speech}", "{heard}", _silent),
+        _task("reply_aloud", talk.replies, "Answer aloud.{image}{question}", "{answer}: {reply}", _aloud, "speech"),
     ]

@@ -6,86 +6,22 @@ Each template is one that the SFT data of `recipes/data/digits.yaml` trains. Whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from mio import Answer, Decoding, Media, Record, Task, Template, media
-from mio.plugins.digits import drawn, talk
-from mio.plugins.digits.corpora import BUILDERS, Corpus
-from mio.plugins.digits.judges import ceiling, frames_of, last_clause, shows
+from mio import Answer, Record, Task
+from mio.plugins.digits.charts import chart_tasks
+from mio.plugins.digits.corpora import captions, counting, edits, pictures_aloud, questions, speech, sums, videos
+from mio.plugins.digits.judges import ceiling, shows
+from mio.plugins.digits.looking import looking_tasks
+from mio.plugins.digits.measuring import media_of, of, shown, task, written
+from mio.plugins.digits.quizzes import quiz_tasks
+from mio.plugins.digits.storytelling import storytelling_tasks
 
-READ = 20_000
-"""Records of a held-out corpus that are searched for different items."""
-
-PICTURES = ("caption", "draw", "sum_pictures", "edit", "count_on")
+PICTURES = (
+    *("caption", "draw", "sum_pictures", "edit", "count_on"),
+    *("quiz", "image_quiz", "reason", "in_context", "chart_quiz", "storytelling"),
+)
 """Tasks of pictures and words alone."""
-
-DECODING = Decoding(temperature=0.0, media_temperature=0.5)
-
-
-def held_out(corpus: str, count: int) -> list[Record]:
-    """The first `count` records of a held-out corpus that differ in their media; fewer if there are no more."""
-    build = next(build for build in (*BUILDERS, *talk.BUILDERS, *drawn.BUILDERS) if build.__name__ == corpus)
-    source = Corpus(corpus, build, "test", {"length": READ})
-    seen: set[tuple[str, ...]] = set()
-    records: list[Record] = []
-    for index in range(len(source)):
-        if len(records) == count:
-            break
-        record = source[index]
-        keys = tuple(item.key for item in _media(record))
-        if keys not in seen:
-            seen.add(keys)
-            records.append(record)
-    return records
-
-
-def _media(value: Any) -> Iterator[Media]:
-    return (item for item in media.contents(value) if isinstance(item, Media))
-
-
-def _task(
-    name: str,
-    corpus: str,
-    *,
-    prompt: str,
-    response: str,
-    output: str,
-    judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[bool]],
-    right: Callable[[Record], Sequence[Media]],
-    copies: bool = False,
-) -> Task:
-    return Task(
-        name=name,
-        template=Template(direction=name, prompt=prompt, response=response),
-        records=lambda count: held_out(corpus, count),
-        output=output,
-        judge=judge,
-        ceiling=ceiling(right),
-        decoding=DECODING,
-        copies=copies,
-    )
-
-
-def _written(field: str) -> Callable[[Sequence[Answer], Sequence[Record]], list[bool]]:
-    """The answer's text ends in the record's field."""
-    return lambda answers, records: [
-        last_clause(answer.text) == record[field] for answer, record in zip(answers, records, strict=True)
-    ]
-
-
-def _shown(field: str, modality: str = "image") -> Callable[[Sequence[Answer], Sequence[Record]], list[bool]]:
-    """The answer's pictures, or what it says, are the digits that the record's field names."""
-    return lambda answers, records: shows(answers, [record[field] for record in records], modality)
-
-
-def _of(*names: str) -> Callable[[Record], list[Media]]:
-    """Media in some fields of a record, the frames of videos one by one."""
-    return lambda record: [
-        part
-        for item in _media([record[name] for name in names])
-        for part in (frames_of(item) if item.modality == "video" else [item])
-    ]
 
 
 def _sum_right(answers: Sequence[Answer], records: Sequence[Record]) -> list[bool]:
@@ -104,118 +40,122 @@ def _count_right(answers: Sequence[Answer], records: Sequence[Record]) -> list[b
 
 
 def tasks() -> list[Task]:
-    """The twelve tasks. Nothing is read or trained before a task's records or judge are called."""
+    """Nothing is read or trained before a task's records or judge are called."""
     return [
-        _task(
+        task(
             "caption",
-            "captions",
+            captions,
             prompt="Provide a one-sentence caption for the provided image. {image}",
             response="{caption}",
             output="text",
-            judge=_written("caption"),
-            right=_of("image"),
+            judge=written("caption"),
+            ceiling=ceiling(of("image")),
         ),
-        _task(
+        task(
             "draw",
-            "captions",
+            captions,
             prompt="Please generate an image according to the given description. {caption}",
             response="{image}",
             output="image",
-            judge=_shown("caption"),
-            right=_of("image"),
+            judge=shown("caption"),
+            ceiling=ceiling(of("image")),
             copies=True,
         ),
-        _task(
+        task(
             "transcribe",
-            "speech",
+            speech,
             prompt="Please transcribe this speech.{speech}",
             response="{transcription}",
             output="text",
-            judge=_written("transcription"),
-            right=_of("speech"),
+            judge=written("transcription"),
+            ceiling=ceiling(of("speech")),
         ),
-        _task(
+        task(
             "speak",
-            "speech",
+            speech,
             prompt="Please generate a speech according to the given transcription. Start with <spch>. {transcription}",
             response="{speech}",
             output="speech",
-            judge=_shown("transcription", "speech"),
-            right=_of("speech"),
+            judge=shown("transcription", "speech"),
+            ceiling=ceiling(of("speech")),
         ),
-        _task(
+        task(
             "picture_to_speech",
-            "pictures_aloud",
+            pictures_aloud,
             prompt="Say what the image shows. {image}",
             response="{name}: {speech}",
             output="speech",
-            judge=_shown("name", "speech"),
-            right=_of("image", "speech"),
+            judge=shown("name", "speech"),
+            ceiling=ceiling(of("image", "speech")),
         ),
-        _task(
+        task(
             "speech_to_picture",
-            "pictures_aloud",
+            pictures_aloud,
             prompt="Draw what you hear. {speech}",
             response="{name}: {image}",
             output="image",
-            judge=_shown("name"),
-            right=_of("image", "speech"),
+            judge=shown("name"),
+            ceiling=ceiling(of("image", "speech")),
             copies=True,
         ),
-        _task(
+        task(
             "sum_pictures",
-            "sums",
+            sums,
             prompt="Add up step by step and draw each result. {operands}",
             response="{working}",
             output="image",
             judge=_sum_right,
-            right=_of("operands", "working"),
+            ceiling=ceiling(of("operands", "working")),
         ),
-        _task(
+        task(
             "edit",
-            "edits",
+            edits,
             prompt="Edit the image: {change}. {image}",
             response="{reading}: {edited}",
             output="image",
-            judge=_shown("name"),
-            right=_of("image", "edited"),
+            judge=shown("name"),
+            ceiling=ceiling(of("image", "edited")),
             copies=True,
         ),
-        _task(
+        task(
             "video_caption",
-            "videos",
+            videos,
             prompt="Please describe the following video. {video}",
             response="{names}: {description}",
             output="text",
-            judge=_written("description"),
-            right=_of("video"),
+            judge=written("description"),
+            ceiling=ceiling(of("video")),
         ),
-        _task(
+        task(
             "video_draw",
-            "videos",
+            videos,
             prompt="Please generate a video according to the given description. {description}",
             response="{names}: {video}",
             output="video",
-            judge=_shown("names"),
-            right=_of("video"),
+            judge=shown("names"),
+            ceiling=ceiling(of("video")),
             copies=True,
         ),
-        _task(
+        task(
             "count_on",
-            "counting",
+            counting,
             prompt="Count on. {shown}",
             response="{rest}",
             output="image",
             judge=_count_right,
-            right=lambda record: list(_media(record["rest"]))[:1],
+            ceiling=ceiling(lambda record: list(media_of(record["rest"]))[:1]),
         ),
-        _task(
+        task(
             "answer_aloud",
-            "questions",
+            questions,
             prompt="Answer this question. {question}",
             response="{reading}: {answer}",
             output="speech",
-            judge=_shown("result", "speech"),
-            right=_of("operands", "answer"),
+            judge=shown("result", "speech"),
+            ceiling=ceiling(of("operands", "answer")),
         ),
+        *quiz_tasks(),
+        *looking_tasks(),
+        *chart_tasks(),
+        *storytelling_tasks(),
     ]

@@ -87,8 +87,9 @@ class World:
         return Media("speech", (_varied(clip, variant), clip.rate), f"spoken/{clip.key}/v{variant}", clip.word)
 
     def phrase(self, speaker: Speaker, words: Sequence[str]) -> Media:
-        """Several words in one voice, joined with short silences."""
-        clips = [self._clips[(*speaker, word)] for word in words]
+        """Several words in one voice, joined with short silences. A `talker` says those of questions too."""
+        said = _vocabulary(self.split)
+        clips = [said[(*speaker, word)] for word in words]
         rate = clips[0].rate
         silence = np.zeros(round(GAP * rate), np.float32)
         pieces = [piece for clip in clips for piece in (silence, clip.samples)][1:]

@@ -16,7 +16,8 @@ from mio import Codes, DataError, Decoding, Task, Template, UserError
 from mio.core.contract.plugins import PluginManager
 from mio.core.evaluation.answering import answer_records
 from mio.core.evaluation.copies import copied_spans, digest
-from mio.core.evaluation.evaluation import evaluate, results_table, select_tasks
+from mio.core.evaluation.evaluation import Options, evaluate, select_tasks
+from mio.core.evaluation.table import results_table
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 from mio.core.tokens.templates import CompiledTemplate, to_document
@@ -84,7 +85,7 @@ def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, mo
     task = replace(play, judge=judge, ceiling=ceiling, copies=True, decoding=short)
     monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {"play": ("melody", task)})
     lines: list[str] = []
-    report = evaluate(Model.of(run), items=12, progress=lines.append)
+    report = evaluate(Model.of(run), Options(items=12), lines.append)
     assert report["play"].items() >= {"accuracy": 0.25, "n": 12, "ceiling": 0.75}.items()
     copies = [span in {(4,), (6,)} for span in seen["spans"]]
     assert 0 < sum(copies) < len(copies)
@@ -104,7 +105,7 @@ def tunes_of(run, split):
 def copies(run, spans):
     """Of each span, whether it is one."""
     digests = [digest(run.codecs, span) for span in spans]
-    copied = copied_spans(Model.of(run), {"melody": set(digests)})["melody"]
+    copied = copied_spans(Model.of(run), {"melody": digests}).found["melody"]
     return [value in copied for value in digests]
 
 
@@ -121,7 +122,7 @@ def test_copies_are_spans_that_equal_a_training_item_code_by_code(run):
 def test_evaluation_does_not_depend_on_the_folder_it_is_called_from(run, monkeypatch, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert evaluate(Model.of(run), ["play"], items=4)["play"]["n"] == 4
+    assert evaluate(Model.of(run), Options(tasks=["play"], items=4))["play"]["n"] == 4
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -172,7 +173,7 @@ def test_a_training_record_that_cannot_be_read_does_not_end_the_evaluation(run, 
 def one_task(run, monkeypatch, task):
     monkeypatch.setattr(type(run.plugins), "tasks", lambda _: {task.name: ("melody", task)})
     lines: list[str] = []
-    return evaluate(Model.of(run), items=6, progress=lines.append)[task.name], lines
+    return evaluate(Model.of(run), Options(items=6), lines.append)[task.name], lines
 
 
 def test_items_that_cannot_be_asked_decoded_or_judged_are_wrong_and_named(run, play, monkeypatch):
@@ -235,4 +236,4 @@ def test_weights_that_are_not_finite_are_told(run):
     with torch.no_grad():
         run.transformer.layers[0].attention.output.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match="task `play`: the model's scores for the next token are not finite"):
-        evaluate(Model.of(run), ["play"], items=2)
+        evaluate(Model.of(run), Options(tasks=["play"], items=2))

@@ -16,7 +16,7 @@ from mio import Codes, Decoding, UserError
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
-from mio.core.evaluation.evaluation import evaluate
+from mio.core.evaluation.evaluation import Options, evaluate
 from mio.core.generation import replicas
 from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
@@ -81,7 +81,7 @@ def figures(folder, ranks):
     with torch.no_grad():
         for parameter in run.transformer.parameters():
             parameter.mul_(4)  # so that answers differ
-    report = evaluate(Model.of(run, precision="fp32", ranks=ranks), ["play"], items=40)
+    report = evaluate(Model.of(run, precision="fp32", ranks=ranks), Options(tasks=["play"], items=40))
     return {task: {**found, "seconds": 0} for task, found in report.items()}
 
 
