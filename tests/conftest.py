@@ -23,6 +23,7 @@ MELODY = ROOT / "tests" / "packages" / "mio-melody"
 # Objects that other tests left have threads that a forked child lacks: destroying them there could wait for ever.
 os.register_at_fork(after_in_child=gc.disable)
 sys.path.append(str(ROOT / "tests" / "core"))  # the declarations that tests of the core share
+sys.path.append(str(ROOT / "tests" / "serve"))  # and the models whose answers are written down
 
 TUNES = """
 name: tunes

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -15,6 +17,12 @@ from mio.core.generation.model import Model
 from mio.core.generation.requests import FAILED, Event, Ticket
 from mio.core.generation.rows import NoRoom
 from mio.core.generation.streaming import AnswerEvent, AnswerStream, Over
+
+if TYPE_CHECKING:
+    from mio.core.live.events import SessionEvent
+    from mio.core.live.session import Session
+
+T = TypeVar("T")
 
 _AHEAD = 2
 """Questions that are ready, for each answer that is being made."""
@@ -95,19 +103,37 @@ class Running:
         """Has a question, and those beside it, go on by a token, unless it is answered. Whatever ends a step ends the
         answers that were being made. Raises `UserError` if memory does not suffice."""
         with self._stepping:
-            if pending.ticket.finished is not None:
-                return
-            try:
-                pending.engine.step()
-            except (torch.OutOfMemoryError, NoRoom) as error:
-                told = UserError(
-                    f"{self._rows} answers with their prompts do not fit into memory; open the run with fewer `rows`"
-                )
-                self._give_up(pending.engine, told)
-                raise told from error
-            except BaseException:  # an interruption too leaves what a row holds unknown
-                self._give_up(pending.engine, UserError("given up: an answer beside it failed, or was interrupted"))
-                raise
+            if pending.ticket.finished is None:
+                self._stepped(pending.engine, pending.engine.step)
+
+    @contextmanager
+    def shared(self) -> Iterator[Engine]:
+        """The engine, which nobody else steps meanwhile: for live sessions that it answers as well (see `attend`)."""
+        with self._stepping:
+            self._engine = self._engine or self._model.engine(self._rows)
+            yield self._engine
+
+    def attend(self, session: Session) -> list[SessionEvent]:
+        """Has a live session that was given the shared engine look at what has come in, and all answers go on by a
+        token if there is one to compute. Returns what has happened in it. Raises as `step`, and `UserError` where the
+        engine was given up since the session began."""
+        with self._stepping:
+            if session.engine is not self._engine:
+                raise UserError("the engine was given up, as an answer beside this conversation failed; begin again")
+            return self._stepped(session.engine, session.step)
+
+    def _stepped(self, engine: Engine, step: Callable[[], T]) -> T:
+        try:
+            return step()
+        except (torch.OutOfMemoryError, NoRoom) as error:
+            told = UserError(
+                f"{self._rows} answers with their prompts do not fit into memory; open the run with fewer `rows`"
+            )
+            self._give_up(engine, told)
+            raise told from error
+        except BaseException:  # an interruption too leaves what a row holds unknown
+            self._give_up(engine, UserError("given up: an answer beside it failed, or was interrupted"))
+            raise
 
     def _give_up(self, engine: Engine, error: UserError) -> None:
         if engine is self._engine:

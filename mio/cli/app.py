@@ -17,7 +17,7 @@ from typing import NoReturn
 import typer
 
 import mio
-from mio.cli import evaluate, export, fit, generate, import_, plan, plugins, recipe, serve, talk, tokenize
+from mio.cli import chat, evaluate, export, fit, generate, import_, plan, plugins, recipe, serve, talk, tokenize
 from mio.cli.deferred import defer_metrics
 from mio.cli.failures import explained, passes
 from mio.cli.threads import settle_threads
@@ -40,6 +40,7 @@ app.command("fit")(fit.fit)
 app.command("tokenize")(tokenize.tokenize)
 app.command("generate")(generate.generate)
 app.command("talk")(talk.talk)
+app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,7 +57,37 @@ def device_and_precision(device: str, precision: str) -> tuple[str, str]:
     return device_type(device, f"`--device {device}`"), "" if precision == "recipe" else precision
 
 
+SessionOptions = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="An option of live talk, as in history=2. Repeatable."),
+]
+Policy = Annotated[
+    str, typer.Option(metavar="PLUGIN", help="Plugin that says how live talk goes; default: the first of the run.")
+]
 Average = Annotated[bool, typer.Option("--average", help="Use the average of the weights (`train.average`).")]
+
+
+def session_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Nested options of `key=value` pairs, whose keys are dotted and whose values are YAML. Raises `typer.BadParameter`
+    for what is no such pair."""
+    import yaml
+
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"--set {pair}: must be KEY=VALUE, as in history=2")
+        inner = options
+        *parents, last = key.split(".")
+        for name in parents:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise typer.BadParameter(f"--set {pair}: `{name}` has a value already")
+        try:
+            inner[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            inner[last] = value
+    return options
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mio.cli.addresses import is_loopback, listen
 from mio.cli.devices import Devices, held_together, start_processes
 from mio.cli.options import (
     Average,
@@ -87,7 +87,7 @@ def serve(
     kind, dtype = device_and_precision(device, precision)
     try:
         from mio.serve.limits import MEGABYTE, Limits
-        from mio.serve.server import Server, listen
+        from mio.serve.server import Server
         from mio.serve.server import run as run_server
         from mio.serve.service import Service, Settings
     except ModuleNotFoundError as error:
@@ -109,7 +109,7 @@ def serve(
         answer_timeout=timeout,
         grace=grace,
     )
-    local = _is_loopback(host)
+    local = is_loopback(host)
     settings = Settings(
         name=name or run.resolve().name,
         rows=rows,
@@ -152,12 +152,3 @@ def _templates(given: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"--template {one}: write KIND=PROMPT, as in speech='Say this: {{text}}'")
         templates[kind] = text
     return templates
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -15,11 +15,14 @@ from mio.cli.options import (
     Average,
     Device,
     Plugin,
+    Policy,
     Precision,
     RunFolder,
+    SessionOptions,
     device_and_precision,
     open_run,
     refuse_no_run,
+    session_options,
     writable_folder,
 )
 from mio.core.errors import Interrupted, UserError
@@ -47,13 +50,8 @@ def talk(
         bool, typer.Option("--real-time", help="Listen to the recording as long as it lasts; default: simulated time.")
     ] = False,
     step: Annotated[float, typer.Option(min=1e-6, max=60, help="Seconds that a token takes in simulated time.")] = 0.02,
-    options: Annotated[
-        list[str],
-        typer.Option("--set", metavar="KEY=VALUE", help="An option of the conversation, as in history=2. Repeatable."),
-    ] = [],
-    policy: Annotated[
-        str, typer.Option(metavar="PLUGIN", help="Plugin that says how it goes; default: the first of the run.")
-    ] = "",
+    options: SessionOptions = [],
+    policy: Policy = "",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0,
     average: Average = False,
     device: Device = "auto",
@@ -69,7 +67,7 @@ def talk(
     refuse_no_run(run)
     writable_folder("--out", out)
     items = [*(_named(one) for one in shown), *(("image", path) for path in image)]
-    changed = _options(options)
+    changed = session_options(options)
     if recording is None and sys.stdin is None:
         raise UserError("standard input is closed: there is nothing to answer; give a recording with --input")
     trained = open_run(run, plugin, average=average)
@@ -104,28 +102,6 @@ def _named(text: str) -> tuple[str, Path]:
     if not colon or not modality or not path:
         raise typer.BadParameter(f"--show {text}: must be MODALITY:FILE, as in image:three.png")
     return modality, Path(path)
-
-
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Nested options of `key=value` pairs, whose keys are dotted and whose values are YAML."""
-    import yaml
-
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise typer.BadParameter(f"--set {pair}: must be KEY=VALUE, as in history=2")
-        inner = options
-        *parents, last = key.split(".")
-        for name in parents:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise typer.BadParameter(f"--set {pair}: `{name}` has a value already")
-        try:
-            inner[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            inner[last] = value
-    return options
 
 
 def _show(session: Session, modality: str, path: Path) -> None:

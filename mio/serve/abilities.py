@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mio.api.abilities import reads, writes
 from mio.core.contract.values import DataModule
-from mio.core.errors import PluginError, nearest
+from mio.core.errors import nearest
 from mio.core.generation.model import Model
-from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.item_encoders import only_read
 from mio.serve.errors import ApiError, unsupported
 
 
@@ -29,8 +28,8 @@ class Abilities:
         names = [name for name, declared in codecs.modalities.items() if not declared.text]
         modules = {name: model.plugins.datamodule(name) for name in names}
         return cls(
-            tuple(name for name in names if modules[name].read is not None and _reads(codecs, name)),
-            tuple(name for name in names if _writes(codecs, name)),
+            tuple(name for name in names if modules[name].read is not None and reads(codecs, name)),
+            tuple(name for name in names if writes(codecs, name)),
             modules,
         )
 
@@ -82,28 +81,3 @@ class Abilities:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "nothing"
-
-
-def _reads(codecs: Codecs, name: str) -> bool:
-    declared = codecs.modalities[name]
-    if declared.parts:
-        return _reads(codecs, declared.parts) and _there(lambda: codecs.tokenizer(name))
-    return name in codecs.readers or (bool(declared.codebooks) and _there(lambda: codecs.tokenizer(name)))
-
-
-def _writes(codecs: Codecs, name: str) -> bool:
-    if only_read(codecs.modalities, name, codecs.makers):
-        return False
-    declared = codecs.modalities[name]
-    if declared.parts and not _writes(codecs, declared.parts):
-        return False
-    return name in codecs.makers or _there(lambda: codecs.detokenizer(name))
-
-
-def _there(load: Callable[[], object]) -> bool:
-    """Whether a tokenizer or detokenizer can be had. Damaged weights are an error, not an inability."""
-    try:
-        load()
-    except PluginError:
-        return False
-    return True

@@ -12,7 +12,6 @@ from types import FrameType
 
 import uvicorn
 
-from mio.core.errors import UserError
 from mio.serve.app import application
 from mio.serve.connections import protocol
 from mio.serve.heap import give_large_blocks_back
@@ -72,17 +71,6 @@ class Server(uvicorn.Server):
             self.should_exit = True
         self.service.metrics.connections.set(len(self.server_state.connections))
         return await super().on_tick(counter)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """The socket of an address, before the seconds that a model takes to load. Raises `UserError`."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
-        raise UserError(
-            f"--host {host} --port {port}: {error.strerror or error}; give another address, or stop what has it"
-        ) from error
 
 
 def run(server: Server, sock: socket.socket) -> int:

@@ -12,7 +12,7 @@ import pytest
 from conftest import MELODY, start
 
 from mio.cli import app
-from mio.cli.serve import _is_loopback
+from mio.cli.addresses import is_loopback
 
 WORLD = ("--plugin", f"melody={MELODY / 'mio_melody.py'}")
 
@@ -44,8 +44,8 @@ def test_an_address_that_is_taken(finished, capsys):
 
 
 def test_addresses_of_this_machine():
-    assert all(map(_is_loopback, ("localhost", "127.0.0.1", "127.3.2.1", "::1")))
-    assert not any(map(_is_loopback, ("0.0.0.0", "::", "192.168.0.1", "example.org")))
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.3.2.1", "::1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "example.org")))
 
 
 def ask(url, seed=0):

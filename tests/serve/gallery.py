@@ -8,6 +8,7 @@ import numpy as np
 
 import mio
 from mio import media
+from mio.api import forms
 
 RATE, STEP = 8000, 80
 """Hertz, and samples of a code."""
@@ -29,7 +30,9 @@ class Pictures:
         return (codes[0] * 85).astype(np.uint8).reshape(2, 2)
 
     def save(self, media, stem):
-        raise NotImplementedError
+        path = stem.with_name(f"{stem.name}.png")
+        path.write_bytes(forms.to_png(media))
+        return path
 
 
 class Tones:
@@ -50,7 +53,9 @@ class Tones:
         return Steps()
 
     def save(self, media, stem):
-        raise NotImplementedError
+        path = stem.with_name(f"{stem.name}.wav")
+        path.write_bytes(forms.to_wav(media))
+        return path
 
 
 class Steps:
@@ -73,7 +78,9 @@ class Clips:
         return list(codes)
 
     def save(self, media, stem):
-        raise NotImplementedError
+        path = stem.with_name(f"{stem.name}.gif")
+        path.write_bytes(forms.to_apng(media))
+        return path
 
 
 def read_picture(file):

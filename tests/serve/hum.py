@@ -6,6 +6,7 @@ import numpy as np
 
 import mio
 from mio import media
+from mio.api import forms
 
 RATE, FRAME = 8000, 0.02
 """Hertz of what is decoded, and seconds of a code."""
@@ -43,7 +44,9 @@ class Hums:
         return None
 
     def save(self, media, stem):
-        raise NotImplementedError
+        path = stem.with_name(f"{stem.name}.wav")
+        path.write_bytes(forms.to_wav(media))
+        return path
 
 
 class Voice:
@@ -53,7 +56,9 @@ class Voice:
         return (hum([min(len(word), 7) for word in text.split()], RATE, 0.1), RATE) if text.strip() else None
 
     def save(self, media, stem):
-        raise NotImplementedError
+        path = stem.with_name(f"{stem.name}.wav")
+        path.write_bytes(forms.to_wav(media))
+        return path
 
 
 def read_hum(file):

@@ -15,6 +15,7 @@ from openai import OpenAI
 from PIL import Image
 from scripted_model import PARLEY, Scripted
 
+from mio.cli.addresses import listen
 from mio.core.contract.discovery import discover, local
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
@@ -26,7 +27,7 @@ from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.serve.limits import Limits
-from mio.serve.server import Server, listen, run
+from mio.serve.server import Server, run
 from mio.serve.service import Service, Settings
 from mio.serve.sound import whole
 

@@ -24,6 +24,15 @@ RESERVED = ("n", "failed", "intervals", "ceiling", "judge", "copied", "searched"
 """What a report calls other things about a task, which no measure may be called."""
 
 
+def resting(task: Any, modalities: Iterable[str]) -> str:
+    """Why a recipe with these modalities does not have a task, whose answers are of another; the empty string if it
+    does. A name like one of these is taken for a mistake."""
+    output, known = getattr(task, "output", None), list(modalities)
+    if not isinstance(output, str) or not NAME.fullmatch(output) or output in known or nearest(output, known):
+        return ""
+    return f"its answers are of `{output}`, which the recipe does not have"
+
+
 def task_problems(task: Any, modalities: Iterable[str], controls: Iterable[str] = ()) -> list[str]:
     """Everything wrong with one `Task`; `modalities` are the names that its output may have, `controls` the control
     tokens that its template may name."""

@@ -101,7 +101,7 @@ def forked(count: int) -> Iterator[Ranks]:
         yield Ranks()
         return
     import torch
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
     reading, writing = os.pipe()
@@ -128,7 +128,7 @@ def forked(count: int) -> Iterator[Ranks]:
 def _copied(rank: int, count: int, port: int, reading: int) -> Iterator[Ranks]:
     """What a copy does; the process ends with it."""
     import torch
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
     code, store = 1, None
     try:

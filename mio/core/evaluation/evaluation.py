@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mio.core.contract.tasks import Answer, Task
@@ -24,6 +25,7 @@ from mio.core.evaluation.copies import copied_spans, digest
 from mio.core.evaluation.figures import Figures
 from mio.core.evaluation.items import ItemFile, described, find_items
 from mio.core.evaluation.judging import OwnedTask
+from mio.core.evaluation.overrides import Said, decoded
 from mio.core.evaluation.processes import worthwhile
 from mio.core.evaluation.samples import list_samples, parts_of, prompt_of, save_media
 from mio.core.generation.model import Model
@@ -36,9 +38,14 @@ Report = dict[str, dict[str, Any]]
 """By task: figures, and under `failures` what could not be measured, if anything."""
 
 
-def select_tasks(available: Mapping[str, Task], names: Sequence[str]) -> list[Task]:
-    """Tasks by name, all of them for no name. Raises `UserError` for an unknown one."""
+def select_tasks(
+    available: Mapping[str, Task], names: Sequence[str], resting: Mapping[str, str] = MappingProxyType({})
+) -> list[Task]:
+    """Tasks by name, all of them for no name. Raises `UserError` for an unknown one, and one of those that are
+    `resting`, of which it says why."""
     for name in names:
+        if name in resting:
+            raise UserError(f"task `{name}`: {resting[name]}")
         if name not in available:
             raise UserError(f"no task `{name}`{nearest(name, available)}; this run has {', '.join(sorted(available))}")
     return [available[name] for name in names] if names else list(available.values())
@@ -55,6 +62,8 @@ class Options:
     """First answers of each task whose media are kept."""
     processes: int = 0
     """That share the work, where the model's ranks do not; 0: as many as pay off."""
+    said: Said = field(default_factory=dict)
+    """What of the tasks' decoding is another."""
     out: Path | None = None
     """Folder that gets items and samples; None: the run folder."""
     finished: bool = False
@@ -90,6 +99,7 @@ def evaluate(
     config = model.recipe.evaluate
     folder = options.out or model.folder
     tasks = owned_tasks(model, options.tasks or config.tasks)
+    tasks = [replace(owned, task=decoded(owned.task, options.said)) for owned in tasks]
     items = options.items or config.items
     with shared(model, options.processes or worthwhile(model, len(tasks) * items)) as own:
         evaluation = Evaluation(
@@ -115,7 +125,8 @@ def shared(model: Model, processes: int) -> Iterator[Model]:
 def owned_tasks(model: Model, names: Sequence[str]) -> list[OwnedTask]:
     """Tasks by name, all of the model's plugins for no name. Raises `UserError` for an unknown one."""
     available = model.plugins.tasks()
-    chosen = select_tasks({name: task for name, (_, task) in available.items()}, names)
+    resting = model.plugins.resting_tasks() if any(name not in available for name in names) else {}
+    chosen = select_tasks({name: task for name, (_, task) in available.items()}, names, resting)
     return [OwnedTask(available[task.name][0], task) for task in chosen]
 
 
@@ -191,9 +202,9 @@ class Evaluation:
                     self._had[name] = items.figures
                     continue
                 self._resume(file, one)
-            items = [item for item in range(len(one.records)) if item not in one.seen]
+            unseen = [item for item in range(len(one.records)) if item not in one.seen]
             has_ceiling = one.owned.task.ceiling is not None and self.kept_in is not None
-            left[name] = (items, has_ceiling and not one.has_ceilings)
+            left[name] = (unseen, has_ceiling and not one.has_ceilings)
         if there := sum(len(one.seen) for one in figures.values()):
             every = sum(len(one.records) for one in figures.values())
             self.progress(f"going on with an evaluation that was ended: {there:,} of {every:,} items are there")

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torchmetrics.aggregation import MeanMetric
 
 from mio.core.contract.tasks import Measure
 from mio.core.contract.values import Record
@@ -148,9 +146,7 @@ def measured(owned: OwnedTask, measure: Measure, said: Sequence[Any], records: S
 
 
 def _mean(values: Sequence[float], least: float, most: float) -> Figure:
-    mean = MeanMetric(sync_on_compute=False).set_dtype(torch.float64)
-    mean.update(torch.tensor(values, dtype=torch.float64))
-    return Figure(float(mean.compute()), mean_interval(values, least, most))
+    return Figure(math.fsum(values) / len(values), mean_interval(values, least, most))
 
 
 def _ratio(pairs: Sequence[Sequence[float]]) -> Figure:

@@ -127,9 +127,14 @@ class AnswerStream:
         """Modality of the span that a head has made and that the next token closes."""
 
     @property
+    def growing(self) -> str:
+        """Modality of the span that is being written; empty where none is."""
+        return self._reader.open
+
+    @property
     def decodes(self) -> bool:
         """Whether taking the next token may have media decoded, which takes longer than reading it."""
-        return bool(self._reader.open)
+        return bool(self.growing)
 
     @property
     def stopped(self) -> bool:

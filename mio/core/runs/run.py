@@ -88,9 +88,22 @@ class Run:
         if changed := other_versions(lock, versions(manager, run.recipe.plugins)):
             tell(f"{run.folder} was made by other versions: {', '.join(changed)}")
         run.average = run.recipe.evaluate.average if average is None else average
-        if run.average and not of_run and not (path / AVERAGE).is_file():
-            raise UserError(f"{path}: has no average of its weights; leave out --average. `train.average` keeps one")
+        run._check_average()
         return run
+
+    def with_recipe(self, recipe: Recipe) -> Run:
+        """The run as if its recipe were this one, which differs in nothing that decides what was trained. Its weights
+        are the average where either says so. Raises `UserError` if there is none."""
+        run = Run(self.folder, self.manager, self._checkpoint, self.average or recipe.evaluate.average)
+        run.__dict__["recipe"] = recipe
+        run._check_average()
+        return run
+
+    def _check_average(self) -> None:
+        if self.average and self._checkpoint is None and not (self.folder / AVERAGE).is_file():
+            raise UserError(
+                f"{self.folder}: has no average of its weights; leave out --average. `train.average` keeps one"
+            )
 
     @cached_property
     def recipe(self) -> Recipe:
