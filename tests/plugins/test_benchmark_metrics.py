@@ -180,7 +180,7 @@ def test_clip_likeness_is_the_cosine_of_its_embeddings(clip):
     from transformers import AutoProcessor, CLIPModel
 
     model, processor = CLIPModel.from_pretrained(clip), AutoProcessor.from_pretrained(clip)
-    loaded = pictures.Clip.of(clip)
+    loaded = pictures.Clip(clip)
     drawn, wanted, texts = [picture(1), picture(2)], [picture(3), picture(2)], ["a dog", "two cats run"]
 
     def embedded(image: np.ndarray) -> np.ndarray:
@@ -208,9 +208,9 @@ def test_checkpoints_that_are_none_are_one_line(tmp_path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"no weights")
     for load, option in (
-        (lambda: pictures.Clip.of(tmp_path), "clip"),
-        (lambda: pictures.Inception.of(weights), "inception"),
-        (lambda: Recogniser.of(tmp_path), "recogniser"),
+        (lambda: pictures.Clip(tmp_path), "clip"),
+        (lambda: pictures.Inception(weights), "inception"),
+        (lambda: Recogniser(tmp_path), "recogniser"),
     ):
         with pytest.raises(UserError, match=rf"^plugins.benchmarks: `{option}`: {tmp_path}") as caught:
             load()

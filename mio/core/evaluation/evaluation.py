@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mio.core.contract.tasks import Answer, Task
@@ -38,14 +37,9 @@ Report = dict[str, dict[str, Any]]
 """By task: figures, and under `failures` what could not be measured, if anything."""
 
 
-def select_tasks(
-    available: Mapping[str, Task], names: Sequence[str], resting: Mapping[str, str] = MappingProxyType({})
-) -> list[Task]:
-    """Tasks by name, all of them for no name. Raises `UserError` for an unknown one, and one of those that are
-    `resting`, of which it says why."""
+def select_tasks(available: Mapping[str, Task], names: Sequence[str]) -> list[Task]:
+    """Tasks by name, all of them for no name. Raises `UserError` for an unknown one."""
     for name in names:
-        if name in resting:
-            raise UserError(f"task `{name}`: {resting[name]}")
         if name not in available:
             raise UserError(f"no task `{name}`{nearest(name, available)}; this run has {', '.join(sorted(available))}")
     return [available[name] for name in names] if names else list(available.values())
@@ -125,8 +119,10 @@ def shared(model: Model, processes: int) -> Iterator[Model]:
 def owned_tasks(model: Model, names: Sequence[str]) -> list[OwnedTask]:
     """Tasks by name, all of the model's plugins for no name. Raises `UserError` for an unknown one."""
     available = model.plugins.tasks()
-    resting = model.plugins.resting_tasks() if any(name not in available for name in names) else {}
-    chosen = select_tasks({name: task for name, (_, task) in available.items()}, names, resting)
+    for name in names:
+        if name not in available:
+            raise UserError(model.plugins.no_task(name))
+    chosen = select_tasks({name: task for name, (_, task) in available.items()}, names)
     return [OwnedTask(available[task.name][0], task) for task in chosen]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mio import UserError
+from mio.plugins.benchmarks.options import WANTED
 
 T = TypeVar("T")
 
@@ -14,8 +15,8 @@ LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """What every loading function is given: nothing is fetched, and no code that comes with a checkpoint runs."""
 
 
-def loaded(option: str, folder: Path, wanted: str, load: Callable[[], T]) -> T:
-    """What `load` gives. Raises `UserError` where the folder does not hold what is `wanted`, or no transformers."""
+def loaded(option: str, folder: Path, load: Callable[[], T]) -> T:
+    """What `load` gives. Raises `UserError` where the folder does not hold it, or transformers is not installed."""
     try:
         from transformers.utils import logging
     except ImportError:
@@ -26,7 +27,7 @@ def loaded(option: str, folder: Path, wanted: str, load: Callable[[], T]) -> T:
         return load()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         line = " ".join(str(error).split())[:200]
-        raise UserError(f"plugins.benchmarks: `{option}`: {folder}: {line}; name {wanted}") from error
+        raise UserError(f"plugins.benchmarks: `{option}`: {folder}: {line}; name {WANTED[option]}") from error
     finally:
         if shows:
             logging.enable_progress_bar()

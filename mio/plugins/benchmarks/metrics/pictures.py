@@ -16,17 +16,10 @@ from torch import Tensor, nn
 
 from mio import DataError, UserError
 from mio.plugins.benchmarks.metrics.checkpoints import LOCAL, loaded
+from mio.plugins.benchmarks.options import WANTED
 
 SIDE = 256
 """Side of the squares on which SSIM is measured, so that figures of models are comparable that draw in other sizes."""
-
-CLIP_WANTED = (
-    "a folder with a CLIP checkpoint that transformers reads (GILL and SEED-LLaMA: openai/clip-vit-large-patch14)"
-)
-INCEPTION_WANTED = (
-    "the file weights-inception-2015-12-05-6cddaf7f.pth of torch-fidelity, which holds the Inception network of the "
-    "Frechet distance"
-)
 
 
 def read(path: Path) -> np.ndarray:
@@ -59,15 +52,15 @@ class Clip:
 
             return CLIPModel.from_pretrained(folder, **LOCAL), AutoProcessor.from_pretrained(folder, **LOCAL)
 
-        model, self._processor = loaded("clip", folder, CLIP_WANTED, load)
+        model, self._processor = loaded("clip", folder, load)
         self._model = model.eval()
         self.config = self._model.config
 
     @classmethod
     @cache
-    def of(cls, folder: Path) -> Clip:
+    def of(cls, folder: str) -> Clip:
         """Loaded once per process."""
-        return cls(folder)
+        return cls(Path(folder).expanduser())
 
     @torch.no_grad()
     def likeness(self, pictures: Sequence[np.ndarray], others: Sequence[np.ndarray] | Sequence[str]) -> list[float]:
@@ -111,15 +104,15 @@ class Inception:
             ) from None
         except Exception as error:  # of unpickling, and of weights of another network
             raise UserError(
-                f"plugins.benchmarks: `inception`: {weights}: {_line(error)}; name {INCEPTION_WANTED}"
+                f"plugins.benchmarks: `inception`: {weights}: {_line(error)}; name {WANTED['inception']}"
             ) from error
         self._network = distance.inception.eval()
 
     @classmethod
     @cache
-    def of(cls, weights: Path) -> Inception:
+    def of(cls, weights: str) -> Inception:
         """Loaded once per process."""
-        return cls(weights)
+        return cls(Path(weights).expanduser())
 
     @torch.no_grad()
     def features(self, drawn: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[np.ndarray]:
