@@ -91,6 +91,9 @@ def test_several_runs_are_measured_one_after_the_other_and_not_again(runs, capsy
     assert both[0]["tasks"] == figures(runs / "one.json")
     same = [{**one["tasks"]["play"], "seconds": 0} for one in both]
     assert same[0] == same[1]
+    [compared] = json.loads((runs / "both.json").read_text())["compared"]
+    assert compared["tasks"]["play"]["accuracy"].items() >= {"difference": 0, "p": 1, "differ": 0, "n": 5}.items()
+    assert (runs / "two/evaluation/compared/one.json").is_file()
 
 
 def test_another_folder_for_what_is_kept(runs):
