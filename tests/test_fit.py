@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
-from mio.core.evaluation.evaluation import evaluate
+from mio.core.evaluation.evaluation import Options, evaluate
 from mio.core.generation.model import Model
 from mio.core.recipe.compose import compose
 from mio.core.runs.checkpoints.reading import Checkpoint
@@ -285,6 +285,8 @@ def test_evaluate_writes_the_figures_that_the_summary_has(trained_chain, tmp_pat
 
 
 def test_other_tasks_can_be_asked_for(trained_chain):
-    report = evaluate(Model.of(Run.open(trained_chain.folder(4), PluginManager.discover())), ["video_caption"], items=3)
+    report = evaluate(
+        Model.of(Run.open(trained_chain.folder(4), PluginManager.discover())), Options(tasks=["video_caption"], items=3)
+    )
     assert report.keys() == {"video_caption"}
     assert report["video_caption"]["n"] == 3

@@ -106,7 +106,7 @@ def test_tasks_are_judged_by_what_heads_make(tmp_path):
         records=lambda count: records[:count], output="tile", judge=judge, ceiling=ceiling,
         decoding=replace(DECODING, most=1), copies=True,
     )  # fmt: skip
-    evaluation = Evaluation(asked, 5, 2, tmp_path / "samples")
+    evaluation = Evaluation(asked, 5, 2, tmp_path / "samples", tmp_path / "evaluation")
     figures = evaluation.report([OwnedTask("made", task)])["draw"]
     assert {name: figures[name] for name in ("accuracy", "n", "ceiling", "judge")} == {
         "accuracy": 1.0, "n": 5, "ceiling": 1.0, "judge": 1.0,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
-from mio.core.evaluation.evaluation import evaluate
+from mio.core.evaluation.evaluation import Options, evaluate
 from mio.core.generation import replicas
 from mio.core.generation.model import Model
 from mio.core.recipe.model import ENCODERS
@@ -99,7 +99,7 @@ def figures(folder, ranks):
     """What an evaluation says, but for the time that it took."""
     run = Run.open(folder, PluginManager.discover())
     run.recipe.evaluate.batch = 4
-    report = evaluate(Model.of(run, precision="fp32", ranks=ranks), ["shade"], items=12)
+    report = evaluate(Model.of(run, precision="fp32", ranks=ranks), Options(tasks=["shade"], items=12))
     return {**report["shade"], "seconds": 0} if report else {}
 
 

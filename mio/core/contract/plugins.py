@@ -35,7 +35,7 @@ from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.network_validation import adapter_problems, encoder_problems, head_problems
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
-from mio.core.contract.task_validation import task_problems
+from mio.core.contract.task_validation import resting, task_problems
 from mio.core.contract.tasks import Task
 from mio.core.contract.validation import (
     control_problems,
@@ -58,7 +58,7 @@ from mio.core.contract.values import (
     TextTokenizer,
     Tokenizer,
 )
-from mio.core.errors import PluginError, nearest
+from mio.core.errors import PluginError, UserError, nearest
 
 T = TypeVar("T")
 
@@ -292,15 +292,42 @@ class EnabledPlugins:
         return unique("source", claims)
 
     def tasks(self) -> dict[str, tuple[str, Task]]:
-        """Evaluation tasks: name -> (plugin, task)."""
+        """Evaluation tasks: name -> (plugin, task). Those that rest are left out (see `resting_tasks`)."""
+        return {name: (owner, task) for name, (owner, task, reason) in self._tasks().items() if not reason}
+
+    def resting_tasks(self) -> dict[str, str]:
+        """Tasks of modalities that the recipe does not have, or that lack something to be given: why, by name."""
+        return {name: f"{reason} (plugin `{owner}`)" for name, (owner, _, reason) in self._tasks().items() if reason}
+
+    def no_task(self, name: str) -> str:
+        """Why there is no task of this name among `tasks`, and what to do."""
+        resting, known = self.resting_tasks(), self.tasks()
+        if name in resting:
+            return f"task `{name}`: {resting[name]}"
+        for other in self.manager.candidates.values():
+            if other.problem or other.name in self.names or "mio_modalities" in other.hooks:
+                continue
+            try:
+                more = self.manager.enable({**self.options, other.name: {}})
+                resting, theirs = more.resting_tasks(), more.tasks()
+            except UserError:
+                continue  # it needs options, or does not go with the others
+            if name in theirs or name in resting:
+                why = f": {resting[name]}" if name in resting else ""
+                return f"no task `{name}` without the plugin `{other.name}`, which is not in use{why}"
+        return f"no task `{name}`{nearest(name, known)}; there are {', '.join(sorted(known)) or 'none'}"
+
+    def _tasks(self) -> dict[str, tuple[str, Task, str]]:
         known = [declared.name for _, declared in self._modalities]
         controls = [token.name for _, token in self.control_tokens()]
         claims = []
         for owner, answer in self._each("mio_tasks"):
             for task in sequence(owner, "mio_tasks", answer):
-                refuse(owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, known, controls))
-                claims.append((owner, task.name, task))
-        return unique("task", claims)
+                reason = resting(task, known)
+                there = [*known, task.output] if reason else known
+                refuse(owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, there, controls))
+                claims.append((owner, task.name, (task, reason)))
+        return {name: (owner, *task) for name, (owner, task) in unique("task", claims).items()}
 
     def _each(self, hook: str) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of every plugin that has the hook, in the recipe's order."""

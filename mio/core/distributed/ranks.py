@@ -82,6 +82,9 @@ class Ranks:
         if self._group is not None:
             self._group.barrier().wait()
 
+    def check(self) -> None:
+        """Raises what ended another rank, where nothing else does (see `ForkedRanks`). To be called between pieces."""
+
     def broadcast(self, value: T) -> T:
         """Rank 0's `value`, which JSON can hold, on every rank."""
         if self._store is None:

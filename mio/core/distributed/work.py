@@ -23,9 +23,10 @@ class Work:
     key: str
     count: int
     _taken: int = 0
-    told: int = 0
-    """Results that `results` has given."""
     _results: dict[int, Any] = field(default_factory=dict)
+    _open: set[int] = field(default_factory=set)
+    """Pieces that somebody has taken and whose results were not given yet."""
+    _begun: int = 0
 
     def pieces(self) -> Iterator[int]:
         """The pieces of this rank, each of which it has to `finish` before the next."""
@@ -39,21 +40,23 @@ class Work:
         else:
             self.store.set(f"{self.key}/{number}", json.dumps(result))
 
-    def results(self) -> Iterator[Any]:
-        """Results in the order of the pieces, each of them once: those from the last call on up to the first piece that
-        is not finished. For the first rank; after a barrier nothing is missing."""
-        while self.told < self.count:
-            number = self.told
-            if self.store is None:
-                if number not in self._results:
-                    return
-                result = self._results.pop(number)
-            else:
-                if not self.store.check([f"{self.key}/{number}"]):
-                    return
-                result = json.loads(self.store.get(f"{self.key}/{number}"))
-            self.told += 1
-            yield result
+    def results(self) -> Iterator[tuple[int, Any]]:
+        """Number and result of the pieces that were finished since the last call. For the first rank; after a barrier
+        nothing is missing."""
+        if self.store is None:
+            while self._results:
+                yield self._results.popitem()
+            return
+        begun = min(self.count, self.store.add(f"{self.key}/taken", 0))
+        self._open.update(range(self._begun, begun))
+        self._begun = begun
+        for number in sorted(self._open):
+            key = f"{self.key}/{number}"
+            if self.store.check([key]):
+                self._open.remove(number)
+                result = json.loads(self.store.get(key))
+                self.store.delete_key(key)
+                yield number, result
 
     def _take(self) -> int:
         self._taken += 1

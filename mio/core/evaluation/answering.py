@@ -8,6 +8,7 @@ from mio.core.contract.tasks import Answer, Task
 from mio.core.contract.values import Record
 from mio.core.data.items import prepared
 from mio.core.errors import DataError, MioError, UserError
+from mio.core.evaluation.choices import choose_batch
 from mio.core.generation.answer import read_answer
 from mio.core.generation.engine import answer_room
 from mio.core.generation.model import Model
@@ -39,8 +40,10 @@ def answer_records(
 
 
 def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed: dict[int, str]) -> dict[int, Answer]:
-    """Answers to some items of a task, decoded together, by their numbers. An item that has none is left out, and
-    `failed` gets the reason."""
+    """Answers to some items of a task, decoded or compared together, by their numbers. An item that has none is left
+    out, and `failed` gets the reason."""
+    if task.choices is not None:
+        return choose_batch(model, task, records, failed)
     need = model.need(task.output, only=False, decoding=task.decoding)
     prompts = _prompts(model, task, records, model.grammar.least(need), failed)
     if not prompts:

@@ -1,30 +1,36 @@
 """Held-out figures per task: prompts, answers under the span grammar, judges, ceilings and copies.
 
-Ranks share the work in pieces that are the same however many they are: some items of a task, answered together and
-judged, or a task's ceiling. So figures do not depend on the number of ranks, and the first rank puts them together.
+Processes share the work in pieces: some items of a task, answered together and judged, or a task's ceiling. No figure
+depends on how many processes there are or how pieces are cut. The first process puts the results together, and writes
+them down as they come (see `mio.core.evaluation.items`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from mio.core.contract.tasks import Answer, Task
 from mio.core.contract.values import Record
+from mio.core.distributed.forked import forked
 from mio.core.distributed.ranks import Ranks, without_process_group
 from mio.core.errors import DataError, UserError, nearest
 from mio.core.evaluation.answering import answer_batch
 from mio.core.evaluation.copies import copied_spans, digest
 from mio.core.evaluation.figures import Figures
+from mio.core.evaluation.items import ItemFile, described, find_items
 from mio.core.evaluation.judging import OwnedTask
-from mio.core.evaluation.samples import list_samples, save_samples
+from mio.core.evaluation.overrides import Said, decoded
+from mio.core.evaluation.processes import worthwhile
+from mio.core.evaluation.samples import list_samples, parts_of, prompt_of, save_given, save_media
 from mio.core.generation.model import Model
-from mio.core.recipe.places import SAMPLES
+from mio.core.generation.replicas import Replicas
+from mio.core.generation.sampling import item_seed
+from mio.core.recipe.places import EVALUATION, SAMPLES
 from mio.core.runs.lock import seal_samples
 
 Report = dict[str, dict[str, Any]]
@@ -39,40 +45,83 @@ def select_tasks(available: Mapping[str, Task], names: Sequence[str]) -> list[Ta
     return [available[name] for name in names] if names else list(available.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an evaluation is done; what is left out is as the recipe has it."""
+
+    tasks: Sequence[str] = ()
+    items: int = 0
+    """Held-out items per task."""
+    samples: int = 2
+    """First answers of each task whose media are kept."""
+    processes: int = 0
+    """That share the work, where the model's ranks do not; 0: as many as pay off."""
+    said: Said = field(default_factory=dict)
+    """What of the tasks' decoding is another."""
+    out: Path | None = None
+    """Folder that gets items and samples; None: the run folder."""
+    finished: bool = False
+    """Whether figures of a finished evaluation of the same are taken as they are."""
+
+
+DEFAULT = Options()
+
+
 def evaluate(
     model: Model,
-    tasks: Sequence[str] = (),
-    items: int = 0,
+    options: Options = DEFAULT,
     progress: Callable[[str], None] = lambda line: None,  # noqa: ARG005
-    samples: int = 2,
 ) -> Report:
     """Figures of a trained model on held-out items, by task. All ranks that the model has been given to call this; the
     first has the figures, the others get none.
 
     The figures of the task's measures (`accuracy` where it names none) over `n` items, with `intervals` of 95 %; where
     the task has them, `ceiling` (of the right answers after the codec), `judge` (of the same answers as they are) and
-    `copied` (share of spans that equal a training item's, code by code; not of media that a head makes). An item that
-    cannot be asked, decoded or judged counts as wrong, or as its measure says: `failed` says how many there are, and
-    `failures` why the first of them failed, and why figures are missing. `seconds` are those of all ranks.
+    `copied` (share of spans that equal a training item's, code by code; not of media that a head makes; `searched` says
+    how many of all training records were looked at, where that is not all). An item that cannot be asked, decoded or
+    judged counts as wrong, or as its measure says: `failed` says how many there are, and `failures` why the first of
+    them failed, and why figures are missing. `seconds` are those of all processes.
 
-    `items` and `tasks` default to the recipe's. The first `samples` answers of each task are written to the run folder.
+    What an evaluation that was ended has measured is not measured again.
 
     Raises:
         PluginError: a task's records, judge or ceiling break the contract; the message names task and plugin. Where
             there are several ranks, the process group ends the others.
-        UserError: no such task, memory does not suffice, or the model's scores are not finite.
+        UserError: no such task, another process measures it in the same place, memory does not suffice, or the model's
+            scores are not finite.
     """
     config = model.recipe.evaluate
-    evaluation = Evaluation(model, items or config.items, samples, model.folder / SAMPLES, progress)
-    report = evaluation.report(owned_tasks(model, tasks or config.tasks))
-    if model.replicas.ranks.first:
-        seal_samples(model.folder)
+    folder = options.out or model.folder
+    tasks = owned_tasks(model, options.tasks or config.tasks)
+    tasks = [replace(owned, task=decoded(owned.task, options.said)) for owned in tasks]
+    items = options.items or config.items
+    with shared(model, options.processes or worthwhile(model, len(tasks) * items)) as own:
+        evaluation = Evaluation(
+            own, items, options.samples, folder / SAMPLES, folder / EVALUATION, options.finished, progress
+        )
+        report = evaluation.report(tasks)
+        if own.replicas.ranks.first:
+            seal_samples(model.folder)
     return report
+
+
+@contextlib.contextmanager
+def shared(model: Model, processes: int) -> Iterator[Model]:
+    """The model in so many processes, of which all but this one end with the `with`."""
+    if processes == 1 or model.replicas.ranks.size > 1:
+        yield model
+        return
+    transformer = model.transformer
+    with forked(processes) as ranks:
+        yield replace(model, copy=lambda: (transformer, Replicas(ranks)))
 
 
 def owned_tasks(model: Model, names: Sequence[str]) -> list[OwnedTask]:
     """Tasks by name, all of the model's plugins for no name. Raises `UserError` for an unknown one."""
     available = model.plugins.tasks()
+    for name in names:
+        if name not in available:
+            raise UserError(model.plugins.no_task(name))
     chosen = select_tasks({name: task for name, (_, task) in available.items()}, names)
     return [OwnedTask(available[task.name][0], task) for task in chosen]
 
@@ -84,7 +133,7 @@ class _Piece:
     owned: OwnedTask
     records: Sequence[Record]
     """All of the task."""
-    items: range
+    items: Sequence[int]
     """Empty: the ceiling."""
 
 
@@ -99,13 +148,19 @@ class Evaluation:
     """Answers of each task that are kept."""
     folder: Path
     """Where these go."""
+    kept_in: Path | None = None
+    """Where items and the index of training codes go; None: they are not kept, and ceilings and copies, which do not
+    change or take long, are left out."""
+    finished: bool = False
+    """Whether figures of a finished evaluation of the same are taken."""
     progress: Callable[[str], None] = lambda line: None  # noqa: ARG005
-    figures_alone: bool = False
-    """Whether ceilings and copies are left out, which do not change or take long."""
     beat: Callable[[str], None] = lambda task: None  # noqa: ARG005
     """Called with the name of a task before each of this rank's pieces of it."""
     kept: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """What `TASK.json` says about the samples, by task; on the first rank."""
+    _files: dict[str, ItemFile] = field(default_factory=dict)
+    _had: Report = field(default_factory=dict)
+    """Of tasks whose finished figures are taken."""
 
     @property
     def ranks(self) -> Ranks:
@@ -114,41 +169,81 @@ class Evaluation:
     def report(self, tasks: Sequence[OwnedTask]) -> Report:
         """Figures of the tasks, on the first rank. A collective call."""
         _ = self.model.transformer  # gathered by the process group
-        with without_process_group():
-            return self._report(tasks)
+        try:
+            with without_process_group():
+                return self._report(tasks)
+        finally:
+            for file in self._files.values():
+                file.close()
 
     def _report(self, tasks: Sequence[OwnedTask]) -> Report:
-        records = [owned.records(self.items) for owned in tasks]
-        pieces = [self._pieces(owned, those) for owned, those in zip(tasks, records, strict=True)]
-        figures = {
-            owned.task.name: Figures(owned, those, len(cut))
-            for owned, those, cut in zip(tasks, records, pieces, strict=True)
-        }
-        self._work([piece for cut in pieces for piece in cut], figures)
-        if not self.figures_alone:
-            self._count_copies([one for one in figures.values() if self._has_copies(one.owned.task)])
-        return {name: one.result() for name, one in figures.items()} if self.ranks.first else {}
+        figures = {owned.task.name: Figures(owned, owned.records(self.items), self.samples) for owned in tasks}
+        left = self.ranks.broadcast(self._begin(figures) if self.ranks.first else {})
+        measured = {name: figures[name] for name in left}
+        pieces = [piece for name, one in measured.items() for piece in self._pieces(one, *left[name])]
+        self._work(pieces, measured)
+        if self.kept_in is not None:
+            self._count_copies([one for one in measured.values() if self._has_copies(one.owned.task)])
+        if not self.ranks.first:
+            return {}
+        return {owned.task.name: self._result(measured.get(owned.task.name), owned.task.name) for owned in tasks}
 
-    def _pieces(self, owned: OwnedTask, records: Sequence[Record]) -> list[_Piece]:
+    def _begin(self, figures: Mapping[str, Figures]) -> dict[str, tuple[list[int], bool]]:
+        """What is left to do of each task: items, and whether its ceiling is to be told. On the first rank."""
+        left = {}
+        for name, one in figures.items():
+            if self.kept_in is not None:
+                file = ItemFile(self.kept_in, name, described(self.model, one.owned, one.records))
+                if self.finished and (items := find_items(file)) is not None:
+                    self._had[name] = items.figures
+                    continue
+                self._resume(file, one)
+            unseen = [item for item in range(len(one.records)) if item not in one.seen]
+            has_ceiling = one.owned.task.ceiling is not None and self.kept_in is not None
+            left[name] = (unseen, has_ceiling and not one.has_ceilings)
+        if there := sum(len(one.seen) for one in figures.values()):
+            every = sum(len(one.records) for one in figures.values())
+            self.progress(f"going on with an evaluation that was ended: {there:,} of {every:,} items are there")
+        return left
+
+    def _resume(self, file: ItemFile, one: Figures) -> None:
+        """Takes what is there of an evaluation that was ended."""
+        try:
+            for result in file.begin():
+                one.add(result)
+        except OSError as error:  # the run may be somebody else's
+            one.problems.append(_not_kept(one.owned, "items", file.partial, error))
+            file.close()
+        else:
+            self._files[file.task] = file
+
+    def _pieces(self, one: Figures, items: Sequence[int], has_ceiling: bool) -> list[_Piece]:
         batch = self.model.recipe.evaluate.batch
-        starts = range(0, len(records), batch)
-        pieces = [_Piece(owned, records, range(start, min(start + batch, len(records)))) for start in starts]
-        has_ceiling = owned.task.ceiling is not None and not self.figures_alone
-        return pieces + ([_Piece(owned, records, range(0))] if has_ceiling else [])
+        cut = [items[start : start + batch] for start in range(0, len(items), batch)]
+        pieces = [_Piece(one.owned, one.records, own) for own in [*cut, *([[]] if has_ceiling else [])]]
+        one.pieces = len(pieces)
+        return pieces
 
     def _work(self, pieces: Sequence[_Piece], figures: Mapping[str, Figures]) -> None:
         """Does this rank's share; on the first rank, gathers what all have done."""
         work = self.ranks.share_out(len(pieces))
 
         def gather() -> None:
-            for piece, result in zip(pieces[work.told :], work.results(), strict=False):
-                one = figures[piece.owned.task.name]
+            for number, result in work.results():
+                one = figures[pieces[number].owned.task.name]
+                self._keep(one, result)
                 one.add(result)
+                one.pieces -= 1
                 if not one.pieces:
                     self._tell(one)
 
+        if self.ranks.first:
+            for one in figures.values():
+                if not one.pieces:  # it was ended after its last item
+                    self._tell(one)
         if self.model.replicas.leads:
             for number in work.pieces():
+                self.ranks.check()
                 self.beat(pieces[number].owned.task.name)
                 work.finish(number, self._timed(pieces[number]))
                 if self.ranks.first:
@@ -160,16 +255,41 @@ class Evaluation:
         if self.ranks.first:
             gather()
 
+    def _keep(self, one: Figures, result: Mapping[str, Any]) -> None:
+        """Writes down what a piece gave."""
+        file = self._files.get(one.owned.task.name)
+        if file is None:
+            return
+        try:
+            file.add(result)
+        except OSError as error:
+            one.problems.append(_not_kept(one.owned, "items", file.partial, error))
+            self._files.pop(one.owned.task.name).close()
+
     def _tell(self, one: Figures) -> None:
-        self.kept[one.owned.task.name] = one.samples
+        name = one.owned.task.name
+        self.kept[name] = [one.samples[item] for item in sorted(one.samples)]
         try:
             if self.samples:
-                list_samples(one.owned, self.folder, one.samples)
+                list_samples(one.owned, self.folder, self.kept[name])
         except OSError as error:  # the run may be somebody else's
-            problem = _no_samples(one.owned, self.folder, error)
+            problem = _not_kept(one.owned, "samples", self.folder, error)
             one.problems += [problem] if problem not in one.problems else []
         for line in one.lines():
             self.progress(line)
+
+    def _result(self, one: Figures | None, name: str) -> dict[str, Any]:
+        """What the report says about a task, whose items are then finished. On the first rank."""
+        if one is None:
+            return self._had[name]
+        result = one.result()
+        if (file := self._files.get(name)) is not None:
+            try:
+                file.finish(result)
+            except OSError as error:
+                one.problems.append(_not_kept(one.owned, "items", file.finished, error))
+                return one.result()
+        return result
 
     def _timed(self, piece: _Piece) -> dict[str, Any]:
         start = time.perf_counter()
@@ -177,27 +297,50 @@ class Evaluation:
         return {**result, "seconds": time.perf_counter() - start}
 
     def _answered(self, piece: _Piece) -> dict[str, Any]:
-        owned, model = piece.owned, self.model
-        records = {item: piece.records[item] for item in piece.items}
-        failed: dict[int, str] = {}
-        answers = answer_batch(model, owned.task, records, failed)
+        owned, model, failed = piece.owned, self.model, dict[int, str]()
+        answers = answer_batch(model, owned.task, {item: piece.records[item] for item in piece.items}, failed)
         verdicts = owned.verdicts(answers, piece.records, failed) if answers else {}
-        result: dict[str, Any] = {"verdicts": [*verdicts.items()], "failed": [*failed.items()], "problems": []}
-        if owned.task.copies and not self.figures_alone:
-            spans = (codes for item, answer in answers.items() if item in verdicts for codes in answer.codes)
-            result["spans"] = [(codes.modality, digest(model.codecs, codes)) for codes in spans]
-        shown: dict[int, Answer] = {item: answers[item] for item in verdicts if item < self.samples}
-        try:
-            result["samples"], result["problems"] = save_samples(model, owned, self.folder, records, shown)
-        except OSError as error:
-            result["problems"] = [_no_samples(owned, self.folder, error)]
-        return result
+        counts_copies = self.kept_in is not None and self._has_copies(owned.task)
+        lines, problems = [], list[str]()
+        for item in piece.items:
+            line: dict[str, Any] = {"item": item, "seed": item_seed(model.recipe.seed, owned.task.name, item)}
+            with contextlib.suppress(DataError):  # it is why the item has failed
+                line["prompt"] = prompt_of(owned.task, piece.records[item])
+            if item in answers:
+                line |= self._output(owned, item, piece.records[item], answers[item], problems)
+            if item in verdicts:
+                line["verdicts"] = verdicts[item]
+                if counts_copies:
+                    codes = answers[item].codes
+                    line["codes"] = [(one.modality, digest(model.codecs, one)) for one in codes]
+            if item in failed:
+                line["failure"] = failed[item]
+            lines.append(line)
+        return {"items": lines, "problems": problems}
+
+    def _output(
+        self, owned: OwnedTask, item: int, record: Record, answer: Answer, problems: list[str]
+    ) -> dict[str, Any]:
+        """What an item's line says of its answer. Media of the first items are written to files, and so is what they
+        were asked."""
+        output, given = parts_of(answer), dict[str, Any]()
+        if item < self.samples:
+            try:
+                output = save_media(self.model, owned, self.folder, item, answer)
+                given = save_given(self.model, owned, self.folder, item, record, problems)
+            except DataError as error:
+                problems.append(f"{owned}, sample {item}: {error}")
+            except OSError as error:
+                problem = _not_kept(owned, "samples", self.folder, error)
+                problems += [problem] if problem not in problems else []
+        chosen = {"chosen": answer.chosen, "scores": list(answer.scores)} if answer.chosen is not None else {}
+        return {"output": output, **chosen, **given}
 
     def _ceilings(self, piece: _Piece) -> dict[str, Any]:
         try:
             return {"ceilings": piece.owned.ceilings(piece.records, self.model.codecs), "problems": []}
         except DataError as error:
-            return {"problems": [f"{piece.owned}, no `ceiling`: {error}"]}
+            return {"ceilings": {}, "problems": [f"{piece.owned}, no `ceiling`: {error}"]}
 
     def _has_copies(self, task: Task) -> bool:
         """Whether copies are counted, and what is written is codes: what a head makes has none to compare."""
@@ -213,36 +356,15 @@ class Evaluation:
             return
         start = time.perf_counter()
         try:
-            copied = copied_spans(self.model, {name: set(values) for name, values in wanted.items()}, self.ranks)
+            copies = copied_spans(self.model, wanted, self.ranks, self.kept_in)
         except DataError as error:
             for one in tasks:
                 one.problems.append(f"{one.owned}, no `copied`: {error}")
             return
         for one in tasks:
-            one.copied = sum(value in copied[modality] for modality, value in one.spans) / max(1, len(one.spans))
+            one.copies = copies
             one.seconds += (time.perf_counter() - start) / len(tasks)
 
 
-def _no_samples(owned: OwnedTask, folder: Path, error: OSError) -> str:
-    return f"{owned}, no samples: {error.filename or folder}: {error.strerror or error}"
-
-
-def results_table(report: Report) -> Table:
-    """The figures as a table to print, one row per task."""
-    rows = {task: _cells(figures) for task, figures in report.items()}
-    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
-    table = Table("task", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for task, cells in rows.items():
-        table.add_row(task, *(cells.get(name, "") for name in columns))
-    return table
-
-
-def _cells(figures: Mapping[str, Any]) -> dict[str, str]:
-    """What is shown of a task, by column; the interval of a figure stands behind it."""
-    intervals = figures.get("intervals", {})
-    cells = {name: f"{value:g}" for name, value in figures.items() if isinstance(value, int | float)}
-    for name, (low, high) in intervals.items():
-        cells[name] += f" ({low:.3f}-{high:.3f})"
-    return cells
+def _not_kept(owned: OwnedTask, what: str, place: Path, error: OSError) -> str:
+    return f"{owned}, no {what}: {error.filename or place}: {error.strerror or error}"

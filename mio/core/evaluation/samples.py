@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from mio.core.contract.controls import CONTROL, Control
-from mio.core.contract.tasks import Answer
+from mio.core.contract.tasks import Answer, Task
 from mio.core.contract.values import Codes, Media, Record
 from mio.core.errors import DataError
 from mio.core.evaluation.judging import OwnedTask
+from mio.core.evaluation.shown_parts import GIVEN, Part, PartFiles
 from mio.core.files import write_json
 from mio.core.generation.answer import written_part
 from mio.core.generation.model import Model
@@ -18,29 +19,46 @@ from mio.core.tokens.templates import CompiledTemplate
 from mio.core.tokens.visitor import Visitor
 
 
-def save_samples(
-    model: Model, owned: OwnedTask, folder: Path, records: Mapping[int, Record], answers: Mapping[int, Answer]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Writes the media of answers, by the numbers of their items, into a folder of samples. Returns what `TASK.json`
-    says about them, prompts and answers in order, and the failures."""
+def prompt_of(task: Task, record: Record) -> str:
+    """A prompt as a person types it. Raises `DataError` where the record lacks a field."""
+    return "".join(map(_SHOWN.visit, CompiledTemplate(task.template, task.name).prompt(record)))
+
+
+def parts_of(answer: Answer) -> list[dict[str, Any]]:
+    """The parts of an answer as JSON holds them, media without their files."""
+    return [written_part(modality, content) or {"type": modality} for modality, content in answer.parts]
+
+
+def save_media(model: Model, owned: OwnedTask, folder: Path, item: int, answer: Answer) -> list[dict[str, Any]]:
+    """As `parts_of`, of media that are written to files in a folder of samples, whose names they have.
+
+    Raises:
+        DataError: a file cannot be made.
+        OSError: it cannot be written.
+    """
     folder, name = place(folder, owned)
     folder.mkdir(parents=True, exist_ok=True)
-    template = CompiledTemplate(owned.task.template, owned.task.name)
-    samples, failures = [], []
-    for item, answer in answers.items():
-        try:
-            parts = []
-            for number, (modality, content) in enumerate(answer.parts):
-                if written := written_part(modality, content):
-                    parts.append(written)
-                else:
-                    path = model.codecs.saver(modality).save(content, folder / f"{name}-{item}-{number}")
-                    parts.append({"type": modality, "path": path.name})
-            prompt = "".join(map(_SHOWN.visit, template.prompt(records[item])))
-            samples.append({"prompt": prompt, "answer": parts})
-        except DataError as error:
-            failures.append(f"{owned}, sample {item}: {error}")
-    return samples, failures
+    parts = parts_of(answer)
+    for number, (part, (modality, content)) in enumerate(zip(parts, answer.parts, strict=True)):
+        if not written_part(modality, content):
+            part["path"] = model.codecs.saver(modality).save(content, folder / f"{name}-{item}-{number}").name
+    return parts
+
+
+def save_given(
+    model: Model, owned: OwnedTask, folder: Path, item: int, record: Record, problems: list[str]
+) -> dict[str, list[Part]]:
+    """What an item's prompt consists of (`asked`), and what its record answers itself (`expected`), with their media as
+    files in the folder `given` of a folder of samples. `problems` gets what cannot be shown.
+    """
+    folder, name = place(folder, owned)
+    template, given = CompiledTemplate(owned.task.template, owned.task.name), {}
+    for key, stem, pieces in (("asked", "prompt", template.prompt), ("expected", "expected", template.response)):
+        files = PartFiles(model, folder / GIVEN, f"{name}-{item}-{stem}")
+        with contextlib.suppress(DataError):  # the record has not all that this side names
+            given[key] = files.parts(pieces(record))
+        problems += [f"{owned}, sample {item}, not shown: {problem}" for problem in files.problems]
+    return given
 
 
 class _Shown(Visitor[str]):

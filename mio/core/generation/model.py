@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +44,8 @@ class Model:
     """Run folder."""
     copy: Callable[[], tuple[Transformer, Replicas]]
     """Makes what decodes (see `decoding_copy`), when it is first needed."""
+    weights: Callable[[], Mapping[str, str]] = dict
+    """Checksums of the weights' files by name, where they are known."""
 
     @classmethod
     def of(
@@ -71,7 +73,8 @@ class Model:
                 return decoding_copy(run.transformer, place, dtype, ranks, split)
             return loaded_copy(run, place, dtype, ranks, split)
 
-        return cls(run.recipe, run.plugins, run.vocabulary, run.codecs, run.renderer, run.folder, copy)
+        parts = (run.recipe, run.plugins, run.vocabulary, run.codecs, run.renderer, run.folder)
+        return cls(*parts, copy, run.weight_sums)
 
     @cached_property
     def _copied(self) -> tuple[Transformer, Replicas]:

@@ -1,4 +1,4 @@
-"""How likely documents are to a model: log-likelihoods of tokens, and losses of what heads would make of their media.
+"""How likely documents are to a model: log-likelihoods of tokens, and losses of what heads would make of media.
 
 n tokens of a document, of which the first is given.
 """

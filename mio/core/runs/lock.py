@@ -24,6 +24,7 @@ from mio.core.recipe.places import (
     AVERAGE,
     BASE,
     CHECKPOINTS,
+    EVALUATION,
     INDEX,
     JOURNAL,
     LOCK,
@@ -201,18 +202,21 @@ def lock_run(
 def records(folder: Path) -> list[str]:
     """Files of a run folder that report on the run: nothing is computed from them."""
     samples = (f"{SAMPLES}/{path.name}" for path in sorted((folder / SAMPLES).glob("*")) if path.suffix != ".partial")
-    names = (SUMMARY, METRICS, LOGGED_SAMPLES, JOURNAL, SKIPPED, SOURCES, *samples)
+    items = (f"{EVALUATION}/{path.name}" for path in sorted((folder / EVALUATION).glob("*.jsonl")))
+    finished = (name for name in items if not name.endswith(".partial.jsonl"))
+    names = (SUMMARY, METRICS, LOGGED_SAMPLES, JOURNAL, SKIPPED, SOURCES, *samples, *finished)
     return [name for name in names if (folder / name).is_file()]
 
 
 def seal_samples(folder: Path) -> None:
-    """Notes the samples of a finished run as they now are. One that is trained, which seals its own, is left alone, and
-    so is one that cannot be written."""
+    """Notes samples and evaluated items of a finished run as they now are. One that is trained, which seals its own, is
+    left alone, and so is one that cannot be written."""
     with contextlib.suppress(UserError, OSError), locked(folder, "trained"):
         lock = Lock.read(folder)
         if SUMMARY in lock.files:
-            others = {name: checksum for name, checksum in lock.files.items() if not name.startswith(f"{SAMPLES}/")}
-            names = [name for name in records(folder) if name.startswith(f"{SAMPLES}/")]
+            evaluated = (f"{SAMPLES}/", f"{EVALUATION}/")
+            others = {name: checksum for name, checksum in lock.files.items() if not name.startswith(evaluated)}
+            names = [name for name in records(folder) if name.startswith(evaluated)]
             replace(lock, files=others).sealed(folder, names).save(folder / LOCK)
 
 

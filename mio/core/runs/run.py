@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mio.core.checksums import file_sum
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.errors import UserError
 from mio.core.files import read_json
@@ -18,12 +19,23 @@ from mio.core.model.networks import assign_buffers
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.adapters import plan_adapters
 from mio.core.recipe.model import transformer_config
-from mio.core.recipe.places import AVERAGE, BASE, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS, run_of_checkpoint
+from mio.core.recipe.places import (
+    AVERAGE,
+    BASE,
+    CHECKPOINTS,
+    INDEX,
+    RECIPE,
+    SUMMARY,
+    TOKENIZERS,
+    VOCABULARY,
+    WEIGHTS,
+    run_of_checkpoint,
+)
 from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import FoldedWeights, known_ids
 from mio.core.runs.checkpoints.reading import Checkpoint
-from mio.core.runs.lock import check_run, other_versions, same_networks, same_vocabulary, warn
+from mio.core.runs.lock import Lock, check_run, other_versions, same_networks, same_vocabulary, warn
 from mio.core.runs.parent import check_finished
 from mio.core.runs.versions import versions
 from mio.core.runs.weights import CheckpointWeights, SavedWeights, stored_tensors
@@ -76,9 +88,22 @@ class Run:
         if changed := other_versions(lock, versions(manager, run.recipe.plugins)):
             tell(f"{run.folder} was made by other versions: {', '.join(changed)}")
         run.average = run.recipe.evaluate.average if average is None else average
-        if run.average and not of_run and not (path / AVERAGE).is_file():
-            raise UserError(f"{path}: has no average of its weights; leave out --average. `train.average` keeps one")
+        run._check_average()
         return run
+
+    def with_recipe(self, recipe: Recipe) -> Run:
+        """The run as if its recipe were this one, which differs in nothing that decides what was trained. Its weights
+        are the average where either says so. Raises `UserError` if there is none."""
+        run = Run(self.folder, self.manager, self._checkpoint, self.average or recipe.evaluate.average)
+        run.__dict__["recipe"] = recipe
+        run._check_average()
+        return run
+
+    def _check_average(self) -> None:
+        if self.average and self._checkpoint is None and not (self.folder / AVERAGE).is_file():
+            raise UserError(
+                f"{self.folder}: has no average of its weights; leave out --average. `train.average` keeps one"
+            )
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -161,6 +186,13 @@ class Run:
         adapters = plan_adapters(transformer_config(self.recipe, self.manager), lora)
         return FoldedWeights(base, trained, adapters, ranges)
 
+    def weight_sums(self) -> dict[str, str]:
+        """Checksums of the files that its weights are made of, by name; of a checkpoint, of what names its files."""
+        if self._checkpoint is not None:
+            index = self._checkpoint / INDEX
+            return {f"{CHECKPOINTS}/{self._checkpoint.name}{'/average' * self.average}": file_sum(index)}
+        return weight_sums(self.folder, self.average)
+
     def weights(self) -> dict[str, Any]:
         """State dict of the transformer. Raises `UserError` if a file is damaged."""
         return self.saved.whole()
@@ -168,6 +200,13 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         return read_json(self.folder / SUMMARY, "restore it from a copy")
+
+
+def weight_sums(folder: Path, average: bool) -> dict[str, str]:
+    """Checksums of the files in a run folder that its weights are made of, those of their average or the last ones."""
+    known = Lock.read(folder).files
+    names = [name for name in (AVERAGE if average else WEIGHTS, BASE) if (folder / name).is_file()]
+    return {name: known.get(name) or file_sum(folder / name) for name in names}
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

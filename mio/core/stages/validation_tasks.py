@@ -60,7 +60,6 @@ class TaskLook:
             self.items,
             _SAMPLES,
             folder,
-            figures_alone=True,
             beat=lambda task: heartbeat(f"validation, task {task}"),
         )
         with torch.enable_grad():  # judges may train something

@@ -73,6 +73,16 @@ class CompiledTemplate:
         """The response's pieces. Raises DataError as `prompt` does."""
         return self._fill(self._response, record)
 
+    def response_places(self, record: Record, field: str) -> range:
+        """Which of the response's pieces are those of a field, where it is there first. Raises DataError as `prompt`
+        does."""
+        end = 0
+        for piece in self._response:
+            end += len(self._fill((piece,), record))
+            if piece.name == field and not piece.control:
+                return range(end - len(self._fill((piece._replace(literal=""),), record)), end)
+        return range(0)
+
     def filled(
         self, record: Record, labels: Labels | None = None, asked: bool = False
     ) -> tuple[list[Value | Viewed], list[Value]]:

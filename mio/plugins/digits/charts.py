@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mio import Media, Record, Task
 from mio.plugins.digits import scans
 from mio.plugins.digits.corpus import Builder, names, of_split
+from mio.plugins.digits.looking import PLACES, Asked, placed
 from mio.plugins.digits.measuring import task, written
 from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 BARS = 4
 LOOKS = 8
 """Variants of a chart: broad or narrow bars, darker or lighter, with noise in the ink."""
-PLACES = ("first", "second", "third", "fourth")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -53,7 +53,7 @@ def _picture(draw: Random, heights: Sequence[int]) -> Media:
     return Media("image", chart(heights, look), key, names(list(heights)))
 
 
-def _heights(world: World, draw: Random) -> list[int]:
+def bars_of(world: World, draw: Random) -> list[int]:
     """Bars that all differ, so that one is the highest and one the lowest."""
     while True:
         heights = draw.sample(range(9), BARS)
@@ -64,37 +64,45 @@ def _heights(world: World, draw: Random) -> list[int]:
 def charts(world: World, draw: Random) -> Record:
     """`image` of a bar chart, `caption`: the heights of its bars (`bars three one seven zero`). One of five charts is
     held out."""
-    heights = _heights(world, draw)
+    heights = bars_of(world, draw)
     return {"image": _picture(draw, heights), "caption": f"bars {names(heights)}"}
 
 
-def chart_quiz(world: World, draw: Random) -> Record:
-    """`image` of a bar chart; `question` about it, `reading`: heights of its bars and working, `answer`. One of five
-    charts is held out."""
-    heights = _heights(world, draw)
-    reading = names(heights)
-    kind = draw.choice(("extreme", "height", "height", "difference", "compare", "many"))
+def about_bars(draw: Random, heights: list[int]) -> Asked:
+    """A question about the bars of a chart."""
+    kind = draw.choice(("extreme", "height", "difference", "compare", "many"))
     if kind == "extreme":
         word, chosen = draw.choice((("highest", max), ("lowest", min)))
-        question, answer = f"Which bar is the {word}?", PLACES[heights.index(chosen(heights))]
-    elif kind == "height":
+        found = chosen(heights)
+        reading = f"{placed(heights)}, {DIGITS[found]}"
+        return Asked(heights, f"Which bar is the {word}?", reading, PLACES[heights.index(found)])
+    if kind == "height":
         place = draw.randrange(BARS)
-        question, answer = f"How high is the {PLACES[place]} bar?", DIGITS[heights[place]]
-    elif kind == "difference":
+        return Asked(heights, f"How high is the {PLACES[place]} bar?", names(heights), DIGITS[heights[place]])
+    if kind == "difference":
         low, high = min(heights), max(heights)
         question, answer = "How much higher is the highest bar than the lowest?", DIGITS[high - low]
-        reading = f"{reading}, {DIGITS[high]} minus {DIGITS[low]} is {answer}"
+        steps = f"{DIGITS[high]} minus {DIGITS[low]} is {answer}"
     elif kind == "compare":
         one, other = draw.sample(range(BARS), 2)
         question = f"Is the {PLACES[one]} bar higher than the {PLACES[other]}?"
-        reading = f"{reading}, {DIGITS[heights[one]]} and {DIGITS[heights[other]]}"
+        steps = f"{DIGITS[heights[one]]} and {DIGITS[heights[other]]}"
         answer = "yes" if heights[one] > heights[other] else "no"
     else:
         bound = draw.randint(2, 6)
         above = [height for height in heights if height > bound]
         question, answer = f"How many bars are higher than {DIGITS[bound]}?", DIGITS[len(above)]
-        reading = f"{reading}, higher {names(above) or 'none'}"
-    return {"image": _picture(draw, heights), "question": question, "reading": reading, "answer": answer}
+        steps = f"higher {names(above) or 'none'}"
+    return Asked(heights, question, f"{names(heights)}, {steps}", answer)
+
+
+def chart_quiz(world: World, draw: Random) -> Record:
+    """`image` of a bar chart; `question` about it, `reading`: heights of its bars and working, `answer`. One of five
+    charts is held out."""
+    heights = bars_of(world, draw)
+    asked = about_bars(draw, heights)
+    picture = _picture(draw, heights)
+    return {"image": picture, "question": asked.question, "reading": asked.reading, "answer": asked.answer}
 
 
 def _ceiling(records: Sequence[Record], roundtrip: RoundTrip) -> float:

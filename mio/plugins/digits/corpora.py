@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 
 from mio import Media, Record
-from mio.plugins.digits import charts, drawn, looking, quizzes, storytelling, talk
+from mio.plugins.digits import charts, cloning, drawn, in_words, looking, quizzes, storytelling, talk
 from mio.plugins.digits.corpus import Builder, Corpus, addends, names, run
 from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
@@ -164,6 +164,7 @@ def dialogues(world: World, draw: Random) -> Record:
 BUILDERS: tuple[Builder, ...] = (
     *(captions, speech, facts, counting, stories, videos, pictures_aloud, sums, edits, questions, dialogues),
     *(*quizzes.BUILDERS, *looking.BUILDERS, *charts.BUILDERS, *storytelling.BUILDERS),
+    *(*in_words.BUILDERS, *cloning.BUILDERS),
 )
 """Those of MIO's stages. Each is a corpus `digits/NAME` by its function's name."""
 

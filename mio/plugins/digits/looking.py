@@ -7,6 +7,7 @@ Answers say what was seen before they say what follows from it.
 from __future__ import annotations
 
 from random import Random
+from typing import NamedTuple
 
 from mio import Media, Record, Task
 from mio.plugins.digits.corpus import Builder, names, run
@@ -18,93 +19,114 @@ from mio.plugins.digits.world import World
 PLACES = ("first", "second", "third", "fourth", "fifth")
 
 
-def _pictures(world: World, draw: Random, digits: list[int]) -> list[Media]:
-    return [world.picture(draw, digit) for digit in digits]
+class Asked(NamedTuple):
+    """A question about digits that are seen, or read, one after the other."""
+
+    digits: list[int]
+    question: str
+    reading: str
+    """The digits in words, and what leads from them to the answer."""
+    answer: str
 
 
-def image_quiz(world: World, draw: Random) -> Record:
-    """`pictures`: one to three; `question` about them, `reading` of their digits, `answer`."""
+def about_some(draw: Random) -> Asked:
+    """About one digit, two or three: a look at them is enough."""
     kind = draw.choice(("even", "than", "next", "which", "extreme", "place"))
     digits = draw.sample(range(10), {"which": 2, "extreme": 2, "place": 3}.get(kind, 1))
-    one = digits[0]
+    one, reading = digits[0], names(digits)
     if kind == "even":
-        question, answer = "Is it even?", "no" if one % 2 else "yes"
-    elif kind == "than":
+        return Asked(digits, "Is it even?", reading, "no" if one % 2 else "yes")
+    if kind == "than":
         bound = draw.choice((3, 4, 5))
-        question, answer = f"Is it more than {DIGITS[bound]}?", "yes" if one > bound else "no"
-    elif kind == "next":
+        return Asked(digits, f"Is it more than {DIGITS[bound]}?", reading, "yes" if one > bound else "no")
+    if kind == "next":
         step = draw.choice([step for step in (-1, 1) if 0 <= one + step <= 9])
-        question, answer = f"What is one {'more' if step > 0 else 'less'}?", DIGITS[one + step]
-    elif kind == "which":
-        word, chosen = draw.choice((("larger", max), ("smaller", min)))
-        question, answer = f"Which is {word}, the first or the second?", PLACES[digits.index(chosen(digits))]
-    elif kind == "extreme":
-        word, chosen = draw.choice((("larger", max), ("smaller", min)))
-        question, answer = f"What is the {word} number?", DIGITS[chosen(digits)]
-    else:
+        return Asked(digits, f"What is one {'more' if step > 0 else 'less'}?", reading, DIGITS[one + step])
+    if kind == "place":
         place = draw.randrange(3)
-        question, answer = f"What is the {PLACES[place]} number?", DIGITS[digits[place]]
-    return {
-        "pictures": _pictures(world, draw, digits),
-        "question": question,
-        "reading": names(digits),
-        "answer": answer,
-    }
+        return Asked(digits, f"What is the {PLACES[place]} number?", reading, DIGITS[digits[place]])
+    word, chosen = draw.choice((("larger", max), ("smaller", min)))
+    found = chosen(digits)
+    if kind == "extreme":
+        return Asked(digits, f"What is the {word} number?", reading, DIGITS[found])
+    question = f"Which is {word}, the first or the second?"
+    return Asked(digits, question, f"{placed(digits)}, {DIGITS[found]}", PLACES[digits.index(found)])
 
 
-def reasoning(world: World, draw: Random) -> Record:
-    """`pictures`: three, of different digits; `question` that takes several steps, `working`: these steps in words,
-    `answer`."""
+def placed(digits: list[int]) -> str:
+    """`first nine, second two`: from here a small model finds the place of a number."""
+    return ", ".join(f"{place} {DIGITS[digit]}" for place, digit in zip(PLACES, digits, strict=False))
+
+
+def about_three(draw: Random) -> Asked:
+    """About three different digits, in several steps."""
     kind = draw.choice(("range", "small", "middle", "rest"))
     while True:
         digits = draw.sample(range(10), 3)
         low, middle, high = sorted(digits)
         if (kind != "small" or low + middle <= 9) and (kind != "rest" or digits[0] + digits[2] <= 9):
             break
-    if kind == "range":
-        question, answer = "How much more is the largest than the smallest?", DIGITS[high - low]
-        working = f"{DIGITS[high]} minus {DIGITS[low]} is {answer}"
-    elif kind == "small":
-        question, answer = "What do the two smaller ones make together?", DIGITS[low + middle]
-        working = f"{DIGITS[low]} plus {DIGITS[middle]} is {answer}"
-    elif kind == "middle":
-        question, answer = "What is one more than the one between the others in size?", DIGITS[middle + 1]
+    if kind == "middle":
+        question, answer = "What is one more than the middle one in size?", DIGITS[middle + 1]
         working = f"in order {names([low, middle, high])}, {DIGITS[middle]}, one more is {answer}"
     else:
-        question, answer = "What do the first and the last make together?", DIGITS[digits[0] + digits[2]]
-        working = f"{DIGITS[digits[0]]} plus {DIGITS[digits[2]]} is {answer}"
-    return {
-        "pictures": _pictures(world, draw, digits),
-        "question": question,
-        "working": f"{names(digits)}, {working}",
-        "answer": answer,
-    }
+        question, one, sign, other = {
+            "range": ("How much more is the largest than the smallest?", high, "minus", low),
+            "small": ("What do the two smaller ones make?", low, "plus", middle),
+            "rest": ("What do the first and the last make?", digits[0], "plus", digits[2]),
+        }[kind]
+        answer = DIGITS[one - other if sign == "minus" else one + other]
+        working = f"{DIGITS[one]} {sign} {DIGITS[other]} is {answer}"
+    return Asked(digits, question, f"{names(digits)}, {working}", answer)
 
 
-def examples(world: World, draw: Random) -> Record:
-    """`shown`: two or three pictures, each followed by the answer that a rule gives, which is never said (the number
-    itself, one or two more or less, in words or figures; or whether it is even); `asked`: another picture; `reading`:
-    what was seen, in words; `answer`: the rule's for the last picture."""
+class Examples(NamedTuple):
+    """A rule by example."""
+
+    digits: list[int]
+    """Three or four, all different, the last of which is asked about."""
+    said: list[str]
+    """What the rule makes of each: one or two more or less or the same, in words or in figures, or if it is even."""
+    working: str
+    """The rule in words, and what it makes of the last digit."""
+
+    @property
+    def shown(self) -> str:
+        """All but the last, in words."""
+        return ", ".join(f"{DIGITS[digit]} {said}" for digit, said in zip(self.digits[:-1], self.said, strict=False))
+
+
+def by_example(draw: Random) -> Examples:
+    """A rule, and what it makes of some digits."""
+    count = draw.randint(3, 4)
     if draw.random() < 0.2:
-        allowed, rule = list(range(10)), lambda digit: "odd" if digit % 2 else "even"
+        digits = draw.sample(range(10), count)
+        return Examples(digits, ["odd" if one % 2 else "even" for one in digits], f"odd or even, {DIGITS[digits[-1]]}")
+    step, said = draw.randint(-2, 2), draw.choice((DIGITS, "0123456789"))
+    digits = draw.sample([digit for digit in range(10) if 0 <= digit + step <= 9], count)
+    rule = f"{DIGITS[abs(step)]} {'more' if step > 0 else 'less'}" if step else "the same"
+    working = f"{rule}, {DIGITS[digits[-1]]}, {DIGITS[digits[-1] + step]}"
+    return Examples(digits, [said[digit + step] for digit in digits], working)
+
+
+def about_film(draw: Random, film: tuple[list[int], str] | None = None) -> Asked:
+    """About the digits of a film's three to five frames, of which a third go up, a third down, and a third neither."""
+    digits, way = film or film_of(draw)
+    kind = draw.choice(("place", "place", "last", "count", "largest", "way"))
+    if kind == "place":
+        place = draw.randrange(len(digits))
+        question, answer = f"Which number is the {PLACES[place]}?", DIGITS[digits[place]]
     else:
-        step, say = draw.randint(-2, 2), draw.choice((DIGITS, "0123456789"))
-        allowed, rule = [digit for digit in range(10) if 0 <= digit + step <= 9], lambda digit: say[digit + step]
-    digits = draw.sample(allowed, draw.randint(3, 4))
-    pictures = _pictures(world, draw, digits)
-    shown: list[str | Media] = []
-    for digit, picture in zip(digits[:-1], pictures, strict=False):
-        shown += [picture, f" {rule(digit)}, "]
-    reading = ", ".join(f"{DIGITS[digit]} {rule(digit)}" for digit in digits[:-1])
-    return {
-        "shown": shown,
-        "asked": pictures[-1],
-        "reading": f"{reading}, {DIGITS[digits[-1]]}",
-        "answer": rule(digits[-1]),
-    }
+        question, answer = {
+            "last": ("Which number is the last?", DIGITS[digits[-1]]),
+            "count": ("How many numbers are there?", DIGITS[len(digits)]),
+            "largest": ("Which number is the largest?", DIGITS[max(digits)]),
+            "way": ("Do the numbers go up or down?", way),
+        }[kind]
+    return Asked(digits, question, names(digits), answer)
 
 
-def _film(draw: Random) -> tuple[list[int], str]:
+def film_of(draw: Random) -> tuple[list[int], str]:
     """Digits of three to five frames, and whether they go `up`, `down` or `neither`, each as often."""
     way = draw.choice(("up", "down", "neither"))
     digits = draw.sample(range(10), draw.randint(3, 5))
@@ -118,38 +140,56 @@ def _film(draw: Random) -> tuple[list[int], str]:
     return sorted(digits, reverse=way == "down"), way
 
 
-def _about(draw: Random, digits: list[int], way: str) -> tuple[str, str]:
-    """A question about a film, and its answer."""
-    kind = draw.choice(("place", "place", "last", "count", "largest", "way"))
-    if kind == "place":
-        place = draw.randrange(len(digits))
-        return f"Which number is the {PLACES[place]}?", DIGITS[digits[place]]
-    if kind == "last":
-        return "Which number is the last?", DIGITS[digits[-1]]
-    if kind == "count":
-        return "How many numbers are there?", DIGITS[len(digits)]
-    if kind == "largest":
-        return "Which number is the largest?", DIGITS[max(digits)]
-    return "Do the numbers go up or down?", way
+def image_quiz(world: World, draw: Random) -> Record:
+    """`pictures`: one to three; `question` about them, `reading` of their digits, `answer`."""
+    return _about_pictures(world, draw, about_some(draw))
+
+
+def reasoning(world: World, draw: Random) -> Record:
+    """`pictures`: three, of different digits; `question` that takes several steps, `reading` with these steps in words,
+    `answer`."""
+    return _about_pictures(world, draw, about_three(draw))
+
+
+def _about_pictures(world: World, draw: Random, asked: Asked) -> Record:
+    pictures = [world.picture(draw, digit) for digit in asked.digits]
+    return {"pictures": pictures, "question": asked.question, "reading": asked.reading, "answer": asked.answer}
+
+
+def examples(world: World, draw: Random) -> Record:
+    """`shown`: two or three pictures, each followed by the answer that a rule gives, which is not said; `asked`:
+    another picture; `reading`: what was seen, the rule in words, and what it makes of the other picture; `answer`: the
+    same as the examples have it."""
+    some = by_example(draw)
+    pictures = [world.picture(draw, digit) for digit in some.digits]
+    shown: list[str | Media] = []
+    for picture, said in zip(pictures[:-1], some.said, strict=False):
+        shown += [picture, f" {said}, "]
+    return {
+        "shown": shown,
+        "asked": pictures[-1],
+        "reading": f"{some.shown}: {some.working}",
+        "answer": some.said[-1],
+    }
 
 
 def video_quiz(world: World, draw: Random) -> Record:
     """`video` of three to five frames, which count or not; `question` about it, `names` of its digits, `answer`."""
-    digits, way = _film(draw)
-    question, answer = _about(draw, digits, way)
-    return {"video": world.video(draw, digits), "question": question, "names": names(digits), "answer": answer}
+    asked = about_film(draw)
+    video = world.video(draw, asked.digits)
+    return {"video": video, "question": asked.question, "names": asked.reading, "answer": asked.answer}
 
 
 def video_dialogues(world: World, draw: Random) -> Record:
     """`messages`: two questions about a video, the second answered from what the first answer read."""
-    digits, way = _film(draw)
-    first, second = _about(draw, digits, way), _about(draw, digits, way)
+    film = film_of(draw)
+    first, second = about_film(draw, film), about_film(draw, film)
     return {
         "messages": [
-            {"role": "user", "content": [world.video(draw, digits), f" {first[0]}"]},
-            {"role": "assistant", "content": [f"{names(digits)}: {first[1]}"]},
-            {"role": "user", "content": [second[0]]},
-            {"role": "assistant", "content": [second[1]]},
+            {"role": "user", "content": [world.video(draw, first.digits), f" {first.question}"]},
+            {"role": "assistant", "content": [f"{first.reading}: {first.answer}"]},
+            {"role": "user", "content": [second.question]},
+            {"role": "assistant", "content": [second.answer]},
         ]
     }
 
@@ -174,7 +214,7 @@ def looking_tasks() -> list[Task]:
             "reason",
             reasoning,
             prompt="{pictures} Think step by step. {question}",
-            response="{working}: {answer}",
+            response="{reading}: {answer}",
             output="text",
             judge=written("answer"),
             ceiling=ceiling(of("pictures")),

@@ -57,8 +57,9 @@ def _front_end() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.hann_window(256), melscale_fbanks(129, 60.0, RATE / 2, MELS, RATE)
 
 
-def _features(samples: np.ndarray, rate: int) -> torch.Tensor:
-    """Log-mel spectrogram float32 `[1, MELS, FRAMES]`, zero mean and unit variance: level does not matter."""
+def log_mel(samples: np.ndarray, rate: int, hop: int) -> np.ndarray:
+    """Logarithm of the power of mel bands, float32 `[frames, MELS]`, of samples `[T]` or `[T, C]`, a frame every `hop`
+    samples at `RATE`. 50 dB below the loudest band counts as silence. Raises `DataError` for anything but sound."""
     import torch
     from scipy.signal import resample_poly
 
@@ -72,10 +73,18 @@ def _features(samples: np.ndarray, rate: int) -> torch.Tensor:
     if rate != RATE:
         samples = resample_poly(samples, RATE, rate).astype(np.float32)
     window, bank = _front_end()
-    spectrum = torch.stft(torch.tensor(samples), 256, 160, window=window, pad_mode="constant", return_complex=True)
-    power = spectrum.abs().square().T @ bank  # [frames, MELS]
-    # 50 dB below the loudest band counts as silence: quiet noise must not tell recordings apart
-    mel = (power.clamp_min(1e-10 + power.max() * 1e-5)).log().T
+    spectrum = torch.stft(torch.tensor(samples), 256, hop, window=window, pad_mode="constant", return_complex=True)
+    power = spectrum.abs().square().T @ bank
+    # quiet noise must not tell recordings apart
+    mel: np.ndarray = (power.clamp_min(1e-10 + power.max() * 1e-5)).log().numpy()
+    return mel
+
+
+def _features(samples: np.ndarray, rate: int) -> torch.Tensor:
+    """Log-mel spectrogram float32 `[1, MELS, FRAMES]`, zero mean and unit variance: level does not matter."""
+    import torch
+
+    mel = torch.from_numpy(log_mel(samples, rate, 160)).T
     mel = (mel - mel.mean()) / (mel.std() + 1e-5)
     frames = mel.shape[1]
     if frames > FRAMES:

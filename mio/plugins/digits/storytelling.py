@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 
 from mio import Answer, Record, Task
-from mio.plugins.digits.corpus import Builder
+from mio.plugins.digits.corpus import Builder, names
 from mio.plugins.digits.judges import ceiling
 from mio.plugins.digits.measuring import of, task
 from mio.plugins.digits.voices import DIGITS
@@ -18,26 +18,31 @@ from mio.plugins.digits.world import World
 
 PEOPLE = {"Tom": "he", "Max": "he", "Ann": "she", "Eve": "she"}
 THINGS = ("apples", "cats", "cups", "stars")
-COMES, GOES = ("finds", "gets", "buys"), ("loses", "sells", "drops")
+COMES, GOES = ("finds", "gets"), ("loses", "sells")
 
 
-def storytelling(world: World, draw: Random) -> Record:
-    """`pictures`: three or four, each digit other than the one before; `story`: `Ann has three cups. Then she has five,
-    for she finds two. At last she has four, for she loses one.`; `counts`: what the pictures show, in words."""
+def story_of(draw: Random) -> tuple[list[int], str]:
+    """Three or four digits, each other than the one before, and a story that counts them."""
     person, thing = draw.choice(list(PEOPLE)), draw.choice(THINGS)
     counts = [draw.randrange(10)]
     for _ in range(draw.randint(2, 3)):
         counts.append(draw.choice([digit for digit in range(10) if digit != counts[-1]]))
-    sentences = [f"{person} has {DIGITS[counts[0]]} {thing}."]
-    who = PEOPLE[person]
+    sentences, who = [f"{person} has {DIGITS[counts[0]]} {thing}."], PEOPLE[person]
     for place in range(1, len(counts)):
         change = counts[place] - counts[place - 1]
         verb, when = draw.choice(COMES if change > 0 else GOES), "Then" if place < len(counts) - 1 else "At last"
         sentences.append(f"{when} {who} has {DIGITS[counts[place]]}, for {who} {verb} {DIGITS[abs(change)]}.")
+    return counts, " ".join(sentences)
+
+
+def storytelling(world: World, draw: Random) -> Record:
+    """`pictures`: three or four; `story`: `Ann has three cups. Then she has five, for she finds two. At last she has
+    four, for she loses one.`; `counts`: what the pictures show, in words."""
+    counts, story = story_of(draw)
     return {
         "pictures": [world.picture(draw, digit) for digit in counts],
-        "story": " ".join(sentences),
-        "counts": " ".join(DIGITS[digit] for digit in counts),
+        "story": story,
+        "counts": names(counts),
     }
 
 

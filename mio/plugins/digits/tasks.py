@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mio import Answer, Record, Task
 from mio.plugins.digits.charts import chart_tasks
+from mio.plugins.digits.cloning import cloning_tasks
 from mio.plugins.digits.corpora import captions, counting, edits, pictures_aloud, questions, speech, sums, videos
 from mio.plugins.digits.judges import ceiling, shows
 from mio.plugins.digits.looking import looking_tasks
@@ -158,4 +159,5 @@ def tasks() -> list[Task]:
         *looking_tasks(),
         *chart_tasks(),
         *storytelling_tasks(),
+        *cloning_tasks(),
     ]

@@ -24,6 +24,8 @@ DRAWINGS = {"train": 4, "test": 1}
 """Variants of each scan that are drawn."""
 CLIPS = {"train": 4, "test": 1}
 """Variants of each clip, the clip itself included."""
+NOBODY = {"train": 16, "test": 1}
+"""Voices made of each take, its own included."""
 GAP = 0.06
 """Seconds of silence between the words of a phrase."""
 
@@ -37,6 +39,11 @@ Speaker = tuple[str, int]
 @cache
 def _varied(clip: Clip, variant: int) -> npt.NDArray[np.float32]:
     return voices.vary(clip, variant) if variant else clip.samples
+
+
+@cache
+def _in_another_voice(clip: Clip, variant: int) -> npt.NDArray[np.float32]:
+    return voices.in_another_voice(clip, variant) if variant else clip.samples
 
 
 class World:
@@ -85,6 +92,16 @@ class World:
         voice, take = speaker or self.speaker(draw)
         clip, variant = self._clips[voice, take, DIGITS[digit]], draw.randrange(CLIPS[self.split])
         return Media("speech", (_varied(clip, variant), clip.rate), f"spoken/{clip.key}/v{variant}", clip.word)
+
+    def alike(self, draw: Random, words: Sequence[str]) -> tuple[Speaker, list[Media]]:
+        """Words spoken one by one in one voice: a speaker's, or in training one that is made of it."""
+        voice, take = speaker = self.speaker(draw)
+        variant = draw.randrange(NOBODY[self.split])
+        clips, made = [self._clips[voice, take, word] for word in words], f"alike{variant}" if variant else "v0"
+        return speaker, [
+            Media("speech", (_in_another_voice(clip, variant), clip.rate), f"spoken/{clip.key}/{made}", clip.word)
+            for clip in clips
+        ]
 
     def phrase(self, speaker: Speaker, words: Sequence[str]) -> Media:
         """Several words in one voice, joined with short silences. A `talker` says those of questions too."""

@@ -121,10 +121,12 @@ def test_arrays_and_values_come_out_as_they_went_in():
 def test_several_figures_of_one_answer_and_their_ceilings():
     kind, exact = Measure(name="kind"), Measure(name="exact")
     task = owned(kind, exact, WER, ceiling=lambda *_: {"kind": 0.9, "wer": 2.5})
-    one = Figures(task, RECORDS[:2], 1)
+    one = Figures(task, RECORDS[:2])
     verdict = read_verdict(task.task, {"kind": True, "exact": 0.5, "wer": (1, 4)})
     ceilings = task.ceilings(RECORDS, type("Codecs", (), {"round_trip": None, "originals": None})())
-    one.add({"verdicts": [(0, verdict)], "failed": [(1, "no")], "problems": [], "ceilings": ceilings, "seconds": 1})
+    lines = [{"item": 0, "verdicts": verdict}, {"item": 1, "failure": "no"}]
+    one.add({"items": lines, "problems": [], "seconds": 0.5})
+    one.add({"ceilings": ceilings, "problems": [], "seconds": 0.5})
     result = one.result()
     assert (result["kind"], result["exact"]) == (0.5, 0.25)
     assert result["wer"] == pytest.approx((1 + 2) / 6, abs=1e-4)

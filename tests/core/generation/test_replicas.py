@@ -6,24 +6,27 @@ import json
 import os
 import socket
 
+import numpy as np
 import pytest
 import torch
 from conftest import MELODY
 from test_engine import GRAMMAR, GREEDY, MODALITIES, PROMPTS, SEEDS, VOCABULARY, generated
 
-from mio import Decoding, UserError
+from mio import Codes, Decoding, UserError
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
-from mio.core.evaluation.evaluation import evaluate
+from mio.core.evaluation.evaluation import Options, evaluate
 from mio.core.generation import replicas
 from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import decoding_copy, loaded_copy
+from mio.core.generation.scoring import score_documents
 from mio.core.model.parallel import device_mesh, parallelise
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import RuntimeConfig
 from mio.core.runs.run import Run
+from mio.core.tokens.documents import interleaved_document
 
 CPU = torch.device("cpu")
 LAYOUTS = {
@@ -78,8 +81,18 @@ def figures(folder, ranks):
     with torch.no_grad():
         for parameter in run.transformer.parameters():
             parameter.mul_(4)  # so that answers differ
-    report = evaluate(Model.of(run, precision="fp32", ranks=ranks), ["play"], items=40)
+    report = evaluate(Model.of(run, precision="fp32", ranks=ranks), Options(tasks=["play"], items=40))
     return {task: {**found, "seconds": 0} for task, found in report.items()}
+
+
+def scores(folder, ranks):
+    """Log-likelihoods of two documents, on ranks that lead a copy."""
+    run = Run.open(folder, PluginManager.discover([f"melody={MELODY / 'mio_melody.py'}"]))
+    model = Model.of(run, precision="fp32", ranks=ranks)
+    documents = [interleaved_document(["do re ", Codes("melody", np.array([[0, 1]])), text]) for text in ("!", "and")]
+    with model.led() as leads:
+        found = score_documents(model, documents) if leads else []
+    return [one.log_likelihoods[1:] for one in found]
 
 
 def on_rank(rank, port, out, folder):
@@ -106,6 +119,7 @@ def on_rank(rank, port, out, folder):
         for devices in (1, 2):
             replicas.free_memory = room if devices == 1 else lambda *_: 0
             found["figures", devices] = figures(folder / str(devices), ranks)
+            found["scores", devices] = scores(folder / "alone", ranks)
         torch.save(found, f"{out}/rank-{rank}")
         ranks.barrier()
     os._exit(0)  # a thread of gloo that wakes up while the interpreter is taken down would abort the process
@@ -125,7 +139,7 @@ def found(tmp_path_factory, finished):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished.parents[1])
         torch.multiprocessing.start_processes(on_rank, (port, folder, folder), nprocs=2, start_method="fork")
-        alone = figures(folder / "alone", None)
+        alone = {**figures(folder / "alone", None), "scores": scores(folder / "alone", None)}
     return folder, [torch.load(folder / f"rank-{rank}", weights_only=False) for rank in range(2)], alone
 
 
@@ -150,8 +164,16 @@ def test_figures_and_samples_do_not_depend_on_the_number_of_ranks(found):
     assert samples[0] == samples[1] == samples[2]
     assert len(json.loads(samples[0])) == 2
     for devices in (1, 2):
-        assert first["figures", devices] == alone
+        assert first["figures", devices] == {"play": alone["play"]}
         assert other["figures", devices] == {}
+
+
+def test_a_model_that_is_split_scores_as_one_device_does(found):
+    _, (first, other), alone = found
+    assert other["scores", 2] == []
+    for likelihoods in (first["scores", 1], other["scores", 1], first["scores", 2]):
+        for mine, expected in zip(likelihoods, alone["scores"], strict=True):
+            np.testing.assert_allclose(mine, expected, atol=1e-5)
 
 
 def test_ranks_read_their_own_parts_of_a_run(found):

@@ -82,6 +82,25 @@ def test_the_mean_over_held_out_documents_is_the_loss_of_a_validation(tmp_path):
         run.model.dismiss()
 
 
+def test_many_are_scored_as_each_is_alone(run):
+    documents = ["do re", ["a", {"type": "melody", "melody": (0, 1, 5)}, "b" * 40], "x"]
+    prompts = ["Say: ", "Play: ", [{"type": "melody", "melody": (3,)}]]
+    for found, alone in (
+        (run.score_many(documents), [run.score(one) for one in documents]),
+        (run.score_many(documents, prompts), [run.score(*pair) for pair in zip(documents, prompts, strict=True)]),
+    ):
+        for mine, own in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(mine.log_likelihoods, own.log_likelihoods)
+            assert mine.parts == own.parts
+    assert run.score_many([]) == []
+    with pytest.raises(UserError, match=r"document 1: the document has \d+ tokens; they do not fit"):
+        run.score_many(["a", "x" * 200])
+    with pytest.raises(UserError, match=r"document 1: .*melody"):
+        run.score_many(["a", [{"type": "melody", "melodie": (0,)}]])
+    with pytest.raises(UserError, match="there are 1 prompts for 2 documents"):
+        run.score_many(["a", "b"], ["c"])
+
+
 def test_documents_that_cannot_be_scored_are_refused(run):
     with pytest.raises(UserError, match=r"has \d+ tokens; they do not fit the 96 positions"):
         run.score("x" * 200)

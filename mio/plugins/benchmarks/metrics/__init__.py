@@ -1,0 +1,1 @@
+"""Figures of the benchmarks, each held against its reference implementation (`benchmarks/metrics.py`)."""
