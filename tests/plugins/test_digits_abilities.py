@@ -183,7 +183,7 @@ def test_answers_about_videos_are_right():
     ways = Counter()
     for record in records("video_quiz", count=1200):
         some, question, answer = shown(record, "video"), record["question"], record["answer"]
-        assert numbers(record["names"]) == some
+        assert numbers(record["reading"]) == some
         if question.startswith("Do"):
             ways[answer] += 1
             assert answer == {(1,): "up", (-1,): "down"}.get(tuple({int(s) for s in np.sign(np.diff(some))}), "neither")

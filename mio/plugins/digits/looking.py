@@ -6,6 +6,7 @@ Answers say what was seen before they say what follows from it.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
 
 PLACES = ("first", "second", "third", "fourth", "fifth")
+BOUNDS = (3, 4, 5)
+"""With which numbers are compared."""
 
 
 class Asked(NamedTuple):
@@ -37,7 +40,7 @@ def about_some(draw: Random) -> Asked:
     if kind == "even":
         return Asked(digits, "Is it even?", reading, "no" if one % 2 else "yes")
     if kind == "than":
-        bound = draw.choice((3, 4, 5))
+        bound = draw.choice(BOUNDS)
         return Asked(digits, f"Is it more than {DIGITS[bound]}?", reading, "yes" if one > bound else "no")
     if kind == "next":
         step = draw.choice([step for step in (-1, 1) if 0 <= one + step <= 9])
@@ -50,12 +53,13 @@ def about_some(draw: Random) -> Asked:
     if kind == "extreme":
         return Asked(digits, f"What is the {word} number?", reading, DIGITS[found])
     question = f"Which is {word}, the first or the second?"
-    return Asked(digits, question, f"{placed(digits)}, {DIGITS[found]}", PLACES[digits.index(found)])
+    return Asked(digits, question, f"{placed(digits)}, {placed(digits, found)}", PLACES[digits.index(found)])
 
 
-def placed(digits: list[int]) -> str:
-    """`first nine, second two`: from here a small model finds the place of a number."""
-    return ", ".join(f"{place} {DIGITS[digit]}" for place, digit in zip(PLACES, digits, strict=False))
+def placed(digits: list[int], only: int | None = None) -> str:
+    """`nine first, two second`, where a small model finds the place of a number; or of one of them alone."""
+    pairs = zip(digits, PLACES, strict=False)
+    return ", ".join(f"{DIGITS[digit]} {place}" for digit, place in pairs if only in (None, digit))
 
 
 def about_three(draw: Random) -> Asked:
@@ -123,7 +127,10 @@ def about_film(draw: Random, film: tuple[list[int], str] | None = None) -> Asked
             "largest": ("Which number is the largest?", DIGITS[max(digits)]),
             "way": ("Do the numbers go up or down?", way),
         }[kind]
-    return Asked(digits, question, names(digits), answer)
+    reading = names(digits)
+    if kind == "way":
+        reading += f", {' '.join('up' if low < high else 'down' for low, high in pairwise(digits))}"
+    return Asked(digits, question, reading, answer)
 
 
 def film_of(draw: Random) -> tuple[list[int], str]:
@@ -174,10 +181,10 @@ def examples(world: World, draw: Random) -> Record:
 
 
 def video_quiz(world: World, draw: Random) -> Record:
-    """`video` of three to five frames, which count or not; `question` about it, `names` of its digits, `answer`."""
+    """`video` of three to five frames, which count or not; `question` about it, `reading` of its digits, `answer`."""
     asked = about_film(draw)
     video = world.video(draw, asked.digits)
-    return {"video": video, "question": asked.question, "names": asked.reading, "answer": asked.answer}
+    return {"video": video, "question": asked.question, "reading": asked.reading, "answer": asked.answer}
 
 
 def video_dialogues(world: World, draw: Random) -> Record:
@@ -232,7 +239,7 @@ def looking_tasks() -> list[Task]:
             "video_quiz",
             video_quiz,
             prompt="{video} {question}",
-            response="{names}: {answer}",
+            response="{reading}: {answer}",
             output="text",
             judge=written("answer"),
             ceiling=ceiling(of("video")),
