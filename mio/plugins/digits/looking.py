@@ -81,6 +81,8 @@ def about_three(draw: Random) -> Asked:
         }[kind]
         answer = DIGITS[one - other if sign == "minus" else one + other]
         working = f"{DIGITS[one]} {sign} {DIGITS[other]} is {answer}"
+        if kind == "small":
+            working = f"in order {names([low, middle, high])}, {working}"
     return Asked(digits, question, f"{names(digits)}, {working}", answer)
 
 
@@ -91,13 +93,23 @@ class Examples(NamedTuple):
     """Three or four, all different, the last of which is asked about."""
     said: list[str]
     """What the rule makes of each: one or two more or less or the same, in words or in figures, or if it is even."""
-    working: str
-    """The rule in words, and what it makes of the last digit."""
+    rule: str
+    """The rule in words."""
+    result: str
+    """What it makes of the last digit, in words."""
 
     @property
     def shown(self) -> str:
         """All but the last, in words."""
         return ", ".join(f"{DIGITS[digit]} {said}" for digit, said in zip(self.digits[:-1], self.said, strict=False))
+
+    @property
+    def reading(self) -> str:
+        """Each example with the rule that it shows, and what that makes of the last digit."""
+        pairs = zip(self.digits, [*self.said[:-1], ""], strict=True)
+        return f"{', '.join(f'{DIGITS[digit]} {said} {self.rule}' for digit, said in pairs)} {self.result}".replace(
+            "  ", " "
+        )
 
 
 def by_example(draw: Random) -> Examples:
@@ -105,12 +117,12 @@ def by_example(draw: Random) -> Examples:
     count = draw.randint(3, 4)
     if draw.random() < 0.2:
         digits = draw.sample(range(10), count)
-        return Examples(digits, ["odd" if one % 2 else "even" for one in digits], f"odd or even, {DIGITS[digits[-1]]}")
-    step, said = draw.randint(-2, 2), draw.choice((DIGITS, "0123456789"))
+        said = ["odd" if one % 2 else "even" for one in digits]
+        return Examples(digits, said, "parity", said[-1])
+    step, words = draw.randint(-2, 2), draw.choice((DIGITS, "0123456789"))
     digits = draw.sample([digit for digit in range(10) if 0 <= digit + step <= 9], count)
     rule = f"{DIGITS[abs(step)]} {'more' if step > 0 else 'less'}" if step else "the same"
-    working = f"{rule}, {DIGITS[digits[-1]]}, {DIGITS[digits[-1] + step]}"
-    return Examples(digits, [said[digit + step] for digit in digits], working)
+    return Examples(digits, [words[digit + step] for digit in digits], rule, DIGITS[digits[-1] + step])
 
 
 def about_film(draw: Random, film: tuple[list[int], str] | None = None) -> Asked:
@@ -175,7 +187,7 @@ def examples(world: World, draw: Random) -> Record:
     return {
         "shown": shown,
         "asked": pictures[-1],
-        "reading": f"{some.shown}: {some.working}",
+        "reading": some.reading,
         "answer": some.said[-1],
     }
 
