@@ -31,6 +31,21 @@ element.addEventListener('click', choose);
 element.addEventListener('keydown', (event) => { if (event.key === 'Enter') choose(event); });
 """
 """Tells which card was taken."""
+FOLLOW = """
+const box = element.closest('#mio-view');
+let follows = true;
+const down = () => { if (follows) box.scrollTop = box.scrollHeight; };
+box.addEventListener('scroll', () => { follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40; });
+element.addEventListener('load', down, true);
+let turns = 0;
+new MutationObserver(() => {
+  const now = element.querySelectorAll('.mio-user').length;
+  follows = follows || now > turns;
+  turns = now;
+  down();
+}).observe(element, {childList: true, subtree: true, characterData: true});
+"""
+"""Shows the end of the conversation while it grows, unless somebody has scrolled up."""
 DARK = "() => { document.documentElement.classList.toggle('dark'); document.body.classList.toggle('dark'); }"
 
 
@@ -81,7 +96,7 @@ class Page:
         host = self._host
         with gr.Row(elem_id="mio-columns"):
             with gr.Column(scale=7, min_width=320, elem_id="mio-main"):
-                view = gr.HTML(_EMPTY, elem_id="mio-view", autoscroll=True)
+                view = gr.HTML(_EMPTY, elem_id="mio-view", js_on_load=FOLLOW)
                 status = gr.HTML("", elem_id="mio-under")
                 composer = gr.MultimodalTextbox(
                     sources=["upload", "microphone"] if host.of_type(forms.AUDIO) else ["upload"],

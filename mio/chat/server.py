@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # read when gradio is imported: no figures of use, no question for a newer version
@@ -84,7 +86,9 @@ def _theme() -> gr.themes.Base:
         background_fill_secondary="*neutral_100",
         background_fill_secondary_dark="*neutral_800",
         checkbox_label_background_fill="*neutral_100",
+        checkbox_label_background_fill_dark="*neutral_800",
         checkbox_label_background_fill_hover="*neutral_200",
+        checkbox_label_background_fill_hover_dark="*neutral_700",
         checkbox_label_background_fill_selected="*primary_100",
         checkbox_label_background_fill_selected_dark="*primary_900",
         checkbox_label_text_size="*text_sm",
@@ -113,6 +117,13 @@ class Server(uvicorn.Server):
             )
         )
         self._told = started
+        self.interrupted = False
+        """Whether it was stopped by Ctrl-C."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self.interrupted = sig == signal.SIGINT
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mio import UserError
 from mio.plugins.benchmarks.options import WANTED
 
 T = TypeVar("T")
 
-LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""What every loading function is given: nothing is fetched, and no code that comes with a checkpoint runs."""
-
 
 def loaded(option: str, folder: Path, load: Callable[[], T]) -> T:
-    """What `load` gives. Raises `UserError` where the folder does not hold it, or transformers is not installed."""
+    """What `load` makes of a folder. Raises `UserError` where it does not hold that, or transformers is missing."""
     try:
         from transformers.utils import logging
     except ImportError:

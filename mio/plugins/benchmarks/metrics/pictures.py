@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mio import DataError, UserError
-from mio.plugins.benchmarks.metrics.checkpoints import LOCAL, loaded
+from mio.plugins.benchmarks.metrics.checkpoints import loaded
 from mio.plugins.benchmarks.options import WANTED
 
 SIDE = 256
@@ -50,7 +50,8 @@ class Clip:
         def load() -> tuple[Any, Any]:
             from transformers import AutoProcessor, CLIPModel
 
-            return CLIPModel.from_pretrained(folder, **LOCAL), AutoProcessor.from_pretrained(folder, **LOCAL)
+            local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            return CLIPModel.from_pretrained(folder, **local), AutoProcessor.from_pretrained(folder, **local)
 
         model, self._processor = loaded("clip", folder, load)
         self._model = model.eval()
