@@ -217,3 +217,29 @@ def test_checkpoints_that_are_none_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="cannot be read as a picture"):
         pictures.read(weights)
+
+
+def test_the_recogniser_is_given_one_channel_of_floats():
+    given = []
+
+    class Pipeline:
+        type = "seq2seq_whisper"
+
+        def __call__(self, sound, **options):
+            given.append((sound["raw"], sound["sampling_rate"], options))
+            return {"text": "heard"}
+
+    recogniser = Recogniser.__new__(Recogniser)
+    recogniser._pipeline, recogniser._asked = Pipeline(), {"generate_kwargs": {"language": "english"}}
+    wave = np.linspace(-1, 1, 1000, dtype=np.float32)
+    for samples in (wave, np.round(wave * 32767).astype(np.int16), np.stack([wave, wave], axis=1)):
+        assert recogniser.heard((samples, 24_000)) == "heard"
+        raw, rate, options = given.pop()
+        assert raw.dtype == np.float32
+        assert raw == pytest.approx(wave, abs=1e-4)
+        assert rate == 24_000
+        assert options == {"generate_kwargs": {"language": "english"}}
+    recogniser.heard((np.tile(wave, 40), 1000))  # 40 s
+    assert given.pop()[2]["return_timestamps"]
+    with pytest.raises(DataError, match="holds no samples"):
+        recogniser.heard((wave[:0], 24_000))

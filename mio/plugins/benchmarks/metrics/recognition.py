@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mio import DataError
-from mio.plugins.benchmarks.metrics.checkpoints import LOCAL, loaded
+from mio.plugins.benchmarks.metrics.checkpoints import loaded
 
 _WINDOW = 30
 _WHISPER = "seq2seq_whisper"
@@ -24,7 +24,9 @@ class Recogniser:
         def load() -> Any:
             from transformers import pipeline
 
-            return pipeline("automatic-speech-recognition", model=str(folder), **LOCAL)
+            if not folder.is_dir():  # a name would be looked up on the Hub
+                raise FileNotFoundError("no such folder")
+            return pipeline("automatic-speech-recognition", model=str(folder), trust_remote_code=False)
 
         self._pipeline = loaded("recogniser", folder, load)
         settings = getattr(self._pipeline.model, "generation_config", None)
