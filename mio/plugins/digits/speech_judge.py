@@ -79,7 +79,6 @@ def log_mel(samples: np.ndarray, rate: int, hop: int) -> np.ndarray:
     """Logarithm of the power of mel bands, float32 `[frames, MELS]`, of samples `[T]` or `[T, C]`, a frame every `hop`
     samples at `RATE`. 50 dB below the loudest band counts as silence. Raises `DataError` for anything but sound."""
     import torch
-    from scipy.signal import resample_poly
 
     samples = np.asarray(samples, dtype=np.float32)
     if samples.ndim == 2:
@@ -89,6 +88,8 @@ def log_mel(samples: np.ndarray, rate: int, hop: int) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise DataError("the speech judge takes samples that are finite numbers")
     if rate != RATE:
+        from scipy.signal import resample_poly
+
         samples = resample_poly(samples, RATE, rate).astype(np.float32)
     window, bank = _front_end()
     spectrum = torch.stft(torch.tensor(samples), 256, hop, window=window, pad_mode="constant", return_complex=True)
