@@ -51,7 +51,7 @@ def application(host: Host, policy: SessionPolicy | None = None, hosts: tuple[st
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.include_router(lives.router())
     page = Page(host, Examples(host, host.new_folder()), policy is not None).blocks()
-    return gr.mount_gradio_app(
+    served: FastAPI = gr.mount_gradio_app(
         app,
         page,
         "/",
@@ -65,8 +65,9 @@ def application(host: Host, policy: SessionPolicy | None = None, hosts: tuple[st
         pwa=False,
         mcp_server=False,
         theme=_theme(),
-        css=CSS.read_text(),
+        css=CSS.read_text(encoding="utf-8"),
     )
+    return served
 
 
 def _theme() -> gr.themes.Base:

@@ -26,7 +26,7 @@ from mio.cli.options import (
 
 if TYPE_CHECKING:
     from mio.core.distributed.ranks import Ranks
-    from mio.core.evaluation.compare import Comparison
+    from mio.core.evaluation.compare import Comparison, Side
     from mio.core.evaluation.evaluation import Report
     from mio.core.evaluation.judging import OwnedTask
     from mio.core.evaluation.overrides import Said
@@ -48,6 +48,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for items and samples, in place of the run's.", show_default=False),
     ] = None,
+    show: Annotated[
+        int, typer.Option(min=0, max=10_000_000, help="Items of each task to print on which compared runs disagree.")
+    ] = 0,
     devices: Annotated[
         int,
         typer.Option(
@@ -89,8 +92,12 @@ def evaluate(
     measured = [how.measured(folder, out, ranks) for folder in asked.runs]
     if ranks.first:
         compared = _compared(measured)
-        _print(measured, compared)
+        _print(measured, compared, show)
         _write(json_file, measured, compared)
+        if nothing := next((one.problems for one in compared if not one.rows), []):
+            from mio.core.errors import UserError
+
+            raise UserError(nothing[0])
 
 
 @dataclass(frozen=True)
@@ -129,10 +136,10 @@ class _Measured:
 
     name: str
     """As it was given."""
-    kept_in: Path
-    """Folder of its items."""
     tasks: Sequence[OwnedTask]
     report: Report
+    side: Side | None
+    """Its items, of one of several; on the first rank."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,7 @@ class _How:
 
         import torch
 
+        from mio.core.evaluation.compare import Side
         from mio.core.evaluation.evaluation import Options, owned_tasks
         from mio.core.evaluation.evaluation import evaluate as measure
         from mio.core.generation.model import Model
@@ -187,7 +195,10 @@ class _How:
             report = measure(model, options, lambda line: status.print(line, highlight=False))
             ranks.barrier()
         tasks = owned_tasks(model, list(report))
-        return _Measured(str(folder), (kept or model.folder) / EVALUATION, tasks, report)
+        side = None
+        if several and ranks.first:  # before others take their place, as those of a checkpoint of the same run
+            side = Side.read(str(folder), (kept or model.folder) / EVALUATION, report)
+        return _Measured(str(folder), tasks, report, side)
 
 
 def _gpus(kind: str) -> int:
@@ -198,14 +209,15 @@ def _gpus(kind: str) -> int:
 
 def _compared(measured: Sequence[_Measured]) -> list[Comparison]:
     """Each of the other runs with the first. What cannot be written is told."""
-    if len(measured) == 1:
+    sides = [one.side for one in measured if one.side is not None]
+    if not sides:
         return []
-    from mio.core.evaluation.compare import Side, compare
+    from mio.core.evaluation.compare import compare
     from mio.core.runs.lock import warn
 
     short = [Path(one.name).resolve().name for one in measured]
     names = short if len(set(short)) == len(short) else [one.name.replace("/", "-").strip(".-") for one in measured]
-    first, *others = (Side(name, one.kept_in) for name, one in zip(names, measured, strict=True))
+    first, *others = (side._replace(name=name) for name, side in zip(names, sides, strict=True))
     compared = []
     for side in others:
         comparison = compare(measured[0].tasks, first, side)
@@ -217,9 +229,9 @@ def _compared(measured: Sequence[_Measured]) -> list[Comparison]:
     return compared
 
 
-def _print(measured: Sequence[_Measured], compared: Sequence[Comparison]) -> None:
+def _print(measured: Sequence[_Measured], compared: Sequence[Comparison], show: int) -> None:
     from mio.core.evaluation.table import notes, results_table
-    from mio.core.terminal import console
+    from mio.core.terminal import console, printable
 
     for one in measured:
         if len(measured) > 1:
@@ -228,9 +240,11 @@ def _print(measured: Sequence[_Measured], compared: Sequence[Comparison]) -> Non
         for note in notes(one.report):
             console().print(note, highlight=False)
     for comparison in compared:
+        if not comparison.rows:
+            continue
         console().print(comparison.table())
-        for line in comparison.lines():
-            console().print(line, highlight=False)
+        for line in (*comparison.lines(), *comparison.shown(show)):
+            console().print(printable(line), highlight=False)
 
 
 def _write(json_file: Path | None, measured: Sequence[_Measured], compared: Sequence[Comparison]) -> None:

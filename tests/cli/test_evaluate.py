@@ -9,6 +9,7 @@ import shutil
 import pytest
 from conftest import MELODY
 
+from mio import DataError
 from mio.cli import app
 from mio.core.evaluation.items import read_items
 
@@ -94,6 +95,41 @@ def test_several_runs_are_measured_one_after_the_other_and_not_again(runs, capsy
     [compared] = json.loads((runs / "both.json").read_text())["compared"]
     assert compared["tasks"]["play"]["accuracy"].items() >= {"difference": 0, "p": 1, "differ": 0, "n": 5}.items()
     assert (runs / "two/evaluation/compared/one.json").is_file()
+
+
+def test_runs_are_compared_with_the_first(runs, capsys):
+    names = "plugins.scales.names=[do, re, mi]"
+    assert app.run(["evaluate", "one", "scales/name", names]) == 0
+    file = runs / "one/evaluation/scales/name.jsonl"
+    first, *items = file.read_text().splitlines()
+    line = json.loads(items[1])
+    assert line["verdicts"]["notes"][1] == 2
+    line["verdicts"]["notes"] = [line["verdicts"]["notes"][0] + 4, 2]
+    file.write_text("\n".join([first, items[0], json.dumps(line), *items[2:]]) + "\n")
+    capsys.readouterr()
+
+    late = "one/checkpoints/step-00000004"  # whose items take the place of the run's own
+    assert app.run(["evaluate", "one", late, "scales/name", names, "--json", "all.json", "--show", "2"]) == 0
+    printed = capsys.readouterr().out
+    [found] = json.loads((runs / "all.json").read_text())["compared"]
+    assert found == json.loads((runs / "one/evaluation/compared/one.json").read_text())
+    right, notes = (found["tasks"]["scales/name"][measure] for measure in ("right", "notes"))
+    assert (right["differ"], right["p"], notes["differ"], notes["n"]) == (0, 1, 1, 3)
+    assert notes["difference"] == pytest.approx(-4 / 6, abs=1e-5)
+    [apart] = (runs / "one/evaluation/compared/one/scales/name.jsonl").read_text().splitlines()
+    assert json.loads(apart)["first"]["verdicts"] == line["verdicts"]
+    assert printed.splitlines()[-3].startswith("scales/name, item 1: re")
+
+
+def test_runs_without_the_same_items_are_not_compared(runs, capsys, monkeypatch):
+    monkeypatch.setattr("mio.core.evaluation.compare._check_same", refuse)
+    assert app.run(["evaluate", "one", "two", "play", "--items", "3", "--json", "all.json"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: task `play` is not compared: they differ"
+    assert len(json.loads((runs / "all.json").read_text())["runs"]) == 2  # the figures are there
+
+
+def refuse(*_):
+    raise DataError("they differ")
 
 
 def test_another_folder_for_what_is_kept(runs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mio.core.contract.tasks import HIGHER, Measure
 from mio.core.contract.values import Record
-from mio.core.errors import DataError, UserError
+from mio.core.errors import DataError
 from mio.core.evaluation import paired
 from mio.core.evaluation.figures import Overall, counted, is_ratio
 from mio.core.evaluation.items import Items, Line, read_items
@@ -38,6 +38,29 @@ class Side(NamedTuple):
     name: str
     folder: Path
     """Of its evaluation."""
+    items: Mapping[str, Items]
+    """By task. They may be replaced in the folder since, as by those of a checkpoint of the same run."""
+    problems: Mapping[str, str]
+    """By task, why there are none."""
+
+    @classmethod
+    def read(cls, name: str, folder: Path, tasks: Iterable[str]) -> Side:
+        """What is finished of these tasks."""
+        items, problems = {}, {}
+        for task in tasks:
+            try:
+                items[task] = read_items(folder / f"{task}.jsonl")
+            except DataError as error:
+                problems[task] = str(error)
+            except OSError as error:
+                problems[task] = f"{error.filename}: {error.strerror}"
+        return cls(name, folder, items, problems)
+
+    def of(self, task: str) -> Items:
+        """Raises `DataError` where there are none."""
+        if task not in self.items:
+            raise DataError(self.problems.get(task, f"{self.name} has no items of it"))
+        return self.items[task]
 
 
 @dataclass(frozen=True)
@@ -149,21 +172,38 @@ class Comparison:
         if self.same:
             yield "the weights of both runs are the same"
 
+    def shown(self, most: int) -> Iterator[str]:
+        """The first items of each task that the runs disagree on, with what each said."""
+        for task, lines in self.apart.items():
+            for line in lines[:most]:
+                yield f"{task}, item {line['item']}: {line['prompt']}"
+                for name, said in ((self.first.name, line["first"]), (self.second.name, line["second"])):
+                    yield f"  {name}: {_told(said)}"
+
+
+def _told(said: Mapping[str, Any]) -> str:
+    """What a run said of an item, on one line."""
+    parts = said.get("output", ())
+    output = " ".join(
+        part["text"] if "text" in part else f"{{{part['type']}:{part.get('path') or part.get('name', '')}}}"
+        for part in parts
+    )
+    verdicts = said.get("verdicts", {}).items()
+    judged = ", ".join(f"{name} {value}" for name, value in verdicts if not isinstance(value, dict))
+    return f"{output} [{said.get('failure') or judged}]"
+
 
 def compare(tasks: Sequence[OwnedTask], first: Side, second: Side) -> Comparison:
-    """Compares the items that two runs have of these tasks, which must be finished.
+    """Compares the items that two runs have of these tasks. A task whose items are not there, or not the same, is
+    among the `problems`.
 
-    A task whose items are not the same is among the `problems`.
-
-    Raises:
-        PluginError: a task's functions break the contract.
-        UserError: nothing can be compared.
+    Raises `PluginError` where a task's functions break the contract.
     """
     comparison = Comparison(first, second)
     for owned in tasks:
         name = owned.task.name
         try:
-            ours, theirs = (read_items(side.folder / f"{name}.jsonl") for side in (first, second))
+            ours, theirs = first.of(name), second.of(name)
             _check_same(name, ours, theirs)
             records = owned.records(len(ours.lines))
             rows = [row for one in owned.task.measures if (row := _row(owned, one, records, ours, theirs)) is not None]
@@ -178,8 +218,6 @@ def compare(tasks: Sequence[OwnedTask], first: Side, second: Side) -> Comparison
             for a, b in zip(ours.lines, theirs.lines, strict=True)
             if a.get("verdicts") != b.get("verdicts")
         ]
-    if not comparison.rows:
-        raise UserError(comparison.problems[0] if comparison.problems else "there is no task to compare")
     adjusted = paired.holm([row.found.p for row in comparison.rows])
     comparison.rows = [replace(row, p_holm=p) for row, p in zip(comparison.rows, adjusted, strict=True)]
     return comparison
