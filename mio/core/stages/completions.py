@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from mio.core.contract.controls import Control
 from mio.core.contract.loggers import Sample
-from mio.core.contract.values import TEXT, Control, Decoding
+from mio.core.contract.values import TEXT, Decoding
 from mio.core.data.items import prepared
 from mio.core.data.streams import RecordStream
 from mio.core.data.validation import HeldOutSources
