@@ -62,6 +62,7 @@ class Page:
     def blocks(self) -> gr.Blocks:
         """What gradio serves."""
         # no figures of use, and no question for a newer version
+        page: gr.Blocks
         with gr.Blocks(title=f"{self._host.name} \u00b7 mio", analytics_enabled=False, fill_width=True) as page:
             state = gr.State(None, delete_callback=_close)
             self._header()
@@ -243,11 +244,11 @@ _EMPTY = '<div class="mio-turns"><p class="mio-empty">Ask something, or take an 
 
 def _followed(one: Conversation, steps: Iterator[None], keeps: bool = False) -> Iterator[Any]:
     """What the page shows while an answer is given. `keeps`: what is being composed stays."""
-    busy = {"submit_btn": False, "stop_btn": True}
+    busy: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
     yield gr.skip(), gr.skip(), gr.update(**busy) if keeps else _value(Composed(), **busy)
     for _ in steps:
         yield conversation_html(one), status_line(one), gr.skip()
-    idle = {"submit_btn": True, "stop_btn": False}
+    idle: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
     composer = _value(one.refused, **idle) if one.refused is not None else gr.update(**idle)
     yield conversation_html(one), status_line(one), composer
 

@@ -51,7 +51,7 @@ def application(host: Host, policy: SessionPolicy | None = None, hosts: tuple[st
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.include_router(lives.router())
     page = Page(host, Examples(host, host.new_folder()), policy is not None).blocks()
-    return gr.mount_gradio_app(
+    served: FastAPI = gr.mount_gradio_app(
         app,
         page,
         "/",
@@ -65,8 +65,9 @@ def application(host: Host, policy: SessionPolicy | None = None, hosts: tuple[st
         pwa=False,
         mcp_server=False,
         theme=_theme(),
-        css=CSS.read_text(),
+        css=CSS.read_text(encoding="utf-8"),
     )
+    return served
 
 
 def _theme() -> gr.themes.Base:
@@ -86,7 +87,9 @@ def _theme() -> gr.themes.Base:
         background_fill_secondary="*neutral_100",
         background_fill_secondary_dark="*neutral_800",
         checkbox_label_background_fill="*neutral_100",
+        checkbox_label_background_fill_dark="*neutral_800",
         checkbox_label_background_fill_hover="*neutral_200",
+        checkbox_label_background_fill_hover_dark="*neutral_700",
         checkbox_label_background_fill_selected="*primary_100",
         checkbox_label_background_fill_selected_dark="*primary_900",
         checkbox_label_text_size="*text_sm",

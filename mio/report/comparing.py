@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mio.core.recipe.resolved import diff
-from mio.report.charts import HELD_OUT, Chart
+from mio.report.charts import HELD_OUT, TRAINING, Chart, Section
 from mio.report.numbers import count, duration, fixed
 from mio.report.reading import ReportedRun, mapping, number
 from mio.report.samples import Part, Sample
@@ -17,16 +17,34 @@ if TYPE_CHECKING:
     from mio.report.page import Shown
 
 
-def split_by_label(charts: Sequence[Chart]) -> list[Chart]:
-    """A chart for each label, in which every run has a line; figures of training and of held-out records apart."""
-    split = []
-    for chart in charts:
-        for label, kind in dict.fromkeys((line.label, line.kind) for line in chart.lines):
-            lines = tuple(line for line in chart.lines if (line.label, line.kind) == (label, kind))
-            name = label if kind != HELD_OUT or label == HELD_OUT else f"{label}, held-out"
-            title = chart.title if name == chart.title.lower() or len(chart.lines) == 1 else f"{chart.title}: {name}"
-            split.append(replace(chart, title=title, lines=lines, ordered=False))
-    return split
+ALONE = "Figures that only one of the runs has"
+
+
+def split_by_label(parts: Sequence[Section], runs: Sequence[ReportedRun]) -> list[Section]:
+    """A chart for each label, in which every run has its lines. What only one run has logged comes last."""
+    logged = [{name for step in run.metrics.values() for name in step} for run in runs]
+    shared, alone = [Section(part.title) for part in parts], Section(ALONE)
+    for section, part in zip(shared, parts, strict=True):
+        for chart in part.charts:
+            for one in _labels(chart):
+                having = sum(any(line.metric in names for line in one.lines) for names in logged)
+                (section if having > 1 else alone).charts.append(one)
+    return [section for section in (*shared, alone) if section.charts]
+
+
+def _labels(chart: Chart) -> list[Chart]:
+    if any(line.label in (TRAINING, HELD_OUT) for line in chart.lines):
+        return [chart]
+    labels = list(dict.fromkeys(line.label for line in chart.lines))
+    return [
+        replace(
+            chart,
+            title=chart.title if len(labels) == 1 else f"{chart.title}: {label}",
+            lines=tuple(line for line in chart.lines if line.label == label),
+            ordered=False,
+        )
+        for label in labels
+    ]
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,8 @@ class Cell:
 class Row:
     name: str
     cells: Sequence[Cell]
+    detail: bool = False
+    """Whether it is one of many parts of another row."""
 
 
 def table(runs: Sequence[Shown]) -> list[Row]:
@@ -58,11 +78,10 @@ def table(runs: Sequence[Shown]) -> list[Row]:
     ):
         values = [number(shown.run.summary.get(key)) for shown in runs]
         rows.append(Row(name, [Cell("–" if value is None else form(value)) for value in values]))
-    rows += [
-        _row(f"held-out {name}", values, 4, None if name.startswith("tasks/") else True)
-        for name, values in _validations(runs)
-    ]
     rows += _tasks(runs)
+    for name, values in _validations(runs):
+        row = _row(f"held-out {name}", values, 4, None if name.startswith("tasks/") else True)
+        rows.append(replace(row, detail=name.count("/") > 1))
     return [row for row in rows if any(cell.text != "–" for cell in row.cells)]
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from mio.report.reading import ReportedRun, mapping, number
+from mio.core.errors import MioError
+from mio.core.files import read_json
+from mio.core.recipe.places import EVALUATION
+from mio.report.reading import ReportedRun, json_lines, mapping, number
+from mio.report.samples import Part, text_parts
+
+COMPARED = "compared"
+"""Folder of comparisons in a run's `EVALUATION`."""
+_WORST = 5
+"""Items of a task that are shown."""
+_MOST_LINES = 200_000
+"""Items of a task that are looked at."""
+_LONGEST = 400
+"""Characters of an answer."""
 
 _OTHER = ("n", "intervals", "failed", "ceiling", "judge", "copied", "seconds", "failures")
 """Keys of a task's report that are no measures."""
@@ -81,9 +97,122 @@ def _of_task(name: str, report: Mapping[str, Any]) -> Iterator[Figure]:
         )
 
 
+def task_reports(run: ReportedRun) -> dict[str, Any]:
+    """What the evaluation at the end of the stage says of each task, and in its place what `mio evaluate` has measured
+    since."""
+    reports = dict(mapping(run.summary.get("tasks")))
+    for path in _item_files(run):
+        first = next(json_lines(path), {})
+        if isinstance(name := first.get("task"), str) and (found := mapping(first.get("figures"))):
+            reports[name] = found
+    return reports
+
+
+def _item_files(run: ReportedRun) -> list[Path]:
+    """`TASK.jsonl` of finished evaluations; names of tasks may have slashes."""
+    folder = run.folder / EVALUATION
+    files = sorted(folder.rglob("*.jsonl"))
+    return [
+        path for path in files if COMPARED not in path.relative_to(folder).parts and ".partial" not in path.suffixes
+    ]
+
+
+@dataclass(frozen=True)
+class Worst:
+    """An item of a task that the judge did not find right."""
+
+    item: int
+    prompt: Sequence[Part]
+    output: str
+    verdict: str
+
+
+def worst_items(run: ReportedRun) -> dict[str, list[Worst]]:
+    """Of each task whose items are kept, the worst ones by its own measure, or those that failed."""
+    found = {}
+    for path in _item_files(run):
+        first, *lines = islice(json_lines(path), _MOST_LINES)
+        measures = mapping(first.get("measures"))
+        measure = next(iter(measures), "")
+        lower = measures.get(measure) == "lower"
+        graded = [(_badness(mapping(line.get("verdicts")).get(measure), lower), line) for line in lines]
+        wrong = sorted(
+            (one for one in graded if one[0] > 0), key=lambda one: (-one[0], number(one[1].get("item")) or 0)
+        )
+        if wrong and isinstance(first.get("task"), str):
+            found[first["task"]] = [_worst(line, measure) for _, line in wrong[:_WORST]]
+    return found
+
+
+def _badness(verdict: Any, lower: bool) -> float:
+    """0 for what cannot be better; items without a verdict are the worst ones."""
+    if isinstance(verdict, list) and len(verdict) == 2:  # a ratio's two sums
+        above, below = (number(one) for one in verdict)
+        verdict = above / below if above is not None and below else None
+    value = float(verdict) if isinstance(verdict, bool) else number(verdict)
+    if value is None:
+        return math.inf
+    return max(0.0, value if lower else 1 - value)
+
+
+def _worst(line: Mapping[str, Any], measure: str) -> Worst:
+    failure, verdict = line.get("failure"), mapping(line.get("verdicts")).get(measure)
+    said = "".join(_told(mapping(part)) for part in line.get("output") or () if isinstance(line.get("output"), list))
+    told = str(failure) if failure else json.dumps(verdict)
+    prompt = line.get("prompt")
+    parts = text_parts(prompt if isinstance(prompt, str) else "")
+    return Worst(int(number(line.get("item")) or 0), list(parts), said, told)
+
+
+def _told(part: Mapping[str, Any]) -> str:
+    if isinstance(text := part.get("text"), str):
+        return text[:_LONGEST]
+    return f"[{part.get('name') or part.get('type') or '?'}]"
+
+
+def compared(first: ReportedRun, second: ReportedRun) -> list[Pair]:
+    """What `mio evaluate FIRST SECOND` found of each measure."""
+    path = second.folder / EVALUATION / COMPARED / f"{first.folder.resolve().name}.json"
+    try:
+        content = read_json(path, "")
+    except MioError:
+        return []
+    pairs = []
+    for task, measures in mapping(content.get("tasks")).items():
+        for measure, entry in mapping(measures).items():
+            row = mapping(entry)
+            bounds = row.get("interval")
+            low, high = bounds if isinstance(bounds, list) and len(bounds) == 2 else (None, None)
+            keys = ("first", "second", "difference", "p", "p_holm", "n", "differ")
+            pairs.append(
+                Pair(str(task), str(measure), *(number(row.get(key)) for key in keys), number(low), number(high))
+            )
+    return pairs
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One measure of two runs, compared item by item."""
+
+    task: str
+    measure: str
+    first: float | None
+    second: float | None
+    difference: float | None
+    p: float | None
+    p_holm: float | None
+    """As it counts among all of the comparison."""
+    items: float | None
+    differ: float | None
+    """Items that the judge says something else of."""
+    low: float | None
+    high: float | None
+    """The difference's 95 % interval."""
+
+
 def failures(run: ReportedRun) -> list[str]:
     """Why items could not be asked, decoded or judged, and figures that are missing."""
-    reports = (mapping(report) for report in mapping(run.summary.get("tasks")).values())
+    reports = (mapping(report) for report in task_reports(run).values())
     lines = (report.get("failures") for report in reports)
     return [str(line) for listed in lines if isinstance(listed, list) for line in listed]
 

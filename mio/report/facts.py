@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mio.report.evaluation import figures, mean_of_own
+from mio.report.evaluation import figures, mean_of_own, task_reports
 from mio.report.numbers import count, duration, fixed, percent, plain_number
 from mio.report.reading import ReportedRun, mapping, number
 
@@ -32,7 +32,7 @@ def tiles(run: ReportedRun) -> list[tuple[str, str]]:
         shown.append((fixed(loss[0], 4), "held-out loss"))
     elif loss := last_of(run, "loss"):
         shown.append((fixed(loss[0], 4), f"training loss, step {loss[1]:,}"))
-    tasks = figures(mapping(summary.get("tasks")))
+    tasks = figures(task_reports(run))
     if (mean := mean_of_own(tasks)) is not None:
         shown.append((fixed(mean), f"mean of {sum(figure.own for figure in tasks)} tasks"))
     if (fill := number(mapping(summary.get("packing")).get("fill"))) is not None:

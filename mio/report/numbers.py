@@ -38,6 +38,14 @@ def percent(value: float | None, places: int = 1) -> str:
     return "–" if finite is None else f"{100 * finite:.{places}f} %"
 
 
+def p_value(value: float | None) -> str:
+    """`0.031`, `< 0.0001`."""
+    finite = number(value)
+    if finite is None:
+        return "–"
+    return "< 0.0001" if finite < 1e-4 else plain_number(finite, 2)
+
+
 def count(value: float | None) -> str:
     """A large number with its unit: `951,680`, `4.09 M`, `1.20 B`."""
     finite = number(value)

@@ -22,7 +22,7 @@ import mio
 from mio.report import comparing, facts, numbers, recipes
 from mio.report.charts import Section, numbers_of, sections
 from mio.report.comparing import split_by_label
-from mio.report.evaluation import failures, figures, scale_from
+from mio.report.evaluation import Worst, compared, failures, figures, scale_from, task_reports, worst_items
 from mio.report.media import Gallery
 from mio.report.reading import ReportedRun
 from mio.report.samples import Samples, completed_samples, task_samples
@@ -42,7 +42,7 @@ class Shown:
 
     @cached_property
     def figures(self) -> list[Any]:
-        return figures(facts.mapping(self.run.summary.get("tasks")))
+        return figures(task_reports(self.run))
 
     @cached_property
     def scale(self) -> float:
@@ -53,7 +53,7 @@ class Shown:
         return f"{100 * (value - self.scale) / (1 - self.scale):.2f}%"
 
     @cached_property
-    def facts(self) -> list[tuple[str, str]]:
+    def tiles(self) -> list[tuple[str, str]]:
         return facts.tiles(self.run)
 
     @cached_property
@@ -64,6 +64,10 @@ class Shown:
     @cached_property
     def failures(self) -> list[str]:
         return failures(self.run)
+
+    @cached_property
+    def worst(self) -> dict[str, list[Worst]]:
+        return worst_items(self.run)
 
     @cached_property
     def mixture(self) -> list[facts.Share]:
@@ -108,7 +112,7 @@ def render(chains: Sequence[Sequence[ReportedRun]], budget: int) -> tuple[str, G
     shown = _shown(runs, parents, gallery)
     charts = sections(runs)
     if overlay:
-        charts = [Section(part.title, split_by_label(part.charts)) for part in charts]
+        charts = split_by_label(charts, runs)
     script, style = _asset("page.js"), _asset("page.css")
     content = {
         "title": " and ".join(run.name for run in runs) if overlay else runs[-1].name,
@@ -120,6 +124,7 @@ def render(chains: Sequence[Sequence[ReportedRun]], budget: int) -> tuple[str, G
         "sections": _numbered(charts, runs),
         "comparison": comparing.table(shown) if overlay else [],
         "differences": comparing.recipe_differences(runs) if overlay else [],
+        "paired": [(run.name, compared(runs[0], run)) for run in runs[1:]] if overlay else [],
         "side_by_side": comparing.side_by_side(shown) if overlay else [],
         "notes": _notes(runs, gallery),
         "has_samples": any(one.tasks or one.completed for one in shown),
@@ -143,13 +148,14 @@ def _shown(runs: Sequence[ReportedRun], parents: Sequence[ReportedRun | None], g
 
 def _numbered(parts: Sequence[Section], runs: Sequence[ReportedRun]) -> list[Mapping[str, Any]]:
     """Sections with the number that each chart has in the page's data."""
-    place, numbered = 0, []
+    place = 0
+    numbered: list[Mapping[str, Any]] = []
     for part in parts:
         charts = []
         for chart in part.charts:
             charts.append({"number": place, "chart": chart, "rows": numbers_of(chart, runs)})
             place += 1
-        numbered.append({"title": part.title, "charts": charts})
+        numbered.append({"title": part.title, "charts": charts, "open": part.title != comparing.ALONE})
     return numbered
 
 
@@ -205,6 +211,7 @@ def _environment() -> jinja2.Environment:
         numbers.percent,
         numbers.count,
         numbers.duration,
+        numbers.p_value,
         numbers.size,
     ):
         environment.filters[filter_.__name__] = filter_

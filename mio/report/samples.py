@@ -123,7 +123,7 @@ def _sample(sample: Mapping[str, Any], folder: Path, run: Path, gallery: Gallery
 
 def _parts(value: Any, folder: Path, run: Path, gallery: Gallery) -> Iterator[Part]:
     if isinstance(value, str):
-        yield from _text_parts(value)
+        yield from text_parts(value)
         return
     for part in value if isinstance(value, list) else ():
         if not isinstance(part, Mapping):
@@ -139,7 +139,7 @@ def _parts(value: Any, folder: Path, run: Path, gallery: Gallery) -> Iterator[Pa
             yield Part(named=_NAMED.get(kind, kind).format(name), title=name)
 
 
-def _text_parts(text: str) -> Iterator[Part]:
+def text_parts(text: str) -> Iterator[Part]:
     """Text in which media are named as `{MODALITY:KEY}`."""
     at = 0
     for match in _PLACEHOLDER.finditer(text):

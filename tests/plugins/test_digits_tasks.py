@@ -75,7 +75,7 @@ def test_every_template_renders_its_records(source):
         compiled = template and CompiledTemplate(template)
         for index in range(20):
             for form in [source["form"]] if "form" in source else ["plain", "chat"]:
-                document = to_document(records[index], compiled, form, DATA["system"])
+                document = to_document(records[index], compiled, form, DATA.get("system", {}))
                 contents = [segment.content for segment in document.segments]
                 if template is not None:
                     fields = re.findall(r"\{(\w+)(?::generate)?\}", template.prompt + template.response)

@@ -114,5 +114,23 @@ def add_samples(run: Path) -> None:
     (step / "completions.jsonl").write_text(json.dumps(record) + '\n{"half', encoding="utf-8")
 
 
+def add_items(run: Path, verdicts: list[bool], **figures) -> None:
+    """The items of an evaluation of the task `draw`, as `mio evaluate` keeps them."""
+    folder = run / "evaluation"
+    folder.mkdir(exist_ok=True)
+    first = {"task": "draw", "n": len(verdicts), "measures": {"accuracy": "higher"}, "figures": figures}
+    lines = [
+        {
+            "item": item,
+            "prompt": f"draw {{image:key/{item}}} {EVIL}",
+            "output": [{"type": "text", "text": f"no. {item}"}],
+        }
+        | {"verdicts": {"accuracy": right}}
+        for item, right in enumerate(verdicts)
+    ]
+    lines[1] = {"item": 1, "prompt": "too long", "failure": "the prompt has 300 tokens"}
+    (folder / "draw.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (first, *lines)), encoding="utf-8")
+
+
 def write_json(path: Path, content) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_run import EVIL, TASKS, make_run, metrics_of, write_json, write_metrics
+from made_run import EVIL, TASKS, add_items, make_run, metrics_of, write_json, write_metrics
 
 from mio.core.errors import UserError
 from mio.report import write_report
@@ -125,6 +125,28 @@ def test_without_intervals_none_are_shown(tmp_path):
     assert "draw 0.900 10" in Text(page).words
 
 
+def test_what_was_evaluated_since_counts_and_its_worst_items_are_shown(tmp_path):
+    run = make_run(tmp_path, "again")
+    add_items(run, [True, False, False, True], accuracy=0.5, n=4, intervals={"accuracy": [0.15, 0.85]})
+    words = Text(page_of(run)).words
+    assert "draw 0.500 0.150 to 0.850 4" in words
+    assert "draw 1 too long the prompt has 300 tokens 2 draw image" in words
+    assert "no. 2 false" in words
+    assert "no. 3" not in words
+
+
+def test_a_comparison_item_by_item_is_shown(tmp_path):
+    first, second = make_run(tmp_path, "a"), make_run(tmp_path, "b")
+    row = {"n": 200, "first": 0.9, "second": 0.95, "difference": 0.05, "interval": [0.01, 0.09], "p": 0.0124}
+    path = second / "evaluation/compared/a.json"
+    path.parent.mkdir(parents=True)
+    write_json(path, {"tasks": {"draw": {"accuracy": {**row, "p_holm": 0.00003, "differ": 14, "better": "higher"}}}})
+    words = Text(page_of(first, second)).words
+    assert "draw 0.900 0.950 +0.050 +0.010 to +0.090 0.012 < 0.0001 200 14" in words
+    path.write_text("{")
+    assert "item by item" not in Text(page_of(first, second)).words
+
+
 def test_no_text_becomes_markup(chain):
     page = page_of(chain)
     parsed = Text(page)
@@ -224,7 +246,8 @@ def test_two_runs_side_by_side(tmp_path):
     words, data = Text(page).words, data_of(page)
     assert data["overlay"]
     assert [run["name"] for run in data["runs"]] == ["a", "b"]
-    assert all(len({(line[1], line[2]) for line in chart["lines"]}) == 1 for chart in data["charts"])
+    labels = [{line[1] for line in chart["lines"]} for chart in data["charts"]]
+    assert all(len(one) == 1 or one == {"training", "held-out"} for one in labels)
     assert "steps 200 240" in words
     assert "draw: accuracy 0.940 0.838 to 0.979 0.900 -0.040" in words
     assert "train.steps: 200 -> 240" in words

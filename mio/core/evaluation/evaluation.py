@@ -26,7 +26,7 @@ from mio.core.evaluation.items import ItemFile, described, find_items
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.evaluation.overrides import Said, decoded
 from mio.core.evaluation.processes import worthwhile
-from mio.core.evaluation.samples import list_samples, parts_of, prompt_of, save_media
+from mio.core.evaluation.samples import list_samples, parts_of, prompt_of, save_given, save_media
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
 from mio.core.generation.sampling import item_seed
@@ -307,7 +307,7 @@ class Evaluation:
             with contextlib.suppress(DataError):  # it is why the item has failed
                 line["prompt"] = prompt_of(owned.task, piece.records[item])
             if item in answers:
-                line |= self._output(owned, item, answers[item], problems)
+                line |= self._output(owned, item, piece.records[item], answers[item], problems)
             if item in verdicts:
                 line["verdicts"] = verdicts[item]
                 if counts_copies:
@@ -318,19 +318,23 @@ class Evaluation:
             lines.append(line)
         return {"items": lines, "problems": problems}
 
-    def _output(self, owned: OwnedTask, item: int, answer: Answer, problems: list[str]) -> dict[str, Any]:
-        """What an item's line says of its answer. Media of the first items are written to files."""
-        output = parts_of(answer)
+    def _output(
+        self, owned: OwnedTask, item: int, record: Record, answer: Answer, problems: list[str]
+    ) -> dict[str, Any]:
+        """What an item's line says of its answer. Media of the first items are written to files, and so is what they
+        were asked."""
+        output, given = parts_of(answer), dict[str, Any]()
         if item < self.samples:
             try:
                 output = save_media(self.model, owned, self.folder, item, answer)
+                given = save_given(self.model, owned, self.folder, item, record, problems)
             except DataError as error:
                 problems.append(f"{owned}, sample {item}: {error}")
             except OSError as error:
                 problem = _not_kept(owned, "samples", self.folder, error)
                 problems += [problem] if problem not in problems else []
         chosen = {"chosen": answer.chosen, "scores": list(answer.scores)} if answer.chosen is not None else {}
-        return {"output": output, **chosen}
+        return {"output": output, **chosen, **given}
 
     def _ceilings(self, piece: _Piece) -> dict[str, Any]:
         try:

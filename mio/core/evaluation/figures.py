@@ -68,7 +68,8 @@ class Figures:
                 self.failed[item] = line["failure"]
             self.spans += [(modality, value) for modality, value in line.get("codes", ())]
             if item < self.shown and "output" in line:
-                self.samples[item] = {"prompt": line["prompt"], "answer": line["output"]}
+                given = {key: line[key] for key in ("asked", "expected") if key in line}
+                self.samples[item] = {"prompt": line["prompt"], "answer": line["output"], **given}
         self.problems += [problem for problem in result["problems"] if problem not in self.problems]
         if "ceilings" in result:
             self.has_ceilings = True

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mio.core.contract.controls import Control
 from mio.core.contract.loggers import Sample
-from mio.core.contract.values import TEXT, Control, Decoding
+from mio.core.contract.values import TEXT
 from mio.core.data.items import prepared
 from mio.core.data.streams import RecordStream
 from mio.core.data.validation import HeldOutSources
@@ -26,7 +27,7 @@ from mio.core.evaluation.shown_parts import GIVEN, Part, PartFiles
 from mio.core.files import write_text
 from mio.core.generation.answer import read_answer
 from mio.core.generation.defaults import decoding_for
-from mio.core.generation.engine import answer_room
+from mio.core.generation.engine import answer_all, answer_room
 from mio.core.generation.growing import AnswerTokens
 from mio.core.generation.model import Model
 from mio.core.generation.sampling import item_seed
@@ -40,6 +41,8 @@ from mio.core.training.validation import Found
 
 TURN = "turn"
 """Type of a part of a prompt: here begins the turn of `name`."""
+_SPARE = 32
+"""Tokens that an answer may have beyond twice those of the record's own."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class Asked:
     """Among the records of its stream."""
     document: Document
     prompt: Prompt
+    most: int
+    """Tokens of its answer: a model that has learnt little goes on for ever."""
 
 
 def _asked(model: Model, stream: RecordStream, record: int, number: int) -> Asked:
@@ -119,7 +124,8 @@ def _asked(model: Model, stream: RecordStream, record: int, number: int) -> Aske
     prompt = model.renderer.prompt(document)
     answer_room(len(prompt.tokens), model.recipe.data.packing.context)
     ready = prompt._replace(items=prepared(prompt.items, model.codecs))
-    return Asked("/".join(filter(None, stream.share[:3])), number, document, ready)
+    own = max(0, stream.measure(record) + 1 - len(prompt.tokens))
+    return Asked("/".join(filter(None, stream.share[:3])), number, document, ready, 2 * own + _SPARE)
 
 
 def opened(document: Document) -> Document:
@@ -143,10 +149,20 @@ def opened(document: Document) -> Document:
 
 
 def _answers(model: Model, asked: Sequence[Asked]) -> list[AnswerTokens]:
-    decoding: Decoding = decoding_for(model.recipe)
+    """Made together, as the recipe says by default."""
+    decoding = decoding_for(model.recipe)
     need = model.need("", only=False, decoding=decoding)
-    seeds = [item_seed(model.recipe.seed, one.stream, one.number) for one in asked]
-    return model.answers([one.prompt for one in asked], decoding, need, seeds)
+    requests = [
+        model.request(
+            one.prompt,
+            replace(decoding, max_tokens=min(decoding.max_tokens, one.most)),
+            need,
+            item_seed(model.recipe.seed, one.stream, one.number),
+        )
+        for one in asked
+    ]
+    capacity = max(len(one.prompt.tokens) + one.budget for one in requests)
+    return answer_all(model.engine(len(requests), capacity), requests)
 
 
 def _written(

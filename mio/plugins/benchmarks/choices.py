@@ -92,7 +92,7 @@ def _examined(options: BenchmarkOptions, count: int) -> list[Record]:
 def _rows(folder: Folder, table: Path, split: str) -> list[tuple[str, Record]]:
     """Questions of a subject, each with a name."""
     subject = table.name.removesuffix(f"_{split}.csv")
-    rows = []
+    rows: list[tuple[str, Record]] = []
     try:
         with table.open(newline="", encoding="utf-8") as file:
             for number, row in enumerate(csv.reader(file, strict=True), start=1):

@@ -69,7 +69,8 @@ def _judge(
 def _drawn(media: Sequence[Any]) -> np.ndarray:
     if not media:
         raise DataError("the answer has no picture")
-    return media[0]
+    drawn: np.ndarray = media[0]
+    return drawn
 
 
 def _compared(options: BenchmarkOptions, drawn: Sequence[np.ndarray], records: Sequence[Record]) -> list[Any]:

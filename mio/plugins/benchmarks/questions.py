@@ -72,7 +72,7 @@ def _asked_about_coco(options: BenchmarkOptions, data_set: str, count: int) -> l
     questions = folder.json(asked, f"Questions/{asked}")["questions"]
     annotations = folder.json(answered, f"Annotations/{answered}")["annotations"]
     answers = {entry["question_id"].name: entry for entry in annotations}
-    records = []
+    records: list[Record] = []
     for entry in sample(questions, count, lambda entry: entry["question_id"].name):
         number = entry["question_id"].name
         if number not in answers:
@@ -148,7 +148,7 @@ def _video(folder: Folder, names: dict[str, str], entry: Entry) -> Path:
 # ---- judges
 
 
-def _by_people(answers: Sequence[Answer], records: Sequence[Record]) -> list[float]:
+def _by_people(answers: Sequence[Answer], records: Sequence[Record]) -> Sequence[float]:
     from mio.plugins.benchmarks.metrics.vqa import accuracy
 
     return [accuracy(answer.text, record["answers"]) for answer, record in zip(answers, records, strict=True)]
@@ -161,7 +161,7 @@ def _best_answer(records: Sequence[Record], roundtrip: RoundTrip) -> float:  # n
     return sum(best(record["answers"]) for record in records) / len(records)
 
 
-def _exactly(answers: Sequence[Answer], records: Sequence[Record]) -> list[bool]:
+def _exactly(answers: Sequence[Answer], records: Sequence[Record]) -> Sequence[float]:
     """Whether the answer is the right one, both normalised as those about pictures."""
     from mio.plugins.benchmarks.metrics.vqa import normalised
 

@@ -107,7 +107,7 @@ def _to_say(options: BenchmarkOptions, count: int) -> list[Record]:
     pairs = [(text, recording) for text, recording in pairs if recording.is_file()]
     if not pairs:
         raise folder.problem(f"{folder.path}: holds no text with a recording")
-    records = []
+    records: list[Record] = []
     for text, recording in sample(pairs, count, lambda pair: pair[0].stem):
         transcription = " ".join(folder.lines(text)).strip()
         if not transcription:

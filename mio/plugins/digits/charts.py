@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mio import Media, Record, Task
 from mio.plugins.digits import scans
 from mio.plugins.digits.corpus import Builder, names, of_split
-from mio.plugins.digits.looking import PLACES, Asked, placed
+from mio.plugins.digits.looking import BOUNDS, PLACES, Asked, placed
 from mio.plugins.digits.measuring import task, written
 from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
@@ -74,7 +74,7 @@ def about_bars(draw: Random, heights: list[int]) -> Asked:
     if kind == "extreme":
         word, chosen = draw.choice((("highest", max), ("lowest", min)))
         found = chosen(heights)
-        reading = f"{placed(heights)}, {DIGITS[found]}"
+        reading = f"{placed(heights)}, {placed(heights, found)}"
         return Asked(heights, f"Which bar is the {word}?", reading, PLACES[heights.index(found)])
     if kind == "height":
         place = draw.randrange(BARS)
@@ -89,10 +89,10 @@ def about_bars(draw: Random, heights: list[int]) -> Asked:
         steps = f"{DIGITS[heights[one]]} and {DIGITS[heights[other]]}"
         answer = "yes" if heights[one] > heights[other] else "no"
     else:
-        bound = draw.randint(2, 6)
-        above = [height for height in heights if height > bound]
-        question, answer = f"How many bars are higher than {DIGITS[bound]}?", DIGITS[len(above)]
-        steps = f"higher {names(above) or 'none'}"
+        bound = draw.choice(BOUNDS)
+        above = ["yes" if height > bound else "no" for height in heights]
+        question, steps = f"How many bars are more than {DIGITS[bound]}?", " ".join(above)
+        answer = DIGITS[above.count("yes")]
     return Asked(heights, question, f"{names(heights)}, {steps}", answer)
 
 

@@ -26,7 +26,7 @@ def in_words(world: World, draw: Random) -> Record:
     if kind == "example":
         some = by_example(draw)
         question = f"{some.shown}, {DIGITS[some.digits[-1]]}"
-        return {"question": question, "answer": f"{some.shown}: {some.working}: {some.said[-1]}"}
+        return {"question": question, "answer": f"{some.reading}: {some.said[-1]}"}
     if kind == "story":
         digits, story = story_of(draw)
         return {"question": f"{names(digits)}. Tell the story of these numbers.", "answer": story}

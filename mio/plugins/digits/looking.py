@@ -6,6 +6,7 @@ Answers say what was seen before they say what follows from it.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
 
 PLACES = ("first", "second", "third", "fourth", "fifth")
+BOUNDS = (3, 4, 5)
+"""With which numbers are compared."""
 
 
 class Asked(NamedTuple):
@@ -37,7 +40,7 @@ def about_some(draw: Random) -> Asked:
     if kind == "even":
         return Asked(digits, "Is it even?", reading, "no" if one % 2 else "yes")
     if kind == "than":
-        bound = draw.choice((3, 4, 5))
+        bound = draw.choice(BOUNDS)
         return Asked(digits, f"Is it more than {DIGITS[bound]}?", reading, "yes" if one > bound else "no")
     if kind == "next":
         step = draw.choice([step for step in (-1, 1) if 0 <= one + step <= 9])
@@ -50,12 +53,13 @@ def about_some(draw: Random) -> Asked:
     if kind == "extreme":
         return Asked(digits, f"What is the {word} number?", reading, DIGITS[found])
     question = f"Which is {word}, the first or the second?"
-    return Asked(digits, question, f"{placed(digits)}, {DIGITS[found]}", PLACES[digits.index(found)])
+    return Asked(digits, question, f"{placed(digits)}, {placed(digits, found)}", PLACES[digits.index(found)])
 
 
-def placed(digits: list[int]) -> str:
-    """`first nine, second two`: from here a small model finds the place of a number."""
-    return ", ".join(f"{place} {DIGITS[digit]}" for place, digit in zip(PLACES, digits, strict=False))
+def placed(digits: list[int], only: int | None = None) -> str:
+    """`nine first, two second`, where a small model finds the place of a number; or of one of them alone."""
+    pairs = zip(digits, PLACES, strict=False)
+    return ", ".join(f"{DIGITS[digit]} {place}" for digit, place in pairs if only in (None, digit))
 
 
 def about_three(draw: Random) -> Asked:
@@ -77,6 +81,8 @@ def about_three(draw: Random) -> Asked:
         }[kind]
         answer = DIGITS[one - other if sign == "minus" else one + other]
         working = f"{DIGITS[one]} {sign} {DIGITS[other]} is {answer}"
+        if kind == "small":
+            working = f"in order {names([low, middle, high])}, {working}"
     return Asked(digits, question, f"{names(digits)}, {working}", answer)
 
 
@@ -87,13 +93,23 @@ class Examples(NamedTuple):
     """Three or four, all different, the last of which is asked about."""
     said: list[str]
     """What the rule makes of each: one or two more or less or the same, in words or in figures, or if it is even."""
-    working: str
-    """The rule in words, and what it makes of the last digit."""
+    rule: str
+    """The rule in words."""
+    result: str
+    """What it makes of the last digit, in words."""
 
     @property
     def shown(self) -> str:
         """All but the last, in words."""
         return ", ".join(f"{DIGITS[digit]} {said}" for digit, said in zip(self.digits[:-1], self.said, strict=False))
+
+    @property
+    def reading(self) -> str:
+        """Each example with the rule that it shows, and what that makes of the last digit."""
+        pairs = zip(self.digits, [*self.said[:-1], ""], strict=True)
+        return f"{', '.join(f'{DIGITS[digit]} {said} {self.rule}' for digit, said in pairs)} {self.result}".replace(
+            "  ", " "
+        )
 
 
 def by_example(draw: Random) -> Examples:
@@ -101,12 +117,12 @@ def by_example(draw: Random) -> Examples:
     count = draw.randint(3, 4)
     if draw.random() < 0.2:
         digits = draw.sample(range(10), count)
-        return Examples(digits, ["odd" if one % 2 else "even" for one in digits], f"odd or even, {DIGITS[digits[-1]]}")
-    step, said = draw.randint(-2, 2), draw.choice((DIGITS, "0123456789"))
+        said = ["odd" if one % 2 else "even" for one in digits]
+        return Examples(digits, said, "parity", said[-1])
+    step, words = draw.randint(-2, 2), draw.choice((DIGITS, "0123456789"))
     digits = draw.sample([digit for digit in range(10) if 0 <= digit + step <= 9], count)
     rule = f"{DIGITS[abs(step)]} {'more' if step > 0 else 'less'}" if step else "the same"
-    working = f"{rule}, {DIGITS[digits[-1]]}, {DIGITS[digits[-1] + step]}"
-    return Examples(digits, [said[digit + step] for digit in digits], working)
+    return Examples(digits, [words[digit + step] for digit in digits], rule, DIGITS[digits[-1] + step])
 
 
 def about_film(draw: Random, film: tuple[list[int], str] | None = None) -> Asked:
@@ -123,7 +139,10 @@ def about_film(draw: Random, film: tuple[list[int], str] | None = None) -> Asked
             "largest": ("Which number is the largest?", DIGITS[max(digits)]),
             "way": ("Do the numbers go up or down?", way),
         }[kind]
-    return Asked(digits, question, names(digits), answer)
+    reading = names(digits)
+    if kind == "way":
+        reading += f", {' '.join('up' if low < high else 'down' for low, high in pairwise(digits))}"
+    return Asked(digits, question, reading, answer)
 
 
 def film_of(draw: Random) -> tuple[list[int], str]:
@@ -168,16 +187,16 @@ def examples(world: World, draw: Random) -> Record:
     return {
         "shown": shown,
         "asked": pictures[-1],
-        "reading": f"{some.shown}: {some.working}",
+        "reading": some.reading,
         "answer": some.said[-1],
     }
 
 
 def video_quiz(world: World, draw: Random) -> Record:
-    """`video` of three to five frames, which count or not; `question` about it, `names` of its digits, `answer`."""
+    """`video` of three to five frames, which count or not; `question` about it, `reading` of its digits, `answer`."""
     asked = about_film(draw)
     video = world.video(draw, asked.digits)
-    return {"video": video, "question": asked.question, "names": asked.reading, "answer": asked.answer}
+    return {"video": video, "question": asked.question, "reading": asked.reading, "answer": asked.answer}
 
 
 def video_dialogues(world: World, draw: Random) -> Record:
@@ -232,7 +251,7 @@ def looking_tasks() -> list[Task]:
             "video_quiz",
             video_quiz,
             prompt="{video} {question}",
-            response="{names}: {answer}",
+            response="{reading}: {answer}",
             output="text",
             judge=written("answer"),
             ceiling=ceiling(of("video")),

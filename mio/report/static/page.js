@@ -78,7 +78,7 @@
         const smooth = chart.smooth && state.smooth > 0 && kind === "training";
         const name = chained ? label : run.name;
         const entry = chart.names.indexOf(name);
-        const text = chained && kind !== "training" && kind !== label ? `${label}, ${kind}` : name;
+        const text = kind !== "training" && kind !== name ? `${name}, ${kind}` : name;
         found.push({
           label: name, entry, kind, run: run.name, text,
           steps: table.steps, x: table[state.x].map((x) => x + from), raw: y, y: smooth ? smoothed(y) : y,
@@ -314,7 +314,7 @@
     chart.names = chained ? [...new Set(chart.lines.map((line) => line[1]))]
       : data.runs.map((run) => run.name);
     const kinds = new Set(chart.lines.map((line) => line[2]));
-    chart.both = kinds.has("training") && kinds.has("held-out") && !chart.lines.some((line) => line[1] === line[2]);
+    chart.both = kinds.has("training") && kinds.has("held-out") && !(chained && chart.lines.some((line) => line[1] === line[2]));
     const figure = { chart, plot: node.querySelector(".plot"), hidden: new Set(), log: false, view: null };
     figure.tip = document.createElement("div");
     figure.tip.className = "tip";

@@ -104,6 +104,10 @@ def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, mo
     assert lines == ["play: 0.250 of 12"]
     samples = sorted(path.name for path in (run.folder / "samples").glob("*.txt"))
     assert [name.split("-")[:2] for name in samples] == [["play", "0"], ["play", "1"]]
+    for record, sample in zip(play.records(2), json.loads((run.folder / "samples/play.json").read_text()), strict=True):
+        assert "".join(part["text"] for part in sample["asked"]) == sample["prompt"]
+        [expected] = [part["path"] for part in sample["expected"] if "path" in part]
+        assert (run.folder / "samples" / expected).read_text().split() == record["notes"].split()
 
 
 def tunes_of(run, split):

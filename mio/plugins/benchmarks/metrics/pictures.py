@@ -37,8 +37,10 @@ def ssim(first: np.ndarray, second: np.ndarray) -> float:
     """Structural similarity, from -1 to 1 (doi:10.1109/TIP.2003.819861), of pictures brought to `SIDE`."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    pair = [_square(_tensor(picture)) for picture in (first, second)]
-    return min(1.0, float(structural_similarity_index_measure(*pair, data_range=255.0)))
+    one, other = (_square(_tensor(picture)) for picture in (first, second))
+    likeness = structural_similarity_index_measure(one, other, data_range=255.0)
+    assert not isinstance(likeness, tuple)  # the whole picture's is not asked for
+    return min(1.0, float(likeness))
 
 
 class Clip:
@@ -51,7 +53,8 @@ class Clip:
             from transformers import AutoProcessor, CLIPModel
 
             local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            return CLIPModel.from_pretrained(folder, **local), AutoProcessor.from_pretrained(folder, **local)
+            processor: Any = AutoProcessor  # which has no types
+            return CLIPModel.from_pretrained(folder, **local), processor.from_pretrained(folder, **local)
 
         model, self._processor = loaded("clip", folder, load)
         self._model = model.eval()
