@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 from scipy.stats import binom
 
-from mio.core.evaluation.paired import Difference, numbers, overall, ratios, right_or_wrong
+from mio.core.evaluation.paired import numbers, overall, ratios, right_or_wrong
 from mio.core.evaluation.statistics import interval_of, jackknife, replicates, wilson
 
 Generator = np.random.Generator
@@ -96,7 +96,7 @@ def kind_models(rng: Generator, models: int, count: int, name: str) -> dict[str,
     found = []
     for _ in range(models):
         first, second = draw(rng, count, 2)
-        compared: Difference = (ratios if first.ndim == 2 else numbers)(first, second, *bounds)
+        compared = ratios(first, second) if first.ndim == 2 else numbers(first, second, *bounds)
         found.append((held(interval_of(first, *bounds), truth(name)), compared.p <= 0.05))
     return dict(zip(("interval", "alarms"), np.mean(found, 0).tolist(), strict=True))
 

@@ -40,6 +40,30 @@ runtime: {threads: 1, accelerator: cpu, log_every: 10, checkpoint_every: 10}
 """
 """A recipe that trains in seconds: nothing but text and the modality of the package in `tests/packages`."""
 
+DIGITS = """
+name: stage4
+plugins:
+  text: {tokenizer: bytes}
+  image: {tokenizer: patch_vq, size: 4, patch: 2, codebook_size: 16}
+  speech: {tokenizer: mel_rvq, max_seconds: 1, too_long: truncate, codebook_size: 16, codebooks: 2}
+  video: {max_frames: 2}
+  digits: {}
+model: {width: 32, layers: 1, heads: 2}
+data:
+  form: chat
+  groups:
+    digits:
+      sources:
+        captions: {dataset: digits/captions, templates: image_text_sft}
+        speech: {dataset: digits/speech, templates: speech_text_sft}
+  packing: {context: 512, window: 4}
+mixture: {ratios: {digits: 1}}
+train: {steps: 1, rows: 1}
+evaluate: {tasks: []}
+runtime: {threads: 1, accelerator: cpu}
+"""
+"""A recipe of the digits world that learns nothing in a second."""
+
 TINY = ("train.steps=4", "train.rows=2", "train.micro_rows=0")
 """Overrides for runs whose result does not matter."""
 
@@ -113,6 +137,21 @@ def finished(tmp_path_factory):
             fit("runs", *TINY)
 
     return once(tmp_path_factory, "finished", make) / "runs" / "tunes"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """A folder with `runs/stage4`, of `DIGITS`: a model that reads and writes text, images, speech and videos, and has
+    learnt nothing. Nothing in the run is to be changed."""
+    from mio.cli import app
+
+    def make(folder):
+        (folder / "tiny.yaml").write_text(DIGITS)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert app.run(["fit", "tiny.yaml"]) == 0
+
+    return once(tmp_path_factory, "using", make)
 
 
 def fit(runs, *overrides):

@@ -55,7 +55,7 @@ def changed_package(file, monkeypatch, old, new):
         (["data.groups.names.sources.lines.options.path=gone.jsonl"], r"gone\.jsonl: no such file"),
         (["data.groups.melody.sources.tunes.dataset=melody/tune"], r"`melody/tune`; did you mean `melody/tunes`"),
         (["data.groups.melody.sources.tunes.templates=melodies"], r"template set `melodies`; did you mean `melody`"),
-        (["evaluate.tasks=[sing]"], r"unknown task `sing`"),
+        (["evaluate.tasks=[sing]"], r"`evaluate.tasks`: no task `sing`"),
         (["train.optimizer.rules=[{pattern: nothing.*}]"], r"`nothing\.\*` matches no parameter"),
         (["model.heads=3"], r"`?heads`?"),
         (["train.rows=3"], r"rows"),

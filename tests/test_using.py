@@ -12,7 +12,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conftest import once
 from PIL import Image
 from test_docs import blocks, commands, section
 
@@ -21,43 +20,15 @@ from mio.api.forms import to_wav
 from mio.cli import app
 
 PAGE = "docs/using.md"
-RECIPE = """
-name: stage4
-plugins:
-  text: {tokenizer: bytes}
-  image: {tokenizer: patch_vq, size: 4, patch: 2, codebook_size: 16}
-  speech: {tokenizer: mel_rvq, max_seconds: 1, codebook_size: 16, codebooks: 2}
-  video: {max_frames: 2}
-  digits: {}
-model: {width: 32, layers: 1, heads: 2}
-data:
-  form: chat
-  groups:
-    digits:
-      sources:
-        captions: {dataset: digits/captions, templates: image_text_sft}
-        speech: {dataset: digits/speech, templates: speech_text_sft}
-  packing: {context: 512, window: 4}
-mixture: {ratios: {digits: 1}}
-train: {steps: 1, rows: 1}
-evaluate: {tasks: []}
-runtime: {threads: 1, accelerator: cpu}
-"""
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    def make(folder):
-        (folder / "tiny.yaml").write_text(RECIPE)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            assert app.run(["fit", "tiny.yaml"]) == 0
-        pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "three.png")
-        Image.fromarray(pixels).save(folder / "counting.gif", save_all=True, append_images=[Image.fromarray(pixels.T)])
-        (folder / "seven.wav").write_bytes(to_wav((np.sin(np.arange(4000) / 5), 8000)))
-
-    return once(tmp_path_factory, "using", make)
+def world(digits):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(digits / "three.png")
+    Image.fromarray(pixels).save(digits / "counting.gif", save_all=True, append_images=[Image.fromarray(pixels.T)])
+    (digits / "seven.wav").write_bytes(to_wav((np.sin(np.arange(4000) / 5), 8000)))
+    return digits
 
 
 @pytest.fixture

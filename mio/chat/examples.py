@@ -12,7 +12,6 @@ from mio.chat.media import MediaFile, MediaFolder
 from mio.chat.view import part_html
 from mio.core.contract.values import Codes, Media
 from mio.core.errors import MioError
-from mio.core.evaluation.evaluation import owned_tasks
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.tokens.templates import CompiledTemplate
 
@@ -50,8 +49,9 @@ class Examples:
     def __init__(self, host: Host, folder: Path) -> None:
         self._host = host
         self._media = MediaFolder(folder, host.run.model.codecs, host.media_types)
-        chosen = host.run.model.recipe.evaluate.tasks
-        self._tasks = {one.task.name: one for one in owned_tasks(host.run.model, chosen)}
+        available = host.run.model.plugins.tasks()
+        chosen = host.run.model.recipe.evaluate.tasks or available
+        self._tasks = {name: OwnedTask(*available[name]) for name in chosen if name in available}
         self._made: dict[str, list[Example]] = {}
         self.left_out: dict[str, str] = {}
         """Why a task has fewer examples than it has records, by task."""

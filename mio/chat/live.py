@@ -103,7 +103,11 @@ class Lives:
     async def _serve(self, socket: WebSocket, policy: SessionPolicy) -> None:
         out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        talk = Talk(self._host, policy, lambda told: loop.call_soon_threadsafe(out.put_nowait, told))
+
+        def tell(told: dict[str, Any]) -> None:
+            loop.call_soon_threadsafe(out.put_nowait, told)
+
+        talk = Talk(self._host, policy, tell)
         self._open.add(talk)
         tasks = [asyncio.create_task(_read(socket, talk)), asyncio.create_task(_write(socket, out))]
         try:

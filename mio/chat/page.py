@@ -31,6 +31,21 @@ element.addEventListener('click', choose);
 element.addEventListener('keydown', (event) => { if (event.key === 'Enter') choose(event); });
 """
 """Tells which card was taken."""
+FOLLOW = """
+const box = element.closest('#mio-view');
+let follows = true;
+const down = () => { if (follows) box.scrollTop = box.scrollHeight; };
+box.addEventListener('scroll', () => { follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40; });
+element.addEventListener('load', down, true);
+let turns = 0;
+new MutationObserver(() => {
+  const now = element.querySelectorAll('.mio-user').length;
+  follows = follows || now > turns;
+  turns = now;
+  down();
+}).observe(element, {childList: true, subtree: true, characterData: true});
+"""
+"""Shows the end of the conversation while it grows, unless somebody has scrolled up."""
 DARK = "() => { document.documentElement.classList.toggle('dark'); document.body.classList.toggle('dark'); }"
 
 
@@ -47,6 +62,7 @@ class Page:
     def blocks(self) -> gr.Blocks:
         """What gradio serves."""
         # no figures of use, and no question for a newer version
+        page: gr.Blocks
         with gr.Blocks(title=f"{self._host.name} \u00b7 mio", analytics_enabled=False, fill_width=True) as page:
             state = gr.State(None, delete_callback=_close)
             self._header()
@@ -81,7 +97,7 @@ class Page:
         host = self._host
         with gr.Row(elem_id="mio-columns"):
             with gr.Column(scale=7, min_width=320, elem_id="mio-main"):
-                view = gr.HTML(_EMPTY, elem_id="mio-view", autoscroll=True)
+                view = gr.HTML(_EMPTY, elem_id="mio-view", js_on_load=FOLLOW)
                 status = gr.HTML("", elem_id="mio-under")
                 composer = gr.MultimodalTextbox(
                     sources=["upload", "microphone"] if host.of_type(forms.AUDIO) else ["upload"],
@@ -228,11 +244,11 @@ _EMPTY = '<div class="mio-turns"><p class="mio-empty">Ask something, or take an 
 
 def _followed(one: Conversation, steps: Iterator[None], keeps: bool = False) -> Iterator[Any]:
     """What the page shows while an answer is given. `keeps`: what is being composed stays."""
-    busy = {"submit_btn": False, "stop_btn": True}
+    busy: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
     yield gr.skip(), gr.skip(), gr.update(**busy) if keeps else _value(Composed(), **busy)
     for _ in steps:
         yield conversation_html(one), status_line(one), gr.skip()
-    idle = {"submit_btn": True, "stop_btn": False}
+    idle: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
     composer = _value(one.refused, **idle) if one.refused is not None else gr.update(**idle)
     yield conversation_html(one), status_line(one), composer
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # read when gradio is imported: no figures of use, no question for a newer version
@@ -49,7 +51,7 @@ def application(host: Host, policy: SessionPolicy | None = None, hosts: tuple[st
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.include_router(lives.router())
     page = Page(host, Examples(host, host.new_folder()), policy is not None).blocks()
-    return gr.mount_gradio_app(
+    served: FastAPI = gr.mount_gradio_app(
         app,
         page,
         "/",
@@ -63,8 +65,9 @@ def application(host: Host, policy: SessionPolicy | None = None, hosts: tuple[st
         pwa=False,
         mcp_server=False,
         theme=_theme(),
-        css=CSS.read_text(),
+        css=CSS.read_text(encoding="utf-8"),
     )
+    return served
 
 
 def _theme() -> gr.themes.Base:
@@ -84,7 +87,9 @@ def _theme() -> gr.themes.Base:
         background_fill_secondary="*neutral_100",
         background_fill_secondary_dark="*neutral_800",
         checkbox_label_background_fill="*neutral_100",
+        checkbox_label_background_fill_dark="*neutral_800",
         checkbox_label_background_fill_hover="*neutral_200",
+        checkbox_label_background_fill_hover_dark="*neutral_700",
         checkbox_label_background_fill_selected="*primary_100",
         checkbox_label_background_fill_selected_dark="*primary_900",
         checkbox_label_text_size="*text_sm",
@@ -113,6 +118,13 @@ class Server(uvicorn.Server):
             )
         )
         self._told = started
+        self.interrupted = False
+        """Whether it was stopped by Ctrl-C."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self.interrupted = sig == signal.SIGINT
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

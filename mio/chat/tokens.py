@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +12,6 @@ import numpy as np
 
 from mio.core.contract.values import TEXT
 from mio.core.generation.model import Model
-from mio.core.generation.streaming import tokens_by_modality
 from mio.core.terminal import printable
 from mio.core.tokens.rendered import Prompt
 
@@ -77,7 +77,7 @@ def tokens_html(model: Model, prompt: Prompt, answer: Sequence[int] = ()) -> str
     spans = token_spans(model, prompt, answer)
     colours = {name: number % COLOURS for number, name in enumerate(model.codecs.modalities)}
     hidden = max(0, len(prompt.tokens) + len(answer) - MOST)
-    pieces = [_legend(model, prompt, answer, colours)]
+    pieces = [_legend(model, spans, colours)]
     if hidden:
         pieces.append(f'<p class="mio-quiet">The first {hidden} tokens are not shown.</p>')
     for written, own in groupby(spans, lambda span: span.written):
@@ -87,19 +87,20 @@ def tokens_html(model: Model, prompt: Prompt, answer: Sequence[int] = ()) -> str
     return f'<div class="mio-token-page">{"".join(pieces)}</div>'
 
 
-def _legend(model: Model, prompt: Prompt, answer: Sequence[int], colours: Mapping[str, int]) -> str:
-    read = tokens_by_modality(prompt, model.vocabulary)
-    wrote = tokens_by_modality(Prompt(np.asarray(answer, np.int32)), model.vocabulary)
+def _legend(model: Model, spans: Sequence[TokenSpan], colours: Mapping[str, int]) -> str:
+    counts: Counter[tuple[str, bool]] = Counter()
+    for span in spans:
+        counts[span.modality, span.written] += len(span.ids)
     rows = []
-    for name in dict.fromkeys([*read, *wrote]):
+    for name in dict.fromkeys(span.modality for span in spans):
         declared = model.codecs.modalities.get(name)
         books = "".join(
             f'<i class="mio-tok mio-c{colours.get(name, 0)}" style="--q:{book}" title="codebook {book}">{book}</i>'
             for book in range(len(declared.codebooks) if declared is not None else 0)
         )
         swatch = books or f'<i class="mio-tok mio-c{colours.get(name, 0)}">&nbsp;</i>'
-        counts = f"{read.get(name, 0)} read, {wrote.get(name, 0)} written"
-        rows.append(f"<span>{swatch} <b>{escape(name)}</b> {counts}</span>")
+        told = f"{counts[name, False]} read, {counts[name, True]} written"
+        rows.append(f"<span>{swatch} <b>{escape(name)}</b> {told}</span>")
     return f'<div class="mio-legend">{"".join(rows)}</div>'
 
 

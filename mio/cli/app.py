@@ -17,7 +17,7 @@ from typing import NoReturn
 import typer
 
 import mio
-from mio.cli import chat, evaluate, export, fit, generate, import_, plan, plugins, recipe, serve, talk, tokenize
+from mio.cli import chat, evaluate, export, fit, generate, import_, plan, plugins, recipe, report, serve, talk, tokenize
 from mio.cli.deferred import defer_metrics
 from mio.cli.failures import explained, passes
 from mio.cli.threads import settle_threads
@@ -43,6 +43,7 @@ app.command("talk")(talk.talk)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
 app.command("plan")(plan.plan)

@@ -25,7 +25,7 @@ from mio.cli.options import (
     refuse_no_run,
     session_options,
 )
-from mio.core.errors import UserError
+from mio.core.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from mio.core.distributed.ranks import Ranks
@@ -88,4 +88,7 @@ def chat(
             address = f"[{host}]" if ":" in host else host
             url = f"http://{address}:{sock.getsockname()[1]}/"
             app = application(shared, live_policy(shared, policy, changed), LOOPBACK if local else ())
-            run_server(Server(app, lambda: typer.echo(f"{shared.name}: {url}", err=True)), sock)
+            server = Server(app, lambda: typer.echo(f"{shared.name}: {url}", err=True))
+            run_server(server, sock)
+    if server.interrupted:
+        raise Interrupted("the page is closed")

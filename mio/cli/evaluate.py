@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from mio.cli.options import (
 
 if TYPE_CHECKING:
     from mio.core.distributed.ranks import Ranks
+    from mio.core.evaluation.compare import Comparison, Side
     from mio.core.evaluation.evaluation import Report
+    from mio.core.evaluation.judging import OwnedTask
     from mio.core.evaluation.overrides import Said
     from mio.core.runs.run import Run
 
@@ -45,6 +48,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for items and samples, in place of the run's.", show_default=False),
     ] = None,
+    show: Annotated[
+        int, typer.Option(min=0, max=10_000_000, help="Items of each task to print on which compared runs disagree.")
+    ] = 0,
     devices: Annotated[
         int,
         typer.Option(
@@ -82,14 +88,16 @@ def evaluate(
         raise typer.Exit(launch(command, processes, restarts=0, advice="give the same command again to go on"))
 
     ranks = Ranks.join() if launched() else Ranks()
-    reports: dict[str, Report] = {}
-    for folder in asked.runs:
-        place = (out / folder.resolve().name if len(asked.runs) > 1 else out) if out is not None else None
-        measured = _Measured(folder, asked, items, place, devices, average, kind, dtype, plugin)
-        reports[str(folder)] = measured.report(ranks)
+    how = _How(asked, items, devices, average, kind, dtype, plugin)
+    measured = [how.measured(folder, out, ranks) for folder in asked.runs]
     if ranks.first:
-        _print(reports)
-        _write(json_file, reports)
+        compared = _compared(measured)
+        _print(measured, compared, show)
+        _write(json_file, measured, compared)
+        if nothing := next((one.problems for one in compared if not one.rows), []):
+            from mio.core.errors import UserError
+
+            raise UserError(nothing[0])
 
 
 @dataclass(frozen=True)
@@ -114,48 +122,56 @@ class _Asked:
             raise typer.BadParameter("give a run folder before key=value")
         refuse_no_run(Path(names[0]))
         count = next((number for number, name in enumerate(names) if not is_run(name)), len(names))
+        folders = {Path(name).resolve().parent for name in names[:count]}
         for name in names[count:]:
-            if Path(name).parent != Path() and (is_run(name) or Path(name).parent.resolve() in _parents(names[:count])):
+            if os.sep in name and (is_run(name) or Path(name).resolve().parent in folders):
                 refuse_no_run(Path(name))
                 raise typer.BadParameter(f"{name}: run folders come before tasks")
         return cls([Path(name) for name in names[:count]], names[count:], overrides)
-
-
-def _parents(names: Sequence[str]) -> set[Path]:
-    return {Path(name).parent.resolve() for name in names}
 
 
 @dataclass(frozen=True)
 class _Measured:
     """One of the runs."""
 
-    folder: Path
+    name: str
+    """As it was given."""
+    tasks: Sequence[OwnedTask]
+    report: Report
+    side: Side | None
+    """Its items, of one of several; on the first rank."""
+
+
+@dataclass(frozen=True)
+class _How:
+    """How runs are measured."""
+
     asked: _Asked
     items: int
-    out: Path | None
     devices: int
     average: bool
     kind: str
     dtype: str
     plugin: Sequence[str]
 
-    def report(self, ranks: Ranks) -> Report:
-        """Its figures, on the first rank."""
+    def measured(self, folder: Path, out: Path | None, ranks: Ranks) -> _Measured:
+        """A run with its figures, which the first rank has. Of several, each has a folder of its own in `out`."""
 
         def opened() -> tuple[Run, Said]:
             from mio.core.evaluation.overrides import overridden
 
-            return overridden(
-                open_run(self.folder, self.plugin, ranks.first, self.average or None), self.asked.overrides
-            )
+            run = open_run(folder, self.plugin, ranks.first, self.average or None)
+            return overridden(run, self.asked.overrides)
 
         run, said = ranks.all_or_none(opened)
 
         import torch
 
-        from mio.core.evaluation.evaluation import Options
+        from mio.core.evaluation.compare import Side
+        from mio.core.evaluation.evaluation import Options, owned_tasks
         from mio.core.evaluation.evaluation import evaluate as measure
         from mio.core.generation.model import Model
+        from mio.core.recipe.places import EVALUATION
         from mio.core.terminal import console
 
         if self.kind == "cpu" and ranks.size > 1:
@@ -164,20 +180,25 @@ class _Measured:
         status = console(stderr=True)
         several = len(self.asked.runs) > 1
         if several and ranks.first:
-            status.print(f"{self.folder}:", highlight=False)
+            status.print(f"{folder}:", highlight=False)
+        kept = out / folder.resolve().name if several and out is not None else out
         options = Options(
             tasks=self.asked.tasks,
             items=self.items,
             processes=self.devices if self.kind == "cpu" else 1,
             said=said,
-            out=self.out,
+            out=kept,
             finished=several,
         )
-        with ranks.process_group(f"evaluate {self.folder}", self.kind):
+        with ranks.process_group(f"evaluate {folder}", self.kind):
             model = Model.of(run, place, self.dtype, ranks)
             report = measure(model, options, lambda line: status.print(line, highlight=False))
             ranks.barrier()
-        return report
+        tasks = owned_tasks(model, list(report))
+        side = None
+        if several and ranks.first:  # before others take their place, as those of a checkpoint of the same run
+            side = Side.read(str(folder), (kept or model.folder) / EVALUATION, report)
+        return _Measured(str(folder), tasks, report, side)
 
 
 def _gpus(kind: str) -> int:
@@ -186,25 +207,55 @@ def _gpus(kind: str) -> int:
     return torch.cuda.device_count() if kind == "cuda" else 1
 
 
-def _print(reports: dict[str, Report]) -> None:
+def _compared(measured: Sequence[_Measured]) -> list[Comparison]:
+    """Each of the other runs with the first. What cannot be written is told."""
+    sides = [one.side for one in measured if one.side is not None]
+    if not sides:
+        return []
+    from mio.core.evaluation.compare import compare
+    from mio.core.runs.lock import warn
+
+    short = [Path(one.name).resolve().name for one in measured]
+    names = short if len(set(short)) == len(short) else [one.name.replace("/", "-").strip(".-") for one in measured]
+    first, *others = (side._replace(name=name) for name, side in zip(names, sides, strict=True))
+    compared = []
+    for side in others:
+        comparison = compare(measured[0].tasks, first, side)
+        try:
+            comparison.save()
+        except OSError as error:
+            warn(f"{error.filename or comparison.path}: {error.strerror or error}; the comparison is not kept")
+        compared.append(comparison)
+    return compared
+
+
+def _print(measured: Sequence[_Measured], compared: Sequence[Comparison], show: int) -> None:
     from mio.core.evaluation.table import notes, results_table
-    from mio.core.terminal import console
+    from mio.core.terminal import console, printable
 
-    for folder, report in reports.items():
-        if len(reports) > 1:
-            console().print(folder, highlight=False)
-        console().print(results_table(report))
-        for note in notes(report):
+    for one in measured:
+        if len(measured) > 1:
+            console().print(one.name, highlight=False)
+        console().print(results_table(one.report))
+        for note in notes(one.report):
             console().print(note, highlight=False)
+    for comparison in compared:
+        if not comparison.rows:
+            continue
+        console().print(comparison.table())
+        for line in (*comparison.lines(), *comparison.shown(show)):
+            console().print(printable(line), highlight=False)
 
 
-def _write(json_file: Path | None, reports: dict[str, Report]) -> None:
+def _write(json_file: Path | None, measured: Sequence[_Measured], compared: Sequence[Comparison]) -> None:
     from mio.core.files import naming, write_json
 
     if json_file is None:
         return
-    [*several] = ({"run": folder, "tasks": report} for folder, report in reports.items())
-    content: dict[str, Any] = {"tasks": several[0]["tasks"]} if len(several) == 1 else {"runs": several}
+    content: dict[str, Any] = {"tasks": measured[0].report}
+    if compared:
+        runs = [{"run": one.name, "tasks": one.report} for one in measured]
+        content = {"runs": runs, "compared": [comparison.to_json() for comparison in compared]}
     if json_file.exists() and not json_file.is_file():  # as /dev/stdout
         with naming(json_file), json_file.open("w", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=1) + "\n")

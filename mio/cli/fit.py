@@ -9,6 +9,7 @@ import typer
 
 from mio.cli.options import Plugin, Recipes, check_stages, manager, split, writable_folder
 from mio.core.errors import UserError
+from mio.core.terminal import plain
 
 
 def fit(recipes: Recipes, plugin: Plugin = []) -> None:
@@ -46,4 +47,14 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
 
     from mio.core.stages.fit import fit_chain
 
-    fit_chain(names, overrides, plugins, stages=stages)
+    fit_chain(names, overrides, plugins, stages=stages, finished=_report)
+
+
+def _report(folder: Path) -> None:
+    """Writes the report of a stage that has been trained. What is wrong with it is no failure of the training."""
+    try:
+        from mio.report import write_report
+
+        print(f"report: {write_report([folder]).path}", flush=True)
+    except Exception as error:
+        print(plain(f"no report was written: {type(error).__name__}: {' '.join(str(error).split())}"), flush=True)

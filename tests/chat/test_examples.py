@@ -34,8 +34,9 @@ def examples(tmp_path, monkeypatch):
         task("many", "say {number}", [{"number": number, "answer": "x"} for number in range(20)]),
         task("dance", "dance", [{"answer": "x"}], output="dance"),
     ]
-    monkeypatch.setattr("mio.chat.examples.owned_tasks", lambda model, chosen: tasks)  # noqa: ARG005
     shared = host(tmp_path)
+    found = {one.task.name: (one.plugin, one.task) for one in tasks}
+    monkeypatch.setattr(type(shared.run.model.plugins), "tasks", lambda self: found)  # noqa: ARG005
     return Examples(shared, tmp_path / "examples"), shared
 
 

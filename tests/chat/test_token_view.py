@@ -80,7 +80,9 @@ def test_what_networks_read_is_shown_by_its_positions(one):
         ("picture", 2, 3, False),
         ("picture", 7, 2, True),
     ]
-    titles = Titles(tokens_html(model, prompt, answer)).found
+    html = tokens_html(model, prompt, answer)
+    assert "<b>picture</b> 5 read, 4 written" in html
+    titles = Titles(html).found
     assert "picture, read by a network \u00b7 positions 2 to 4" in titles
     assert "picture, read by a network \u00b7 positions 7 to 8" in titles
 

@@ -47,7 +47,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
 def test_figures_are_shown_although_they_cannot_be_written_and_the_old_file_stays(run, capsys, monkeypatch):
     (run.parent / "figures.json").write_text("{}")
     monkeypatch.setattr("os.fsync", full)
-    monkeypatch.setattr(evaluation, "save_samples", lambda *_: ([], []))
+    monkeypatch.setattr(evaluation, "save_media", lambda *_: [])
     assert app.run(["evaluate", str(run), "--items", "4", "--json", str(run.parent / "figures.json")]) == 2
     told = capsys.readouterr()
     assert "accuracy" in told.out
@@ -68,7 +68,7 @@ def test_a_run_that_cannot_be_written_is_evaluated_without_samples(run, capsys, 
     def refused(*_):
         raise OSError(errno.EROFS, "Read-only file system", str(run / "samples"))
 
-    monkeypatch.setattr(evaluation, "save_samples", refused)
+    monkeypatch.setattr(evaluation, "save_media", refused)
     assert app.run(["evaluate", str(run), "--items", "4"]) == 0
     told = capsys.readouterr()
     assert "accuracy" in told.out

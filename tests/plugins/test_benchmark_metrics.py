@@ -180,7 +180,7 @@ def test_clip_likeness_is_the_cosine_of_its_embeddings(clip):
     from transformers import AutoProcessor, CLIPModel
 
     model, processor = CLIPModel.from_pretrained(clip), AutoProcessor.from_pretrained(clip)
-    loaded = pictures.Clip.of(clip)
+    loaded = pictures.Clip(clip)
     drawn, wanted, texts = [picture(1), picture(2)], [picture(3), picture(2)], ["a dog", "two cats run"]
 
     def embedded(image: np.ndarray) -> np.ndarray:
@@ -208,12 +208,38 @@ def test_checkpoints_that_are_none_are_one_line(tmp_path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"no weights")
     for load, option in (
-        (lambda: pictures.Clip.of(tmp_path), "clip"),
-        (lambda: pictures.Inception.of(weights), "inception"),
-        (lambda: Recogniser.of(tmp_path), "recogniser"),
+        (lambda: pictures.Clip(tmp_path), "clip"),
+        (lambda: pictures.Inception(weights), "inception"),
+        (lambda: Recogniser(tmp_path), "recogniser"),
     ):
         with pytest.raises(UserError, match=rf"^plugins.benchmarks: `{option}`: {tmp_path}") as caught:
             load()
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="cannot be read as a picture"):
         pictures.read(weights)
+
+
+def test_the_recogniser_is_given_one_channel_of_floats():
+    given = []
+
+    class Pipeline:
+        type = "seq2seq_whisper"
+
+        def __call__(self, sound, **options):
+            given.append((sound["raw"], sound["sampling_rate"], options))
+            return {"text": "heard"}
+
+    recogniser = Recogniser.__new__(Recogniser)
+    recogniser._pipeline, recogniser._asked = Pipeline(), {"generate_kwargs": {"language": "english"}}
+    wave = np.linspace(-1, 1, 1000, dtype=np.float32)
+    for samples in (wave, np.round(wave * 32767).astype(np.int16), np.stack([wave, wave], axis=1)):
+        assert recogniser.heard((samples, 24_000)) == "heard"
+        raw, rate, options = given.pop()
+        assert raw.dtype == np.float32
+        assert raw == pytest.approx(wave, abs=1e-4)
+        assert rate == 24_000
+        assert options == {"generate_kwargs": {"language": "english"}}
+    recogniser.heard((np.tile(wave, 40), 1000))  # 40 s
+    assert given.pop()[2]["return_timestamps"]
+    with pytest.raises(DataError, match="holds no samples"):
+        recogniser.heard((wave[:0], 24_000))

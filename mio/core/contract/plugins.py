@@ -58,7 +58,7 @@ from mio.core.contract.values import (
     TextTokenizer,
     Tokenizer,
 )
-from mio.core.errors import PluginError, nearest
+from mio.core.errors import PluginError, UserError, nearest
 
 T = TypeVar("T")
 
@@ -296,8 +296,26 @@ class EnabledPlugins:
         return {name: (owner, task) for name, (owner, task, reason) in self._tasks().items() if not reason}
 
     def resting_tasks(self) -> dict[str, str]:
-        """Tasks whose answers are of a modality that the recipe does not have: why, by name."""
+        """Tasks of modalities that the recipe does not have, or that lack something to be given: why, by name."""
         return {name: f"{reason} (plugin `{owner}`)" for name, (owner, _, reason) in self._tasks().items() if reason}
+
+    def no_task(self, name: str) -> str:
+        """Why there is no task of this name among `tasks`, and what to do."""
+        resting, known = self.resting_tasks(), self.tasks()
+        if name in resting:
+            return f"task `{name}`: {resting[name]}"
+        for other in self.manager.candidates.values():
+            if other.problem or other.name in self.names or "mio_modalities" in other.hooks:
+                continue
+            try:
+                more = self.manager.enable({**self.options, other.name: {}})
+                resting, theirs = more.resting_tasks(), more.tasks()
+            except UserError:
+                continue  # it needs options, or does not go with the others
+            if name in theirs or name in resting:
+                why = f": {resting[name]}" if name in resting else ""
+                return f"no task `{name}` without the plugin `{other.name}`, which is not in use{why}"
+        return f"no task `{name}`{nearest(name, known)}; there are {', '.join(sorted(known)) or 'none'}"
 
     def _tasks(self) -> dict[str, tuple[str, Task, str]]:
         known = [declared.name for _, declared in self._modalities]

@@ -25,12 +25,24 @@ RESERVED = ("n", "failed", "intervals", "ceiling", "judge", "copied", "searched"
 
 
 def resting(task: Any, modalities: Iterable[str]) -> str:
-    """Why a recipe with these modalities does not have a task, whose answers are of another; the empty string if it
-    does. A name like one of these is taken for a mistake."""
+    """Why a recipe with these modalities does not have a task: it is of another, or something has to be given first;
+    the empty string if it does. An output whose name is like one of these is taken for a mistake."""
     output, known = getattr(task, "output", None), list(modalities)
-    if not isinstance(output, str) or not NAME.fullmatch(output) or output in known or nearest(output, known):
+    if isinstance(output, str) and NAME.fullmatch(output) and output not in known and not nearest(output, known):
+        return f"its answers are of `{output}`, which the recipe does not have"
+    if not isinstance(task, Task) or _rest_problems(task):
         return ""
-    return f"its answers are of `{output}`, which the recipe does not have"
+    lacking = [name for name in task.needs if name not in known]
+    return f"it asks about `{lacking[0]}`, which the recipe does not have" if lacking else task.missing
+
+
+def _rest_problems(task: Task) -> list[str]:
+    problems = []
+    if not isinstance(task.needs, tuple | list) or not all(isinstance(name, str) for name in task.needs):
+        problems.append(f"`needs`: {kind(task.needs)} must be a tuple of names of modalities")
+    if not isinstance(task.missing, str):
+        problems.append(f"`missing`: {kind(task.missing)} must be text")
+    return problems
 
 
 def task_problems(task: Any, modalities: Iterable[str], controls: Iterable[str] = ()) -> list[str]:
@@ -45,6 +57,7 @@ def task_problems(task: Any, modalities: Iterable[str], controls: Iterable[str] 
     if isinstance(task.template, Template):
         problems += [f"`template`: {problem}" for problem in control_name_problems(task.template, list(controls))]
     problems += [f"`{name}`: must be a function" for name in ("records", "judge") if not callable(getattr(task, name))]
+    problems += _rest_problems(task)
     problems += measure_problems(task.measures)
     if task.choices is not None:
         problems += [f"`choices`: {problem}" for problem in _choices_problems(task.choices, task.template)]

@@ -130,6 +130,11 @@ class Task:
     decoding: Decoding = Decoding()  # noqa: RUF009  it is frozen
     copies: bool = False
     """Report how many generated spans equal a training item code by code. Not of media that a head makes."""
+    needs: tuple[str, ...] = ()
+    """Modalities of its prompts. In a recipe that lacks one, or its `output`, the task rests: it is not among the
+    recipe's tasks, and who asks for it by name is told why."""
+    missing: str = ""
+    """What has to be given before the task can be asked, such as an option; it rests until then."""
 
     @property
     def measure(self) -> Measure:

@@ -132,6 +132,10 @@ class RecordStream:
             rendered = self._read(record)
         return rendered.truncate(self.packing.context + 1)
 
+    def unrendered(self, record: int) -> Document:
+        """A record's document before it is rendered."""
+        return self._document(record)
+
     def locate(self, n: int) -> str:
         """Names the record behind the n-th document."""
         return self._where(self.order(n))

@@ -35,6 +35,8 @@ class HeldOutDocuments:
     """Its index among the streams that are trained on."""
     documents: list[Rendered] = field(default_factory=list)
     """At most one row long each."""
+    records: list[int] = field(default_factory=list)
+    """The record of each."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Held-out records that were passed over, by reason."""
 
@@ -94,6 +96,11 @@ class HeldOutSources:
                 raise DataError(_none_left(stream, looked_at, of.skipped))
         return found
 
+    def records(self, source: int, items: int) -> list[tuple[RecordStream, list[int]]]:
+        """Each stream of a source, with the records of its first `items` documents. Raises as `documents`."""
+        found = self.documents(source, items)
+        return [(stream, of.records) for of, (_, stream) in zip(found, self._sources[source], strict=True)]
+
 
 def _held_out(stream: RecordStream) -> Iterator[int]:
     """Indices of the records that validate, in the stream's order, each once."""
@@ -127,6 +134,7 @@ def _take(stream: RecordStream, record: int, found: HeldOutDocuments) -> None:
             for made in document.made:
                 codecs.target(made.media)
             found.documents.append(document)
+            found.records.append(record)
         except DataError:  # its media are damaged, which its length does not show
             found.skipped[BROKEN] += 1
 

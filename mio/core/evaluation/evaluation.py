@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mio.core.contract.tasks import Answer, Task
@@ -27,7 +26,7 @@ from mio.core.evaluation.items import ItemFile, described, find_items
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.evaluation.overrides import Said, decoded
 from mio.core.evaluation.processes import worthwhile
-from mio.core.evaluation.samples import list_samples, parts_of, prompt_of, save_media
+from mio.core.evaluation.samples import list_samples, parts_of, prompt_of, save_given, save_media
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import Replicas
 from mio.core.generation.sampling import item_seed
@@ -38,14 +37,9 @@ Report = dict[str, dict[str, Any]]
 """By task: figures, and under `failures` what could not be measured, if anything."""
 
 
-def select_tasks(
-    available: Mapping[str, Task], names: Sequence[str], resting: Mapping[str, str] = MappingProxyType({})
-) -> list[Task]:
-    """Tasks by name, all of them for no name. Raises `UserError` for an unknown one, and one of those that are
-    `resting`, of which it says why."""
+def select_tasks(available: Mapping[str, Task], names: Sequence[str]) -> list[Task]:
+    """Tasks by name, all of them for no name. Raises `UserError` for an unknown one."""
     for name in names:
-        if name in resting:
-            raise UserError(f"task `{name}`: {resting[name]}")
         if name not in available:
             raise UserError(f"no task `{name}`{nearest(name, available)}; this run has {', '.join(sorted(available))}")
     return [available[name] for name in names] if names else list(available.values())
@@ -125,8 +119,10 @@ def shared(model: Model, processes: int) -> Iterator[Model]:
 def owned_tasks(model: Model, names: Sequence[str]) -> list[OwnedTask]:
     """Tasks by name, all of the model's plugins for no name. Raises `UserError` for an unknown one."""
     available = model.plugins.tasks()
-    resting = model.plugins.resting_tasks() if any(name not in available for name in names) else {}
-    chosen = select_tasks({name: task for name, (_, task) in available.items()}, names, resting)
+    for name in names:
+        if name not in available:
+            raise UserError(model.plugins.no_task(name))
+    chosen = select_tasks({name: task for name, (_, task) in available.items()}, names)
     return [OwnedTask(available[task.name][0], task) for task in chosen]
 
 
@@ -311,7 +307,7 @@ class Evaluation:
             with contextlib.suppress(DataError):  # it is why the item has failed
                 line["prompt"] = prompt_of(owned.task, piece.records[item])
             if item in answers:
-                line |= self._output(owned, item, answers[item], problems)
+                line |= self._output(owned, item, piece.records[item], answers[item], problems)
             if item in verdicts:
                 line["verdicts"] = verdicts[item]
                 if counts_copies:
@@ -322,19 +318,23 @@ class Evaluation:
             lines.append(line)
         return {"items": lines, "problems": problems}
 
-    def _output(self, owned: OwnedTask, item: int, answer: Answer, problems: list[str]) -> dict[str, Any]:
-        """What an item's line says of its answer. Media of the first items are written to files."""
-        output = parts_of(answer)
+    def _output(
+        self, owned: OwnedTask, item: int, record: Record, answer: Answer, problems: list[str]
+    ) -> dict[str, Any]:
+        """What an item's line says of its answer. Media of the first items are written to files, and so is what they
+        were asked."""
+        output, given = parts_of(answer), dict[str, Any]()
         if item < self.samples:
             try:
                 output = save_media(self.model, owned, self.folder, item, answer)
+                given = save_given(self.model, owned, self.folder, item, record, problems)
             except DataError as error:
                 problems.append(f"{owned}, sample {item}: {error}")
             except OSError as error:
                 problem = _not_kept(owned, "samples", self.folder, error)
                 problems += [problem] if problem not in problems else []
         chosen = {"chosen": answer.chosen, "scores": list(answer.scores)} if answer.chosen is not None else {}
-        return {"output": output, **chosen}
+        return {"output": output, **chosen, **given}
 
     def _ceilings(self, piece: _Piece) -> dict[str, Any]:
         try:

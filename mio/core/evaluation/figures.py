@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -68,7 +68,8 @@ class Figures:
                 self.failed[item] = line["failure"]
             self.spans += [(modality, value) for modality, value in line.get("codes", ())]
             if item < self.shown and "output" in line:
-                self.samples[item] = {"prompt": line["prompt"], "answer": line["output"]}
+                given = {key: line[key] for key in ("asked", "expected") if key in line}
+                self.samples[item] = {"prompt": line["prompt"], "answer": line["output"], **given}
         self.problems += [problem for problem in result["problems"] if problem not in self.problems]
         if "ceilings" in result:
             self.has_ceilings = True
@@ -126,6 +127,18 @@ def measured(owned: OwnedTask, measure: Measure, said: Sequence[Any], records: S
     Raises:
         PluginError: the measure's functions break the contract.
     """
+    values = counted(owned, measure, said, records)
+    if not values:
+        return Figure(None, None)
+    if measure.overall is not None:
+        return _overall(Overall(owned, measure, values, records), len(values))
+    if is_ratio(owned, measure, values.values()):
+        return _ratio(list(values.values()))
+    return _mean(list(values.values()), measure.least, measure.most)
+
+
+def counted(owned: OwnedTask, measure: Measure, said: Sequence[Any], records: Sequence[Record]) -> dict[int, Any]:
+    """What every item counts in a measure, by number; those are left out that count nothing. Raises `PluginError`."""
     where = f"{owned}: `{measure.name}`"
     try:
         values = [worst_verdict(measure, records[item]) if one is None else one for item, one in enumerate(said)]
@@ -133,16 +146,15 @@ def measured(owned: OwnedTask, measure: Measure, said: Sequence[Any], records: S
         raise PluginError(f"{where}, `worst` gave {error}") from error
     except Exception as error:
         raise plugin_error(f"{where}, `worst`", error) from error
-    there = [item for item, value in enumerate(values) if value is not None]
-    if not there:
-        return Figure(None, None)
-    if measure.overall is not None:
-        return _overall(where, measure, {item: evidence(values[item]) for item in there}, records)
-    if all(isinstance(values[item], list) for item in there):
-        return _ratio([values[item] for item in there])
-    if any(isinstance(values[item], list) for item in there):
-        raise PluginError(f"{where}: the judge gave numbers for some items and pairs for others")
-    return _mean([values[item] for item in there], measure.least, measure.most)
+    return {item: value for item, value in enumerate(values) if value is not None}
+
+
+def is_ratio(owned: OwnedTask, measure: Measure, values: Iterable[Any]) -> bool:
+    """Whether these are pairs. Raises `PluginError` where only some are."""
+    kinds = {isinstance(value, list) for value in values}
+    if len(kinds) > 1:
+        raise PluginError(f"{owned}: `{measure.name}`: the judge gave numbers for some items and pairs for others")
+    return True in kinds
 
 
 def _mean(values: Sequence[float], least: float, most: float) -> Figure:
@@ -155,39 +167,63 @@ def _ratio(pairs: Sequence[Sequence[float]]) -> Figure:
     return Figure(sum(numerators) / total, ratio_interval(numerators, denominators)) if total else Figure(None, None)
 
 
-def _overall(where: str, measure: Measure, said: Mapping[int, Any], records: Sequence[Record]) -> Figure:
-    items = list(said)
+@dataclass
+class Overall:
+    """The figure of a measure that is made of all items together.
 
-    def of(places: Sequence[int]) -> Any:
-        assert measure.overall is not None
-        some = [items[place] for place in places]
+    Args:
+        values: what each item counts, by number.
+        records: of all items.
+    """
+
+    owned: OwnedTask
+    measure: Measure
+    values: Mapping[int, Any]
+    records: Sequence[Record]
+
+    def __post_init__(self) -> None:
+        self._items = list(self.values)
+        self._evidence = {item: evidence(value) for item, value in self.values.items()}
+        self._where = f"{self.owned}: `{self.measure.name}`, `overall`"
+
+    def figure(self) -> float | list[float]:
+        """One number, or a number per item. Raises `PluginError`, and `DataError` where it cannot be told."""
+        return self._of(range(len(self._items)))
+
+    def without(self, places: Sequence[int]) -> float:
+        """The number of some of the items, by their places among these. Raises as `figure`."""
+        found = self._of(places)
+        if isinstance(found, list):
+            raise PluginError(f"{self._where} gave one number of all items and a list of some")
+        return found
+
+    def _of(self, places: Sequence[int]) -> float | list[float]:
+        assert self.measure.overall is not None
+        some = [self._items[place] for place in places]
         try:
-            answer = measure.overall([said[item] for item in some], [records[item] for item in some])
+            answer = self.measure.overall(
+                [self._evidence[item] for item in some], [self.records[item] for item in some]
+            )
         except DataError:
             raise
         except Exception as error:
-            raise plugin_error(f"{where}, `overall`", error) from error
+            raise plugin_error(self._where, error) from error
         single = number(answer)
         if single is not None and math.isfinite(single):
             return single
         scores = _scores(answer)
         if scores is None or len(scores) != len(some):
             raise PluginError(
-                f"{where}, `overall` gave {shown(answer)}, not a number, or a number for each of {len(some)} items"
+                f"{self._where} gave {shown(answer)}, not a number, or a number for each of {len(some)} items"
             )
         return scores
 
-    whole = of(range(len(items)))
+
+def _overall(overall: Overall, count: int) -> Figure:
+    whole = overall.figure()
     if isinstance(whole, list):
         return Figure(float(np.mean(whole)), mean_interval(whole, -math.inf, math.inf))
-
-    def left(places: Sequence[int]) -> float:
-        found = of(places)
-        if isinstance(found, list):
-            raise PluginError(f"{where}, `overall` gave one number of all items and a list of some")
-        return float(found)
-
-    return Figure(whole, jackknife(whole, replicates(len(items), left)))
+    return Figure(whole, jackknife(whole, replicates(count, overall.without)))
 
 
 def _scores(answer: Any) -> list[float] | None:

@@ -82,11 +82,13 @@ def numbers(first: Numbers, second: Numbers, least: float = 0.0, most: float = 1
     return _mean(second - first, most - least)
 
 
-def ratios(first: Numbers, second: Numbers, least: float = 0.0, most: float = math.inf) -> Difference:
+def ratios(first: Numbers, second: Numbers) -> Difference:
     """Of sums a / sums b, of pairs (a, b) `[n, 2]`."""
     of_first, own = linearised(first[:, 0], first[:, 1])
     of_second, others = linearised(second[:, 0], second[:, 1])
-    found = _mean(others - own, most - least)
+    differences = others - own
+    # where no item differs, those that do elsewhere are taken to be wrong throughout (see `ratio_interval`)
+    found = _mean(differences, math.inf if differences.any() else 1.0)
     return Difference(of_second - of_first, found.interval, found.p)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.tasks import Answer, Task
 from mio.core.contract.values import Codes, Media, Record
+from mio.core.errors import DataError
 from mio.core.evaluation.judging import OwnedTask
+from mio.core.evaluation.shown_parts import GIVEN, Part, PartFiles
 from mio.core.files import write_json
 from mio.core.generation.answer import written_part
 from mio.core.generation.model import Model
@@ -40,6 +43,22 @@ def save_media(model: Model, owned: OwnedTask, folder: Path, item: int, answer: 
         if not written_part(modality, content):
             part["path"] = model.codecs.saver(modality).save(content, folder / f"{name}-{item}-{number}").name
     return parts
+
+
+def save_given(
+    model: Model, owned: OwnedTask, folder: Path, item: int, record: Record, problems: list[str]
+) -> dict[str, list[Part]]:
+    """What an item's prompt consists of (`asked`), and what its record answers itself (`expected`), with their media as
+    files in the folder `given` of a folder of samples. `problems` gets what cannot be shown.
+    """
+    folder, name = place(folder, owned)
+    template, given = CompiledTemplate(owned.task.template, owned.task.name), {}
+    for key, stem, pieces in (("asked", "prompt", template.prompt), ("expected", "expected", template.response)):
+        files = PartFiles(model, folder / GIVEN, f"{name}-{item}-{stem}")
+        with contextlib.suppress(DataError):  # the record has not all that this side names
+            given[key] = files.parts(pieces(record))
+        problems += [f"{owned}, sample {item}, not shown: {problem}" for problem in files.problems]
+    return given
 
 
 class _Shown(Visitor[str]):

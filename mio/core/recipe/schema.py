@@ -182,6 +182,9 @@ class ValidateConfig:
     """Tasks run at every validation; empty for none."""
     task_items: int = number(16, 1, 10**6)
     """Items of each task."""
+    samples: int = number(1, 0, 1000)
+    """Held-out records of each direction of each source that the model completes after the last step, to be looked at
+    and listened to; 0: none."""
     best: str = "loss"
     """Figure by which `runtime.keep_best` keeps checkpoints: `loss`, `loss/GROUP`, `modality/NAME`, `tasks/NAME`."""
     average: bool = False

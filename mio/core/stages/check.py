@@ -219,8 +219,7 @@ def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str
     known = plugins.tasks()
     for name in evaluate.tasks:
         if name not in known:
-            listed = ", ".join(sorted(known)) or "none"
-            yield f"`evaluate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
+            yield f"`evaluate.tasks`: {plugins.no_task(name)}"
 
 
 def _average(recipe: Recipe) -> Iterator[str]:

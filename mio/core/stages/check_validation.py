@@ -21,8 +21,7 @@ def validation_problems(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str
     known = plugins.tasks()
     for name in validate.tasks:
         if name not in known:
-            listed = ", ".join(sorted(known)) or "none"
-            yield f"`validate.tasks` names an unknown task `{name}`{nearest(name, known)} (known: {listed})"
+            yield f"`validate.tasks`: {plugins.no_task(name)}"
     if not validate.every:
         if validate.tasks:
             yield "`validate.tasks` names tasks, but `validate.every` is 0; say every how many steps to validate"

@@ -54,6 +54,7 @@ from mio.core.runs.run import Run, weight_sums
 from mio.core.runs.versions import versions
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
+from mio.core.stages.completions import CompletionLook
 from mio.core.stages.provenance import check_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.stages.validation_tasks import TaskLook, lower_is_better
@@ -63,6 +64,7 @@ from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.loop import Training, training_device
 from mio.core.training.run_log import CSV, RunLog, check_loggers, make_loggers
+from mio.core.training.validation import Look, together
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
@@ -73,6 +75,7 @@ def fit_chain(
     manager: PluginManager,
     console: Console | None = None,
     stages: Sequence[CheckedStage] | None = None,
+    finished: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005
 ) -> Path:
     """Trains the stage that `recipes` describe, missing earlier stages of its chain first; returns its run folder.
 
@@ -105,6 +108,8 @@ def fit_chain(
                     for note in stage.notes:
                         console.print(Text(plain(f"{recipe.name}: {note}")))
                 Stage(recipe, manager, ranks, console, goes_on=state == UNFINISHED).fit()
+                if ranks.first:
+                    finished(run_folder(recipe))
             elif recipe is last:
                 console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
     ranks.barrier()  # rank 0, which keeps the store, leaves last
@@ -228,7 +233,7 @@ class Stage:
         with explaining_errors(folder):
             model = partial(self._model, vocabulary)
             validate = recipe.validate
-            look = TaskLook(model, validate.tasks, validate.task_items, folder / SAMPLES) if validate.tasks else None
+            look = self._look(model, data)
             errors = lower_is_better(self.plugins, validate.tasks)
             training = Training(
                 recipe, self.manager, vocabulary, data, parent, active, log, ranks, self.console, look, errors
@@ -342,6 +347,17 @@ class Stage:
         renderer = Renderer(vocabulary, self.codecs, recipe.train.loss)
         sums = partial(weight_sums, self.folder, recipe.evaluate.average)
         return Model(recipe, self.plugins, vocabulary, self.codecs, renderer, self.folder, copy, sums)
+
+    def _look(self, model: Callable[[Transformer], Model], data: MioDataModule) -> Look | None:
+        """What validations look at beside losses."""
+        validate, samples = self.recipe.validate, self.folder / SAMPLES
+        looks: list[Look] = []
+        if validate.tasks:
+            looks.append(TaskLook(model, validate.tasks, validate.task_items, samples))
+        if validate.samples and data.held_out is not None and len(data.held_out):
+            steps, tell = self.recipe.train.steps, self.console.print
+            looks.append(CompletionLook(model, data.held_out, validate.samples, steps, samples, tell))
+        return together(looks) if looks else None
 
     def _evaluate(self, model: Model) -> Report:
         """Figures of the recipe's tasks, on the first rank. A collective call."""

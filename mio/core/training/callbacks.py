@@ -105,6 +105,7 @@ class Metrics(Callback):
             metrics[f"mixture/{group}/achieved"] = achieved
         for name, use in module.loss_metrics.codebook_usage().items():
             metrics[f"codebook/{name}/used"] = use["used"]
+            metrics[f"codebook/{name}/perplexity"] = use["perplexity"]
         self.latest = metrics
         for log in self.logs:
             log(metrics, trainer.global_step)

@@ -188,7 +188,9 @@ class Training:
         if validation:
             summary["validation"] = validation.summary()
         meter = module.loss_metrics
-        return Trained(parameters, rows, summary, meter.codebook_usage(), meter.items_learnt()), module.transformer
+        shares = meter.codebook_frequencies()
+        codebooks = {name: {**use, "shares": shares[name]} for name, use in meter.codebook_usage().items()}
+        return Trained(parameters, rows, summary, codebooks, meter.items_learnt()), module.transformer
 
     def _module(self, rows: dict[str, Any]) -> MioModule:
         """The module, on the meta device until Lightning sets it up; `rows` is filled then (see `Trained`)."""

@@ -15,6 +15,8 @@ from mio.core.tokens.vocabulary import Vocabulary
 
 HEADS = "heads"
 """Before the modality in the name of what a head's loss is logged as."""
+_GROUPS = 64
+"""Most shares of codes that are told of a codebook."""
 
 
 def target_kinds(vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -122,7 +124,7 @@ class LossMetrics:
 
     def codebook_usage(self) -> dict[str, dict[str, float]]:
         """Per codebook, over the whole run: tokens seen, share of codes that occurred, and perplexity of their use."""
-        report = {}
+        report: dict[str, dict[str, float]] = {}
         for block in self._codebooks:
             counts = self._seen[block.start : block.start + block.size].double()
             tokens = counts.sum()
@@ -135,6 +137,17 @@ class LossMetrics:
                     "perplexity": round(float(entropy.exp()), 2),
                 }
         return report
+
+    def codebook_frequencies(self) -> dict[str, list[float]]:
+        """Per codebook, over the whole run: shares of the codes, the most frequent first; of a large codebook the means
+        of neighbours in that order, at most 64 of them."""
+        found = {}
+        for block in self._codebooks:
+            counts = self._seen[block.start : block.start + block.size].double().sort(descending=True).values
+            if total := float(counts.sum()):
+                groups = counts.tensor_split(min(_GROUPS, len(counts)))
+                found[block.name] = [float(f"{float(group.mean()) / total:.4g}") for group in groups]
+        return found
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is counted, to be saved and filled in place."""

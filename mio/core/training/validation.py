@@ -46,6 +46,17 @@ Look = Callable[[MioModule, int, Callable[[str], None]], Found]
 rank, in no particular autocast and with gradients off. Rank 0's answer counts."""
 
 
+def together(looks: Sequence[Look]) -> Look:
+    """Several looks as one, one after the other."""
+
+    def look(module: MioModule, step: int, heartbeat: Callable[[str], None]) -> Found:
+        found = [one(module, step, heartbeat) for one in looks]
+        figures = {name: value for one in found for name, value in one.figures.items()}
+        return Found(figures, [sample for one in found for sample in one.samples])
+
+    return look
+
+
 class Validation(Callback):
     """Looks at the model every `config.every` steps and after the last one, before the step's checkpoint is saved.
 
@@ -122,7 +133,7 @@ class Validation(Callback):
             if self.look is not None:
                 # its thread talks to other ranks through the process group, which a look may hide
                 trainer.strategy.writer.wait()  # type: ignore[attr-defined]
-                self._heartbeat("validation, tasks")
+                self._heartbeat("validation, looks")
                 found = self.look(module, step, self._heartbeat)
                 figures |= found.figures
                 samples = found.samples

@@ -23,7 +23,7 @@ TEMPLATE = Template(
 
 
 def tasks(options: BenchmarkOptions) -> list[Task]:
-    return [_task(options, data_set) for data_set in ("coco", "flickr30k") if getattr(options, data_set)]
+    return [_task(options, data_set) for data_set in ("coco", "flickr30k")]
 
 
 def _task(options: BenchmarkOptions, data_set: str) -> Task:
@@ -39,6 +39,8 @@ def _task(options: BenchmarkOptions, data_set: str) -> Task:
             Measure(name="rouge_l"),
         ),
         decoding=decoding.text(_TOKENS),
+        needs=(options.image,),
+        missing=options.missing(data_set),
     )
 
 

@@ -13,11 +13,6 @@ from mio.plugins.benchmarks.options import BenchmarkOptions
 
 LETTERS = ("A", "B", "C", "D")
 
-_LAYOUTS = {
-    "seed_bench": "SEED-Bench.json and the pictures in SEED-Bench-image/",
-    "mmlu": "SUBJECT_test.csv in data/test/ (or test/)",
-}
-
 _SEED_BENCH = (
     # LMMs-Eval, lmms_eval/tasks/seedbench
     "{image}\n{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\n"
@@ -43,9 +38,10 @@ def tasks(options: BenchmarkOptions) -> list[Task]:
             output="text",
             judge=_judge,
             choices=Choices(field="answer", of=_candidates),
+            needs=(options.image,) if "{image}" in prompt else (),
+            missing=options.missing(data_set),
         )
         for data_set, (prompt, records) in every.items()
-        if getattr(options, data_set)
     ]
 
 
@@ -62,7 +58,7 @@ def _judge(answers: Sequence[Answer], records: Sequence[Record]) -> list[bool]:
 
 def _seen(options: BenchmarkOptions, count: int) -> list[Record]:
     """Of SEED-Bench, the nine kinds of questions about pictures, which MIO reports."""
-    folder = Folder.of("seed_bench", options.seed_bench, _LAYOUTS["seed_bench"])
+    folder = Folder.of(options, "seed_bench")
     every = folder.json("SEED-Bench.json")["questions"]
     questions = [entry for entry in every if entry["data_type"].text == "image"]
     return [
@@ -84,7 +80,7 @@ def _shown(options: BenchmarkOptions, folder: Folder, entry: Entry) -> Media:
 
 def _examined(options: BenchmarkOptions, count: int) -> list[Record]:
     """Of MMLU, all subjects together, of which each question counts the same."""
-    folder = Folder.of("mmlu", options.mmlu, _LAYOUTS["mmlu"])
+    folder = Folder.of(options, "mmlu")
     split = options.split("mmlu")
     tables = sorted(folder.place(f"data/{split}", split).glob(f"*_{split}.csv"))
     if not tables:
@@ -96,7 +92,7 @@ def _examined(options: BenchmarkOptions, count: int) -> list[Record]:
 def _rows(folder: Folder, table: Path, split: str) -> list[tuple[str, Record]]:
     """Questions of a subject, each with a name."""
     subject = table.name.removesuffix(f"_{split}.csv")
-    rows = []
+    rows: list[tuple[str, Record]] = []
     try:
         with table.open(newline="", encoding="utf-8") as file:
             for number, row in enumerate(csv.reader(file, strict=True), start=1):

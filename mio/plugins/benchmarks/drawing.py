@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mio import Answer, DataError, Measure, Record, RoundTrip, Task, Template
 from mio.plugins.benchmarks import decoding
+from mio.plugins.benchmarks.folders import batches
 from mio.plugins.benchmarks.karpathy import pictures
 from mio.plugins.benchmarks.options import BenchmarkOptions
 
@@ -36,9 +37,10 @@ def tasks(options: BenchmarkOptions) -> list[Task]:
             measures=_measures(options),
             ceiling=partial(_ceiling, options),
             decoding=decoding.picture(options.image),
+            needs=(options.image,),
+            missing=options.missing(data_set, *(name for name in ("clip", "inception") if getattr(options, name))),
         )
         for data_set in ("coco", "flickr30k")
-        if getattr(options, data_set)
     ]
 
 
@@ -67,7 +69,8 @@ def _judge(
 def _drawn(media: Sequence[Any]) -> np.ndarray:
     if not media:
         raise DataError("the answer has no picture")
-    return media[0]
+    drawn: np.ndarray = media[0]
+    return drawn
 
 
 def _compared(options: BenchmarkOptions, drawn: Sequence[np.ndarray], records: Sequence[Record]) -> list[Any]:
@@ -79,11 +82,11 @@ def _compared(options: BenchmarkOptions, drawn: Sequence[np.ndarray], records: S
         "ssim": [metrics.ssim(*pair) for pair in zip(drawn, wanted, strict=True)],
     }
     if options.clip:
-        clip = metrics.Clip.of(options.checkpoint("clip", metrics.CLIP_WANTED))
+        clip = metrics.Clip.of(options.clip)
         said["clip_i"] = clip.likeness(drawn, wanted)
         said["clip_t"] = clip.likeness(drawn, [record["caption"] for record in records])
     if options.inception:
-        inception = metrics.Inception.of(options.checkpoint("inception", metrics.INCEPTION_WANTED))
+        inception = metrics.Inception.of(options.inception)
         said["fid"] = inception.features(drawn, wanted)
     if len(said) == 1:
         return list(said["ssim"])
@@ -98,7 +101,9 @@ def _distance(said: Sequence[np.ndarray], records: Sequence[Record]) -> float:  
 
 def _ceiling(options: BenchmarkOptions, records: Sequence[Record], roundtrip: RoundTrip) -> dict[str, float]:
     """Of the captioned pictures themselves after the codec."""
-    said = _compared(options, roundtrip([record["image"] for record in records]), records)
+    said: list[Any] = []
+    for some in batches(records):
+        said += _compared(options, roundtrip([record["image"] for record in some]), some)
     figures = {}
     for measure in _measures(options):
         values = [one[measure.name] if isinstance(one, Mapping) else one for one in said]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mio import DataError, Media
+from mio.plugins.benchmarks.options import LAYOUTS, BenchmarkOptions
 
 T = TypeVar("T")
 
@@ -21,19 +22,17 @@ class Folder:
     option: str
     """That names it; also the data set's name."""
     path: Path
-    layout: str
-    """What it is expected to hold, for messages."""
 
     @classmethod
-    def of(cls, option: str, path: str, layout: str) -> Folder:
+    def of(cls, options: BenchmarkOptions, data_set: str) -> Folder:
         """Raises `DataError` if there is no such folder."""
-        folder = cls(option, Path(path).expanduser(), layout)
+        folder = cls(data_set, Path(getattr(options, data_set)).expanduser())
         if not folder.path.is_dir():
             raise folder.problem(f"{folder.path}: no such folder")
         return folder
 
     def problem(self, what: str) -> DataError:
-        return DataError(f"{what}; plugins.benchmarks.{self.option} is a folder with {self.layout}")
+        return DataError(f"{what}; plugins.benchmarks.{self.option} is a folder with {LAYOUTS[self.option]}")
 
     def place(self, *names: str) -> Path:
         """The first of some files or folders, relative to this one, that is there. Raises `DataError` if none is."""
@@ -110,6 +109,13 @@ class Entry:
         return self.value
 
     @property
+    def string(self) -> str:
+        """Text, which may be blank. Raises `DataError` for anything else."""
+        if not isinstance(self.value, str):
+            raise self._wrong("text")
+        return self.value
+
+    @property
     def name(self) -> str:
         """A number or text that names something. Raises `DataError` for anything else."""
         if isinstance(self.value, int) and not isinstance(self.value, bool):
@@ -127,6 +133,16 @@ class Entry:
         shown = " ".join(repr(self.value).split())
         shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
         return self.folder.problem(f"{self}: {shown} is not {wanted}")
+
+
+_BATCH = 64
+"""Media that are in memory at a time, at most, where those of all records are looked at."""
+
+
+def batches(records: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A few records at a time."""
+    for start in range(0, len(records), _BATCH):
+        yield records[start : start + _BATCH]
 
 
 def sample(items: Iterable[T], count: int, name: Callable[[T], str]) -> Sequence[T]:

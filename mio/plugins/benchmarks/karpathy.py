@@ -6,16 +6,11 @@ from mio import Record
 from mio.plugins.benchmarks.folders import Entry, Folder, sample
 from mio.plugins.benchmarks.options import BenchmarkOptions
 
-_LAYOUTS = {
-    "coco": "dataset_coco.json (the Karpathy splits) and the pictures in val2014/ and train2014/",
-    "flickr30k": "dataset_flickr30k.json (the Karpathy splits) and the pictures in flickr30k-images/",
-}
-
 
 def pictures(options: BenchmarkOptions, data_set: str, count: int) -> list[Record]:
     """Records with a picture (the field `image`), its `captions`, and the first of them as `caption`. Raises
     `DataError`."""
-    folder = Folder.of(data_set, getattr(options, data_set), _LAYOUTS[data_set])
+    folder = Folder.of(options, data_set)
     index = folder.json(f"dataset_{data_set}.json")
     wanted = [entry for entry in index["images"] if entry["split"].text == options.split(data_set)]
     return [_record(options, folder, entry) for entry in sample(wanted, count, lambda entry: entry["filename"].text)]

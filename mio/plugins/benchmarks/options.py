@@ -22,6 +22,32 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
 """Splits of each data set that has any; the first is the default."""
 
 
+_OF_COCO = "the pictures of MS-COCO 2014 in val2014/ (of the split train: train2014/)"
+
+LAYOUTS: Mapping[str, str] = {
+    "coco": "dataset_coco.json (the Karpathy splits) and the pictures in val2014/ and train2014/",
+    "flickr30k": "dataset_flickr30k.json (the Karpathy splits) and the pictures in flickr30k-images/",
+    "vqav2": f"v2_OpenEnded_mscoco_val2014_questions.json, v2_mscoco_val2014_annotations.json and {_OF_COCO}",
+    "ok_vqa": f"OpenEnded_mscoco_val2014_questions.json, mscoco_val2014_annotations.json and {_OF_COCO}",
+    "vizwiz": "val.json (or Annotations/val.json) and the pictures in val/",
+    "seed_bench": "SEED-Bench.json and the pictures in SEED-Bench-image/",
+    "librispeech": "SPLIT/SPEAKER/CHAPTER/ (or LibriSpeech/SPLIT/...), each with *.flac and SPEAKER-CHAPTER.trans.txt",
+    "vctk": "txt/SPEAKER/SPEAKER_NNN.txt and wav48_silence_trimmed/SPEAKER/SPEAKER_NNN_mic1.flac",
+    "msvd_qa": "test_qa.json, youtube_mapping.txt and the videos in YouTubeClips/",
+    "msrvtt_qa": "test_qa.json and the videos in TestVideo/ and TrainValVideo/",
+    "mmlu": "SUBJECT_test.csv in data/test/ (or test/)",
+}
+"""What the folder of a data set holds."""
+
+
+WANTED: Mapping[str, str] = {
+    "clip": "a folder with a CLIP checkpoint for transformers (GILL and SEED-LLaMA: openai/clip-vit-large-patch14)",
+    "inception": "the file weights-inception-2015-12-05-6cddaf7f.pth of torch-fidelity, the Inception network of FID",
+    "recogniser": "a folder with a checkpoint of speech recognition for transformers (MIO: openai/whisper-medium)",
+}
+"""What each option of a network is to name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
     """Options of the plugin. A folder holds a data set as it is published, see docs/benchmarks.md; a task whose folder
@@ -79,10 +105,16 @@ class BenchmarkOptions:
         """Of a data set."""
         return self.splits.get(name, SPLITS[name][0])
 
-    def checkpoint(self, option: str, wanted: str) -> Path:
-        """The file or folder that an option names. Raises `UserError` where it is not there; `wanted` says what it
-        should be."""
-        path = Path(getattr(self, option)).expanduser()
-        if not path.exists():
-            raise UserError(f"plugins.benchmarks: `{option}`: {path} is not there; name {wanted}")
-        return path
+    def missing(self, name: str, *networks: str) -> str:
+        """What has to be given for the tasks of a data set that need some networks; empty if nothing."""
+        given = getattr(self, name)
+        if not given:
+            return f"set `plugins.benchmarks.{name}` to a folder with {LAYOUTS[name]}"
+        if not Path(given).expanduser().is_dir():
+            return f"`plugins.benchmarks.{name}`: {given} is no folder; name one with {LAYOUTS[name]}"
+        for network in networks:
+            if not getattr(self, network):
+                return f"set `plugins.benchmarks.{network}` to {WANTED[network]}"
+            if not Path(getattr(self, network)).expanduser().exists():
+                return f"`plugins.benchmarks.{network}`: {getattr(self, network)} is not there; name {WANTED[network]}"
+        return ""

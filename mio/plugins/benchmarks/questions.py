@@ -18,14 +18,6 @@ _TOKENS = 32
 _UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'.\n"
 _BRIEFLY = "Answer the question using a single word or phrase."
 
-_COCO = "the pictures of MS-COCO 2014 in val2014/ and train2014/"
-_LAYOUTS = {
-    "vqav2": f"v2_OpenEnded_mscoco_val2014_questions.json, v2_mscoco_val2014_annotations.json and {_COCO}",
-    "ok_vqa": f"OpenEnded_mscoco_val2014_questions.json, mscoco_val2014_annotations.json and {_COCO}",
-    "vizwiz": "val.json (or Annotations/val.json) and the pictures in val/",
-    "msvd_qa": "test_qa.json, youtube_mapping.txt and the videos in YouTubeClips/",
-    "msrvtt_qa": "test_qa.json and the videos in TestVideo/ and TrainValVideo/",
-}
 _VIDEO_FOLDERS = {
     "msvd_qa": ("YouTubeClips", "videos", "video"),
     "msrvtt_qa": ("TestVideo", "TrainValVideo", "videos", "video"),
@@ -44,15 +36,16 @@ def tasks(options: BenchmarkOptions) -> list[Task]:
     return [
         Task(
             name=data_set,
-            template=Template(direction="answer", prompt=prompt, response="{answer}"),
+            template=Template(direction="answer", prompt=prompt, response="{answer?}"),
             records=partial(records, options, data_set),
             output="text",
             judge=judge,
             ceiling=ceiling,
             decoding=decoding.text(_TOKENS),
+            needs=(options.image if "{image}" in prompt else options.video,),
+            missing=options.missing(data_set),
         )
         for data_set, (prompt, records, judge, ceiling) in every.items()
-        if getattr(options, data_set)
     ]
 
 
@@ -73,13 +66,13 @@ _VIDEO_PROMPT = (
 
 
 def _asked_about_coco(options: BenchmarkOptions, data_set: str, count: int) -> list[Record]:
-    folder = Folder.of(data_set, getattr(options, data_set), _LAYOUTS[data_set])
+    folder = Folder.of(options, data_set)
     split, version = f"{options.split(data_set)}2014", "v2_" if data_set == "vqav2" else ""
     asked, answered = f"{version}OpenEnded_mscoco_{split}_questions.json", f"{version}mscoco_{split}_annotations.json"
     questions = folder.json(asked, f"Questions/{asked}")["questions"]
     annotations = folder.json(answered, f"Annotations/{answered}")["annotations"]
     answers = {entry["question_id"].name: entry for entry in annotations}
-    records = []
+    records: list[Record] = []
     for entry in sample(questions, count, lambda entry: entry["question_id"].name):
         number = entry["question_id"].name
         if number not in answers:
@@ -95,7 +88,7 @@ def _asked_about_coco(options: BenchmarkOptions, data_set: str, count: int) -> l
 
 
 def _asked_by_the_blind(options: BenchmarkOptions, data_set: str, count: int) -> list[Record]:
-    folder = Folder.of(data_set, options.vizwiz, _LAYOUTS[data_set])
+    folder = Folder.of(options, data_set)
     split = options.split(data_set)
     questions = folder.json(f"{split}.json", f"Annotations/{split}.json")
     return [
@@ -110,14 +103,14 @@ def _asked_by_the_blind(options: BenchmarkOptions, data_set: str, count: int) ->
 
 def _answers(folder: Folder, entry: Entry) -> Record:
     """What people answered, and the answer that most of them gave."""
-    answers = [given["answer"].text for given in entry["answers"]]
+    answers = [given["answer"].string for given in entry["answers"]]
     if not answers:
         raise folder.problem(f"{entry['answers']}: holds no answers")
     return {"answers": answers, "answer": max(answers, key=answers.count)}
 
 
 def _asked_about_videos(options: BenchmarkOptions, data_set: str, count: int) -> list[Record]:
-    folder = Folder.of(data_set, getattr(options, data_set), _LAYOUTS[data_set])
+    folder = Folder.of(options, data_set)
     questions = folder.json(f"{options.split(data_set)}_qa.json")
     names = _video_names(folder) if data_set == "msvd_qa" else {}
     return [
@@ -155,7 +148,7 @@ def _video(folder: Folder, names: dict[str, str], entry: Entry) -> Path:
 # ---- judges
 
 
-def _by_people(answers: Sequence[Answer], records: Sequence[Record]) -> list[float]:
+def _by_people(answers: Sequence[Answer], records: Sequence[Record]) -> Sequence[float]:
     from mio.plugins.benchmarks.metrics.vqa import accuracy
 
     return [accuracy(answer.text, record["answers"]) for answer, record in zip(answers, records, strict=True)]
@@ -168,7 +161,7 @@ def _best_answer(records: Sequence[Record], roundtrip: RoundTrip) -> float:  # n
     return sum(best(record["answers"]) for record in records) / len(records)
 
 
-def _exactly(answers: Sequence[Answer], records: Sequence[Record]) -> list[bool]:
+def _exactly(answers: Sequence[Answer], records: Sequence[Record]) -> Sequence[float]:
     """Whether the answer is the right one, both normalised as those about pictures."""
     from mio.plugins.benchmarks.metrics.vqa import normalised
 

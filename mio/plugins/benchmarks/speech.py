@@ -10,15 +10,10 @@ from typing import Any
 
 from mio import Answer, DataError, Measure, Record, RoundTrip, Task, Template
 from mio.plugins.benchmarks import decoding
-from mio.plugins.benchmarks.folders import Folder, sample
+from mio.plugins.benchmarks.folders import Folder, batches, sample
 from mio.plugins.benchmarks.options import BenchmarkOptions
 
 _TOKENS = 256
-
-_LAYOUTS = {
-    "librispeech": "SPLIT/SPEAKER/CHAPTER/ (or LibriSpeech/SPLIT/...), each with *.flac and SPEAKER-CHAPTER.trans.txt",
-    "vctk": "txt/SPEAKER/SPEAKER_NNN.txt and wav48_silence_trimmed/SPEAKER/SPEAKER_NNN_mic1.flac",
-}
 
 HEAR = Template(
     # arXiv 2409.17692 v4, table 12
@@ -35,33 +30,31 @@ SAY = Template(
 
 
 def tasks(options: BenchmarkOptions) -> list[Task]:
-    found = []
-    if options.librispeech:
-        found.append(
-            Task(
-                name="librispeech_asr",
-                template=HEAR,
-                records=partial(_recorded, options),
-                output="text",
-                judge=_heard,
-                measures=(_RATE,),
-                decoding=decoding.text(_TOKENS),
-            )
-        )
-    if options.vctk:
-        found.append(
-            Task(
-                name="vctk_tts",
-                template=SAY,
-                records=partial(_to_say, options),
-                output=options.speech,
-                judge=partial(_said, options),
-                measures=(_RATE,),
-                ceiling=partial(_ceiling, options),
-                decoding=decoding.speech(options.speech),
-            )
-        )
-    return found
+    return [
+        Task(
+            name="librispeech_asr",
+            template=HEAR,
+            records=partial(_recorded, options),
+            output="text",
+            judge=_heard,
+            measures=(_RATE,),
+            decoding=decoding.text(_TOKENS),
+            needs=(options.speech,),
+            missing=options.missing("librispeech"),
+        ),
+        Task(
+            name="vctk_tts",
+            template=SAY,
+            records=partial(_to_say, options),
+            output=options.speech,
+            judge=partial(_said, options),
+            measures=(_RATE,),
+            ceiling=partial(_ceiling, options),
+            decoding=decoding.speech(options.speech),
+            needs=(options.speech,),
+            missing=options.missing("vctk", "recogniser"),
+        ),
+    ]
 
 
 def _all_wrong(record: Record) -> tuple[int, int]:
@@ -79,7 +72,7 @@ _RATE = Measure(name="wer", better="lower", most=math.inf, worst=_all_wrong)
 
 def _recorded(options: BenchmarkOptions, count: int) -> list[Record]:
     """Of LibriSpeech."""
-    folder = Folder.of("librispeech", options.librispeech, _LAYOUTS["librispeech"])
+    folder = Folder.of(options, "librispeech")
     split = options.split("librispeech")
     root = folder.place(split, f"LibriSpeech/{split}")
     tables = sorted(root.glob("*/*/*.trans.txt"))
@@ -107,14 +100,14 @@ def _recording(options: BenchmarkOptions, folder: Folder, table: Path, number: i
 
 def _to_say(options: BenchmarkOptions, count: int) -> list[Record]:
     """Of VCTK: sentences of which there is a recording by the first microphone."""
-    folder = Folder.of("vctk", options.vctk, _LAYOUTS["vctk"])
+    folder = Folder.of(options, "vctk")
     recordings = folder.place("wav48_silence_trimmed")
     texts = sorted(folder.place("txt").glob("*/*.txt"))
     pairs = [(text, recordings / text.parent.name / f"{text.stem}_mic1.flac") for text in texts]
     pairs = [(text, recording) for text, recording in pairs if recording.is_file()]
     if not pairs:
         raise folder.problem(f"{folder.path}: holds no text with a recording")
-    records = []
+    records: list[Record] = []
     for text, recording in sample(pairs, count, lambda pair: pair[0].stem):
         transcription = " ".join(folder.lines(text)).strip()
         if not transcription:
@@ -146,10 +139,10 @@ def _first(media: Sequence[Any]) -> Any:
 
 
 def _recognised(options: BenchmarkOptions, sounds: Sequence[Any], records: Sequence[Record]) -> list[tuple[int, int]]:
-    from mio.plugins.benchmarks.metrics.recognition import RECOGNISER_WANTED, Recogniser
+    from mio.plugins.benchmarks.metrics.recognition import Recogniser
     from mio.plugins.benchmarks.metrics.word_errors import word_errors
 
-    recogniser = Recogniser.of(options.checkpoint("recogniser", RECOGNISER_WANTED))
+    recogniser = Recogniser.of(options.recogniser)
     return [
         word_errors(recogniser.heard(sound), record["transcription"])
         for sound, record in zip(sounds, records, strict=True)
@@ -158,5 +151,7 @@ def _recognised(options: BenchmarkOptions, sounds: Sequence[Any], records: Seque
 
 def _ceiling(options: BenchmarkOptions, records: Sequence[Record], roundtrip: RoundTrip) -> float:
     """Of the recordings themselves after the codec."""
-    counts = _recognised(options, roundtrip([record["speech"] for record in records]), records)
-    return sum(errors for errors, _ in counts) / sum(words for _, words in counts)
+    counts: list[tuple[int, int]] = []
+    for some in batches(records):
+        counts += _recognised(options, roundtrip([record["speech"] for record in some]), some)
+    return sum(errors for errors, _ in counts) / max(1, sum(words for _, words in counts))

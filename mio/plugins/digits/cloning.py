@@ -86,8 +86,8 @@ def cloning_ceiling(records: Sequence[Record], roundtrip: RoundTrip) -> Mapping[
 
 def _verdicts(recordings: Sequence[Any], records: Sequence[Record]) -> list[Mapping[str, bool]]:
     spoken = [
-        Spoken(*recording, record["text"], left_out=record["speech"].key.removeprefix("spoken/").rsplit("/", 1)[0])
-        for recording, record in zip(recordings, records, strict=True)
+        Spoken(samples, rate, record["text"], left_out=record["speech"].key.removeprefix("spoken/").rsplit("/", 1)[0])
+        for (samples, rate), record in zip(recordings, records, strict=True)
     ]
     return [
         _verdict(DIGITS[digit], alike, record)

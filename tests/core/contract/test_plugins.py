@@ -444,3 +444,27 @@ def test_the_built_in_plugins_work(name):
     candidates = {candidate.name: candidate for candidate in discovery.installed()}
     assert not candidates[name].problem
     assert candidates[name].origin == f"mio {mio.__version__}"
+
+
+def test_a_task_rests_where_something_is_missing():
+    resting = [
+        replace(TASK, name="away", needs=("sketch", "sound"), output="sound"),
+        replace(TASK, name="bare", needs=("sketch",), missing="set `plugins.acme.data` to a folder"),
+        replace(TASK, needs=("sketch",)),
+    ]
+    acme = declaring(CODES)
+    acme.mio_tasks = hookimpl(lambda: resting, specname="mio_tasks")
+    plugins = enabled(acme=acme)
+    resting.append(replace(TASK, name="heard", needs=("sound",)))
+    assert list(plugins.tasks()) == ["draw"]
+    assert plugins.no_task("heard").startswith("task `heard`: it asks about `sound`, which the recipe does not have")
+    assert (
+        plugins.no_task("away")
+        == "task `away`: its answers are of `sound`, which the recipe does not have (plugin `acme`)"
+    )
+    assert plugins.no_task("bare") == "task `bare`: set `plugins.acme.data` to a folder (plugin `acme`)"
+    assert plugins.no_task("drew") == "no task `drew`; did you mean `draw`?; there are draw"
+    for wrong, field in ((replace(TASK, needs="sketch"), "`needs`: str"), (replace(TASK, missing=None), "`missing`")):
+        acme.mio_tasks = hookimpl(lambda wrong=wrong: [wrong], specname="mio_tasks")
+        with pytest.raises(PluginError, match=field):
+            enabled(acme=acme).tasks()

@@ -12,12 +12,12 @@ import pytest
 import torch
 from conftest import MELODY
 
-from mio import Codes, DataError, Decoding, Task, Template, UserError
+from mio import Codes, DataError, Decoding, Media, Task, Template, UserError
 from mio.core.contract.plugins import PluginManager
 from mio.core.evaluation.answering import answer_records
 from mio.core.evaluation.copies import copied_spans, digest
 from mio.core.evaluation.evaluation import Options, evaluate, select_tasks
-from mio.core.evaluation.table import results_table
+from mio.core.evaluation.table import notes, results_table
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 from mio.core.tokens.templates import CompiledTemplate, to_document
@@ -42,6 +42,16 @@ def test_tasks_are_chosen_by_name_and_default_to_all():
     assert select_tasks(tasks, ["speak"]) == ["SPEAK"]
     with pytest.raises(UserError, match=r"no task `drawn`; did you mean `draw`\?; this run has draw, speak"):
         select_tasks(tasks, ["drawn"])
+
+
+def test_a_task_of_a_modality_that_the_run_does_not_have_rests(run, play, monkeypatch):
+    both = [play, replace(play, name="look", output="picture")]
+    answers = {"mio_tasks": [("melody", both)]}
+    each = type(run.plugins)._each
+    monkeypatch.setattr(type(run.plugins), "_each", lambda own, hook: answers.get(hook) or each(own, hook))
+    assert [*evaluate(Model.of(run), Options(items=2))] == ["play"]
+    with pytest.raises(UserError, match=r"^task `look`: its answers are of `picture`, which the recipe does not have"):
+        evaluate(Model.of(run), Options(items=2, tasks=["look"]))
 
 
 def test_answers_come_in_the_order_of_the_records_whatever_the_batches(run, play):
@@ -94,6 +104,10 @@ def test_figures_are_the_shares_that_the_judge_and_the_ceiling_say(run, play, mo
     assert lines == ["play: 0.250 of 12"]
     samples = sorted(path.name for path in (run.folder / "samples").glob("*.txt"))
     assert [name.split("-")[:2] for name in samples] == [["play", "0"], ["play", "1"]]
+    for record, sample in zip(play.records(2), json.loads((run.folder / "samples/play.json").read_text()), strict=True):
+        assert "".join(part["text"] for part in sample["asked"]) == sample["prompt"]
+        [expected] = [part["path"] for part in sample["expected"] if "path" in part]
+        assert (run.folder / "samples" / expected).read_text().split() == record["notes"].split()
 
 
 def tunes_of(run, split):
@@ -168,6 +182,82 @@ def test_a_training_record_that_cannot_be_read_does_not_end_the_evaluation(run, 
     records = Broken([{"melody": Codes("melody", np.array([[note]])), "notes": "any"} for note in range(3)])
     monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: records)})
     assert copies(run, [Codes("melody", np.array([[note]])) for note in range(3)]) == [True, False, True]
+
+
+def copies_of(run, folder, notes):
+    span = Codes("melody", np.array([notes]))
+    return copied_spans(Model.of(run), {"melody": [digest(run.codecs, span)]}, folder=folder)
+
+
+class Tunes(list):
+    """Records that count how often they are read."""
+
+    def __init__(self, *tunes, fingerprint=""):
+        super().__init__({"melody": Media("melody", tuple(tune), key=str(tune)), "notes": "any"} for tune in tunes)
+        self.fingerprint, self.read = fingerprint, 0
+
+    def __getitem__(self, index):
+        self.read += 1
+        return super().__getitem__(index)
+
+
+def test_the_training_data_are_read_once_for_copies(run, monkeypatch, tmp_path):
+    tunes = Tunes(*([note] for note in range(5) for _ in range(20)))
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: tunes)})
+    encoded = []
+    given = type(run.codecs.tokenizer("melody")).encode
+    run.codecs.tokenizer("melody").encode = lambda media: encoded.append(len(media)) or given(None, media)
+    first = copies_of(run, tmp_path, [4])
+    assert first.found == {"melody": {digest(run.codecs, Codes("melody", np.array([[4]])))}}
+    assert (first.searched, first.records) == (101, 101)  # with the line of text
+    assert encoded == [5], "what is new is encoded together, and once"
+    tunes.read = 0
+    assert copies_of(run, tmp_path, [4]).found == first.found
+    assert copies_of(run, tmp_path, [6]).found == {"melody": frozenset()}
+    assert tunes.read <= 2 * 20, "but for what a source is known by"
+    assert encoded == [5]
+
+
+@pytest.mark.parametrize("change", ["records", "fingerprint", "tokenizer", "held_out", "damage", "none"])
+def test_an_index_of_other_data_is_made_again(run, monkeypatch, tmp_path, change):
+    tunes = Tunes([1], [2], fingerprint="then")
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: tunes)})
+    assert not copies_of(run, tmp_path, [3]).found["melody"]
+    index = tmp_path / "training-codes/melody.index"
+    before = index.read_bytes()
+    if change == "records":
+        tunes = Tunes([1], [3], fingerprint="then")
+    elif change == "fingerprint":
+        tunes = Tunes([1], [2], fingerprint="now")
+    elif change == "tokenizer":
+        run.codecs.tokenizer("melody").fingerprint = "another"
+    elif change == "held_out":
+        run.recipe.data.held_out = 0.5
+    elif change == "damage":
+        index.write_bytes(before[:-1] + b"?")
+    assert bool(copies_of(run, tmp_path, [3]).found["melody"]) is (change == "records")
+    assert (index.read_bytes() == before) is (change in ("none", "damage"))
+
+
+def test_of_much_data_the_first_records_are_searched_and_it_is_said(run, play, monkeypatch):
+    monkeypatch.setattr("mio.core.evaluation.copies.RECORDS", 2)
+    tunes = Tunes([1], [2], [3])
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: tunes)})
+    copies = [copies_of(run, None, [note]) for note in (1, 2, 3)]
+    assert [len(one.found["melody"]) for one in copies] == [1, 1, 0]
+    assert [(one.searched, one.records) for one in copies] == [(3, 4)] * 3
+    figures, _ = one_task(run, monkeypatch, replace(play, copies=True))
+    assert figures["searched"] == [3, 4]
+    assert [*notes({"play": figures})] == [
+        "copied: looked for among 3 of 4 training records, the first of each source"
+    ]  # fmt: skip
+
+
+def test_the_same_source_in_two_groups_is_searched_once(run, monkeypatch):
+    tunes = Tunes([1], [2])
+    monkeypatch.setattr(type(run.plugins), "sources", lambda _: {"melody/tunes": ("melody", lambda *_: tunes)})
+    run.recipe.data.groups["again"] = run.recipe.data.groups["melody"]
+    assert copies_of(run, None, [1]).searched == 2 + 1
 
 
 def one_task(run, monkeypatch, task):

@@ -11,6 +11,7 @@ import pytest
 from conftest import MELODY, call, fit, start, tunes_in
 
 from mio.cli import app
+from mio.core.evaluation.items import read_items
 
 ASKED = "evaluate: {tasks: [play], items: 40, batch: 7}\n"
 SHORT = ("train.steps=6", "train.rows=2", "train.micro_rows=1", "train.precision=fp32", "runtime.checkpoint_every=3")
@@ -50,21 +51,20 @@ def tasks(file):
     return {name: {**figures, "seconds": 0} for name, figures in json.loads(file.read_text())["tasks"].items()}
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_figures_are_those_that_the_ranks_found_when_they_had_trained(trained, melodies, capsys, devices):
-    before = {path.name: path.read_bytes() for path in (trained / "samples").glob("*.*")}
+@pytest.mark.parametrize(("devices", "batch"), [(1, 7), (2, 7), (3, 7), (1, 40), (2, 5), (1, 1)])
+def test_figures_are_those_that_the_ranks_found_when_they_had_trained(trained, melodies, capsys, devices, batch):
+    """And so are items and samples, however many are answered together, in however many processes."""
+    before = {path: path.read_bytes() for path in (trained / "samples").glob("*.*")}
+    items = read_items(trained / "evaluation/play.jsonl")
     assert len(before) == 3
-    options = ("evaluate", str(trained), "--json", str(melodies / "figures.json"))
-    if devices == 1:
-        assert app.run(options) == 0
-    else:
-        code, out, err = call(*options, "--devices", 2)
-        assert code == 0, err
-        assert err.splitlines() == [f"play: {tasks(trained / 'summary.json')['play']['accuracy']:.3f} of 40"]
-        assert out.count("play") == 1
-    capsys.readouterr()
+    options = ("evaluate", str(trained), "--json", str(melodies / "figures.json"), "--devices", str(devices))
+    assert app.run([*options, f"evaluate.batch={batch}"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [f"play: {tasks(trained / 'summary.json')['play']['accuracy']:.3f} of 40"]
+    assert printed.out.count("play") == 1
     assert tasks(melodies / "figures.json") == tasks(trained / "summary.json")
-    assert {path.name: path.read_bytes() for path in (trained / "samples").glob("*.*")} == before
+    assert {path: path.read_bytes() for path in (trained / "samples").glob("*.*")} == before
+    assert read_items(trained / "evaluation/play.jsonl").lines == items.lines
 
 
 @pytest.mark.usefixtures("trained")

@@ -8,7 +8,7 @@ of 25,014 captions of COCO and 40,960 of Flickr8k (`benchmarks/metrics.py`), and
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 
 PUNCTUATION = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"))
 """Tokens that are no words to the evaluation. It lists brackets as well, but as `-LRB-`: what it compares is in lower
@@ -91,7 +91,7 @@ _TOKENS = re.compile(
 )
 
 
-@cache
+@lru_cache(maxsize=1 << 17)
 def words(caption: str) -> tuple[str, ...]:
     """The words of a caption, in order."""
     text = caption.translate(_REPLACED)

@@ -15,18 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mio import DataError, UserError
-from mio.plugins.benchmarks.metrics.checkpoints import LOCAL, loaded
+from mio.plugins.benchmarks.metrics.checkpoints import loaded
+from mio.plugins.benchmarks.options import WANTED
 
 SIDE = 256
 """Side of the squares on which SSIM is measured, so that figures of models are comparable that draw in other sizes."""
-
-CLIP_WANTED = (
-    "a folder with a CLIP checkpoint that transformers reads (GILL and SEED-LLaMA: openai/clip-vit-large-patch14)"
-)
-INCEPTION_WANTED = (
-    "the file weights-inception-2015-12-05-6cddaf7f.pth of torch-fidelity, which holds the Inception network of the "
-    "Frechet distance"
-)
 
 
 def read(path: Path) -> np.ndarray:
@@ -44,8 +37,10 @@ def ssim(first: np.ndarray, second: np.ndarray) -> float:
     """Structural similarity, from -1 to 1 (doi:10.1109/TIP.2003.819861), of pictures brought to `SIDE`."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    pair = [_square(_tensor(picture)) for picture in (first, second)]
-    return min(1.0, float(structural_similarity_index_measure(*pair, data_range=255.0)))
+    one, other = (_square(_tensor(picture)) for picture in (first, second))
+    likeness = structural_similarity_index_measure(one, other, data_range=255.0)
+    assert not isinstance(likeness, tuple)  # the whole picture's is not asked for
+    return min(1.0, float(likeness))
 
 
 class Clip:
@@ -57,17 +52,19 @@ class Clip:
         def load() -> tuple[Any, Any]:
             from transformers import AutoProcessor, CLIPModel
 
-            return CLIPModel.from_pretrained(folder, **LOCAL), AutoProcessor.from_pretrained(folder, **LOCAL)
+            local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            processor: Any = AutoProcessor  # which has no types
+            return CLIPModel.from_pretrained(folder, **local), processor.from_pretrained(folder, **local)
 
-        model, self._processor = loaded("clip", folder, CLIP_WANTED, load)
+        model, self._processor = loaded("clip", folder, load)
         self._model = model.eval()
         self.config = self._model.config
 
     @classmethod
     @cache
-    def of(cls, folder: Path) -> Clip:
+    def of(cls, folder: str) -> Clip:
         """Loaded once per process."""
-        return cls(folder)
+        return cls(Path(folder).expanduser())
 
     @torch.no_grad()
     def likeness(self, pictures: Sequence[np.ndarray], others: Sequence[np.ndarray] | Sequence[str]) -> list[float]:
@@ -111,15 +108,15 @@ class Inception:
             ) from None
         except Exception as error:  # of unpickling, and of weights of another network
             raise UserError(
-                f"plugins.benchmarks: `inception`: {weights}: {_line(error)}; name {INCEPTION_WANTED}"
+                f"plugins.benchmarks: `inception`: {weights}: {_line(error)}; name {WANTED['inception']}"
             ) from error
         self._network = distance.inception.eval()
 
     @classmethod
     @cache
-    def of(cls, weights: Path) -> Inception:
+    def of(cls, weights: str) -> Inception:
         """Loaded once per process."""
-        return cls(weights)
+        return cls(Path(weights).expanduser())
 
     @torch.no_grad()
     def features(self, drawn: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[np.ndarray]:

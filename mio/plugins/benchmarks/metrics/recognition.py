@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from mio import DataError
-from mio.plugins.benchmarks.metrics.checkpoints import LOCAL, loaded
+from mio.plugins.benchmarks.metrics.checkpoints import loaded
 
-RECOGNISER_WANTED = "a folder with a checkpoint of speech recognition for transformers (MIO: openai/whisper-medium)"
+_WINDOW = 30
+_WHISPER = "seq2seq_whisper"
 
 
 class Recogniser:
@@ -23,18 +24,20 @@ class Recogniser:
         def load() -> Any:
             from transformers import pipeline
 
-            return pipeline("automatic-speech-recognition", model=str(folder), **LOCAL)
+            if not folder.is_dir():  # a name would be looked up on the Hub
+                raise FileNotFoundError("no such folder")
+            return pipeline("automatic-speech-recognition", model=str(folder), trust_remote_code=False)
 
-        self._pipeline = loaded("recogniser", folder, RECOGNISER_WANTED, load)
+        self._pipeline = loaded("recogniser", folder, load)
         settings = getattr(self._pipeline.model, "generation_config", None)
         several = getattr(settings, "is_multilingual", False)
         self._asked = {"generate_kwargs": {"language": "english", "task": "transcribe"}} if several else {}
 
     @classmethod
     @cache
-    def of(cls, folder: Path) -> Recogniser:
+    def of(cls, folder: str) -> Recogniser:
         """Loaded once per process."""
-        return cls(folder)
+        return cls(Path(folder).expanduser())
 
     def heard(self, sound: tuple[Any, int]) -> str:
         """The words of samples `[T]` or `[T, C]` with their rate. Raises `DataError` for no samples."""
@@ -46,4 +49,6 @@ class Recogniser:
         wave = wave.mean(axis=1) if wave.ndim == 2 else wave
         if not len(wave):
             raise DataError("what is said holds no samples")
-        return str(self._pipeline({"raw": wave, "sampling_rate": int(rate)}, **self._asked)["text"])
+        # Whisper's window is 30 s; it takes longer sound apart by the times that it tells
+        timed = {"return_timestamps": True} if len(wave) > _WINDOW * rate and self._pipeline.type == _WHISPER else {}
+        return str(self._pipeline({"raw": wave, "sampling_rate": int(rate)}, **self._asked, **timed)["text"])

@@ -29,7 +29,7 @@ def word_errors(said: str, wanted: str) -> tuple[int, int]:
 
 def normalised(text: str) -> str:
     """Text as Whisper's English normaliser has it."""
-    return _normaliser()(text)
+    return str(_normaliser()(text))
 
 
 @cache
