@@ -307,8 +307,8 @@ def _at_least(rows: Tensor) -> Tensor:
 
 
 def _weighted(shares: Tensor, values: Tensor) -> Tensor:
-    """[N, queries, E]: sums of values [N, slots, E] by shares [N, queries, slots]. On a CPU of a block of slots at a time:
-    how a longer sum is cut in pieces depends on the number of queries and slots."""
+    """[N, queries, E]: sums of values [N, slots, E] by shares [N, queries, slots]. On a CPU of a block of slots at a
+    time: how a longer sum is cut in pieces depends on the number of queries and slots."""
     slots = values.shape[1]
     if values.device.type != "cpu" or slots <= BLOCK:
         return torch.bmm(shares, values)
