@@ -23,7 +23,7 @@ from mio.plugins.digits.world import World
 if TYPE_CHECKING:
     from mio import RoundTrip
 
-GUIDANCE = 2.0
+GUIDANCE = 3.0
 """Classifier-free guidance of the speech: without it, it says the word and hardly takes the voice."""
 LONGEST = 0.96
 """Seconds of both recordings of a record together, which take 50 frames of four codes each of every second."""
@@ -62,7 +62,7 @@ def cloning_tasks() -> list[Task]:
             judge=cloned,
             measures=tuple(Measure(name=name) for name in VERDICTS),
             ceiling=cloning_ceiling,
-            decoding=replace(DECODING, guidance=GUIDANCE),
+            decoding=replace(DECODING, media_temperature=0.8, guidance=GUIDANCE),
         )
     ]
 
