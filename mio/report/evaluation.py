@@ -13,7 +13,7 @@ from typing import Any
 from mio.core.errors import MioError
 from mio.core.files import read_json
 from mio.core.recipe.places import EVALUATION
-from mio.report.reading import ReportedRun, json_lines, mapping, number
+from mio.report.reading import ReportedRun, json_lines, listed, mapping, number, numbers_in
 from mio.report.samples import Part, text_parts
 
 COMPARED = "compared"
@@ -74,8 +74,7 @@ def _of_task(name: str, report: Mapping[str, Any]) -> Iterator[Figure]:
     measures = [key for key in report if key not in _OTHER and not key.startswith(_PARTS)]
     for place, measure in enumerate(measures):
         own = place == 0
-        bounds = intervals.get(measure)
-        low, high = bounds if isinstance(bounds, Sequence) and len(bounds) == 2 else (None, None)
+        low, high = _bounds(intervals.get(measure))
 
         def of(key: str, own: bool = own, measure: str = measure) -> float | None:
             value = number(report.get(f"{key}/{measure}"))
@@ -86,8 +85,8 @@ def _of_task(name: str, report: Mapping[str, Any]) -> Iterator[Figure]:
             measure=measure,
             own=own,
             value=number(report[measure]),
-            low=number(low),
-            high=number(high),
+            low=low,
+            high=high,
             ceiling=of("ceiling"),
             judge=of("judge"),
             items=int(number(report.get("n")) or 0),
@@ -157,7 +156,7 @@ def _badness(verdict: Any, lower: bool) -> float:
 
 def _worst(line: Mapping[str, Any], measure: str) -> Worst:
     failure, verdict = line.get("failure"), mapping(line.get("verdicts")).get(measure)
-    said = "".join(_told(mapping(part)) for part in line.get("output") or () if isinstance(line.get("output"), list))
+    said = "".join(_told(mapping(part)) for part in listed(line.get("output")))
     told = str(failure) if failure else json.dumps(verdict)
     prompt = line.get("prompt")
     parts = text_parts(prompt if isinstance(prompt, str) else "")
@@ -181,12 +180,9 @@ def compared(first: ReportedRun, second: ReportedRun) -> list[Pair]:
     for task, measures in mapping(content.get("tasks")).items():
         for measure, entry in mapping(measures).items():
             row = mapping(entry)
-            bounds = row.get("interval")
-            low, high = bounds if isinstance(bounds, list) and len(bounds) == 2 else (None, None)
-            keys = ("first", "second", "difference", "p", "p_holm", "n", "differ")
-            pairs.append(
-                Pair(str(task), str(measure), *(number(row.get(key)) for key in keys), number(low), number(high))
-            )
+            low, high = _bounds(row.get("interval"))
+            figures = numbers_in(row, "first", "second", "difference", "p", "p_holm", "n", "differ")
+            pairs.append(Pair(task=str(task), measure=str(measure), low=low, high=high, **figures))
     return pairs
 
 
@@ -202,7 +198,8 @@ class Pair:
     p: float | None
     p_holm: float | None
     """As it counts among all of the comparison."""
-    items: float | None
+    n: float | None
+    """Items."""
     differ: float | None
     """Items that the judge says something else of."""
     low: float | None
@@ -215,6 +212,12 @@ def failures(run: ReportedRun) -> list[str]:
     reports = (mapping(report) for report in task_reports(run).values())
     lines = (report.get("failures") for report in reports)
     return [str(line) for listed in lines if isinstance(listed, list) for line in listed]
+
+
+def _bounds(value: Any) -> tuple[float | None, float | None]:
+    """Both ends of an interval, or neither."""
+    bounds = [number(one) for one in listed(value)]
+    return (bounds[0], bounds[1]) if len(bounds) == 2 and None not in bounds else (None, None)
 
 
 def scale_from(found: Sequence[Figure]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mio.report.evaluation import figures, mean_of_own, task_reports
 from mio.report.numbers import count, duration, fixed, percent, plain_number
-from mio.report.reading import ReportedRun, mapping, number
+from mio.report.reading import ReportedRun, listed, mapping, number, numbers_in
 
 
 def tiles(run: ReportedRun) -> list[tuple[str, str]]:
@@ -64,7 +64,6 @@ class Share:
     epochs: float | None
     truncated: float | None
     skipped: float | None
-    skipped_reasons: str = ""
 
 
 def mixture(run: ReportedRun) -> list[Share]:
@@ -80,8 +79,8 @@ _BELOW = ("sources", "directions")
 
 
 def _shares(name: str, entry: Mapping[str, Any], depth: int) -> Iterator[Share]:
-    keys = ("target", "achieved", "tokens", "documents", "epochs", "truncated", "skipped")
-    yield Share(name or "(whole conversations)", depth, *(number(entry.get(key)) for key in keys))
+    figures = ("target", "achieved", "tokens", "documents", "epochs", "truncated", "skipped")
+    yield Share(name=name or "(whole conversations)", depth=depth, **numbers_in(entry, *figures))
     below = mapping(entry.get(_BELOW[depth])) if depth < len(_BELOW) else {}
     if len(below) == 1 and depth == 1:
         return  # its one direction is the source again
@@ -107,7 +106,7 @@ def skipped(run: ReportedRun) -> list[str]:
             lines.append(f"{label}: {_count(broken)} broken records in the check")
         unknown = mapping(entry.get("unknown"))
         lines += [f"{label}: not used: {what} ({_count(value)} records)" for what, value in unknown.items()]
-        lines += [f"{label}: {problem}" for problem in entry.get("problems") or () if isinstance(problem, str)]
+        lines += [f"{label}: {problem}" for problem in listed(entry.get("problems")) if isinstance(problem, str)]
     held_out = mapping(mapping(summary.get("validation")).get("skipped"))
     for stream, reasons in held_out.items():
         for reason, value in mapping(reasons).items():
@@ -141,16 +140,14 @@ class Codebook:
 
 def codebooks(run: ReportedRun) -> list[Codebook]:
     """Of `summary.json`, with the sizes of the vocabulary's blocks."""
-    sizes = {str(mapping(one).get("name")): mapping(one).get("size") for one in run.vocabulary.get("blocks") or ()}
+    sizes = {str(mapping(one).get("name")): mapping(one).get("size") for one in listed(run.vocabulary.get("blocks"))}
     found = []
     for name, content in mapping(run.summary.get("codebooks")).items():
         entry = mapping(content)
-        values = [number(value) for value in entry.get("shares") or ()]
+        values = [number(value) for value in listed(entry.get("shares"))]
         shares = [value for value in values if value is not None]
         most = max(shares, default=0.0)
         ranked = tuple(value / most for value in shares) if most > 0 else ()
-        keys = ("tokens", "used", "perplexity")
-        found.append(
-            Codebook(name, int(number(sizes.get(name)) or 0), *(number(entry.get(key)) for key in keys), ranked)
-        )
+        size, use = int(number(sizes.get(name)) or 0), numbers_in(entry, "tokens", "used", "perplexity")
+        found.append(Codebook(name=str(name), size=size, ranked=ranked, **use))
     return found

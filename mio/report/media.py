@@ -126,7 +126,8 @@ def _image(path: Path) -> Shown:
     with Image.open(path, formats=_FORMATS) as image:
         if getattr(image, "n_frames", 1) == 1:
             return _still(image, path.name)
-        frames, durations = [], []
+        frames: list[Any] = []
+        durations: list[int] = []
         for frame in ImageSequence.Iterator(image):
             if len(frames) == _MOST_FRAMES:
                 break
@@ -163,13 +164,14 @@ def _moving(frames: list[Any], durations: list[int], name: str) -> Shown:
 
 def _video(path: Path) -> Shown:
     import av
+    from PIL import Image
 
     frames: list[Any] = []
     with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
         stream = container.streams.video[0]
         seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         for frame in container.decode(stream):
-            frames.append(_smaller(frame.to_image(), _LONGEST_VIDEO_SIDE))
+            frames.append(_smaller(Image.fromarray(frame.to_ndarray(format="rgb24")), _LONGEST_VIDEO_SIDE))
             if len(frames) == _MOST_FRAMES:
                 break
     if not frames:

@@ -160,6 +160,16 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def listed(value: Any) -> list[Any]:
+    """A list of JSON; an empty one in place of anything else."""
+    return value if isinstance(value, list) else []
+
+
+def numbers_in(entry: Mapping[str, Any], *keys: str) -> dict[str, float | None]:
+    """Finite numbers by key; None where there is none."""
+    return {key: number(entry.get(key)) for key in keys}
+
+
 def _json(path: Path, notes: list[str], needed: bool = True) -> dict[str, Any]:
     if not needed and not is_file(path):
         return {}

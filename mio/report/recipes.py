@@ -9,7 +9,7 @@ from typing import Any
 
 from mio.core.recipe.resolved import diff
 from mio.core.recipe.schema import Recipe
-from mio.report.reading import ReportedRun, mapping, number
+from mio.report.reading import ReportedRun, listed, mapping, number
 
 _MISSING = object()
 
@@ -103,7 +103,7 @@ def lock_facts(lock: Mapping[str, Any]) -> list[tuple[str, list[Fact]]]:
     for key, value in lock.items():
         if key != "files" and isinstance(value, Mapping) and value:
             headed.append((key.capitalize(), [Fact(str(name), str(inner)) for name, inner in value.items()]))
-    history = [mapping(entry) for entry in lock.get("history") or ()]
+    history = [mapping(entry) for entry in listed(lock.get("history"))]
     if len(history) > 1:
         told = [Fact(f"after step {entry.get('step', '?')}", f"mio {entry.get('mio', '?')}") for entry in history]
         headed.append(("History", told))
@@ -133,7 +133,7 @@ class Block:
 def vocabulary_blocks(run: ReportedRun) -> list[Block]:
     """The blocks of a vocabulary in order; single special tokens of one owner are one block."""
     blocks: list[Block] = []
-    for entry in run.vocabulary.get("blocks") or ():
+    for entry in listed(run.vocabulary.get("blocks")):
         one = mapping(entry)
         owner, kind = str(one.get("owner", "?")), str(one.get("kind", "?"))
         start, size = int(number(one.get("start")) or 0), int(number(one.get("size")) or 0)

@@ -62,7 +62,7 @@ def test_a_voice_that_is_made_moves_pitch_and_formants_alike_for_all_words():
             assert moved[-1] == pytest.approx(len(samples) / len(heard), rel=0.01)
             assert np.abs(heard).max() == pytest.approx(np.abs(samples).max(), rel=1e-5)
         assert moved[0] == pytest.approx(moved[1], rel=0.01)
-        assert 0.81 < moved[0] < 1.23
+        assert 0.88 < moved[0] < 1.13
         ratios.add(round(moved[0], 3))
     assert len(ratios) == 8
 

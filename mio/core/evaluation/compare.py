@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from rich.table import Table
@@ -148,14 +148,15 @@ class Comparison:
         table = Table("task", box=None, pad_edge=False)
         several = any(row.measure != "accuracy" for row in self.rows)
         names = [self.first.name, self.second.name]
-        for column in (*(["measure"] if several else []), *names, "difference", "p", "p (Holm)", "differ", "better"):
-            table.add_column(column, justify="left" if column in ("measure", "better") else "right")
+        for column in (*(["measure"] if several else []), *names, "diff", "95 %", "p", "Holm", "differ", "better"):
+            justify: Literal["left", "right"] = "left" if column in ("measure", "better") else "right"
+            table.add_column(column, justify=justify, no_wrap=column not in ("measure", "better"))
         for row in self.rows:
             interval = row.found.interval
-            between = f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
             cells = [row.measure] if several else []
-            cells += [f"{row.first:.4g}", f"{row.second:.4g}", f"{row.found.difference:+.3f}{between}"]
-            cells += [_p(row.found.p), _p(row.p_holm), f"{row.differ} of {row.n}"]
+            cells += [f"{row.first:.4g}", f"{row.second:.4g}", f"{row.found.difference:+.3f}"]
+            cells += [f"{interval[0]:+.3f} {interval[1]:+.3f}" if interval else ""]
+            cells += [_p(row.found.p), _p(row.p_holm), f"{row.differ}"]
             table.add_row(row.task, *cells, ("", *names)[row.winner])
         return table
 

@@ -2,7 +2,7 @@
 
 On a CPU what a token sees of its past is computed in products whose results do not depend, bit by bit, on what else is
 computed: of slots in whole steps of 16, which is what vectors hold, for at least four queries, as MKL multiplies fewer
-in another order, and for 128 positions at a time.
+in another order, and for 128 positions and of 128 slots at a time.
 
 B sequences, L positions, H query heads, K key/value heads, E head width, S slots.
 """
@@ -306,6 +306,18 @@ def _at_least(rows: Tensor) -> Tensor:
     return F.pad(rows, (0, 0, 0, _ROWS - count)) if needed else rows
 
 
+def _weighted(shares: Tensor, values: Tensor) -> Tensor:
+    """[N, queries, E]: sums of values [N, slots, E] by shares [N, queries, slots]. On a CPU of a block of slots at a
+    time: how a longer sum is cut in pieces depends on the number of queries and slots."""
+    slots = values.shape[1]
+    if values.device.type != "cpu" or slots <= BLOCK:
+        return torch.bmm(shares, values)
+    total = torch.bmm(shares[..., :BLOCK], values[:, :BLOCK])
+    for start in range(BLOCK, slots, BLOCK):
+        total += torch.bmm(shares[..., start : start + BLOCK], values[:, start : start + BLOCK])
+    return total
+
+
 class CacheStep(NamedTuple):
     """One forward pass over a cache."""
 
@@ -334,7 +346,7 @@ class CacheStep(NamedTuple):
             bias = mask.kept[number] if mask.kept else mask.bias(block)
             of_keys, of_values = keys[:, :, : block.used].flatten(0, 1), values[:, :, : block.used].flatten(0, 1)
             scores = torch.baddbmm(bias, _at_least(grouped), of_keys.transpose(1, 2), alpha=E**-0.5)
-            out = torch.bmm(scores.softmax(-1), of_values)[:, : grouped.shape[1]]
+            out = _weighted(scores.softmax(-1), of_values)[:, : grouped.shape[1]]
             outs.append(out.reshape(B, H, -1, E))
         out = outs[0] if len(outs) == 1 else torch.cat(outs, 2)
         return out.transpose(1, 2).to(q.dtype)
@@ -366,4 +378,4 @@ class NextStep(NamedTuple):
         elif grouped < rows:
             queries = F.pad(queries, (0, 0, 0, rows - grouped))
         scores = torch.baddbmm(bias, queries, self.keys[layer], alpha=E**-0.5)
-        return torch.bmm(scores.softmax(-1), self.values[layer])[:, :grouped].reshape(B, 1, H, E).to(q.dtype)
+        return _weighted(scores.softmax(-1), self.values[layer])[:, :grouped].reshape(B, 1, H, E).to(q.dtype)

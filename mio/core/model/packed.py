@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from mio.core.model.transformer import Transformer
 
 _UNSPLIT = 1024
-"""Inputs up to which oneDNN sums a single row as it sums several; it cuts the sums of longer single rows in pieces."""
+"""Inputs up to which oneDNN sums a single row as it sums several; it cuts the sums of longer single rows in pieces, in
+float32 also those of shorter ones where threads can share them."""
 _UNSHARED = 32_767
 """Elements up to which torch computes a function of each in one thread. Where it cuts them in two, the last elements of
 a piece take another exponential function, which differs in the last bit."""
@@ -77,11 +78,14 @@ class PackedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        if self.inputs > _UNSPLIT and x.numel() == self.inputs:
+        if x.numel() == self.inputs and self._cuts_a_row():
             twice = x.reshape(1, -1).expand(2, -1).contiguous()
             return self._product(twice, self.weight, self.bias, "none", [], "")[:1].view(*x.shape[:-1], -1)
         product: Tensor = self._product(x, self.weight, self.bias, "none", [], "")
         return product
+
+    def _cuts_a_row(self) -> bool:
+        return self.inputs > _UNSPLIT or (self.weight.dtype == torch.float32 and torch.get_num_threads() > 1)
 
 
 class PackedHead:

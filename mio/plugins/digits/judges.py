@@ -1,7 +1,7 @@
 """Judges of the digits world: what does a picture show, what does a recording say?
 
-Both are trained once per process, on real training media and small variations of them, never on the output of a codec
-or model.
+Both are trained on real training media and small variations of them, never on the output of a codec or model: the one
+of pictures once per process, the one of speech once and for all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sklearn.svm import SVC
 
     from mio import RoundTrip
-    from mio.plugins.digits.speech_judge import SpeechJudge
 
 
 def see(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[int]:
@@ -33,7 +32,9 @@ def see(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[int]:
 
 def hear(recordings: Sequence[tuple[npt.NDArray[np.float32], int]]) -> list[int]:
     """Digit that each recording (samples float32 `[T]`, rate) says. Raises `DataError` for anything but sound."""
-    return _speech_judge().classify(list(recordings)) if recordings else []
+    from mio.plugins.digits.speech_judge import SpeechJudge
+
+    return SpeechJudge.trained().classify(list(recordings)) if recordings else []
 
 
 VARIANTS = 8
@@ -62,13 +63,6 @@ def _picture_judge() -> SVC:
     # scikit-learn's own example for these scans takes gamma 0.001 on their levels 0 to 16; here they run from 0 to 1
     judge = SVC(gamma=0.001 * 16**2, C=10.0)
     return judge.fit(pixels.reshape(len(train), -1) / 255.0, digits[[index for index, _ in train]])
-
-
-@cache
-def _speech_judge() -> SpeechJudge:
-    from mio.plugins.digits.speech_judge import SpeechJudge
-
-    return SpeechJudge.train(seed=0)
 
 
 # ---- answers

@@ -3,12 +3,17 @@
 A small convolutional network on log-mel spectrograms, trained on the real clips of the training voices and small
 variations of them, never on anything that went through a codec or model. It has its own front end, so that a flaw of a
 speech tokenizer's features is not shared by the judge.
+
+Training takes 10 s of one core, which every process that evaluates would pay: the trained network comes with the
+package, so that all judge alike. `python -m mio.plugins.digits.speech_judge FILE` trains and writes it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +30,8 @@ MELS = 40
 COPIES = 3
 """Variations of each clip beside the clip itself."""
 EPOCHS = 6
+FILE = Path(__file__).with_name("speech_judge.safetensors")
+"""The network that is trained with seed 0."""
 
 
 class SpeechJudge:
@@ -34,9 +41,20 @@ class SpeechJudge:
         self._network = network
 
     @classmethod
+    def trained(cls) -> SpeechJudge:
+        """The one that comes with the package, read once per process. Raises `DataError` for an incomplete
+        installation."""
+        return _shipped()
+
+    @classmethod
     def train(cls, seed: int = 0) -> SpeechJudge:
-        """The judge, a function of `seed`; about 10 s on one CPU core, once per process and seed."""
+        """Trains one, a function of `seed` and of torch's version; about 10 s on one CPU core."""
         return _trained(seed)
+
+    def save(self, file: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file(self._network.state_dict(), file)
 
     def classify(self, items: Sequence[tuple[np.ndarray, int]]) -> list[int]:
         """Digit that each recording `(samples float [T] or [T, C], rate)` says. Any level, any length but zero."""
@@ -61,7 +79,6 @@ def log_mel(samples: np.ndarray, rate: int, hop: int) -> np.ndarray:
     """Logarithm of the power of mel bands, float32 `[frames, MELS]`, of samples `[T]` or `[T, C]`, a frame every `hop`
     samples at `RATE`. 50 dB below the loudest band counts as silence. Raises `DataError` for anything but sound."""
     import torch
-    from scipy.signal import resample_poly
 
     samples = np.asarray(samples, dtype=np.float32)
     if samples.ndim == 2:
@@ -71,6 +88,8 @@ def log_mel(samples: np.ndarray, rate: int, hop: int) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise DataError("the speech judge takes samples that are finite numbers")
     if rate != RATE:
+        from scipy.signal import resample_poly
+
         samples = resample_poly(samples, RATE, rate).astype(np.float32)
     window, bank = _front_end()
     spectrum = torch.stft(torch.tensor(samples), 256, hop, window=window, pad_mode="constant", return_complex=True)
@@ -114,6 +133,18 @@ def _network() -> torch.nn.Module:
 
 
 @cache
+def _shipped() -> SpeechJudge:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    network = _network()
+    try:
+        network.load_state_dict(load_file(FILE))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"cannot read the judge of spoken digits in {FILE}: {error}; install mio again") from error
+    return SpeechJudge(network.eval())
+
+
 def _trained(seed: int) -> SpeechJudge:
     import torch
 
@@ -160,3 +191,7 @@ def _masked(inputs: torch.Tensor) -> torch.Tensor:
         shift, lift = int(torch.randint(-4, 5, ())), int(torch.randint(-2, 3, ()))
         item.copy_(item.roll((lift, shift), (1, 2)))
     return inputs.clamp_min(low)
+
+
+if __name__ == "__main__":
+    SpeechJudge.train().save(Path(sys.argv[1]))

@@ -118,18 +118,18 @@ def vary(clip: Clip, seed: int) -> npt.NDArray[np.float32]:
 def in_another_voice(clip: Clip, variant: int) -> npt.NDArray[np.float32]:
     """What `clip` says in a voice that is nobody's: float32 `[T']` in [-1, 1] at the clip's rate.
 
-    The vocal tract is up to 20 % longer or shorter (the pitch goes with it, and the speed), and the long-term spectrum
-    has up to three hills and valleys of a few decibels. A function of the clip's voice and take and of `variant`: all
-    words of a take stay in one voice.
+    The vocal tract is up to 12 % longer or shorter (the pitch goes with it, and the speed), and the long-term spectrum
+    has up to three hills and valleys of up to 2.5 decibels. A function of the clip's voice and take and of `variant`:
+    all words of a take stay in one voice.
     """
     from scipy.signal import resample
 
     draw = np.random.default_rng((variant, zlib.crc32(f"{clip.voice}/{clip.take}".encode())))
-    length = round(len(clip.samples) * np.exp(draw.uniform(-0.2, 0.2)))
+    length = round(len(clip.samples) * np.exp(draw.uniform(-0.12, 0.12)))
     spectrum = np.fft.rfft(resample(clip.samples, length))
     octaves = np.log2(np.maximum(np.linspace(0, clip.rate / 2, len(spectrum)), 60) / 60)
     waves = np.sin(np.outer(draw.uniform(0.5, 2.5, 3), octaves) + draw.uniform(0, 2 * np.pi, (3, 1)))
-    decibels = draw.uniform(0, 6, 3) @ waves
+    decibels = draw.uniform(0, 2.5, 3) @ waves
     samples = np.fft.irfft(spectrum * 10 ** (decibels / 20), length)
     return np.asarray(samples * (np.abs(clip.samples).max() / max(np.abs(samples).max(), 1e-9)), np.float32)
 

@@ -24,7 +24,7 @@ DRAWINGS = {"train": 4, "test": 1}
 """Variants of each scan that are drawn."""
 CLIPS = {"train": 4, "test": 1}
 """Variants of each clip, the clip itself included."""
-NOBODY = {"train": 16, "test": 1}
+NOBODY = {"train": 6, "test": 1}
 """Voices made of each take, its own included."""
 GAP = 0.06
 """Seconds of silence between the words of a phrase."""

@@ -81,8 +81,9 @@ def test_right_or_wrong_is_compared_item_by_item(sides):
     assert row.p_holm == row.found.p == pytest.approx(0.0015654, abs=1e-6)
     assert row.winner == 2
     told = printed(comparison)
-    assert told.split()[:9] == ["task", "first", "second", "difference", "p", "p", "(Holm)", "differ", "better"]
-    assert "count   0.75    0.85  +0.100 (+0.040 to +0.164)  0.002     0.002  40 of 200  second" in told
+    assert told.split()[:10] == ["task", "first", "second", "diff", "95", "%", "p", "Holm", "differ", "better"]
+    assert told.splitlines()[1].split()[:3] == ["count", "0.75", "0.85"]
+    assert "  +0.100  +0.040 +0.164  0.002  0.002      40  second" in told
     apart = comparison.apart["count"]
     assert [line["item"] for line in apart] == [*range(140, 180), 199]  # one could not be judged: it is wrong in both
     assert apart[0] == {

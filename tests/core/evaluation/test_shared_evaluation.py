@@ -11,6 +11,8 @@ import pytest
 from conftest import MELODY, call, fit, start, tunes_in
 
 from mio.cli import app
+from mio.core.distributed import forked as forked_ranks
+from mio.core.evaluation import processes
 from mio.core.evaluation.items import read_items
 
 ASKED = "evaluate: {tasks: [play], items: 40, batch: 7}\n"
@@ -126,3 +128,19 @@ def test_an_evaluation_that_was_stopped_goes_on_by_the_same_command(trained, mel
     assert "going on from" in fit("stopped", *SHORT)  # on one process
     assert (folder / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
     assert tasks(folder / "summary.json") == tasks(trained / "summary.json")
+
+
+def test_what_one_process_has_trained_it_evaluates_with_copies_of_itself(melodies, monkeypatch):
+    """As many as the items pay for, and with the figures of one."""
+    made = []
+    monkeypatch.setattr(forked_ranks, "cores", lambda: 2)
+    monkeypatch.setattr(processes, "cores", lambda: 2)
+    fork = os.fork
+    monkeypatch.setattr(os, "fork", lambda: made.append(fork()) or made[-1])
+    fit("copies", *SHORT, "evaluate.items=800", "evaluate.batch=20")
+    assert len(made) == 1
+    folder = melodies / "copies/tunes"
+    assert app.run(["evaluate", str(folder), "--devices", "1", "--json", str(melodies / "alone.json")]) == 0
+    assert len(made) == 1
+    assert tasks(melodies / "alone.json") == tasks(folder / "summary.json")
+    assert tasks(melodies / "alone.json")["play"]["n"] > 40

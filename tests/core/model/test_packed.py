@@ -85,6 +85,34 @@ def test_a_state_is_that_of_its_own_past_bit_by_bit(kind, dtype):
         assert torch.equal(scores[150:151], packed.logits(together[1, :1], VOCABULARY))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_long_rows_are_the_same_beside_others_and_behind_what_was_read_before(dtype):
+    """Beyond the positions whose scores exist at once."""
+    if not can_pack(CPU, dtype):
+        pytest.skip("no packed products of this type here")
+    _, packed = made("plain", dtype)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(VOCABULARY, (6, 300), generator=generator)
+    lengths = [300, 129, 60, 200, 128, 255]
+    cache = packed.cache(6, 310)
+    with torch.inference_mode():
+        together = packed(tokens, cache.positions(300), cache=cache).hidden
+        for row, length in enumerate(lengths):
+            for first in (0, 1, 17, 100, 127, 128, 200):
+                if first >= length:
+                    continue
+                cache = packed.cache(1, 310)
+                states = []
+                for start, end in ((0, first), (first, length)):
+                    if start < end:
+                        part = tokens[row : row + 1, start:end]
+                        states.append(packed(part, cache.positions(end - start), cache=cache).hidden)
+                        cache.advance(end - start)
+                assert torch.equal(torch.cat(states, 1)[0], together[row, :length]), (row, length, first)
+        alone = decoded(packed, tokens[:1], 120)
+        assert torch.equal(alone[0], together[0])
+
+
 def test_a_row_is_the_same_beside_longer_ones():
     """A ragged batch looks at as many slots as its longest row fills."""
     _, packed = made("plain")
