@@ -29,7 +29,7 @@ def in_words(world: World, draw: Random) -> Record:
         return {"question": question, "answer": f"{some.reading}: {some.said[-1]}"}
     if kind == "story":
         digits, story = story_of(draw)
-        return {"question": f"{names(digits)}. Tell the story of these numbers.", "answer": story}
+        return {"question": f"{names(digits)}. Tell the story of these numbers.", "answer": f"{names(digits)}: {story}"}
     if kind == "counting":
         way, digits = run(draw, range(3, 6))
         answer = f"counting {way} from {DIGITS[digits[0]]} to {DIGITS[digits[-1]]}"

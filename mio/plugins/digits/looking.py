@@ -92,7 +92,7 @@ class Examples(NamedTuple):
     digits: list[int]
     """Three or four, all different, the last of which is asked about."""
     said: list[str]
-    """What the rule makes of each: one or two more or less or the same, in words or in figures, or if it is even."""
+    """What the rule makes of each: up to two more or less, in words or in figures, or if it is even."""
     rule: str
     """The rule in words."""
     result: str
@@ -121,7 +121,7 @@ def by_example(draw: Random) -> Examples:
         return Examples(digits, said, "parity", said[-1])
     step, words = draw.randint(-2, 2), draw.choice((DIGITS, "0123456789"))
     digits = draw.sample([digit for digit in range(10) if 0 <= digit + step <= 9], count)
-    rule = f"{DIGITS[abs(step)]} {'more' if step > 0 else 'less'}" if step else "the same"
+    rule = f"{DIGITS[abs(step)]} {'less' if step < 0 else 'more'}"
     return Examples(digits, [words[digit + step] for digit in digits], rule, DIGITS[digits[-1] + step])
 
 

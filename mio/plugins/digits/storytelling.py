@@ -70,9 +70,10 @@ def counted(story: str) -> list[str]:
 
 
 def _told(answers: Sequence[Answer], records: Sequence[Record]) -> list[bool]:
-    """A story that holds together, with a sentence for each picture in turn that says its number."""
+    """A story that holds together, with a sentence for each picture in turn that says its number; what stands before it,
+    up to a colon, is no part of it."""
     return [
-        " ".join(counted(answer.text.strip())) == record["counts"]
+        " ".join(counted(answer.text.rsplit(":", 1)[-1].strip())) == record["counts"]
         for answer, record in zip(answers, records, strict=True)
     ]
 
@@ -87,7 +88,7 @@ def storytelling_tasks() -> list[Task]:
             "storytelling",
             storytelling,
             prompt="Tell the story of these pictures. {pictures}",
-            response="{story}",
+            response="{counts}: {story}",
             output="text",
             judge=_told,
             ceiling=ceiling(of("pictures")),
