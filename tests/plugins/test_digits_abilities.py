@@ -173,10 +173,7 @@ def test_examples_follow_one_rule_that_is_never_said():
             (step,) = {value - digit for value, digit in zip(values, digits, strict=True)}
             assert len({word.isdigit() for word in said}) == 1
             rules[step, said[0].isdigit()] += 1
-            rule, result = (
-                f"{DIGITS[abs(step)]} {'more' if step > 0 else 'less'}" if step else "the same",
-                DIGITS[values[-1]],
-            )
+            rule, result = f"{DIGITS[abs(step)]} {'less' if step < 0 else 'more'}", DIGITS[values[-1]]
         pairs = [f"{DIGITS[digit]} {one} {rule}" for digit, one in zip(digits[:-1], said, strict=False)]
         assert record["reading"] == ", ".join([*pairs, f"{DIGITS[digits[-1]]} {rule} {result}"])
         assert not any(rule in part for part in record["shown"] if isinstance(part, str))
