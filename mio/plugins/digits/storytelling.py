@@ -70,8 +70,8 @@ def counted(story: str) -> list[str]:
 
 
 def _told(answers: Sequence[Answer], records: Sequence[Record]) -> list[bool]:
-    """A story that holds together, with a sentence for each picture in turn that says its number; what stands before it,
-    up to a colon, is no part of it."""
+    """A story that holds together, with a sentence for each picture in turn that says its number; what stands before
+    it, up to a colon, is no part of it."""
     return [
         " ".join(counted(answer.text.rsplit(":", 1)[-1].strip())) == record["counts"]
         for answer, record in zip(answers, records, strict=True)
