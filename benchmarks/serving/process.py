@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mio.cli.addresses import listen
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import PluginManager
 from mio.core.distributed.ranks import Ranks
@@ -25,7 +26,7 @@ from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.serve.limits import Limits
-from mio.serve.server import Server, listen, run
+from mio.serve.server import Server, run
 from mio.serve.service import Service, Settings
 
 PLUGINS: dict[str, dict[str, Any]] = {

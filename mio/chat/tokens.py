@@ -98,9 +98,9 @@ def _legend(model: Model, spans: Sequence[TokenSpan], colours: Mapping[str, int]
             f'<i class="mio-tok mio-c{colours.get(name, 0)}" style="--q:{book}" title="codebook {book}">{book}</i>'
             for book in range(len(declared.codebooks) if declared is not None else 0)
         )
-        swatch = books or f'<i class="mio-tok mio-c{colours.get(name, 0)}">&nbsp;</i>'
+        chip = books or f'<i class="mio-tok mio-c{colours.get(name, 0)}">&nbsp;</i>'
         told = f"{counts[name, False]} read, {counts[name, True]} written"
-        rows.append(f"<span>{swatch} <b>{escape(name)}</b> {told}</span>")
+        rows.append(f"<span>{chip} <b>{escape(name)}</b> {told}</span>")
     return f'<div class="mio-legend">{"".join(rows)}</div>'
 
 

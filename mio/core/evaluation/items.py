@@ -33,7 +33,8 @@ Description = dict[str, Any]
 """Of what the items are. It changes with whatever may change a figure."""
 Line = dict[str, Any]
 """Of an item: `item`, its number; `prompt`, with media as `{MODALITY:KEY}`; `output`, parts as `mio generate --json`
-has them, media by their file where it is kept; `verdicts` by measure; `failure`, why it has none; `seed`."""
+has them, media by their file where it is kept; `verdicts` by measure; `failure`, why it has none; `seed`; of the first
+ones `asked` and `expected`, the parts of prompt and record with their media as files."""
 
 
 def described(model: Model, owned: OwnedTask, records: Sequence[Record]) -> Description:

@@ -186,7 +186,8 @@ def test_a_line_says_all_that_is_known_of_an_item(run, monkeypatch):
     assert items.description.items() >= {"task": "play", "plugin": "melody", "n": 20, "seed": 0}.items()
     assert items.description["weights"] == {"model.safetensors": Lock.read(run.folder).files["model.safetensors"]}
     first, third = items.lines[0], items.lines[2]
-    assert set(first) == {"item", "seed", "prompt", "output", "verdicts"}
+    assert set(third) == {"item", "seed", "prompt", "output", "verdicts"}
+    assert set(first) == {*third, "asked", "expected"}, "and of the first ones what they consist of, with files"
     names = [part["path"] for part in first["output"] if "path" in part]
     assert names
     assert all((run.folder / "samples" / name).is_file() for name in names)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mio_world import TEXT
 
 import mio
 from mio.core.contract.backbone import TransformerConfig
@@ -19,7 +20,6 @@ from mio.core.recipe.schema import OptimizerConfig, RuleConfig, RuntimeConfig, T
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
-from tests.core.mio_world import TEXT
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 

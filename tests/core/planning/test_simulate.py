@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mio_world import TEXT
 from torch.utils.flop_counter import FlopCounterMode
 
 from mio.core.contract.backbone import TransformerConfig
@@ -19,7 +20,6 @@ from mio.core.planning.trace import GRADIENTS, OPTIMIZER, PARAMETERS, Collective
 from mio.core.recipe.schema import AverageConfig, LoraConfig, OptimizerConfig, RuleConfig, RuntimeConfig, TrainConfig
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
-from tests.core.mio_world import TEXT
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from mio_world import TEXT
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 
 from mio.core.contract.backbone import TransformerConfig
@@ -16,7 +17,6 @@ from mio.core.recipe.schema import OptimizerConfig, RuntimeConfig, TrainConfig
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
-from tests.core.mio_world import TEXT
 
 MODEL = TransformerConfig(width=256, layers=3, heads=4, kv_heads=2, ffn_width=704)
 LAYOUT = StepLayout(world=16, per_node=8, context=128, micro_rows=2, micro_batches=1)
