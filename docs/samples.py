@@ -127,6 +127,9 @@ ROWS: tuple[tuple[str, str, int, Callable[[Record], Any]], ...] = (
     ("speak", "speak: a name, and the speech made of it (spectrogram)", 6, lambda record: record["transcription"]),
     ("picture_to_speech", "picture_to_speech", 4, lambda record: record["image"]),
     ("answer_aloud", "answer_aloud: a spoken sum, answered in speech", 2, lambda record: record["question"]),
+    ("in_context", "in_context: a rule that is not said", 2, lambda record: [record["shown"], record["asked"]]),
+    ("chart_quiz", "chart_quiz: a bar chart and a question", 2, lambda record: [record["image"], record["question"]]),
+    ("clone", "clone: a word, and a voice to say it in", 3, lambda record: [record["text"], record["voice"]]),
 )
 """Task, heading, items, and what the sheet shows of a prompt."""
 
