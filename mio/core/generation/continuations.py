@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mio.core.data.items import change_items, items_from_json, items_to_json, pack_items
 from mio.core.errors import UserError
-from mio.core.model.cache import BLOCK, STEP, KVCache
+from mio.core.model.cache import KVCache
 from mio.core.model.transformer import Transformer
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendered import Item
@@ -61,8 +61,6 @@ class Branches:
             same = one.tokens[:size] == other.tokens[:size]
             shared = size if same.all() else int(same.argmin())
             shared = _alike(one.items, other.items, shared)
-        if max(len(each.tokens) for each in continuations) > BLOCK:
-            shared -= shared % STEP  # see `_shape`
         for item in one.items:
             if item.first < shared < item.end:
                 shared = item.first
@@ -153,16 +151,14 @@ def _computed(
     transformer: Transformer, codecs: Codecs, size: int, branches: Sequence[Branches]
 ) -> list[list[npt.NDArray[np.float32]]]:
     feed = _Feed(transformer, codecs)
-    begun = sorted(range(len(branches)), key=lambda number: _shape(0, branches[number].shared))
     cache = transformer.cache(len(branches), max(one.longest for one in branches) + 1)
-    feed.rows(cache, [_Piece(branches[number].continuations[0], 0, branches[number].shared) for number in begun])
-    every = [(place, one) for place, number in enumerate(begun) for one in range(len(branches[number].continuations))]
+    feed.rows(cache, [_Piece(one.continuations[0], 0, one.shared) for one in branches])
+    every = [(place, one) for place, own in enumerate(branches) for one in range(len(own.continuations))]
     pieces = {}
     for place, one in every:
-        own = branches[begun[place]]
+        own = branches[place]
         each = own.continuations[one]
         pieces[place, one] = _Piece(each, own.shared, len(each.tokens) - 1)
-    every.sort(key=lambda key: _shape(pieces[key].start, pieces[key].end))
     cache.keep(torch.tensor([place for place, _ in every], device=cache.lengths.device))
     found = [np.empty(len(pieces[key].of.tokens) - pieces[key].of.first, np.float32) for key in every]
 
@@ -177,8 +173,8 @@ def _computed(
 
     feed.rows(cache, [pieces[key] for key in every], score)
     by_branch: list[list[npt.NDArray[np.float32]]] = [[] for _ in branches]
-    for (place, _), likelihoods in sorted(zip(every, found, strict=True), key=lambda pair: pair[0]):
-        by_branch[begun[place]].append(likelihoods)
+    for (place, _), likelihoods in zip(every, found, strict=True):
+        by_branch[place].append(likelihoods)
     return by_branch
 
 
@@ -188,12 +184,6 @@ class _Piece(NamedTuple):
     of: Continuation
     start: int
     end: int
-
-
-def _shape(start: int, end: int) -> tuple[int, int]:
-    """Of the products that attention computes for a piece on a CPU: alike for pieces of one shape, whatever their exact
-    sizes. What ends within the first block of positions is computed alike in any."""
-    return (0, 0) if end < BLOCK else (start, -(-(end + 1) // STEP) * STEP)
 
 
 @dataclass(frozen=True)
@@ -209,14 +199,12 @@ class _Feed:
     ) -> None:
         """Computes a piece of each row, some neighbouring rows at a time and so many positions of them at a time;
         `take` is given hidden states [n, D] by row and first position."""
-        apart = cache.lengths.device.type == "cpu"
         row = 0
         while row < len(pieces):
-            longest, end, shape = 0, row, _shape(pieces[row].start, pieces[row].end)
+            longest, end = 0, row
             while end < len(pieces):
                 length = max(longest, min(PASS, pieces[end].end - pieces[end].start))
-                too_long = end > row and length * (end + 1 - row) > PASS
-                if too_long or (apart and _shape(pieces[end].start, pieces[end].end) != shape):
+                if end > row and length * (end + 1 - row) > PASS:
                     break
                 longest, end = length, end + 1
             self._some(cache.sequences(row, end), pieces[row:end], row, take)
@@ -237,7 +225,7 @@ class _Feed:
         """Hidden states [S, L, D] of the tokens of each piece up to its cut, which are then counted in the cache. What
         a row has left is padding in the slot behind it, which nobody sees before a token of its own is there."""
         counts = [cut - piece.start for piece, cut in zip(pieces, cuts, strict=True)]
-        L, device = -(-(max(counts) + 1) // STEP) * STEP, cache.lengths.device
+        L, device = max(counts) + 1, cache.lengths.device
         tokens = np.zeros((len(pieces), L), np.int64)
         placed = []
         for place, (piece, cut) in enumerate(zip(pieces, cuts, strict=True)):

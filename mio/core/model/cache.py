@@ -21,7 +21,7 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.model.map_cache import MapCache
 
 _MATERIALISED = 512 * 512
-STEP, _ROWS, BLOCK = 16, 4, 128
+_STEP, _ROWS, _BLOCK = 16, 4, 128
 
 
 class KVCache:
@@ -188,8 +188,8 @@ class KVCache:
             if (last := int(positions.max())) >= self.capacity:
                 raise ValueError(f"position {last} lies beyond the cache's capacity of {self.capacity}")
             reach = positions if groups is None else torch.maximum(positions, groups.last.squeeze(-1))
-            ends = [int(part.max()) + 1 for part in reach.split(BLOCK, 1)]
-            blocks = [Queries(slice(i * BLOCK, min((i + 1) * BLOCK, L)), _whole(end)) for i, end in enumerate(ends)]
+            ends = [int(part.max()) + 1 for part in reach.split(_BLOCK, 1)]
+            blocks = [Queries(slice(i * _BLOCK, min((i + 1) * _BLOCK, L)), _whole(end)) for i, end in enumerate(ends)]
         used = max(block.used for block in blocks)
         sequence, head = torch.arange(B, device=device)[:, None, None], torch.arange(K, device=device)
         slots = ((sequence * K + head) * S + positions[..., None]).view(-1)
@@ -246,7 +246,7 @@ class KVCache:
 
 def _whole(slots: int) -> int:
     """So many slots or a few more, in whole steps."""
-    return -(-slots // STEP) * STEP
+    return -(-slots // _STEP) * _STEP
 
 
 class Queries(NamedTuple):
@@ -310,11 +310,11 @@ def _weighted(shares: Tensor, values: Tensor) -> Tensor:
     """[N, queries, E]: sums of values [N, slots, E] by shares [N, queries, slots]. On a CPU of a block of slots at a
     time: how a longer sum is cut in pieces depends on the number of queries and slots."""
     slots = values.shape[1]
-    if values.device.type != "cpu" or slots <= BLOCK:
+    if values.device.type != "cpu" or slots <= _BLOCK:
         return torch.bmm(shares, values)
-    total = torch.bmm(shares[..., :BLOCK], values[:, :BLOCK])
-    for start in range(BLOCK, slots, BLOCK):
-        total += torch.bmm(shares[..., start : start + BLOCK], values[:, start : start + BLOCK])
+    total = torch.bmm(shares[..., :_BLOCK], values[:, :_BLOCK])
+    for start in range(_BLOCK, slots, _BLOCK):
+        total += torch.bmm(shares[..., start : start + _BLOCK], values[:, start : start + _BLOCK])
     return total
 
 

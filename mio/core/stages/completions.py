@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mio.core.contract.controls import Control
+from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.loggers import Sample
 from mio.core.contract.values import TEXT
 from mio.core.data.items import prepared
@@ -179,7 +179,7 @@ def _written(
     try:
         answer = read_answer(given, model.vocabulary, model.codecs, joined)
         line["answer"] = [
-            files.visit(content) if name == TEXT else files.visit(Control(content)) if name == "control"
+            files.visit(content) if name == TEXT else files.visit(Control(content)) if name == CONTROL
             else files.written(name, content)
             for name, content in answer.parts
         ]  # fmt: skip
