@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mio import Answer, Media, Record
 from mio.core.contract.plugins import PluginManager
 from mio.core.evaluation.answering import answer_records
-from mio.core.evaluation.evaluation import select_tasks
+from mio.core.evaluation.evaluation import owned_tasks
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
 
@@ -136,9 +136,8 @@ ROWS: tuple[tuple[str, str, int, Callable[[Record], Any]], ...] = (
 
 def main(folder: str, path: str) -> None:
     model, sheet = Model.of(Run.open(folder, PluginManager.discover())), Sheet()
-    available = {name: task for name, (_, task) in model.plugins.tasks().items()}
     for name, heading, count, given in ROWS:
-        [task] = select_tasks(available, [name])
+        task = owned_tasks(model, [name])[0].task
         records = task.records(count)
         sheet.heading(heading)
         for record, answer in zip(records, answer_records(model, task, records), strict=True):

@@ -18,7 +18,7 @@ from mio.core.contract.tasks import Answer, Task
 from mio.core.contract.values import Record
 from mio.core.distributed.forked import forked
 from mio.core.distributed.ranks import Ranks, without_process_group
-from mio.core.errors import DataError, UserError, nearest
+from mio.core.errors import DataError, UserError
 from mio.core.evaluation.answering import answer_batch
 from mio.core.evaluation.copies import copied_spans, digest
 from mio.core.evaluation.figures import Figures
@@ -35,14 +35,6 @@ from mio.core.runs.lock import seal_samples
 
 Report = dict[str, dict[str, Any]]
 """By task: figures, and under `failures` what could not be measured, if anything."""
-
-
-def select_tasks(available: Mapping[str, Task], names: Sequence[str]) -> list[Task]:
-    """Tasks by name, all of them for no name. Raises `UserError` for an unknown one."""
-    for name in names:
-        if name not in available:
-            raise UserError(f"no task `{name}`{nearest(name, available)}; this run has {', '.join(sorted(available))}")
-    return [available[name] for name in names] if names else list(available.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +114,7 @@ def owned_tasks(model: Model, names: Sequence[str]) -> list[OwnedTask]:
     for name in names:
         if name not in available:
             raise UserError(model.plugins.no_task(name))
-    chosen = select_tasks({name: task for name, (_, task) in available.items()}, names)
-    return [OwnedTask(available[task.name][0], task) for task in chosen]
+    return [OwnedTask(*available[name]) for name in names or available]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mio import Codes, DataError, Decoding, Media, Task, Template, UserError
 from mio.core.contract.plugins import PluginManager
 from mio.core.evaluation.answering import answer_records
 from mio.core.evaluation.copies import copied_spans, digest
-from mio.core.evaluation.evaluation import Options, evaluate, select_tasks
+from mio.core.evaluation.evaluation import Options, evaluate
 from mio.core.evaluation.table import notes, results_table
 from mio.core.generation.model import Model
 from mio.core.runs.run import Run
@@ -34,14 +34,6 @@ def run(finished, tmp_path, monkeypatch):
 @pytest.fixture
 def play(run):
     return run.plugins.tasks()["play"][1]
-
-
-def test_tasks_are_chosen_by_name_and_default_to_all():
-    tasks = {name: name.upper() for name in ("draw", "speak")}
-    assert select_tasks(tasks, []) == ["DRAW", "SPEAK"]
-    assert select_tasks(tasks, ["speak"]) == ["SPEAK"]
-    with pytest.raises(UserError, match=r"no task `drawn`; did you mean `draw`\?; this run has draw, speak"):
-        select_tasks(tasks, ["drawn"])
 
 
 def test_a_task_of_a_modality_that_the_run_does_not_have_rests(run, play, monkeypatch):
