@@ -26,7 +26,7 @@ from mio.core.contract.calling import (
     registered,
     sequence,
 )
-from mio.core.contract.claims import check_tokens, unique
+from mio.core.contract.claims import check_tokens, special_controls, unique
 from mio.core.contract.controls import ControlToken, ControlTokens, Turn
 from mio.core.contract.discovery import Candidate, discover
 from mio.core.contract.encoders import Encoder
@@ -183,8 +183,12 @@ class EnabledPlugins:
         return answers
 
     def control_tokens(self) -> list[tuple[str, ControlToken]]:
-        """(plugin, declaration) of every control token, in vocabulary order."""
-        return [(owner, token) for owner, answer in self._controls for token in answer.tokens]
+        """(plugin, declaration) of every control token, in vocabulary order: further special tokens of modalities with
+        codes or networks, by their token string, then those that are declared as such."""
+        return [
+            *special_controls(self._modalities),
+            *((owner, token) for owner, answer in self._controls for token in answer.tokens),
+        ]
 
     def label_rules(self) -> list[tuple[str, Callable[[Turn], Any]]]:
         """(plugin, rule) of every plugin that labels answers with control tokens."""

@@ -60,7 +60,8 @@ class Modality:
     end: str = ""
     """Special token that closes a span."""
     specials: tuple[str, ...] = ()
-    """Further special tokens that the modality wants in the vocabulary."""
+    """Further special tokens. Those of a modality other than text are control tokens (`ControlToken`) that may be said
+    anywhere and do nothing, and are called by their string: `{control:<bar>}` in templates, `Control("<bar>")`."""
     code_token: str = ""
     """Token string of a code, with one `{}` for its number, which runs on through the codebooks: `<img{}>`."""
     layout: str = "flat"
