@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mio.api import load
     from mio.core.live.session import Session
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "TEXT",
