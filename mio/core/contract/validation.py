@@ -44,6 +44,11 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, str) and value != "" and not any(character.isspace() for character in value)
 
 
+def _names_control(written: str) -> bool:
+    """Whether a template may call a control token this: by its name, or by the string of a special token."""
+    return bool(NAME.fullmatch(written)) or (_is_token(written) and not written.isidentifier())
+
+
 def modality_problems(declared: Any) -> list[str]:
     """Everything wrong with one `Modality`, each problem starting with the field's name."""
     if not isinstance(declared, Modality):
@@ -183,7 +188,7 @@ def template_pieces(text: str) -> list[TemplatePiece]:
             continue
         control = name == CONTROL and bool(spec)
         named = spec or "" if control else name.removesuffix(OPTIONAL)
-        if conversion or not (NAME.fullmatch(named) if control else named.isidentifier()):
+        if conversion or not (_names_control(named) if control else named.isidentifier()):
             raise ValueError(f"`{{{name}}}` is not a plain field name")
         view = "" if control else spec or ""
         if view not in ("", *VIEWS):
