@@ -16,9 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mio_vllm.automata import Automaton
 from mio_vllm.layouts import LAYOUTS, following, needed
 
-FORMAT, VERSION = "mio-grammar", 1
+FORMAT, VERSION = "mio-grammar", 2
 TEXT = "text"
 ENDING = ("silence", "stop")
 """Actions of control tokens that end the answer."""
@@ -44,11 +45,16 @@ class Span:
     """Ids of the codes of each codebook that a span has, in its order."""
     minimum: int
     maximum: int
-    """Frames."""
+    step: int
+    """Frames: `minimum`, `minimum + step`, ..., at most `maximum`."""
+    automaton: Automaton | None = None
+    """Of its codes; they are then written frame by frame."""
 
-    @property
+    @cached_property
     def shortest(self) -> int:
         """Fewest tokens of a span, begin and end included."""
+        if self.automaton is not None:
+            return 2 + (self.automaton.needed(0, 0) or 0)
         return 2 + len(self.codebooks) * self.minimum
 
 
@@ -130,8 +136,10 @@ class Grammar:
                     raise KeyError(one["layout"])
                 blocks = [one["codebooks"][number] for number in one["written"]]
                 codebooks = tuple(range(each["start"], each["start"] + each["size"]) for each in blocks)
-                frames = one["frames"]["minimum"], one["frames"]["maximum"]
-                spans[name] = Span(name, one["begin"], one["end"], one["layout"], codebooks, *frames)
+                frames = [one["frames"][key] for key in ("minimum", "maximum", "step")]
+                frames[1] -= (frames[1] - frames[0]) % frames[2]
+                automaton = Automaton.of(one["automaton"], [len(codebooks) * count for count in frames])
+                spans[name] = Span(name, one["begin"], one["end"], one["layout"], codebooks, *frames, automaton)
         sequences = {name: one for name, one in content["sequences"].items() if one["of"] in spans}
         unwritten |= {name: f"its parts cannot be written: {unwritten[one['of']]}" for name, one in
                       content["sequences"].items() if name not in sequences}  # fmt: skip
@@ -216,6 +224,8 @@ class Answer:
         self._span: Span | None = None
         self._written: Ids = ()
         """Codes of the open span, by codebook."""
+        self._state = 0
+        """State of the open span's automaton."""
         self._inserted: Ids = ()
         self._begun: Ids | None = ()
         """Text so far that may turn out to be a control token; None once something else was said."""
@@ -271,7 +281,7 @@ class Answer:
             self.done = True
         elif token in self._grammar.opens:
             self._span = self._grammar.spans[self._grammar.opens[token]]
-            self._written = (0,) * len(self._span.codebooks)
+            self._written, self._state = (0,) * len(self._span.codebooks), 0
             self._spans[self._span.name] += 1
         else:
             self._last = ""
@@ -279,8 +289,15 @@ class Answer:
 
     def _codes(self, span: Span) -> list[tuple[int, int]]:
         left = self.budget - self._owed(self._spans[self._need.modality])
-        codebooks, may_end = following(span.layout, self._written, span.minimum, span.maximum)
-        fitting = [number for number in codebooks if needed(self._written, span.minimum, number) <= left]
+        if span.automaton is not None:
+            written = sum(self._written)
+            start = span.codebooks[written % len(span.codebooks)].start
+            codes, may_end = span.automaton.following(self._state, written, left - 1)
+            ranges = [(start + first, start + stop) for first, stop in codes]
+            return [*ranges, (span.end, span.end + 1)] if may_end else ranges
+        frames = span.minimum, span.maximum, span.step
+        codebooks, may_end = following(span.layout, self._written, *frames)
+        fitting = [number for number in codebooks if needed(self._written, span.minimum, span.step, number) <= left]
         ranges = [(span.codebooks[number].start, span.codebooks[number].stop) for number in fitting]
         return [*ranges, (span.end, span.end + 1)] if may_end else ranges
 
@@ -289,6 +306,8 @@ class Answer:
             self._span, self._last = None, span.name
             return
         number = next(number for number, ids in enumerate(span.codebooks) if token in ids)
+        if span.automaton is not None:
+            self._state = span.automaton.after(self._state, token - span.codebooks[number].start)
         self._written = (*self._written[:number], self._written[number] + 1, *self._written[number + 1 :])
 
     def _owed(self, spans: int) -> int:
