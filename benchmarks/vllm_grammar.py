@@ -3,10 +3,10 @@
     python benchmarks/vllm_grammar.py [--walks 10000] [--seed 0]
 
 Worlds with all four layouts, spans that carry some of their codebooks or have automata, modalities that are read alone
-or made by a head, parts, and control tokens of both kinds. One seed is one answer, with a need and a budget of its own, whose tokens
-are drawn among those allowed so that every kind of token occurs. At every step both allow the same tokens, those left
-out that open what a head makes, which vLLM cannot do. Answers that cannot be are refused by both. Last line: the
-figures; exit code 1 if there is a difference.
+or made by a head, parts, and control tokens of both kinds. One seed is one answer, with a need and a budget of its own,
+whose tokens are drawn among those allowed so that every kind of token occurs. At every step both allow the same tokens,
+those left out that open what a head makes, which vLLM cannot do. Answers that cannot be are refused by both. Last line:
+the figures; exit code 1 if there is a difference.
 """
 
 from __future__ import annotations
