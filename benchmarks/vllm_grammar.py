@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "examples/vllm"), str(ROOT / "tests/core")]
 
 import mio_vllm.grammar as file_grammar  # noqa: E402
+from mio_vllm.ranges import Ranges  # noqa: E402
 from mio_world import IMAGE, MUSIC, SPEECH, TEXT, VIDEO, FakeText  # noqa: E402
 
 from mio import Arc, Automaton, ControlToken, Frames, Modality, UserError  # noqa: E402
@@ -42,6 +43,8 @@ def tones(**more) -> Modality:
 
 PICTURE = Modality(name="picture", begin="<p>", end="</p>")
 SCENE = Modality(name="scene", parts="tones", frames=Frames(minimum=1, maximum=3))
+BOTH = Modality(name="both", parts=("pairs", "notes", "tones"))
+COVER = Modality(name="cover", parts=("tones", "picture"))
 STRIP = Modality(name="strip", parts="picture", frames=Frames(minimum=1, maximum=3))
 SMELL = Modality(name="smell", begin="<smell>", end="</smell>")
 SOME = tones(views={"generate": (0, 2)}, frames=Frames(minimum=2, maximum=5))
@@ -147,8 +150,8 @@ WORLDS = {
     "layouts": World((TEXT, SPEECH, IMAGE, VIDEO, MUSIC, SOME)),
     "controls": World((TEXT, SPEECH, IMAGE, VIDEO, MUSIC, SOME), SAID),
     "delayed": World((TEXT, ALL, SCENE), SAID, chat=False),
-    "automata": World((TEXT, NOTES, pairs(), STEPS, SCENE), SAID[3:]),
-    "heads": World((TEXT, SPEECH, PICTURE, STRIP, SMELL, SCENE, ALL), SAID[3:], made=("picture",)),
+    "automata": World((TEXT, NOTES, pairs(), STEPS, SCENE, BOTH), SAID[3:]),
+    "heads": World((TEXT, SPEECH, PICTURE, STRIP, COVER, SMELL, SCENE, ALL), SAID[3:], made=("picture",)),
 }
 
 
@@ -158,7 +161,7 @@ def allowed_by_mio(world: World, answer: AnswerGrammar) -> np.ndarray:
     return ids[~np.isin(ids, world.openings_of_heads)]
 
 
-def ids_of(ranges: file_grammar.Ranges) -> np.ndarray:
+def ids_of(ranges: Ranges) -> np.ndarray:
     return np.concatenate([np.arange(start, stop) for start, stop in ranges] or [np.array([], int)])
 
 
@@ -174,7 +177,7 @@ def walk(name: str, seed: int, counts: Counter[str]) -> str:
         own = AnswerGrammar(world.own, need_of(output, world.declared, only, world.made, most), budget)
     with suppress(file_grammar.GrammarError):
         theirs = world.theirs.answer(world.theirs.need(output, only, most), budget)
-    if output in ("picture", "strip"):  # which heads make
+    if output in ("picture", "strip", "cover"):  # which heads make
         counts["refused"] += 1
         return "" if theirs is None else f"{asked}: begun, though a head makes it"
     if own is None or theirs is None:

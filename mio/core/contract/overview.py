@@ -60,6 +60,8 @@ def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
 def _modality(declared: Modality, plugins: EnabledPlugins) -> str:
     if declared.text:
         return "text"
+    if isinstance(declared.parts, tuple) and declared.parts:
+        return f"one of each of {', '.join(f'`{name}`' for name in declared.parts)}"
     if declared.parts:
         return f"{declared.frames} of `{declared.parts}`"
     if declared.codebooks:

@@ -104,12 +104,12 @@ def _view(declared: Modality, view: str) -> list[int] | None:
 
 
 def _sequences(modalities: Mapping[str, Modality], made: Container[str]) -> dict[str, Any]:
-    """Modalities whose items are spans of another one, following each other."""
+    """Modalities whose items are spans of others, following each other: one of each, and that so often."""
     return {
         name: {
-            "of": declared.parts,
-            "minimum": declared.frames.minimum,
-            "maximum": declared.frames.maximum,
+            "of": list(declared.part_names),
+            "minimum": 1 if isinstance(declared.parts, tuple) else declared.frames.minimum,
+            "maximum": 1 if isinstance(declared.parts, tuple) else declared.frames.maximum,
             "written": not only_read(modalities, name, made),
         }
         for name, declared in modalities.items()
