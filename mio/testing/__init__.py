@@ -26,6 +26,7 @@ from mio.core.contract.validation import VIEWS
 from mio.core.contract.values import File, Media, Modality, Source, Trainable
 from mio.core.errors import MioError, PluginError, UserError
 from mio.core.tokens.layouts import layout
+from mio.core.tokens.spans import check_parts
 from mio.core.tokens.templates import CompiledTemplate
 from mio.testing.adapters import AdapterChecks
 from mio.testing.codecs import Codec
@@ -244,9 +245,9 @@ class _Checks:
         splitter: Any = self.plugins.tokenizer(modality.name)
         for media in self._media(modality.name)[:RECORDS]:
             parts = splitter.split(media)
-            least, most = modality.frames.minimum, modality.frames.maximum
-            assert least <= len(parts) <= most, f"{len(parts)} parts, declared are {least} to {most}"
-            assert all(part.modality == modality.parts for part in parts), f"parts are not all `{modality.parts}`"
+            check_parts(modality, media.key, parts)
+            names = modality.part_names
+            assert all(part.modality in names for part in parts), f"parts are not all of {', '.join(names)}"
             assert len({part.key for part in parts}) == len(parts), "parts share a `key`"
             again = [part.key for part in splitter.split(media)]
             assert again == [part.key for part in parts], "the parts differ at the second time"

@@ -68,8 +68,9 @@ class Modality:
     """True for the one modality whose tokens are the text tokenizer's."""
     codebooks: tuple[int, ...] = ()
     """Size of each codebook, in order; codebook q owns a block of that many ids of its own."""
-    parts: str = ""
-    """For a modality without codes: it is a sequence of spans of this other modality."""
+    parts: str | tuple[str, ...] = ""
+    """For a modality without codes: it is a sequence of spans of this other modality; of several, exactly one span of
+    each, in this order."""
     begin: str = ""
     """Special token that opens a span."""
     end: str = ""
@@ -87,6 +88,24 @@ class Modality:
     """Frames of one span; for a modality of `parts`, number of parts."""
     automaton: Automaton | None = None
     """Structure of the codes of a span, with the layouts `flat` and `frame_major`. None: any codes."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Modalities of its parts, in order; none of one without parts."""
+        return self.parts if isinstance(self.parts, tuple) else (self.parts,) if self.parts else ()
+
+    @property
+    def part_counts(self) -> Frames:
+        """How many parts an item has."""
+        return (
+            Frames(minimum=len(self.parts), maximum=len(self.parts)) if isinstance(self.parts, tuple) else self.frames
+        )
+
+    def next_part(self, count: int) -> str:
+        """Modality of the part behind so many; empty where the item is complete."""
+        if isinstance(self.parts, tuple):
+            return self.parts[count] if count < len(self.parts) else ""
+        return self.parts
 
     def view(self, name: str) -> tuple[int, ...]:
         """Codebook indices that the view `name` carries, ascending."""
@@ -272,7 +291,8 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class Detokenizer(Protocol):
-    """Codes of one modality to media. For a modality of `parts`, `codes` is a list of the parts' media."""
+    """Codes of one modality to media. For a modality of `parts`, `codes` is a list of the parts' media,
+    in order: of several modalities, one of each."""
 
     def decode(self, codes: Any) -> Any:
         """Media of codes `[Q, F]`. Raises `DataError` for codes that mean nothing: an answer that holds them has
@@ -299,7 +319,7 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Splitter(Protocol):
-    """Tokenizer of a modality of `parts`: media to media of the other modality, in order.
+    """Tokenizer of a modality of `parts`: media to media of the other modality, or of the others, in order.
 
     It may have a `fingerprint` that changes whenever the parts of any media could; otherwise its plugin's options are
     taken for one.
