@@ -64,11 +64,16 @@ def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
 def _modality(declared: Modality, plugins: EnabledPlugins) -> str:
     if declared.text:
         return "text"
+    if isinstance(declared.parts, tuple) and declared.parts:
+        return f"one of each of {', '.join(f'`{name}`' for name in declared.parts)}"
     if declared.parts:
-        return f"{declared.frames.minimum} to {declared.frames.maximum} of `{declared.parts}`"
+        return f"{declared.frames} of `{declared.parts}`"
     if declared.codebooks:
         sizes = ", ".join(map(str, declared.codebooks))
-        return f"codebooks {sizes}; {declared.frames.minimum} to {declared.frames.maximum} frames"
+        told = f"codebooks {sizes}; {declared.frames} frames"
+        if (automaton := declared.automaton) is None:
+            return told
+        return f"{told}; automaton of {len(automaton.states)} states, {automaton.fingerprint[:12]}"
     with contextlib.suppress(UserError):  # of one that is not at hand, or not with these options
         if plugins.head(declared.name) is not None:
             read = plugins.encoder(declared.name) is not None
