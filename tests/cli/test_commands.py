@@ -187,7 +187,9 @@ def test_recipe_show_prints_a_recipe_that_composes_to_the_same(folder, capsys):
     assert yaml.safe_load(shown)["seed"] == 5
     (folder / "shown.yaml").write_text(shown)
     assert printed(capsys, "recipe", "show", "shown.yaml") == shown
-    assert printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml") == "seed: 0 -> 5\n"
+    assert printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml") == "stage\n  seed: 0 -> 5\n"
+    as_json = json.loads(printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml", "--json"))
+    assert as_json == [{"title": "stage", "differences": [{"what": "seed", "before": "0", "after": "5"}]}]
 
 
 def test_recipe_check_goes_through_the_chain(folder, capsys):
