@@ -90,11 +90,15 @@ class PluginManager:
     def enable(self, options: Mapping[str, Mapping[str, Any]]) -> EnabledPlugins:
         """The named plugins, in order, with their options. Raises `PluginError` if one is missing or broken."""
         problems, plugins = [], {}
-        for name in options:
+        for name, own in options.items():
             try:
                 plugins[name] = self.candidate(name).plugin
             except PluginError as error:
                 problems.append(str(error))
+                continue
+            if own and not self.candidate(name).takes_options:
+                listed = ", ".join(f"`{option}`" for option in own)
+                problems.append(f"plugin `{name}` takes no options; take {listed} away from `plugins.{name}`")
         if problems:
             raise PluginError("; ".join(problems))
         return EnabledPlugins(self, plugins, {name: dict(own or {}) for name, own in options.items()})
