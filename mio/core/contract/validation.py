@@ -9,6 +9,8 @@ from dataclasses import asdict, fields
 from inspect import getattr_static
 from typing import Any, NamedTuple
 
+from mio.core.contract.automata import Automaton
+from mio.core.contract.automaton_check import automaton_problems, frames_problems
 from mio.core.contract.checker import Checker
 from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
 from mio.core.contract.decoding import decoding_conflicts
@@ -74,11 +76,9 @@ def modality_problems(declared: Any) -> list[str]:
     problems += [
         f"special token {token!r} is declared twice" for token in sorted(set(specials)) if specials.count(token) > 1
     ]
-    low, high = declared.frames.minimum, declared.frames.maximum
-    if low < 1:
-        problems.append(f"`frames.minimum`: {low} must be at least 1")
-    if high < low:
-        problems.append(f"`frames.maximum`: {high} is below the minimum, {low}")
+    problems += frames_problems(declared)
+    if declared.automaton is not None and not problems:
+        problems += automaton_problems(declared)
     return problems
 
 
@@ -95,8 +95,9 @@ def _type_problems(declared: Modality) -> list[str]:
         "layout": (lambda v: isinstance(v, str), "a string"),
         "views": (lambda v: isinstance(v, Mapping) and all(is_tuple_of(i, is_int) for i in v.values()),
                   "a mapping of tuples of codebook numbers"),
-        "frames": (lambda v: isinstance(v, Frames) and is_int(v.minimum) and is_int(v.maximum),
+        "frames": (lambda v: isinstance(v, Frames) and all(map(is_int, (v.minimum, v.maximum, v.step))),
                    "a `mio.Frames` of whole numbers"),
+        "automaton": (lambda v: v is None or isinstance(v, Automaton), "a `mio.Automaton`"),
     }  # fmt: skip
     return [
         f"`{name}`: {getattr(declared, name)!r} must be {wanted}"

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mio.core.contract.automata import Automaton
 from mio.core.contract.controls import Control
 from mio.core.contract.decoding import LARGEST_PENALTY, MOST_BEAMS, ModalityDecoding
 from mio.core.contract.ranges import KEYS, number
@@ -36,10 +37,24 @@ OPTIONAL = "?"
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """How many frames a span may have: from `minimum` to `maximum`, in steps of one."""
+    """How many frames a span may have: `minimum`, `minimum + step` and so on, at most `maximum`."""
 
     minimum: int = 1
     maximum: int = 4096
+    step: int = 1
+
+    @property
+    def longest(self) -> int:
+        """The last of these lengths, `maximum` or just below it."""
+        return self.maximum - (self.maximum - self.minimum) % self.step
+
+    def __contains__(self, frames: int) -> bool:
+        return self.minimum <= frames <= self.maximum and (frames - self.minimum) % self.step == 0
+
+    def __str__(self) -> str:
+        """`1 to 9`, `3 to 9 in steps of 3`."""
+        steps = f" in steps of {self.step}" if self.step != 1 else ""
+        return f"{self.minimum} to {self.longest}{steps}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +85,8 @@ class Modality:
     """Codebooks that a span carries when it is read (`understand`) and written (`generate`). Default: all."""
     frames: Frames = Frames()
     """Frames of one span; for a modality of `parts`, number of parts."""
+    automaton: Automaton | None = None
+    """Structure of the codes of a span, with the layouts `flat` and `frame_major`. None: any codes."""
 
     def view(self, name: str) -> tuple[int, ...]:
         """Codebook indices that the view `name` carries, ascending."""
