@@ -27,6 +27,7 @@ from mio.core.contract.values import (
     DataModule,
     Decoding,
     Detokenizer,
+    EpochSource,
     Frames,
     Media,
     MemoryFile,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from mio.api import load
     from mio.core.live.session import Session
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "TEXT",
@@ -67,6 +68,7 @@ __all__ = [
     "Detokenizer",
     "Encoder",
     "EncoderInput",
+    "EpochSource",
     "Frames",
     "Head",
     "HeadItems",

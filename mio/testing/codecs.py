@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.span_table import span_table
 from mio.core.contract.streams import Streamable, joined
 from mio.core.contract.values import CodeArray, File, Media, MemoryFile, Modality, Trainable
+from mio.core.tokens.automata import check_codes, random_codes
 from mio.testing.outcomes import RECORDS, SkippedCheckError, same
 
 _STREAMED = 6
@@ -60,11 +62,13 @@ class Codec:
             assert np.issubdtype(array.dtype, np.integer), f"codes are {array.dtype}, not integers"
             assert array.ndim == 2, f"codes have the shape {array.shape}; [codebooks, frames] is due"
             assert array.shape[0] == len(sizes), f"{array.shape[0]} codebooks, declared are {len(sizes)}"
-            least, most = self.modality.frames.minimum, self.modality.frames.maximum
-            assert least <= array.shape[1] <= most, f"{array.shape[1]} frames, declared are {least} to {most}"
+            frames = self.modality.frames
+            assert array.shape[1] in frames, f"{array.shape[1]} frames, declared are {frames}"
             for book, size in enumerate(sizes):
                 assert array[book].min() >= 0, f"negative code in codebook {book}"
                 assert array[book].max() < size, f"code {array[book].max()} in codebook {book} of size {size}"
+            if (table := span_table(self.modality)) is not None:
+                check_codes(table, array)
 
     def deterministic(self) -> None:
         """The same codes at the second call, alone and in another order."""
@@ -126,10 +130,7 @@ class Codec:
 
     def _random_codes(self, random: np.random.Generator) -> CodeArray:
         """Codes of a span as it is written, of as many frames as one may have, within reason."""
-        frames = self.modality.frames
-        count = int(random.integers(frames.minimum, min(frames.maximum, frames.minimum + _LONGEST) + 1))
-        sizes = [self.modality.codebooks[book] for book in self.modality.view("generate")]
-        return np.stack([random.integers(0, size, count) for size in sizes]).astype(np.int64)
+        return random_codes(self.modality, random, self.modality.frames.minimum + _LONGEST)
 
     def files(self) -> None:
         """A file by path and from memory, read and measured."""

@@ -6,7 +6,9 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from mio.core.contract.automata import Arc, Automaton, runs_of, state_name
+from mio.core.contract.span_table import span_table
 from mio.core.contract.values import Modality
+from mio.core.errors import PluginError
 
 LAYOUTS = ("flat", "frame_major")
 """Layouts in which the place of a code says its codebook, whatever the length of the span."""
@@ -36,7 +38,7 @@ def automaton_problems(declared: Modality) -> list[str]:
     problems = [*_state_problems(automaton)]
     if not problems:
         problems = [*_path_problems(automaton), *_code_problems(automaton, declared.codebooks)]
-    return problems
+    return problems or [*_length_problems(declared)]
 
 
 def _place_problems(declared: Modality) -> Iterator[str]:
@@ -141,6 +143,19 @@ def _code_problems(automaton: Automaton, codebooks: tuple[int, ...]) -> Iterator
                 "of its last frame"
             )
     return _few(problems)
+
+
+def _length_problems(declared: Modality) -> Iterator[str]:
+    """Frames that no span has."""
+    try:
+        table = span_table(declared)
+    except PluginError as error:
+        yield str(error)
+        return
+    if table is not None and not table.possible:
+        frames, least = declared.frames, table.least(0, 0) // table.codebooks
+        of_any_length = f"; the shortest has {least} frames" if least < frames.minimum else ""
+        yield f"`frames`: no span of the `automaton` has {frames} frames{of_any_length}"
 
 
 def _in_order(automaton: Automaton, states: set[Hashable]) -> list[Hashable]:

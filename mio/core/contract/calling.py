@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,16 @@ def named_layouts(owner: str, answer: Any) -> Iterator[tuple[str, ModelLayout]]:
         check_name(owner, "mio_layouts", name)
         refuse(owner, "mio_layouts", f"layout `{name}`", layout_problems(layout))
         yield name, layout
+
+
+def named_commands(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, Callable[..., Any]]]]:
+    commands = mapping(owner, "mio_commands", answer)
+    for name, function in commands.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            refuse(owner, "mio_commands", "answer", [f"the name {name!r} must be lower-case letters, digits and `-`"])
+        if not callable(function):
+            refuse(owner, "mio_commands", f"command `{name}`", [f"{function!r} must be a function"])
+    yield owner, commands
 
 
 def check_parts(declared: Sequence[tuple[str, Modality]]) -> None:

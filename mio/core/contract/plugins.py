@@ -19,6 +19,7 @@ from mio.core.contract.calling import (
     check_parts,
     mapping,
     named_backbones,
+    named_commands,
     named_layouts,
     named_loggers,
     named_recipes,
@@ -69,7 +70,7 @@ class PluginManager:
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates}
         self.unanswered: dict[str, str] = {}
-        """Plugins passed over by `backbones`, `recipes`, `loggers` and `layouts`, with the reason."""
+        """Plugins passed over by what is asked of all of them (`backbones`, `recipes` ...), with the reason."""
 
     @classmethod
     def discover(cls, local: Sequence[str] = ()) -> PluginManager:
@@ -113,6 +114,11 @@ class PluginManager:
     def layouts(self) -> dict[str, tuple[str, ModelLayout]]:
         """Layouts of models of all working plugins: `model_type` -> (plugin, layout)."""
         return unique("layout", self._answers("mio_layouts", named_layouts))
+
+    def commands(self) -> dict[str, Mapping[str, Callable[..., Any]]]:
+        """Commands of all working plugins that have some: plugin -> command -> function."""
+        found = unique("command", self._answers("mio_commands", named_commands))
+        return {name: commands for name, (_, commands) in found.items()}
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""

@@ -189,6 +189,19 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Record: ...
 
 
+@runtime_checkable
+class EpochSource(Source, Protocol):
+    """A source whose records differ from epoch to epoch, as augmentation makes them.
+
+    Its place in the order of the run says the epoch, so that a resumed training draws the same. `mio tokenize` leaves
+    such a source out.
+    """
+
+    def at_epoch(self, index: int, epoch: int) -> Record:
+        """Record `index` of the epoch, from 0 on: a function of both alone, of which epoch 0 is `[index]`. Media that
+        differ have keys that differ."""
+
+
 SourceFactory = Callable[[str, Mapping[str, Any]], Source]
 """`factory(split, options)`; `split` is `train` or `test`, `options` what the recipe gives the source."""
 
@@ -262,7 +275,8 @@ class Detokenizer(Protocol):
     """Codes of one modality to media. For a modality of `parts`, `codes` is a list of the parts' media."""
 
     def decode(self, codes: Any) -> Any:
-        """Media of codes `[Q, F]`."""
+        """Media of codes `[Q, F]`. Raises `DataError` for codes that mean nothing: an answer that holds them has
+        failed, and what it is part of goes on."""
 
     def save(self, media: Any, stem: Path) -> Path:
         """Writes media to `stem` plus the format's suffix; returns the path written."""

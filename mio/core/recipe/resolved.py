@@ -11,19 +11,24 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mio.core.contract.checker import Key, build
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError
 from mio.core.recipe.layers import checker, read_layer
 from mio.core.recipe.places import STEP_FOLDER
+from mio.core.recipe.requirements import check_requirements, required_of
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.yaml_text import dump_yaml
 
-OUTSIDE = ("runtime", "generate", "license")
+OUTSIDE = ("runtime", "generate", "license", "requires")
 """Keys about how a run is carried out and used, not about what is learnt."""
 
 
-def load_resolved(path: Path) -> Recipe:
-    """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema."""
+def load_resolved(path: Path, manager: PluginManager | None = None) -> Recipe:
+    """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema, and before
+    that, given the plugins at hand, if what it requires is not met."""
     layer = read_layer(path)
+    if manager is not None:
+        check_requirements(list(required_of(layer.content, layer.mark)), manager)
     literal = checker(literal=True)
     content = literal.check(Recipe, layer.content)
     if literal.problems:
