@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mio.core.contract.controls import ControlToken
@@ -18,14 +19,17 @@ Line = tuple[str, str, str]
 
 
 def overview(
-    manager: PluginManager, name: str, options: Mapping[str, Any], beside: Sequence[str] = ()
+    manager: PluginManager,
+    name: str,
+    options: Mapping[str, Any],
+    beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Iterator[Line]:
-    """Everything that the plugin `name` supplies with these options, with the plugins `beside`.
+    """Everything that the plugin `name` supplies with these options, with the plugins `beside` and theirs.
 
     Other working plugins stand beside it as far as they go with it without options: their modalities are those that it
     may read or judge answers in. Raises `PluginError` where the plugin's answers break the contract.
     """
-    own = manager.enable({**{other: {} for other in beside}, name: options})
+    own = manager.enable({**beside, name: options})
     own.modalities(), own.control_tokens()
     plugins = _with_others(own)
     for owner, modality in plugins.modalities():
@@ -60,11 +64,16 @@ def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
 def _modality(declared: Modality, plugins: EnabledPlugins) -> str:
     if declared.text:
         return "text"
+    if isinstance(declared.parts, tuple) and declared.parts:
+        return f"one of each of {', '.join(f'`{name}`' for name in declared.parts)}"
     if declared.parts:
-        return f"{declared.frames.minimum} to {declared.frames.maximum} of `{declared.parts}`"
+        return f"{declared.frames} of `{declared.parts}`"
     if declared.codebooks:
         sizes = ", ".join(map(str, declared.codebooks))
-        return f"codebooks {sizes}; {declared.frames.minimum} to {declared.frames.maximum} frames"
+        told = f"codebooks {sizes}; {declared.frames} frames"
+        if (automaton := declared.automaton) is None:
+            return told
+        return f"{told}; automaton of {len(automaton.states)} states, {automaton.fingerprint[:12]}"
     with contextlib.suppress(UserError):  # of one that is not at hand, or not with these options
         if plugins.head(declared.name) is not None:
             read = plugins.encoder(declared.name) is not None
