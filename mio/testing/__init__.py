@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.requires import completed
 from mio.core.contract.sessions import Segmenter
 from mio.core.contract.validation import VIEWS
 from mio.core.contract.values import File, Media, Modality, Source, Trainable
@@ -88,7 +89,7 @@ def conformance(
     enabled: list[EnabledPlugins] = []
 
     def declares() -> None:
-        plugins = manager.enable({**others, name: options or {}})
+        plugins = manager.enable(completed(manager, {**others, name: options or {}}))
         plugins.modalities()
         enabled.append(plugins)
 
