@@ -48,6 +48,13 @@ def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
     raise NotImplementedError
 
 
+@hookspec
+def mio_requires(options: Mapping[str, Any]) -> Sequence[str]:
+    """Names of plugins that a recipe has to list beside this one; another that declares a modality of that name will do
+    as well. Called when a recipe is resolved: it is refused where one is missing, with the line to add."""
+    raise NotImplementedError
+
+
 @hookspec(firstresult=True)
 def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | TextTokenizer | Splitter | None:
     """Tokenizer of a modality: media -> codes `[Q, F]`; text -> ids; a modality of parts -> its parts.
