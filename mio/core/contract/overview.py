@@ -25,8 +25,8 @@ def overview(
     options: Mapping[str, Any],
     beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Iterator[Line]:
-    """Everything that the plugin `name` supplies with these options, with the plugins `beside` and theirs, and those that
-    they need.
+    """Everything that the plugin `name` supplies with these options, with the plugins `beside` and theirs, and those
+    that they need.
 
     Other working plugins stand beside it as far as they go with it without options: their modalities are those that it
     may read or judge answers in. Raises `PluginError` where the plugin's answers break the contract.
