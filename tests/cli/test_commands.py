@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -219,16 +218,19 @@ def test_recipe_check_goes_through_the_chain(folder, capsys):
 
 
 def test_recipe_lock_freezes_versions_fingerprints_and_seed(folder, capsys):
-    assert printed(capsys, "recipe", "lock", "tiny.yaml", "seed=5") == "recipe.lock\n"
-    lock = json.loads((folder / "recipe.lock").read_text())
+    told = printed(capsys, "recipe", "lock", "tiny.yaml", "seed=5").splitlines()
+    assert told[0].startswith("tiny: sources are left open: words/a: a.jsonl: no such file")
+    assert told[1:] == ["tiny.lock"]
+    (stage,) = yaml.safe_load((folder / "tiny.lock").read_text())["stages"]
     made = compose(["tiny.yaml"], ["seed=5"], app_manager())
-    assert lock["recipe"] == fingerprint(made)
-    assert (lock["seed"], list(lock["plugins"])) == (5, ["text"])
-    assert re.fullmatch(r"2\.\d+.*", lock["packages"]["torch"])
-    assert isinstance(lock["vocabulary"], str)
-    out = printed(capsys, "recipe", "lock", "tiny.yaml", "plugins.text={_replace_: true, tokenizer: bpe}")
-    assert "vocabulary left open: the text tokenizer is trained" in out
-    assert json.loads((folder / "recipe.lock").read_text())["vocabulary"] is None
+    assert stage["fingerprint"] == fingerprint(made)
+    assert (stage["recipe"]["seed"], list(stage["plugins"])) == (5, ["text"])
+    assert re.fullmatch(r"2\.\d+.*", stage["packages"]["torch"])
+    assert isinstance(stage["vocabulary"], str)
+    open_text = "plugins.text={_replace_: true, tokenizer: bpe}"
+    out = printed(capsys, "recipe", "lock", "tiny.yaml", "--out", "other.lock", open_text)
+    assert "the vocabulary is left open" in out
+    assert yaml.safe_load((folder / "other.lock").read_text())["stages"][0]["vocabulary"] is None
 
 
 def app_manager():
