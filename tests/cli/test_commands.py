@@ -59,6 +59,37 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
         assert re.search(rf"\b{command}\b", done.stdout)
 
 
+COMMANDS = '''
+import mio
+
+def count(path: str, twice: bool = False) -> None:
+    """Counts the letters of a word."""
+    if not path.isalpha():
+        raise mio.UserError(f"`{path}` is no word")
+    print(len(path) * (1 + twice))
+
+@mio.hookimpl
+def mio_commands():
+    return {"count": count}
+'''
+
+
+def test_plugins_bring_commands_of_their_own(folder, capsys, monkeypatch):
+    (folder / "counting_plugin.py").write_text(COMMANDS)
+    (folder / "fitting_plugin.py").write_text(COMMANDS)
+    (folder / "odd_plugin.py").write_text(COMMANDS.replace('"count": count', '"Count it": count'))
+    places = (f"counter={folder}/counting_plugin.py", f"fit={folder}/fitting_plugin.py", f"odd={folder}/odd_plugin.py")
+    monkeypatch.setenv("MIO_PLUGINS", ":".join(places))
+    assert printed(capsys, "counter", "count", "hello", "--twice") == "10\n"
+    assert failing(capsys, "counter", "count", "2") == "error: `2` is no word"
+    assert "No such command 'cont'" in failing(capsys, "counter", "cont")
+    assert "No such command 'odd'" in failing(capsys, "odd", "count", "a")
+    listed = printed(capsys, "--help")
+    assert re.search(r"counter +Commands of the plugin `counter`", listed)
+    assert len(re.findall(r"^\W+fit\b", listed, re.MULTILINE)) == 1
+    assert "Missing argument 'RECIPE" in failing(capsys, "fit")
+
+
 def test_recipes_are_checked_without_torch(folder):
     code = (
         "import sys\nfrom mio.cli.app import run\n"
@@ -155,7 +186,9 @@ def test_recipe_show_prints_a_recipe_that_composes_to_the_same(folder, capsys):
     assert yaml.safe_load(shown)["seed"] == 5
     (folder / "shown.yaml").write_text(shown)
     assert printed(capsys, "recipe", "show", "shown.yaml") == shown
-    assert printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml") == "seed: 0 -> 5\n"
+    assert printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml") == "stage\n  seed: 0 -> 5\n"
+    as_json = json.loads(printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml", "--json"))
+    assert as_json == [{"title": "stage", "differences": [{"what": "seed", "before": "0", "after": "5"}]}]
 
 
 def test_recipe_check_goes_through_the_chain(folder, capsys):

@@ -53,3 +53,16 @@ def check_tokens(declared: Sequence[tuple[str, Modality]], controls: Sequence[tu
                     f"token `{token}`: the plugins `{other}` and `{owner}` both claim it "
                     f"(`{owner}` as a code of `{name}`, `{pattern}`)"
                 )
+
+
+def special_controls(declared: Sequence[tuple[str, Modality]]) -> list[tuple[str, ControlToken]]:
+    """The further special tokens of modalities, other than text, as control tokens that are called by their strings,
+    may be said anywhere, and do nothing. One that several modalities of a plugin share is one."""
+    return list(
+        {
+            token: (owner, ControlToken(name=token, token=token, anywhere=True))
+            for owner, modality in declared
+            if not modality.text
+            for token in modality.specials
+        }.values()
+    )

@@ -11,7 +11,7 @@ Modules are imported at discovery: import torch and other heavy packages inside 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -158,4 +158,12 @@ def mio_loggers() -> Mapping[str, LoggerFactory]:
 def mio_layouts() -> Mapping[str, ModelLayout]:
     """Layouts of published models that are more than a language model, by the `model_type` of their `config.json`, for
     `mio import`. Any installed plugin's is read, whether the recipe lists the plugin or not."""
+    raise NotImplementedError
+
+
+@hookspec
+def mio_commands() -> Mapping[str, Callable[..., Any]]:
+    """Commands of the plugin's own, by name: `mio PLUGIN NAME`. A function's parameters are its arguments and options,
+    and its docstring is its help, as `typer` reads them; `mio.UserError` ends it with one line. Any working plugin's
+    are there. Plugins that are called like a command of mio have none."""
     raise NotImplementedError

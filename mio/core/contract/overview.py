@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mio.core.contract.controls import ControlToken
@@ -19,14 +20,17 @@ Line = tuple[str, str, str]
 
 
 def overview(
-    manager: PluginManager, name: str, options: Mapping[str, Any], beside: Sequence[str] = ()
+    manager: PluginManager,
+    name: str,
+    options: Mapping[str, Any],
+    beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Iterator[Line]:
     """Everything that the plugin `name` supplies with these options, with the plugins `beside` and those that it needs.
 
     Other working plugins stand beside it as far as they go with it without options: their modalities are those that it
     may read or judge answers in. Raises `PluginError` where the plugin's answers break the contract.
     """
-    own = manager.enable(completed(manager, {**{other: {} for other in beside}, name: options}))
+    own = manager.enable(completed(manager, {**beside, name: options}))
     own.modalities(), own.control_tokens()
     plugins = _with_others(own)
     for owner, needed in own.requires():
@@ -55,15 +59,16 @@ def overview(
 
 def _of_all_recipes(alone: PluginManager) -> Iterator[Line]:
     """What a plugin supplies to recipes that do not list it. Raises `PluginError` where that breaks the contract."""
-    kinds: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    kinds: tuple[tuple[str, Iterable[str]], ...] = (
         ("preset", alone.backbones()),
         ("recipe", alone.recipes()),
         ("layout", alone.layouts()),
         ("logger", alone.loggers()),
     )
+    commands = [f"mio {name} {one}" for name, own in alone.commands().items() for one in own]
     for problem in alone.unanswered.values():
         raise PluginError(problem)
-    for what, supplied in kinds:
+    for what, supplied in (*kinds, ("command", commands)):
         yield from ((what, one, "") for one in supplied)
 
 
@@ -84,15 +89,18 @@ def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
 def _modality(declared: Modality, plugins: EnabledPlugins) -> str:
     if declared.text:
         return "text"
-    least, most = declared.frames.minimum, declared.frames.maximum
-    frames = f"{least}" if least == most else f"{least} to {most}"
+    if isinstance(declared.parts, tuple) and declared.parts:
+        return f"one of each of {', '.join(f'`{name}`' for name in declared.parts)}"
     if declared.parts:
-        return f"{frames} of `{declared.parts}`"
+        return f"{declared.frames} of `{declared.parts}`"
     if declared.codebooks:
         sizes = ", ".join(map(str, declared.codebooks))
         layout = f"; {declared.layout}" if len(declared.codebooks) > 1 else ""
         tokens = " ".join((declared.begin, declared.code_token, declared.end))
-        return f"codebooks {sizes}; {frames} frames{layout}; {tokens}"
+        told = f"codebooks {sizes}; {declared.frames} frames{layout}; {tokens}"
+        if (automaton := declared.automaton) is None:
+            return told
+        return f"{told}; automaton of {len(automaton.states)} states, {automaton.fingerprint[:12]}"
     with contextlib.suppress(UserError):  # of one that is not at hand, or not with these options
         if plugins.head(declared.name) is not None:
             read = plugins.encoder(declared.name) is not None

@@ -19,6 +19,7 @@ from mio.core.contract.calling import (
     check_parts,
     mapping,
     named_backbones,
+    named_commands,
     named_layouts,
     named_loggers,
     named_recipes,
@@ -26,7 +27,7 @@ from mio.core.contract.calling import (
     registered,
     sequence,
 )
-from mio.core.contract.claims import check_tokens, unique
+from mio.core.contract.claims import check_tokens, special_controls, unique
 from mio.core.contract.controls import ControlToken, ControlTokens, Turn
 from mio.core.contract.discovery import Candidate, discover
 from mio.core.contract.encoders import Encoder
@@ -70,7 +71,7 @@ class PluginManager:
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates}
         self.unanswered: dict[str, str] = {}
-        """Plugins passed over by `backbones`, `recipes`, `loggers` and `layouts`, with the reason."""
+        """Plugins passed over by what is asked of all of them (`backbones`, `recipes` ...), with the reason."""
 
     @classmethod
     def discover(cls, local: Sequence[str] = ()) -> PluginManager:
@@ -90,11 +91,15 @@ class PluginManager:
     def enable(self, options: Mapping[str, Mapping[str, Any]]) -> EnabledPlugins:
         """The named plugins, in order, with their options. Raises `PluginError` if one is missing or broken."""
         problems, plugins = [], {}
-        for name in options:
+        for name, own in options.items():
             try:
                 plugins[name] = self.candidate(name).plugin
             except PluginError as error:
                 problems.append(str(error))
+                continue
+            if own and not self.candidate(name).takes_options:
+                listed = ", ".join(f"`{option}`" for option in own)
+                problems.append(f"plugin `{name}` takes no options; take {listed} away from `plugins.{name}`")
         if problems:
             raise PluginError("; ".join(problems))
         return EnabledPlugins(self, plugins, {name: dict(own or {}) for name, own in options.items()})
@@ -114,6 +119,11 @@ class PluginManager:
     def layouts(self) -> dict[str, tuple[str, ModelLayout]]:
         """Layouts of models of all working plugins: `model_type` -> (plugin, layout)."""
         return unique("layout", self._answers("mio_layouts", named_layouts))
+
+    def commands(self) -> dict[str, Mapping[str, Callable[..., Any]]]:
+        """Commands of all working plugins that have some: plugin -> command -> function."""
+        found = unique("command", self._answers("mio_commands", named_commands))
+        return {name: commands for name, (_, commands) in found.items()}
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
@@ -203,8 +213,12 @@ class EnabledPlugins:
         return answers
 
     def control_tokens(self) -> list[tuple[str, ControlToken]]:
-        """(plugin, declaration) of every control token, in vocabulary order."""
-        return [(owner, token) for owner, answer in self._controls for token in answer.tokens]
+        """(plugin, declaration) of every control token, in vocabulary order: further special tokens of modalities with
+        codes or networks, by their token string, then those that are declared as such."""
+        return [
+            *special_controls(self._modalities),
+            *((owner, token) for owner, answer in self._controls for token in answer.tokens),
+        ]
 
     def label_rules(self) -> list[tuple[str, Callable[[Turn], Any]]]:
         """(plugin, rule) of every plugin that labels answers with control tokens."""

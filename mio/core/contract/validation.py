@@ -9,11 +9,13 @@ from dataclasses import asdict, fields
 from inspect import getattr_static
 from typing import Any, NamedTuple
 
+from mio.core.contract.automata import Automaton
 from mio.core.contract.checker import Checker
 from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
 from mio.core.contract.decoding import decoding_conflicts
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.sessions import SessionPolicy, Stream
+from mio.core.contract.span_check import automaton_problems, frames_problems, part_problems
 from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Template, Trainable
 from mio.core.errors import nearest
 
@@ -42,6 +44,11 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, str) and value != "" and not any(character.isspace() for character in value)
 
 
+def _names_control(written: str) -> bool:
+    """Whether a template may call a control token this: by its name, or by the string of a special token."""
+    return bool(NAME.fullmatch(written)) or (_is_token(written) and not written.isidentifier())
+
+
 def modality_problems(declared: Any) -> list[str]:
     """Everything wrong with one `Modality`, each problem starting with the field's name."""
     if not isinstance(declared, Modality):
@@ -59,8 +66,7 @@ def modality_problems(declared: Any) -> list[str]:
         problems.append(f"at most one of `text`, `codebooks`, `parts` may be given; found {listed}")
     if declared.text and declared.name != TEXT:
         problems.append(f"`name`: the modality with `text=True` is called `{TEXT}`, not {declared.name!r}")
-    if declared.parts == declared.name:
-        problems.append("`parts`: names the modality itself")
+    problems += part_problems(declared)
     if declared.codebooks:
         problems += _code_problems(declared)
     elif declared.views:
@@ -69,11 +75,9 @@ def modality_problems(declared: Any) -> list[str]:
     problems += [
         f"special token {token!r} is declared twice" for token in sorted(set(specials)) if specials.count(token) > 1
     ]
-    low, high = declared.frames.minimum, declared.frames.maximum
-    if low < 1:
-        problems.append(f"`frames.minimum`: {low} must be at least 1")
-    if high < low:
-        problems.append(f"`frames.maximum`: {high} is below the minimum, {low}")
+    problems += frames_problems(declared)
+    if declared.automaton is not None and not problems:
+        problems += automaton_problems(declared)
     return problems
 
 
@@ -82,7 +86,8 @@ def _type_problems(declared: Modality) -> list[str]:
         "name": (lambda v: isinstance(v, str), "a string"),
         "text": (lambda v: isinstance(v, bool), "True or False"),
         "codebooks": (lambda v: is_tuple_of(v, is_int), "a tuple of whole numbers"),
-        "parts": (lambda v: isinstance(v, str), "the name of a modality"),
+        "parts": (lambda v: isinstance(v, str) or is_tuple_of(v, lambda name: isinstance(name, str)),
+                  "the name of a modality, or a tuple of names"),
         "begin": (lambda v: v == "" or _is_token(v), "a string without spaces"),
         "end": (lambda v: v == "" or _is_token(v), "a string without spaces"),
         "specials": (lambda v: is_tuple_of(v, _is_token), "a tuple of strings without spaces"),
@@ -90,8 +95,9 @@ def _type_problems(declared: Modality) -> list[str]:
         "layout": (lambda v: isinstance(v, str), "a string"),
         "views": (lambda v: isinstance(v, Mapping) and all(is_tuple_of(i, is_int) for i in v.values()),
                   "a mapping of tuples of codebook numbers"),
-        "frames": (lambda v: isinstance(v, Frames) and is_int(v.minimum) and is_int(v.maximum),
+        "frames": (lambda v: isinstance(v, Frames) and all(map(is_int, (v.minimum, v.maximum, v.step))),
                    "a `mio.Frames` of whole numbers"),
+        "automaton": (lambda v: v is None or isinstance(v, Automaton), "a `mio.Automaton`"),
     }  # fmt: skip
     return [
         f"`{name}`: {getattr(declared, name)!r} must be {wanted}"
@@ -182,7 +188,7 @@ def template_pieces(text: str) -> list[TemplatePiece]:
             continue
         control = name == CONTROL and bool(spec)
         named = spec or "" if control else name.removesuffix(OPTIONAL)
-        if conversion or not (NAME.fullmatch(named) if control else named.isidentifier()):
+        if conversion or not (_names_control(named) if control else named.isidentifier()):
             raise ValueError(f"`{{{name}}}` is not a plain field name")
         view = "" if control else spec or ""
         if view not in ("", *VIEWS):

@@ -231,7 +231,7 @@ def _restore(
     earlier = None
     if (own / LOCK).is_file():  # an export does not hold all of the run's records
         earlier = check_run(own, weights=False, tell=lambda line: None)  # noqa: ARG005
-    recipe = load_resolved(own / RECIPE)
+    recipe = load_resolved(own / RECIPE, manager)
     recipe.name = options.name or recipe.name
     saved = Vocabulary.load(own / VOCABULARY)
     _check_config(folder, config, transformer_config(recipe, manager), saved)

@@ -78,12 +78,12 @@ def links(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManag
     for name in names:
         if names.count(name) > 1:
             raise RecipeError([f"two stages of the chain are called `{name}`; give each its own `name`"])
-    return _linked(stages, first)
+    return _linked(stages, first, manager)
 
 
-def _linked(stages: Sequence[Composed], first: Path | None) -> list[Link]:
+def _linked(stages: Sequence[Composed], first: Path | None, manager: PluginManager) -> list[Link]:
     """Each stage with what it takes from the one before; `first` is the folder that the first one starts from."""
-    parent = load_resolved((run_of_checkpoint(first) or first) / RECIPE) if first is not None else None
+    parent = load_resolved((run_of_checkpoint(first) or first) / RECIPE, manager) if first is not None else None
     made: list[Link] = []
     for composed in stages:
         recipe, taken = inherit(composed.recipe, parent) if parent is not None else (composed.recipe, [])

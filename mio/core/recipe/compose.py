@@ -1,7 +1,8 @@
 """Composes recipe files and overrides into the structured schema. No torch.
 
 Order of precedence, the last one winning: included files, the file itself, its `stages` section of the recipe's name,
-further files of the command line in order, `key=value` overrides. See docs/recipes.md for the language.
+further files of the command line in order, `key=value` overrides. What they require adds up. See docs/recipes.md for
+the language.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mio.core.recipe.interpolation import reference_problems, refers, walk
 from mio.core.recipe.layers import Layer, checker, override_layer, read_layer
 from mio.core.recipe.merging import merge, resolve
 from mio.core.recipe.places import is_file, locate
+from mio.core.recipe.requirements import Required, added_up, check_requirements, required_of
 from mio.core.recipe.schema import Recipe
 from mio.core.terminal import plain
 
@@ -86,6 +88,7 @@ def compose_file(
         for layer in extra:
             layer.content = {key: value for key, value in layer.content.items() if key not in STAGE_ONLY}
     layers = [*own, *extra]
+    check_requirements([one for layer in layers for one in _required(layer, names)], manager)
     start_folder = next((layer.folder for layer in reversed(layers) if "start_from" in layer.content), path.parent)
     problems: list[str] = []
     parts = [part for layer in layers for part in _parts(layer, names, problems)]
@@ -93,6 +96,8 @@ def compose_file(
         raise RecipeError(list(dict.fromkeys(problems)))
     merged = merge(*(part.content for part in parts))
     merged["name"] = merged.get("name") or path.stem
+    if requires := added_up(part.content.get("requires", ()) for part in parts):
+        merged["requires"] = requires
     recipe = _resolved(merged, parts)
     if not NAME.fullmatch(recipe.name):
         text = (
@@ -101,6 +106,15 @@ def compose_file(
         )
         raise RecipeError(_placed(parts, [(("name",), text)]))
     return Composed(recipe, path, start_folder, parts)
+
+
+def _required(layer: Layer, names: Collection[str]) -> Iterator[Required]:
+    """What a layer requires of a recipe of these names."""
+    yield from required_of(layer.content, layer.mark)
+    stages = layer.content.get("stages")
+    if isinstance(stages, dict):
+        for name in sorted(names):
+            yield from required_of(stages.get(name), layer.mark, ("stages", name))
 
 
 def _parts(layer: Layer, names: Collection[str], problems: list[str]) -> Iterator[Part]:

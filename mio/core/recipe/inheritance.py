@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from mio.core.contract.checker import Key
+from mio.core.recipe.requirements import added_up
 from mio.core.recipe.schema import Recipe
 
 
@@ -20,7 +21,7 @@ def inherit(recipe: Recipe, parent: Recipe) -> tuple[Recipe, list[Key]]:
 
     Taken are the keys of `model`, unless it names a preset, which describes a model by itself; the options of each
     plugin that both have; and the plugins of a recipe that lists none. What a recipe says keeps its order and comes
-    first.
+    first. What both require adds up, as the parent is opened with its own plugins.
     """
     taken: list[Key] = []
     model = recipe.model
@@ -35,7 +36,8 @@ def inherit(recipe: Recipe, parent: Recipe) -> tuple[Recipe, list[Key]]:
     else:
         plugins = deepcopy(parent.plugins)
         taken += [("plugins",)] if plugins else []
-    return replace(recipe, model=model, plugins=plugins), taken
+    requires = added_up([parent.requires, recipe.requires])
+    return replace(recipe, model=model, plugins=plugins, requires=requires), taken
 
 
 def _filled(own: Mapping[str, Any], theirs: Mapping[str, Any], key: Key, taken: list[Key]) -> dict[str, Any]:

@@ -11,19 +11,24 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mio.core.contract.checker import Key, build
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError
 from mio.core.recipe.layers import checker, read_layer
 from mio.core.recipe.places import STEP_FOLDER
+from mio.core.recipe.requirements import check_requirements, required_of
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.yaml_text import dump_yaml
 
-OUTSIDE = ("runtime", "generate", "license")
+OUTSIDE = ("runtime", "generate", "license", "requires")
 """Keys about how a run is carried out and used, not about what is learnt."""
 
 
-def load_resolved(path: Path) -> Recipe:
-    """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema."""
+def load_resolved(path: Path, manager: PluginManager | None = None) -> Recipe:
+    """A recipe that `to_yaml` wrote: text means itself. Raises `RecipeError` if it does not fit the schema, and before
+    that, given the plugins at hand, if what it requires is not met."""
     layer = read_layer(path)
+    if manager is not None:
+        check_requirements(list(required_of(layer.content, layer.mark)), manager)
     literal = checker(literal=True)
     content = literal.check(Recipe, layer.content)
     if literal.problems:
@@ -55,10 +60,11 @@ def _fingerprint(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _flat(value: Any, key: Key = ()) -> Iterator[tuple[str, Any]]:
+def flat(value: Any, key: Key = ()) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings, in order."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _flat(item, (*key, str(name)))
+            yield from flat(item, (*key, str(name)))
     else:
         yield ".".join(key), value
 
@@ -70,8 +76,11 @@ def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
     sources who comes first. Sections that decide nothing of a training (`OUTSIDE`) count only with `runtime`: they may
     change while a run is interrupted.
     """
-    lines = list(_reordered(asdict(first), asdict(second)))
-    old, new = dict(_flat(asdict(first))), dict(_flat(asdict(second)))
+    lines = [
+        f"order of {key}: {', '.join(before)} -> {', '.join(after)}"
+        for key, before, after in reordered(asdict(first), asdict(second))
+    ]
+    old, new = dict(flat(asdict(first))), dict(flat(asdict(second)))
     for key in dict.fromkeys([*old, *new]):
         if key.split(".")[0] in OUTSIDE and not runtime:
             continue
@@ -88,15 +97,18 @@ _UNORDERED = re.compile(r"model|runtime|generate|generate\..+|plugins\..+|.*\.op
 """Mappings that are options: the order of their keys decides nothing."""
 
 
-def _reordered(old: Mapping[str, Any], new: Mapping[str, Any], key: Key = ()) -> Iterator[str]:
+def reordered(
+    old: Mapping[str, Any], new: Mapping[str, Any], key: Key = ()
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Sections whose order decides something and differs: dotted key, and the names that both have in either order."""
     if _UNORDERED.fullmatch(".".join(key)):
         return
     before, after = ([name for name in one if name in other] for one, other in ((old, new), (new, old)))
     if before != after:
-        yield f"order of {'.'.join(key)}: {', '.join(before)} -> {', '.join(after)}"
+        yield ".".join(key), before, after
     for name in before:
         if isinstance(old[name], dict) and isinstance(new[name], dict):
-            yield from _reordered(old[name], new[name], (*key, name))
+            yield from reordered(old[name], new[name], (*key, name))
 
 
 def _shown(value: Any) -> str:

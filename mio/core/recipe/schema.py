@@ -263,6 +263,9 @@ class Recipe:
     license: str = formed(LICENSE)
     """Licence of the model, which `mio export` names. A stage does not take it from its parent. May be changed in a run
     folder."""
+    requires: list[str] = field(default_factory=list)
+    """Distributions that the recipe needs, as in `mio-mesh>=0.1`. Those of all files and of what the stage starts from
+    add up. May be changed in a run folder."""
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Plugins in use, in vocabulary order, with the options of each."""
     model: dict[str, Any] = field(default_factory=dict, metadata={KEYS: ModelKeys})

@@ -322,7 +322,7 @@ def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
     Raises `UserError` where the folder's parts contradict each other, or a process trains in it.
     """
     with locked(folder, f"{folder}: a process trains in it"):
-        recipe = load_resolved(folder / RECIPE)
+        recipe = load_resolved(folder / RECIPE, manager)
         plugins = manager.enable(recipe.plugins)
         codecs = Codecs(plugins)
         codecs.attach(folder / TOKENIZERS, trusted=True)

@@ -107,7 +107,7 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        return load_resolved(self.folder / RECIPE)
+        return load_resolved(self.folder / RECIPE, self.manager)
 
     @cached_property
     def plugins(self) -> EnabledPlugins:

@@ -39,7 +39,7 @@ def test_the_fingerprint_covers_everything_that_decides_the_training():
             section = getattr(section, name)
         setattr(section, key[-1], [1.0] if isinstance(value, list) else f"{value}x" if isinstance(value, str) else 77)
         same = fingerprint(changed) == fingerprint(Recipe())
-        assert same == (key[0] in ("runtime", "generate", "license")), key
+        assert same == (key[0] in ("runtime", "generate", "license", "requires")), key
 
 
 def test_a_run_from_before_a_section_was_there_opens_as_it_is(tmp_path):

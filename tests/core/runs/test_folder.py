@@ -155,8 +155,8 @@ def test_a_recipe_that_was_cut_is_refused_wherever_it_still_loads(run, manager, 
     if old:
         old_lock(run)
     lines = (run / "recipe.yaml").read_text().splitlines(keepends=True)
-    runtime = lines.index("runtime:\n")
-    for cut in range(3, runtime if old else len(lines), 7):  # where a run is carried out has no part in a fingerprint
+    outside = next(at for at, line in enumerate(lines) if line.startswith("generate:"))
+    for cut in range(3, outside if old else len(lines), 7):  # how a run is carried out has no part in a fingerprint
         (run / "recipe.yaml").write_text("".join(lines[:cut]))
         with pytest.raises(UserError, match=r"recipe\.yaml"):
             Run.open(run, manager)
