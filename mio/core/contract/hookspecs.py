@@ -142,6 +142,17 @@ def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
 
 
 @hookspec
+def mio_paths(options: Mapping[str, Any]) -> Sequence[str]:
+    """Names of options that are paths of files or folders: the plugin's own, dotted where they are inside of others
+    (`checkpoint`, `vae.checkpoint`), and those of its corpora (`motion/clips.folder`).
+
+    Called when a recipe is composed, with the plugin's options as they are written. A relative path begins beside the
+    recipe file that gives it or, if nothing is there, in the working folder; hooks are given the path that was found.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def mio_recipes() -> Mapping[str, str]:
     """Recipes that the package ships: name -> path of the YAML file, usable wherever a recipe path is."""
     raise NotImplementedError

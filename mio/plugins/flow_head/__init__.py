@@ -31,6 +31,11 @@ def mio_requires(options: Mapping[str, Any]) -> Sequence[str]:
 
 
 @hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["vae.checkpoint"]
+
+
+@hookimpl
 def mio_head(modality: str, options: Mapping[str, Any]) -> Head | None:
     chosen = read_options(FlowOptions, options, "plugins.flow_head")
     if modality != chosen.modality:

@@ -36,6 +36,11 @@ def mio_requires() -> Sequence[str]:
 
 
 @hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint", "clip", "diffusion_checkpoint"]
+
+
+@hookimpl
 def mio_encoder(modality: str, options: Mapping[str, Any]) -> Encoder | None:
     if modality != "image":
         return None

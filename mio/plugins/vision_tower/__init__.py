@@ -35,6 +35,11 @@ def mio_requires() -> Sequence[str]:
 
 
 @hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint", "projector_checkpoint"]
+
+
+@hookimpl
 def mio_encoder(modality: str, options: Mapping[str, Any]) -> Encoder | None:
     if modality != "image":
         return None
