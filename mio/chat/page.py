@@ -46,6 +46,8 @@ new MutationObserver(() => {
 }).observe(element, {childList: true, subtree: true, characterData: true});
 """
 """Shows the end of the conversation while it grows, unless somebody has scrolled up."""
+MODELS = Path(__file__).with_name("models.js")
+"""Shows models, everywhere in the page."""
 DARK = "() => { document.documentElement.classList.toggle('dark'); document.body.classList.toggle('dark'); }"
 
 
@@ -97,7 +99,7 @@ class Page:
         host = self._host
         with gr.Row(elem_id="mio-columns"):
             with gr.Column(scale=7, min_width=320, elem_id="mio-main"):
-                view = gr.HTML(_EMPTY, elem_id="mio-view", js_on_load=FOLLOW)
+                view = gr.HTML(_EMPTY, elem_id="mio-view", js_on_load=FOLLOW + MODELS.read_text(encoding="utf-8"))
                 status = gr.HTML("", elem_id="mio-under")
                 composer = gr.MultimodalTextbox(
                     sources=["upload", "microphone"] if host.of_type(forms.AUDIO) else ["upload"],

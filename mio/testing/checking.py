@@ -12,6 +12,7 @@ from typing import Any
 
 from mio.core.contract.discovery import discover
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.requires import completed
 from mio.core.contract.values import TEXT
 from mio.core.errors import MioError, UserError
 from mio.testing.adapters import AdapterChecks
@@ -93,7 +94,7 @@ def check_plugin(
 
 def _enabled(manager: PluginManager, name: str, options: Mapping[str, Any], beside: Beside) -> EnabledPlugins:
     """The plugin with those beside it, and text."""
-    others = {other: dict(own or {}) for other, own in _beside(manager, name, beside).items()}
+    others = {other: dict(own or {}) for other, own in _beside(manager, name, options, beside).items()}
     plugins = manager.enable({**others, name: options})
     if any(modality.text for _, modality in plugins.modalities()) or name == TEXT:
         return plugins
@@ -107,11 +108,14 @@ def _enabled(manager: PluginManager, name: str, options: Mapping[str, Any], besi
     return plugins
 
 
-def _beside(manager: PluginManager, name: str, beside: Beside) -> dict[str, Mapping[str, Any]]:
-    """Plugins that are enabled beside one, with their options: the place for what a plugin itself says it needs."""
-    del manager, name
-    given = beside if isinstance(beside, Mapping) else {other: {} for other in beside}
-    return {other: own or (_QUICK_TEXT if other == TEXT else {}) for other, own in given.items()}
+def _beside(
+    manager: PluginManager, name: str, options: Mapping[str, Any], beside: Beside
+) -> dict[str, Mapping[str, Any]]:
+    """Plugins that are enabled beside one, with their options: those that are given, and what the plugins need."""
+    given = dict(beside) if isinstance(beside, Mapping) else {other: {} for other in beside}
+    needed = completed(manager, {**given, name: options})
+    others = {other: own for other, own in needed.items() if other in given or other not in (name, TEXT)}
+    return {other: own or (_QUICK_TEXT if other == TEXT else {}) for other, own in others.items()}
 
 
 def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:

@@ -292,6 +292,8 @@ class _Parts(Visitor[None]):
             self._joined = self._joined or Joined(self._joining)
             self._joined.parts.append((modality, (content, value)))
             self._told.append(MediaComponent(len(self._parts), modality, content))
+            if not self._joining.next_part(len(self._joined.parts)):
+                self._complete()
             return
         self._complete()
         self._whole(modality, content, value)
