@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mio import media, networks
 from mio.core.contract.adapters import Adapter
+from mio.core.contract.automata import Arc, Automaton
 from mio.core.contract.checker import read_options
 from mio.core.contract.controls import Control, ControlToken, ControlTokens, Turn
 from mio.core.contract.encoders import Encoder, EncoderInput
@@ -26,6 +27,7 @@ from mio.core.contract.values import (
     DataModule,
     Decoding,
     Detokenizer,
+    EpochSource,
     Frames,
     Media,
     MemoryFile,
@@ -51,6 +53,8 @@ __all__ = [
     "TEXT",
     "Adapter",
     "Answer",
+    "Arc",
+    "Automaton",
     "Choices",
     "CodeRows",
     "Codes",
@@ -64,6 +68,7 @@ __all__ = [
     "Detokenizer",
     "Encoder",
     "EncoderInput",
+    "EpochSource",
     "Frames",
     "Head",
     "HeadItems",

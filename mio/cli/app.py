@@ -20,6 +20,7 @@ import mio
 from mio.cli import chat, evaluate, export, fit, generate, import_, plan, plugins, recipe, report, serve, talk, tokenize
 from mio.cli.deferred import defer_metrics
 from mio.cli.failures import explained, passes
+from mio.cli.plugin_commands import WithPlugins
 from mio.cli.threads import settle_threads
 from mio.core.distributed.ranks import launched
 from mio.core.errors import Interrupted, PeerFailed, UserError
@@ -30,6 +31,7 @@ GO_ON = "give the same command again to go on"
 
 app = typer.Typer(
     name="mio",
+    cls=WithPlugins,
     help="Trains any-to-any multimodal foundation models from recipes.",
     no_args_is_help=True,
     add_completion=False,

@@ -62,16 +62,27 @@ def diff(
     overrides: Annotated[
         list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Values for single keys of both.", show_default=False)
     ] = [],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     plugin: Plugin = [],
 ) -> None:
-    """Print the keys in which two recipes differ, one per line."""
-    from mio.core.recipe.resolved import diff as compare
+    """Print how two recipes differ: stage, vocabulary, model, mixture, data, training, evaluation."""
+    import json
+    from dataclasses import asdict
+
+    from mio.core.recipe.comparison import compare
     from mio.core.terminal import plain
 
     plugins = manager(plugin)
     one, other = (_links([name, *overrides], plugins)[-1].recipe for name in (first, second))
-    for line in compare(one, other, runtime=True):
-        typer.echo(plain(line))
+    declared = (plugins.enable(one.plugins).modalities(), plugins.enable(other.plugins).modalities())
+    sections = compare(one, other, declared)
+    if as_json:
+        typer.echo(json.dumps([asdict(section) for section in sections], ensure_ascii=False, indent=2))
+        return
+    for section in sections:
+        typer.echo(section.title)
+        for difference in section.differences:
+            typer.echo(plain(f"  {difference}"))
 
 
 @app.command()

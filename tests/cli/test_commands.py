@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -59,6 +59,37 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
         assert re.search(rf"\b{command}\b", done.stdout)
 
 
+COMMANDS = '''
+import mio
+
+def count(path: str, twice: bool = False) -> None:
+    """Counts the letters of a word."""
+    if not path.isalpha():
+        raise mio.UserError(f"`{path}` is no word")
+    print(len(path) * (1 + twice))
+
+@mio.hookimpl
+def mio_commands():
+    return {"count": count}
+'''
+
+
+def test_plugins_bring_commands_of_their_own(folder, capsys, monkeypatch):
+    (folder / "counting_plugin.py").write_text(COMMANDS)
+    (folder / "fitting_plugin.py").write_text(COMMANDS)
+    (folder / "odd_plugin.py").write_text(COMMANDS.replace('"count": count', '"Count it": count'))
+    places = (f"counter={folder}/counting_plugin.py", f"fit={folder}/fitting_plugin.py", f"odd={folder}/odd_plugin.py")
+    monkeypatch.setenv("MIO_PLUGINS", ":".join(places))
+    assert printed(capsys, "counter", "count", "hello", "--twice") == "10\n"
+    assert failing(capsys, "counter", "count", "2") == "error: `2` is no word"
+    assert "No such command 'cont'" in failing(capsys, "counter", "cont")
+    assert "No such command 'odd'" in failing(capsys, "odd", "count", "a")
+    listed = printed(capsys, "--help")
+    assert re.search(r"counter +Commands of the plugin `counter`", listed)
+    assert len(re.findall(r"^\W+fit\b", listed, re.MULTILINE)) == 1
+    assert "Missing argument 'RECIPE" in failing(capsys, "fit")
+
+
 def test_recipes_are_checked_without_torch(folder):
     code = (
         "import sys\nfrom mio.cli.app import run\n"
@@ -99,7 +130,7 @@ def test_the_package_runs_as_a_module():
         (["generate", "nowhere", "hello"], "nowhere: no such run folder"),
         (["evaluate", "nowhere"], "nowhere: no such run folder"),
         (["plugins", "check", "txet"], "plugin `txet` fails 1 of 1 checks: loads"),
-        (["plugins", "new", "My-Thing"], "cannot name a modality"),
+        (["plugins", "new", "My-Thing"], "`My-Thing` cannot name a plugin"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(folder, capsys, arguments, message):
@@ -155,7 +186,9 @@ def test_recipe_show_prints_a_recipe_that_composes_to_the_same(folder, capsys):
     assert yaml.safe_load(shown)["seed"] == 5
     (folder / "shown.yaml").write_text(shown)
     assert printed(capsys, "recipe", "show", "shown.yaml") == shown
-    assert printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml") == "seed: 0 -> 5\n"
+    assert printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml") == "stage\n  seed: 0 -> 5\n"
+    as_json = json.loads(printed(capsys, "recipe", "diff", "tiny.yaml", "shown.yaml", "--json"))
+    assert as_json == [{"title": "stage", "differences": [{"what": "seed", "before": "0", "after": "5"}]}]
 
 
 def test_recipe_check_goes_through_the_chain(folder, capsys):
@@ -194,23 +227,3 @@ def test_plugins_list_tells_what_works_and_why_not(folder, capsys):
     out = " ".join(printed(capsys, "plugins", "list", "--plugin", "broken_codec.py").split())
     assert "broken: ModuleNotFoundError" in out or "broken: import failed: ModuleNotFoundError" in out
     assert "text mio 0." in out
-
-
-def test_the_scaffold_conforms_checks_and_tests(folder):
-    """In other processes: the new package is imported under its own name."""
-
-    def run(*command, cwd):
-        environment = {"PATH": str(Path(sys.executable).parent), "MIO_PLUGINS": "", "PYTHONPATH": str(cwd)}
-        environment["MIO_PLUGINS"] = f"doodle={package / 'mio_doodle'}"
-        return subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, check=False, cwd=cwd, env=environment
-        )
-
-    package = folder / "mio-doodle"
-    assert app.run(["plugins", "new", "doodle"]) == 0
-    assert not [path for path in package.rglob("*") if path.is_file() and "__NAME__" in path.read_text()]
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=package)
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
-    assert run("-m", "mio", "recipe", "check", "recipes/doodle.yaml", cwd=package).returncode == 0
-    assert app.run(["plugins", "new", "doodle"]) == 2

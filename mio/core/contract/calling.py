@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,6 @@ def check_name(owner: str, hook: str, name: Any) -> None:
         refuse(owner, hook, "answer", [f"the name {name!r} must be letters, digits, `_`, `-`, `.` and `/`"])
 
 
-def path_option(owner: str, name: Any) -> str:
-    """The name of an option, of a plugin or of one of its corpora."""
-    if not isinstance(name, str) or not all(name.split(".")):
-        refuse(owner, "mio_paths", "answer", [f"{name!r} must be the name of an option, as in `checkpoint`"])
-    return str(name)
-
-
 def named_backbones(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, preset in mapping(owner, "mio_backbones", answer).items():
         check_name(owner, "mio_backbones", name)
@@ -113,13 +107,24 @@ def named_layouts(owner: str, answer: Any) -> Iterator[tuple[str, ModelLayout]]:
         yield name, layout
 
 
+def named_commands(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, Callable[..., Any]]]]:
+    commands = mapping(owner, "mio_commands", answer)
+    for name, function in commands.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            refuse(owner, "mio_commands", "answer", [f"the name {name!r} must be lower-case letters, digits and `-`"])
+        if not callable(function):
+            refuse(owner, "mio_commands", f"command `{name}`", [f"{function!r} must be a function"])
+    yield owner, commands
+
+
 def check_parts(declared: Sequence[tuple[str, Modality]]) -> None:
     known = {modality.name: modality for _, modality in declared}
     for owner, modality in declared:
-        part = known.get(modality.parts)
-        if modality.parts and (part is None or part.text or part.parts):
-            raise PluginError(
-                f"plugin `{owner}`, hook `mio_modalities`, modality `{modality.name}`: `parts`: no plugin of the "
-                f"recipe declares a modality `{modality.parts}` with codebooks or an encoder; add its plugin under "
-                "`plugins:`"
-            )
+        for name in modality.part_names:
+            part = known.get(name)
+            if part is None or part.text or part.parts:
+                raise PluginError(
+                    f"plugin `{owner}`, hook `mio_modalities`, modality `{modality.name}`: `parts`: no plugin of the "
+                    f"recipe declares a modality `{name}` with codebooks or an encoder; add its plugin under "
+                    "`plugins:`"
+                )

@@ -74,6 +74,13 @@ class Candidate:
         """Names of the hooks that the plugin implements."""
         return [name for name in HOOKS if hasattr(getattr(self.plugin, name, None), "mio_impl")]
 
+    @property
+    def takes_options(self) -> bool:
+        """Whether any of its hooks has the argument `options`: otherwise nothing could refuse an unknown one."""
+        every = (getattr(self.plugin, name, None) for name in dir(self.plugin))
+        implemented = (function for function in every if hasattr(function, "mio_impl"))
+        return any("options" in inspect.signature(function).parameters for function in implemented)
+
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())

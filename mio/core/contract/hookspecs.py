@@ -11,7 +11,7 @@ Modules are imported at discovery: import torch and other heavy packages inside 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -45,6 +45,13 @@ def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
 
     Must depend on `options` alone: the vocabulary is built from the answer.
     """
+    raise NotImplementedError
+
+
+@hookspec
+def mio_requires(options: Mapping[str, Any]) -> Sequence[str]:
+    """Names of plugins that a recipe has to list beside this one; another that declares a modality of that name will do
+    as well. Called when a recipe is resolved: it is refused where one is missing, with the line to add."""
     raise NotImplementedError
 
 
@@ -162,4 +169,12 @@ def mio_loggers() -> Mapping[str, LoggerFactory]:
 def mio_layouts() -> Mapping[str, ModelLayout]:
     """Layouts of published models that are more than a language model, by the `model_type` of their `config.json`, for
     `mio import`. Any installed plugin's is read, whether the recipe lists the plugin or not."""
+    raise NotImplementedError
+
+
+@hookspec
+def mio_commands() -> Mapping[str, Callable[..., Any]]:
+    """Commands of the plugin's own, by name: `mio PLUGIN NAME`. A function's parameters are its arguments and options,
+    and its docstring is its help, as `typer` reads them; `mio.UserError` ends it with one line. Any working plugin's
+    are there. Plugins that are called like a command of mio have none."""
     raise NotImplementedError

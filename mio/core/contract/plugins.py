@@ -19,10 +19,10 @@ from mio.core.contract.calling import (
     check_parts,
     mapping,
     named_backbones,
+    named_commands,
     named_layouts,
     named_loggers,
     named_recipes,
-    path_option,
     refuse,
     registered,
     sequence,
@@ -35,6 +35,7 @@ from mio.core.contract.heads import Head
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.network_validation import adapter_problems, encoder_problems, head_problems
+from mio.core.contract.requires import check_requires, requires_problems
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.task_validation import resting, task_problems
 from mio.core.contract.tasks import Task
@@ -70,7 +71,7 @@ class PluginManager:
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates}
         self.unanswered: dict[str, str] = {}
-        """Plugins passed over by `backbones`, `recipes`, `loggers` and `layouts`, with the reason."""
+        """Plugins passed over by what is asked of all of them (`backbones`, `recipes` ...), with the reason."""
 
     @classmethod
     def discover(cls, local: Sequence[str] = ()) -> PluginManager:
@@ -90,11 +91,15 @@ class PluginManager:
     def enable(self, options: Mapping[str, Mapping[str, Any]]) -> EnabledPlugins:
         """The named plugins, in order, with their options. Raises `PluginError` if one is missing or broken."""
         problems, plugins = [], {}
-        for name in options:
+        for name, own in options.items():
             try:
                 plugins[name] = self.candidate(name).plugin
             except PluginError as error:
                 problems.append(str(error))
+                continue
+            if own and not self.candidate(name).takes_options:
+                listed = ", ".join(f"`{option}`" for option in own)
+                problems.append(f"plugin `{name}` takes no options; take {listed} away from `plugins.{name}`")
         if problems:
             raise PluginError("; ".join(problems))
         return EnabledPlugins(self, plugins, {name: dict(own or {}) for name, own in options.items()})
@@ -115,16 +120,10 @@ class PluginManager:
         """Layouts of models of all working plugins: `model_type` -> (plugin, layout)."""
         return unique("layout", self._answers("mio_layouts", named_layouts))
 
-    def paths(self, options: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-        """Names of options that are paths, by plugin, of those that are at hand and work. Raises `PluginError` for what
-        is no list of names."""
-        found = {}
-        for name, own in options.items():
-            candidate = self.candidates.get(name)
-            if candidate is not None and not candidate.problem:
-                for owner, answer in calls(registered({name: candidate.plugin}), "mio_paths", options=dict(own or {})):
-                    found[owner] = [one for one in sequence(owner, "mio_paths", answer()) if path_option(owner, one)]
-        return found
+    def commands(self) -> dict[str, Mapping[str, Callable[..., Any]]]:
+        """Commands of all working plugins that have some: plugin -> command -> function."""
+        found = unique("command", self._answers("mio_commands", named_commands))
+        return {name: commands for name, (_, commands) in found.items()}
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
@@ -157,7 +156,7 @@ class EnabledPlugins:
         return list(self._plugins)
 
     @cached_property
-    def _modalities(self) -> list[tuple[str, Modality]]:
+    def _declared(self) -> list[tuple[str, Modality]]:
         declared: list[tuple[str, Modality]] = []
         for owner, answer in self._each("mio_modalities"):
             for index, modality in enumerate(sequence(owner, "mio_modalities", answer)):
@@ -166,8 +165,27 @@ class EnabledPlugins:
                 declared.append((owner, modality))
         unique("modality", ((owner, modality.name, modality) for owner, modality in declared))
         check_tokens(declared)
-        check_parts(declared)
         return declared
+
+    def requires(self) -> list[tuple[str, str]]:
+        """(plugin, name) of everything that a plugin needs beside it."""
+        needed = []
+        for owner, answer in self._each("mio_requires"):
+            names = sequence(owner, "mio_requires", answer)
+            refuse(owner, "mio_requires", "answer", requires_problems(owner, names))
+            needed += [(owner, name) for name in names]
+        return needed
+
+    def lacking(self) -> list[tuple[str, str]]:
+        """What of `requires` is neither a plugin nor a modality of the recipe."""
+        there = {*self.names, *(declared.name for _, declared in self._declared)}
+        return [(owner, name) for owner, name in self.requires() if name not in there]
+
+    @cached_property
+    def _modalities(self) -> list[tuple[str, Modality]]:
+        check_requires(self.lacking(), self.manager.candidates)
+        check_parts(self._declared)
+        return self._declared
 
     def modalities(self) -> list[tuple[str, Modality]]:
         """(plugin, declaration) of every modality, in vocabulary order."""

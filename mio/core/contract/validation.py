@@ -9,11 +9,13 @@ from dataclasses import asdict, fields
 from inspect import getattr_static
 from typing import Any, NamedTuple
 
+from mio.core.contract.automata import Automaton
 from mio.core.contract.checker import Checker
 from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
 from mio.core.contract.decoding import decoding_conflicts
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.sessions import SessionPolicy, Stream
+from mio.core.contract.span_check import automaton_problems, frames_problems, part_problems
 from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Template, Trainable
 from mio.core.errors import nearest
 
@@ -64,8 +66,7 @@ def modality_problems(declared: Any) -> list[str]:
         problems.append(f"at most one of `text`, `codebooks`, `parts` may be given; found {listed}")
     if declared.text and declared.name != TEXT:
         problems.append(f"`name`: the modality with `text=True` is called `{TEXT}`, not {declared.name!r}")
-    if declared.parts == declared.name:
-        problems.append("`parts`: names the modality itself")
+    problems += part_problems(declared)
     if declared.codebooks:
         problems += _code_problems(declared)
     elif declared.views:
@@ -74,11 +75,9 @@ def modality_problems(declared: Any) -> list[str]:
     problems += [
         f"special token {token!r} is declared twice" for token in sorted(set(specials)) if specials.count(token) > 1
     ]
-    low, high = declared.frames.minimum, declared.frames.maximum
-    if low < 1:
-        problems.append(f"`frames.minimum`: {low} must be at least 1")
-    if high < low:
-        problems.append(f"`frames.maximum`: {high} is below the minimum, {low}")
+    problems += frames_problems(declared)
+    if declared.automaton is not None and not problems:
+        problems += automaton_problems(declared)
     return problems
 
 
@@ -87,7 +86,8 @@ def _type_problems(declared: Modality) -> list[str]:
         "name": (lambda v: isinstance(v, str), "a string"),
         "text": (lambda v: isinstance(v, bool), "True or False"),
         "codebooks": (lambda v: is_tuple_of(v, is_int), "a tuple of whole numbers"),
-        "parts": (lambda v: isinstance(v, str), "the name of a modality"),
+        "parts": (lambda v: isinstance(v, str) or is_tuple_of(v, lambda name: isinstance(name, str)),
+                  "the name of a modality, or a tuple of names"),
         "begin": (lambda v: v == "" or _is_token(v), "a string without spaces"),
         "end": (lambda v: v == "" or _is_token(v), "a string without spaces"),
         "specials": (lambda v: is_tuple_of(v, _is_token), "a tuple of strings without spaces"),
@@ -95,8 +95,9 @@ def _type_problems(declared: Modality) -> list[str]:
         "layout": (lambda v: isinstance(v, str), "a string"),
         "views": (lambda v: isinstance(v, Mapping) and all(is_tuple_of(i, is_int) for i in v.values()),
                   "a mapping of tuples of codebook numbers"),
-        "frames": (lambda v: isinstance(v, Frames) and is_int(v.minimum) and is_int(v.maximum),
+        "frames": (lambda v: isinstance(v, Frames) and all(map(is_int, (v.minimum, v.maximum, v.step))),
                    "a `mio.Frames` of whole numbers"),
+        "automaton": (lambda v: v is None or isinstance(v, Automaton), "a `mio.Automaton`"),
     }  # fmt: skip
     return [
         f"`{name}`: {getattr(declared, name)!r} must be {wanted}"

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mio.core.contract.automata import Automaton
 from mio.core.contract.controls import Control
 from mio.core.contract.decoding import LARGEST_PENALTY, MOST_BEAMS, ModalityDecoding
 from mio.core.contract.ranges import KEYS, number
@@ -36,10 +37,26 @@ OPTIONAL = "?"
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """How many frames a span may have: from `minimum` to `maximum`, in steps of one."""
+    """How many frames a span may have: `minimum`, `minimum + step` and so on, at most `maximum`."""
 
     minimum: int = 1
     maximum: int = 4096
+    step: int = 1
+
+    @property
+    def longest(self) -> int:
+        """The last of these lengths, `maximum` or just below it."""
+        return self.maximum - (self.maximum - self.minimum) % self.step
+
+    def __contains__(self, frames: int) -> bool:
+        return self.minimum <= frames <= self.maximum and (frames - self.minimum) % self.step == 0
+
+    def __str__(self) -> str:
+        """`5`, `1 to 9`, `3 to 9 in steps of 3`."""
+        if self.minimum == self.longest:
+            return f"{self.minimum}"
+        steps = f" in steps of {self.step}" if self.step != 1 else ""
+        return f"{self.minimum} to {self.longest}{steps}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +70,9 @@ class Modality:
     """True for the one modality whose tokens are the text tokenizer's."""
     codebooks: tuple[int, ...] = ()
     """Size of each codebook, in order; codebook q owns a block of that many ids of its own."""
-    parts: str = ""
-    """For a modality without codes: it is a sequence of spans of this other modality."""
+    parts: str | tuple[str, ...] = ""
+    """For a modality without codes: it is a sequence of spans of this other modality; of several, exactly one span of
+    each, in this order."""
     begin: str = ""
     """Special token that opens a span."""
     end: str = ""
@@ -70,6 +88,26 @@ class Modality:
     """Codebooks that a span carries when it is read (`understand`) and written (`generate`). Default: all."""
     frames: Frames = Frames()
     """Frames of one span; for a modality of `parts`, number of parts."""
+    automaton: Automaton | None = None
+    """Structure of the codes of a span, with the layouts `flat` and `frame_major`. None: any codes."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Modalities of its parts, in order; none of one without parts."""
+        return self.parts if isinstance(self.parts, tuple) else (self.parts,) if self.parts else ()
+
+    @property
+    def part_counts(self) -> Frames:
+        """How many parts an item has."""
+        return (
+            Frames(minimum=len(self.parts), maximum=len(self.parts)) if isinstance(self.parts, tuple) else self.frames
+        )
+
+    def next_part(self, count: int) -> str:
+        """Modality of the part behind so many; empty where the item is complete."""
+        if isinstance(self.parts, tuple):
+            return self.parts[count] if count < len(self.parts) else ""
+        return self.parts
 
     def view(self, name: str) -> tuple[int, ...]:
         """Codebook indices that the view `name` carries, ascending."""
@@ -172,6 +210,19 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Record: ...
 
 
+@runtime_checkable
+class EpochSource(Source, Protocol):
+    """A source whose records differ from epoch to epoch, as augmentation makes them.
+
+    Its place in the order of the run says the epoch, so that a resumed training draws the same. `mio tokenize` leaves
+    such a source out.
+    """
+
+    def at_epoch(self, index: int, epoch: int) -> Record:
+        """Record `index` of the epoch, from 0 on: a function of both alone, of which epoch 0 is `[index]`. Media that
+        differ have keys that differ."""
+
+
 SourceFactory = Callable[[str, Mapping[str, Any]], Source]
 """`factory(split, options)`; `split` is `train` or `test`, `options` what the recipe gives the source."""
 
@@ -242,10 +293,12 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class Detokenizer(Protocol):
-    """Codes of one modality to media. For a modality of `parts`, `codes` is a list of the parts' media."""
+    """Codes of one modality to media. For a modality of `parts`, `codes` is a list of the parts' media,
+    in order: of several modalities, one of each."""
 
     def decode(self, codes: Any) -> Any:
-        """Media of codes `[Q, F]`."""
+        """Media of codes `[Q, F]`. Raises `DataError` for codes that mean nothing: an answer that holds them has
+        failed, and what it is part of goes on."""
 
     def save(self, media: Any, stem: Path) -> Path:
         """Writes media to `stem` plus the format's suffix; returns the path written."""
@@ -268,7 +321,7 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Splitter(Protocol):
-    """Tokenizer of a modality of `parts`: media to media of the other modality, in order.
+    """Tokenizer of a modality of `parts`: media to media of the other modality, or of the others, in order.
 
     It may have a `fingerprint` that changes whenever the parts of any media could; otherwise its plugin's options are
     taken for one.

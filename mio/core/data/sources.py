@@ -11,7 +11,7 @@ from typing import Any
 
 from mio.core.contract.calling import naming_plugin
 from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.values import DataModule, Filter, Record, Source, SourceFactory, Template
+from mio.core.contract.values import DataModule, EpochSource, Filter, Record, Source, SourceFactory, Template
 from mio.core.data.hashing import FileHashes
 from mio.core.data.held_out import HeldOut
 from mio.core.data.mixture import read_sources, stream_shares
@@ -103,7 +103,7 @@ def open_sources(
                 if tokens is None or at_hand(source.options):
                     raise  # shards would be of what the files were before they were damaged
                 missing = error  # shards may be all that is at hand
-            shards = tokens.find(label, source, raw) if tokens else None
+            shards = tokens.find(label, source, raw) if tokens and not isinstance(raw, EpochSource) else None
             records = shards or raw
             if records is None:
                 assert missing is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.contract.values import Record, Source
+from mio.core.contract.values import EpochSource, Record, Source
 from mio.core.data.mixture import StreamShare
 from mio.core.data.order import Order
 from mio.core.data.partial import notes_of
@@ -36,6 +36,8 @@ CUT_AWAY = "nothing to learn within the context"
 """Reason of a document that is too long, and whose beginning within the context has no weight in the loss."""
 
 _UNKNOWN = 0
+_EPOCHS = 3
+"""Later epochs whose lengths are remembered: rows are planned ahead of the one that is read."""
 
 
 class Memory:
@@ -64,7 +66,10 @@ class Memory:
 
 @dataclass(eq=False)
 class RecordStream:
-    """The documents of one direction of one source. The n-th one is record `order(n)`, whatever happened before."""
+    """The documents of one direction of one source. The n-th one is record `order(n)`, whatever happened before.
+
+    A record of an `EpochSource` has a number for each epoch: `epoch x records + index`. All others have one for all.
+    """
 
     share: StreamShare
     source: Source
@@ -96,34 +101,43 @@ class RecordStream:
         """Keys inside the records measured that nothing reads, with the number of records that have them."""
         # length by record, learnt once; a reason's number below 0. Zero pages cost nothing until they are written.
         self._lengths: npt.NDArray[np.int32] = np.zeros(len(self.source), dtype=np.int32)
+        self._later: dict[int, npt.NDArray[np.int32]] = {}
+        """The same by epoch, of the last ones of an `EpochSource` that were asked for."""
         self._reasons: list[str] = []
+        self._by_epoch = self.source if isinstance(self.source, EpochSource) else None
 
     def __len__(self) -> int:
         return len(self._lengths)
 
+    def record(self, n: int) -> int:
+        """Number of the n-th document's record."""
+        if self._by_epoch is None:
+            return self.order(n)
+        return n // len(self) * len(self) + self.order(n)
+
     def length(self, n: int) -> int | None:
         """Positions of the n-th document, untruncated; None if it cannot be used (see `reason`)."""
-        length = self.measure(self.order(n))
+        length = self.measure(self.record(n))
         return length if length > 0 else None
 
     def reason(self, n: int) -> str:
         """Why the n-th document cannot be used: one of a few phrases, to be counted by."""
-        return self.reason_of(self.order(n))
+        return self.reason_of(self.record(n))
 
     def truncated(self, n: int) -> int:
         """Positions of the n-th document once it is truncated to the context; 0 if none is left."""
-        record = self.order(n)
+        record = self.record(n)
         document = self.memory.get((self.name, record)) or self._outline(self._document(record))
         return max(0, len(document.truncate(self.packing.context + 1).tokens) - 1)
 
     def draft(self, n: int) -> Rendered | Document:
         """The n-th document, as it was rendered if that is remembered."""
-        record = self.order(n)
+        record = self.record(n)
         return self.memory.get((self.name, record)) or self._document(record)
 
     def document(self, n: int) -> Rendered:
         """The n-th document, at most one row long."""
-        return self.document_of(self.order(n))
+        return self.document_of(self.record(n))
 
     def document_of(self, record: int) -> Rendered:
         """A record's document, at most one row long."""
@@ -138,19 +152,31 @@ class RecordStream:
 
     def locate(self, n: int) -> str:
         """Names the record behind the n-th document."""
-        return self._where(self.order(n))
+        return self._where(self.record(n))
 
     def describe(self, n: int) -> str:
         """The record behind the n-th document and, if it is broken, how."""
-        return self.describe_record(self.order(n))
+        return self.describe_record(self.record(n))
 
     def measure(self, record: int) -> int:
         """Positions of a record's document; below 0 if it cannot be used."""
-        length: int = self._lengths.item(record)
+        lengths, index = self._lengths, record
+        if record >= len(lengths):
+            epoch, index = divmod(record, len(lengths))
+            lengths = self._of_epoch(epoch)
+        length: int = lengths.item(index)
         if length == _UNKNOWN:
-            length = self._measure(record)
-            self._lengths[record] = length
+            length = lengths[index] = self._measure(record)
         return length
+
+    def _of_epoch(self, epoch: int) -> npt.NDArray[np.int32]:
+        """Lengths by index of a later epoch."""
+        lengths = self._later.get(epoch)
+        if lengths is None:
+            lengths = self._later[epoch] = np.zeros_like(self._lengths)
+            if len(self._later) > _EPOCHS:
+                del self._later[next(iter(self._later))]
+        return lengths
 
     def reason_of(self, record: int) -> str:
         """Why a record that was measured cannot be used; the empty string if it can."""
@@ -181,10 +207,10 @@ class RecordStream:
             reason = self.drop(content)
             if reason:
                 return self._number(reason)
-            if self.held_out is not None and self.held_out(record, content) != self.validates:
+            if self.held_out is not None and self._holds_out(record, content) != self.validates:
                 return self._number(TRAINED_ON if self.validates else HELD_OUT)
             self.unknown.update(notes_of(content).unknown)
-            document = self.to_document(content, record)
+            document = self.to_document(content, record % len(self))
             if not self.renderer.learns(document):
                 return self._number(WEIGHTLESS)
             tokens = self.renderer.measure(document)
@@ -241,8 +267,15 @@ class RecordStream:
 
     def _where(self, record: int) -> str:
         locate = getattr(self.source, "locate", None)
-        where: str = locate(record) if locate else f"record {record}"
-        return where
+        epoch, index = divmod(record, len(self))
+        where: str = locate(index) if locate else f"record {index}"
+        return f"{where} of epoch {epoch}" if epoch else where
+
+    def _holds_out(self, record: int, content: Record) -> bool:
+        """Whether a record is held out, which all of its epochs are or none: that of epoch 0 says it."""
+        assert self.held_out is not None
+        index = record % len(self)
+        return self.held_out(index, content if index == record else self.content_of(index))
 
     def _render_and_keep(self, document: Document, record: int) -> Rendered:
         rendered = self.renderer.render(document)
@@ -251,15 +284,16 @@ class RecordStream:
 
     def content_of(self, record: int) -> Record:
         """A record, as its source gives it."""
+        epoch, index = divmod(record, len(self))
         try:
-            return self.source[record]
+            return self._by_epoch.at_epoch(index, epoch) if self._by_epoch is not None else self.source[index]
         except IndexError as error:
             raise PluginError(
-                f"{self.name}: its source says that it has {len(self)} records, but `[{record}]` raised IndexError"
+                f"{self.name}: its source says that it has {len(self)} records, but record {index} raised IndexError"
             ) from error
 
     def _document(self, record: int) -> Document:
-        return self.to_document(self.content_of(record), record)
+        return self.to_document(self.content_of(record), record % len(self))
 
     def _read(self, record: int) -> Rendered:
         return self.renderer.render(self._document(record))

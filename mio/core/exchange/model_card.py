@@ -201,4 +201,6 @@ def _carriers(grammar: Mapping[str, Any], view: str) -> Iterator[tuple[str, str]
             yield name, f"by the plugin's {span[view]}"
     for name, one in grammar["sequences"].items():
         if view == "read" or one["written"]:
-            yield name, f"{one['minimum']} to {one['maximum']} spans of `{one['of']}`"
+            parts = ", ".join(f"`{part}`" for part in one["of"])
+            several = f"one span each of {parts}"
+            yield name, several if one["of"][1:] else f"{one['minimum']} to {one['maximum']} spans of {parts}"

@@ -70,10 +70,29 @@ def _close(logits: Tensor, places: Sequence[Place]) -> None:
         if first.closed:
             logits.index_fill_(1, _columns(first, logits.device), -torch.inf)
         return
+    if sum(len(place.closed) for place in places) > _MANY * len(places):
+        logits.masked_fill_(torch.stack([_mask(place, logits.device) for place in places]), -torch.inf)
+        return
     closed = [(row, column) for row, place in enumerate(places) for column in place.closed]
     if closed:  # logits of packed matrices have gaps between their rows
         rows, columns = torch.tensor(closed, device=logits.device).T
         logits[rows, columns] = -torch.inf
+
+
+_MANY = 16
+"""Columns of a row that are closed by themselves, and not by a mask of all of them."""
+
+
+def _mask(place: Place, device: torch.device) -> Tensor:
+    """bool `[V]`: whether a column of a place may not come."""
+    key = "mask", device
+    mask: Tensor | None = place.kept.get(key)
+    if mask is None:
+        with torch.inference_mode(False):
+            mask = torch.zeros(place.window.width, dtype=torch.bool, device=device)
+            mask[_columns(place, device)] = True
+            place.kept[key] = mask
+    return mask
 
 
 def _columns(place: Place, device: torch.device) -> Tensor:

@@ -81,14 +81,18 @@ class GrowingMedia:
         if self._decoder is None:
             self._decoder = self._codecs.span_decoder(self.modality)
             self._whole = self._decoder is None
-        return None if self._decoder is None else self._kept(self._decoder.push(codes))
+        if self._decoder is None:
+            return None
+        with self._codecs.decoding(self.modality):
+            return self._kept(self._decoder.push(codes))
 
     def close(self, codes: Codes) -> tuple[Any, Any]:
         """The span is over and has these codes. Returns the last piece of the media, or None, and the whole."""
         if self._decoder is None:
             view = self._codecs.modalities[self.modality].view(GENERATE)
             return None, self._codecs.decode(self.modality, codes.of(view))
-        return self._kept(self._decoder.finish()), joined(self._pieces)
+        with self._codecs.decoding(self.modality):
+            return self._kept(self._decoder.finish()), joined(self._pieces)
 
     def _kept(self, piece: Any) -> Any:
         if piece is not None:

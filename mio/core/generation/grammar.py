@@ -12,14 +12,17 @@ from __future__ import annotations
 import copy
 from collections import Counter, deque
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mio.core.contract.controls import ENDS, ControlToken
+from mio.core.contract.span_table import span_table
 from mio.core.contract.values import TEXT, Modality, Template
 from mio.core.errors import UserError
-from mio.core.generation.states import Between, Inserted, Inside, Place, State, Window
+from mio.core.generation.places import Places
+from mio.core.generation.states import Between, Inserted, Inside, Place, State
+from mio.core.tokens.automata import AutomatonGrammar
 from mio.core.tokens.controls import ControlReader
 from mio.core.tokens.item_encoders import only_read
 from mio.core.tokens.layouts import SpanGrammar, layout
@@ -44,6 +47,18 @@ class Need:
     """The spans follow each other without anything between them: they are the parts of one item."""
     others: int = 0
     """Most spans of each other modality; 0 means any number."""
+    order: tuple[str, ...] = ()
+    """Of an item with one part each of several modalities: these, of which `modality` is the first. Their spans come in
+    this order and nowhere else."""
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Modalities whose spans are counted."""
+        return self.order or (self.modality,)
+
+    def owed(self, spans: int) -> tuple[str, ...]:
+        """Modalities of the spans that an answer with so many of them must still have, in order."""
+        return self.order[spans:] if self.order else (self.modality,) * (self.least - spans)
 
 
 def need_of(
@@ -62,7 +77,9 @@ def need_of(
     if declared.parts:
         if most > 1:
             raise UserError(f"an answer in `{output}` is one item: no more of them can be asked for")
-        return Need(declared.parts, declared.frames.minimum, declared.frames.maximum, only, True, most)
+        counts, names = declared.part_counts, declared.part_names
+        order = names if isinstance(declared.parts, tuple) else ()
+        return Need(names[0], counts.minimum, counts.maximum, only, True, most, order)
     if declared.codebooks or output in made:
         return Need(output, 1, most or int(only), only, others=most)
     return Need(only=only, others=most)
@@ -97,6 +114,8 @@ class Grammar:
         """What closes them, where there is such a token."""
         self.spans = {name: one for name, one in modalities.items() if one.codebooks and name not in heads}
         """Modalities whose spans are of codes."""
+        self.tables = {name: table for name, one in self.spans.items() if (table := span_table(one)) is not None}
+        """Of the automata of modalities that declare one."""
         self.shortest = {name: self._shortest(name) for name in modalities if name in self.spans or name in heads}
         """Fewest tokens of a whole span, markers included, of each modality that can be written. Of one that a head
         makes, the most."""
@@ -105,12 +124,12 @@ class Grammar:
             name: {int(vocabulary.block_of[vocabulary.code_ids(name, q).start]): place for place, q in enumerate(view)}
             for name, view in ((name, declared.view("generate")) for name, declared in self.spans.items())
         }
+        self._starts = {name: [vocabulary.code_ids(name, q).start for q in one.view("generate")]
+                        for name, one in self.spans.items()}  # fmt: skip
         openings = (max(count, self.while_made(name)) for name, count in self.shortest.items())
         self.longest = max((0, *openings, *map(len, vocabulary.controls.inserts.values())))
         """Most tokens that must be left, beside one and those that are owed, for anything to come."""
-        self._places: dict[State, Place] = {}
-        self._windows: dict[bool, Window] = {}
-        """Between spans, by whether text may come."""
+        self._places = Places(vocabulary, self.spans, self.tables, self.opens, stop)
 
     @classmethod
     def of(cls, model: Model) -> Grammar:
@@ -130,9 +149,11 @@ class Grammar:
         """The prompt of a span of modality `name` in which nothing is asked: that of a template without a prompt."""
         return self._unasked.get(name) or (self.vocabulary.specials.bos,)
 
-    def span(self, name: str) -> SpanGrammar:
+    def span(self, name: str) -> SpanGrammar | AutomatonGrammar:
         """Grammar of a span of modality `name` as it is written."""
         declared = self.spans[name]
+        if name in self.tables:
+            return AutomatonGrammar(self.tables[name])
         return layout(declared.layout).grammar(len(declared.view("generate")), declared.frames)
 
     def _shortest(self, name: str) -> int:
@@ -145,17 +166,22 @@ class Grammar:
         head's own and the stop token, which takes none."""
         return 2 + self.heads[name].own if name in self.heads else 0
 
-    def room(self, name: str, count: int) -> int:
-        """Tokens that have to be left for so many spans and the stop token."""
-        return max(count * self.shortest[name] + 1, (count - 1) * self.shortest[name] + self.while_made(name))
+    def room(self, names: Sequence[str]) -> int:
+        """Tokens that have to be left for spans of these modalities, one after the other, and the stop token."""
+        before, most = 0, 1
+        for name in names:
+            most = max(most, before + self.while_made(name))
+            before += self.shortest[name]
+        return max(most, before + 1)
 
     def least(self, need: Need) -> int:
         """Fewest tokens of an answer that has what is needed, the stop token included."""
-        return self.room(need.modality, need.least) if need.least else 1
+        return self.room(need.owed(0)) if need.least else 1
 
-    def index_in_view(self, name: str, token: int) -> int:
-        """Place of a code's codebook among those that a span of modality `name` is written with."""
-        return self._in_view[name][int(self.vocabulary.block_of[token])]
+    def code_in_view(self, name: str, token: int) -> tuple[int, int]:
+        """Place of a code's codebook among those that a span of modality `name` is written with, and the code."""
+        place = self._in_view[name][int(self.vocabulary.block_of[token])]
+        return place, token - self._starts[name][place]
 
     def answer(self, need: Need, budget: int) -> AnswerGrammar:
         """The state of an answer that begins. Raises `UserError` where the budget cannot hold what is needed."""
@@ -163,46 +189,11 @@ class Grammar:
 
     def place(self, state: State) -> Place:
         """What may come next in a state."""
-        place = self._places.get(state)
-        if place is None:
-            if len(self._places) >= _PLACES:  # control tokens of plain text may bar ever other ids
-                self._places.clear()
-            place = self._places[state] = self._place(state)
-        return place
+        return self._places.of(state)
 
     def allowed(self, state: State) -> list[int]:
         """Ids that may come next in a state, ascending."""
         return self.place(state).ids()
-
-    def _place(self, state: State) -> Place:
-        vocabulary = self.vocabulary
-        if isinstance(state, Inside):
-            view = self.spans[state.modality].view("generate")
-            blocks = [vocabulary.code_ids(state.modality, view[place]) for place in state.codebooks]
-            return Place(Window(blocks, [vocabulary.end(state.modality)] if state.may_end else ()))
-        if isinstance(state, Inserted):
-            return Place(Window((), [state.token]))
-        text = TEXT in state.openable
-        may_come = {vocabulary.begin(name) for name in state.openable if name != TEXT}
-        may_come |= {vocabulary.controls.ids[name][0] for name in state.controls}
-        may_come |= {self.stop} if state.may_stop else set()
-        return Place(self._between(text), [*(self._marks() - may_come), *(state.barred if text else ())])
-
-    def _between(self, text: bool) -> Window:
-        """Between spans: text, and what opens a span, says something about the conversation, or ends the answer."""
-        if text not in self._windows:
-            marks, block = self._marks(), self.vocabulary.blocks[0].ids
-            never = set(astuple(self.vocabulary.specials)) - marks if text else ()
-            beside = [one for one in marks if not (text and one in block)]
-            self._windows[text] = Window([block] if text else [], beside, never)
-        return self._windows[text]
-
-    def _marks(self) -> set[int]:
-        return {self.stop, *self.opens, *self.vocabulary.controls.by_id}
-
-
-_PLACES = 1024
-"""Places that are kept."""
 
 
 def _unasked(model: Model) -> dict[str, Sequence[int]]:
@@ -220,8 +211,9 @@ class AnswerGrammar:
     def __init__(self, grammar: Grammar, need: Need, budget: int) -> None:
         least = grammar.least(need)
         if budget < least:
+            told = ", ".join(f"`{name}`" for name in need.counted)
             raise UserError(
-                f"{budget} tokens are too few for the answer: {need.least} span(s) of `{need.modality}` take "
+                f"{budget} tokens are too few for the answer: {need.least} span(s) of {told} take "
                 f"{least}; raise the number of tokens"
             )
         self.done = False
@@ -242,7 +234,7 @@ class AnswerGrammar:
         self._last = ""
         """Modality of the span just before; empty after text."""
         self._name = ""
-        self._span: SpanGrammar | None = None
+        self._span: SpanGrammar | AutomatonGrammar | None = None
         self._known: Any = None
         """What `_between_spans` was made for; None: it is to be made."""
         self._owing = -1
@@ -286,20 +278,23 @@ class AnswerGrammar:
     def _owed(self) -> int:
         """Tokens that must still come after the present span, or from here if there is none."""
         if self._owing < 0:
-            self._owing = self._owed_with(self._counts[self._need.modality])
+            self._owing = self._owed_with(self._spans())
         return self._owing
+
+    def _spans(self) -> int:
+        """Spans so far of those that are needed."""
+        return sum(self._counts[name] for name in self._need.counted)
 
     def _owed_with(self, spans: int) -> int:
         """The same where the answer has so many of the spans that are needed."""
-        missing = self._need.least - spans
-        return self._grammar.room(self._need.modality, missing) if missing > 0 else 1
+        return self._grammar.room(self._need.owed(spans))
 
     def _between(self) -> Between:
         need, grammar = self._need, self._grammar
-        owed, spans = self._owed(), self._counts[need.modality]
+        owed, spans = self._owed(), self._spans()
         self._roomy = owed + grammar.longest + 1
         if need.together and 0 < spans < need.least:
-            return Between((need.modality,), may_stop=False)
+            return Between(need.owed(spans)[:1], may_stop=False)
         openable = [TEXT] if 1 + owed <= self.budget else []
         openable += [name for name in grammar.shortest if self._may_open(name, owed)]
         may_stop = spans >= need.least
@@ -308,8 +303,11 @@ class AnswerGrammar:
         return Between(tuple(openable), may_stop, *self._controls(owed))
 
     def _may_open(self, name: str, owed: int) -> bool:
-        need, grammar, spans = self._need, self._grammar, self._counts[name]
-        wanted = name == need.modality
+        need, grammar = self._need, self._grammar
+        wanted = name in need.counted
+        spans = self._spans() if wanted else self._counts[name]
+        if need.order and wanted and (spans or name != need.modality):
+            return False
         most = need.most if wanted else need.others
         if (need.only and not wanted) or (most and spans >= most):
             return False
@@ -334,7 +332,7 @@ class AnswerGrammar:
         and what is inserted must fit."""
         controls = self._grammar.vocabulary.controls
         if controls.tokens[name].action in ENDS:
-            return self._counts[self._need.modality] >= self._need.least
+            return self._spans() >= self._need.least
         return 1 + len(controls.inserts.get(name, ())) + owed <= self.budget
 
     def advance(self, token: int) -> ControlToken | None:
@@ -350,7 +348,7 @@ class AnswerGrammar:
                 self._span = None
                 self._last = self._name
                 return None
-            self._span.advance(grammar.index_in_view(self._name, token))
+            self._span.advance(*grammar.code_in_view(self._name, token))
             return None
         if self._inserted:
             self._inserted.popleft()

@@ -40,6 +40,8 @@ class Inside(NamedTuple):
     codebooks: tuple[int, ...]
     """Codebooks of which a code may come, by their place in the view that is written."""
     may_end: bool
+    choice: int = -1
+    """Which of their codes, by `SpanTable.choices` of the modality; -1: all."""
 
 
 State = Between | Inserted | Inside
@@ -95,7 +97,7 @@ class Place:
         closed: ids of the window that may not come, beside those that never do.
     """
 
-    def __init__(self, window: Window, closed: Sequence[int] = ()) -> None:
+    def __init__(self, window: Window, closed: Iterable[int] = ()) -> None:
         self.window = window
         self.closed = tuple(sorted({*window.closed, *map(window.column, closed)}))
         """Columns that may not come."""

@@ -134,8 +134,9 @@ def _required(layer: Layer, names: Collection[str]) -> Iterator[Required]:
     """What a layer requires of a recipe of these names."""
     yield from required_of(layer.content, layer.mark)
     stages = layer.content.get("stages")
-    for name in sorted(names) if isinstance(stages, dict) else ():
-        yield from required_of(stages.get(name), layer.mark, ("stages", name))
+    if isinstance(stages, dict):
+        for name in sorted(names):
+            yield from required_of(stages.get(name), layer.mark, ("stages", name))
 
 
 def _parts(layer: Layer, names: Collection[str], problems: list[str]) -> Iterator[Part]:

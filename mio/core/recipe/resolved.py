@@ -73,10 +73,11 @@ def content_fingerprint(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _flat(value: Any, key: Key = ()) -> Iterator[tuple[str, Any]]:
+def flat(value: Any, key: Key = ()) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings, in order."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _flat(item, (*key, str(name)))
+            yield from flat(item, (*key, str(name)))
     else:
         yield ".".join(key), value
 
@@ -88,8 +89,11 @@ def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
     sources who comes first. Sections that decide nothing of a training (`OUTSIDE`) count only with `runtime`: they may
     change while a run is interrupted.
     """
-    lines = list(_reordered(asdict(first), asdict(second)))
-    old, new = dict(_flat(asdict(first))), dict(_flat(asdict(second)))
+    lines = [
+        f"order of {key}: {', '.join(before)} -> {', '.join(after)}"
+        for key, before, after in reordered(asdict(first), asdict(second))
+    ]
+    old, new = dict(flat(asdict(first))), dict(flat(asdict(second)))
     for key in dict.fromkeys([*old, *new]):
         if key.split(".")[0] in OUTSIDE and not runtime:
             continue
@@ -106,15 +110,18 @@ _UNORDERED = re.compile(r"model|runtime|generate|generate\..+|plugins\..+|.*\.op
 """Mappings that are options: the order of their keys decides nothing."""
 
 
-def _reordered(old: Mapping[str, Any], new: Mapping[str, Any], key: Key = ()) -> Iterator[str]:
+def reordered(
+    old: Mapping[str, Any], new: Mapping[str, Any], key: Key = ()
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Sections whose order decides something and differs: dotted key, and the names that both have in either order."""
     if _UNORDERED.fullmatch(".".join(key)):
         return
     before, after = ([name for name in one if name in other] for one, other in ((old, new), (new, old)))
     if before != after:
-        yield f"order of {'.'.join(key)}: {', '.join(before)} -> {', '.join(after)}"
+        yield ".".join(key), before, after
     for name in before:
         if isinstance(old[name], dict) and isinstance(new[name], dict):
-            yield from _reordered(old[name], new[name], (*key, name))
+            yield from reordered(old[name], new[name], (*key, name))
 
 
 def _shown(value: Any) -> str:

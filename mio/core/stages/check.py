@@ -9,6 +9,7 @@ from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.span_table import span_table
 from mio.core.contract.validation import VIEWS, control_name_problems, template_problems
 from mio.core.contract.values import TEXT, Template
 from mio.core.data.readers import READERS, reader_problems
@@ -192,11 +193,13 @@ def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
         if not declared.codebooks:
             continue
         books = max(len(declared.view(view)) for view in VIEWS)
-        shortest = books * declared.frames.minimum + 2
+        table = span_table(declared)
+        codes = books * declared.frames.minimum if table is None else table.least(0, table.shortest)
+        shortest = codes + 2
         if shortest > context:
             yield (
                 f"`data.packing.context` is {context}, but the shortest span of `{declared.name}` takes {shortest} "
-                f"positions ({books} x {declared.frames.minimum} codes and 2 borders); give it at least {shortest}"
+                f"positions ({books} x {codes // books} codes and 2 borders); give it at least {shortest}"
             )
 
 

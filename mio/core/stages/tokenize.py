@@ -16,6 +16,7 @@ from rich.console import Console
 
 from mio.core import terminal
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.values import EpochSource
 from mio.core.data.hashing import FileHashes, State
 from mio.core.data.shards.reader import TokenIndex
 from mio.core.data.shards.store import HASHES
@@ -88,6 +89,9 @@ def tokenize(
         hashes = FileHashes(root / HASHES, lambda line: console.print(f"  {line}"))
         jobs: dict[Path, Job] = {}
         for source in every_source(recipe, plugins, streamed=True):
+            if isinstance(source.records, EpochSource):
+                console.print(f"{source.label}: left out, as its records differ from epoch to epoch")
+                continue
             job = make_job(root, source, shard_records, hashes, codecs.kept)
             if job.folder not in indices:
                 jobs.setdefault(job.folder, job)

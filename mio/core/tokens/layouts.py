@@ -34,12 +34,13 @@ class SpanGrammar:
     microsecond. Codebook 0 decides the number of frames: each of its codes opens one more.
     """
 
-    __slots__ = ("codebooks", "emitted", "maximum", "minimum", "written")
+    __slots__ = ("codebooks", "emitted", "maximum", "minimum", "step", "written")
 
     def __init__(self, codebooks: int, frames: Frames) -> None:
         self.codebooks = codebooks
         self.minimum = frames.minimum
-        self.maximum = frames.maximum
+        self.maximum = frames.longest
+        self.step = frames.step
         self.written = [0] * codebooks
         """Codes so far, by codebook."""
         self.emitted = 0
@@ -55,10 +56,10 @@ class SpanGrammar:
         raise NotImplementedError
 
     def _frame_or(self, *closing: int) -> tuple[tuple[int, ...], bool]:
-        """`_following` where another frame may be opened. With enough frames the span may be closed instead: by a code
-        of the codebook `closing`, or by the end token where none is given."""
+        """`_following` where another frame may be opened. With a number of frames that a span has it may be closed
+        instead: by a code of the codebook `closing`, or by the end token where none is given."""
         more = (0,) if self.frames < self.maximum else ()
-        if self.frames < self.minimum:
+        if self.frames < self.minimum or (self.frames - self.minimum) % self.step:
             return more, False
         return (*more, *closing), not closing
 
@@ -69,11 +70,12 @@ class SpanGrammar:
         span can still be closed in time. As long as `remaining() <= budget`, something is always allowed.
         """
         codebooks, may_end = self._following()
-        if budget is not None and budget < self.remaining() + self.codebooks:  # with more, nothing is too long
+        # with more, nothing is too long
+        if budget is not None and budget < self.remaining() + self.codebooks * self.step:
             codebooks = tuple(codebook for codebook in codebooks if self._needed(codebook) <= budget)
         return codebooks, may_end
 
-    def advance(self, codebook: int) -> None:
+    def advance(self, codebook: int, code: int = 0) -> None:  # noqa: ARG002 - any code of a codebook is as good
         """Records that a code of `codebook` was written. Raises ValueError where the grammar does not permit it."""
         if codebook not in self._following()[0]:
             raise ValueError(f"a code of codebook {codebook} may not follow after {self.emitted} codes of this span")
@@ -82,11 +84,16 @@ class SpanGrammar:
 
     def remaining(self) -> int:
         """Fewest further tokens that close the span from here, its end token included."""
-        return self.codebooks * max(self.frames, self.minimum) - self.emitted + 1
+        return self.codebooks * self._complete(self.frames) - self.emitted + 1
+
+    def _complete(self, frames: int) -> int:
+        """The fewest frames of a span that has so many, or more."""
+        more = frames - self.minimum
+        return frames + -more % self.step if more > 0 else self.minimum
 
     def _needed(self, codebook: int) -> int:
         """Fewest tokens that close the span if a code of `codebook` is the first of them."""
-        return self.codebooks * max(self.frames + (codebook == 0), self.minimum) - self.emitted + 1
+        return self.codebooks * self._complete(self.frames + (codebook == 0)) - self.emitted + 1
 
 
 class _FrameMajorGrammar(SpanGrammar):

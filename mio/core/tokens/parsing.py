@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mio.core.contract.controls import Control
+from mio.core.contract.span_table import span_table
 from mio.core.contract.values import Codes, Media, TextTokenizer
 from mio.core.errors import DataError
+from mio.core.tokens.automata import check_codes
 from mio.core.tokens.controls import ControlReader
 from mio.core.tokens.layouts import layout
 from mio.core.tokens.vocabulary import Vocabulary
@@ -25,7 +27,8 @@ class Parsed(NamedTuple):
     unfinished: str
     """Modality of the span in which the sequence ends; empty if it ends outside of spans."""
     problems: tuple[str, ...]
-    """Problems, by position: spans that are not a complete grid, codes outside a span."""
+    """Problems, by position: spans that are not a complete grid or that their modality's automaton does not accept,
+    and codes outside a span."""
 
 
 def parse_tokens(ids: Sequence[int], vocabulary: Vocabulary, text: TextTokenizer, made: Sequence[Media] = ()) -> Parsed:
@@ -125,6 +128,8 @@ def _content(vocabulary: Vocabulary, name: str, codebooks: list[int], codes: lis
         len(view),
     )
     frames = grid.shape[1]
-    if not modality.frames.minimum <= frames <= modality.frames.maximum:
-        raise DataError(f"{frames} frames, a span has {modality.frames.minimum} to {modality.frames.maximum}")
+    if frames not in modality.frames:
+        raise DataError(f"{frames} frames, a span has {modality.frames}")
+    if (table := span_table(modality)) is not None:
+        check_codes(table, grid)
     return Codes(name, grid, view if len(view) < len(modality.codebooks) else ())

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mio.core.contract.values import CodeArray, Codes, Modality
+from mio.core.contract.span_table import SpanTable, span_table
+from mio.core.contract.values import CodeArray, Codes, Media, Modality
 from mio.core.errors import DataError
+from mio.core.tokens.automata import check_codes
 from mio.core.tokens.documents import GENERATE, UNDERSTAND
 from mio.core.tokens.layouts import Layout, layout
 from mio.core.tokens.vocabulary import Vocabulary
@@ -40,6 +42,8 @@ class SpanPlan(NamedTuple):
     sizes: npt.NDArray[np.uint64]
     """Size of every codebook of the modality, `[Q, 1]`."""
     layout: Layout
+    table: SpanTable | None
+    """Of the modality's automaton."""
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, name: str, view: str) -> SpanPlan:
@@ -58,6 +62,7 @@ class SpanPlan(NamedTuple):
             np.array([vocabulary.code_ids(name, codebook).start for codebook in codebooks]),
             np.array(modality.codebooks, dtype=np.uint64)[:, None],
             layout(modality.layout),
+            span_table(modality),
         )
 
     def blank(self, frames: int) -> CodeArray:
@@ -66,7 +71,8 @@ class SpanPlan(NamedTuple):
 
     def carried(self, codes: CodeArray, key: str, codebooks: Sequence[int] = ()) -> CodeArray:
         """Codes `[codebooks of the span, F]` of one item, whose `codes` are those of `codebooks`, or of all where it
-        names none. Raises `DataError`, with the item's `key`, where any of them is not in its codebook."""
+        names none. Raises `DataError`, with the item's `key`, where any of them is not in its codebook, or where
+        they are no span of the modality's automaton."""
         name = self.modality.name
         if codebooks and codebooks[-1] >= len(self.sizes):
             raise DataError(f"`{name}` {key or AS_CODES}: there is no codebook {codebooks[-1]}")
@@ -86,8 +92,13 @@ class SpanPlan(NamedTuple):
                 f"codebook {codebook} of {self.modality.codebooks[codebook]} codes"
             )
         if codebooks:
-            return Codes(name, codes, tuple(codebooks)).of(self.codebooks.tolist())
-        return codes if len(self.codebooks) == len(codes) else codes[self.codebooks]
+            codes = Codes(name, codes, tuple(codebooks)).of(self.codebooks.tolist())
+        if self.table is not None:  # then a span has all codebooks
+            try:
+                check_codes(self.table, codes)
+            except DataError as error:
+                raise DataError(f"`{name}` {key or AS_CODES}: {error}") from None
+        return codes if codebooks or len(self.codebooks) == len(codes) else codes[self.codebooks]
 
     def span(self, carried: CodeArray) -> TokenArray:
         """`<begin> codes <end>`."""
@@ -101,6 +112,16 @@ class SpanPlan(NamedTuple):
 
 def check_frames(modality: Modality, key: str, frames: int) -> None:
     """Raises `DataError` for a number of frames that no span of the modality has."""
-    least, most = modality.frames.minimum, modality.frames.maximum
-    if not least <= frames <= most:
-        raise DataError(f"`{modality.name}` {key or AS_CODES} has {frames} frames, a span has {least} to {most}")
+    if frames not in modality.frames:
+        raise DataError(f"`{modality.name}` {key or AS_CODES} has {frames} frames, a span has {modality.frames}")
+
+
+def check_parts(modality: Modality, key: str, parts: Sequence[Media | Codes]) -> None:
+    """Raises `DataError` for parts that no item of the modality has."""
+    if isinstance(modality.parts, str):
+        check_frames(modality, key, len(parts))
+    elif (found := tuple(part.modality for part in parts)) != modality.parts:
+        raise DataError(
+            f"`{modality.name}` {key or AS_CODES} has the parts {', '.join(found) or 'none'}; an item has one each of "
+            f"{', '.join(modality.parts)}, in this order"
+        )

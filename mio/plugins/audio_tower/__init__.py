@@ -28,6 +28,11 @@ def mio_paths() -> Sequence[str]:
 
 
 @hookimpl
+def mio_requires() -> Sequence[str]:
+    return ["speech"]
+
+
+@hookimpl
 def mio_encoder(modality: str, options: Mapping[str, Any]) -> Encoder | None:
     if modality != "speech":
         return None

@@ -31,6 +31,11 @@ def mio_paths() -> Sequence[str]:
 
 
 @hookimpl
+def mio_requires(options: Mapping[str, Any]) -> Sequence[str]:
+    return [read_options(FlowOptions, options, "plugins.flow_head").modality]
+
+
+@hookimpl
 def mio_head(modality: str, options: Mapping[str, Any]) -> Head | None:
     chosen = read_options(FlowOptions, options, "plugins.flow_head")
     if modality != chosen.modality:

@@ -43,6 +43,50 @@ def test_each_direction_is_a_stream_of_all_records_in_an_order_of_its_own():
     assert text(turns, 3) == f"user{record}?assistant{record}!".replace("\n", "")
 
 
+class Augmented(Letters):
+    """Records that are written otherwise, and longer, from epoch to epoch; some are broken in one epoch alone."""
+
+    def at_epoch(self, index, epoch):
+        if (index, epoch) == (7, 1):
+            raise OSError("out of paper")
+        record = self[index]
+        return {**record, "word": record["word"] + "+" * epoch}
+
+
+class Augmenting(Plugins):
+    def sources(self):
+        return super().sources() | {"made/letters": ("made", lambda *_: Augmented(50))}
+
+
+def test_records_of_an_epoch_source_follow_the_epoch():
+    read, write, turns = built(made_recipe(), Augmenting())[0]
+    for n in (0, 49, 50, 120, 3 * 50 + 7):
+        index, epoch = write.order(n), n // 50
+        if (index, epoch) != (7, 1):
+            assert text(write, n).endswith(Letters(50)[index]["word"] + "+" * epoch)
+            assert write.length(n) == len(write.document(n).tokens) - 1
+    # whatever was asked before: a resumed run begins anywhere
+    again = built(made_recipe(), Augmenting())[0][1]
+    assert [text(again, n) for n in (160, 3, 77)] == [text(write, n) for n in (160, 3, 77)]
+    assert text(turns, 0) == text(turns, 30).replace(str(turns.order(30)), str(turns.order(0)))
+    broken = next(n for n in range(50, 100) if read.order(n) == 7)
+    assert read.length(broken) is None
+    assert read.describe(broken) == "record 7 of epoch 1: OSError: out of paper"
+    assert read.length(broken % 50) is not None or read.order(broken % 50) == 7
+    assert read.length(next(n for n in range(50) if read.order(n) == 7)) is not None
+
+
+def test_a_record_of_an_epoch_source_is_held_out_in_all_epochs_or_none():
+    recipe = made_recipe(held_out=0.3)
+    write = built(recipe, Augmenting())[0][1]
+    by_index = {}
+    for n in range(200):
+        if (write.order(n), n // 50) != (7, 1):
+            by_index.setdefault(write.order(n), set()).add(write.length(n) is None)
+    assert all(len(seen) == 1 for seen in by_index.values())
+    assert 3 < sum(True in seen for seen in by_index.values()) < 30
+
+
 def test_templates_of_one_direction_share_its_records():
     streams, _ = built(made_recipe())
     write = streams[1]

@@ -245,6 +245,29 @@ def test_a_round_trip_goes_through_the_codebooks_that_are_written():
     assert codecs.round_trip([media([1, 0]), reel]) == [[1, 0], [1, 2, 3]]
 
 
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (DataError("no such tone"), DataError, "codes of `tones` that cannot be decoded: no such tone"),
+        (UserError("no weights"), UserError, "no weights"),
+        (ValueError("odd"), ValueError, "odd"),
+    ],
+)
+def test_errors_of_detokenizers_name_the_modality_and_defects_stay_defects(error, expected, words):
+    codecs = Codecs(Plugins())
+
+    def fail(codes):  # noqa: ARG001
+        raise error
+
+    codecs.detokenizer("tones").decode = fail
+    with pytest.raises(expected) as caught:
+        codecs.decode("tones", np.zeros((2, 1), int))
+    assert str(caught.value) == words
+    assert type(caught.value) is expected
+    notes = getattr(caught.value, "__notes__", [])
+    assert notes == (["raised by the detokenizer of `tones`"] if expected is ValueError else [])
+
+
 def test_items_are_found_wherever_they_are_and_parts_count_one_by_one():
     codecs = Codecs(Plugins())
     codes = Codes("tones", np.zeros((2, 1), int))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mio_world import DECLARED, FakeCodecs, FakeText, speech_codes
 
 from mio import Codes, Control, ControlToken, DataError, PluginError, Template, Turn
+from mio.core.contract.claims import special_controls
 from mio.core.contract.validation import control_name_problems, template_problems
 from mio.core.errors import VocabularyError
 from mio.core.recipe.schema import LossConfig
@@ -26,6 +27,7 @@ NOISE = ControlToken(name="noise", token="<2>", plain_text=True, action="silence
 QUERY = ControlToken(name="query", token="<1>", plain_text=True, action="interrupt")
 THINK = ControlToken(name="think", token="<think>", anywhere=True)
 HUSH = ControlToken(name="hush", token="<hush>", action="silence")
+TEXT_OF_CHAT = replace(DECLARED[0][1], specials=("<|im_start|>",))
 SAID = [("states", NOISE), ("mind", THINK), ("states", QUERY), ("mind", HUSH)]
 TEXTS = FakeText(size=400)
 VOCABULARY = Vocabulary.build(TEXTS, DECLARED, SAID)
@@ -48,6 +50,27 @@ def test_ids_of_their_own_follow_the_modalities_special_tokens_and_plain_text_ha
         "query": (160, 149, 162),
         "hush": (VOCABULARY.id("<hush>"),),
     }
+
+
+def test_special_tokens_of_modalities_are_written_in_templates_and_read_in_answers():
+    shared = ("speech", replace(DECLARED[1][1], name="other"))
+    said = special_controls([("late", TEXT_OF_CHAT), *DECLARED[1:], shared])
+    assert [(owner, token.name, token.action) for owner, token in said] == [
+        ("speech", "[SPCH]", "go_on"),
+        ("image", "[IMG]", "go_on"),
+    ]
+    vocabulary = Vocabulary.build(TEXTS, DECLARED, said)
+    assert vocabulary.size == Vocabulary.build(TEXTS, DECLARED).size
+    template = compiled("{control:[IMG]} {word}", "ok{control:[IMG]}")
+    assert control_name_problems(Template(direction="d", response="{control:[IMX]}"), ["[IMG]"]) == [
+        "no control token `[IMX]`; did you mean `[IMG]`? (there are [IMG])"
+    ]
+    rendered = Renderer(vocabulary, FakeCodecs(TEXTS), LossConfig()).render(to_document({"word": "[IMG]"}, template))
+    index = vocabulary.id("[IMG]")
+    text = [*ids("[IMG]"), vocabulary.id("[IMG]")]
+    assert [token for token in rendered.tokens.tolist() if token == index or token >= 400] == [index, index]
+    assert rendered.tokens.tolist().count(text[0]) == 1  # what a field says stays text
+    assert parse_tokens([*ids("a"), index, *ids("b")], vocabulary, TEXTS).parts == ("a", Control("[IMG]"), "b")
 
 
 def test_they_grow_by_name_and_come_back():

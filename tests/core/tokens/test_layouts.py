@@ -91,18 +91,20 @@ def permitted(grammar, prefix=()):
 
 
 SHAPES = [
-    (name, codebooks, minimum, maximum)
+    (name, codebooks, Frames(minimum=minimum, maximum=maximum, step=step))
     for name in LAYOUTS
     for codebooks in ([1] if name == "flat" else [1, 2, 3, 4])
     for minimum, maximum in itertools.combinations_with_replacement([1, 2, 3, 4], 2)
+    for step in (1, 2, 3)
+    if step == 1 or step <= maximum - minimum
 ]
 
 
-@pytest.mark.parametrize(("name", "codebooks", "minimum", "maximum"), SHAPES)
-def test_the_grammar_permits_exactly_the_flattened_grids(name, codebooks, minimum, maximum):
-    sequences, _ = permitted(layout(name).grammar(codebooks, Frames(minimum=minimum, maximum=maximum)))
-    expected = {tuple(q for q, _ in reference_order(name, codebooks, frames)) for frames in range(minimum, maximum + 1)}
-    assert sequences == expected
+@pytest.mark.parametrize(("name", "codebooks", "frames"), SHAPES)
+def test_the_grammar_permits_exactly_the_flattened_grids(name, codebooks, frames):
+    sequences, _ = permitted(layout(name).grammar(codebooks, frames))
+    counts = range(frames.minimum, frames.maximum + 1, frames.step)
+    assert sequences == {tuple(q for q, _ in reference_order(name, codebooks, count)) for count in counts}
 
 
 @st.composite
@@ -111,7 +113,7 @@ def grammars(draw):
     codebooks = 1 if name == "flat" else draw(st.integers(1, 8))
     minimum = draw(st.integers(1, 20))
     maximum = draw(st.integers(minimum, 40))
-    return name, codebooks, Frames(minimum=minimum, maximum=maximum)
+    return name, codebooks, Frames(minimum=minimum, maximum=maximum, step=draw(st.integers(1, 5)))
 
 
 @given(grammars(), st.randoms(use_true_random=False), st.integers(0, 40))
@@ -131,13 +133,13 @@ def test_a_walk_within_its_budget_always_ends_in_a_grid(case, random, spare):
         budget -= 1
     assert budget >= 1  # the end token
     codes = layout(name).parse(np.array(written), np.arange(len(written)), codebooks)
-    assert frames.minimum <= codes.shape[1] <= frames.maximum
+    assert codes.shape[1] in range(frames.minimum, frames.maximum + 1, frames.step)
 
 
 @given(grammars(), st.data())
 def test_every_grid_within_the_frames_is_permitted(case, data):
     name, codebooks, frames = case
-    count = data.draw(st.integers(frames.minimum, frames.maximum))
+    count = data.draw(st.sampled_from(range(frames.minimum, frames.maximum + 1, frames.step)))
     grammar = layout(name).grammar(codebooks, frames)
     for codebook, _ in reference_order(name, codebooks, count):
         assert codebook in grammar.allowed()[0]
