@@ -36,7 +36,7 @@ a package joins it by lying in `examples/`. How a plugin is written is in [plugi
 `mio plugins new NAME` writes one to start from.
 
 """
-NAMED = ("requires", "corpus", "task", "preset", "recipe", "layout", "logger")
+NAMED = ("requires", "corpus", "task", "preset", "recipe", "layout", "logger", "command")
 NETWORKS = ("encoder", "head", "adapters")
 PLURALS = {"corpus": "corpora", "requires": "requires"}
 

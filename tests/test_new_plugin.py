@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mio.cli import app
 
-SMALL = ["model={_replace_: true}", "train.steps=100", "evaluate.items=50", "runtime.loggers=[]"]
+SMALL = ["model={_replace_: true}", "train.steps=150", "evaluate.items=50", "runtime.loggers=[]"]
 """The model that it starts from is not of the demo's scale."""
 
 

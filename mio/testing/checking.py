@@ -28,7 +28,7 @@ from mio.testing.shards import ShardChecks
 from mio.testing.sources import SourceChecks
 from mio.testing.spans import SpanChecks
 from mio.testing.subject import Subject
-from mio.testing.surroundings import GlobalState, no_network
+from mio.testing.surroundings import GlobalState, no_network, package_of
 from mio.testing.tasks import TaskChecks
 
 Beside = Sequence[str] | Mapping[str, Mapping[str, Any]]
@@ -67,7 +67,7 @@ def conformance(
         found: list[EnabledPlugins] = []
         run.check("declarations are valid", lambda: found.append(_enabled(manager, name, dict(options or {}), beside)))
         if found:
-            run.own = manager.candidate(name).target.partition(":")[0].partition(".")[0]
+            run.own = package_of(manager.candidate(name).target)
             run.others = [other for other in found[0].names if other != name]
             subject = Subject(name, found[0], dict(samples or {}), Path(folder))
             elsewhere = ElsewhereChecks(subject)
@@ -130,8 +130,8 @@ def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:
         yield from HeadChecks(subject.plugins, name, partial(subject.media, name)).all()
     if subject.adapts():
         yield from AdapterChecks(subject.plugins, subject.name).all()
-    yield from ControlChecks(subject.name, subject.plugins).all()
     yield from SourceChecks(subject).all()
+    yield from ControlChecks(subject.name, subject.plugins).all()
     yield from ShardChecks(subject).all()
     yield from TaskChecks(subject).all()
     yield from declarations.fingerprints()

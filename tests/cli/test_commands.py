@@ -10,6 +10,7 @@ import sys
 import pytest
 import yaml
 
+import mio
 from mio.cli import app
 from mio.core.errors import Interrupted
 from mio.core.recipe.compose import compose
@@ -129,19 +130,36 @@ def test_the_package_runs_as_a_module():
         (["plan", "tiny.yaml", "worlds=16"], "unknown key `worlds`"),
         (["generate", "nowhere", "hello"], "nowhere: no such run folder"),
         (["evaluate", "nowhere"], "nowhere: no such run folder"),
-        (["plugins", "check", "txet"], "plugin `txet` fails 1 of 1 checks: loads"),
         (["plugins", "new", "My-Thing"], "`My-Thing` cannot name a plugin"),
+        (["plugins", "check", "text", "--report", "text.html"], "give a file that ends in .md or .json"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(folder, capsys, arguments, message):
     del folder
-    if arguments[:2] == ["plugins", "check"]:
-        assert app.run(arguments) == 2
-        printed = capsys.readouterr()
-        assert message in printed.err
-        assert "did you mean `text`?" in printed.out
-        return
     assert message in failing(capsys, *arguments)
+
+
+def test_a_plugin_is_checked_with_a_report_and_a_code_for_scripts(folder, capsys):
+    assert app.run(["plugins", "check", "txet"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert "did you mean `text`?" in printed[1]
+    assert printed[2].startswith("plugin `txet`: 1 failed, in ")
+    assert app.run(["plugins", "check", "text", "tokenizer=bytes", "--report", str(folder / "text.md")]) == 0
+    assert app.run(["plugins", "check", "text", "tokenizer=bytes", "--report", str(folder / "text.json")]) == 0
+    out = capsys.readouterr().out
+    assert f"report: {folder / 'text.json'}" in out
+    written = (folder / "text.md").read_text()
+    assert written.startswith("# Plugin `text` conforms to mio's contract\n")
+    assert '| options | {"tokenizer": "bytes"} |' in written
+    assert "| modality | text | text |" in written
+    content = json.loads((folder / "text.json").read_text())
+    assert content["conforms"]
+    assert content["plugin"] == "text"
+    assert content["versions"]["mio"] == mio.__version__
+    checks = {one["check"]: one for one in content["checks"]}
+    assert checks["text: text tokenizer returns the text"]["outcome"] == "passed"
+    assert checks["tasks' prompts can be filled"]["detail"] == "the plugin has no tasks"
+    assert all(f"| {name} | {one['outcome']} |" in written for name, one in checks.items())
 
 
 def test_several_problems_are_told_in_one_line(folder, capsys):

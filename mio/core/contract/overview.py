@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -25,8 +25,8 @@ def overview(
     options: Mapping[str, Any],
     beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Iterator[Line]:
-    """Everything that the plugin `name` supplies with these options, with the plugins `beside` and theirs, and those that
-    they need.
+    """Everything that the plugin `name` supplies with these options, with the plugins `beside` and theirs, and those
+    that they need.
 
     Other working plugins stand beside it as far as they go with it without options: their modalities are those that it
     may read or judge answers in. Raises `PluginError` where the plugin's answers break the contract.
@@ -60,15 +60,16 @@ def overview(
 
 def _of_all_recipes(alone: PluginManager) -> Iterator[Line]:
     """What a plugin supplies to recipes that do not list it. Raises `PluginError` where that breaks the contract."""
-    kinds: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    kinds: tuple[tuple[str, Iterable[str]], ...] = (
         ("preset", alone.backbones()),
         ("recipe", alone.recipes()),
         ("layout", alone.layouts()),
         ("logger", alone.loggers()),
     )
+    commands = [f"mio {name} {one}" for name, own in alone.commands().items() for one in own]
     for problem in alone.unanswered.values():
         raise PluginError(problem)
-    for what, supplied in kinds:
+    for what, supplied in (*kinds, ("command", commands)):
         yield from ((what, one, "") for one in supplied)
 
 
@@ -89,16 +90,15 @@ def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
 def _modality(declared: Modality, plugins: EnabledPlugins) -> str:
     if declared.text:
         return "text"
-    frames = str(declared.frames)
     if isinstance(declared.parts, tuple) and declared.parts:
         return f"one of each of {', '.join(f'`{name}`' for name in declared.parts)}"
     if declared.parts:
-        return f"{frames} of `{declared.parts}`"
+        return f"{declared.frames} of `{declared.parts}`"
     if declared.codebooks:
         sizes = ", ".join(map(str, declared.codebooks))
         layout = f"; {declared.layout}" if len(declared.codebooks) > 1 else ""
         tokens = " ".join((declared.begin, declared.code_token, declared.end))
-        told = f"codebooks {sizes}; {frames} frames{layout}; {tokens}"
+        told = f"codebooks {sizes}; {declared.frames} frames{layout}; {tokens}"
         if (automaton := declared.automaton) is None:
             return told
         return f"{told}; automaton of {len(automaton.states)} states, {automaton.fingerprint[:12]}"

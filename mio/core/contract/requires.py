@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mio.core.contract.values import TEXT
 from mio.core.errors import PluginError, nearest
 
 if TYPE_CHECKING:
@@ -32,13 +31,10 @@ def check_requires(lacking: Sequence[tuple[str, str]], known: Collection[str]) -
 
 
 def completed(manager: PluginManager, plugins: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """`plugins`, with options by name, and before them all that they need beside them, which gets no options. Text is
-    there by itself. Raises `PluginError` where a plugin is missing or broken.
-    """
+    """`plugins`, with options by name, and before them all that they need beside them, which gets no options. Raises
+    `PluginError` where a plugin is missing or broken."""
     chosen = dict(plugins)
-    while lacking := (enabled := manager.enable(chosen)).lacking():
+    while lacking := manager.enable(chosen).lacking():
         check_requires([(owner, name) for owner, name in lacking if name not in manager.candidates], manager.candidates)
         chosen = {**{name: {} for _, name in lacking}, **chosen}
-    if TEXT in manager.candidates and not any(declared.text for _, declared in enabled.modalities()):
-        chosen = {TEXT: {}, **chosen}
     return chosen
