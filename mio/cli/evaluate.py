@@ -23,10 +23,10 @@ from mio.cli.options import (
     writable_file,
     writable_folder,
 )
+from mio.cli.places import run_place
 
 if TYPE_CHECKING:
-    from mio.cli.places import run_place
-from mio.core.distributed.ranks import Ranks
+    from mio.core.distributed.ranks import Ranks
     from mio.core.evaluation.compare import Comparison, Side
     from mio.core.evaluation.evaluation import Report
     from mio.core.evaluation.judging import OwnedTask

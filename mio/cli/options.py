@@ -22,8 +22,8 @@ Recipes = Annotated[
     list[str],
     typer.Argument(
         metavar="RECIPE... [KEY=VALUE...]",
-        help="Recipe files, names that a plugin ships, or pinned places (git+URL@COMMIT:FILE, hf:OWNER/NAME@COMMIT:FILE), "
-        "merged left to right; a lock file or a bundle alone. Then values for single keys.",
+        help="Recipe files, names that a plugin ships, or pinned places (git+URL@COMMIT:FILE, "
+        "hf:OWNER/NAME@COMMIT:FILE), merged left to right; a lock file or a bundle alone. Then values for single keys.",
         show_default=False,
     ),
 ]
