@@ -10,18 +10,12 @@ from mio_mesh.shapes import Shapes
 
 
 @dataclass(frozen=True)
-class MeshOptions:
-    format: str = mio.one_of("glb", "glb", "obj")
-    """Of files that are written."""
-
-
 class Codec:
     """Meshes, pairs of corners and triangles, to codes `[5, V]`, a frame for each corner, and back."""
 
+    format: str = mio.one_of("glb", "glb", "obj")
+    """Of files that are written."""
     fingerprint = f"mesh-1-{surface.CODEBOOKS}"
-
-    def __init__(self, options):
-        self.suffix = f".{mio.read_options(MeshOptions, options, 'plugins.mesh').format}"
 
     def encode(self, media):
         return [np.array(surface.encode(mesh)).T for mesh in media]
@@ -35,7 +29,7 @@ class Codec:
     def save(self, media, stem):
         import trimesh
 
-        path = stem.with_suffix(self.suffix)
+        path = stem.with_suffix(f".{self.format}")
         trimesh.Trimesh(*media, process=False).export(path)
         return path
 
@@ -72,7 +66,7 @@ def mio_modalities():
 
 @mio.hookimpl
 def mio_tokenizer(modality, options):
-    return Codec(options) if modality == "mesh" else None
+    return mio.read_options(Codec, options, "plugins.mesh") if modality == "mesh" else None
 
 
 mio_detokenizer = mio_tokenizer

@@ -29,17 +29,14 @@ def shape(kind, size):
     return tuple(tuple((n * s + half) // grid for n, s in zip(c, size, strict=True)) for c in corners), triangles
 
 
-def held_out(size):
-    """A tenth of all proportions, of all kinds: views are as large as they fit, so that a multiple looks the same."""
-    return Random(repr([length // gcd(*size) for length in size])).random() < 0.1
-
-
 class Shapes:
-    fingerprint = "shapes-1"
+    """Held out is a tenth of all proportions, of all kinds: views fill their pictures, so that multiples look alike."""
 
     def __init__(self, split):
-        sizes = product(range(6, surface.GRID + 1), repeat=3)  # in smaller ones, corners meet
-        self.shapes = list(product(kinds(), [size for size in sizes if held_out(size) == (split == "test")]))
+        sizes = list(product(range(6, surface.GRID + 1), repeat=3))  # in smaller ones, corners meet
+        draws = [Random(repr([length // gcd(*size) for length in size])).random() for size in sizes]
+        kept = [size for size, draw in zip(sizes, draws, strict=True) if (draw < 0.1) == (split == "test")]
+        self.shapes = list(product(kinds(), kept))
         Random(0).shuffle(self.shapes)
 
     def __len__(self):

@@ -50,8 +50,6 @@ def encode(mesh):
     surface = trimesh.Trimesh(corners, triangles, process=False)
     if not (surface.is_volume and surface.euler_number == 2 and surface.body_count == 1 and len(corners) <= CORNERS):
         raise mio.DataError(f"a mesh is not one closed surface, without holes through it, of at most {CORNERS} corners")
-    if surface.bounds.min() < 0 or surface.bounds.max() > GRID:
-        raise mio.DataError(f"a mesh leaves the grid, from 0 to {GRID}")
     around = [{} for _ in corners]  # of each corner: who follows whom around it
     for a, b, c in triangles:
         around[a][b], around[b][c], around[c][a] = c, a, b

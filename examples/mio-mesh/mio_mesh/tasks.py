@@ -8,12 +8,18 @@ from mio_mesh.surface import CORNERS, GRID
 from mio_mesh.views import view
 
 
+def first(answer, modality):
+    if not answer.media(modality):
+        raise mio.DataError(f"an answer has no {modality}")  # it counts as the worst
+    return answer.media(modality)[0]
+
+
 def judge_mesh(answer, record):
     """The distance is Chamfer's: from each corner to the other's nearest, in units of the grid, both ways averaged."""
     from scipy.spatial.distance import cdist
     from trimesh import Trimesh
 
-    mesh, right = answer.media("mesh")[0], record["mesh"].data
+    mesh, right = first(answer, "mesh"), record["mesh"].data
     apart = cdist(mesh[0], right[0])
     return {
         "exact": mesh == right,
@@ -29,16 +35,16 @@ def judge_text(answer, record):
 
 def judge_view(answer, record):
     """Whether a drawing is nearer to the view of its shape than to those of all other kinds in this size."""
-    drawn = answer.media("image")[0].astype(float)
+    drawn = first(answer, "image").astype(float)
     errors = {kind: abs(view(shape(kind, record["size"])) - drawn).sum() for kind in kinds()}
     return min(errors, key=errors.get) == record["kind"]
 
 
 EXACT, KIND, CLOSED = (mio.Measure(name=name) for name in ("exact", "kind", "closed"))
-DISTANCE = mio.Measure(name="distance", better="lower", most=GRID * 3**0.5)
+REST = (CLOSED, mio.Measure(name="distance", better="lower", most=GRID * 3**0.5))
 DIRECTIONS = {  # prompt and response; what is answered, who judges it, and with which figures
-    "text_to_mesh": ("Build this: {text}.", "{mesh}", "mesh", judge_mesh, (EXACT, KIND, CLOSED, DISTANCE)),
-    "view_to_mesh": ("Build what you see. {view}", "{mesh}", "mesh", judge_mesh, (KIND, EXACT, CLOSED, DISTANCE)),
+    "text_to_mesh": ("Build this: {text}.", "{mesh}", "mesh", judge_mesh, (EXACT, KIND, *REST)),
+    "view_to_mesh": ("Build what you see. {view}", "{kind}: {mesh}", "mesh", judge_mesh, (KIND, EXACT, *REST)),
     "mesh_to_text": ("What is this? {mesh}", "{facts}", "text", judge_text, (EXACT, KIND)),
     "view_to_text": ("What is this? {view}", "{kind}", "text", lambda a, record: a.text == record["kind"], (KIND,)),
     "mesh_to_view": ("Draw this. {mesh}", "{view}", "image", judge_view, (KIND,)),

@@ -23,6 +23,7 @@ from mio.core.contract.calling import (
     named_layouts,
     named_loggers,
     named_recipes,
+    path_option,
     refuse,
     registered,
     sequence,
@@ -35,6 +36,7 @@ from mio.core.contract.heads import Head
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.network_validation import adapter_problems, encoder_problems, head_problems
+from mio.core.contract.requires import check_requires, requires_problems
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.task_validation import resting, task_problems
 from mio.core.contract.tasks import Task
@@ -124,6 +126,17 @@ class PluginManager:
         found = unique("command", self._answers("mio_commands", named_commands))
         return {name: commands for name, (_, commands) in found.items()}
 
+    def paths(self, options: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+        """Names of options that are paths, by plugin, of those that are at hand and work. Raises `PluginError` for what
+        is no list of names."""
+        found = {}
+        for name, own in options.items():
+            candidate = self.candidates.get(name)
+            if candidate is not None and not candidate.problem:
+                for owner, answer in calls(registered({name: candidate.plugin}), "mio_paths", options=dict(own or {})):
+                    found[owner] = [one for one in sequence(owner, "mio_paths", answer()) if path_option(owner, one)]
+        return found
+
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
         for candidate in self.candidates.values():
@@ -155,7 +168,7 @@ class EnabledPlugins:
         return list(self._plugins)
 
     @cached_property
-    def _modalities(self) -> list[tuple[str, Modality]]:
+    def _declared(self) -> list[tuple[str, Modality]]:
         declared: list[tuple[str, Modality]] = []
         for owner, answer in self._each("mio_modalities"):
             for index, modality in enumerate(sequence(owner, "mio_modalities", answer)):
@@ -164,8 +177,27 @@ class EnabledPlugins:
                 declared.append((owner, modality))
         unique("modality", ((owner, modality.name, modality) for owner, modality in declared))
         check_tokens(declared)
-        check_parts(declared)
         return declared
+
+    def requires(self) -> list[tuple[str, str]]:
+        """(plugin, name) of everything that a plugin needs beside it."""
+        needed = []
+        for owner, answer in self._each("mio_requires"):
+            names = sequence(owner, "mio_requires", answer)
+            refuse(owner, "mio_requires", "answer", requires_problems(owner, names))
+            needed += [(owner, name) for name in names]
+        return needed
+
+    def lacking(self) -> list[tuple[str, str]]:
+        """What of `requires` is neither a plugin nor a modality of the recipe."""
+        there = {*self.names, *(declared.name for _, declared in self._declared)}
+        return [(owner, name) for owner, name in self.requires() if name not in there]
+
+    @cached_property
+    def _modalities(self) -> list[tuple[str, Modality]]:
+        check_requires(self.lacking(), self.manager.candidates)
+        check_parts(self._declared)
+        return self._declared
 
     def modalities(self) -> list[tuple[str, Modality]]:
         """(plugin, declaration) of every modality, in vocabulary order."""

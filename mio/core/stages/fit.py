@@ -51,11 +51,12 @@ from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_networks, same_vocabulary
 from mio.core.runs.run import Run, weight_sums
-from mio.core.runs.versions import versions
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
 from mio.core.stages.completions import CompletionLook
-from mio.core.stages.provenance import check_sources
+from mio.core.stages.drift import Reproduction
+from mio.core.stages.locking import circumstances, reproductions
+from mio.core.stages.provenance import check_sources, run_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.stages.validation_tasks import TaskLook, lower_is_better
 from mio.core.terminal import plain
@@ -76,16 +77,19 @@ def fit_chain(
     console: Console | None = None,
     stages: Sequence[CheckedStage] | None = None,
     finished: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005
+    drift: Sequence[str] = (),
 ) -> Path:
     """Trains the stage that `recipes` describe, missing earlier stages of its chain first; returns its run folder.
 
     A finished stage is kept, an interrupted one goes on. Raises `UserError` for a mistake in the recipes or a run
     folder that another recipe made, `Interrupted` after a signal. Under a launcher every process calls this; what is
     not training is done by the first of them. `stages` are those that the recipes describe, where this process has
-    checked them already.
+    checked them already. Of a lock file, all that differs from it is an error but for the groups `drift`.
     """
     ranks = Ranks.join()
     console = (console or terminal.console()) if ranks.first else terminal.console(quiet=True)
+
+    locked = ranks.on_first(lambda: reproductions(recipes, overrides, manager, drift, ranks.size)) or {}
 
     def resolve() -> Sequence[CheckedStage]:
         checked = stages or check_chain(recipes, overrides, manager, ranks.size if ranks.size > 1 else None)
@@ -107,7 +111,7 @@ def fit_chain(
                 if state == NEW:
                     for note in stage.notes:
                         console.print(Text(plain(f"{recipe.name}: {note}")))
-                Stage(recipe, manager, ranks, console, goes_on=state == UNFINISHED).fit()
+                Stage(recipe, manager, ranks, console, state == UNFINISHED, locked.get(recipe.name)).fit()
                 if ranks.first:
                     finished(run_folder(recipe))
             elif recipe is last:
@@ -172,6 +176,8 @@ class Stage:
     console: Console
     goes_on: bool
     """Whether the folder holds an unfinished run: its files count and stay as they are until all is checked."""
+    reproduces: Reproduction | None = None
+    """What a lock file says of the stage; on the first rank."""
 
     @cached_property
     def folder(self) -> Path:
@@ -289,12 +295,24 @@ class Stage:
 
     def _activate(self, vocabulary: Vocabulary) -> ActiveRun:
         """The run in the folder; a new one is given its vocabulary and lock."""
+        now = circumstances(self.manager, self.recipe, self.ranks.size if self.ranks.size > 1 else 0)
         if not self.goes_on:
             with explaining_errors(self.folder):
                 vocabulary.save(self.folder / VOCABULARY)
                 self._prepare_base(vocabulary)
-                lock_run(self.folder, self.recipe, self.plugins, vocabulary, self.codecs.fingerprints())
-        now = versions(self.manager, self.plugins.names)
+                fingerprints = self.codecs.fingerprints()
+                reproduces = self.reproduces.record() if self.reproduces else None
+                lock = lock_run(
+                    self.folder,
+                    self.recipe,
+                    self.plugins,
+                    vocabulary,
+                    fingerprints,
+                    versions=now,
+                    reproduces=reproduces,
+                )
+            if self.reproduces:
+                self.reproduces.check_made(lock)
         return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
 
     def _prepare_base(self, vocabulary: Vocabulary) -> None:
@@ -322,9 +340,15 @@ class Stage:
         tokens = TokenStore.of(self.recipe, self.plugins, self.codecs, self.console.print)
         begun = latest(self.folder / CHECKPOINTS) is not None
         with explaining_errors(self.folder):
-            known = self.ranks.on_first(lambda: check_sources(self.recipe, self.plugins, tokens, self.folder, begun))
+            known = self.ranks.on_first(lambda: self._check_sources(tokens, begun))
             tokens.known |= self.ranks.broadcast(known or {})
         return tokens
+
+    def _check_sources(self, tokens: TokenStore, begun: bool) -> dict[str, str]:
+        known = check_sources(self.recipe, self.plugins, tokens, self.folder, begun)
+        if self.reproduces:
+            self.reproduces.check_sources(run_sources(self.folder))
+        return known
 
     def _report_data(self, data: MioDataModule, tokens: TokenStore, checked: dict[str, Any]) -> None:
         """Prints which sources are read from shards or could be if these were complete, and what the checks noticed."""
@@ -379,5 +403,9 @@ class Stage:
             summary["wall_seconds"] = round(time.perf_counter() - start, 1)
             if failures := log.failures():
                 summary["logger_failures"] = failures
+            if self.reproduces:
+                summary["reproduces"] = self.reproduces.record() | {"weights": self.reproduces.result(self.folder)}
             active.finish(summary)
             log.finish(active.lock, summary)
+        if self.reproduces:
+            self.reproduces.check_result(self.folder, self.console.print)
