@@ -136,6 +136,36 @@ def lock(
 
 
 @app.command()
+def bundle(
+    run: RunFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.zip|FOLDER", help="Where it is written; default: NAME.zip here.", show_default=False
+        ),
+    ] = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Pack the weights too: it then answers untrained.")
+    ] = False,
+    plugin: Plugin = [],
+) -> None:
+    """Pack a trained run to be passed on: recipe, lock, vocabulary, tokenizers, figures, model card.
+
+    mio recipe bundle runs/stage4 --weights --out stage4.zip
+    """
+    refuse_no_run(run)
+    from mio.cli.options import open_run
+    from mio.core.stages.bundling import bundle_run
+    from mio.core.terminal import plain
+
+    trained = open_run(run, plugin)
+    made = bundle_run(trained, out or Path(f"{trained.recipe.name}.zip"), weights=weights)
+    for note in made.notes:
+        typer.echo(plain(note))
+    typer.echo(f"{made.path}: {made.files} files, {made.bytes / 1e6:.1f} MB")
+
+
+@app.command()
 def verify(run: RunFolder, plugin: Plugin = []) -> None:
     """Compare the journal of a run with the plan of its recipe: whether it saw exactly the rows that it should have."""
     refuse_no_run(run)
