@@ -4,6 +4,9 @@
 if (!customElements.get('mio-model')) {
   const NUMBERS = {5121: Uint8Array, 5123: Uint16Array, 5125: Uint32Array, 5126: Float32Array};
   const SIDE = 440, MOST = 64 << 20;
+  // in a shadow tree, which stays when the page's own nodes are brought up to date
+  const STYLE = `canvas { display: block; width: var(--mio-model, 220px); max-width: 100%; cursor: grab; touch-action: none; }
+    canvas:focus-visible { outline: 2px solid; border-radius: 10px; }`;
 
   const product = (a, b) => Array.from({length: 16}, (_, i) =>  // matrices by column, as glTF has them
     [0, 1, 2, 3].reduce((sum, k) => sum + a[4 * k + i % 4] * b[4 * (i >> 2) + k], 0));
@@ -115,7 +118,9 @@ if (!customElements.get('mio-model')) {
         canvas.setAttribute('role', 'img');
         canvas.setAttribute('aria-label', this.title);
         moved(0, 0);
-        this.prepend(canvas);
+        const style = document.createElement('style');
+        style.textContent = STYLE;
+        this.attachShadow({mode: 'open'}).append(style, canvas, document.createElement('slot'));
       } catch (problem) {
         console.warn(`${address} is not shown: ${problem}`);
       }
