@@ -80,7 +80,7 @@ if (!customElements.get('mio-model')) {
       const area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax);
       if (!area) continue;
       const dx = ((bz - az) * (cy - ay) - (cz - az) * (by - ay)) / area, dy = ((cz - az) * (bx - ax) - (bz - az) * (cx - ax)) / area;
-      const light = Math.max(0, (0.4 * dx - 0.75 * dy + 0.6) / Math.hypot(dx, dy, 1)), shade = 70 + 165 * Math.min(1, light);
+      const light = Math.max(0, (0.4 * dx + 0.75 * dy + 0.6) / Math.hypot(dx, dy, 1)), shade = 70 + 165 * Math.min(1, light);
       const [x0, x1, y0, y1] = [Math.min(ax, bx, cx), Math.max(ax, bx, cx), Math.min(ay, by, cy), Math.max(ay, by, cy)];
       for (let y = Math.floor(y0); y <= y1; y++) for (let x = Math.floor(x0); x <= x1; x++) {
         const p = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area, q = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area;
