@@ -24,7 +24,7 @@ from mio.testing.subject import SAMPLE_TEXTS, Subject
 UNKNOWN = "option_that_no_plugin_has"
 _VARIED = 24
 """Most values of options that are tried."""
-_SECONDS = 3.0
+_SECONDS = 2.0
 """After which no further one is."""
 
 
