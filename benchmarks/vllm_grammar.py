@@ -2,11 +2,11 @@
 
     python benchmarks/vllm_grammar.py [--walks 10000] [--seed 0]
 
-Worlds with all four layouts, spans that carry some of their codebooks, modalities that are read alone or made by a
-head, parts, and control tokens of both kinds. One seed is one answer, with a need and a budget of its own, whose tokens
-are drawn among those allowed so that every kind of token occurs. At every step both allow the same tokens, those left
-out that open what a head makes, which vLLM cannot do. Answers that cannot be are refused by both. Last line: the
-figures; exit code 1 if there is a difference.
+Worlds with all four layouts, spans that carry some of their codebooks or have automata, modalities that are read alone
+or made by a head, parts, and control tokens of both kinds. One seed is one answer, with a need and a budget of its own,
+whose tokens are drawn among those allowed so that every kind of token occurs. At every step both allow the same tokens,
+those left out that open what a head makes, which vLLM cannot do. Answers that cannot be are refused by both. Last line:
+the figures; exit code 1 if there is a difference.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "examples/vllm"), str(ROOT / "tests/core")]
 
 import mio_vllm.grammar as file_grammar  # noqa: E402
+from mio_vllm.ranges import Ranges  # noqa: E402
 from mio_world import IMAGE, MUSIC, SPEECH, TEXT, VIDEO, FakeText  # noqa: E402
 
-from mio import ControlToken, Frames, Modality, UserError  # noqa: E402
+from mio import Arc, Automaton, ControlToken, Frames, Modality, UserError  # noqa: E402
 from mio.core.exchange.grammar_file import grammar_content  # noqa: E402
 from mio.core.generation.grammar import AnswerGrammar, Grammar, HeadSpan, need_of  # noqa: E402
 from mio.core.tokens.vocabulary import Vocabulary  # noqa: E402
@@ -42,10 +43,61 @@ def tones(**more) -> Modality:
 
 PICTURE = Modality(name="picture", begin="<p>", end="</p>")
 SCENE = Modality(name="scene", parts="tones", frames=Frames(minimum=1, maximum=3))
+BOTH = Modality(name="both", parts=("pairs", "notes", "tones"))
+COVER = Modality(name="cover", parts=("tones", "picture"))
 STRIP = Modality(name="strip", parts="picture", frames=Frames(minimum=1, maximum=3))
 SMELL = Modality(name="smell", begin="<smell>", end="</smell>")
 SOME = tones(views={"generate": (0, 2)}, frames=Frames(minimum=2, maximum=5))
 ALL = tones(frames=Frames(minimum=1, maximum=6))
+STEPS = tones(frames=Frames(minimum=2, maximum=9, step=3))
+NOTES = Modality(
+    name="notes",
+    codebooks=(20,),
+    begin="<n>",
+    end="</n>",
+    code_token="<n{}>",
+    frames=Frames(minimum=2, maximum=13, step=2),
+    automaton=Automaton(
+        start="pitch",
+        arcs={
+            "pitch": (Arc((*range(8), 11), "length"), Arc((9,), "pitch")),  # a rest has no length
+            "length": (Arc(range(12, 16), "pitch"), Arc((16,), "bar")),
+            "bar": (Arc(range(17, 20), "pitch"),),
+        },
+        final=("bar", "pitch"),
+    ),
+)
+
+
+def pairs() -> Modality:
+    """Three codebooks, of which the last counts: a span ends behind an odd number of its codes 1, below 4."""
+    arcs: dict[tuple[int, int], tuple[Arc, ...]] = {}
+    for count in range(4):
+        arcs[0, count] = (Arc(range(count % 2, 3), (1, count)),)
+        arcs[1, count] = (Arc(range(5), (2, count)),)
+        arcs[2, count] = (Arc((0,), (0, count)), *([Arc((1,), (0, count + 1))] if count < 3 else []))
+    return Modality(
+        name="pairs",
+        codebooks=(3, 5, 2),
+        begin="<a>",
+        end="</a>",
+        code_token="<a{}>",
+        layout="frame_major",
+        frames=Frames(minimum=1, maximum=7, step=2),
+        automaton=Automaton(start=(0, 0), arcs=arcs, final=((0, 1), (0, 3))),
+    )
+
+
+SOME = tones(views={"generate": (0, 2)}, frames=Frames(minimum=2, maximum=5))
+ALL = tones(frames=Frames(minimum=1, maximum=6))
+STEPS = tones(frames=Frames(minimum=2, maximum=9, step=3))
+NOTES = Modality(
+    name="notes", codebooks=(20,), begin="<n>", end="</n>", code_token="<n{}>", frames=Frames(minimum=2, maximum=13,
+    step=2), automaton=Automaton(start="pitch", final=("bar", "pitch"), arcs={  # a rest has no length, a bar its number
+        "pitch": (Arc((*range(8), 11), "length"), Arc((9,), "pitch")), "length": (Arc(range(12, 16), "pitch"),
+                                                                                  Arc((16,), "bar")),
+        "bar": (Arc(range(17, 20), "pitch"),)}),
+)  # fmt: skip
 SAID = (
     ControlToken(name="noise", token="<2>", plain_text=True, action="silence"),
     ControlToken(name="query", token="<1>", plain_text=True, action="interrupt"),
@@ -98,7 +150,8 @@ WORLDS = {
     "layouts": World((TEXT, SPEECH, IMAGE, VIDEO, MUSIC, SOME)),
     "controls": World((TEXT, SPEECH, IMAGE, VIDEO, MUSIC, SOME), SAID),
     "delayed": World((TEXT, ALL, SCENE), SAID, chat=False),
-    "heads": World((TEXT, SPEECH, PICTURE, STRIP, SMELL, SCENE, ALL), SAID[3:], made=("picture",)),
+    "automata": World((TEXT, NOTES, pairs(), STEPS, SCENE, BOTH), SAID[3:]),
+    "heads": World((TEXT, SPEECH, PICTURE, STRIP, COVER, SMELL, SCENE, ALL), SAID[3:], made=("picture",)),
 }
 
 
@@ -108,7 +161,7 @@ def allowed_by_mio(world: World, answer: AnswerGrammar) -> np.ndarray:
     return ids[~np.isin(ids, world.openings_of_heads)]
 
 
-def ids_of(ranges: file_grammar.Ranges) -> np.ndarray:
+def ids_of(ranges: Ranges) -> np.ndarray:
     return np.concatenate([np.arange(start, stop) for start, stop in ranges] or [np.array([], int)])
 
 
@@ -124,7 +177,7 @@ def walk(name: str, seed: int, counts: Counter[str]) -> str:
         own = AnswerGrammar(world.own, need_of(output, world.declared, only, world.made, most), budget)
     with suppress(file_grammar.GrammarError):
         theirs = world.theirs.answer(world.theirs.need(output, only, most), budget)
-    if output in ("picture", "strip"):  # which heads make
+    if output in ("picture", "strip", "cover"):  # which heads make
         counts["refused"] += 1
         return "" if theirs is None else f"{asked}: begun, though a head makes it"
     if own is None or theirs is None:

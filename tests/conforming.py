@@ -48,7 +48,9 @@ class Source:
     def __getitem__(self, index):
         if index >= 3:
             raise IndexError
-        return {"curve": Media("curve", DATA[index % 2], key=str(index))}
+        split = self.options[0]
+        data = DATA[index % 2] * (1.0 if split == "train" else 0.9)
+        return {"curve": Media("curve", data, key=f"{split}-{index}")}
 
 
 class Plugin:
@@ -83,15 +85,12 @@ class Plugin:
 
 
 def outcomes(plugin, **options):
-    manager = PluginManager([Candidate("acme", "test 1.0", "json", lambda: plugin)])
+    manager = PluginManager([Candidate("acme", "test 1.0", "", lambda: plugin)])
     return {result.check: result for result in mio.testing.conformance("acme", manager=manager, **options)}
 
 
 def failed(plugin, **options):
-    # `json` stands in for the module of a plugin made in memory: it imports, but is no plugin
-    return {name for name, result in outcomes(plugin, **options).items() if result.outcome == "failed"} - {
-        "imports without torch"
-    }
+    return {name for name, result in outcomes(plugin, **options).items() if result.outcome == "failed"}
 
 
 def changed(**attributes):

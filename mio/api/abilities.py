@@ -14,7 +14,7 @@ def reads(codecs: Codecs, modality: str) -> bool:
     is loaded for that."""
     declared = codecs.modalities[modality]
     if declared.parts:
-        return reads(codecs, declared.parts) and _there(lambda: codecs.tokenizer(modality))
+        return all(reads(codecs, part) for part in declared.part_names) and _there(lambda: codecs.tokenizer(modality))
     return modality in codecs.readers or (bool(declared.codebooks) and _there(lambda: codecs.tokenizer(modality)))
 
 
@@ -24,7 +24,7 @@ def writes(codecs: Codecs, modality: str) -> bool:
     if only_read(codecs.modalities, modality, codecs.makers):
         return False
     declared = codecs.modalities[modality]
-    if declared.parts and not writes(codecs, declared.parts):
+    if not all(writes(codecs, part) for part in declared.part_names):
         return False
     return modality in codecs.makers or _there(lambda: codecs.detokenizer(modality))
 

@@ -1,7 +1,9 @@
 """Media in the forms that Python programs and other programs have them in, by media type.
 
 The media types, and the form of their items inside of mio (`DataModule.media_type`): `image`, uint8 arrays `[H, W]` or
-`[H, W, 3]`; `audio`, pairs of samples `[T]` or `[T, C]` and their rate in hertz; `video`, lists of image arrays.
+`[H, W, 3]`; `audio`, pairs of samples `[T]` or `[T, C]` and their rate in hertz; `video`, lists of image arrays. Items
+of `model` (RFC 2077), which are bodies, have whatever form their plugin gives them, and leave mio as the files that it
+writes.
 
 Shapes: H, W pixels, C channels, T samples, N frames.
 """
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.uint8]
 
-IMAGE, AUDIO, VIDEO = "image", "audio", "video"
+IMAGE, AUDIO, VIDEO, MODEL = "image", "audio", "video", "model"
 
 FORMS = {
     IMAGE: "a PIL image, an array [H, W] or [H, W, 3], a tensor [3, H, W], a file or bytes",

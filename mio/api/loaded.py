@@ -32,6 +32,7 @@ from mio.core.runs.run import Run
 from mio.core.tokens.chat import CONTENT, ROLE, Message, chat_document
 from mio.core.tokens.documents import GENERATE, Document, interleaved_document
 from mio.core.tokens.encoding import int64
+from mio.core.tokens.spans import check_parts
 from mio.core.tokens.templates import CHAT
 
 ROWS = 8
@@ -240,6 +241,7 @@ class Loaded:
             known = [name for name, one in self.model.codecs.modalities.items() if one.parts]
             hint = f"{nearest(modality, known)}; there are {', '.join(known) or 'none'}"
             raise UserError(f"`{modality:.40}` is no modality of parts{hint}")
+        check_parts(declared, "", codes)
         return self.model.codecs.decode(modality, media)
 
     def _decoded(self, codes: Codes) -> Any:

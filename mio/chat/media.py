@@ -16,14 +16,20 @@ from mio.core.tokens.codecs import Codecs
 PICTURES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".avif")
 SOUNDS = (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".weba")
 VIDEOS = (".mp4", ".m4v", ".webm", ".mov", ".ogv")
-"""Endings of files that browsers show as they are."""
-_SHOWN = {forms.IMAGE: PICTURES, forms.AUDIO: (*SOUNDS, ".webm"), forms.VIDEO: (*VIDEOS, ".gif", ".apng")}
+MODELS = (".glb", ".obj")
+"""Endings of files that browsers show as they are, the last ones by `models.js`."""
+_SHOWN = {
+    forms.IMAGE: PICTURES,
+    forms.AUDIO: (*SOUNDS, ".webm"),
+    forms.VIDEO: (*VIDEOS, ".gif", ".apng"),
+    forms.MODEL: MODELS,
+}
 _MADE: dict[str, tuple[str, Callable[[Any], bytes]]] = {
     forms.IMAGE: (".png", forms.to_png),
     forms.AUDIO: (".wav", forms.to_wav),
     forms.VIDEO: (".apng", forms.to_apng),
 }
-"""What they show of all others: ending and content."""
+"""What they show of all others: ending and content. Of media types that are not here, what their plugin writes."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class MediaFolder:
         if path.suffix.lower() in _SHOWN.get(media_type, (path.suffix.lower(),)):
             return MediaFile(modality, path, path, media_type)
         opened = self._codecs.opened(Media(modality, path, str(path)))
-        return MediaFile(modality, path, self._show(modality, opened.data, media_type), media_type)
+        return MediaFile(modality, path, self._show(modality, opened.data, media_type, path), media_type)
 
     def saved(self, modality: str, content: Any) -> MediaFile:
         """Media that are there as an object: decoded, or as a record has them."""
@@ -66,7 +72,7 @@ class MediaFolder:
             return MediaFile(modality, path, path, media_type)
         if isinstance(content, Path | MemoryFile):
             content = self._codecs.opened(Media(modality, content, str(path))).data
-        return MediaFile(modality, path, self._show(modality, content, media_type), media_type)
+        return MediaFile(modality, path, self._show(modality, content, media_type, path), media_type)
 
     def _file_of(self, modality: str, content: Any, media_type: str) -> Path:
         if isinstance(content, Path):
@@ -82,8 +88,14 @@ class MediaFolder:
             return self._made(f"{modality}-{self._number}", content, media_type)
         return save_beside(saver, content, self.folder, modality, self._number)
 
-    def _show(self, modality: str, content: Any, media_type: str) -> Path:
+    def _show(self, modality: str, content: Any, media_type: str, path: Path) -> Path:
         self._number += 1
+        if media_type not in _MADE:
+            try:
+                saver = self._codecs.saver(modality)
+            except PluginError:  # a modality that is read alone
+                return path
+            return save_beside(saver, content, self.folder, f"{modality}-shown", self._number)
         return self._made(f"{modality}-{self._number}-shown", content, media_type)
 
     def _made(self, stem: str, content: Any, media_type: str) -> Path:

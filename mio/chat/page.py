@@ -46,6 +46,8 @@ new MutationObserver(() => {
 }).observe(element, {childList: true, subtree: true, characterData: true});
 """
 """Shows the end of the conversation while it grows, unless somebody has scrolled up."""
+MODELS = Path(__file__).with_name("models.js")
+"""Shows models, everywhere in the page."""
 DARK = "() => { document.documentElement.classList.toggle('dark'); document.body.classList.toggle('dark'); }"
 
 
@@ -97,7 +99,7 @@ class Page:
         host = self._host
         with gr.Row(elem_id="mio-columns"):
             with gr.Column(scale=7, min_width=320, elem_id="mio-main"):
-                view = gr.HTML(_EMPTY, elem_id="mio-view", js_on_load=FOLLOW)
+                view = gr.HTML(_EMPTY, elem_id="mio-view", js_on_load=FOLLOW + MODELS.read_text(encoding="utf-8"))
                 status = gr.HTML("", elem_id="mio-under")
                 composer = gr.MultimodalTextbox(
                     sources=["upload", "microphone"] if host.of_type(forms.AUDIO) else ["upload"],
@@ -124,9 +126,11 @@ class Page:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         changed = [view, status, composer]
         asking = [state, composer, controls.place, *controls.inputs]
-        composer.submit(self._ask(controls), asking, changed, **quiet)
+        # at rest only once gradio takes the answer for over: until then it ignores another question
+        composer.submit(self._ask(controls), asking, changed, **quiet).then(_rested, state, composer, **quiet)
         composer.stop(lambda one: one.stop() if one else None, state, None, queue=False, **quiet)
-        again.click(self._again(controls), [state, *controls.inputs], changed, **quiet)
+        regenerated = again.click(self._again(controls), [state, *controls.inputs], changed, **quiet)
+        regenerated.then(_rested, state, composer, **quiet)
         edit.click(self._edit, [state], changed, **quiet)
         undo.click(self._undo, [state], changed, **quiet)
         new.click(self._new, [state], changed, **quiet)
@@ -248,9 +252,16 @@ def _followed(one: Conversation, steps: Iterator[None], keeps: bool = False) -> 
     yield gr.skip(), gr.skip(), gr.update(**busy) if keeps else _value(Composed(), **busy)
     for _ in steps:
         yield conversation_html(one), status_line(one), gr.skip()
+    yield conversation_html(one), status_line(one), gr.skip()
+
+
+def _rested(one: Conversation) -> Any:
+    """What the composer is when an answer is over: for the next question, or with the one that was refused."""
+    if one.answering:
+        return gr.skip()
+    refused, one.refused = one.refused, None
     idle: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
-    composer = _value(one.refused, **idle) if one.refused is not None else gr.update(**idle)
-    yield conversation_html(one), status_line(one), composer
+    return gr.update(**idle) if refused is None else _value(refused, **idle)
 
 
 def _value(composed: Composed, **more: Any) -> Any:

@@ -32,6 +32,8 @@ MONOSPACE = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans
 """Fonts of the system: none is fetched."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 CSS = Path(__file__).with_name("page.css")
+STREAM = Path(__file__).with_name("stream.js")
+"""Sees to it that the page reads what becomes of every event."""
 LARGEST = "256mb"
 """Of a file that is given."""
 _SWITCH = 5e-4
@@ -66,6 +68,7 @@ def application(host: Host, policy: SessionPolicy | None = None, hosts: tuple[st
         mcp_server=False,
         theme=_theme(),
         css=CSS.read_text(encoding="utf-8"),
+        head=f"<script>{STREAM.read_text(encoding='utf-8')}</script>",
     )
     return served
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from mio.api import forms
 from mio.chat.conversation import Conversation, Exchange, Growing, Said, Shown
-from mio.chat.media import PICTURES, SOUNDS, VIDEOS, MediaFile
+from mio.chat.media import MODELS, PICTURES, SOUNDS, VIDEOS, MediaFile
 from mio.core.terminal import printable
 
 LEAST_SIDE = 112
@@ -79,7 +79,7 @@ def part_html(part: Shown) -> str:
 
 
 def media_html(media: MediaFile, controls: bool = True) -> str:
-    """A picture, a player, or a file to save."""
+    """A picture, a player, a model to turn, or a file to save."""
     address = escape(address_of(media.shown), quote=True)
     title = escape(f"{media.modality}: {media.path.name}", quote=True)
     suffix = media.shown.suffix.lower()
@@ -90,7 +90,10 @@ def media_html(media: MediaFile, controls: bool = True) -> str:
     if suffix in VIDEOS:
         shown = " controls" if controls else ""
         return f'<video class="mio-video"{shown} loop muted playsinline title="{title}" src="{address}"></video>'
-    return f'<a class="mio-file" download href="{address}">{escape(media.path.name)}</a>'
+    link = f'<a class="mio-file" download href="{address}">{escape(media.path.name)}</a>'
+    if suffix in MODELS and media.media_type == forms.MODEL:
+        return f'<mio-model title="{title}" src="{address}">{link}</mio-model>'
+    return link
 
 
 def address_of(path: Path) -> str:

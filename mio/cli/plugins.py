@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from mio.cli.options import Plugin, manager
+from mio.cli.options import Plugin, manager, writable_file
 
 app = typer.Typer(help="What is installed; conformance checks; a scaffold.", no_args_is_help=True)
 
@@ -16,8 +16,18 @@ Options = Annotated[
     list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Options of the plugin.", show_default=False)
 ]
 Beside = Annotated[
-    list[str], typer.Option("--with", metavar="NAME", help="A plugin that this one needs beside it. Repeatable.")
+    list[str],
+    typer.Option(
+        "--with",
+        metavar="NAME|NAME.KEY=VALUE",
+        help="A plugin that this one needs beside it, or an option of one. Repeatable.",
+        show_default=False,
+    ),
 ]
+
+
+_WIDE = 1000
+"""Columns where nobody looks at a terminal."""
 
 
 @app.command("list")
@@ -49,16 +59,22 @@ def show(
     from mio.core.contract.overview import overview
     from mio.core.terminal import plain
 
-    for kind, supplied, detail in overview(manager(plugin), name, _options(options), beside):
+    for kind, supplied, detail in overview(manager(plugin), name, _options(options), _with(beside)):
         typer.echo(plain(f"{kind:14}{supplied}{f': {detail}' if detail else ''}"))
 
 
-def _options(written: list[str]) -> dict[str, object]:
+def _with(written: list[str]) -> dict[str, Any]:
+    """Plugins by name, with their options."""
+    names: dict[str, Any] = {one: {} for one in written if "=" not in one}
+    return {**names, **_options([one for one in written if "=" in one])}
+
+
+def _options(written: list[str]) -> dict[str, Any]:
     """Options of a plugin as they are written on the command line."""
     from mio.core.recipe.layers import override_layer
     from mio.core.recipe.merging import merge
 
-    content: dict[str, object] = {}
+    content: dict[str, Any] = {}
     for option in written:
         content = merge(content, override_layer(option).content)
     return content
@@ -70,27 +86,64 @@ def check(
     options: Options = [],
     beside: Beside = [],
     plugin: Plugin = [],
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a report: Markdown (.md) or JSON (.json).", show_default=False),
+    ] = None,
 ) -> None:
-    """Run the conformance checks on a plugin, the same that `mio.testing.check_plugin` runs in pytest."""
-    from mio.core.errors import PluginError
-    from mio.core.terminal import plain
-    from mio.testing import conformance
+    """Run the conformance checks on a plugin, the same that `mio.testing.check_plugin` runs in pytest.
 
-    results = conformance(name, _options(options), beside=beside, manager=manager(plugin))
-    for result in results:
-        typer.echo(plain(f"{result.outcome:8}{result.check}{f': {result.detail}' if result.detail else ''}"))
-    failed = [result.check for result in results if result.outcome == "failed"]
-    if failed:
-        raise PluginError(f"plugin `{name}` fails {len(failed)} of {len(results)} checks: {', '.join(failed)}")
+    Ends with code 0 if none fails, and with 1 otherwise.
+    """
+    from rich.table import Table
+
+    from mio.core.terminal import console, plain
+    from mio.testing import conformance
+    from mio.testing.report import check_format
+
+    if report is not None:
+        check_format(report)
+        writable_file("--report", report)
+    out = console()
+    if not out.is_terminal:  # each check on one line, however long it is
+        out = console(width=_WIDE)
+    table = Table(box=None, pad_edge=False)
+    for title in ("check", "outcome", "s"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("")
+    found = conformance(name, _options(options), beside=_with(beside), manager=manager(plugin))
+    for one in found:
+        table.add_row(plain(one.check), one.outcome, f"{one.seconds:.2f}", plain(one.detail))
+    out.print(table)
+    typer.echo(plain(found.summary()))
+    if report is not None:
+        found.write(report)
+        typer.echo(f"report: {report}")
+    if found.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the modality and plugin.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the plugin.", show_default=False)],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="What it supplies: a modality of `codes`, one that is `encoded` by a network, one that a `head` "
+            "makes, a `corpus`, or a `task`.",
+        ),
+    ] = "codes",
     folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder that the package is put in.")] = Path(),
+    plugin: Plugin = [],
 ) -> None:
-    """Write a package with a plugin of one modality that works, to start from."""
-    from mio.cli.scaffold import write_scaffold
+    """Write a package with a plugin that works, to start from: with a recipe, a task, tests and a README."""
+    from mio.cli.scaffold import write_package
 
-    package = write_scaffold(name, folder)
-    typer.echo(f"{package}: install it with `pip install -e {package}`, check it with `mio plugins check {name}`")
+    package = write_package(name, kind, folder, manager(plugin).candidates)
+    own = package.name.removeprefix("mio-").replace("-", "_")
+    typer.echo(
+        f"{package}: `pip install -e {package}` installs it, `mio plugins check {own}` checks it, `mio fit {own}` "
+        "trains a model on it; its README.md says more"
+    )

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mio.api.forms import to_bytes, to_pillow
+from mio.api.forms import FORMS, to_bytes, to_pillow
 from mio.core.generation.model import Model
 
 
@@ -27,9 +27,9 @@ def image_file(pixels: Any, kind: str = "png", quality: int | None = None) -> by
 
 
 def as_file(model: Model, modality: str, media_type: str, content: Any) -> tuple[str, bytes]:
-    """Media type in full and bytes of an item of any modality; of one without a media type, the file that its plugin
-    writes, whose ending comes in place of the type."""
-    if media_type:
+    """Media type in full and bytes of an item of any modality; where its media type has no form outside of mio, the
+    file that its plugin writes, whose ending comes in place of the type."""
+    if media_type in FORMS:
         return to_bytes(content, media_type)
     with tempfile.TemporaryDirectory(prefix="mio-serve-") as folder:
         path = model.codecs.saver(modality).save(content, Path(folder) / modality)

@@ -37,7 +37,7 @@ class AdapterChecks:
         yield "adapters change nothing at the beginning", self._nothing
         yield "adapters: a position's result is its own", self._alone
         yield "adapters: what a position does not see changes nothing", self._unseen
-        yield "adapters: gradients are finite, whatever is seen", self._gradients
+        yield "adapters: gradients are finite, whatever is seen, and reach every parameter", self._gradients
 
     @cached_property
     def _adapter(self) -> Adapter:
@@ -148,5 +148,8 @@ class AdapterChecks:
             network.zero_grad()
             network(*inputs, seen).square().sum().backward()
             tensors = [*inputs, *network.parameters()]
+            if seen is visible:
+                unreached = [name for name, one in network.named_parameters() if one.requires_grad and one.grad is None]
+                assert not unreached, f"no gradient reaches `{unreached[0]}`; leave it out, or freeze it"
             wrong = [one for one in tensors if one.grad is not None and not bool(torch.isfinite(one.grad).all())]
             assert not wrong, "gradients are NaN or infinite"

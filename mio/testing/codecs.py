@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.span_table import span_table
 from mio.core.contract.streams import Streamable, joined
-from mio.core.contract.values import CodeArray, File, Media, MemoryFile, Modality, Trainable
+from mio.core.contract.values import CodeArray, File, MemoryFile, Modality
 from mio.core.tokens.automata import check_codes, random_codes
-from mio.testing.outcomes import RECORDS, SkippedCheckError, same
+from mio.testing.outcomes import Check, SkippedCheckError, same
+from mio.testing.subject import Subject
 
 _STREAMED = 6
 """Pairs of spans that are decoded piece by piece."""
@@ -23,37 +25,44 @@ _PUSHED = 9
 """Most frames that it gets at a time."""
 
 
-class Codec:
+class CodecChecks:
     """Checks of one modality's tokenizer and detokenizer. Trained at the first check, if it has to be."""
 
-    def __init__(
-        self, plugins: EnabledPlugins, modality: Modality, folder: Path, media: Callable[[], list[Media]]
-    ) -> None:
-        self.plugins = plugins
+    def __init__(self, subject: Subject, modality: Modality) -> None:
+        self.subject = subject
         self.modality = modality
-        self.folder = folder
-        self._find_media = media
-        self._ready: tuple[list[Any], Any, list[CodeArray]] | None = None
+        self.folder = subject.folder
         self._written: Path | None = None
-        self._detokenizer: Any = None
-        """With its weights, once it has decoded."""
 
+    def all(self) -> Iterator[Check]:
+        """Name and function of every check."""
+        name = self.modality.name
+        yield f"{name}: codes fit the declaration", self.codes_fit
+        yield f"{name}: codes are the same again", self.deterministic
+        yield f"{name}: a fresh tokenizer gives the same codes", self.fresh
+        yield f"{name}: `frames` foretells `encode`", self.frames
+        yield f"{name}: the tokenizer can be pickled", self.pickled
+        yield f"{name}: codes decode, and are written as a file", self.round_trip
+        yield f"{name}: pieces of a stream are what `decode` gives", self.streams
+        yield f"{name}: what is written is read again, as long as its file says", self.files
+
+    @cached_property
     def _prepared(self) -> tuple[list[Any], Any, list[CodeArray]]:
         """(media data, tokenizer, their codes)."""
-        if self._ready is None:
-            media = self._find_media()
-            tokenizer: Any = self.plugins.tokenizer(self.modality.name)
-            if isinstance(tokenizer, Trainable):
-                tokenizer.fit(media, seed=0)
-                (self.folder / "weights").mkdir()
-                tokenizer.save_weights(self.folder / "weights")
-            data = [item.data for item in media[:RECORDS]]
-            self._ready = data, tokenizer, tokenizer.encode(data)
-        return self._ready
+        data = self.subject.data(self.modality.name)
+        tokenizer = self.subject.codecs(self.modality.name).tokenizer(self.modality.name)
+        return data, tokenizer, tokenizer.encode(data)
+
+    @cached_property
+    def _detokenizer(self) -> Any:
+        """With its weights."""
+        if self.subject.plugins.detokenizer(self.modality.name) is None:
+            raise SkippedCheckError("no plugin supplies a detokenizer")
+        return self.subject.codecs(self.modality.name).detokenizer(self.modality.name)
 
     def codes_fit(self) -> None:
         """Shape, type and range of the codes."""
-        data, tokenizer, codes = self._prepared()
+        data, tokenizer, codes = self._prepared
         assert isinstance(tokenizer.fingerprint, str), "`fingerprint` is not a string"
         assert tokenizer.fingerprint, "`fingerprint` is empty"
         assert len(codes) == len(data), f"{len(data)} items gave {len(codes)} arrays of codes"
@@ -71,52 +80,60 @@ class Codec:
                 check_codes(table, array)
 
     def deterministic(self) -> None:
-        """The same codes at the second call, alone and in another order."""
-        data, tokenizer, codes = self._prepared()
+        """The same codes at the second call, alone, in another order, and in batches of other sizes."""
+        data, tokenizer, codes = self._prepared
         backwards = tokenizer.encode(data[::-1])[::-1]
+        again = tokenizer.encode(data)
         alone = [tokenizer.encode([item])[0] for item in data]
+        pairs = [array for at in range(0, len(data), 2) for array in tokenizer.encode(data[at : at + 2])]
+        twice = tokenizer.encode([item for item in data for _ in range(2)])[1::2]
         for index, array in enumerate(codes):
-            assert np.array_equal(array, backwards[index]), f"item {index}: other codes in another order of items"
-            assert np.array_equal(array, alone[index]), f"item {index}: other codes when encoded alone"
+            for other, when in (
+                (again, "at the second call"),
+                (backwards, "in another order of items"),
+                (alone, "when encoded alone"),
+                (pairs, "in batches of two"),
+                (twice, "when it is twice in a batch"),
+            ):
+                assert np.array_equal(array, other[index]), f"item {index}: other codes {when}"
 
     def fresh(self) -> None:
         """The same codes and fingerprint from a second tokenizer, with the saved weights if it has some."""
-        data, tokenizer, codes = self._prepared()
-        other: Any = self.plugins.tokenizer(self.modality.name)
-        if isinstance(other, Trainable):
-            other.load(self.folder / "weights")
+        data, tokenizer, codes = self._prepared
+        other = self.subject.fresh_tokenizer(self.modality.name)
         assert other.fingerprint == tokenizer.fingerprint, "its fingerprint differs"
         for index, array in enumerate(other.encode(data)):
             assert np.array_equal(array, codes[index]), f"item {index}: the codes differ"
 
+    def pickled(self) -> None:
+        """A copy gives the same codes, as it has to where work is handed to other processes. Codes and media too."""
+        data, _, codes = self._prepared
+        copy, copied = pickle.loads(pickle.dumps((self.subject.fresh_tokenizer(self.modality.name), data)))
+        for index, array in enumerate(copy.encode(copied)):
+            assert np.array_equal(array, codes[index]), f"item {index}: the copy gives other codes"
+
     def frames(self) -> None:
         """`frames` against the codes' width."""
-        data, tokenizer, codes = self._prepared()
+        data, tokenizer, codes = self._prepared
         for index, (item, array) in enumerate(zip(data, codes, strict=True)):
             frames = tokenizer.frames(item)
             assert frames == array.shape[1], f"item {index}: `frames` says {frames}, `encode` gives {array.shape[1]}"
 
     def round_trip(self) -> None:
         """Decoding and saving."""
-        _, tokenizer, codes = self._prepared()
-        detokenizer: Any = self.plugins.detokenizer(self.modality.name)
-        if detokenizer is None:
-            raise SkippedCheckError("no plugin supplies a detokenizer")
-        if isinstance(tokenizer, Trainable) and hasattr(detokenizer, "load"):
-            detokenizer.load(self.folder / "weights")
-        self._detokenizer = detokenizer
-        media = detokenizer.decode(codes[0])
+        _, tokenizer, codes = self._prepared
+        written = codes[0][list(self.modality.view("generate"))]
+        media = self._detokenizer.decode(np.asarray(written, np.int64))
         assert media is not None, "`decode` returned nothing"
-        path = detokenizer.save(media, self.folder / "sample")
-        assert path.is_file(), f"`save` returned {path}, which is no file"
-        assert path.stem == "sample", f"`save` was to write `sample` plus a suffix, and wrote {path.name}"
-        assert path.suffix, f"`save` wrote {path.name}, without a suffix"
+        (place := self.folder / f"{self.modality.name}-written").mkdir()
+        path = self._detokenizer.save(media, place / "sample")
+        check_saved(path, place / "sample")
         assert tokenizer.encode([media])[0].shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
-        self._written = path
+        self._written = Path(path)
 
     def streams(self) -> None:
         """Pieces against the whole: random codes, cut anywhere, two spans at the same time."""
-        detokenizer = self._detokenizer
+        detokenizer: Any = self._detokenizer
         if not isinstance(detokenizer, Streamable):
             raise SkippedCheckError("media are decoded as a whole: the detokenizer has no `stream`")
         random = np.random.default_rng(0)
@@ -134,10 +151,15 @@ class Codec:
 
     def files(self) -> None:
         """A file by path and from memory, read and measured."""
-        _, tokenizer, _ = self._prepared()
-        module = self.plugins.datamodule(self.modality.name)
-        if self._written is None or module.read is None or self._written.suffix.lower() not in module.suffixes:
-            raise SkippedCheckError("no file that the plugin writes is one that it reads")
+        _, tokenizer, _ = self._prepared
+        module = self.subject.plugins.datamodule(self.modality.name)
+        if self._written is None:
+            raise SkippedCheckError("nothing was written")
+        if module.read is None or not module.suffixes:
+            raise SkippedCheckError("the data module reads no files")
+        suffix = self._written.suffix.lower()
+        known = ", ".join(module.suffixes)
+        assert suffix in module.suffixes, f"`save` writes `{suffix}`, which the data module does not read ({known})"
         files: list[File] = [self._written]
         if module.in_memory:
             files.append(MemoryFile(self._written.read_bytes(), self._written.suffix.lower()))
@@ -147,6 +169,17 @@ class Codec:
             frames = tokenizer.frames((module.probe or module.read)(file))
             due = codes[0].shape[1]
             assert frames == due, f"`frames` says {frames} of what `probe` makes of {where}, `encode` gives {due}"
+
+
+def check_saved(path: Any, stem: Path) -> None:
+    """Raises `AssertionError` unless `save` has written `stem` plus a suffix, there and nowhere else."""
+    assert isinstance(path, Path), f"`save` returned {path!r}; the path that it wrote is due"
+    assert path.is_file(), f"`save` returned {path}, which is no file"
+    assert path.parent == stem.parent, f"`save` was to write in {stem.parent}, and wrote in {path.parent}"
+    assert path.stem == stem.name, f"`save` was to write `{stem.name}` plus a suffix, and wrote {path.name}"
+    assert path.suffix, f"`save` wrote {path.name}, without a suffix"
+    others = sorted(one.name for one in stem.parent.iterdir() if one.stem == stem.name and one != path)
+    assert not others, f"`save` wrote {', '.join(others)} too, which nobody asked for"
 
 
 def _in_turns(detokenizer: Streamable, spans: Sequence[CodeArray], random: np.random.Generator) -> list[list[Any]]:

@@ -16,11 +16,13 @@ from mio.testing.networks import (
     WIDTH,
     check_arrays,
     check_close,
+    check_gradients,
     check_kinds,
     check_made,
     equal,
     in_place_of,
     seeded,
+    shaken,
 )
 from mio.testing.outcomes import SkippedCheckError
 
@@ -38,6 +40,7 @@ class EncoderChecks(ItemChecks):
         yield f"{name}: the network is made without memory, and the same again", self._made
         yield f"{name}: the network gives as many embeddings as foretold", self._embeddings
         yield f"{name}: an item's embeddings do not depend on other items", self._isolated
+        yield f"{name}: gradients are finite, and reach every parameter", self._gradients
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -142,3 +145,14 @@ class EncoderChecks(ItemChecks):
             [alone] = self._results([arrays], [count])
             check_close(alone, together[index], f"item {index}: other embeddings when it is alone")
         self._network.train(was_training)
+
+    def _gradients(self) -> None:
+        import torch
+
+        from mio.core.data.items import joined
+
+        network = shaken(self._encoder.module)
+        found = network(joined(self._prepared, [self._encoder.positions(item) for item in self._data]))
+        check_gradients(
+            [one for one in (found if isinstance(found, tuple) else (found,)) if torch.is_tensor(one)], network
+        )

@@ -21,6 +21,7 @@ from mio.testing.networks import (
     WIDTH,
     check_arrays,
     check_close,
+    check_gradients,
     check_kinds,
     check_made,
     equal,
@@ -50,6 +51,7 @@ class HeadChecks(ItemChecks):
         yield f"{name}: the head gives a loss for each item", self._losses
         yield f"{name}: an item's loss depends on nothing but its own", self._isolated
         yield f"{name}: an item that is dropped does not know its context", self._dropped
+        yield f"{name}: gradients of the losses are finite, and reach every parameter", self._gradients
         yield f"{name}: media follow from their seeds, alone or together", self._sampled
         yield f"{name}: media that are made are saved, and learnt like others", self._saved
 
@@ -223,6 +225,20 @@ class HeadChecks(ItemChecks):
         other = condition._replace(context=other.context, context_mask=other.context_mask)
         first, second = self._run(condition, items), self._run(other, items)
         assert torch.equal(first, second), "the context changes the loss of an item that is learnt without it"
+
+    def _gradients(self) -> None:
+        """Of a batch in which one item is learnt without its condition, if the head has such."""
+        import torch
+
+        network, count, own = shaken(self._head.module), len(self._drawn), sum(self._own)
+        items = self._items(self._drawn, self._own)
+        if self._head.drop:
+            items.dropped[0] = True
+        condition, kept = self._condition(count, own), None
+        if hasattr(network, "inputs"):
+            embeddings, kept = network.inputs(items)
+            condition = condition._replace(own=torch.tanh(embeddings))
+        check_gradients([network(condition, items, kept)], network)
 
     def _sample(self, seeds: Sequence[int], chosen: Sequence[int]) -> list[Any]:
         """Media of some of the items of a condition."""

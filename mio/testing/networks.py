@@ -103,3 +103,17 @@ def in_place_of(prepared: Sequence[Mapping[str, Any]], chosen: int) -> list[Mapp
     other = prepared[chosen - 1]
     changed = {name: np.resize(other[name], array.shape) for name, array in prepared[chosen].items()}
     return [*prepared[:chosen], changed, *prepared[chosen + 1 :]]
+
+
+def check_gradients(outputs: Sequence[Tensor], network: nn.Module) -> None:
+    """Raises `AssertionError` unless what a network gives has finite gradients for each parameter that learns."""
+    import torch
+
+    network.zero_grad()
+    total = torch.stack([one.float().square().sum() for one in outputs]).sum()
+    assert total.requires_grad, "what it gives has no gradients"
+    total.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"no gradient reaches `{name}`; leave it out, or freeze it"
+            assert bool(torch.isfinite(parameter.grad).all()), f"the gradients of `{name}` are NaN or infinite"

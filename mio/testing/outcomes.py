@@ -1,8 +1,9 @@
-"""What checks are made of: a reason to skip one, the media inside a record, equality that knows arrays."""
+"""What checks are made of: results, a reason to skip one, the media inside a record, equality that knows arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,30 @@ from mio.core.contract.values import Codes, Media
 RECORDS = 5
 """Records of each source and task that are read, media of a modality that are looked at."""
 
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+Check = tuple[str, Callable[[], Any]]
+"""Name of a check, and what makes it: raises for a fault, and may return a line about what was looked at."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of one check."""
+
+    check: str
+    outcome: str
+    """`passed`, `failed`, or `skipped`."""
+    detail: str = ""
+    """What is wrong, why it was skipped, or what was looked at."""
+    seconds: float = 0.0
+
 
 class SkippedCheckError(Exception):
     """A check that cannot be made; the message says why."""
 
 
 def media_in(value: Any) -> list[Media]:
+    """The media inside a record or one of its fields, in order."""
     if isinstance(value, Media):
         return [value]
     if isinstance(value, Mapping):

@@ -63,8 +63,8 @@ def test_a_copy_goes_its_own_way():
         ("{", "is damaged"),
         ("[]", "is damaged"),
         ("{}", "is no span grammar"),
-        ('{"format": "mio-grammar", "version": 2}', "is version 2 of the format, and this program reads 1"),
-        ('{"format": "mio-grammar", "version": 1}', "is damaged"),
+        ('{"format": "mio-grammar", "version": 1}', "is version 1 of the format, and this program reads 2"),
+        ('{"format": "mio-grammar", "version": 2}', "is damaged"),
     ],
 )
 def test_a_file_that_cannot_be_followed_is_refused_in_one_line(tmp_path, content, message):

@@ -16,16 +16,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mio_vllm.automata import Automaton
 from mio_vllm.layouts import LAYOUTS, following, needed
+from mio_vllm.ranges import Ranges, contains, joined, without
 
-FORMAT, VERSION = "mio-grammar", 1
+FORMAT, VERSION = "mio-grammar", 2
 TEXT = "text"
 ENDING = ("silence", "stop")
 """Actions of control tokens that end the answer."""
 
 Ids = tuple[int, ...]
-Ranges = tuple[tuple[int, int], ...]
-"""Ids as ranges `(first, behind the last)`, ascending and apart from each other."""
 
 
 class GrammarError(ValueError):
@@ -44,11 +44,16 @@ class Span:
     """Ids of the codes of each codebook that a span has, in its order."""
     minimum: int
     maximum: int
-    """Frames."""
+    step: int
+    """Frames: `minimum`, `minimum + step`, ..., at most `maximum`."""
+    automaton: Automaton | None = None
+    """Of its codes; they are then written frame by frame."""
 
-    @property
+    @cached_property
     def shortest(self) -> int:
         """Fewest tokens of a span, begin and end included."""
+        if self.automaton is not None:
+            return 2 + (self.automaton.needed(0, 0) or 0)
         return 2 + len(self.codebooks) * self.minimum
 
 
@@ -79,6 +84,17 @@ class Need:
     """Whether the spans follow each other: they are the parts of one item."""
     others: int = 0
     """Most spans of each other modality."""
+    order: tuple[str, ...] = ()
+    """Of an item with one part each of several modalities: these. Their spans come in this order and nowhere else."""
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Modalities whose spans are counted."""
+        return self.order or (self.modality,)
+
+    def owed(self, spans: int) -> tuple[str, ...]:
+        """Modalities of the spans that an answer with so many of them has to have yet, in order."""
+        return self.order[spans:] if self.order else (self.modality,) * (self.least - spans)
 
 
 @dataclass(frozen=True)
@@ -130,11 +146,17 @@ class Grammar:
                     raise KeyError(one["layout"])
                 blocks = [one["codebooks"][number] for number in one["written"]]
                 codebooks = tuple(range(each["start"], each["start"] + each["size"]) for each in blocks)
-                frames = one["frames"]["minimum"], one["frames"]["maximum"]
-                spans[name] = Span(name, one["begin"], one["end"], one["layout"], codebooks, *frames)
-        sequences = {name: one for name, one in content["sequences"].items() if one["of"] in spans}
-        unwritten |= {name: f"its parts cannot be written: {unwritten[one['of']]}" for name, one in
-                      content["sequences"].items() if name not in sequences}  # fmt: skip
+                frames = [one["frames"][key] for key in ("minimum", "maximum", "step")]
+                frames[1] -= (frames[1] - frames[0]) % frames[2]
+                automaton = Automaton.of(one["automaton"], [len(codebooks) * count for count in frames])
+                spans[name] = Span(name, one["begin"], one["end"], one["layout"], codebooks, *frames, automaton)
+        sequences = {
+            name: one for name, one in content["sequences"].items() if all(part in spans for part in one["of"])
+        }
+        for name, one in content["sequences"].items():
+            for part in one["of"]:
+                if part in unwritten:
+                    unwritten[name] = f"its parts cannot be written: {unwritten[part]}"
         controls = {
             one["name"]: Control(one["name"], tuple(one["ids"]), one["text"], one["anywhere"], one["action"],
                                  tuple(one["inserts"]))
@@ -158,7 +180,10 @@ class Grammar:
             if most > 1:
                 raise GrammarError(f"an answer in `{output}` is one item: no more of them can be asked for")
             whole = self.sequences[output]
-            return Need(whole["of"], whole["minimum"], whole["maximum"], only, True, most)
+            first, *others = whole["of"]
+            order = (first, *others) if others else ()
+            times = len(whole["of"])
+            return Need(first, times * whole["minimum"], times * whole["maximum"], only, True, most, order)
         if output in self.spans:
             return Need(output, 1, most or int(only), only, others=most)
         if output in self.unwritten:
@@ -168,11 +193,11 @@ class Grammar:
 
     def least(self, need: Need) -> int:
         """Fewest tokens of an answer that has what is needed, the token that ends it included."""
-        return self.room(need.modality, need.least)
+        return self.room(need.owed(0))
 
-    def room(self, name: str, count: int) -> int:
-        """Tokens that so many spans of a modality take, and the one that ends the answer."""
-        return count * self.spans[name].shortest + 1 if count > 0 else 1
+    def room(self, names: Sequence[str]) -> int:
+        """Tokens that spans of these modalities take, and the one that ends the answer."""
+        return sum(self.spans[name].shortest for name in names) + 1
 
     @cached_property
     def opens(self) -> Mapping[int, str]:
@@ -194,9 +219,10 @@ class Grammar:
         """An answer that has not begun. Raises `GrammarError` if what it needs does not fit into the tokens that it may
         have, the one that ends it included."""
         if budget < (least := self.least(need)):
+            counted = ", ".join(f"`{name}`" for name in need.counted)
             raise GrammarError(
-                f"{budget} tokens are too few for the answer: {need.least} span(s) of `{need.modality}` take {least}; "
-                "raise `max_tokens`, or shorten the prompt"
+                f"{budget} tokens are too few for the answer: {need.least} span(s) of {counted} take {least}; raise "
+                "`max_tokens`, or shorten the prompt"
             )
         return Answer(self, need, budget)
 
@@ -216,6 +242,8 @@ class Answer:
         self._span: Span | None = None
         self._written: Ids = ()
         """Codes of the open span, by codebook."""
+        self._state = 0
+        """State of the open span's automaton."""
         self._inserted: Ids = ()
         self._begun: Ids | None = ()
         """Text so far that may turn out to be a control token; None once something else was said."""
@@ -271,16 +299,23 @@ class Answer:
             self.done = True
         elif token in self._grammar.opens:
             self._span = self._grammar.spans[self._grammar.opens[token]]
-            self._written = (0,) * len(self._span.codebooks)
+            self._written, self._state = (0,) * len(self._span.codebooks), 0
             self._spans[self._span.name] += 1
         else:
             self._last = ""
         return True
 
     def _codes(self, span: Span) -> list[tuple[int, int]]:
-        left = self.budget - self._owed(self._spans[self._need.modality])
-        codebooks, may_end = following(span.layout, self._written, span.minimum, span.maximum)
-        fitting = [number for number in codebooks if needed(self._written, span.minimum, number) <= left]
+        left = self.budget - self._owed(self._counted())
+        if span.automaton is not None:
+            written = sum(self._written)
+            start = span.codebooks[written % len(span.codebooks)].start
+            codes, may_end = span.automaton.following(self._state, written, left - 1)
+            ranges = [(start + first, start + stop) for first, stop in codes]
+            return [*ranges, (span.end, span.end + 1)] if may_end else ranges
+        frames = span.minimum, span.maximum, span.step
+        codebooks, may_end = following(span.layout, self._written, *frames)
+        fitting = [number for number in codebooks if needed(self._written, span.minimum, span.step, number) <= left]
         ranges = [(span.codebooks[number].start, span.codebooks[number].stop) for number in fitting]
         return [*ranges, (span.end, span.end + 1)] if may_end else ranges
 
@@ -289,18 +324,24 @@ class Answer:
             self._span, self._last = None, span.name
             return
         number = next(number for number, ids in enumerate(span.codebooks) if token in ids)
+        if span.automaton is not None:
+            self._state = span.automaton.after(self._state, token - span.codebooks[number].start)
         self._written = (*self._written[:number], self._written[number] + 1, *self._written[number + 1 :])
+
+    def _counted(self) -> int:
+        """Spans so far of those that the answer needs."""
+        return sum(self._spans[name] for name in self._need.counted)
 
     def _owed(self, spans: int) -> int:
         """Tokens that must still come outside of the open span, where the answer has so many of those it needs."""
-        return self._grammar.room(self._need.modality, self._need.least - spans)
+        return self._grammar.room(self._need.owed(spans))
 
     def _between(self) -> Ranges:
         need, grammar = self._need, self._grammar
-        spans = self._spans[need.modality]
+        spans = self._counted()
         owed = self._owed(spans)
         if need.together and 0 < spans < need.least:
-            return joined([(begin := grammar.spans[need.modality].begin, begin + 1)])
+            return joined([(begin := grammar.spans[need.owed(spans)[0]].begin, begin + 1)])
         ids = [span.begin for name, span in grammar.spans.items() if self._may_open(name, owed)]
         ids += [control.ids[0] for control in grammar.controls.values() if self._may_begin(control, owed)]
         if spans >= need.least:
@@ -309,8 +350,11 @@ class Answer:
         return joined([*text, *((index, index + 1) for index in ids)])
 
     def _may_open(self, name: str, owed: int) -> bool:
-        need, spans = self._need, self._spans[name]
-        wanted = name == need.modality
+        need = self._need
+        wanted = name in need.counted
+        spans = self._counted() if wanted else self._spans[name]
+        if need.order and wanted and (spans or name != need.modality):
+            return False
         most = need.most if wanted else need.others
         if (need.only and not wanted) or (most and spans >= most):
             return False
@@ -330,7 +374,7 @@ class Answer:
 
     def _may_say(self, control: Control, owed: int) -> bool:
         if control.action in ENDING:
-            return self._spans[self._need.modality] >= self._need.least
+            return self._counted() >= self._need.least
         return 1 + len(control.inserts) + owed <= self.budget
 
     def _control(self, token: int) -> Control | None:
@@ -347,32 +391,3 @@ class Answer:
             return control
         self._begun = begun if begun in self._grammar.beginnings else None
         return None
-
-
-def joined(ranges: Sequence[tuple[int, int]]) -> Ranges:
-    """Ranges in order, those that touch as one."""
-    made: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if made and start <= made[-1][1]:
-            made[-1] = made[-1][0], max(made[-1][1], stop)
-        else:
-            made.append((start, stop))
-    return tuple(made)
-
-
-def without(ranges: Sequence[tuple[int, int]], ids: Sequence[int]) -> Ranges:
-    """Ranges without some ids."""
-    made = list(ranges)
-    for index in ids:
-        made = [
-            part
-            for start, stop in made
-            for part in ([(start, index), (index + 1, stop)] if start <= index < stop else [(start, stop)])
-            if part[0] < part[1]
-        ]
-    return tuple(made)
-
-
-def contains(ranges: Ranges, token: int) -> bool:
-    """Whether an id lies in one of the ranges."""
-    return any(start <= token < stop for start, stop in ranges)

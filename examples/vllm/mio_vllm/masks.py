@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mio_vllm.grammar import Ranges
+from mio_vllm.ranges import Ranges
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,7 +1,7 @@
 """Structure inside a span: a finite automaton over a modality's codes, as a plugin declares it. Free of NumPy.
 
 A span of such a modality is a word that the automaton accepts, whose letters are its codes in the order in which they
-are written. See `automaton_check.py` for what is refused, and `mio.core.tokens.automata` for how it is obeyed.
+are written. See `span_check.py` for what is refused, and `mio.core.tokens.automata` for how it is obeyed.
 """
 
 from __future__ import annotations

@@ -120,10 +120,11 @@ def named_commands(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, 
 def check_parts(declared: Sequence[tuple[str, Modality]]) -> None:
     known = {modality.name: modality for _, modality in declared}
     for owner, modality in declared:
-        part = known.get(modality.parts)
-        if modality.parts and (part is None or part.text or part.parts):
-            raise PluginError(
-                f"plugin `{owner}`, hook `mio_modalities`, modality `{modality.name}`: `parts`: no plugin of the "
-                f"recipe declares a modality `{modality.parts}` with codebooks or an encoder; add its plugin under "
-                "`plugins:`"
-            )
+        for name in modality.part_names:
+            part = known.get(name)
+            if part is None or part.text or part.parts:
+                raise PluginError(
+                    f"plugin `{owner}`, hook `mio_modalities`, modality `{modality.name}`: `parts`: no plugin of the "
+                    f"recipe declares a modality `{name}` with codebooks or an encoder; add its plugin under "
+                    "`plugins:`"
+                )

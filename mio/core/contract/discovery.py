@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
@@ -73,6 +73,13 @@ class Candidate:
     def hooks(self) -> list[str]:
         """Names of the hooks that the plugin implements."""
         return [name for name in HOOKS if hasattr(getattr(self.plugin, name, None), "mio_impl")]
+
+    @property
+    def takes_options(self) -> bool:
+        """Whether any of its hooks has the argument `options`: otherwise nothing could refuse an unknown one."""
+        every: Iterator[Any] = (getattr(self.plugin, name, None) for name in dir(self.plugin))
+        implemented = (function for function in every if hasattr(function, "mio_impl"))
+        return any("options" in inspect.signature(function).parameters for function in implemented)
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ Q codebooks; lengths count codes, of which a frame has Q.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -137,19 +138,12 @@ class SpanTable:
         own = [run for run in self.runs[place] if 1 + self.least(run.to, more) <= room]
         return self._told(place, own, self.ends[place] and not missing)
 
-    def _told(self, place: int, runs: list[Run], may_end: bool) -> Following:
-        merged: list[tuple[int, int]] = []
-        for first, end, _ in runs:
-            if merged and merged[-1][1] == first:
-                merged[-1] = merged[-1][0], end
-            else:
-                merged.append((first, end))
-        codes = tuple(merged)
+    def _told(self, place: int, runs: Sequence[Run], may_end: bool) -> Following:
+        codes = _merged(runs)
         choice = self._choice_of.setdefault(codes, len(self.choices))
         if choice == len(self.choices):
             self.choices.append(codes)
-        codebook = (self.codebook[place],) if codes else ()
-        return Following(codebook, may_end, choice)
+        return Following((self.codebook[place],) if codes else (), may_end, choice)
 
     def name(self, place: int) -> str:
         """Label of the automaton's state at a place."""
@@ -157,7 +151,8 @@ class SpanTable:
 
     def expected(self, place: int) -> str:
         """What a place takes, in words: `codes 0 to 127, 140`, `the end`."""
-        words = [str(first) if end == first + 1 else f"{first} to {end - 1}" for first, end, _ in self.runs[place]]
+        runs = _merged(self.runs[place])
+        words = [str(first) if end == first + 1 else f"{first} to {end - 1}" for first, end in runs]
         if len(words) > _TOLD:
             words = [*words[:_TOLD], f"{len(words) - _TOLD} more runs"]
         codes = [f"codes {', '.join(words)}"] if words else []
@@ -165,6 +160,17 @@ class SpanTable:
 
 
 _TOLD = 6
+
+
+def _merged(runs: Sequence[Run]) -> Codes:
+    """Codes of arcs, wherever these lead."""
+    merged: list[tuple[int, int]] = []
+    for first, end, _ in runs:
+        if merged and merged[-1][1] == first:
+            merged[-1] = merged[-1][0], end
+        else:
+            merged.append((first, end))
+    return tuple(merged)
 
 
 class _Steps(dict[int, "_Row"]):

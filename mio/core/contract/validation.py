@@ -10,12 +10,12 @@ from inspect import getattr_static
 from typing import Any, NamedTuple
 
 from mio.core.contract.automata import Automaton
-from mio.core.contract.automaton_check import automaton_problems, frames_problems
 from mio.core.contract.checker import Checker
 from mio.core.contract.controls import CONTROL, INSERT, ControlToken, ControlTokens
 from mio.core.contract.decoding import decoding_conflicts
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.sessions import SessionPolicy, Stream
+from mio.core.contract.span_check import automaton_problems, frames_problems, part_problems
 from mio.core.contract.values import OPTIONAL, TEXT, DataModule, Decoding, Frames, Modality, Template, Trainable
 from mio.core.errors import nearest
 
@@ -66,8 +66,7 @@ def modality_problems(declared: Any) -> list[str]:
         problems.append(f"at most one of `text`, `codebooks`, `parts` may be given; found {listed}")
     if declared.text and declared.name != TEXT:
         problems.append(f"`name`: the modality with `text=True` is called `{TEXT}`, not {declared.name!r}")
-    if declared.parts == declared.name:
-        problems.append("`parts`: names the modality itself")
+    problems += part_problems(declared)
     if declared.codebooks:
         problems += _code_problems(declared)
     elif declared.views:
@@ -87,7 +86,8 @@ def _type_problems(declared: Modality) -> list[str]:
         "name": (lambda v: isinstance(v, str), "a string"),
         "text": (lambda v: isinstance(v, bool), "True or False"),
         "codebooks": (lambda v: is_tuple_of(v, is_int), "a tuple of whole numbers"),
-        "parts": (lambda v: isinstance(v, str), "the name of a modality"),
+        "parts": (lambda v: isinstance(v, str) or is_tuple_of(v, lambda name: isinstance(name, str)),
+                  "the name of a modality, or a tuple of names"),
         "begin": (lambda v: v == "" or _is_token(v), "a string without spaces"),
         "end": (lambda v: v == "" or _is_token(v), "a string without spaces"),
         "specials": (lambda v: is_tuple_of(v, _is_token), "a tuple of strings without spaces"),

@@ -52,7 +52,9 @@ class Frames:
         return self.minimum <= frames <= self.maximum and (frames - self.minimum) % self.step == 0
 
     def __str__(self) -> str:
-        """`1 to 9`, `3 to 9 in steps of 3`."""
+        """`5`, `1 to 9`, `3 to 9 in steps of 3`."""
+        if self.minimum == self.longest:
+            return f"{self.minimum}"
         steps = f" in steps of {self.step}" if self.step != 1 else ""
         return f"{self.minimum} to {self.longest}{steps}"
 
@@ -68,8 +70,9 @@ class Modality:
     """True for the one modality whose tokens are the text tokenizer's."""
     codebooks: tuple[int, ...] = ()
     """Size of each codebook, in order; codebook q owns a block of that many ids of its own."""
-    parts: str = ""
-    """For a modality without codes: it is a sequence of spans of this other modality."""
+    parts: str | tuple[str, ...] = ""
+    """For a modality without codes: it is a sequence of spans of this other modality; of several, exactly one span of
+    each, in this order."""
     begin: str = ""
     """Special token that opens a span."""
     end: str = ""
@@ -87,6 +90,24 @@ class Modality:
     """Frames of one span; for a modality of `parts`, number of parts."""
     automaton: Automaton | None = None
     """Structure of the codes of a span, with the layouts `flat` and `frame_major`. None: any codes."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Modalities of its parts, in order; none of one without parts."""
+        return self.parts if isinstance(self.parts, tuple) else (self.parts,) if self.parts else ()
+
+    @property
+    def part_counts(self) -> Frames:
+        """How many parts an item has."""
+        return (
+            Frames(minimum=len(self.parts), maximum=len(self.parts)) if isinstance(self.parts, tuple) else self.frames
+        )
+
+    def next_part(self, count: int) -> str:
+        """Modality of the part behind so many; empty where the item is complete."""
+        if isinstance(self.parts, tuple):
+            return self.parts[count] if count < len(self.parts) else ""
+        return self.parts
 
     def view(self, name: str) -> tuple[int, ...]:
         """Codebook indices that the view `name` carries, ascending."""
@@ -272,7 +293,8 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class Detokenizer(Protocol):
-    """Codes of one modality to media. For a modality of `parts`, `codes` is a list of the parts' media."""
+    """Codes of one modality to media. For a modality of `parts`, `codes` is a list of the parts' media,
+    in order: of several modalities, one of each."""
 
     def decode(self, codes: Any) -> Any:
         """Media of codes `[Q, F]`. Raises `DataError` for codes that mean nothing: an answer that holds them has
@@ -299,7 +321,7 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Splitter(Protocol):
-    """Tokenizer of a modality of `parts`: media to media of the other modality, in order.
+    """Tokenizer of a modality of `parts`: media to media of the other modality, or of the others, in order.
 
     It may have a `fingerprint` that changes whenever the parts of any media could; otherwise its plugin's options are
     taken for one.

@@ -177,7 +177,9 @@ class _Likely(Visitor[None]):
 
     def _check(self, name: str) -> None:
         declared = self._model.codecs.modalities.get(name)
-        if declared is not None and self._model.renderer.carrier(declared.parts or name, GENERATE) is Carrier.HEAD:
+        carrier = self._model.renderer.carrier
+        parts = () if declared is None else declared.part_names or (name,)
+        if any(carrier(part, GENERATE) is Carrier.HEAD for part in parts):
             raise DataError(f"`{name}` is made by a head, and has no log-likelihood")
 
 

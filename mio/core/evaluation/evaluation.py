@@ -335,8 +335,8 @@ class Evaluation:
 
     def _has_copies(self, task: Task) -> bool:
         """Whether copies are counted, and what is written is codes: what a head makes has none to compare."""
-        parts = self.model.codecs.modalities[task.output].parts
-        return task.copies and (parts or task.output) not in self.model.codecs.makers
+        parts = self.model.codecs.modalities[task.output].part_names or (task.output,)
+        return task.copies and not any(part in self.model.codecs.makers for part in parts)
 
     def _count_copies(self, tasks: Sequence[Figures]) -> None:
         wanted: dict[str, list[str]] = {}

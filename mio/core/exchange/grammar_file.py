@@ -1,7 +1,7 @@
 """The span grammar of an export as a file: what a program without mio needs to follow it.
 
-The file holds declarations, not states: blocks of ids, spans with their layouts and frames, control tokens with what
-they do. The page docs/exchange.md says how they are followed, and `examples/vllm` does so.
+The file holds declarations: blocks of ids, spans with their layouts, frames and automata, control tokens with what they
+do. The page docs/exchange.md says how they are followed, and `examples/vllm` does so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from mio.core.contract.automata import Automaton, state_name
 from mio.core.contract.controls import ENDS
 from mio.core.contract.values import Modality
 from mio.core.tokens.documents import GENERATE, UNDERSTAND
@@ -17,7 +18,7 @@ from mio.core.tokens.item_encoders import only_read
 from mio.core.tokens.vocabulary import Vocabulary
 
 FILE = "grammar.json"
-FORMAT, VERSION = "mio-grammar", 1
+FORMAT, VERSION = "mio-grammar", 2
 
 
 def grammar_content(
@@ -78,10 +79,23 @@ def _span(vocabulary: Vocabulary, declared: Modality, made: bool, read: bool) ->
         "begin_token": declared.begin or None,
         "end_token": declared.end or None,
         "layout": declared.layout if books else None,
-        "frames": {"minimum": declared.frames.minimum, "maximum": declared.frames.maximum} if books else None,
+        "frames": asdict(declared.frames) if books else None,
+        "automaton": _automaton(declared.automaton),
         "codebooks": [{"start": ids.start, "size": len(ids)} for ids in books],
         "written": "head" if made else _view(declared, GENERATE),
         "read": "encoder" if read else _view(declared, UNDERSTAND),
+    }
+
+
+def _automaton(automaton: Automaton | None) -> dict[str, Any] | None:
+    """States by number, of which a span begins in 0: labels, arcs as first code, code behind the last and the state
+    they lead to, and whether a span may end."""
+    if automaton is None:
+        return None
+    return {
+        "states": list(map(state_name, automaton.states)),
+        "arcs": [[list(run) for run in runs] for runs in automaton.runs],
+        "ends": [number for number, end in enumerate(automaton.ends) if end],
     }
 
 
@@ -90,12 +104,12 @@ def _view(declared: Modality, view: str) -> list[int] | None:
 
 
 def _sequences(modalities: Mapping[str, Modality], made: Container[str]) -> dict[str, Any]:
-    """Modalities whose items are spans of another one, following each other."""
+    """Modalities whose items are spans of others, following each other: one of each, and that so often."""
     return {
         name: {
-            "of": declared.parts,
-            "minimum": declared.frames.minimum,
-            "maximum": declared.frames.maximum,
+            "of": list(declared.part_names),
+            "minimum": 1 if isinstance(declared.parts, tuple) else declared.frames.minimum,
+            "maximum": 1 if isinstance(declared.parts, tuple) else declared.frames.maximum,
             "written": not only_read(modalities, name, made),
         }
         for name, declared in modalities.items()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.tasks import Answer
-from mio.core.contract.values import TEXT, Codes, Media
+from mio.core.contract.values import TEXT, Codes, Media, Modality
 from mio.core.generation.growing import AnswerTokens
 from mio.core.generation.stopping import before_stop
 from mio.core.tokens.codecs import Codecs
@@ -32,7 +32,8 @@ def decode_answer(
     """Decodes the spans of codes among `parts`, beside the media that heads have made, up to a string in their text
     that ends the answer.
 
-    Where `output` is a modality made of another's spans, neighbouring spans of that other one become one item of it.
+    Where `output` is a modality made of another's spans, neighbouring spans of that other one become one item of it; of
+    one that is made of several others', one span of each in its order.
     """
     decoding = _Decoding(codecs, output)
     for part in before_stop(parts, stop):
@@ -43,9 +44,8 @@ def decode_answer(
 class _Decoding(Visitor[None]):
     def __init__(self, codecs: Codecs, output: str) -> None:
         self._codecs = codecs
-        self._output = output
-        self._joined = codecs.modalities[output].parts if output else ""
-        self._items: list[tuple[str, Any]] = []
+        self._joining = codecs.modalities[output] if output else None
+        self._items: list[tuple[str, Any] | Joined] = []
         self.spans: list[Codes] = []
 
     def text(self, text: str) -> None:
@@ -63,22 +63,46 @@ class _Decoding(Visitor[None]):
         self._add(media.modality, media.data)
 
     def _add(self, name: str, content: Any) -> None:
-        items = self._items
-        if name != self._joined:
+        items, joining = self._items, self._joining
+        if joining is None or name not in joining.part_names:
             items.append((name, content))
-        elif items and items[-1][0] == self._output:
-            items[-1][1].append(content)
-        else:
-            items.append((self._output, [content]))
+            return
+        last = items[-1] if items else None
+        if not isinstance(last, Joined) or not last.takes(name):
+            last = Joined(joining)
+            items.append(last)
+        last.parts.append((name, content))
 
     def content(self) -> list[tuple[str, Any]]:
         """Pairs of modality and content, in order."""
-        if not self._joined:
-            return self._items
-        return [
-            (name, self._codecs.decode(name, content) if name == self._output else content)
-            for name, content in self._items
-        ]
+        found: list[tuple[str, Any]] = []
+        for item in self._items:
+            if not isinstance(item, Joined):
+                found.append(item)
+            elif item.whole:
+                media = [content for _, content in item.parts]
+                found.append((item.declared.name, self._codecs.decode(item.declared.name, media)))
+            else:
+                found += item.parts
+        return found
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Parts of one item that have followed each other in an answer, with what each of them is."""
+
+    declared: Modality
+    """Of the item."""
+    parts: list[tuple[str, Any]] = field(default_factory=list)
+
+    def takes(self, name: str) -> bool:
+        """Whether a part of that modality may come next."""
+        return self.declared.next_part(len(self.parts)) == name
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is an item: one of several modalities has a part of each."""
+        return isinstance(self.declared.parts, str) or len(self.parts) == len(self.declared.parts)
 
 
 def written_part(name: str, content: Any) -> dict[str, Any] | None:

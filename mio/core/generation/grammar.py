@@ -47,6 +47,18 @@ class Need:
     """The spans follow each other without anything between them: they are the parts of one item."""
     others: int = 0
     """Most spans of each other modality; 0 means any number."""
+    order: tuple[str, ...] = ()
+    """Of an item with one part each of several modalities: these, of which `modality` is the first. Their spans come in
+    this order and nowhere else."""
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Modalities whose spans are counted."""
+        return self.order or (self.modality,)
+
+    def owed(self, spans: int) -> tuple[str, ...]:
+        """Modalities of the spans that an answer with so many of them must still have, in order."""
+        return self.order[spans:] if self.order else (self.modality,) * (self.least - spans)
 
 
 def need_of(
@@ -65,7 +77,9 @@ def need_of(
     if declared.parts:
         if most > 1:
             raise UserError(f"an answer in `{output}` is one item: no more of them can be asked for")
-        return Need(declared.parts, declared.frames.minimum, declared.frames.maximum, only, True, most)
+        counts, names = declared.part_counts, declared.part_names
+        order = names if isinstance(declared.parts, tuple) else ()
+        return Need(names[0], counts.minimum, counts.maximum, only, True, most, order)
     if declared.codebooks or output in made:
         return Need(output, 1, most or int(only), only, others=most)
     return Need(only=only, others=most)
@@ -152,13 +166,17 @@ class Grammar:
         head's own and the stop token, which takes none."""
         return 2 + self.heads[name].own if name in self.heads else 0
 
-    def room(self, name: str, count: int) -> int:
-        """Tokens that have to be left for so many spans and the stop token."""
-        return max(count * self.shortest[name] + 1, (count - 1) * self.shortest[name] + self.while_made(name))
+    def room(self, names: Sequence[str]) -> int:
+        """Tokens that have to be left for spans of these modalities, one after the other, and the stop token."""
+        before, most = 0, 1
+        for name in names:
+            most = max(most, before + self.while_made(name))
+            before += self.shortest[name]
+        return max(most, before + 1)
 
     def least(self, need: Need) -> int:
         """Fewest tokens of an answer that has what is needed, the stop token included."""
-        return self.room(need.modality, need.least) if need.least else 1
+        return self.room(need.owed(0)) if need.least else 1
 
     def code_in_view(self, name: str, token: int) -> tuple[int, int]:
         """Place of a code's codebook among those that a span of modality `name` is written with, and the code."""
@@ -193,8 +211,9 @@ class AnswerGrammar:
     def __init__(self, grammar: Grammar, need: Need, budget: int) -> None:
         least = grammar.least(need)
         if budget < least:
+            told = ", ".join(f"`{name}`" for name in need.counted)
             raise UserError(
-                f"{budget} tokens are too few for the answer: {need.least} span(s) of `{need.modality}` take "
+                f"{budget} tokens are too few for the answer: {need.least} span(s) of {told} take "
                 f"{least}; raise the number of tokens"
             )
         self.done = False
@@ -259,20 +278,23 @@ class AnswerGrammar:
     def _owed(self) -> int:
         """Tokens that must still come after the present span, or from here if there is none."""
         if self._owing < 0:
-            self._owing = self._owed_with(self._counts[self._need.modality])
+            self._owing = self._owed_with(self._spans())
         return self._owing
+
+    def _spans(self) -> int:
+        """Spans so far of those that are needed."""
+        return sum(self._counts[name] for name in self._need.counted)
 
     def _owed_with(self, spans: int) -> int:
         """The same where the answer has so many of the spans that are needed."""
-        missing = self._need.least - spans
-        return self._grammar.room(self._need.modality, missing) if missing > 0 else 1
+        return self._grammar.room(self._need.owed(spans))
 
     def _between(self) -> Between:
         need, grammar = self._need, self._grammar
-        owed, spans = self._owed(), self._counts[need.modality]
+        owed, spans = self._owed(), self._spans()
         self._roomy = owed + grammar.longest + 1
         if need.together and 0 < spans < need.least:
-            return Between((need.modality,), may_stop=False)
+            return Between(need.owed(spans)[:1], may_stop=False)
         openable = [TEXT] if 1 + owed <= self.budget else []
         openable += [name for name in grammar.shortest if self._may_open(name, owed)]
         may_stop = spans >= need.least
@@ -281,8 +303,11 @@ class AnswerGrammar:
         return Between(tuple(openable), may_stop, *self._controls(owed))
 
     def _may_open(self, name: str, owed: int) -> bool:
-        need, grammar, spans = self._need, self._grammar, self._counts[name]
-        wanted = name == need.modality
+        need, grammar = self._need, self._grammar
+        wanted = name in need.counted
+        spans = self._spans() if wanted else self._counts[name]
+        if need.order and wanted and (spans or name != need.modality):
+            return False
         most = need.most if wanted else need.others
         if (need.only and not wanted) or (most and spans >= most):
             return False
@@ -307,7 +332,7 @@ class AnswerGrammar:
         and what is inserted must fit."""
         controls = self._grammar.vocabulary.controls
         if controls.tokens[name].action in ENDS:
-            return self._counts[self._need.modality] >= self._need.least
+            return self._spans() >= self._need.least
         return 1 + len(controls.inserts.get(name, ())) + owed <= self.budget
 
     def advance(self, token: int) -> ControlToken | None:

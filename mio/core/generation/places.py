@@ -76,7 +76,7 @@ class Places:
         ends = [end] if state.may_end else []
         if not state.codebooks:
             return Place(Window((), ends))
-        key = (name, *state.codebooks, state.may_end)
+        key: tuple[str | int, ...] = (name, *state.codebooks, state.may_end)
         ids = self._vocabulary.code_ids(name, state.codebooks[0])
         if key not in self._of_codes:
             self._of_codes[key] = Window([ids], ends)

@@ -17,6 +17,7 @@ from mio.core.contract.controls import CONTROL, Control
 from mio.core.contract.tasks import Answer
 from mio.core.contract.values import TEXT, Codes, Media, Value
 from mio.core.errors import UserError
+from mio.core.generation.answer import Joined
 from mio.core.generation.chunks import GrowingMedia
 from mio.core.generation.model import Model
 from mio.core.generation.reading import AnswerReader, Piece
@@ -191,16 +192,16 @@ class _Parts(Visitor[None]):
     """The parts of an answer, of pieces that come one by one, and what is told of them."""
 
     def __init__(self, codecs: Codecs, output: str, stop: Sequence[str]) -> None:
-        self._codecs, self._output = codecs, output
-        self._joined = codecs.modalities[output].parts if output else ""
+        self._codecs = codecs
+        self._joining = codecs.modalities[output] if output else None
         self._stops = StopStrings(stop)
         self._told: list[AnswerEvent] = []
         self._parts: list[tuple[str, Any]] = []
         self._codes: list[Codes] = []
         self._speaking = False
         """Whether the last part is text that may go on."""
-        self._components: list[tuple[Any, Codes | Media]] = []
-        """Of the item that is being made of other media, with what they were decoded from."""
+        self._joined: Joined | None = None
+        """The item that is being made of other media: each with what it was decoded from."""
         self._growing: GrowingMedia | None = None
         """Of the span that is open."""
 
@@ -279,25 +280,39 @@ class _Parts(Visitor[None]):
         self._speaking = False
 
     def _chunk(self, modality: str, piece: Any) -> None:
-        if modality != self._joined:
+        if not self._joins(modality):
             self._complete()
             self._told.append(MediaChunk(len(self._parts), modality, piece))
 
     def _item(self, modality: str, content: Any, value: Codes | Media) -> None:
-        if modality == self._joined:
-            self._components.append((content, value))
+        if self._joins(modality):
+            assert self._joining is not None
+            if self._joined is not None and not self._joined.takes(modality):
+                self._complete()
+            self._joined = self._joined or Joined(self._joining)
+            self._joined.parts.append((modality, (content, value)))
             self._told.append(MediaComponent(len(self._parts), modality, content))
+            if not self._joining.next_part(len(self._joined.parts)):
+                self._complete()
             return
         self._complete()
         self._whole(modality, content, value)
 
+    def _joins(self, modality: str) -> bool:
+        return self._joining is not None and modality in self._joining.part_names
+
     def _complete(self) -> None:
-        """The item whose components have followed each other is complete."""
-        if self._components:
-            contents, values = zip(*self._components, strict=True)
-            self._components = []
-            content = self._codecs.decode(self._output, list(contents))
-            self._whole(self._output, content, Media(self._output, values, ""))
+        """The item whose components have followed each other is complete; or they stand for themselves."""
+        if self._joined is None:
+            return
+        joined, self._joined = self._joined, None
+        if joined.whole:
+            contents, values = zip(*(part for _, part in joined.parts), strict=True)
+            name = joined.declared.name
+            self._whole(name, self._codecs.decode(name, list(contents)), Media(name, values, ""))
+        else:
+            for name, (content, value) in joined.parts:
+                self._whole(name, content, value)
 
     def _whole(self, modality: str, content: Any, value: Codes | Media) -> None:
         self._told.append(WholeMedia(len(self._parts), modality, content, value))

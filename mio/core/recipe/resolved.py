@@ -30,10 +30,22 @@ def load_resolved(path: Path, manager: PluginManager | None = None) -> Recipe:
     if manager is not None:
         check_requirements(list(required_of(layer.content, layer.mark)), manager)
     literal = checker(literal=True)
-    content = literal.check(Recipe, layer.content)
+    content = literal.check(Recipe, _of_now(layer.content))
     if literal.problems:
         raise RecipeError([f"{layer.mark(key)}: {text}" for key, text in literal.problems])
     return build(Recipe, content)
+
+
+def _of_now(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A resolved recipe of mio 0.1, whose rules were lists of which the first to match wins, as it is now."""
+    train = content.get("train")
+    for section in ("optimizer", "lora"):
+        holder = train.get(section) if isinstance(train, dict) else None
+        if isinstance(train, dict) and isinstance(holder, dict) and isinstance(holder.get("rules"), list):
+            listed = list(enumerate(holder["rules"], 1))
+            rules = {f"rule{number}": rule for number, rule in reversed(listed)}
+            train = {**train, section: {**holder, "rules": rules}}
+    return {**content, "train": train} if "train" in content else content
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -44,15 +56,16 @@ def to_yaml(recipe: Recipe) -> str:
 def fingerprint(recipe: Recipe) -> str:
     """SHA-256 (hexadecimal) of everything but what decides nothing of a training (`OUTSIDE`). Where the folder of
     `start_from` lies does not matter."""
-    return _fingerprint(asdict(recipe))
+    return content_fingerprint(asdict(recipe))
 
 
 def stored_fingerprint(path: Path) -> str:
     """Fingerprint of a recipe that `to_yaml` wrote, of the keys that its schema had then. Raises `RecipeError`."""
-    return _fingerprint(read_layer(path).content)
+    return content_fingerprint(read_layer(path).content)
 
 
-def _fingerprint(content: dict[str, Any]) -> str:
+def content_fingerprint(content: Mapping[str, Any]) -> str:
+    """Fingerprint of the content of a resolved recipe."""
     content = {key: value for key, value in content.items() if key not in OUTSIDE}
     start = PurePath(str(content.get("start_from", "")))
     content["start_from"] = f"{start.parents[1].name}/{start.name}" if STEP_FOLDER.fullmatch(start.name) else start.name
@@ -60,10 +73,11 @@ def _fingerprint(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _flat(value: Any, key: Key = ()) -> Iterator[tuple[str, Any]]:
+def flat(value: Any, key: Key = ()) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings, in order."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _flat(item, (*key, str(name)))
+            yield from flat(item, (*key, str(name)))
     else:
         yield ".".join(key), value
 
@@ -75,8 +89,11 @@ def diff(first: Recipe, second: Recipe, runtime: bool = False) -> list[str]:
     sources who comes first. Sections that decide nothing of a training (`OUTSIDE`) count only with `runtime`: they may
     change while a run is interrupted.
     """
-    lines = list(_reordered(asdict(first), asdict(second)))
-    old, new = dict(_flat(asdict(first))), dict(_flat(asdict(second)))
+    lines = [
+        f"order of {key}: {', '.join(before)} -> {', '.join(after)}"
+        for key, before, after in reordered(asdict(first), asdict(second))
+    ]
+    old, new = dict(flat(asdict(first))), dict(flat(asdict(second)))
     for key in dict.fromkeys([*old, *new]):
         if key.split(".")[0] in OUTSIDE and not runtime:
             continue
@@ -93,15 +110,18 @@ _UNORDERED = re.compile(r"model|runtime|generate|generate\..+|plugins\..+|.*\.op
 """Mappings that are options: the order of their keys decides nothing."""
 
 
-def _reordered(old: Mapping[str, Any], new: Mapping[str, Any], key: Key = ()) -> Iterator[str]:
+def reordered(
+    old: Mapping[str, Any], new: Mapping[str, Any], key: Key = ()
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Sections whose order decides something and differs: dotted key, and the names that both have in either order."""
     if _UNORDERED.fullmatch(".".join(key)):
         return
     before, after = ([name for name in one if name in other] for one, other in ((old, new), (new, old)))
     if before != after:
-        yield f"order of {'.'.join(key)}: {', '.join(before)} -> {', '.join(after)}"
+        yield ".".join(key), before, after
     for name in before:
         if isinstance(old[name], dict) and isinstance(new[name], dict):
-            yield from _reordered(old[name], new[name], (*key, name))
+            yield from reordered(old[name], new[name], (*key, name))
 
 
 def _shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import EnabledPlugins
+from mio.core.contract.span_table import span_table
 from mio.core.contract.validation import VIEWS, control_name_problems, template_problems
 from mio.core.contract.values import TEXT, Template
 from mio.core.data.readers import READERS, reader_problems
@@ -18,6 +19,7 @@ from mio.core.generation.defaults import generate_problems
 from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import network_names, transformer_config
+from mio.core.recipe.rules import applied
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_reading import networks_at_hand, reading_problems
@@ -191,11 +193,13 @@ def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
         if not declared.codebooks:
             continue
         books = max(len(declared.view(view)) for view in VIEWS)
-        shortest = books * declared.frames.minimum + 2
+        table = span_table(declared)
+        codes = books * declared.frames.minimum if table is None else table.least(0, table.shortest)
+        shortest = codes + 2
         if shortest > context:
             yield (
                 f"`data.packing.context` is {context}, but the shortest span of `{declared.name}` takes {shortest} "
-                f"positions ({books} x {declared.frames.minimum} codes and 2 borders); give it at least {shortest}"
+                f"positions ({books} x {codes // books} codes and 2 borders); give it at least {shortest}"
             )
 
 
@@ -290,10 +294,10 @@ def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> It
 
 
 def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
-    where = "train.optimizer"
+    where, rules = "train.optimizer", applied(optimizer.rules)
     if len(optimizer.betas) != 2:
         yield f"`{where}.betas` is {optimizer.betas}; it must be two numbers from 0 to below 1"
-    for name, rule in [(where, None), *((f"{where}.rules[{i}]", rule) for i, rule in enumerate(optimizer.rules))]:
+    for name, rule in [(where, None), *((f"{where}.rules.{own}", rule) for own, rule in rules.items())]:
         schedule = Schedule.of(optimizer, rule)
         if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
             yield (
@@ -302,13 +306,13 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
             )
     lr = max(optimizer.lr, optimizer.muon_lr if optimizer.kind == "muon" else 0)
     decays = [(f"{where}.weight_decay", lr, optimizer.weight_decay)]
-    for index, rule in enumerate(optimizer.rules):
+    for own, rule in rules.items():
         if not rule.pattern:
-            yield f"`{where}.rules[{index}].pattern` is empty; `*` matches every parameter"
+            yield f"`{where}.rules.{own}.pattern` is empty; `*` matches every parameter"
         if rule.rows and not rule.trainable:
-            yield f"`{where}.rules[{index}].rows` names rows to train, but `trainable` is false"
+            yield f"`{where}.rules.{own}.rows` names rows to train, but `trainable` is false"
         decay = optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay
-        decays.append((f"{where}.rules[{index}]", lr * rule.lr_scale, decay))
+        decays.append((f"{where}.rules.{own}", lr * rule.lr_scale, decay))
     for name, rate, decay in decays:
         if rate * decay > 1:
             yield (

@@ -67,8 +67,8 @@ def reading_problems(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
 
 def _only_written(modalities: Mapping[str, Modality], name: str, networks: Networks) -> bool:
     """Whether a modality has neither codes nor an encoder, but a head, or parts of which that is so."""
-    declared = modalities[modalities[name].parts or name]
-    return not declared.codebooks and declared.name in networks.heads and declared.name not in networks.encoders
+    own = [modalities[part] for part in modalities[name].part_names or (name,)]
+    return any(one.name in networks.heads and not (one.codebooks or one.name in networks.encoders) for one in own)
 
 
 def _templates(recipe: Recipe, plugins: EnabledPlugins, unwritable: set[str], unreadable: set[str]) -> Iterator[str]:

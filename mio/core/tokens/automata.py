@@ -69,14 +69,19 @@ def check_codes(table: SpanTable, codes: CodeArray) -> None:
         )
 
 
-def cut_to(table: SpanTable, codes: CodeArray, frames: int) -> int:
-    """The most frames, not more than so many, of which a beginning of a span's codes `[Q, F]` is a whole span; 0 if
-    there is none."""
-    place, whole, steps = 0, 0, table.steps
-    for written, code in enumerate(codes[:, :frames].T.ravel().tolist(), 1):
-        place = steps[place][code]
+def beginning(declared: Modality, codes: CodeArray, frames: int) -> int:
+    """Frames of the longest beginning of a span's codes `[Q, F]` that is a span itself and has so many frames at most;
+    of the shortest that is one, where none has so few."""
+    table, least = span_table(declared), declared.frames.minimum
+    if table is None:
+        return min(codes.shape[1], max(least, frames - (frames - least) % declared.frames.step))
+    place, whole = 0, 0
+    for written, code in enumerate(codes.T.ravel().tolist(), 1):
+        if whole and written > frames * len(codes):
+            break
+        place = table.steps[place][code]
         if table.ends[place] and written >= table.shortest:
-            whole = written // table.codebooks
+            whole = written // len(codes)
     return whole
 
 

@@ -13,11 +13,11 @@ from mio.core.tokens.item_arrays import Preparing
 
 
 def only_read(modalities: Mapping[str, Modality], name: str, made: Container[str] = ()) -> bool:
-    """Whether media of a modality cannot be written: it has neither text nor codes, nor is `made` by a head, nor has
+    """Whether media of a modality cannot be written: it has neither text nor codes, nor is `made` by a head, or it has
     parts of which that is so."""
     declared = modalities[name]
     if declared.parts:
-        return only_read(modalities, declared.parts, made)
+        return any(only_read(modalities, part, made) for part in declared.part_names)
     return not (declared.text or declared.codebooks or name in made)
 
 

@@ -18,7 +18,7 @@ from mio.core.recipe.schema import LossConfig
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.documents import PROMPT, RESPONSE, SYSTEM, UNDERSTAND, Document, Segment, Special
 from mio.core.tokens.rendered import Prompt, Rendered
-from mio.core.tokens.spans import SpanPlan, TokenArray, check_frames
+from mio.core.tokens.spans import SpanPlan, TokenArray, check_frames, check_parts
 from mio.core.tokens.tokenised import CodedMedia
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.tokens.writing import LONG, Carrier, Measuring, RoleWeights, TakenApart, Weighing, Writing
@@ -154,20 +154,20 @@ class Renderer:
 
     def has_codes(self, media: CodedMedia, view: str) -> bool:
         """Whether the codes that an item brings are what its span consists of."""
-        name = self.vocabulary.modality(media.modality).parts or media.modality
-        return self.carrier(name, view) is Carrier.CODES
+        names = self.vocabulary.modality(media.modality).part_names or (media.modality,)
+        return all(self.carrier(name, view) is Carrier.CODES for name in names)
 
     def coded(self, media: CodedMedia) -> Sequence[Codes]:
         """The codes that an item brings, of parts one by one."""
         if isinstance(media.codes, Codes):
             return (media.codes,)
-        check_frames(self.vocabulary.modality(media.modality), media.key, len(media.codes))
+        check_parts(self.vocabulary.modality(media.modality), media.key, media.codes)
         return media.codes
 
     def parts(self, media: Media) -> Sequence[Media | Codes]:
         """Parts of an item of a modality of parts."""
         parts = self.codecs.split(media)
-        check_frames(self.vocabulary.modality(media.modality), media.key, len(parts))
+        check_parts(self.vocabulary.modality(media.modality), media.key, parts)
         return parts
 
     def _encode(self, text: str) -> TokenArray:

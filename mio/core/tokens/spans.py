@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mio.core.contract.span_table import SpanTable, span_table
-from mio.core.contract.values import CodeArray, Codes, Modality
+from mio.core.contract.values import CodeArray, Codes, Media, Modality
 from mio.core.errors import DataError
 from mio.core.tokens.automata import check_codes
 from mio.core.tokens.documents import GENERATE, UNDERSTAND
@@ -114,3 +114,14 @@ def check_frames(modality: Modality, key: str, frames: int) -> None:
     """Raises `DataError` for a number of frames that no span of the modality has."""
     if frames not in modality.frames:
         raise DataError(f"`{modality.name}` {key or AS_CODES} has {frames} frames, a span has {modality.frames}")
+
+
+def check_parts(modality: Modality, key: str, parts: Sequence[Media | Codes]) -> None:
+    """Raises `DataError` for parts that no item of the modality has."""
+    if isinstance(modality.parts, str):
+        check_frames(modality, key, len(parts))
+    elif (found := tuple(part.modality for part in parts)) != modality.parts:
+        raise DataError(
+            f"`{modality.name}` {key or AS_CODES} has the parts {', '.join(found) or 'none'}; an item has one each of "
+            f"{', '.join(modality.parts)}, in this order"
+        )

@@ -35,7 +35,7 @@ class Carrier(Enum):
     HEAD = "head"
     """The positions in which a network learns to make the media, and those by which it is read."""
     PARTS = "parts"
-    """Spans of another modality."""
+    """Spans of another modality, or one of each of several."""
 
 
 class RoleWeights(NamedTuple):
@@ -80,8 +80,8 @@ class Spans(Visitor[None]):
         if carrier is Carrier.HEAD:
             raise DataError(f"`{name}` is made by a head, which learns from the media: it is given as codes")
         if carrier is Carrier.PARTS:
-            part = self._renderer.vocabulary.modality(name).parts
-            raise DataError(f"`{name}` has no codes of its own: give those of each `{part}` in it")
+            parts = " and ".join(f"`{part}`" for part in self._renderer.vocabulary.modality(name).part_names)
+            raise DataError(f"`{name}` has no codes of its own: give those of each {parts} in it")
         plan = self._renderer.plan(name, self.view)
         self.of_codes(plan, plan.carried(int64(codes.codes), "", codes.codebooks), codes)
 

@@ -7,7 +7,7 @@ learn from drawings of the training scans once per process, never from what a mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -133,6 +133,7 @@ def _judges() -> Mapping[str, SVC]:
             for style in STYLES:
                 cover = np.pad(strokes(index, variant, tilt, style) / 255.0, (SIDE - GLYPH) // 2)
                 shapes[style].append(_shape(cover / cover.max()))
-    judges = {style: SVC(gamma=0.15, C=10.0).fit(np.stack(some), shown) for style, some in shapes.items()}
+    kind = partial(SVC, gamma=0.15, C=10.0, random_state=0)
+    judges = {style: kind().fit(np.stack(some), shown) for style, some in shapes.items()}
     some_of_all = np.concatenate([np.stack(some[::4]) for some in shapes.values()])
-    return judges | {"style": SVC(gamma=0.15, C=10.0).fit(some_of_all, np.repeat(STYLES, len(shown[::4])))}
+    return judges | {"style": kind().fit(some_of_all, np.repeat(STYLES, len(shown[::4])))}

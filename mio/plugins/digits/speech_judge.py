@@ -134,12 +134,14 @@ def _network() -> torch.nn.Module:
 
 @cache
 def _shipped() -> SpeechJudge:
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    network = _network()
+    with torch.device("meta"):  # so that no random numbers are drawn for what is not used
+        network = _network()
     try:
-        network.load_state_dict(load_file(FILE))
+        network.load_state_dict(load_file(FILE), assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(f"cannot read the judge of spoken digits in {FILE}: {error}; install mio again") from error
     return SpeechJudge(network.eval())

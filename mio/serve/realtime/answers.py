@@ -212,7 +212,7 @@ class Answers:
 
             def url() -> str:
                 full, content_bytes = as_file(model, event.modality, kind, content)
-                return data_url(full if kind else "application/octet-stream", content_bytes)
+                return data_url(full if "/" in full else "application/octet-stream", content_bytes)
 
             response.other(kind or event.modality, url)
 

@@ -16,6 +16,7 @@ from mio.core.contract.sessions import SessionPolicy
 from mio.core.contract.values import Codes, Media, Value
 from mio.core.generation.model import Model
 from mio.core.live.history import Exchange, Message, Turn
+from mio.core.tokens.automata import beginning
 from mio.core.tokens.visitor import codes_in, control_of, media_in, text_of
 from mio.serve.errors import ApiError
 from mio.serve.limits import Limits
@@ -348,9 +349,8 @@ def _beginning(value: Value, share: float, model: Model) -> Value:
     """The first frames of codes; media of heads are left whole."""
     if not isinstance(value, Codes):
         return value
-    frames = value.codes.shape[1]
-    limits = model.codecs.modalities[value.modality].frames
-    count = min(frames, max(limits.minimum if limits else 1, int(np.ceil(share * frames))))
+    heard = int(np.ceil(share * value.codes.shape[1]))
+    count = beginning(model.codecs.modalities[value.modality], value.codes, heard)
     return Codes(value.modality, value.codes[:, :count], value.codebooks)
 
 

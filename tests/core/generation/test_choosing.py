@@ -7,7 +7,7 @@ import pytest
 import torch
 from mio_world import TEXT, FakeText
 
-from mio import Decoding, Frames, Modality
+from mio import Arc, Automaton, Decoding, Frames, Modality
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.generation.choosing import choose
 from mio.core.generation.grammar import Grammar, Need
@@ -22,6 +22,11 @@ MODALITIES = [
              layout="frame_major", frames=Frames(minimum=1, maximum=8)),
     Modality(name="dots", codebooks=(300,), begin="<d>", end="</d>", code_token="<d{}>",
              frames=Frames(minimum=3, maximum=3)),
+    Modality(name="notes", codebooks=(90,), begin="<n>", end="</n>", code_token="<n{}>",
+             frames=Frames(minimum=2, maximum=12, step=2),
+             automaton=Automaton(start=0, final=(0, 2), arcs={
+                 0: (Arc(range(40), 1), Arc(range(80, 85), 2)), 1: (Arc(range(40, 80, 3), 0), Arc((85,), 2)),
+                 2: (Arc(range(88), 0),)})),
 ]  # fmt: skip
 FIRST = Vocabulary.build(TEXTS, [("made", TEXT), ("made", MODALITIES[0])])
 VOCABULARY = Vocabulary.build(TEXTS, [("made", TEXT), *(("made", one) for one in MODALITIES)], base=FIRST)
@@ -75,7 +80,7 @@ def test_answers_in_all_places_get_what_each_gets_alone_over_all_scores(transfor
     for step in range(60):
         hidden, unasked = hidden_of(len(answers), step), hidden_of(len(answers), 1000 + step)
         if step % 9 == 3:  # a span opens wherever it may
-            for one, name in zip(answers, ("tones", "dots") * count, strict=False):
+            for one, name in zip(answers, ("tones", "dots", "notes") * count, strict=False):
                 if VOCABULARY.begin(name) in GRAMMAR.allowed(one.grammar.state()):
                     one.advance(VOCABULARY.begin(name))
         places |= {type(one.grammar.state()).__name__ + one.grammar.modality for one in answers}
@@ -93,7 +98,7 @@ def test_answers_in_all_places_get_what_each_gets_alone_over_all_scores(transfor
         answers = [one for one in answers if not one.done]
         if not answers:
             break
-    assert places == {"Between", "Insidetones", "Insidedots"}
+    assert places == {"Between", "Insidetones", "Insidedots", "Insidenotes"}
     assert step > 30
 
 

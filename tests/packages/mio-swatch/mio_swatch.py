@@ -12,8 +12,7 @@ def networks():
     import torch
     from torch import nn
 
-    class Reads(nn.Module):
-        # of a swatch one embedding, which knows its mean alone, and a map of its cells
+    class Reads(nn.Module):  # of a swatch one embedding, which knows its mean alone, and a map of its cells
         def __init__(self, width):
             super().__init__()
             self.shade, self.mean = nn.Linear(1, CHANNELS), nn.Linear(1, width)
@@ -23,8 +22,7 @@ def networks():
             shades = items.arrays["shades"][..., None]  # [N, CELLS, 1]
             return self.mean(shades.mean(1)), self.shade(shades) + self.place
 
-    class Looks(nn.Module):
-        # hidden states attend to the maps of the swatches that they see
+    class Looks(nn.Module):  # hidden states attend to the maps of the swatches that they see
         def __init__(self, width):
             super().__init__()
             self.key, self.value = nn.Linear(CHANNELS, width), nn.Linear(CELLS * CHANNELS, width)
@@ -130,6 +128,8 @@ def mio_encoder(modality):
 
 @mio.hookimpl
 def mio_adapters(options):
+    if unknown := options.keys() - {"look"}:
+        raise mio.UserError(f"plugins.swatch has no option `{min(unknown)}`; it has `look`")
     return Look() if options.get("look", True) else None
 
 

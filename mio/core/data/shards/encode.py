@@ -167,11 +167,11 @@ class ShardEncoder:
         """What takes the place of media: they are read and wait to be tokenised, are kept as they are, or both."""
         codecs = self._codecs
         declared = codecs.modalities[media.modality]
-        part = codecs.modalities[declared.parts or media.modality]
+        names = declared.part_names or (media.modality,)
         coded: _Item | _Parts | None = None
-        if codecs.is_coded(part.name):
+        if all(map(codecs.is_coded, names)):
             coded = self.parts(media) if declared.parts else self.item(media)
-        if part.name not in codecs.kept:
+        if not any(name in codecs.kept for name in names):
             assert coded is not None, "what has no codes is read or made by a network"
             return coded
         name = name_of(media)

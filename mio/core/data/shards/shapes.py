@@ -7,7 +7,7 @@ distinct ones, so a shard keeps each once, as JSON:
 | --- | --- |
 | `Text` | `0` |
 | `Item` | `"M"` |
-| `Parts` | `["", "M", "P", n]` |
+| `Parts` | `["", "M", "P", n]`; `["", "M", ["P", "Q"], 2]` of parts of several modalities |
 | `Kept` | `["@", "M", node of its codes]`, or `["@", "M"]` where it has none |
 | `List` | any other `[node, ...]` |
 | `Fields`, the record itself among them | `{"name": node, ...}` |
@@ -58,10 +58,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """An item of a modality of parts, which is `count` items of the modality `part`."""
+    """An item of a modality of parts: `count` items of one modality, or one of each of several."""
 
     modality: str
-    part: str
+    part: str | tuple[str, ...]
     count: int
 
     def restore(self, _: Iterator[str], items: Iterator[Codes]) -> Media:
@@ -129,7 +129,7 @@ def to_json(node: Node) -> Any:
         case Item(modality):
             return modality
         case Parts(modality, part, count):
-            return ["", modality, part, count]
+            return ["", modality, part if isinstance(part, str) else list(part), count]
         case Kept(modality, codes):
             return [PREFIX, modality, *([to_json(codes)] if codes else [])]
         case List(nodes):
@@ -150,7 +150,7 @@ def from_json(written: Any) -> Node:
         case str():
             return Item(written)
         case ["", modality, part, count]:
-            return Parts(modality, part, count)
+            return Parts(modality, part if isinstance(part, str) else tuple(part), count)
         case ["", str(name)]:
             return Constant(Control(name))
         case ["@", str(modality)]:
@@ -192,7 +192,8 @@ class _TakingApart(Visitor[Node]):
     def tokenised_media(self, media: Media) -> Node:
         for part in media.data:
             self.visit(part)
-        return Parts(media.modality, media.data[0].modality, len(media.data))
+        names = tuple(part.modality for part in media.data)
+        return Parts(media.modality, names if len(set(names)) > 1 else names[0], len(names))
 
     def media(self, media: Media) -> Node:
         return Parts(media.modality, "", 0) if isinstance(media.data, tuple) else self.other(media)
@@ -253,7 +254,7 @@ class RecordShape:
         if isinstance(node, Item):
             self.modalities.append(node.modality)
         elif isinstance(node, Parts):
-            self.modalities += [node.part] * node.count
+            self.modalities += [node.part] * node.count if isinstance(node.part, str) else node.part
             self.parts.add(node.modality)
         elif isinstance(node, Kept):
             self.modalities.append(f"{PREFIX}{node.modality}")

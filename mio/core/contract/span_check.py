@@ -1,4 +1,4 @@
-"""What is wrong with the automaton of a modality, and with the lengths of its spans: each problem with its state."""
+"""What is wrong with the parts, lengths and automaton that a modality declares; of an automaton with the state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from mio.core.contract.automata import Arc, Automaton, runs_of, state_name
 from mio.core.contract.span_table import span_table
-from mio.core.contract.values import Modality
+from mio.core.contract.values import Frames, Modality
 from mio.core.errors import PluginError
 
 LAYOUTS = ("flat", "frame_major")
@@ -26,6 +26,22 @@ def frames_problems(declared: Modality) -> list[str]:
         problems.append(f"`frames.maximum`: {frames.maximum} is below the minimum, {frames.minimum}")
     if frames.step < 1:
         problems.append(f"`frames.step`: {frames.step} must be at least 1")
+    return problems
+
+
+def part_problems(declared: Modality) -> list[str]:
+    """What is wrong with a modality's `parts`."""
+    problems = []
+    if declared.name in declared.part_names:
+        problems.append("`parts`: names the modality itself")
+    if isinstance(declared.parts, tuple) and declared.parts:
+        if len(declared.parts) < 2 or len(set(declared.parts)) < len(declared.parts):
+            problems.append(f"`parts`: {declared.parts!r} must be two or more different modalities, of which an item "
+                            "has one span each; a string is the one modality of any number of parts")  # fmt: skip
+        if declared.frames != Frames():
+            problems.append("`frames`: an item of several `parts` has one span of each; leave `frames` out")
+    elif declared.parts and declared.frames.step != 1:
+        problems.append("`frames.step`: numbers of parts go in steps of one")
     return problems
 
 

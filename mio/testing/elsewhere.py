@@ -1,0 +1,140 @@
+"""Checks that compare this process with a fresh one (see `fresh.py`), which is started once for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+from mio.testing import fresh
+from mio.testing.digests import digest
+from mio.testing.outcomes import RECORDS, Check, SkippedCheckError
+from mio.testing.subject import Subject
+
+_LONGEST = 600
+"""Seconds that the other process may take."""
+
+
+class ElsewhereChecks:
+    """The checks of one plugin."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    def all(self) -> Iterator[Check]:
+        """Name and function of every check."""
+        yield "importing it is quick, and changes nothing", self._imports
+        yield "declarations are the same in another process", self._declarations
+        for modality in self._subject.coded():
+            yield f"{modality.name}: codes are the same in another process", partial(self._codes, modality.name)
+        for name in self._read():
+            yield f"{name}: arrays are the same in another process", partial(self._prepared, name)
+        yield "records are the same in another process", self._records
+
+    def network(self) -> Sequence[str]:
+        """What the other process asked of the network; nothing if it was not needed."""
+        found: Sequence[str] = self._found.get("network", ()) if "_found" in vars(self) else ()
+        return found
+
+    def _read(self) -> list[str]:
+        return list(dict.fromkeys((*self._subject.encoded(), *self._subject.made())))
+
+    @cached_property
+    def _found(self) -> dict[str, Any]:
+        subject = self._subject
+        manager, options = subject.manager, dict(subject.plugins.options)
+        targets = {name: manager.candidate(name).target for name in options}
+        if not all(targets.values()):
+            raise SkippedCheckError("the plugin is an object of this process; give the module that it is in")
+        asked, answer = subject.folder / "asked.pkl", subject.folder / "answer.json"
+        given = {
+            "targets": {name: target for name, target in targets.items() if name != subject.name},
+            "options": options,
+            "count": RECORDS,
+            "sources": self._own_sources(),
+            "media": self._media([modality.name for modality in subject.coded()]),
+            "read": self._media(self._read()),
+            "weights": str(subject.folder / "weights"),
+        }
+        asked.write_bytes(pickle.dumps(given))
+        # other hashes of strings than here, whatever those are
+        seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        command = [sys.executable, "-m", fresh.__name__, subject.name, targets[subject.name], str(asked), str(answer)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=_LONGEST)
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        assert answer.is_file(), f"the other process ended with code {done.returncode}: {last}"
+        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        return found
+
+    def _own_sources(self) -> list[str]:
+        with contextlib.suppress(SkippedCheckError):
+            return self._subject.own_sources
+        return []
+
+    def _media(self, modalities: Sequence[str]) -> dict[str, list[Any]]:
+        """Data of media, of modalities that have some that can be handed to another process."""
+        found = {}
+        for name in modalities:
+            with contextlib.suppress(Exception):  # what is wrong with them is for other checks to say
+                self._subject.codecs(name)  # whose weights the other process loads
+                pickle.dumps(data := self._subject.data(name))
+                found[name] = data
+        return found
+
+    def _imports(self) -> str:
+        found = self._found["import"]
+        assert not found["problem"], f"in another process: {found['problem']}"
+        heavy = ", ".join(f"`{name}`" for name in found["heavy"])
+        assert not heavy, f"importing the plugin imports {heavy}; import inside functions"
+        changes = ", ".join(found["changes"])
+        assert not changes, f"importing the plugin changes {changes}"
+        return f"{found['seconds']:.2f} s"
+
+    def _section(self, name: str) -> Any:
+        found = self._found
+        assert name in found, f"in another process: {found['import']['problem']}"
+        return found[name]
+
+    def _declarations(self) -> None:
+        _compare(fresh.declarations(self._subject.plugins), self._section("declarations"), "declaration")
+
+    def _records(self) -> None:
+        for name in self._subject.own_sources:
+            here, there = fresh.records(self._subject.plugins, name, RECORDS), self._section("records")
+            _compare(here, there.get(name, there), f"`{name}`: record")
+
+    def _codes(self, modality: str) -> None:
+        data = self._subject.data(modality)
+        there = self._section("codes").get(modality)
+        if there is None:
+            raise SkippedCheckError("the media cannot be handed to another process")
+        tokenizer = self._subject.codecs(modality).tokenizer(modality)
+        here = [tokenizer.fingerprint, *map(digest, tokenizer.encode(data))]
+        _compare(here, there, "fingerprint, and codes of item")
+
+    def _prepared(self, modality: str) -> None:
+        data = self._subject.data(modality)
+        there = self._section("prepared").get(modality)
+        if there is None:
+            raise SkippedCheckError("the media cannot be handed to another process")
+        here = fresh.prepared(self._subject.plugins, modality, self._subject.name, data)
+        _compare(here, there, "fingerprint, and what is prepared of item")
+
+
+def _compare(here: Sequence[str], there: Any, what: str) -> None:
+    """Raises `AssertionError` where two processes differ."""
+    assert not isinstance(there, dict), f"in another process: {there['error']}"
+    assert len(here) == len(there), f"{len(here)} here, {len(there)} in another process"
+    differ = [index for index, (one, other) in enumerate(zip(here, there, strict=True)) if one != other]
+    assert not differ, f"{what} {differ[0]} is another in another process ({len(differ)} of {len(here)} differ)"

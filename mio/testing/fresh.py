@@ -1,0 +1,112 @@
+"""A process of its own, `python -m mio.testing.fresh NAME TARGET ASKED ANSWER`, that does again what checks have done.
+
+It imports the plugin before anything else, says what that brought along and changed, and then makes declarations,
+records and codes anew. Strings hash otherwise here than in the process that asks.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mio.core.contract.discovery import Candidate, importer
+from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.values import Trainable
+from mio.testing.digests import digest
+from mio.testing.surroundings import GlobalState, no_network, package_of
+
+HEAVY = (
+    *("accelerate", "datasets", "diffusers", "jax", "keras", "librosa", "lightning", "matplotlib", "music21", "numba"),
+    *("pandas", "peft", "scipy", "sklearn", "tensorflow", "timm", "tokenizers", "torch", "torchaudio", "torchvision"),
+    *("transformers", "trimesh"),
+)
+"""Packages that take long to import: a plugin imports them inside functions."""
+
+
+def main(name: str, target: str, asked: Path, answer: Path) -> None:
+    """Writes what is found as JSON: by section its result, or `error`."""
+    found: dict[str, Any] = {}
+    state, start = GlobalState(package_of(target)), time.process_time()
+    with no_network() as network:
+        imported = Candidate(name, "", target, importer(target))
+        problem = imported.problem
+        found["import"] = {
+            "seconds": time.process_time() - start,
+            "heavy": sorted(set(HEAVY) & sys.modules.keys()),
+            "changes": state.changes(),
+            "problem": problem,
+        }
+        if not problem:
+            found |= _again(imported, asked)
+    found["network"] = network
+    answer.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _again(imported: Candidate, asked: Path) -> dict[str, Any]:
+    given = pickle.loads(asked.read_bytes())
+    others = [Candidate(name, "", target, importer(target)) for name, target in given["targets"].items()]
+    plugins = PluginManager([imported, *others]).enable(given["options"])
+    name = imported.name
+    return {
+        "declarations": _tried(lambda: declarations(plugins)),
+        "records": _tried(lambda: {source: records(plugins, source, given["count"]) for source in given["sources"]}),
+        "codes": {
+            modality: _tried(partial(codes, plugins, modality, data, given["weights"]))
+            for modality, data in given["media"].items()
+        },
+        "prepared": {
+            modality: _tried(partial(prepared, plugins, modality, name, data))
+            for modality, data in given["read"].items()
+        },
+    }
+
+
+def _tried(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception as error:  # which is told in its place
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def declarations(plugins: EnabledPlugins) -> list[str]:
+    """Digest of each declaration, in vocabulary order."""
+    declared = [(one.name, one) for _, one in plugins.modalities()]
+    declared += [(one.name, one) for _, one in plugins.control_tokens()]  # type: ignore[misc]
+    return [f"{name} {digest(one)}" for name, one in declared]
+
+
+def records(plugins: EnabledPlugins, source: str, count: int) -> list[str]:
+    """Digests of the first records of each split."""
+    made = []
+    for split in ("train", "test"):
+        opened = plugins.sources()[source][1](split, {})
+        made += [digest(opened[index]) for index in range(min(len(opened), count))]
+    return made
+
+
+def codes(plugins: EnabledPlugins, modality: str, data: list[Any], weights: str) -> list[str]:
+    """Fingerprint of a tokenizer, and digests of the codes of media."""
+    tokenizer: Any = plugins.tokenizer(modality)
+    if isinstance(tokenizer, Trainable):
+        tokenizer.load(Path(weights) / modality)
+    return [tokenizer.fingerprint, *map(digest, tokenizer.encode(data))]
+
+
+def prepared(plugins: EnabledPlugins, modality: str, owner: str, data: list[Any]) -> list[str]:
+    """Fingerprints of a plugin's encoder and head of a modality, and digests of what they prepare."""
+    made = []
+    for found, prepare in ((plugins.encoder(modality), "prepare"), (plugins.head(modality), "target")):
+        if found is not None and found[0] == owner:
+            made.append(found[1].fingerprint)
+            made += [digest([found[1].positions(one), getattr(found[1], prepare)(one)]) for one in data]
+    return made
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
