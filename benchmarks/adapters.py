@@ -48,7 +48,7 @@ def _cases(kind: str) -> Iterator[Case]:
     given = networks(kind)
 
     def case(name: str, media: str, optimizer: str = "adamw", frozen: tuple[str, ...] = (), **more: Any) -> Case:
-        rules = tuple(RuleConfig(pattern=pattern, trainable=False) for pattern in frozen)
+        rules = {pattern: RuleConfig(pattern=pattern, trainable=False) for pattern in frozen}
         return Case(f"{kind}/{name}", where[media], optimizer, **{"networks": given, "rules": rules, **more})
 
     def spread(**changes: Any) -> RuntimeConfig:

@@ -22,7 +22,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +66,7 @@ class Case:
     """Whether the passes have media."""
     kind: str = "adamw"
     networks: Networks = field(default_factory=lambda: Networks(encoders(1)))
-    rules: tuple[RuleConfig, ...] = ()
+    rules: Mapping[str, RuleConfig] = field(default_factory=dict)
     experts: int = 0
     runtime: RuntimeConfig = field(default_factory=lambda: RuntimeConfig(compile="none"))
 
@@ -77,8 +77,8 @@ def cases() -> list[Case]:
     found = [
         Case(f"{kind}/media-on-{name}", media, kind) for kind in ("adamw", "muon") for name, media in where.items()
     ]
-    frozen = (RuleConfig(pattern="encoders.*", trainable=False),)
-    partly = (RuleConfig(pattern="encoders.image.projector.*"), *frozen)
+    frozen = {"encoders": RuleConfig(pattern="encoders.*", trainable=False)}
+    partly = frozen | {"projector": RuleConfig(pattern="encoders.image.projector.*")}
 
     def spread(**changes: Any) -> RuntimeConfig:
         return RuntimeConfig(compile="none", **changes)
@@ -157,7 +157,7 @@ def passes(step: int, case: Case) -> list[Batch]:
 
 def losses(case: Case, steps: int, ranks: int = 1) -> list[float]:
     """Loss of each step."""
-    optimizer_config = OptimizerConfig(kind=case.kind, lr=3e-3, muon_lr=0.01, rules=list(case.rules))
+    optimizer_config = OptimizerConfig(kind=case.kind, lr=3e-3, muon_lr=0.01, rules=dict(case.rules))
     train = TrainConfig(steps=steps, rows=PASSES * ROWS, precision="fp32", optimizer=optimizer_config)
     with torch.device("meta"):
         module = MioModule(replace(MODEL, experts=case.experts), VOCABULARY, train, ("",), networks=case.networks)

@@ -43,7 +43,7 @@ def made_module(options: argparse.Namespace) -> Any:
     optimizer = OptimizerConfig()
     if options.kind == "masked":
         lora.rows, lora.train = [], ["embedding.weight"]
-        optimizer.rules = [RuleConfig("embedding.weight", rows=["new"])]
+        optimizer.rules = {"new": RuleConfig("embedding.weight", rows=["new"])}
     train = TrainConfig(optimizer=optimizer, lora=lora)
     with torch.device("meta"):
         module = MioModule(config, vocabulary, train, ("rows",), known=text.size)

@@ -48,7 +48,9 @@ class Source:
     def __getitem__(self, index):
         if index >= 3:
             raise IndexError
-        return {"curve": Media("curve", DATA[index % 2], key=str(index))}
+        split = self.options[0]
+        data = DATA[index % 2] * (1.0 if split == "train" else 0.9)
+        return {"curve": Media("curve", data, key=f"{split}-{index}")}
 
 
 class Plugin:

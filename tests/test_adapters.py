@@ -158,7 +158,7 @@ def test_mistakes_are_told_before_anything_is_read(capsys):
     for override, told in wrong.items():
         assert app.run(["recipe", "check", "adapt.yaml", override]) == 2
         assert told in capsys.readouterr().err
-    rules = "train.optimizer.rules=[{pattern: embedding.weight, lr_scale: 2}]"
+    rules = "train.optimizer.rules.x={pattern: embedding.weight, lr_scale: 2}"
     assert app.run(["fit", "adapt.yaml", "name=other", rules]) == 2
     assert "`embedding.weight` matches no parameter" in capsys.readouterr().err
 

@@ -56,7 +56,7 @@ def changed_package(file, monkeypatch, old, new):
         (["data.groups.melody.sources.tunes.dataset=melody/tune"], r"`melody/tune`; did you mean `melody/tunes`"),
         (["data.groups.melody.sources.tunes.templates=melodies"], r"template set `melodies`; did you mean `melody`"),
         (["evaluate.tasks=[sing]"], r"`evaluate.tasks`: no task `sing`"),
-        (["train.optimizer.rules=[{pattern: nothing.*}]"], r"`nothing\.\*` matches no parameter"),
+        (["train.optimizer.rules.x={pattern: nothing.*}"], r"`nothing\.\*` matches no parameter"),
         (["model.heads=3"], r"`?heads`?"),
         (["train.rows=3"], r"rows"),
         (["start_from=nowhere"], r"`start_from: nowhere` is no recipe"),
@@ -143,7 +143,7 @@ def test_weights_that_are_not_finite_are_no_start(run, capsys):
     weights = load_file(run / "model.safetensors")
     next(reversed(weights.values()))[0] = float("nan")
     save_file(weights, run / "model.safetensors")
-    assert app.run(["recipe", "lock", str(run)]) == 0
+    assert app.run(["recipe", "lock", str(run), "--accept"]) == 0
     capsys.readouterr()
     line = failing(capsys, "fit", "tunes.yaml", "name=next", f"start_from={run}", *TINY)
     assert "its weights hold NaN or infinities" in line

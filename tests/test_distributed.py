@@ -342,7 +342,9 @@ def test_split_experts_take_a_run_over_from_one_process_and_give_it_back_bit_by_
 
 
 def test_frozen_parameters_have_no_optimizer_state(tunes):
-    rules = {"train": {"optimizer": {"kind": "adamw", "rules": [{"pattern": "layers.0.*", "trainable": False}]}}}
+    rules = {
+        "train": {"optimizer": {"kind": "adamw", "rules": {"first": {"pattern": "layers.0.*", "trainable": False}}}}
+    }
     (tunes / "frozen.yaml").write_text(json.dumps(rules))
     code, _, err = call("fit", "tunes.yaml", "frozen.yaml", "train.steps=2", "runtime.devices=2")
     assert code == 0, err

@@ -8,6 +8,8 @@ import importlib.util
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -295,3 +297,26 @@ def test_the_walk_is_drawn_by_the_code_as_it_is():
     walk = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(walk)
     assert walk.drawn() == walk.PICTURE.read_text(encoding="utf-8"), "draw it anew: python docs/walk.py"
+
+
+def test_the_gallery_is_what_the_packages_declare():
+    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs/gallery.py")
+    gallery = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gallery)
+    page = gallery.page()
+    assert page == gallery.PAGE.read_text(encoding="utf-8"), "write it anew: python docs/gallery.py"
+    # independent of how the script finds them: what the manager finds, and every package that has an entry point
+    built_in = {one.name for one in discover() if one.origin == f"mio {mio.__version__}"}
+    assert {"text"} <= built_in <= set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
+    for file in [*ROOT.glob("examples/*/pyproject.toml"), *ROOT.glob("tests/packages/*/pyproject.toml")]:
+        if "[project.entry-points.mio]" in file.read_text(encoding="utf-8"):
+            assert f"in `{file.parent.relative_to(ROOT)}`" in page
+
+
+def test_the_gallery_loads_no_torch():
+    script = (
+        "import sys; sys.path.insert(0, 'docs'); import gallery; gallery.page(); "
+        "print([name for name in ('torch', 'lightning', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

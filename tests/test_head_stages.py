@@ -87,7 +87,8 @@ def test_what_becomes_of_a_parents_networks_is_noted(tiles_world):
 @pytest.mark.usefixtures("tiles_world")
 def test_what_is_wrong_with_heads_and_adapters_is_told_at_once(capsys):
     rules = (
-        "[{pattern: 'heads.tyle.*'}, {pattern: 'layers.*.adapters.tiels.*'}, {pattern: 'layers.*.adapters.tiles.*'}]"
+        "{a: {pattern: 'heads.tyle.*'}, b: {pattern: 'layers.*.adapters.tiels.*'}, "
+        "c: {pattern: 'layers.*.adapters.tiles.*'}}"
     )
     code = run(["recipe", "check", "tiles.yaml", "train.loss.heads.tyle=2", f"train.optimizer.rules={rules}"])
     assert code == 2
@@ -98,7 +99,7 @@ def test_what_is_wrong_with_heads_and_adapters_is_told_at_once(capsys):
         "`layers.*.adapters.tiels.*` matches no parameter; adapters are those of the plugins `tiles`; did you mean",
     ):
         assert words in error
-    assert "rules[2]`: " not in error
+    assert "rules.c`: " not in error
     code = run(["recipe", "check", "tiles.yaml", "validate.best=heads/tyle", *HELD])
     assert code == 2
     assert "`validate.best` is no figure of this recipe, `heads/tyle`; did you mean `heads/tile`?" in (

@@ -60,10 +60,10 @@ RECIPE = {
         "optimizer": {
             "kind": "adamw",
             "lr": 1e-2,
-            "rules": [
-                {"pattern": "encoders.image.tower.*", "trainable": False},
-                {"pattern": "head.weight", "rows": ["image/*"]},
-            ],
+            "rules": {
+                "tower": {"pattern": "encoders.image.tower.*", "trainable": False},
+                "head": {"pattern": "head.weight", "rows": ["image/*"]},
+            },
         },
     },
     "runtime": {"workers": 0, "loggers": []},

@@ -157,7 +157,7 @@ def test_another_network_than_the_parents_is_refused_before_anything_is_done(wor
     assert not (work / "runs/deeper/tokenizers").exists()
     recipe = work / "runs/pictures/recipe.yaml"
     recipe.write_text(recipe.read_text().replace("pictures: {}", "pictures: {width: 48}"))
-    assert app.run(["recipe", "lock", "runs/pictures"]) == 0
+    assert app.run(["recipe", "lock", "runs/pictures", "--accept"]) == 0
     lock = json.loads((work / "runs/pictures/recipe.lock").read_text())
     assert lock["encoders"] == {"picture": "patches-48-2"}
 
@@ -180,7 +180,7 @@ def renamed(construct):
 @pytest.mark.usefixtures("work")
 def test_patterns_of_encoders_are_checked_without_torch_and_again_with_the_networks_names(capsys):
     def rule(pattern):
-        return f"train.optimizer.rules=[{{pattern: '{pattern}', trainable: false}}]"
+        return f"train.optimizer.rules.frozen={{pattern: '{pattern}', trainable: false}}"
 
     assert app.run(["recipe", "check", "pictures.yaml", rule("encoders.picture.projector.*")]) == 0
     error = refused(capsys, "recipe", "check", "pictures.yaml", rule("encoders.pictrue.*"))
@@ -188,7 +188,7 @@ def test_patterns_of_encoders_are_checked_without_torch_and_again_with_the_netwo
     error = refused(capsys, "recipe", "check", "plain.yaml", rule("encoders.picture.*"))
     assert "no modality of the recipe is read by an encoder" in error
     error = refused(capsys, "fit", "pictures.yaml", "name=wrong", rule("encoders.picture.projecter.*"))
-    assert "`train.optimizer.rules[0]`: `encoders.picture.projecter.*` matches no parameter; did you mean" in error
+    assert "`train.optimizer.rules.frozen`: `encoders.picture.projecter.*` matches no parameter; did you mean" in error
     error = refused(
         capsys, "recipe", "check", "pictures.yaml", "start_from=runs/plain",
         "train.lora={rank: 2, targets: ['encoders.*']}",

@@ -83,6 +83,10 @@ ENCODER_DEFECTS = [
     ({"module": drawn}, "the network is made without memory, and the same again", "other initial values"),
     ({"module": network(lambda layer, x: layer(x)[1:])}, "the network gives as many embeddings as foretold", "[3, 32]"),
     ({"module": network(normalised)}, "an item's embeddings do not depend on other items", "when item 1 is another"),
+    ({"module": network(lambda layer, x: x @ layer.weight.T)}, "gradients are finite, and reach every parameter",
+     "no gradient reaches `layer.bias`"),
+    ({"module": network(lambda layer, x: (layer(x) * 0 - 1).log())}, "gradients are finite, and reach every parameter",
+     "the gradients of `layer.weight` are NaN"),
     ({"weights": lambda _: {"layer.bias": np.zeros(3)}}, "the network is made without memory, and the same again",
      "`weights` has `layer.bias` as [3], the network as [32]"),
 ]  # fmt: skip
@@ -210,6 +214,8 @@ HEAD_DEFECTS = [
      "an item's loss depends on nothing but its own", "more room for context"),
     ({"module": forwards(lambda losses, condition, _: losses + condition.context[:, 0, 0].abs())},
      "an item that is dropped does not know its context", "the context changes the loss"),
+    ({"module": forwards(lambda losses, *_: losses.detach())},
+     "gradients of the losses are finite, and reach every parameter", "has no gradients"),
     ({"module": samples(unseeded)}, "media follow from their seeds, alone or together", "at the second time"),
     ({"module": samples(lambda media, *_: [one + sum(media) for one in media])},
      "media follow from their seeds, alone or together", "when it is alone"),
@@ -284,6 +290,7 @@ def softmaxed(found, hidden, maps, visible):  # noqa: ARG001
     return found * weights.sum(-1, keepdim=True)
 
 
+FINITE = "adapters: gradients are finite, whatever is seen, and reach every parameter"
 ADAPTER_DEFECTS = [
     ({"fingerprint": ""}, "adapters are in layers that are there", "`fingerprint` is empty"),
     ({"layers": lambda _, count: range(1, count + 1)}, "adapters are in layers that are there", "gave [1, 2] of 2"),
@@ -297,7 +304,8 @@ ADAPTER_DEFECTS = [
     (passes(lambda found, *given: found * given[1].shape[1]),
      "adapters: what a position does not see changes nothing", "where a row has more items"),
     (passes(softmaxed), "adapters: what a position does not see changes nothing", "NaN or infinities"),
-    (passes(softmaxed), "adapters: gradients are finite, whatever is seen", "gradients are NaN"),
+    (passes(lambda found, *_: found.detach()), FINITE, "does not require grad"),
+    (passes(softmaxed), FINITE, "gradients are NaN"),
 ]  # fmt: skip
 
 

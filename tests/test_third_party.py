@@ -79,8 +79,8 @@ train:
     lr: 0.008
     muon_lr: 0.006
     rules:  # the new rows have a long way to go, everything else a short one
-      - {pattern: "[eh]*.weight", rows: [<melody>, </melody>, "melody/*"]}
-      - {pattern: "*norm*", lr_scale: 0.1}
+      melody: {pattern: "[eh]*.weight", rows: [<melody>, </melody>, "melody/*"]}
+      norms: {pattern: "*norm*", lr_scale: 0.1}
 """
 
 WITHOUT = """

@@ -43,7 +43,7 @@ BASE: dict[str, Any] = {
         "packing": {"context": 96, "window": 16},
     },
     "mixture": {"unit": "rows", "ratios": {"pairs": 1}},
-    "train": {"steps": 4, "rows": 2, "optimizer": {"betas": [0.9, 0.95], "rules": [{"pattern": "*.norm.*"}]}},
+    "train": {"steps": 4, "rows": 2, "optimizer": {"betas": [0.9, 0.95], "rules": {"norms": {"pattern": "*.norm.*"}}}},
     "runtime": {"accelerator": "cpu", "threads": 1},
 }
 """A recipe that passes every check."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,26 +12,45 @@ from mio.cli.options import Plugin, Recipes, check_stages, manager, split, writa
 from mio.core.errors import UserError
 from mio.core.terminal import plain
 
+Drift = Annotated[
+    list[str],
+    typer.Option(
+        "--drift",
+        metavar="versions|code|machine|shards",
+        help="Train from a lock file in spite of what differs in one of these; the run keeps a note. Repeatable.",
+        show_default=False,
+    ),
+]
 
-def fit(recipes: Recipes, plugin: Plugin = []) -> None:
-    """Train a recipe, and first the earlier stages of its chain that are missing. Continues an interrupted run.
+
+def fit(recipes: Recipes, plugin: Plugin = [], drift: Drift = []) -> None:
+    """Train a recipe, and first the earlier stages of its chain that are missing. Continues an interrupted run. Of a
+    lock file, reproduce what it locks, or refuse with all that differs.
 
     mio fit recipes/stage4.yaml
 
     mio fit recipes/stage4.yaml train.steps=200 runtime.runs=short
 
+    mio fit stage4.lock
+
     torchrun --nnodes 2 --nproc-per-node 8 ... -m mio fit recipes/stage4.yaml
     """
     from mio.core.distributed.launch import follow_launcher
     from mio.core.distributed.ranks import launched
+    from mio.core.recipe.lock_file import LockFile, is_lock, locked_recipes
+    from mio.core.recipe.places import locate
 
     follow_launcher()
     names, overrides = split(recipes)
     plugins = manager(plugin)
     stages = None
     if not launched():  # else the launcher decides about the devices
-        stages = check_stages(names, overrides, plugins)
-        runtime = stages[-1].recipe.runtime
+        if is_lock(names[0]):  # which is compared first of all
+            path = locate(names[0], plugins)
+            runtime = locked_recipes(LockFile.read(path, plugins), path, overrides)[-1].runtime
+        else:
+            stages = check_stages(names, overrides, plugins)
+            runtime = stages[-1].recipe.runtime
         writable_folder("runtime.runs", Path(runtime.runs))
         if runtime.nodes > 1:
             raise UserError(
@@ -42,12 +62,13 @@ def fit(recipes: Recipes, plugin: Plugin = []) -> None:
             from mio.core.distributed.launch import launch
 
             options = [word for name in plugin for word in ("--plugin", name)]
+            options += [word for group in drift for word in ("--drift", group)]
             command = [sys.executable, "-m", "mio", "fit", *recipes, *options]
             raise typer.Exit(launch(command, runtime.devices, runtime.restarts))
 
     from mio.core.stages.fit import fit_chain
 
-    fit_chain(names, overrides, plugins, stages=stages, finished=_report)
+    fit_chain(names, overrides, plugins, stages=stages, finished=_report, drift=drift)
 
 
 def _report(folder: Path) -> None:

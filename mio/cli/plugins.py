@@ -65,7 +65,7 @@ def show(
 
 def _with(written: list[str]) -> dict[str, Any]:
     """Plugins by name, with their options."""
-    names = {one: {} for one in written if "=" not in one}
+    names: dict[str, Any] = {one: {} for one in written if "=" not in one}
     return {**names, **_options([one for one in written if "=" in one])}
 
 
@@ -125,11 +125,25 @@ def check(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the modality and plugin.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the plugin.", show_default=False)],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="What it supplies: a modality of `codes`, one that is `encoded` by a network, one that a `head` "
+            "makes, a `corpus`, or a `task`.",
+        ),
+    ] = "codes",
     folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder that the package is put in.")] = Path(),
+    plugin: Plugin = [],
 ) -> None:
-    """Write a package with a plugin of one modality that works, to start from."""
-    from mio.cli.scaffold import write_scaffold
+    """Write a package with a plugin that works, to start from: with a recipe, a task, tests and a README."""
+    from mio.cli.scaffold import write_package
 
-    package = write_scaffold(name, folder)
-    typer.echo(f"{package}: install it with `pip install -e {package}`, check it with `mio plugins check {name}`")
+    package = write_package(name, kind, folder, manager(plugin).candidates)
+    own = package.name.removeprefix("mio-").replace("-", "_")
+    typer.echo(
+        f"{package}: `pip install -e {package}` installs it, `mio plugins check {own}` checks it, `mio fit {own}` "
+        "trains a model on it; its README.md says more"
+    )

@@ -88,26 +88,81 @@ def diff(
 @app.command()
 def lock(
     recipes: Recipes,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the lock is written.")] = Path("recipe.lock"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.lock", help="Where the lock is written; default: NAME.lock here.")
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Of a run: lock it alone, as starting from the run before.")
+    ] = False,
+    accept: Annotated[
+        bool,
+        typer.Option("--accept", help="Write no lock file: take a run folder as it is, whatever its own lock says."),
+    ] = False,
     plugin: Plugin = [],
 ) -> None:
-    """Write down what a recipe resolves to: versions, fingerprints, seed. Given a run folder, take it as it is from now
-    on, whatever its lock says."""
-    from mio.core.recipe.places import LOCK, RECIPE
-    from mio.core.runs.lock import accept_changes, lock_untrained
+    """Freeze a recipe or a run, its whole chain: versions, code, machine, data, tokenizers, vocabulary, seed. `mio fit
+    FILE.lock` reproduces it, or refuses with all that differs.
 
+    mio recipe lock runs/stage4 --out stage4.lock
+    """
+    from mio.core.recipe.lock_file import SUFFIX
+    from mio.core.recipe.places import LOCK, RECIPE
+
+    run, is_run = Path(recipes[0]), (Path(recipes[0]) / RECIPE).is_file()
+    if is_run and len(recipes) > 1:
+        raise typer.BadParameter(f"{run} is a run folder; give it alone")
+    if accept and (not is_run or out is not None):
+        raise typer.BadParameter("--accept takes a run folder, and writes no other file")
+    if out is not None and out.suffix != SUFFIX:
+        raise typer.BadParameter(f"--out {out}: must end with `{SUFFIX}`, by which `mio fit` knows it")
     writable_file("--out", out)
     plugins = manager(plugin)
-    run = Path(recipes[0])
-    if (run / RECIPE).is_file():
+    if accept:
+        from mio.core.runs.lock import accept_changes
+
         for line in accept_changes(run, plugins):
             typer.echo(line)
         typer.echo(run / LOCK)
         return
-    stage = _links(recipes, plugins)[-1].recipe
-    content, note = lock_untrained(stage, plugins.enable(stage.plugins))
-    content.save(out)
-    typer.echo(f"{out}{f' ({note})' if note else ''}")
+    from mio.core.stages.locking import lock_recipe, lock_trained
+    from mio.core.terminal import plain
+
+    made, notes = lock_trained(run, plugins, alone) if is_run else lock_recipe(*split(recipes), plugins)
+    path = out or Path(f"{made.stages[-1].name}{SUFFIX}")
+    made.save(path)
+    for note in notes:
+        typer.echo(plain(note))
+    typer.echo(path)
+
+
+@app.command()
+def bundle(
+    run: RunFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.zip|FOLDER", help="Where it is written; default: NAME.zip here.", show_default=False
+        ),
+    ] = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Pack the weights too: it then answers untrained.")
+    ] = False,
+    plugin: Plugin = [],
+) -> None:
+    """Pack a trained run to be passed on: recipe, lock, vocabulary, tokenizers, figures, model card.
+
+    mio recipe bundle runs/stage4 --weights --out stage4.zip
+    """
+    refuse_no_run(run)
+    from mio.cli.options import open_run
+    from mio.core.stages.bundling import bundle_run
+    from mio.core.terminal import plain
+
+    trained = open_run(run, plugin)
+    made = bundle_run(trained, out or Path(f"{trained.recipe.name}.zip"), weights=weights)
+    for note in made.notes:
+        typer.echo(plain(note))
+    typer.echo(f"{made.path}: {made.files} files, {made.bytes / 1e6:.1f} MB")
 
 
 @app.command()

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from mio.cli.options import refuse_no_run, writable_file
+from mio.cli.places import run_place
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Run folders, as in runs/stage4.", show_default=False)
+    list[Path],
+    typer.Argument(metavar="RUN...", parser=run_place, help="Run folders, as in runs/stage4.", show_default=False),
 ]
 
 

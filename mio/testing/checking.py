@@ -12,6 +12,7 @@ from typing import Any
 
 from mio.core.contract.discovery import discover
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.requires import completed
 from mio.core.contract.values import TEXT
 from mio.core.errors import MioError, UserError
 from mio.testing.adapters import AdapterChecks
@@ -27,7 +28,7 @@ from mio.testing.shards import ShardChecks
 from mio.testing.sources import SourceChecks
 from mio.testing.spans import SpanChecks
 from mio.testing.subject import Subject
-from mio.testing.surroundings import GlobalState, no_network
+from mio.testing.surroundings import GlobalState, no_network, package_of
 from mio.testing.tasks import TaskChecks
 
 Beside = Sequence[str] | Mapping[str, Mapping[str, Any]]
@@ -66,7 +67,7 @@ def conformance(
         found: list[EnabledPlugins] = []
         run.check("declarations are valid", lambda: found.append(_enabled(manager, name, dict(options or {}), beside)))
         if found:
-            run.own = manager.candidate(name).target.partition(":")[0].partition(".")[0]
+            run.own = package_of(manager.candidate(name).target)
             run.others = [other for other in found[0].names if other != name]
             subject = Subject(name, found[0], dict(samples or {}), Path(folder))
             elsewhere = ElsewhereChecks(subject)
@@ -93,7 +94,7 @@ def check_plugin(
 
 def _enabled(manager: PluginManager, name: str, options: Mapping[str, Any], beside: Beside) -> EnabledPlugins:
     """The plugin with those beside it, and text."""
-    others = {other: dict(own or {}) for other, own in _beside(manager, name, beside).items()}
+    others = {other: dict(own or {}) for other, own in _beside(manager, name, options, beside).items()}
     plugins = manager.enable({**others, name: options})
     if any(modality.text for _, modality in plugins.modalities()) or name == TEXT:
         return plugins
@@ -107,11 +108,14 @@ def _enabled(manager: PluginManager, name: str, options: Mapping[str, Any], besi
     return plugins
 
 
-def _beside(manager: PluginManager, name: str, beside: Beside) -> dict[str, Mapping[str, Any]]:
-    """Plugins that are enabled beside one, with their options: the place for what a plugin itself says it needs."""
-    del manager, name
-    given = beside if isinstance(beside, Mapping) else {other: {} for other in beside}
-    return {other: own or (_QUICK_TEXT if other == TEXT else {}) for other, own in given.items()}
+def _beside(
+    manager: PluginManager, name: str, options: Mapping[str, Any], beside: Beside
+) -> dict[str, Mapping[str, Any]]:
+    """Plugins that are enabled beside one, with their options: those that are given, and what the plugins need."""
+    given = dict(beside) if isinstance(beside, Mapping) else {other: {} for other in beside}
+    needed = completed(manager, {**given, name: options})
+    others = {other: own for other, own in needed.items() if other in given or other not in (name, TEXT)}
+    return {other: own or (_QUICK_TEXT if other == TEXT else {}) for other, own in others.items()}
 
 
 def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:
@@ -126,12 +130,12 @@ def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:
         yield from HeadChecks(subject.plugins, name, partial(subject.media, name)).all()
     if subject.adapts():
         yield from AdapterChecks(subject.plugins, subject.name).all()
-    yield from ControlChecks(subject.name, subject.plugins).all()
     yield from SourceChecks(subject).all()
+    yield from ControlChecks(subject.name, subject.plugins).all()
     yield from ShardChecks(subject).all()
+    yield from elsewhere.all()
     yield from TaskChecks(subject).all()
     yield from declarations.fingerprints()
-    yield from elsewhere.all()
 
 
 def _nothing(found: Mapping[str, Any]) -> None:

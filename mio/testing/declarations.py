@@ -16,6 +16,7 @@ from mio.core.contract.ranges import ALLOWED, Choice
 from mio.core.contract.sessions import Segmenter
 from mio.core.contract.values import TEXT, Modality, Trainable
 from mio.core.errors import UserError
+from mio.core.tokens.spans import check_parts
 from mio.testing.digests import digest
 from mio.testing.outcomes import RECORDS, Check, SkippedCheckError
 from mio.testing.subject import SAMPLE_TEXTS, Subject
@@ -101,9 +102,9 @@ class DeclarationChecks:
         splitter: Any = self._subject.plugins.tokenizer(modality.name)
         for media in self._subject.media(modality.name)[:RECORDS]:
             parts = splitter.split(media)
-            least, most = modality.frames.minimum, modality.frames.maximum
-            assert least <= len(parts) <= most, f"{len(parts)} parts, declared are {least} to {most}"
-            assert all(part.modality == modality.parts for part in parts), f"parts are not all `{modality.parts}`"
+            check_parts(modality, media.key, parts)
+            names = modality.part_names
+            assert all(part.modality in names for part in parts), f"parts are not all of {', '.join(names)}"
             assert len({part.key for part in parts}) == len(parts), "parts share a `key`"
             again = [part.key for part in splitter.split(media)]
             assert again == [part.key for part in parts], "the parts differ at the second time"
@@ -128,8 +129,8 @@ class DeclarationChecks:
         assert not manager.unanswered, manager.unanswered[self._subject.name]
 
     def _fingerprints(self) -> str:
-        """Other values of options, one at a time: where something else is made of the same media, the fingerprint has to
-        differ too."""
+        """Other values of options, one at a time: where something else is made of the same media, the fingerprint has
+        to differ too."""
         own = self._subject.plugins.options[self._subject.name]
         due, start, tried, changed = self._made(self._subject.plugins), time.monotonic(), 0, 0
         if not due:
@@ -231,7 +232,7 @@ def _options_read(enable: Any, own: Mapping[str, Any], name: str) -> dict[str, t
 
     def check(self: checker.Checker, kind: type, value: Any, key: Any = ()) -> Any:
         if isinstance(value, _Watched):
-            for one in fields(kind):  # type: ignore[arg-type]
+            for one in fields(kind):
                 if one.default is not MISSING:
                     present = dict.get(value, one.name, one.default)
                     read[one.name] = present, one.metadata.get(ALLOWED)

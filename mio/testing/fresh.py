@@ -19,7 +19,7 @@ from mio.core.contract.discovery import Candidate, importer
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import Trainable
 from mio.testing.digests import digest
-from mio.testing.surroundings import GlobalState, no_network
+from mio.testing.surroundings import GlobalState, no_network, package_of
 
 HEAVY = (
     *("accelerate", "datasets", "diffusers", "jax", "keras", "librosa", "lightning", "matplotlib", "music21", "numba"),
@@ -32,7 +32,7 @@ HEAVY = (
 def main(name: str, target: str, asked: Path, answer: Path) -> None:
     """Writes what is found as JSON: by section its result, or `error`."""
     found: dict[str, Any] = {}
-    state, start = GlobalState(target.partition(":")[0].partition(".")[0]), time.process_time()
+    state, start = GlobalState(package_of(target)), time.process_time()
     with no_network() as network:
         imported = Candidate(name, "", target, importer(target))
         problem = imported.problem
@@ -76,7 +76,9 @@ def _tried(make: Callable[[], Any]) -> Any:
 
 def declarations(plugins: EnabledPlugins) -> list[str]:
     """Digest of each declaration, in vocabulary order."""
-    return [f"{one.name} {digest(one)}" for _, one in (*plugins.modalities(), *plugins.control_tokens())]
+    declared = [(one.name, one) for _, one in plugins.modalities()]
+    declared += [(one.name, one) for _, one in plugins.control_tokens()]  # type: ignore[misc]
+    return [f"{name} {digest(one)}" for name, one in declared]
 
 
 def records(plugins: EnabledPlugins, source: str, count: int) -> list[str]:

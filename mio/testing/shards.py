@@ -55,7 +55,7 @@ class ShardChecks:
             listed = ", ".join(f"`{one}`" for one in sorted(used - known))
             raise SkippedCheckError(f"no plugin here declares {listed}; give one beside it (`--with NAME`)")
         codecs = self._subject.codecs(*sorted(used))
-        used |= {codecs.modalities[one].parts for one in used} - {""}
+        used |= {part for one in used for part in codecs.modalities[one].part_names}
         fingerprints = {one: self._fingerprint(codecs, one) for one in used}
         hashes = FileHashes(self._subject.folder / "hashes.json", lambda _: None)
         key = partial(record_key, by=(), hashes=hashes)

@@ -13,7 +13,7 @@ from mio.testing.digests import digest
 from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, media_in, same
 from mio.testing.subject import Subject
 
-_SCANNED = 100
+_SCANNED = 50
 """Records of each split that are compared with those of the other."""
 
 
@@ -22,6 +22,7 @@ class SourceChecks:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
+        self._read: dict[str, dict[str, list[Record]]] = {}
 
     def all(self) -> Iterator[Check]:
         """Name and function of every check."""
@@ -59,7 +60,9 @@ class SourceChecks:
                 assert digest(restored) == digest(record), f"`{name}`: record {index} is another as a copy"
 
     def _scanned(self, name: str) -> dict[str, list[Record]]:
-        return {split: self._subject.records(name, split, _SCANNED) for split in ("train", "test")}
+        if name not in self._read:
+            self._read[name] = {split: self._subject.records(name, split, _SCANNED) for split in ("train", "test")}
+        return self._read[name]
 
     def _keys(self) -> str:
         """One key of a modality has one content, in whichever source and split."""

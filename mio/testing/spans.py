@@ -28,6 +28,8 @@ _WALKS = 12
 """Random spans that are decoded."""
 _FARTHEST = 60
 """Frames of such a span beyond the fewest that one may have."""
+_EXTREMES = {0: 0, 1: -1}
+"""Of the first and second of them, the place of every code among those that may come: the lowest, the highest."""
 _END = 0.1
 """Probability that a random span ends where it may."""
 _MUTATED = 3
@@ -168,7 +170,7 @@ class SpanChecks:
         (place := self._subject.folder / f"{self._name}-random").mkdir()
         random, meaningless, reason = np.random.default_rng(0), 0, ""
         for index in range(_WALKS):
-            codes = self._walked(random)
+            codes = self._walked(random, _EXTREMES.get(index))
             try:
                 self._decode(codes, place / f"random-{index}")
             except DataError as error:
@@ -188,8 +190,9 @@ class SpanChecks:
         assert media is not None, "`decode` returned nothing"
         check_saved(detokenizer.save(media, stem), stem)
 
-    def _walked(self, random: np.random.Generator) -> CodeArray:
-        """Codes of a span that the grammar allows, `[codebooks that are written, F]`."""
+    def _walked(self, random: np.random.Generator, place: int | None) -> CodeArray:
+        """Codes of a span that the grammar allows, `[codebooks that are written, F]`: at each step a random one, or
+        that at a place among those that are allowed."""
         grammar, books = self._grammar, len(self._modality.view("generate"))
         budget = grammar.least(Need(self._name, 1, 1)) + int(random.integers(0, _FARTHEST + 1)) * books
         answer, span = self._answer(budget), list[int]()
@@ -202,9 +205,8 @@ class SpanChecks:
             elif end in allowed and (len(ids) == 1 or random.random() < _END):
                 token = end
             else:
-                token = end
-                while token == end:
-                    token = ids[int(random.integers(len(ids)))]
+                codes = [token for token in ids if token != end] if end in allowed else ids
+                token = codes[int(random.integers(len(codes))) if place is None else place]
             answer.advance(token)
             span.append(token)
         parsed = parse_tokens(span[:-1], grammar.vocabulary, self._subject.text)

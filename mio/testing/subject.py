@@ -115,7 +115,7 @@ class Subject:
         for name in modalities:
             declared = self.plugins.modality(name)[1]
             if declared.parts:
-                self.codecs(declared.parts)
+                self.codecs(*declared.part_names)
             if name not in self._ready and (declared.text or declared.codebooks):
                 tokenizer: Any = self.plugins.tokenizer(name)
                 if isinstance(tokenizer, Trainable):

@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,8 +76,8 @@ class _Part(NamedTuple):
 
 
 def _numpy_state() -> Any:
-    kind, keys, *rest = np.random.get_state()  # the state that everybody shares is what is looked at
-    return kind, keys.tobytes(), *rest
+    kind, keys, *rest = np.random.get_state(legacy=True)  # the state that everybody shares is what is looked at
+    return kind, np.asarray(keys).tobytes(), *rest
 
 
 def _set_numpy(state: Any) -> None:
@@ -171,6 +172,12 @@ def _torch_parts() -> dict[str, _Part]:
             torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
         ),
     }
+
+
+def package_of(target: str) -> str:
+    """The top package, or the module, that is imported for a plugin's target (see `discovery.Candidate`)."""
+    place = target.partition(":")[0]
+    return Path(place).stem if os.sep in place or place.endswith(".py") else place.partition(".")[0]
 
 
 class GlobalState:

@@ -101,7 +101,9 @@ def test_weights_that_are_not_finite_are_one_line(run, capsys):
     state = load_file(weights)
     save_file({name: tensor * float("nan") for name, tensor in state.items()}, weights)
     plugin = ["--plugin", f"melody={MELODY / 'mio_melody.py'}"]
-    assert app.run(["recipe", "lock", str(run.model.folder), *plugin]) == 0  # somebody takes them as they are
+    assert (
+        app.run(["recipe", "lock", str(run.model.folder), "--accept", *plugin]) == 0
+    )  # somebody takes them as they are
     capsys.readouterr()
     assert app.run(["generate", str(run.model.folder), "hello", *plugin]) == 2
     out, err = capsys.readouterr()

@@ -1,12 +1,14 @@
 """The page in a real browser: somebody gives a picture, asks aloud, plays the answer, looks at tokens, exports, talks.
 
-The browser's microphone is a file. Whatever the page asks for is logged: all of it must go to the page's own server.
+Each test has a page and a conversation of its own. The browser's microphone is a file. Whatever a page asks for is
+logged: all of it must go to the page's own server.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import threading
 import zipfile
@@ -41,6 +43,20 @@ PLAYED = """async (audio) => {
   await new Promise((done) => { audio.ontimeupdate = () => { if (audio.currentTime > 0) done(); }; });
   return [audio.duration, audio.currentTime];
 }"""
+LOADED = "(image) => image.decode().then(() => [image.naturalWidth, image.width])"
+LATE = """const plain = window.fetch;
+window.fetch = async (...given) => {
+  const response = await plain(...given);
+  if (!(given[0].url ?? String(given[0])).includes('/queue/data')) return response;
+  const late = new TransformStream({async transform(chunk, out) {
+    const ends = new TextDecoder().decode(chunk).includes('close_stream');
+    if (ends) await new Promise((done) => setTimeout(done, 500));
+    out.enqueue(chunk);
+  }});
+  return new Response(response.body.pipeThrough(late), {headers: response.headers});
+};"""
+"""Makes the page learn late that the server has ended a stream of events."""
+ABORTED = "The user aborted a request."
 TOO_WIDE = "() => document.documentElement.scrollWidth - window.innerWidth"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
@@ -83,30 +99,64 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(address, files):
+def context(files):
     flags = [*FLAGS, f"--use-file-for-fake-audio-capture={files / 'microphone.wav'}"]
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         context = browser.new_context(viewport=DESKTOP, permissions=["microphone"], accept_downloads=True)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
+        context.set_default_timeout(60_000)
         sync_api.expect.set_options(timeout=60_000)
-        page.asked, page.errors = [], []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on("websocket", lambda socket: page.asked.append(socket.url))
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("#mio-composer textarea")
-        yield page
+        yield context
         browser.close()
 
 
-def bubbles(page, count):
-    """The last answer, when so many are over."""
-    answers = page.locator("#mio-view .mio-model")
-    sync_api.expect(answers).to_have_count(count)
+@pytest.fixture
+def page(context, address):
+    """A page of its own for each test: what it asks for goes to its own server, and nothing in it fails."""
+    own = (address, address.replace("http:", "ws:"), f"blob:{address}", "data:")
+    page = context.new_page()
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda socket: asked.append(socket.url))
+    page.on("pageerror", lambda error: errors.append((error.message, f"{error.name}: {error.message}")))
+    page.goto(address)
+    page.wait_for_selector("#mio-composer textarea")
+    yield page
+    page.close()
+    assert len(asked) > 20
+    assert [url for url in asked if not url.startswith(own)] == []
+    # gradio's players of sound stop loading when they are taken off the page, and nobody catches what that raises
+    assert [told for message, told in errors if message != ABORTED] == []
+
+
+def answers(page, count):
+    """The last answer, when so many are over and the composer rests."""
+    shown = page.locator("#mio-view .mio-model")
+    sync_api.expect(shown).to_have_count(count)
+    sync_api.expect(page.locator("#mio-under")).to_contain_text("seed")  # told of answers that are over
+    sync_api.expect(page.locator("#mio-view .mio-waits, #mio-view .mio-growing")).to_have_count(0)
     sync_api.expect(page.locator("#mio-composer .submit-button")).to_be_visible()
-    return answers.last
+    return shown.last
+
+
+def attach(page, path):
+    """Gives a file, which is there to be asked about once it is shown."""
+    page.locator("#mio-composer input[type=file]").set_input_files(path)
+    page.locator("#mio-composer .thumbnail-item").wait_for()
+
+
+def ask(page, text, output=""):
+    if output:
+        page.locator("#mio-output").get_by_label(output, exact=True).check()
+    page.locator("#mio-composer textarea").fill(text)
+    page.locator("#mio-composer textarea").press("Enter")
+
+
+def ask_about_a_picture(page, files):
+    """The answer, in speech."""
+    attach(page, files / "three.png")
+    ask(page, "Say what {1} shows.", "speech")
+    return answers(page, 1)
 
 
 def empty(page):
@@ -120,71 +170,87 @@ def test_a_picture_is_given_and_the_answer_is_played(page, files):
     page.locator("#mio-settings button").first.click()
     page.locator("#mio-max_tokens input[type=number]").fill("120")
     page.locator("#mio-max_tokens input[type=number]").press("Enter")
-    page.locator("#mio-composer input[type=file]").set_input_files(files / "three.png")
-    page.locator("#mio-composer .thumbnail-item").wait_for()
-    page.locator("#mio-output").get_by_label("speech").check()
-    page.locator("#mio-composer textarea").fill("Say what {1} shows.")
-    page.locator("#mio-composer textarea").press("Enter")
-    answer = bubbles(page, 1)
+    answer = ask_about_a_picture(page, files)
     asked = page.locator("#mio-view .mio-user .mio-bubble")
     assert asked.inner_text().split() == ["Say", "what", "shows."]
     picture = asked.locator("img")
-    assert picture.evaluate("(image) => [image.complete, image.naturalWidth, image.width]") == [True, 8, 112]
+    assert picture.evaluate(LOADED) == [8, 112]
     duration, reached = answer.locator("audio").evaluate(PLAYED)
     assert 0 < reached <= duration <= 1.1
     assert "tokens read" in page.locator("#mio-under").inner_text()
 
 
 def test_a_question_is_asked_aloud(page):
+    page.locator("#mio-output").get_by_label("text", exact=True).check()
     page.locator("#mio-composer .microphone-button").click()
     page.locator("#mio-composer .record-button").click()
+    page.locator("#mio-composer [aria-label='Stop recording']").wait_for()
     page.wait_for_timeout(700)
     page.locator("#mio-composer [aria-label='Stop recording']").click()
     page.locator("#mio-composer [aria-label='Attach audio']").click()
     page.locator("#mio-composer .thumbnail-item").wait_for()
-    page.locator("#mio-output").get_by_label("text", exact=True).check()
     page.locator("#mio-composer .submit-button").click()
-    bubbles(page, 2)
+    answers(page, 1)
     heard = page.locator("#mio-view .mio-user audio")
     assert heard.evaluate(PLAYED)[0] > 0.2
     assert page.locator("#mio-view .mio-problem").count() == 0
 
 
+def test_no_question_is_lost_between_two_streams(context, address):
+    """Gradio's own page loses it: the question joins before the page knows that the stream of the choice has ended."""
+    page = context.new_page()
+    page.add_init_script(LATE)
+    page.goto(address)
+    page.wait_for_selector("#mio-composer textarea")
+    for count in (1, 2):
+        ask(page, "hello", "text" if count == 1 else "anything")
+        answers(page, count)
+    page.close()
+
+
 def test_what_goes_wrong_is_a_line_and_the_question_comes_back(page, files):
     (files / "notes.csv").write_text("a")
-    page.locator("#mio-composer input[type=file]").set_input_files(files / "notes.csv")
-    page.locator("#mio-composer .thumbnail-item").wait_for()
-    page.locator("#mio-composer textarea").fill("what is this?")
-    page.locator("#mio-composer textarea").press("Enter")
+    attach(page, files / "notes.csv")
+    ask(page, "what is this?")
     problem = page.locator("#mio-view .mio-problem")
     problem.wait_for()
     assert problem.inner_text().startswith("notes.csv: this run reads no such files; it reads ")
     sync_api.expect(page.locator("#mio-composer textarea")).to_have_value("what is this?")
+    sync_api.expect(page.locator("#mio-composer .submit-button")).to_be_visible()
     empty(page)
-    assert page.locator("#mio-view .mio-model").count() == 2
-
-
-def test_turns_are_given_anew_and_taken_back(page):
-    page.get_by_role("button", name="Regenerate").click()
-    sync_api.expect(problem := page.locator("#mio-view .mio-problem")).to_have_count(0)
-    bubbles(page, 2)
-    page.get_by_role("button", name="Edit last").click()
-    bubbles(page, 1)
-    page.locator("#mio-composer .thumbnail-item").wait_for()
-    empty(page)
+    ask(page, "hello", "text")
+    answers(page, 1)
     assert problem.count() == 0
 
 
-def test_tokens_have_names(page):
+def test_turns_are_given_anew_and_taken_back(page, files):
+    ask_about_a_picture(page, files)
+    ask(page, "hello", "text")
+    answers(page, 2)
+    before = page.locator("#mio-under").inner_text()
+    page.get_by_role("button", name="Regenerate").click()
+    sync_api.expect(page.locator("#mio-under")).not_to_have_text(before)
+    answers(page, 2)
+    page.get_by_role("button", name="Edit last").click()
+    sync_api.expect(page.locator("#mio-view .mio-model")).to_have_count(1)
+    sync_api.expect(page.locator("#mio-composer textarea")).to_have_value("hello")
+    page.get_by_role("button", name="Edit last").click()
+    page.locator("#mio-composer .thumbnail-item").wait_for()
+    sync_api.expect(page.locator("#mio-view .mio-turn")).to_have_count(0)
+    assert page.locator("#mio-view .mio-problem").count() == 0
+
+
+def test_tokens_have_names(page, files):
+    ask_about_a_picture(page, files)
     page.get_by_role("tab", name="Tokens").click()
     token = page.locator(".mio-tok[title^='<image> ']")
     token.first.wait_for()
     assert "image" in token.first.get_attribute("title")
     assert page.locator(".mio-written .mio-tok[title*='speech \u00b7 codebook 1, code ']").count() > 0
-    page.get_by_role("tab", name="Chat").click()
 
 
-def test_the_conversation_is_downloaded(page, tmp_path):
+def test_the_conversation_is_downloaded(page, files, tmp_path):
+    ask_about_a_picture(page, files)
     with page.expect_download() as download:
         page.get_by_role("button", name="Export").click()
     download.value.save_as(tmp_path / "conversation.zip")
@@ -200,7 +266,9 @@ def test_the_conversation_is_downloaded(page, tmp_path):
 def test_an_example_is_taken(page):
     page.locator("#mio-cards .mio-card").first.click()
     page.locator("#mio-composer .thumbnail-item").wait_for()
-    assert "{1}" in page.locator("#mio-composer textarea").input_value()
+    sync_api.expect(page.locator("#mio-composer textarea")).to_have_value(re.compile(r"\{1\}"))
+    ask(page, "{1} hello", "text")
+    answers(page, 1)
     page.get_by_role("button", name="New").click()
     sync_api.expect(page.locator("#mio-view .mio-turn")).to_have_count(0)
 
@@ -213,8 +281,8 @@ def test_one_talks_while_it_listens(page):
     page.locator(".mio-talk").click()
     page.locator(".mio-live-form input").fill("hello")
     page.locator(".mio-live-form button").click()
-    sync_api.expect(page.locator(".mio-live-log .mio-user").last).to_have_text("hello")
-    page.get_by_role("tab", name="Chat").click()
+    # what was said before is heard late on a slow machine, and may come behind
+    page.locator(".mio-live-log .mio-user").get_by_text("hello", exact=True).wait_for()
 
 
 @pytest.mark.parametrize("view", [PHONE, DESKTOP])
@@ -222,12 +290,4 @@ def test_nothing_is_wider_than_the_screen(page, view):
     page.set_viewport_size(view)
     for name in ("Chat", "Tokens", "Live talk"):
         page.get_by_role("tab", name=name).click()
-        assert page.evaluate(TOO_WIDE) <= 0
-    page.get_by_role("tab", name="Chat").click()
-
-
-def test_nothing_has_left_the_page(page, address):
-    own = (address, address.replace("http:", "ws:"), f"blob:{address}", "data:")
-    assert len(page.asked) > 20
-    assert [url for url in page.asked if not url.startswith(own)] == []
-    assert page.errors == []
+        page.wait_for_function(f"({TOO_WIDE})() <= 0")

@@ -6,11 +6,11 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
+import mio
 from mio.cli import app
 from mio.core.errors import Interrupted
 from mio.core.recipe.compose import compose
@@ -130,19 +130,36 @@ def test_the_package_runs_as_a_module():
         (["plan", "tiny.yaml", "worlds=16"], "unknown key `worlds`"),
         (["generate", "nowhere", "hello"], "nowhere: no such run folder"),
         (["evaluate", "nowhere"], "nowhere: no such run folder"),
-        (["plugins", "check", "txet"], "plugin `txet` fails 1 of 1 checks: loads"),
-        (["plugins", "new", "My-Thing"], "cannot name a modality"),
+        (["plugins", "new", "My-Thing"], "`My-Thing` cannot name a plugin"),
+        (["plugins", "check", "text", "--report", "text.html"], "give a file that ends in .md or .json"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(folder, capsys, arguments, message):
     del folder
-    if arguments[:2] == ["plugins", "check"]:
-        assert app.run(arguments) == 2
-        printed = capsys.readouterr()
-        assert message in printed.err
-        assert "did you mean `text`?" in printed.out
-        return
     assert message in failing(capsys, *arguments)
+
+
+def test_a_plugin_is_checked_with_a_report_and_a_code_for_scripts(folder, capsys):
+    assert app.run(["plugins", "check", "txet"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert "did you mean `text`?" in printed[1]
+    assert printed[2].startswith("plugin `txet`: 1 failed, in ")
+    assert app.run(["plugins", "check", "text", "tokenizer=bytes", "--report", str(folder / "text.md")]) == 0
+    assert app.run(["plugins", "check", "text", "tokenizer=bytes", "--report", str(folder / "text.json")]) == 0
+    out = capsys.readouterr().out
+    assert f"report: {folder / 'text.json'}" in out
+    written = (folder / "text.md").read_text()
+    assert written.startswith("# Plugin `text` conforms to mio's contract\n")
+    assert '| options | {"tokenizer": "bytes"} |' in written
+    assert "| modality | text | text |" in written
+    content = json.loads((folder / "text.json").read_text())
+    assert content["conforms"]
+    assert content["plugin"] == "text"
+    assert content["versions"]["mio"] == mio.__version__
+    checks = {one["check"]: one for one in content["checks"]}
+    assert checks["text: text tokenizer returns the text"]["outcome"] == "passed"
+    assert checks["tasks' prompts can be filled"]["detail"] == "the plugin has no tasks"
+    assert all(f"| {name} | {one['outcome']} |" in written for name, one in checks.items())
 
 
 def test_several_problems_are_told_in_one_line(folder, capsys):
@@ -202,16 +219,19 @@ def test_recipe_check_goes_through_the_chain(folder, capsys):
 
 
 def test_recipe_lock_freezes_versions_fingerprints_and_seed(folder, capsys):
-    assert printed(capsys, "recipe", "lock", "tiny.yaml", "seed=5") == "recipe.lock\n"
-    lock = json.loads((folder / "recipe.lock").read_text())
+    told = printed(capsys, "recipe", "lock", "tiny.yaml", "seed=5").splitlines()
+    assert told[0].startswith("tiny: sources are left open: words/a: a.jsonl: no such file")
+    assert told[1:] == ["tiny.lock"]
+    (stage,) = yaml.safe_load((folder / "tiny.lock").read_text())["stages"]
     made = compose(["tiny.yaml"], ["seed=5"], app_manager())
-    assert lock["recipe"] == fingerprint(made)
-    assert (lock["seed"], list(lock["plugins"])) == (5, ["text"])
-    assert re.fullmatch(r"2\.\d+.*", lock["packages"]["torch"])
-    assert isinstance(lock["vocabulary"], str)
-    out = printed(capsys, "recipe", "lock", "tiny.yaml", "plugins.text={_replace_: true, tokenizer: bpe}")
-    assert "vocabulary left open: the text tokenizer is trained" in out
-    assert json.loads((folder / "recipe.lock").read_text())["vocabulary"] is None
+    assert stage["fingerprint"] == fingerprint(made)
+    assert (stage["recipe"]["seed"], list(stage["plugins"])) == (5, ["text"])
+    assert re.fullmatch(r"2\.\d+.*", stage["packages"]["torch"])
+    assert isinstance(stage["vocabulary"], str)
+    open_text = "plugins.text={_replace_: true, tokenizer: bpe}"
+    out = printed(capsys, "recipe", "lock", "tiny.yaml", "--out", "other.lock", open_text)
+    assert "the vocabulary is left open" in out
+    assert yaml.safe_load((folder / "other.lock").read_text())["stages"][0]["vocabulary"] is None
 
 
 def app_manager():
@@ -225,23 +245,3 @@ def test_plugins_list_tells_what_works_and_why_not(folder, capsys):
     out = " ".join(printed(capsys, "plugins", "list", "--plugin", "broken_codec.py").split())
     assert "broken: ModuleNotFoundError" in out or "broken: import failed: ModuleNotFoundError" in out
     assert "text mio 0." in out
-
-
-def test_the_scaffold_conforms_checks_and_tests(folder):
-    """In other processes: the new package is imported under its own name."""
-
-    def run(*command, cwd):
-        environment = {"PATH": str(Path(sys.executable).parent), "MIO_PLUGINS": "", "PYTHONPATH": str(cwd)}
-        environment["MIO_PLUGINS"] = f"doodle={package / 'mio_doodle'}"
-        return subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, check=False, cwd=cwd, env=environment
-        )
-
-    package = folder / "mio-doodle"
-    assert app.run(["plugins", "new", "doodle"]) == 0
-    assert not [path for path in package.rglob("*") if path.is_file() and "__NAME__" in path.read_text()]
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=package)
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
-    assert run("-m", "mio", "recipe", "check", "recipes/doodle.yaml", cwd=package).returncode == 0
-    assert app.run(["plugins", "new", "doodle"]) == 2

@@ -185,7 +185,7 @@ def test_a_run_that_is_not_whole(model, capsys):
     weights = model.parent / "runs/done/model.safetensors"
     save_file({"embedding.weight": torch.zeros(2, 2)}, weights)
     assert "model.safetensors: is not what the run wrote" in failing(capsys, "export", "runs/done", "out")
-    called(capsys, "recipe", "lock", "runs/done")
+    called(capsys, "recipe", "lock", "runs/done", "--accept")
     assert "the tensor `embedding.weight` is [2, 2], by recipe.yaml and vocabulary.json it is" in failing(
         capsys, "export", "runs/done", "out"
     )
@@ -213,10 +213,10 @@ def test_damaged_numbers_are_refused_both_ways(model, capsys):
         tensors = load_file(folder)
         tensors[name][0, 1] = torch.nan
         save_file(tensors, folder)
-        called(capsys, "recipe", "lock", "runs/done")
+        called(capsys, "recipe", "lock", "runs/done", "--accept")
         assert f"the tensor `{name}` holds a NaN or an infinity" in failing(capsys, *command)
         tensors[name][0, 1] = 1e6
         save_file(tensors, folder)
-        called(capsys, "recipe", "lock", "runs/done")
+        called(capsys, "recipe", "lock", "runs/done", "--accept")
         assert f"the tensor `{name}` holds 1e+06, too large for float16" in failing(capsys, *command, "--dtype", "fp16")
     assert sorted(path.name for path in (model.parent / "runs").iterdir()) == ["done"]

@@ -21,4 +21,4 @@ def plugin():
         yield
 
 
-from test_music import *  # noqa: E402, F403
+from test_score_package import *  # noqa: E402, F403

@@ -1,41 +1,141 @@
-"""A package with a plugin of one modality that works, written for a new author to change."""
+"""Packages with a plugin that works, for a new author to change: one for each kind of thing that plugins supply."""
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import keyword
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 from mio.core.contract.validation import NAME
-from mio.core.errors import UserError
+from mio.core.errors import UserError, nearest
 
-FILES = {
-    "pyproject.toml": "pyproject.toml.txt",
-    "README.md": "README.md.txt",
-    "mio_{name}/__init__.py": "plugin.py.txt",
-    "mio_{name}/codec.py": "codec.py.txt",
-    "mio_{name}/curves.py": "curves.py.txt",
-    "recipes/{name}.yaml": "recipe.yaml.txt",
-    "tests/test_plugin.py": "test_plugin.py.txt",
+LONGEST = 20
+"""Letters of a name: the longest with which every line of a template keeps its place."""
+RESERVED = ("text", "control", "messages", "parts", "image", "shape", "side", "sum", "result")
+"""Names of the core's and of the templates' records."""
+
+EVERYWHERE = {
+    "pyproject.toml": "shared/pyproject.toml.txt",
+    "README.md": "shared/README.md.txt",
+    ".github/workflows/tests.yml": "shared/ci.yml.txt",
 }
-"""Path in the new package -> template beside this module; `__NAME__` stands for the name in both."""
+"""Path in the new package -> template below `files`; `__NAME__` stands for the name in both."""
+CURVES = {"mio___NAME__/curves.py": "curves/curves.py.txt"}
+ADDED = """\
+In the digits world, which `make demo` of mio trains as `runs/stage4`:
+
+    mio fit stage4 __NAME__ start_from=runs/stage4 name=added
+    mio evaluate runs/added {} caption draw"""
+"""What a README says of adding a kind to a trained model, and of its tasks beside those of the demo."""
+READ, DRAW = "__NAME___read", "__NAME___draw"
 
 
-def write_scaffold(name: str, folder: Path) -> Path:
-    """Writes the package `mio-NAME` into `folder` and returns its path.
+@dataclass(frozen=True)
+class Kind:
+    """What a package is an example of."""
 
-    Raises `UserError` for a name that is no modality's, and if the package's folder exists.
+    summary: str
+    demo: str
+    """How it is used on the demo's run."""
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Templates beside those of every kind and its own plugin, recipe and test."""
+    lengths: str = ""
+    """Arguments of `range`: how many numbers a curve has."""
+
+
+KINDS: dict[str, Kind] = {
+    "codes": Kind(
+        "The modality `__NAME__`, curves of numbers as codes, to be read and drawn",
+        ADDED.format(f"{READ} {DRAW}"),
+        CURVES,
+        "8, 17",
+    ),
+    "encoded": Kind(
+        "The modality `__NAME__`, curves of numbers, read by a network inside the model",
+        ADDED.format(READ),
+        {**CURVES, "mio___NAME__/network.py": "encoded/network.py.txt"},
+        "8, 17",
+    ),
+    "head": Kind(
+        "The modality `__NAME__`, curves of numbers, made by a network on top of the model",
+        ADDED.format(DRAW),
+        {**CURVES, "mio___NAME__/network.py": "head/network.py.txt"},
+        "16, 17",
+    ),
+    "corpus": Kind(
+        "A corpus of drawings with captions, and two tasks on it",
+        ADDED.format(f"{READ} {DRAW}"),
+    ),
+    "task": Kind(
+        "A task, sums in words, with two figures",
+        "Of the digits world, which `make demo` of mio trains as `runs/stage4`:\n\n"
+        "    mio evaluate runs/stage4 __NAME__ plugins.__NAME__={}",
+    ),
+}
+
+
+def write_package(name: str, kind: str, folder: Path, taken: Collection[str]) -> Path:
+    """Writes the package `mio-NAME` of a kind of `KINDS` into `folder` and returns its path.
+
+    Dashes of a name become `_`. Raises `UserError` for an unknown kind, a name that cannot be a plugin's or is one of
+    `taken` with the nearest that is free, and if there is something where the package's folder would be.
     """
-    if not NAME.fullmatch(name) or keyword.iskeyword(name):
-        raise UserError(f"`{name}` cannot name a modality: take lower case letters, digits and `_`, a letter first")
+    if kind not in KINDS:
+        raise UserError(f"`--kind {kind}`: there is no such kind{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+    name = checked_name(name, taken)
     package = folder / f"mio-{name.replace('_', '-')}"
-    if package.exists():
-        raise UserError(f"{package} exists already; take another name or `--dir`")
-    templates = resources.files(__name__) / "files"
-    for path, template in FILES.items():
-        target = package / path.format(name=name)
+    try:
+        package.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"{package} exists already, and nothing is overwritten; take another name or `--dir`") from None
+    templates, chosen = resources.files(__name__) / "files", KINDS[kind]
+    own = {
+        "mio___NAME__/__init__.py": f"{kind}/plugin.py.txt",
+        "mio___NAME__/recipe.yaml": f"{kind}/recipe.yaml.txt",
+        "tests/test___NAME__.py": f"{kind}/test_plugin.py.txt",
+    }
+    for path, template in {**EVERYWHERE, **own, **chosen.more}.items():
+        target = package / path.replace("__NAME__", name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(
-            (templates / template).read_text(encoding="utf-8").replace("__NAME__", name), encoding="utf-8"
-        )
+        text = (templates / template).read_text(encoding="utf-8")
+        for mark, value in (
+            ("__SUMMARY__", chosen.summary),
+            ("__DEMO__", chosen.demo),
+            ("__LENGTHS__", chosen.lengths),
+            ("__PACKAGE__", package.name),
+            ("__NAME__", name),
+        ):
+            text = text.replace(mark, value)
+        target.write_text(text, encoding="utf-8")
     return package
+
+
+def checked_name(name: str, taken: Collection[str]) -> str:
+    """The name of a plugin, with `_` for dashes. Raises `UserError` with the nearest name that is free."""
+    given = name.replace("-", "_")
+    if not NAME.fullmatch(given) or keyword.iskeyword(given) or len(given) > LONGEST:
+        rule = f"at most {LONGEST} lower case letters, digits, `_` and `-`, a letter first, and no word of Python"
+        raise UserError(f"`{name}` cannot name a plugin; take {rule}: `{free_name(given, taken)}` is free")
+    if _is_taken(given, taken):
+        raise UserError(f"the name `{given}` is taken; `{free_name(given, taken)}` is free")
+    return given
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """A name that a plugin can have, as near to `name` as may be."""
+    words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+    stem = re.sub(r"^[0-9_]+", "", "_".join(words))[:LONGEST].rstrip("_") or "mine"
+    if not _is_taken(stem, taken) and not keyword.iskeyword(stem):
+        return stem
+    more = (f"{stem[: LONGEST - len(str(number))]}{number}" for number in itertools.count(2))
+    return next(one for one in more if not _is_taken(one, taken))
+
+
+def _is_taken(name: str, taken: Collection[str]) -> bool:
+    """Whether a plugin, a field of records or a module that can be imported has the name."""
+    return name in taken or name in RESERVED or importlib.util.find_spec(f"mio_{name}") is not None

@@ -37,9 +37,16 @@ def keys_of(kind: type, prefix: str = "") -> Iterator[tuple[str, Allowed | None]
         inner: Any = hint
         while get_origin(inner) in (dict, list):
             key += ".*" if get_origin(inner) is dict else "[]"
-            inner = get_args(inner)[-1]
+            inner = _without_none(get_args(inner)[-1])
         if is_dataclass(inner):
             yield from keys_of(cast(type, inner), f"{key}.")
+
+
+def _without_none(hint: Any) -> Any:
+    """What a value that may be null is if it is not."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(option for option in get_args(hint) if option is not type(None))
+    return hint
 
 
 class Checker:

@@ -48,6 +48,13 @@ def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
     raise NotImplementedError
 
 
+@hookspec
+def mio_requires(options: Mapping[str, Any]) -> Sequence[str]:
+    """Names of plugins that a recipe has to list beside this one; another that declares a modality of that name will do
+    as well. Called when a recipe is resolved: it is refused where one is missing, with the line to add."""
+    raise NotImplementedError
+
+
 @hookspec(firstresult=True)
 def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | TextTokenizer | Splitter | None:
     """Tokenizer of a modality: media -> codes `[Q, F]`; text -> ids; a modality of parts -> its parts.
@@ -131,6 +138,17 @@ def mio_backbones() -> Mapping[str, Mapping[str, Any]]:
 @hookspec
 def mio_tasks(options: Mapping[str, Any]) -> Sequence[Task]:
     """Evaluation tasks on held-out data. Called by evaluation; nothing is loaded before `Task.records` is called."""
+    raise NotImplementedError
+
+
+@hookspec
+def mio_paths(options: Mapping[str, Any]) -> Sequence[str]:
+    """Names of options that are paths of files or folders: the plugin's own, dotted where they are inside of others
+    (`checkpoint`, `vae.checkpoint`), and those of its corpora (`motion/clips.folder`).
+
+    Called when a recipe is composed, with the plugin's options as they are written. A relative path begins beside the
+    recipe file that gives it or, if nothing is there, in the working folder; hooks are given the path that was found.
+    """
     raise NotImplementedError
 
 

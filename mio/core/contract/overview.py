@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,8 +11,9 @@ from mio.core.contract.controls import ControlToken
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.heads import Head
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
+from mio.core.contract.requires import completed
 from mio.core.contract.values import Modality
-from mio.core.errors import UserError
+from mio.core.errors import PluginError, UserError
 
 Line = tuple[str, str, str]
 """Kind, name, detail."""
@@ -24,14 +25,18 @@ def overview(
     options: Mapping[str, Any],
     beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Iterator[Line]:
-    """Everything that the plugin `name` supplies with these options, with the plugins `beside` and theirs.
+    """Everything that the plugin `name` supplies with these options, with the plugins `beside` and theirs, and those
+    that they need.
 
     Other working plugins stand beside it as far as they go with it without options: their modalities are those that it
     may read or judge answers in. Raises `PluginError` where the plugin's answers break the contract.
     """
-    own = manager.enable({**beside, name: options})
+    own = manager.enable(completed(manager, {**beside, name: options}))
     own.modalities(), own.control_tokens()
     plugins = _with_others(own)
+    for owner, needed in own.requires():
+        if owner == name:
+            yield "requires", needed, ""
     for owner, modality in plugins.modalities():
         if owner == name:
             yield "modality", modality.name, _modality(modality, plugins)
@@ -41,10 +46,31 @@ def overview(
             yield "control token", token.name, _control(token)
     if any(owner == name for owner, _ in plugins.label_rules()):
         yield "rule", "labels answers with control tokens", ""
+    if "mio_session" in manager.candidate(name).hooks:
+        yield "policy", "of live conversations", ""
     for what, supplied in (("corpus", plugins.sources()), ("task", plugins.tasks())):
         for one, (owner, _) in supplied.items():
             if owner == name:
                 yield what, one, ""
+    for one, reason in plugins.resting_tasks().items():
+        if reason.endswith(f"(plugin `{name}`)"):
+            yield "task", one, f"rests: {reason.removesuffix(f' (plugin `{name}`)')}"
+    yield from _of_all_recipes(PluginManager([manager.candidate(name)]))
+
+
+def _of_all_recipes(alone: PluginManager) -> Iterator[Line]:
+    """What a plugin supplies to recipes that do not list it. Raises `PluginError` where that breaks the contract."""
+    kinds: tuple[tuple[str, Iterable[str]], ...] = (
+        ("preset", alone.backbones()),
+        ("recipe", alone.recipes()),
+        ("layout", alone.layouts()),
+        ("logger", alone.loggers()),
+    )
+    commands = [f"mio {name} {one}" for name, own in alone.commands().items() for one in own]
+    for problem in alone.unanswered.values():
+        raise PluginError(problem)
+    for what, supplied in (*kinds, ("command", commands)):
+        yield from ((what, one, "") for one in supplied)
 
 
 def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
@@ -53,7 +79,7 @@ def _with_others(plugins: EnabledPlugins) -> EnabledPlugins:
         if other.problem or other.name in plugins.names or "mio_modalities" not in other.hooks:
             continue
         try:
-            more = plugins.manager.enable({**plugins.options, other.name: {}})
+            more = plugins.manager.enable(completed(plugins.manager, {**plugins.options, other.name: {}}))
             more.modalities(), more.control_tokens()
         except UserError:
             continue  # it needs options, or does not go with the others
@@ -70,7 +96,9 @@ def _modality(declared: Modality, plugins: EnabledPlugins) -> str:
         return f"{declared.frames} of `{declared.parts}`"
     if declared.codebooks:
         sizes = ", ".join(map(str, declared.codebooks))
-        told = f"codebooks {sizes}; {declared.frames} frames"
+        layout = f"; {declared.layout}" if len(declared.codebooks) > 1 else ""
+        tokens = " ".join((declared.begin, declared.code_token, declared.end))
+        told = f"codebooks {sizes}; {declared.frames} frames{layout}; {tokens}"
         if (automaton := declared.automaton) is None:
             return told
         return f"{told}; automaton of {len(automaton.states)} states, {automaton.fingerprint[:12]}"

@@ -35,6 +35,7 @@ from mio.core.contract.heads import Head
 from mio.core.contract.layouts import ModelLayout
 from mio.core.contract.loggers import LoggerFactory
 from mio.core.contract.network_validation import adapter_problems, encoder_problems, head_problems
+from mio.core.contract.requires import check_requires, requires_problems
 from mio.core.contract.sessions import SESSION, SessionPolicy, Synthesiser, changed_options
 from mio.core.contract.task_validation import resting, task_problems
 from mio.core.contract.tasks import Task
@@ -155,7 +156,7 @@ class EnabledPlugins:
         return list(self._plugins)
 
     @cached_property
-    def _modalities(self) -> list[tuple[str, Modality]]:
+    def _declared(self) -> list[tuple[str, Modality]]:
         declared: list[tuple[str, Modality]] = []
         for owner, answer in self._each("mio_modalities"):
             for index, modality in enumerate(sequence(owner, "mio_modalities", answer)):
@@ -164,8 +165,27 @@ class EnabledPlugins:
                 declared.append((owner, modality))
         unique("modality", ((owner, modality.name, modality) for owner, modality in declared))
         check_tokens(declared)
-        check_parts(declared)
         return declared
+
+    def requires(self) -> list[tuple[str, str]]:
+        """(plugin, name) of everything that a plugin needs beside it."""
+        needed = []
+        for owner, answer in self._each("mio_requires"):
+            names = sequence(owner, "mio_requires", answer)
+            refuse(owner, "mio_requires", "answer", requires_problems(owner, names))
+            needed += [(owner, name) for name in names]
+        return needed
+
+    def lacking(self) -> list[tuple[str, str]]:
+        """What of `requires` is neither a plugin nor a modality of the recipe."""
+        there = {*self.names, *(declared.name for _, declared in self._declared)}
+        return [(owner, name) for owner, name in self.requires() if name not in there]
+
+    @cached_property
+    def _modalities(self) -> list[tuple[str, Modality]]:
+        check_requires(self.lacking(), self.manager.candidates)
+        check_parts(self._declared)
+        return self._declared
 
     def modalities(self) -> list[tuple[str, Modality]]:
         """(plugin, declaration) of every modality, in vocabulary order."""

@@ -52,7 +52,9 @@ class Frames:
         return self.minimum <= frames <= self.maximum and (frames - self.minimum) % self.step == 0
 
     def __str__(self) -> str:
-        """`1 to 9`, `3 to 9 in steps of 3`."""
+        """`5`, `1 to 9`, `3 to 9 in steps of 3`."""
+        if self.minimum == self.longest:
+            return f"{self.minimum}"
         steps = f" in steps of {self.step}" if self.step != 1 else ""
         return f"{self.minimum} to {self.longest}{steps}"
 

@@ -61,16 +61,45 @@ class ModelCard:
                  self._figures()]  # fmt: skip
         write_text(folder / README, "\n".join(part for part in parts if part))
 
-    def _head(self) -> str:
-        lines = ["---", "library_name: transformers", "pipeline_tag: any-to-any"]
+    def write_of_bundle(self, folder: Path, weights: bool) -> None:
+        """Writes it into the folder of a bundle."""
+        parts = [self._head("mio"), self._about("in `tokenizers/`"), self._bundle_use(weights), self._figures()]
+        write_text(folder / README, "\n".join(part for part in parts if part))
+
+    def _bundle_use(self, weights: bool) -> str:
+        used = (
+            f"""    mio generate {self.name} "Hello" --output {next((n for n in self.written if n != "text"), "text")}
+    mio evaluate {self.name}
+"""
+            if weights
+            else ""
+        )
+        held = "" if weights else " Its weights are not in it: the first command trains them."
+        return f"""## In mio
+
+This folder is a bundle: what `mio recipe bundle` packed of a run.{held} `recipe.yaml` is its recipe with every key,
+`training.lock` what it was trained with, from the first stage on, and `bundle.json` names every file with its SHA-256.
+
+    mio fit {self.name}          # trains it again, bit for bit, or says what differs here
+{used}    mio recipe diff {self.name} mine.yaml
+"""
+
+    def _head(self, library: str = "transformers") -> str:
+        lines = ["---", f"library_name: {library}", "pipeline_tag: any-to-any"]
         if self.license:
             lines += _license_lines(self.license)
         named = [name for name in dict.fromkeys((*self.read, *self.written)) if name != "text"]
         lines += ["tags:", *(f"- {tag}" for tag in ("mio", "multimodal", "text", *named)), "---", ""]
         return "\n".join(lines)
 
-    def _about(self) -> str:
+    def _about(self, where: str = "") -> str:
         unsaid = "" if self.license else " Its recipe names no licence."
+        grammar = (
+            f"""
+`{self.grammar_file}` says which token may follow which, so that every span can be decoded."""
+            if not where
+            else ""
+        )
         rows = "\n".join(
             f"| `{name}` | {self.read.get(name, '-')} | {self.written.get(name, '-')} |"
             for name in dict.fromkeys((*self.read, *self.written))
@@ -86,8 +115,7 @@ writes all of its modalities as tokens of one vocabulary of {self.grammar["size"
 {rows}
 
 Media stand in a text as spans of token strings, `<begin> codes <end>`. mio's tokenizers, which make codes of media and
-media of codes, are in `{self.own}/`. `{self.grammar_file}` says which token may follow which, so that every span can be
-decoded.
+media of codes, are {where or f"in `{self.own}/`"}.{grammar}
 """
 
     def _networks(self) -> str:

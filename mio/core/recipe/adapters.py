@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.model import ENCODERS, HEAD_BIAS, HEADS, parameter_names
-from mio.core.recipe.rules import may_be_of_network
+from mio.core.recipe.rules import applied, may_be_of_network, rule_of
 from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, Recipe
 
 MOST_LAYERS = 200_000
@@ -69,7 +69,7 @@ def plan_adapters(config: TransformerConfig, lora: LoraConfig) -> dict[str, Adap
 
 
 def _adapter(name: str, lora: LoraConfig) -> Adapter:
-    rule = next((rule for rule in lora.rules if fnmatch.fnmatchcase(name, rule.pattern)), LoraRuleConfig())
+    rule = rule_of(name, lora.rules) or LoraRuleConfig()
     rank = lora.rank if rule.rank is None else rule.rank
     alpha = lora.alpha if rule.alpha is None else rule.alpha
     return Adapter(rank, alpha, alpha / (math.sqrt(rank) if lora.rslora else rank), lora.dora)
@@ -89,12 +89,12 @@ def _unmatched(lora: LoraConfig, layers: Mapping[str, tuple[int, int]], targets:
                 f"`train.lora.targets`: `{pattern}` matches no linear layer{_near(pattern, layers)}; names look like "
                 f"`{next(iter(layers))}`"
             )
-    for index, rule in enumerate(lora.rules):
+    for own, rule in applied(lora.rules).items():
         if not rule.pattern:
-            yield f"`train.lora.rules[{index}].pattern` is empty; `*` matches every adapter"
+            yield f"`train.lora.rules.{own}.pattern` is empty; `*` matches every adapter"
         elif not fnmatch.filter(targets, rule.pattern):
             where = "is not among `train.lora.targets`" if fnmatch.filter(layers, rule.pattern) else "matches no layer"
-            yield f"`train.lora.rules[{index}]`: `{rule.pattern}` {where}{_near(rule.pattern, layers)}"
+            yield f"`train.lora.rules.{own}`: `{rule.pattern}` {where}{_near(rule.pattern, layers)}"
 
 
 def _near(pattern: str, layers: Mapping[str, tuple[int, int]]) -> str:

@@ -12,6 +12,7 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.compose import Composed, compose_file
 from mio.core.recipe.inheritance import inherit
+from mio.core.recipe.lock_file import LockFile, is_lock, locked_recipes
 from mio.core.recipe.places import RECIPE, is_file, locate, recipes_in, run_of_checkpoint
 from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
@@ -55,6 +56,8 @@ def links(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManag
     folders lie side by side. What a stage leaves open it has from the one before (see `inherit`). Raises `UserError`,
     and `RecipeError` for a chain that returns to itself.
     """
+    if is_lock(recipes[0]):
+        return _of_lock(recipes, overrides, manager)
     path: Path | None = locate(recipes[0], manager)
     stages: list[Composed] = []
     seen: list[Path] = []
@@ -79,6 +82,27 @@ def links(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManag
         if names.count(name) > 1:
             raise RecipeError([f"two stages of the chain are called `{name}`; give each its own `name`"])
     return _linked(stages, first, manager)
+
+
+def _of_lock(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManager) -> list[Link]:
+    """Stages as they were resolved: nothing is filled in."""
+    path = locate(recipes[0], manager)
+    if len(recipes) > 1:
+        raise RecipeError([f"{path}: a lock stands alone; leave out {', '.join(recipes[1:])}"])
+    made: list[Link] = []
+    for recipe in locked_recipes(LockFile.read(path, manager), path, overrides):
+        folder = None
+        if not made and (folder := starting_folder(recipe)) is not None:
+            if not is_file(folder / RECIPE) and run_of_checkpoint(folder) is None:
+                raise RecipeError(
+                    [f"{path}: {folder}, which it starts from, is no run; put it there, or give `start_from=FOLDER`"]
+                )
+            recipe.start_from = _run_reference(folder, recipe)
+            parent: Recipe | None = load_resolved((run_of_checkpoint(folder) or folder) / RECIPE, manager)
+        else:
+            parent = made[-1].recipe if made else None
+        made.append(Link(recipe, Composed(recipe, path, path.parent), parent, folder))
+    return made
 
 
 def _linked(stages: Sequence[Composed], first: Path | None, manager: PluginManager) -> list[Link]:

@@ -20,6 +20,7 @@ from mio.core.errors import RecipeError, UserError
 from mio.core.recipe.interpolation import reference_problems, refers, walk
 from mio.core.recipe.layers import Layer, checker, override_layer, read_layer
 from mio.core.recipe.merging import merge, resolve
+from mio.core.recipe.paths import path_keys, place_paths
 from mio.core.recipe.places import is_file, locate
 from mio.core.recipe.requirements import Required, added_up, check_requirements, required_of
 from mio.core.recipe.schema import Recipe
@@ -99,13 +100,34 @@ def compose_file(
     if requires := added_up(part.content.get("requires", ()) for part in parts):
         merged["requires"] = requires
     recipe = _resolved(merged, parts)
+    composed = Composed(recipe, path, start_folder, parts)
+    _place_paths(composed, manager)
     if not NAME.fullmatch(recipe.name):
         text = (
             f"`name` {plain(repr(recipe.name)):.120} names a folder: at most {LONGEST_NAME} letters, digits, `_`, `-` "
             "and `.`, the first a letter or digit, the last no `.`"
         )
         raise RecipeError(_placed(parts, [(("name",), text)]))
-    return Composed(recipe, path, start_folder, parts)
+    return composed
+
+
+def _place_paths(composed: Composed, manager: PluginManager) -> None:
+    """Puts in place of paths in options those of the files beside the recipe files that give them."""
+    folders = {key: part.layer.folder for part in composed.parts for key, _ in walk(part.content)}
+
+    def folder(key: Key) -> Path:
+        return next((folders[key[:length]] for length in range(len(key), 0, -1) if key[:length] in folders), Path())
+
+    recipe = composed.recipe
+    sources = [(group, name) for group, one in recipe.data.groups.items() for name in one.sources]
+    content = {
+        "plugins": recipe.plugins,
+        "data": {"groups": {group: {"sources": {}} for group in recipe.data.groups}},
+    }
+    for group, name in sources:
+        options = recipe.data.groups[group].sources[name].options
+        content["data"]["groups"][group]["sources"][name] = {"options": options}
+    place_paths(content, path_keys(recipe, manager), folder)
 
 
 def _required(layer: Layer, names: Collection[str]) -> Iterator[Required]:

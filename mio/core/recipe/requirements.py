@@ -1,6 +1,6 @@
 """What a recipe `requires`: distributions and their versions, looked up before anything else of the recipe. No torch.
 
-A requirement has the form of PEP 508 without an address (`mio-mesh>=0.1`, `mio[music]>=0.2`, `NAME; MARKER`) and its
+A requirement has the form of PEP 508 without an address (`mio-mesh>=0.1`, `mio[serve]>=0.2`, `NAME; MARKER`) and its
 versions are compared by PEP 440. A plugin that is not installed, but given by `--plugin` or `MIO_PLUGINS`, counts as
 the distribution of the `pyproject.toml` above it.
 """

@@ -30,10 +30,22 @@ def load_resolved(path: Path, manager: PluginManager | None = None) -> Recipe:
     if manager is not None:
         check_requirements(list(required_of(layer.content, layer.mark)), manager)
     literal = checker(literal=True)
-    content = literal.check(Recipe, layer.content)
+    content = literal.check(Recipe, _of_now(layer.content))
     if literal.problems:
         raise RecipeError([f"{layer.mark(key)}: {text}" for key, text in literal.problems])
     return build(Recipe, content)
+
+
+def _of_now(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A resolved recipe of mio 0.1, whose rules were lists of which the first to match wins, as it is now."""
+    train = content.get("train")
+    for section in ("optimizer", "lora"):
+        holder = train.get(section) if isinstance(train, dict) else None
+        if isinstance(train, dict) and isinstance(holder, dict) and isinstance(holder.get("rules"), list):
+            listed = list(enumerate(holder["rules"], 1))
+            rules = {f"rule{number}": rule for number, rule in reversed(listed)}
+            train = {**train, section: {**holder, "rules": rules}}
+    return {**content, "train": train} if "train" in content else content
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -44,15 +56,16 @@ def to_yaml(recipe: Recipe) -> str:
 def fingerprint(recipe: Recipe) -> str:
     """SHA-256 (hexadecimal) of everything but what decides nothing of a training (`OUTSIDE`). Where the folder of
     `start_from` lies does not matter."""
-    return _fingerprint(asdict(recipe))
+    return content_fingerprint(asdict(recipe))
 
 
 def stored_fingerprint(path: Path) -> str:
     """Fingerprint of a recipe that `to_yaml` wrote, of the keys that its schema had then. Raises `RecipeError`."""
-    return _fingerprint(read_layer(path).content)
+    return content_fingerprint(read_layer(path).content)
 
 
-def _fingerprint(content: dict[str, Any]) -> str:
+def content_fingerprint(content: Mapping[str, Any]) -> str:
+    """Fingerprint of the content of a resolved recipe."""
     content = {key: value for key, value in content.items() if key not in OUTSIDE}
     start = PurePath(str(content.get("start_from", "")))
     content["start_from"] = f"{start.parents[1].name}/{start.name}" if STEP_FOLDER.fullmatch(start.name) else start.name

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from mio.core.errors import nearest
 from mio.core.recipe.model import ADAPTERS, ROW_PARAMETERS, network_of
 from mio.core.recipe.schema import RuleConfig
 
 
+class _Rule(Protocol):
+    pattern: str
+
+
+R = TypeVar("R", bound=_Rule)
+
+
+def applied(rules: Mapping[str, R | None]) -> dict[str, R]:
+    """Rules by name in their order, without those that are taken away."""
+    return {name: rule for name, rule in rules.items() if rule is not None}
+
+
+def rule_of(parameter: str, rules: Mapping[str, R | None]) -> R | None:
+    """The rule that applies to a parameter: the last one that matches its name; None if none does."""
+    matching = (rule for rule in applied(rules).values() if fnmatch.fnmatchcase(parameter, rule.pattern))
+    return next(reversed(list(matching)), None)
+
+
 def rule_problems(
-    rules: Sequence[RuleConfig], names: Sequence[str], blocks: Sequence[str], networks: Sequence[str] = ()
-) -> Iterator[tuple[int, str]]:
-    """(number of the rule, problem) of every rule that matches none of the parameters `names`, or whose `rows` match
+    rules: Mapping[str, RuleConfig | None], names: Sequence[str], blocks: Sequence[str], networks: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """(name of the rule, problem) of every rule that matches none of the parameters `names`, or whose `rows` match
     none of the vocabulary's `blocks` or are asked of a parameter that has none. What may be a parameter of one of
     `networks`, of whose names only the beginnings are known yet (see `network_names`), is no problem."""
-    for index, rule in enumerate(rules):
+    for own, rule in applied(rules).items():
         matching = fnmatch.filter(names, rule.pattern)
         if not matching and not may_be_of_network(rule.pattern, networks):
-            yield index, f"`{rule.pattern}` matches no parameter{like_names(rule.pattern, names, networks)}"
+            yield own, f"`{rule.pattern}` matches no parameter{like_names(rule.pattern, names, networks)}"
         for pattern in rule.rows:
             if not fnmatch.filter(blocks, pattern):
-                yield index, f"`{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block"
+                yield own, f"`{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block"
         for name in matching if rule.rows else ():
             if name not in ROW_PARAMETERS:
-                yield index, f"`{rule.pattern}` has `rows`, but `{name}` has no vocabulary rows"
+                yield own, f"`{rule.pattern}` has `rows`, but `{name}` has no vocabulary rows"
 
 
 _TOKENS = re.compile(r"\*|\[!?\]?[^]]*\]|.", re.DOTALL)

@@ -35,7 +35,7 @@ class LossConfig:
 
 @dataclass
 class RuleConfig:
-    """What happens to parameters whose name matches; the first matching rule wins. No match at all is an error."""
+    """What happens to parameters whose name matches. No match at all is an error."""
 
     pattern: str = ""
     """Shell-style pattern of parameter names, for example `layers.*.attention.*`."""
@@ -78,12 +78,14 @@ class OptimizerConfig:
     """How `wsd` falls: `linear`, `cosine`, or `1-sqrt`, one minus a square root."""
     clip: float = number(1.0, 0, 1e9)
     """Largest gradient norm; 0 means no clipping."""
-    rules: list[RuleConfig] = field(default_factory=list)
+    rules: dict[str, RuleConfig | None] = field(default_factory=dict)
+    """Rules by a name of one's own, such as the plugin's whose parameters they are about. Of several that match a
+    parameter, the last one applies, in the order in which files name them. Null takes away one of an included file."""
 
 
 @dataclass
 class LoraRuleConfig:
-    """Another size for some of the adapters; the first matching rule wins. No match at all is an error."""
+    """Another size for some of the adapters. No match at all is an error."""
 
     pattern: str = ""
     """Shell-style pattern of names of linear layers."""
@@ -106,7 +108,8 @@ class LoraConfig:
     """Whether the output is multiplied by `alpha / sqrt(rank)` instead."""
     targets: list[str] = field(default_factory=lambda: ["layers.*"])
     """Linear layers that get an adapter, by shell-style patterns of their names: `layers.*.attention.query`."""
-    rules: list[LoraRuleConfig] = field(default_factory=list)
+    rules: dict[str, LoraRuleConfig | None] = field(default_factory=dict)
+    """As those of the optimizer: the last one that matches applies."""
     rows: list[str] = field(default_factory=lambda: ["new"])
     """Vocabulary rows that are trained beside the adapters: patterns of blocks, and `new` for those that this stage
     adds."""

@@ -17,7 +17,7 @@ from typing import Any
 from mio.core.checksums import file_sum, read_summed, write_summed
 from mio.core.contract.networks import KINDS
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
-from mio.core.contract.values import TEXT, TextTokenizer, Trainable
+from mio.core.contract.values import TextTokenizer
 from mio.core.errors import DataError, UserError, VocabularyError
 from mio.core.files import locked
 from mio.core.recipe.places import (
@@ -53,6 +53,8 @@ RESULTS = (WEIGHTS, AVERAGE)
 """What a run leads to; the second only where it is asked for."""
 
 _VERSIONS = ("mio", "python", "packages", "plugins")
+_CIRCUMSTANCES = ("code", "machine")
+"""Beside versions, what trained a run. Locks of earlier versions of mio, and of runs that were imported, have none."""
 
 
 def warn(line: str) -> None:
@@ -68,7 +70,7 @@ class Lock:
     """Its fingerprint."""
     seed: int
     versions: dict[str, Any]
-    """Of `mio`, `python`, `packages` and `plugins`, those that trained last."""
+    """Of `mio`, `python`, `packages` and `plugins`, those that trained last, with their `code` and `machine`."""
     vocabulary: str | None = None
     """Its fingerprint; None as long as it is not known."""
     tokenizers: dict[str, str] | None = None
@@ -81,6 +83,8 @@ class Lock:
     """Checksum by path in the run folder. Locks of earlier versions of mio have none."""
     history: tuple[dict[str, Any], ...] = ()
     """Versions that trained the run, each with the step that it began after."""
+    reproduces: dict[str, Any] = field(default_factory=dict)
+    """Of a training from a lock file: its name, its checksum, and the drift that was accepted."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
@@ -91,6 +95,7 @@ class Lock:
             "vocabulary": self.vocabulary,
             "tokenizers": self.tokenizers,
             **{kind: fingerprints for kind, fingerprints in self.networks.items() if fingerprints},
+            **({"reproduces": self.reproduces} if self.reproduces else {}),
             **({"run": self.run, "files": self.files, "history": list(self.history)} if self.run else {}),
         }
 
@@ -102,21 +107,22 @@ class Lock:
     def read(cls, folder: Path) -> Lock:
         """The lock of a run folder. Raises `DataError` if there is none or it is damaged."""
         path = folder / LOCK
-        advice = (
-            f"restore it from a copy, or, where {folder} can be trusted, make a new one: `mio recipe lock {folder}`"
-        )
+        accept = f"`mio recipe lock {folder} --accept`"
+        advice = f"restore it from a copy, or, where {folder} can be trusted, make a new one: {accept}"
         content = read_summed(path, advice)
         try:
             lock = cls(
                 recipe=content["recipe"],
                 seed=content["seed"],
-                versions={key: content[key] for key in _VERSIONS},
+                versions={key: content[key] for key in _VERSIONS}
+                | {key: dict(content[key]) for key in _CIRCUMSTANCES if key in content},
                 vocabulary=content["vocabulary"],
                 tokenizers=content["tokenizers"],
                 networks={kind: content.get(kind, {}) for kind in KINDS},
                 run=content.get("run", ""),
                 files=content.get("files", {}),
                 history=tuple(content.get("history", ())),
+                reproduces=dict(content.get("reproduces", {})),
             )
             texts = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
             for kind in ("packages", "plugins"):
@@ -188,10 +194,14 @@ def lock_run(
     vocabulary: Vocabulary,
     tokenizers: Mapping[str, str],
     earlier: Lock | None = None,
+    versions: Mapping[str, Any] | None = None,
+    reproduces: Mapping[str, Any] | None = None,
 ) -> Lock:
     """Writes the lock of a run folder that has everything but its lock; returns it. `earlier` is that of the run where
-    it was trained."""
-    lock = resolved(recipe, plugins, vocabulary, tokenizers)
+    it was trained; `versions` are those that train it, where these are more than what is installed."""
+    lock = replace(resolved(recipe, plugins, vocabulary, tokenizers), reproduces=dict(reproduces or {}))
+    if versions is not None:
+        lock = replace(lock, versions=dict(versions))
     if earlier is not None:
         lock = replace(lock, versions=earlier.versions, run=earlier.run, history=earlier.history)
     lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, *RESULTS, *records(folder)))
@@ -269,7 +279,7 @@ def _refuse(folder: Path, name: str, problem: str) -> None:
     if problem:
         raise DataError(
             f"{folder / name}: {problem}; restore it from a copy, or, where the change is meant, "
-            f"`mio recipe lock {folder}` takes the folder as it is"
+            f"`mio recipe lock {folder} --accept` takes the folder as it is"
         )
 
 
@@ -343,18 +353,3 @@ def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
             lock = lock.sealed(folder, records(folder))
         lock.save(folder / LOCK)
     return changes
-
-
-def lock_untrained(recipe: Recipe, plugins: EnabledPlugins) -> tuple[Lock, str]:
-    """(lock, note) of a recipe that has not been trained yet; where it has no fingerprint of the vocabulary, the note
-    says why."""
-    if recipe.start_from:
-        return resolved(recipe, plugins), "vocabulary left open: it grows from the earlier stage's"
-    try:
-        text = plugins.tokenizer(TEXT)
-    except UserError as error:
-        return resolved(recipe, plugins), f"vocabulary left open: {error}"
-    if isinstance(text, Trainable):
-        return resolved(recipe, plugins), "vocabulary left open: the text tokenizer is trained on the recipe's data"
-    assert isinstance(text, TextTokenizer)
-    return resolved(recipe, plugins, Vocabulary.build(text, plugins.modalities(), plugins.control_tokens())), ""

@@ -19,6 +19,7 @@ from mio.core.generation.defaults import generate_problems
 from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.model import network_names, transformer_config
+from mio.core.recipe.rules import applied
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_reading import networks_at_hand, reading_problems
@@ -293,10 +294,10 @@ def _rows(train: TrainConfig, runtime: RuntimeConfig, devices: int | None) -> It
 
 
 def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
-    where = "train.optimizer"
+    where, rules = "train.optimizer", applied(optimizer.rules)
     if len(optimizer.betas) != 2:
         yield f"`{where}.betas` is {optimizer.betas}; it must be two numbers from 0 to below 1"
-    for name, rule in [(where, None), *((f"{where}.rules[{i}]", rule) for i, rule in enumerate(optimizer.rules))]:
+    for name, rule in [(where, None), *((f"{where}.rules.{own}", rule) for own, rule in rules.items())]:
         schedule = Schedule.of(optimizer, rule)
         if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
             yield (
@@ -305,13 +306,13 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
             )
     lr = max(optimizer.lr, optimizer.muon_lr if optimizer.kind == "muon" else 0)
     decays = [(f"{where}.weight_decay", lr, optimizer.weight_decay)]
-    for index, rule in enumerate(optimizer.rules):
+    for own, rule in rules.items():
         if not rule.pattern:
-            yield f"`{where}.rules[{index}].pattern` is empty; `*` matches every parameter"
+            yield f"`{where}.rules.{own}.pattern` is empty; `*` matches every parameter"
         if rule.rows and not rule.trainable:
-            yield f"`{where}.rules[{index}].rows` names rows to train, but `trainable` is false"
+            yield f"`{where}.rules.{own}.rows` names rows to train, but `trainable` is false"
         decay = optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay
-        decays.append((f"{where}.rules[{index}]", lr * rule.lr_scale, decay))
+        decays.append((f"{where}.rules.{own}", lr * rule.lr_scale, decay))
     for name, rate, decay in decays:
         if rate * decay > 1:
             yield (

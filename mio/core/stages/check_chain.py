@@ -106,6 +106,6 @@ def _rules(link: Link, plugins: EnabledPlugins, vocabulary: Vocabulary | None) -
     except RecipeError:  # told by `check`
         return
     if len(names) <= MOST_NAMES:
-        for index, text in rule_problems(rules, names, blocks, networks):
-            place = link.composed.place("train", "optimizer", "rules", str(index))
-            yield f"{f'{place}: ' if place else ''}`train.optimizer.rules[{index}]`: {text}"
+        for own, text in rule_problems(rules, names, blocks, networks):
+            place = link.composed.place("train", "optimizer", "rules", own)
+            yield f"{f'{place}: ' if place else ''}`train.optimizer.rules.{own}`: {text}"

@@ -15,7 +15,7 @@ from mio.core.contract.networks import Networks
 from mio.core.errors import RecipeError
 from mio.core.model.networks import factories, make_network
 from mio.core.recipe.model import ADAPTERS, ENCODERS, HEADS
-from mio.core.recipe.rules import like_names
+from mio.core.recipe.rules import applied, like_names
 from mio.core.recipe.schema import TrainConfig
 from mio.core.runs.run import Run
 from mio.core.runs.weights import check_shapes
@@ -38,7 +38,8 @@ def check_networks(networks: Networks, config: TransformerConfig, train: TrainCo
             network = make_network(name, factory, config.width)
             parameters |= {f"{name}.{own}": tensor for own, tensor in network.named_parameters()}
             stored |= {f"{name}.{own}": tensor for own, tensor in network.named_buffers()}
-    patterns = {f"train.optimizer.rules[{at}]": rule.pattern for at, rule in enumerate(train.optimizer.rules)}
+    rules = applied(train.optimizer.rules)
+    patterns = {f"train.optimizer.rules.{name}": rule.pattern for name, rule in rules.items()}
     patterns |= {f"train.lora.train[{at}]": pattern for at, pattern in enumerate(train.lora.train)}
     problems = []
     for key, pattern in patterns.items():

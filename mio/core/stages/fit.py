@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,8 @@ from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore
 from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
-from mio.core.errors import UserError
 from mio.core.evaluation.evaluation import Report, evaluate
 from mio.core.evaluation.table import results_table
-from mio.core.files import write_text
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
 from mio.core.model.network_check import check_networks_run
@@ -35,27 +32,25 @@ from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import (
     BASE,
     CHECKPOINTS,
-    LOCK,
     METRICS,
-    RECIPE,
     SAMPLES,
-    SUMMARY,
     TOKENIZERS,
     VOCABULARY,
-    WEIGHTS,
 )
-from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
+from mio.core.recipe.resolved import fingerprint
 from mio.core.recipe.schema import Recipe
-from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
+from mio.core.runs.active import ActiveRun, explaining_errors, run_folder
 from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_networks, same_vocabulary
+from mio.core.runs.lock import RESULTS, Lock, lock_run, same_networks, same_vocabulary
 from mio.core.runs.run import Run, weight_sums
-from mio.core.runs.versions import versions
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
+from mio.core.stages.claiming import FINISHED, NEW, UNFINISHED, claim_folder
 from mio.core.stages.completions import CompletionLook
-from mio.core.stages.provenance import check_sources
+from mio.core.stages.drift import Reproduction
+from mio.core.stages.locking import circumstances, reproductions
+from mio.core.stages.provenance import check_sources, run_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
 from mio.core.stages.validation_tasks import TaskLook, lower_is_better
 from mio.core.terminal import plain
@@ -66,8 +61,6 @@ from mio.core.training.loop import Training, training_device
 from mio.core.training.run_log import CSV, RunLog, check_loggers, make_loggers
 from mio.core.training.validation import Look, together
 
-NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
-
 
 def fit_chain(
     recipes: Sequence[str],
@@ -76,16 +69,19 @@ def fit_chain(
     console: Console | None = None,
     stages: Sequence[CheckedStage] | None = None,
     finished: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005
+    drift: Sequence[str] = (),
 ) -> Path:
     """Trains the stage that `recipes` describe, missing earlier stages of its chain first; returns its run folder.
 
     A finished stage is kept, an interrupted one goes on. Raises `UserError` for a mistake in the recipes or a run
     folder that another recipe made, `Interrupted` after a signal. Under a launcher every process calls this; what is
     not training is done by the first of them. `stages` are those that the recipes describe, where this process has
-    checked them already.
+    checked them already. Of a lock file, all that differs from it is an error but for the groups `drift`.
     """
     ranks = Ranks.join()
     console = (console or terminal.console()) if ranks.first else terminal.console(quiet=True)
+
+    locked = ranks.on_first(lambda: reproductions(recipes, overrides, manager, drift, ranks.size)) or {}
 
     def resolve() -> Sequence[CheckedStage]:
         checked = stages or check_chain(recipes, overrides, manager, ranks.size if ranks.size > 1 else None)
@@ -107,59 +103,13 @@ def fit_chain(
                 if state == NEW:
                     for note in stage.notes:
                         console.print(Text(plain(f"{recipe.name}: {note}")))
-                Stage(recipe, manager, ranks, console, goes_on=state == UNFINISHED).fit()
+                Stage(recipe, manager, ranks, console, state == UNFINISHED, locked.get(recipe.name)).fit()
                 if ranks.first:
                     finished(run_folder(recipe))
             elif recipe is last:
                 console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
     ranks.barrier()  # rank 0, which keeps the store, leaves last
     return run_folder(last)
-
-
-def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str], None], whole: bool = True) -> str:
-    """Takes the run folder of a recipe for this process, unless it is finished; returns what is there: nothing
-    (`NEW`), a run that goes on (`UNFINISHED`) or one that is `FINISHED`.
-
-    A folder in which no step was saved is given to the recipe as it now is, since a first attempt may have ended with a
-    mistake in the data. Nothing is written into any other.
-
-    Args:
-        lock: keeps the folder locked.
-        tell: called with a line about damage that changes no result.
-        whole: whether the weights of a finished run are compared with its lock: those of a run that another starts
-            from are when it does.
-
-    Raises:
-        UserError: another recipe was trained in the folder, another process trains in it, or it is not what its run
-            wrote.
-    """
-    folder = run_folder(recipe)
-    if not (folder / SUMMARY).is_file():
-        lock.enter_context(locked_folder(folder))
-    finished = (folder / SUMMARY).is_file()
-    if finished or latest(folder / CHECKPOINTS) is not None or (folder / WEIGHTS).is_file():
-        silent = tell if whole else lambda line: None  # noqa: ARG005
-        check_run(folder, weights=finished and whole, tell=silent, base=not finished)
-        if changes := diff(load_resolved(folder / RECIPE), recipe):
-            raise UserError(
-                f"{folder} was made by another recipe: {'; '.join(changes[:3])}"
-                f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. "
-                "Give this one another `name=`, or delete the folder"
-            )
-        return FINISHED if finished else UNFINISHED
-    with explaining_errors(folder):
-        (folder / LOCK).unlink(missing_ok=True)
-        if not _same_recipe(folder, recipe):
-            shutil.rmtree(folder / TOKENIZERS, ignore_errors=True)  # trained on what the other recipe reads
-        write_text(folder / RECIPE, to_yaml(recipe))
-    return NEW
-
-
-def _same_recipe(folder: Path, recipe: Recipe) -> bool:
-    try:
-        return not diff(load_resolved(folder / RECIPE), recipe)
-    except UserError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -172,6 +122,8 @@ class Stage:
     console: Console
     goes_on: bool
     """Whether the folder holds an unfinished run: its files count and stay as they are until all is checked."""
+    reproduces: Reproduction | None = None
+    """What a lock file says of the stage; on the first rank."""
 
     @cached_property
     def folder(self) -> Path:
@@ -289,12 +241,24 @@ class Stage:
 
     def _activate(self, vocabulary: Vocabulary) -> ActiveRun:
         """The run in the folder; a new one is given its vocabulary and lock."""
+        now = circumstances(self.manager, self.recipe, self.ranks.size if self.ranks.size > 1 else 0)
         if not self.goes_on:
             with explaining_errors(self.folder):
                 vocabulary.save(self.folder / VOCABULARY)
                 self._prepare_base(vocabulary)
-                lock_run(self.folder, self.recipe, self.plugins, vocabulary, self.codecs.fingerprints())
-        now = versions(self.manager, self.plugins.names)
+                fingerprints = self.codecs.fingerprints()
+                reproduces = self.reproduces.record() if self.reproduces else None
+                lock = lock_run(
+                    self.folder,
+                    self.recipe,
+                    self.plugins,
+                    vocabulary,
+                    fingerprints,
+                    versions=now,
+                    reproduces=reproduces,
+                )
+            if self.reproduces:
+                self.reproduces.check_made(lock)
         return ActiveRun(self.folder, Lock.read(self.folder), now, self.console.print)
 
     def _prepare_base(self, vocabulary: Vocabulary) -> None:
@@ -322,9 +286,15 @@ class Stage:
         tokens = TokenStore.of(self.recipe, self.plugins, self.codecs, self.console.print)
         begun = latest(self.folder / CHECKPOINTS) is not None
         with explaining_errors(self.folder):
-            known = self.ranks.on_first(lambda: check_sources(self.recipe, self.plugins, tokens, self.folder, begun))
+            known = self.ranks.on_first(lambda: self._check_sources(tokens, begun))
             tokens.known |= self.ranks.broadcast(known or {})
         return tokens
+
+    def _check_sources(self, tokens: TokenStore, begun: bool) -> dict[str, str]:
+        known = check_sources(self.recipe, self.plugins, tokens, self.folder, begun)
+        if self.reproduces:
+            self.reproduces.check_sources(run_sources(self.folder))
+        return known
 
     def _report_data(self, data: MioDataModule, tokens: TokenStore, checked: dict[str, Any]) -> None:
         """Prints which sources are read from shards or could be if these were complete, and what the checks noticed."""
@@ -379,5 +349,9 @@ class Stage:
             summary["wall_seconds"] = round(time.perf_counter() - start, 1)
             if failures := log.failures():
                 summary["logger_failures"] = failures
+            if self.reproduces:
+                summary["reproduces"] = self.reproduces.record() | {"weights": self.reproduces.result(self.folder)}
             active.finish(summary)
             log.finish(active.lock, summary)
+        if self.reproduces:
+            self.reproduces.check_result(self.folder, self.console.print)

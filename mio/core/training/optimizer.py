@@ -5,7 +5,6 @@ Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, in torch's 
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -20,7 +19,7 @@ from mio.core.model.lora import LORA_A, LORA_B, ROWS
 from mio.core.model.networks import exact_parameters
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.model import HEAD_BIAS, ROW_PARAMETERS
-from mio.core.recipe.rules import rule_problems
+from mio.core.recipe.rules import rule_of, rule_problems
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.gradients import RowMask, block_ranges
@@ -52,14 +51,15 @@ def plan_parameters(
     that. Raises `RecipeError` with every rule that matches no parameter, or no vocabulary block.
     """
     blocks = [block.name for block in vocabulary.blocks]
-    if problems := [f"train.optimizer.rules: {text}" for _, text in rule_problems(config.rules, list(shapes), blocks)]:
+    found = rule_problems(config.rules, list(shapes), blocks)
+    if problems := [f"train.optimizer.rules.{name}: {text}" for name, text in found]:
         raise RecipeError(problems)
     return [_plan(name, shape, config, name in tables) for name, shape in shapes.items()]
 
 
 def _plan(name: str, shape: torch.Size, config: OptimizerConfig, table: bool) -> ParameterPlan:
     matrix = len(shape) >= 2 and name not in (*ROW_PARAMETERS, *ROWS) and not table
-    rule = next((rule for rule in config.rules if fnmatch.fnmatchcase(name, rule.pattern)), RuleConfig())
+    rule = rule_of(name, config.rules) or RuleConfig()
     decay = config.weight_decay if matrix else 0.0
     if rule.weight_decay is not None:
         decay = rule.weight_decay

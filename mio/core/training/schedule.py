@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mio.core.recipe.rules import applied
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 
 
@@ -68,7 +69,7 @@ def _falling(shape: str, progress: float) -> float:
 
 
 def logged_rates(schedules: Sequence[Schedule], config: OptimizerConfig) -> dict[str, int]:
-    """Index of the group of parameters whose learning rate is logged, by the metric's name: `lr`, and `lr/PATTERN` for
+    """Index of the group of parameters whose learning rate is logged, by the metric's name: `lr`, and `lr/RULE` for
     each further schedule, after the first rule that has it.
 
     Args:
@@ -76,11 +77,11 @@ def logged_rates(schedules: Sequence[Schedule], config: OptimizerConfig) -> dict
     """
     last = {schedule: index for index, schedule in enumerate(schedules)}
     rates = {"lr": last.pop(Schedule.of(config), len(schedules) - 1)}
-    for rule in config.rules:
+    for name, rule in applied(config.rules).items():
         index = last.pop(Schedule.of(config, rule), None)
         if index is not None:
-            name = "lr/" + re.sub(r"[^\w.\-]+", "_", rule.pattern)  # what loggers allow in a name
-            while name in rates:
-                name += "_"
-            rates[name] = index
+            figure = "lr/" + re.sub(r"[^\w.\-]+", "_", name)  # what loggers allow in a name
+            while figure in rates:
+                figure += "_"
+            rates[figure] = index
     return rates

@@ -12,7 +12,7 @@ Options are the fields of `AudioTowerOptions`; the defaults are VITA's. Rules ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mio import hookimpl, read_options
@@ -20,6 +20,16 @@ from mio.plugins.audio_tower.options import AudioTowerOptions
 
 if TYPE_CHECKING:
     from mio import Encoder
+
+
+@hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint"]
+
+
+@hookimpl
+def mio_requires() -> Sequence[str]:
+    return ["speech"]
 
 
 @hookimpl

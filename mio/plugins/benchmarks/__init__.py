@@ -16,7 +16,12 @@ from typing import Any
 
 from mio import Task, hookimpl, read_options
 from mio.plugins.benchmarks import captions, choices, drawing, questions, speech
-from mio.plugins.benchmarks.options import BenchmarkOptions
+from mio.plugins.benchmarks.options import LAYOUTS, BenchmarkOptions
+
+
+@hookimpl
+def mio_paths() -> Sequence[str]:
+    return [*LAYOUTS, "clip", "inception", "recogniser"]
 
 
 @hookimpl

@@ -15,7 +15,7 @@ autoencoder is `heads.image.autoencoder.*`, and is never trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mio import hookimpl, read_options
@@ -23,6 +23,16 @@ from mio.plugins.flow_head.options import FlowOptions
 
 if TYPE_CHECKING:
     from mio import Head
+
+
+@hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["vae.checkpoint"]
+
+
+@hookimpl
+def mio_requires(options: Mapping[str, Any]) -> Sequence[str]:
+    return [read_options(FlowOptions, options, "plugins.flow_head").modality]
 
 
 @hookimpl

@@ -124,6 +124,11 @@ def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | 
 
 
 @hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint", "quantizer", "vision", "unclip"]
+
+
+@hookimpl
 def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
     if modality != "image":
         return None

@@ -14,7 +14,7 @@ Parameters are called `encoders.image.*`, `layers.N.adapters.mm_interleaved.*` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mio import hookimpl, read_options
@@ -28,6 +28,16 @@ VICUNA: Mapping[str, Any] = {
     **{"norm_eps": 1e-6, "rope_theta": 10_000.0, "tied_embeddings": False},
 }
 """Shape of Vicuna 13B, which is LLaMA's (arXiv 2302.13971, table 2; `config.json` of lmsys/vicuna-13b-v1.3)."""
+
+
+@hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint", "clip", "diffusion_checkpoint"]
+
+
+@hookimpl
+def mio_requires() -> Sequence[str]:
+    return ["image"]
 
 
 @hookimpl

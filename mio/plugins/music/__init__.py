@@ -120,6 +120,11 @@ def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
 
 
 @hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint"]
+
+
+@hookimpl
 def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | None:
     if modality != "music":
         return None

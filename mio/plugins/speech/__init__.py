@@ -79,6 +79,11 @@ def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
 
 
 @hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint", "weights", "config"]
+
+
+@hookimpl
 def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | None:
     if modality != "speech":
         return None

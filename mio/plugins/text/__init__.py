@@ -57,6 +57,11 @@ def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Any:
 
 
 @hookimpl
+def mio_paths(options: Mapping[str, Any]) -> list[str]:
+    return [] if options.get("tokenizer", "bpe") in KINDS else ["tokenizer"]
+
+
+@hookimpl
 def mio_datamodule(modality: str) -> DataModule | None:
     if modality != TEXT:
         return None

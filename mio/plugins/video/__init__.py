@@ -73,6 +73,11 @@ def _options(options: Mapping[str, Any]) -> VideoOptions:
 
 
 @hookimpl
+def mio_requires() -> Sequence[str]:
+    return ["image"]
+
+
+@hookimpl
 def mio_modalities(options: Mapping[str, Any]) -> Sequence[Modality]:
     video = _options(options)
     return [Modality(name="video", parts="image", frames=Frames(minimum=video.min_frames, maximum=video.max_frames))]

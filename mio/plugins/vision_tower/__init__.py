@@ -19,7 +19,7 @@ are called `encoders.image.tower.*` and `encoders.image.projector.*` in rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mio import UserError, hookimpl, read_options
@@ -27,6 +27,16 @@ from mio.plugins.vision_tower.options import TOWERS
 
 if TYPE_CHECKING:
     from mio import Encoder
+
+
+@hookimpl
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint", "projector_checkpoint"]
+
+
+@hookimpl
+def mio_requires() -> Sequence[str]:
+    return ["image"]
 
 
 @hookimpl

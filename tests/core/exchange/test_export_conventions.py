@@ -146,7 +146,7 @@ def test_an_export_from_before_these_conventions_is_imported(exported, tmp_path)
 def test_the_grammar_says_every_id_of_the_vocabulary(run, exported):
     content = json.loads((exported / "grammar.json").read_text())
     vocabulary = run.vocabulary
-    assert (content["format"], content["version"]) == ("mio-grammar", 1)
+    assert (content["format"], content["version"]) == ("mio-grammar", 2)
     assert content["size"] == vocabulary.size
     melody = content["spans"]["melody"]
     assert melody["begin"] == vocabulary.begin("melody")
@@ -154,7 +154,7 @@ def test_the_grammar_says_every_id_of_the_vocabulary(run, exported):
     for number, block in enumerate(melody["codebooks"]):
         assert range(block["start"], block["start"] + block["size"]) == vocabulary.code_ids("melody", number)
     frames = vocabulary.modality("melody").frames
-    assert melody["frames"] == {"minimum": frames.minimum, "maximum": frames.maximum}
+    assert melody["frames"] == {"minimum": frames.minimum, "maximum": frames.maximum, "step": 1}
     assert content["stop"] == vocabulary.specials.eos
     assert content["context"] == run.recipe.data.packing.context
 
@@ -178,5 +178,5 @@ def test_what_other_programs_cannot_go_on_with_is_neither_opened_nor_left_unende
         [0, 1, 2, 3],
     ]
     assert [content["spans"][name]["read"] for name in ("picture", "smell", "speech")] == ["encoder", "encoder", [0]]
-    assert content["sequences"]["video"] == {"of": "image", "minimum": 2, "maximum": 8, "written": True}
+    assert content["sequences"]["video"] == {"of": ["image"], "minimum": 2, "maximum": 8, "written": True}
     assert [one["ids"] for one in content["controls"]] == [list(vocabulary.controls.ids[one.name]) for _, one in said]

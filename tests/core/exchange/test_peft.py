@@ -42,7 +42,7 @@ def made(folder):
         (folder / "dora.yaml").write_text(ADAPT.format(name="dora", dora="true"))
         short = ["train.steps=6", "train.precision=fp32", "runtime.checkpoint_every=3"]
         more = [
-            "train.lora.rules=[{pattern: '*.query', rank: 2}, {pattern: 'layers.0.ffn.*', alpha: 3}]",
+            "train.lora.rules={ffn: {pattern: 'layers.0.ffn.*', alpha: 3}, query: {pattern: '*.query', rank: 2}}",
             "train.lora.train=[norm.weight, layers.1.ffn_norm.weight, layers.0.attention.value.weight]",
             "train.lora.targets=['layers.*.attention.query', 'layers.*.attention.output', 'layers.*.ffn.*']",
         ]
@@ -186,7 +186,7 @@ def test_an_import_restores_the_run(work, name, merged):
             assert ours.keys() == theirs.keys()
             size = after.vocabulary.size
             assert all(torch.equal(ours[key][:size], theirs[key][:size]) for key in ours)
-    assert app.run(["recipe", "lock", f"runs/{name}"]) == 0
+    assert app.run(["recipe", "lock", f"runs/{name}", "--accept"]) == 0
     assert app.run(["export", f"runs/{name}", "out/again"]) == 0
 
 

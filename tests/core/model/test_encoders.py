@@ -225,15 +225,16 @@ def test_muon_has_the_matrices_of_linear_layers_and_only_weights_of_layers_decay
 
 
 def test_rules_name_parameters_of_encoders():
-    def module(*rules):
-        train = TrainConfig(optimizer=OptimizerConfig(rules=[RuleConfig(**rule) for rule in rules]))
+    def module(**rules):
+        train = TrainConfig(optimizer=OptimizerConfig(rules={name: RuleConfig(**rule) for name, rule in rules.items()}))
         return MioModule(CONFIG, VOCABULARY, train, ("",), networks=Networks({"image": PatchEncoder()}))
 
-    partly = module({"pattern": "encoders.image.projector.*"}, {"pattern": "encoders.*", "trainable": False})
+    frozen, projector = {"pattern": "encoders.*", "trainable": False}, {"pattern": "encoders.image.projector.*"}
+    partly = module(all=frozen, projector=projector)
     trained = [name for name, one in partly.transformer.encoders.named_parameters() if one.requires_grad]
     assert trained == ["image.projector.weight", "image.projector.bias"]
     with pytest.raises(RecipeError, match=r"`encoders.image.projecter.\*` matches no parameter; did you mean"):
-        module({"pattern": "encoders.image.projecter.*"})
+        module(x={"pattern": "encoders.image.projecter.*"})
 
 
 def test_a_decoding_copy_rounds_what_autocast_rounds_and_keeps_buffers():

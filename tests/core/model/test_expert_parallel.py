@@ -53,14 +53,15 @@ class Case:
 MUON = OptimizerConfig(kind="muon", lr=3e-3, warmup=0)
 ADAMW = replace(MUON, kind="adamw")
 NUMBERED = replace(
-    MUON, rules=[RuleConfig(pattern=f"layers.{name}.*", trainable=False) for name in ("0.ffn.experts.[01]", "1.*.3")]
+    MUON,
+    rules={name: RuleConfig(pattern=f"layers.{name}.*", trainable=False) for name in ("0.ffn.experts.[01]", "1.*.3")},
 )
 FIRST = replace(
     ADAMW,
-    rules=[
-        RuleConfig(pattern=name, trainable=False)
+    rules={
+        name: RuleConfig(pattern=name, trainable=False)
         for name in ("embedding.*", "layers.0.attention*", "layers.0.ffn_norm*", "layers.0.ffn.router*", "*.0.*.[01].*")
-    ],
+    },
 )
 CASES = {
     "adamw": Case(train={"optimizer": ADAMW}),

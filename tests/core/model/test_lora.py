@@ -228,7 +228,7 @@ def test_what_is_trained_and_what_is_not():
     lora = LoraConfig(
         rank=2, targets=["layers.*.attention.*"], train=["norm.weight", "*.ffn_norm.weight"], rows=["<s>"]
     )
-    lora.rules = [LoraRuleConfig("*.query", rank=8), LoraRuleConfig("layers.0.*", alpha=2)]
+    lora.rules = {"first": LoraRuleConfig("layers.0.*", alpha=2), "query": LoraRuleConfig("*.query", rank=8)}
     transformer, config = adapted(lora, tied_embeddings=False)
     trained = {name: tuple(one.shape) for name, one in transformer.named_parameters() if one.requires_grad}
     linear = linear_layers(config)
@@ -296,9 +296,12 @@ def test_ids_of_trained_rows():
         ({"targets": ["*.router"]}, "matches no linear layer"),
         ({"targets": []}, "`train.lora.targets` is empty"),
         ({"rank": 40}, "rank 40 is larger than the matrix of `layers.0.attention.query`, 32 x 32; give at most 32"),
-        ({"targets": ["*.query"], "rules": [LoraRuleConfig("*.key")]}, "`*.key` is not among `train.lora.targets`"),
-        ({"rules": [LoraRuleConfig("*.kee")]}, "`*.kee` matches no layer"),
-        ({"rules": [LoraRuleConfig("")]}, r"`train.lora.rules\[0\].pattern` is empty"),
+        (
+            {"targets": ["*.query"], "rules": {"key": LoraRuleConfig("*.key")}},
+            "`*.key` is not among `train.lora.targets`",
+        ),
+        ({"rules": {"key": LoraRuleConfig("*.kee")}}, "`*.kee` matches no layer"),
+        ({"rules": {"key": LoraRuleConfig("")}}, r"`train.lora.rules.key.pattern` is empty"),
         ({"train": ["norms"]}, "`norms` matches no parameter"),
         ({"train": ["*.experts.0.up.weight"]}, "`layers.0.ffn.experts.0.up.weight`, which has an adapter"),
         ({"rows": ["<t>"]}, "`<t>` matches no vocabulary block"),

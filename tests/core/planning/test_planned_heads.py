@@ -40,7 +40,8 @@ def networks(own):
 
 
 def frozen(*patterns):
-    return TrainConfig(optimizer=OptimizerConfig(rules=[RuleConfig(pattern=one, trainable=False) for one in patterns]))
+    rules = {one: RuleConfig(pattern=one, trainable=False) for one in patterns}
+    return TrainConfig(optimizer=OptimizerConfig(rules=rules))
 
 
 def loads(networks, train=TrainConfig(), layout=LAYOUT):  # noqa: B008

@@ -108,7 +108,7 @@ def test_rows_that_do_not_divide_leave_the_first_rank_the_most():
 
 
 def test_frozen_parameters_have_no_gradient_and_no_state():
-    frozen = OptimizerConfig(kind="adamw", rules=[RuleConfig(pattern="layers.*", trainable=False)])
+    frozen = OptimizerConfig(kind="adamw", rules={"layers": RuleConfig(pattern="layers.*", trainable=False)})
     simulated = run(train=TrainConfig(optimizer=frozen))
     assert simulated.trainable == PARAMETERS_IN_ALL - 3 * BLOCK
     assert simulated.held[PARAMETERS] == run().held[PARAMETERS]
@@ -118,7 +118,7 @@ def test_frozen_parameters_have_no_gradient_and_no_state():
 
 
 def test_an_average_of_the_weights_takes_what_the_trainable_ones_take():
-    rules = [RuleConfig(pattern="layers.0.*", trainable=False)]
+    rules = {"first": RuleConfig(pattern="layers.0.*", trainable=False)}
     train = TrainConfig(optimizer=OptimizerConfig(rules=rules), average=AverageConfig(kind="ema"))
     kept, without = run(train=train), run(train=replace(train, average=AverageConfig()))
     more = kept.held[OPTIMIZER] - without.held[OPTIMIZER]

@@ -130,7 +130,7 @@ def test_places_that_hold_no_recipe(write, tmp_path):
         ("model.init_std=.inf", "`model.init_std` is inf; it must be at most 10"),
         ("evaluate.batch=0", "`evaluate.batch` is 0; it must be at least 1"),
         ("train.optimizer.betas=[0.9, 1]", "`train.optimizer.betas.1` is 1; it must be below 1"),
-        ("train.optimizer.rules=[{pattern: a, lr_scale: .inf}]", "rules.0.lr_scale` is inf"),
+        ("train.optimizer.rules.x={pattern: a, lr_scale: .inf}", "rules.x.lr_scale` is inf"),
         ("train.steps=1e3", "`train.steps` must be a whole number, not 1000.0"),
         ("seed=\nname: x", "the value after `=` goes on with further keys"),
         ("seed=1\ntrain: {rows: 2}", "not valid YAML"),

@@ -76,7 +76,7 @@ def test_stage_sections_apply_by_the_recipes_name_and_by_the_names_it_includes(w
 
 
 def test_all_problems_are_told_at_once_with_file_line_and_nearest_key(write):
-    other = write("other.yaml", "train:\n  optimizer:\n    rules:\n    - {patern: x}\n")
+    other = write("other.yaml", "train:\n  optimizer:\n    rules:\n      x: {patern: x}\n")
     first = write(
         "a.yaml",
         "include: [other.yaml]\n"
@@ -90,7 +90,7 @@ def test_all_problems_are_told_at_once_with_file_line_and_nearest_key(write):
     )
     found = problems(compose, [first], ["train.lr=1", "seed=true", "plugins.x={1: 2}"], NONE)
     assert found == [
-        f"{other}:4: unknown key `train.optimizer.rules.0.patern`; did you mean `train.optimizer.rules.0.pattern`?",
+        f"{other}:4: unknown key `train.optimizer.rules.x.patern`; did you mean `train.optimizer.rules.x.pattern`?",
         f"{first}:2: unknown key `trian`; did you mean `train`?",
         f"{first}:3: unknown key `train.stepz`; did you mean `train.steps`?",
         f"{first}:3: `train.rows` must be a whole number, not the text 'many'",

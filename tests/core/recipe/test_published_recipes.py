@@ -250,7 +250,7 @@ def test_janus_trains_what_its_paper_says():
         "janus-stage2": names.keys() - {"tower"},
         "janus-stage3": names.keys(),
     }
-    rows = {rule.pattern: rule.rows for rule in made["janus-stage1"].train.optimizer.rules}
+    rows = {rule.pattern: rule.rows for rule in made["janus-stage1"].train.optimizer.rules.values()}
     assert rows["embedding.weight"] == rows["head.weight"] == ["image/*"]
     assert list(made["janus-stage3"].mixture.ratios.items()) == [("understanding", 5), ("text", 1), ("generation", 4)]
     assert set(made["janus-stage1"].data.groups["generation"].sources) == {"imagenet"}
@@ -264,6 +264,7 @@ def test_janus_trains_what_its_paper_says():
 
 
 def trains(stage, name):
-    """Whether a parameter learns: by the first rule that fits."""
-    rule = next((rule for rule in stage.train.optimizer.rules if fnmatch(name, rule.pattern)), None)
+    """Whether a parameter learns: by the last rule that fits."""
+    rules = [rule for rule in stage.train.optimizer.rules.values() if fnmatch(name, rule.pattern)]
+    rule = rules[-1] if rules else None
     return rule is None or rule.trainable

@@ -176,9 +176,9 @@ def test_a_checkpoint_of_another_run_is_refused(run, manager, tmp_path):
 
 def test_a_folder_without_a_lock_is_refused_until_it_is_taken_as_it_is(run, manager, capsys):
     (run / "recipe.lock").unlink()
-    with pytest.raises(DataError, match=rf"recipe\.lock: no such file; .*`mio recipe lock {run}`"):
+    with pytest.raises(DataError, match=rf"recipe\.lock: no such file; .*`mio recipe lock {run} --accept`"):
         Run.open(run, manager)
-    assert app.run(["recipe", "lock", str(run)]) == 0
+    assert app.run(["recipe", "lock", str(run), "--accept"]) == 0
     Run.open(run, manager)
     Run.open(latest(run / "checkpoints"), manager)  # whose run it still is
     before = Lock.read(run)
@@ -188,7 +188,7 @@ def test_a_folder_without_a_lock_is_refused_until_it_is_taken_as_it_is(run, mana
     with pytest.raises(DataError, match=r"model\.safetensors: is not what the run wrote"):
         Run.open(run, manager)
     capsys.readouterr()
-    assert app.run(["recipe", "lock", str(run)]) == 0
+    assert app.run(["recipe", "lock", str(run), "--accept"]) == 0
     assert "model.safetensors changed" in capsys.readouterr().out
     Run.open(run, manager)
     assert Lock.read(run).run == before.run

@@ -118,10 +118,10 @@ def test_a_sound_recipe_passes(sound):
             "`train.optimizer`: `warmup` 0.5 and `decay` 0.6 are more than all steps; lower one of them",
         ),
         (
-            "train.optimizer.rules=[{pattern: '*', schedule: wsd, decay: 1}]",
-            "`train.optimizer.rules[0]`: `warmup` 0.03",
+            "train.optimizer.rules.all={pattern: '*', schedule: wsd, decay: 1}",
+            "`train.optimizer.rules.all`: `warmup` 0.03",
         ),
-        ("train.optimizer.rules=[{}]", "`train.optimizer.rules[0].pattern` is empty"),
+        ("train.optimizer.rules.x={}", "`train.optimizer.rules.x.pattern` is empty"),
         ("runtime.devices=3", "`train.rows` is 8, which 3 devices cannot share equally; set it to 6 or 9"),
         ("train.micro_rows=3", "does not divide the 8 rows"),
         ("runtime={devices: 2, expert_parallel: 2}", "`runtime.expert_parallel` is 2, but the model has no experts"),

@@ -84,10 +84,10 @@ def test_a_stage_is_its_parents_model_where_it_says_nothing(base):
         ),
         ("plugins.text.tokenizer=nowhere", ["plugin `text`: plugins.text.tokenizer: there is no nowhere"]),
         (
-            'train.optimizer.rules=[{pattern: "layer.*"}, {pattern: embedding.weight, rows: ["tune/*"]}]',
+            'train.optimizer.rules={a: {pattern: "layer.*"}, b: {pattern: embedding.weight, rows: ["tune/*"]}}',
             [
-                "`train.optimizer.rules[0]`: `layer.*` matches no parameter; names look like `embedding.weight`",
-                "`train.optimizer.rules[1]`: `embedding.weight` has `rows: tune/*`, which matches no vocabulary block",
+                "`train.optimizer.rules.a`: `layer.*` matches no parameter; names look like `embedding.weight`",
+                "`train.optimizer.rules.b`: `embedding.weight` has `rows: tune/*`, which matches no vocabulary block",
             ],
         ),
     ],

@@ -65,8 +65,12 @@ def test_only_matrices_inside_layers_decay_or_go_to_muon() -> None:
     assert {name for name, p in plans.items() if p.weight_decay} == {"layer.weight"}
 
 
-def test_first_matching_rule_wins() -> None:
-    rules = [RuleConfig(pattern="layer.bias", lr_scale=2.0), RuleConfig(pattern="layer.*", trainable=False)]
+def test_the_last_rule_that_matches_applies() -> None:
+    rules = {
+        "all": RuleConfig(pattern="layer.*", trainable=False),
+        "bias": RuleConfig(pattern="layer.bias", lr_scale=2.0),
+        "away": None,
+    }
     plans = {p.name: p for p in plan_parameters(shapes(Model()), OptimizerConfig(rules=rules), FakeVocabulary())}
     assert plans["layer.bias"].trainable
     assert plans["layer.bias"].lr_scale == 2.0
@@ -74,23 +78,23 @@ def test_first_matching_rule_wins() -> None:
 
 
 def test_every_rule_that_matches_nothing_is_reported() -> None:
-    rules = [RuleConfig(pattern="layr.*"), RuleConfig(pattern="embedding.weight", rows=["colour/*"])]
+    rules = {"a": RuleConfig(pattern="layr.*"), "b": RuleConfig(pattern="embedding.weight", rows=["colour/*"])}
     with pytest.raises(RecipeError) as error:
         plan_parameters(shapes(Model()), OptimizerConfig(rules=rules), FakeVocabulary())
     assert len(error.value.problems) == 2
-    assert "layr.*" in str(error.value)
+    assert "train.optimizer.rules.a: `layr.*`" in str(error.value)
     assert "colour/*" in str(error.value)
 
 
 def test_rules_that_freeze_everything_are_an_error() -> None:
     with pytest.raises(RecipeError, match="nothing to train"):
-        build_optimizer(Model(), OptimizerConfig(rules=[RuleConfig(pattern="*", trainable=False)]), FakeVocabulary())
+        build_optimizer(Model(), OptimizerConfig(rules={"all": RuleConfig("*", trainable=False)}), FakeVocabulary())
 
 
 def test_rows_rule_moves_those_rows_and_no_others() -> None:
     model = Model()
     before = model.embedding.weight.detach().clone()
-    rules = [RuleConfig(pattern="embedding.weight", rows=["shape/*"])]
+    rules = {"shapes": RuleConfig(pattern="embedding.weight", rows=["shape/*"])}
     config = OptimizerConfig(lr=0.1, rules=rules)
     masks = row_masks(model, config, FakeVocabulary())
     train(model, build_optimizer(model, config, FakeVocabulary())[0], 8, masks)
@@ -101,7 +105,7 @@ def test_rows_rule_moves_those_rows_and_no_others() -> None:
 def test_rows_rule_holds_for_a_heads_bias_and_for_rows_beside_adapters() -> None:
     vocabulary = FakeVocabulary()
     config = TransformerConfig(width=8, layers=1, heads=2, ffn_width=8, head_bias=True)
-    rules = [RuleConfig(pattern="head.*", rows=["shape/*"], weight_decay=0.1)]
+    rules = {"head": RuleConfig(pattern="head.*", rows=["shape/*"], weight_decay=0.1)}
     optimizer = OptimizerConfig(lr=0.1, rules=rules)
     plain, adapted = Transformer(config, 8), Transformer(config, 8)
     adapt(adapted, TrainConfig(precision="fp32", lora=LoraConfig(rank=2, rows=["shape/*"])), vocabulary, 4)
@@ -110,7 +114,7 @@ def test_rows_rule_holds_for_a_heads_bias_and_for_rows_beside_adapters() -> None
             parameter.uniform_(-1, 1)
     for model, rule in (
         (plain, optimizer),
-        (adapted, OptimizerConfig(lr=0.1, rules=[RuleConfig("*", weight_decay=0.1)])),
+        (adapted, OptimizerConfig(lr=0.1, rules={"all": RuleConfig("*", weight_decay=0.1)})),
     ):
         before = model.head.bias.detach().clone()
         masks = row_masks(model, rule, vocabulary)
@@ -127,7 +131,8 @@ def test_rows_rule_holds_for_a_heads_bias_and_for_rows_beside_adapters() -> None
 
 
 def test_parameters_of_another_schedule_are_a_group_of_their_own() -> None:
-    rules = [RuleConfig(pattern="norm.*", schedule="constant", warmup=0.5), RuleConfig(pattern="layer.bias", final=0.0)]
+    norm = RuleConfig(pattern="norm.*", schedule="constant", warmup=0.5)
+    rules = {"norm": norm, "bias": RuleConfig(pattern="layer.bias", final=0.0)}
     config = OptimizerConfig(kind="muon", rules=rules)
     model = Model()
     optimizer, schedules = build_optimizer(model, config, FakeVocabulary())
@@ -135,7 +140,7 @@ def test_parameters_of_another_schedule_are_a_group_of_their_own() -> None:
     grouped = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
     assert grouped == [["layer.weight"], ["embedding.weight", "layer.bias"], ["norm.weight", "norm.bias"]]
     assert [schedule.kind for schedule in schedules] == ["cosine", "cosine", "constant"]
-    assert logged_rates(schedules, config) == {"lr": 1, "lr/norm._": 2}
+    assert logged_rates(schedules, config) == {"lr": 1, "lr/norm": 2}
 
 
 def test_together_equals_its_members_alone() -> None:

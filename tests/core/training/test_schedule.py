@@ -81,16 +81,18 @@ def test_a_rule_replaces_single_keys() -> None:
 
 
 def test_rates_are_logged_once_per_schedule_under_names_that_loggers_take() -> None:
-    rules = [
-        RuleConfig(pattern="embedding.*", schedule="constant"),
-        RuleConfig(pattern="head.*", schedule="constant", lr_scale=0.5),
-        RuleConfig(pattern="layers.[01].*", warmup=0.5),
-        RuleConfig(pattern="layers.?01?.*", warmup=0.6),
-        RuleConfig(pattern="layers.*", lr_scale=0.1),
-    ]
+    rules = {
+        "embedding": RuleConfig(pattern="embedding.*", schedule="constant"),
+        "none": None,
+        "head": RuleConfig(pattern="head.*", schedule="constant", lr_scale=0.5),
+        "layers [01]": RuleConfig(pattern="layers.[01].*", warmup=0.5),
+        "layers (01)": RuleConfig(pattern="layers.?01?.*", warmup=0.6),
+        "layers": RuleConfig(pattern="layers.*", lr_scale=0.1),
+    }
     config = OptimizerConfig(rules=rules)
-    own, constant, third, fourth = (Schedule.of(config, rule) for rule in (None, rules[0], rules[2], rules[3]))
+    replacing = (None, rules["embedding"], rules["layers [01]"], rules["layers (01)"])
+    own, constant, third, fourth = (Schedule.of(config, rule) for rule in replacing)
     rates = logged_rates([own, constant, own, constant, third, fourth], config)
-    assert rates == {"lr": 2, "lr/embedding._": 3, "lr/layers._01_._": 4, "lr/layers._01_.__": 5}
+    assert rates == {"lr": 2, "lr/embedding": 3, "lr/layers_01_": 4, "lr/layers_01__": 5}
     assert logged_rates([own, own], config) == {"lr": 1}
-    assert logged_rates([constant], config) == {"lr": 0, "lr/embedding._": 0}  # nothing has the optimizer's own
+    assert logged_rates([constant], config) == {"lr": 0, "lr/embedding": 0}  # nothing has the optimizer's own

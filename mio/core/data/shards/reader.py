@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+from mio.core.checksums import json_sum
 from mio.core.contract.values import Codes, Record
 from mio.core.data.hashing import FileHashes
 from mio.core.data.partial import Failed, Notes, PartialRecord, notes_of
@@ -141,6 +142,11 @@ class TokenisedSource:
         self._index = index
         self._hashes = hashes
         self._shards: list[Shard | None] = [None] * len(index.shards)
+
+    @property
+    def digest(self) -> str:
+        """Changes when any of the shards does."""
+        return json_sum({"shards": self._index.shards})
 
     def __len__(self) -> int:
         return self._index.records

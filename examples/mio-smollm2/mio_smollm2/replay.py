@@ -1,0 +1,75 @@
+"""What a model answers in English, as documents to train on beside others, so that it goes on speaking as it does.
+
+Drawn at temperature 1, answers have the model's own distribution: learning them changes nothing in expectation, and
+holds it where other documents would pull it away. No text of anybody else is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mio
+from mio_smollm2.greedy import question
+
+SUBJECTS = (
+    *(
+        "the sea",
+        "a railway station",
+        "bread",
+        "the history of glass",
+        "bees",
+        "a long walk",
+        "winter",
+        "music",
+        "maps",
+    ),
+    *(
+        "the human heart",
+        "a small town",
+        "money",
+        "rivers",
+        "sleep",
+        "an old bridge",
+        "gardens",
+        "the moon",
+        "teachers",
+    ),
+    *("a lost letter", "trade", "volcanoes", "friendship", "clocks", "forests", "cities", "language", "medicine"),
+    *("a family dinner", "the law", "horses", "painting", "the weather", "libraries", "ships", "coffee", "mountains"),
+)
+FORMS = (
+    "Write a short story about {}.",
+    "Explain to a student what is interesting about {}.",
+    "Write two paragraphs of an essay on {}.",
+    "Tell me about {}.",
+    "What do people get wrong about {}?",
+    "Describe {} for somebody who has never seen or heard of it.",
+)
+
+WEIGHT = 0.1
+"""Of an answer's tokens in the loss, beside those of other answers in words: two hundred tokens of a story would drown
+answers of one word."""
+
+
+def requests() -> list[str]:
+    """Every form of every subject, subjects first."""
+    return [form.format(subject) for form in FORMS for subject in SUBJECTS]
+
+
+def write_replay(run: Path, path: Path, documents: int, tokens: int = 192, rows: int = 64) -> int:
+    """Writes conversations, `{"messages": [...]}` a line, of the first `documents` requests; returns the answers'
+    tokens.
+
+    An answer of `tokens` tokens is cut off there: its turn has `end_tag: false`, since the model did not end it.
+    """
+    asked = [question(text) for text in requests()[:documents]]
+    loaded = mio.load(run, "cpu", "bf16", rows=rows)
+    replies = loaded.generate_many(asked, "text", temperature=1.0, max_tokens=tokens)
+    lines = []
+    for messages, reply in zip(asked, replies, strict=True):
+        answer = {"role": "assistant", "content": reply.text, "weight": WEIGHT, "end_tag": reply.reason == "stop"}
+        if reply.text.strip():
+            lines.append(json.dumps({"messages": [*messages, answer]}))
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return sum(len(reply.tokens) for reply in replies)
