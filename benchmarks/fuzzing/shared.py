@@ -1,4 +1,4 @@
-"""Bundles, locks and repositories that are wrong on purpose, with traps that would show what is executed or followed."""
+"""Bundles, locks and repositories that are wrong on purpose, with traps that show what is executed or followed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import warnings
 import zipfile
 import zlib
 from functools import cache
@@ -19,11 +20,10 @@ from typing import Any
 from fuzzing.recipes import BASE, VALUES, Result, as_yaml, checked
 from mio.cli.places import recipe_place
 from mio.core.contract.plugins import PluginManager
-from mio.core.errors import UserError
 from mio.core.recipe.chain import links
 from mio.core.recipe.described import described
 from mio.core.recipe.lock_file import LockFile
-from mio.core.recipe.origins import CACHE, cache_folder
+from mio.core.recipe.origins import cache_folder
 from mio.core.runs.bundles import Manifest, opened
 from mio.core.runs.lock import Lock, check_run
 from mio.core.stages.locking import lock_recipe
@@ -64,9 +64,9 @@ TRAPS: dict[str, bytes] = {
 
 
 @cache
-def _lock_text() -> str:
+def lock_text() -> str:
     """The lock of a recipe of two stages that reads nothing."""
-    folder = Path(os.environ[CACHE])
+    folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     base = {**BASE, "data": {"packing": {"context": 96, "window": 16}}, "mixture": {}}
     (folder / "one.yaml").write_text(as_yaml({**base, "name": "one", "plugins": {"text": {"tokenizer": "bytes"}}}, {}))
@@ -104,7 +104,11 @@ def _value_changed(random: Random, content: Any) -> Any:
         return {**content, key: _value_changed(random, content[key])}
     if isinstance(content, list) and content and random.random() < 0.85:
         at = random.randrange(len(content))
-        return [*content[:at], *([] if random.random() < 0.1 else [_value_changed(random, content[at])]), *content[at + 1 :]]
+        return [
+            *content[:at],
+            *([] if random.random() < 0.1 else [_value_changed(random, content[at])]),
+            *content[at + 1 :],
+        ]
     strange = (*PATHS, *SIZES, *TAGS, "x" * 5000, [[]] * 50, {"a": {"b": {}}}, float("nan"), -0.0, "\x1b[31m")
     return random.choice(strange)
 
@@ -113,7 +117,7 @@ def lock(random: Random, folder: Path, manager: PluginManager) -> Result:
     """A lock file whose bytes, keys or values are others, read as all commands read it."""
     import yaml
 
-    text = _lock_text()
+    text = lock_text()
     path = folder / "x.lock"
     if random.random() < 0.5:
         content: Any = yaml.safe_load(text)
@@ -150,8 +154,8 @@ def run_lock(random: Random, folder: Path, manager: PluginManager) -> Result:
 
 
 def bundle(random: Random, folder: Path, manager: PluginManager) -> Result:
-    """A zip file whose manifest, members, sizes, modes, ways of packing, paths or bytes are others, with traps in it."""
-    text = _lock_text().encode()
+    """A zip file whose manifest, members, sizes, modes, ways of packing, paths or bytes are others, with traps."""
+    text = lock_text().encode()
     if random.random() < 0.2:
         text = _bytes_changed(random, text)
     files = {"recipe.yaml": as_yaml(BASE, {}).encode(), "training.lock": text, "samples/a.json": b"{}"}
@@ -167,6 +171,7 @@ def bundle(random: Random, folder: Path, manager: PluginManager) -> Result:
     path.write_bytes(_packed(random, manifest, files))
     if random.random() < 0.35:
         path.write_bytes(_bytes_changed(random, path.read_bytes()))
+    shutil.rmtree(cache_folder() / "bundles", ignore_errors=True)
     place = Path(recipe_place(str(path)))
     unpacked = opened(path)
     wrong = _wrong(unpacked, path)
@@ -195,7 +200,8 @@ def _packed(random: Random, manifest: Any, files: dict[str, bytes]) -> bytes:
             member.compress_type = zipfile.ZIP_DEFLATED if random.random() < 0.95 else random.choice(METHODS)
             mode = 0o100644 if random.random() < 0.95 else random.choice(MODES)
             member.external_attr = mode << 16
-            archive.writestr(member, content)
+            with warnings.catch_warnings(action="ignore"):  # of names that are there twice
+                archive.writestr(member, content)
         if kind == 4:  # what the central directory says is not what is there
             for member in archive.infolist():
                 if random.random() < 0.5:
@@ -207,7 +213,7 @@ def _packed(random: Random, manifest: Any, files: dict[str, bytes]) -> bytes:
 
 def _wrong(unpacked: Path, path: Path) -> str:
     """What is not as it has to be in the folder of a bundle that was accepted."""
-    root = Path(os.environ[CACHE])
+    root = cache_folder()
     if not unpacked.resolve().is_relative_to(root.resolve()):
         return f"{path}: was unpacked into {unpacked}"
     manifest = Manifest.of(json.loads((unpacked / "bundle.json").read_text()), "x")
@@ -234,12 +240,15 @@ def fetched_recipe(random: Random, folder: Path, manager: PluginManager) -> Resu
     (root / "inner.yaml").write_text("{seed: 5}")
     named = random.choice(
         (
-            *PATHS, *TAGS, *map(str, outside), "../../secret.yaml", "../../../secret.yaml", "secret.jsonl", "secret.yaml",
-            "~/secret.yaml", "../recipes/../../secret.yaml", "../inner.yaml", "../data.jsonl", "*.jsonl", "/*/*", "../**",
+            *PATHS, *TAGS, *map(str, outside), "../../secret.yaml", "../../../secret.yaml", "secret.jsonl",
+            "~/secret.yaml", "secret.yaml", "../recipes/../../secret.yaml", "../inner.yaml", "../data.jsonl",
+            "*.jsonl", "/*/*", "../**",
             "git+file:///x@" + "a" * 40 + ":x.yaml", "hf:a/b@" + "a" * 40, "file:///etc/passwd", "https://host/x.yaml",
         )
     )  # fmt: skip
-    key = random.choice((("start_from",), ("include",), ("data", "groups", "pairs", "sources", "lines", "options", "path")))
+    key = random.choice(
+        (("start_from",), ("include",), ("data", "groups", "pairs", "sources", "lines", "options", "path"))
+    )
     said = json.dumps(named)
     content: Any = {**BASE, key[0]: None} if len(key) == 1 else BASE
     put = {key: f"[{said}]" if key == ("include",) else said}
@@ -250,30 +259,35 @@ def fetched_recipe(random: Random, folder: Path, manager: PluginManager) -> Resu
     if any(link.recipe.seed == 77 or link.recipe.name == "secret" for link in made):
         return True, f"{'.'.join(key)}: {named!r} led out of what was fetched"
     reached = str(options["path"])
-    if Path(reached).exists() and not Path(os.path.normpath(reached)).is_relative_to(root):
+    if reached and Path(reached).exists() and not Path(os.path.normpath(reached)).is_relative_to(root):
         return True, f"{'.'.join(key)}: {named!r} became {reached!r}, which is outside"
     return True, ""
 
 
 def repository(random: Random, folder: Path, manager: PluginManager) -> Result:
     """A Git repository with hooks, filters and links, whose objects may be damaged, at a commit or something else."""
+    shutil.rmtree(cache_folder() / "git", ignore_errors=True)
     remote, place = _remote(folder)
     if random.random() < 0.4:
         objects = [one for one in (remote / ".git" / "objects").rglob("*") if one.is_file()]
         target = random.choice(sorted(objects))
         target.chmod(0o644)
         target.write_bytes(_bytes_changed(random, target.read_bytes()))
-    commit = place if random.random() < 0.7 else random.choice(("main", "HEAD", "-x", "a" * 40, "--upload-pack=touch", ""))
+    commit = (
+        place if random.random() < 0.7 else random.choice(("main", "HEAD", "-x", "a" * 40, "--upload-pack=touch", ""))
+    )
     file = random.choice(("base.yaml", "base.yaml", "link.yaml", "out/canary", *PATHS)).replace("\ud800", "?")
     name = recipe_place(f"git+file://{remote}@{commit}:{file}")
     links([name], [], manager)
-    checked_in = [one for one in Path(name).parent.rglob("*") if one.is_symlink() or os.access(one, os.X_OK) > one.is_dir()]
+    checked_in = [
+        one for one in Path(name).parent.rglob("*") if one.is_symlink() or os.access(one, os.X_OK) > one.is_dir()
+    ]
     return True, f"{checked_in} are more than plain files" if checked_in else ""
 
 
 def _remote(folder: Path) -> tuple[Path, str]:
     """A copy of a repository of traps, whose scripts would leave a canary in `folder`, and its commit."""
-    made = Path(os.environ[CACHE]) / "remote"
+    made = cache_folder() / "remote"
     run = ["git", "-C", str(made), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.hooksPath=/dev/null"]
     if not made.exists():
         made.mkdir(parents=True)
@@ -287,7 +301,9 @@ def _remote(folder: Path) -> tuple[Path, str]:
     remote = folder / "remote"
     shutil.copytree(made, remote, symlinks=True)
     with (remote / ".git" / "config").open("a") as config:
-        config.write(f'[filter "evil"]\n\tsmudge = touch {folder}/canary\n[core]\n\tfsmonitor = touch {folder}/canary\n')
+        config.write(
+            f'[filter "evil"]\n\tsmudge = touch {folder}/canary\n[core]\n\tfsmonitor = touch {folder}/canary\n'
+        )
     for hook in ("post-checkout", "post-merge", "pre-receive", "reference-transaction"):
         path = remote / ".git" / "hooks" / hook
         path.parent.mkdir(exist_ok=True)
@@ -296,15 +312,12 @@ def _remote(folder: Path) -> tuple[Path, str]:
     return remote, commit
 
 
-def resolved_recipe(random: Random, folder: Path, manager: PluginManager) -> Result:
-    """A recipe in which keys and values, several at once, are others."""
+def several_values(random: Random, folder: Path, manager: PluginManager) -> Result:
+    """A recipe in which keys and values, several at once, are others, at any place."""
     content: Any = BASE
     for _ in range(random.randint(1, 4)):
         content = _value_changed(random, content)
     path = folder / "base.yaml"
     path.write_bytes(json.dumps(content).encode("utf-8", "surrogatepass"))
-    try:
-        checked(path, [], manager)
-    except UserError as error:
-        return False, "" if "\n" not in str(error).strip() or len(str(error)) < 20_000 else f"{error!s:.200}"
+    checked(path, [], manager)
     return True, ""

@@ -17,7 +17,7 @@ from mio.core.recipe.origins import inside, root_of
 from mio.core.recipe.places import RECIPE, is_file, locate, recipes_in, run_of_checkpoint
 from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
-from mio.core.terminal import plain
+from mio.core.terminal import printable
 
 LONGEST_CHAIN = 100
 """Stages of a chain."""
@@ -130,6 +130,7 @@ def _resolve_start(composed: Composed, manager: PluginManager) -> tuple[Path | N
     start = composed.recipe.start_from
     if not start:
         return None, None
+    shown = printable(start)[:200]
     candidates = [composed.start_folder / start, Path(start)]
     if (root := root_of(composed.start_folder)) is not None:
         candidates = candidates[:1] if inside(root, composed.start_folder, start) else []
@@ -144,14 +145,14 @@ def _resolve_start(composed: Composed, manager: PluginManager) -> tuple[Path | N
     if root is not None:
         raise RecipeError(
             [
-                f"{composed.path}: `start_from: {plain(start):.200}` is no recipe or run in what was fetched, and no "
+                f"{composed.path}: `start_from: {shown}` is no recipe or run in what was fetched, and no "
                 "recipe that a plugin ships; `start_from=RUN` gives a run of yours"
             ]
         )
     beside = [*recipes_in(composed.start_folder), *_runs(composed)]
     raise RecipeError(
         [
-            f"{composed.path}: `start_from: {start}` is no recipe beside {composed.start_folder}, no run folder with a "
+            f"{composed.path}: `start_from: {shown}` is no recipe beside {composed.start_folder}, no run folder with a "
             f"{RECIPE}, no checkpoint in one, and no recipe that a plugin ships"
             f"{nearest(start, [*beside, *shipped])}"
         ]

@@ -25,7 +25,7 @@ from mio.core.recipe.paths import path_keys, place_paths
 from mio.core.recipe.places import is_file, locate
 from mio.core.recipe.requirements import Required, added_up, check_requirements, required_of
 from mio.core.recipe.schema import Recipe
-from mio.core.terminal import plain
+from mio.core.terminal import plain, printable
 
 NAME = re.compile(r"(?=.{1,100}\Z)[^\W_]([\w.\-]*[\w\-])?")
 LONGEST_NAME = 100
@@ -215,7 +215,9 @@ def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], sizes: 
         try:
             if root is not None and not (inside(root, path.parent, item) and is_file(beside)):
                 if item not in manager.recipes():
-                    raise UserError(f"`include: {plain(item):.200}` is not in what was fetched, and no plugin ships it")
+                    raise UserError(
+                        f"`include: {printable(item):.200}` is not in what was fetched, and no plugin ships it"
+                    )
                 beside = manager.recipes()[item][1]
             target = beside if is_file(beside) else locate(item, manager)
         except UserError as error:

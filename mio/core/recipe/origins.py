@@ -25,6 +25,7 @@ from typing import NamedTuple
 from mio.core.errors import UserError
 from mio.core.files import new_folder_once
 from mio.core.recipe.places import is_file
+from mio.core.terminal import printable
 
 CACHE = "MIO_CACHE"
 """Environment variable: folder in which things that are fetched or unpacked are kept; default: `~/.cache/mio`."""
@@ -46,7 +47,7 @@ class _Place(NamedTuple):
     """A file or, without one, the root of a repository."""
 
     name: str
-    """As it was typed."""
+    """As it was typed, to be shown."""
     repository: str
     commit: str
     file: str
@@ -93,7 +94,9 @@ def fetched(name: str) -> Path:
         return _from_hub(name)
     match = _GIT.fullmatch(name)
     if match is None:
-        raise UserError(f"{name:.300}: is no `git+https://HOST/REPOSITORY@COMMIT:FILE` (nor of ssh:// or file://)")
+        raise UserError(
+            f"{printable(name):.300}: is no `git+https://HOST/REPOSITORY@COMMIT:FILE` (nor of ssh:// or file://)"
+        )
     place = _place(name, match["url"], match["rest"])
     key = hashlib.sha256(place.repository.encode()).hexdigest()[:24]
     folder = cache_folder() / "git" / key / place.commit
@@ -104,12 +107,13 @@ def fetched(name: str) -> Path:
 
 def _place(name: str, repository: str, rest: str) -> _Place:
     commit, _, file = rest.partition(":")
+    shown = printable(name)
     if not _COMMIT.fullmatch(commit):
         raise UserError(
-            f"{name:.300}: `{commit:.60}` is no commit; give the whole one, 40 hexadecimal digits: branches and tags "
-            "move"
+            f"{shown:.300}: `{printable(commit):.60}` is no commit; give the whole one, 40 hexadecimal digits: branches "
+            "and tags move"
         )
-    return _Place(name, repository, commit, file)
+    return _Place(shown, repository, commit, file)
 
 
 def _inside(folder: Path, place: _Place) -> Path:
@@ -117,11 +121,13 @@ def _inside(folder: Path, place: _Place) -> Path:
     parts = PurePosixPath(place.file).parts
     path = folder.joinpath(*parts)
     if PurePosixPath(place.file).is_absolute() or ".." in parts or "\0" in place.file:
-        raise UserError(f"{place.name:.300}: `{place.file:.100}` leads out of the repository")
+        raise UserError(f"{place.name:.300}: `{printable(place.file):.100}` leads out of the repository")
     if place.file and not is_file(path):
         there = sorted(str(one.relative_to(folder)) for one in folder.rglob("*.yaml"))[:8]
         known = f"; it has {', '.join(there)}" if there else ""
-        raise UserError(f"{place.name:.300}: the repository has no file `{place.file:.100}` at this commit{known}")
+        raise UserError(
+            f"{place.name:.300}: the repository has no file `{printable(place.file):.100}` at this commit{known}"
+        )
     return path
 
 
@@ -206,9 +212,9 @@ _OF_RECIPES = ("*.yaml", "*.yml", "*.json", "*.jsonl", "*.lock", "*.md", "*.csv"
 def _from_hub(name: str) -> Path:
     match = _HUB.fullmatch(name)
     if match is None:
-        raise UserError(f"{name:.300}: is no `hf:OWNER/NAME@COMMIT`, with `:FILE` behind it for a recipe")
+        raise UserError(f"{printable(name):.300}: is no `hf:OWNER/NAME@COMMIT`, with `:FILE` behind it for a recipe")
     if match["rest"] is None:
-        raise UserError(f"{name:.300}: says no revision; give a commit, as in `{name:.200}@COMMIT`")
+        raise UserError(f"{printable(name):.300}: says no revision; put `@COMMIT` behind it, the whole commit")
     place = _place(name, match["repository"], match["rest"])
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE

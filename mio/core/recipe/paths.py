@@ -17,7 +17,7 @@ from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
 from mio.core.recipe.origins import inside, root_of
 from mio.core.recipe.schema import Recipe
-from mio.core.terminal import plain
+from mio.core.terminal import printable
 
 OF_READERS: Mapping[str, Sequence[str]] = {
     "jsonl": ("path", "folder"),
@@ -77,13 +77,15 @@ def beside(folder: Path, path: str) -> str:
     if not path:
         return path
     if (root := root_of(folder)) is not None and not inside(root, folder, path):
-        raise UserError(f"{plain(path)!r:.200} is not in what was fetched, and a fetched recipe may name nothing else")
+        raise UserError(
+            f"`{printable(path):.200}` is not in what was fetched, and a fetched recipe may name nothing else"
+        )
     if path.startswith("~") or Path(path).is_absolute():
         return path
     if _there(folder, path):
         return os.path.normpath(folder / path)
     if root is not None and _there(Path(), path):
-        raise UserError(f"{plain(path)!r:.200} is not in what was fetched, only in the working folder")
+        raise UserError(f"`{printable(path):.200}` is not in what was fetched, only in the working folder")
     return path
 
 

@@ -20,6 +20,7 @@ from mio.core.errors import DataError, UserError
 from mio.core.files import new_folder_once, read_json, unique_keys, write_json
 from mio.core.recipe.origins import cache_folder
 from mio.core.recipe.places import BUNDLE, CHAIN, RECIPE, WEIGHTS, is_file
+from mio.core.terminal import printable
 
 FORMAT = "mio-bundle"
 VERSION = 1
@@ -70,10 +71,12 @@ class Manifest:
         for path, one in files.items():
             sound = isinstance(one, dict) and type(one.get("bytes")) is int and isinstance(one.get("sha256"), str)
             if not sound or one["bytes"] < 0 or not _stays(path):
-                raise DataError(f"{where}: its {BUNDLE} is damaged (file `{path:.100}`); {_RESTORE}")
+                raise DataError(f"{where}: its {BUNDLE} is damaged (file `{printable(path):.100}`); {_RESTORE}")
         folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
         if clash := sorted(folders & {*files, BUNDLE}):
-            raise DataError(f"{where}: its {BUNDLE} is damaged (`{clash[0]:.100}` is a file and a folder); {_RESTORE}")
+            raise DataError(
+                f"{where}: its {BUNDLE} is damaged (`{printable(clash[0]):.100}` is a file and a folder); {_RESTORE}"
+            )
         return cls(name, {path: (one["bytes"], one["sha256"]) for path, one in files.items()})
 
 
@@ -167,10 +170,10 @@ def _members(archive: zipfile.ZipFile, manifest: Manifest, path: Path) -> dict[s
             else ""
         )  # fmt: skip
         if wrong:
-            raise DataError(f"{path}: `{name:.100}` {wrong}; {_RESTORE}")
+            raise DataError(f"{path}: `{printable(name):.100}` {wrong}; {_RESTORE}")
         members[name] = member
     if missing := manifest.files.keys() - members.keys():
-        raise DataError(f"{path}: lacks `{min(missing):.100}`; {_RESTORE}")
+        raise DataError(f"{path}: lacks `{printable(min(missing)):.100}`; {_RESTORE}")
     packed = path.stat().st_size
     if manifest.bytes > max(_SMALL, _MOST_SMALLER * packed):
         raise DataError(f"{path}: would be {manifest.bytes:,} bytes, of {packed:,} packed; no bundle is like that")
@@ -188,4 +191,4 @@ def _write(
             digest.update(chunk)
             file.write(chunk)
     if (size, digest.hexdigest()) != expected:
-        raise DataError(f"{path}: `{member.filename:.100}` is damaged (another checksum); {_RESTORE}")
+        raise DataError(f"{path}: `{printable(member.filename):.100}` is damaged (another checksum); {_RESTORE}")
