@@ -133,10 +133,7 @@ class _Asked:
 
 def _opened(name: str) -> str:
     """The folder of what is a bundle or a pinned place; any other argument as it is."""
-    from mio.core.recipe.origins import is_elsewhere
-    from mio.core.runs.bundles import is_bundle
-
-    return str(run_place(name)) if is_elsewhere(name) or is_bundle(Path(name)) else name
+    return str(run_place(name))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mio.cli.options import Plugin, Recipes, check_stages, manager, split, writable_folder
+from mio.cli.places import refuse_foreign_folder
 from mio.core.errors import UserError
 from mio.core.terminal import plain
 
@@ -51,6 +52,7 @@ def fit(recipes: Recipes, plugin: Plugin = [], drift: Drift = []) -> None:
         else:
             stages = check_stages(names, overrides, plugins)
             runtime = stages[-1].recipe.runtime
+        refuse_foreign_folder(names, overrides, runtime.runs)
         writable_folder("runtime.runs", Path(runtime.runs))
         if runtime.nodes > 1:
             raise UserError(

@@ -61,27 +61,27 @@ class ModelCard:
                  self._figures()]  # fmt: skip
         write_text(folder / README, "\n".join(part for part in parts if part))
 
-    def write_of_bundle(self, folder: Path, weights: bool) -> None:
-        """Writes it into the folder of a bundle."""
-        parts = [self._head("mio"), self._about("in `tokenizers/`"), self._bundle_use(weights), self._figures()]
+    def write_of_bundle(self, folder: Path, place: str, weights: bool, lock: bool) -> None:
+        """Writes it into the folder of a bundle, which is called `place` for users; `weights` and `lock`, by which it
+        is trained again, say whether these are in it."""
+        use = self._bundle_use(place, weights, lock)
+        parts = [self._head("mio"), self._about("in `tokenizers/`"), use, self._figures()]
         write_text(folder / README, "\n".join(part for part in parts if part))
 
-    def _bundle_use(self, weights: bool) -> str:
-        used = (
-            f"""    mio generate {self.name} "Hello" --output {next((n for n in self.written if n != "text"), "text")}
-    mio evaluate {self.name}
-"""
-            if weights
-            else ""
-        )
-        held = "" if weights else " Its weights are not in it: the first command trains them."
+    def _bundle_use(self, place: str, weights: bool, lock: bool) -> str:
+        locked = "\n`training.lock` what it was trained with, from the first stage on," if lock else ""
+        held = "" if weights else " Its weights are not in it: `mio fit` trains them."
+        used = [f"mio fit {place}    # trains it again, bit for bit, or says what differs here"] if lock else []
+        if weights:
+            output = next((name for name in self.written if name != "text"), "text")
+            used += [f'mio generate {place} "Hello" --output {output}', f"mio evaluate {place}"]
+        commands = "\n".join(f"    {command}" for command in [*used, f"mio recipe diff {place} mine.yaml"])
         return f"""## In mio
 
-This folder is a bundle: what `mio recipe bundle` packed of a run.{held} `recipe.yaml` is its recipe with every key,
-`training.lock` what it was trained with, from the first stage on, and `bundle.json` names every file with its SHA-256.
+This is a bundle: what `mio recipe bundle` packed of a run.{held} `recipe.yaml` is its recipe with every key,{locked}
+and `bundle.json` names every file with its SHA-256.
 
-    mio fit {self.name}          # trains it again, bit for bit, or says what differs here
-{used}    mio recipe diff {self.name} mine.yaml
+{commands}
 """
 
     def _head(self, library: str = "transformers") -> str:

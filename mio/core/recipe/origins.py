@@ -7,12 +7,13 @@
 Only what a person types on the command line is fetched: no recipe can name such a place. A revision is a whole commit,
 as tags and branches move. What is fetched is plain files in the cache, so that it is fetched once. Nothing in it is
 executed: of a Git repository no work tree is checked out, hence no hook, filter, submodule or link of it has an effect;
-its plain files are written out one by one.
+its plain files are written out one by one. What a recipe there names stays inside of what was fetched (`inside`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -22,7 +23,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mio.core.errors import UserError
-from mio.core.files import new_folder
+from mio.core.files import new_folder_once
+from mio.core.recipe.places import is_file
+from mio.core.terminal import printable
 
 CACHE = "MIO_CACHE"
 """Environment variable: folder in which things that are fetched or unpacked are kept; default: `~/.cache/mio`."""
@@ -44,7 +47,7 @@ class _Place(NamedTuple):
     """A file or, without one, the root of a repository."""
 
     name: str
-    """As it was typed."""
+    """As it was typed, to be shown."""
     repository: str
     commit: str
     file: str
@@ -60,6 +63,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE) or "~/.cache/mio").expanduser()
 
 
+def root_of(path: Path) -> Path | None:
+    """The folder of what was fetched or unpacked that a path leads into; None for a path of the user's own."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100 - links of the Hub's cache lead out of its snapshots
+    for kind, depth in (("git", 2), ("bundles", 1)):
+        base = Path(os.path.abspath(cache_folder() / kind))  # noqa: PTH100
+        if base in whole.parents and len(within := whole.relative_to(base).parts) >= depth:
+            return base.joinpath(*within[:depth])
+    for index, part in enumerate(whole.parts[1:-1], 1):
+        if part == "snapshots" and whole.parts[index - 1].startswith("models--"):
+            return Path(*whole.parts[: index + 2])
+    return None
+
+
+def inside(root: Path, folder: Path, path: str) -> bool:
+    """Whether a path that begins in `folder`, which lies in `root`, stays in `root`."""
+    if path.startswith("~") or "\0" in path:
+        return False
+    whole, base = os.path.abspath(folder / path), os.path.abspath(root)  # noqa: PTH100
+    return whole == base or whole.startswith(f"{base}{os.sep}")
+
+
 def fetched(name: str) -> Path:
     """The path of a file or folder that a name as above means, fetched if it is not in the cache.
 
@@ -70,7 +94,9 @@ def fetched(name: str) -> Path:
         return _from_hub(name)
     match = _GIT.fullmatch(name)
     if match is None:
-        raise UserError(f"{name:.300}: is no `git+https://HOST/REPOSITORY@COMMIT:FILE` (nor of ssh:// or file://)")
+        raise UserError(
+            f"{printable(name):.300}: is no `git+https://HOST/REPOSITORY@COMMIT:FILE` (nor of ssh:// or file://)"
+        )
     place = _place(name, match["url"], match["rest"])
     key = hashlib.sha256(place.repository.encode()).hexdigest()[:24]
     folder = cache_folder() / "git" / key / place.commit
@@ -81,12 +107,13 @@ def fetched(name: str) -> Path:
 
 def _place(name: str, repository: str, rest: str) -> _Place:
     commit, _, file = rest.partition(":")
+    shown = printable(name)
     if not _COMMIT.fullmatch(commit):
         raise UserError(
-            f"{name:.300}: `{commit:.60}` is no commit; give the whole one, 40 hexadecimal digits: branches and tags "
-            "move"
+            f"{shown:.300}: `{printable(commit):.60}` is no commit; give the whole one, 40 hexadecimal digits: branches "
+            "and tags move"
         )
-    return _Place(name, repository, commit, file)
+    return _Place(shown, repository, commit, file)
 
 
 def _inside(folder: Path, place: _Place) -> Path:
@@ -94,11 +121,13 @@ def _inside(folder: Path, place: _Place) -> Path:
     parts = PurePosixPath(place.file).parts
     path = folder.joinpath(*parts)
     if PurePosixPath(place.file).is_absolute() or ".." in parts or "\0" in place.file:
-        raise UserError(f"{place.name:.300}: `{place.file:.100}` leads out of the repository")
-    if place.file and not path.is_file():
+        raise UserError(f"{place.name:.300}: `{printable(place.file):.100}` leads out of the repository")
+    if place.file and not is_file(path):
         there = sorted(str(one.relative_to(folder)) for one in folder.rglob("*.yaml"))[:8]
         known = f"; it has {', '.join(there)}" if there else ""
-        raise UserError(f"{place.name:.300}: the repository has no file `{place.file:.100}` at this commit{known}")
+        raise UserError(
+            f"{place.name:.300}: the repository has no file `{printable(place.file):.100}` at this commit{known}"
+        )
     return path
 
 
@@ -109,7 +138,7 @@ def _fetch(place: _Place, folder: Path) -> None:
     """Writes the plain files of a commit into a folder."""
     if shutil.which("git") is None:
         raise UserError(f"{place.name:.300}: needs the program `git`, which is not installed")
-    with new_folder(folder) as new:
+    with new_folder_once(folder) as new:
         objects = new / ".objects"
         _git(place, None, "init", "--bare", "--quiet", "--template=", str(objects))
         url = place.repository
@@ -117,17 +146,23 @@ def _fetch(place: _Place, folder: Path) -> None:
             _git(place, objects, "fetch", "--quiet", "--depth=1", "--no-tags", url, place.commit)
         except UserError:
             _git(place, objects, "fetch", "--quiet", "--no-tags", url, "+refs/*:refs/*")
+        files = list(_files(place, objects))
         total = 0
-        for count, (name, blob, size) in enumerate(_files(place, objects), 1):
+        for count, (name, _, size) in enumerate(files, 1):
             total += size
             if size > _LARGEST_FILE or total > _LARGEST or count > _MOST_FILES:
                 raise UserError(
                     f"{place.name:.300}: is larger than a repository of recipes may be (`{name:.100}`): "
                     f"{_LARGEST_FILE >> 20} MiB a file, {_LARGEST >> 20} MiB and {_MOST_FILES:,} files in all"
                 )
+        wanted = "".join(f"{blob}\n" for _, blob, _ in files).encode()
+        contents = io.BytesIO(_git(place, objects, "cat-file", "--batch", given=wanted))
+        for name, _, size in files:
+            contents.readline()  # its name, kind and size
             path = new.joinpath(*PurePosixPath(name).parts)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_git(place, objects, "cat-file", "blob", blob))
+            path.write_bytes(contents.read(size))
+            contents.read(1)
         shutil.rmtree(objects)
 
 
@@ -143,8 +178,8 @@ def _files(place: _Place, objects: Path) -> Iterator[tuple[str, str, int]]:
             yield path, blob.decode(), int(size)
 
 
-def _git(place: _Place, objects: Path | None, *arguments: str) -> bytes:
-    """What `git` prints. Raises `UserError` with its last line where it fails."""
+def _git(place: _Place, objects: Path | None, *arguments: str, given: bytes = b"") -> bytes:
+    """What `git` prints, with `given` on its standard input. Raises `UserError` with its last line where it fails."""
     within = ["--git-dir", str(objects)] if objects is not None else []
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("GIT_")},
@@ -158,7 +193,7 @@ def _git(place: _Place, objects: Path | None, *arguments: str) -> bytes:
             capture_output=True,
             timeout=_SECONDS,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            input=given,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -177,17 +212,24 @@ _OF_RECIPES = ("*.yaml", "*.yml", "*.json", "*.jsonl", "*.lock", "*.md", "*.csv"
 def _from_hub(name: str) -> Path:
     match = _HUB.fullmatch(name)
     if match is None:
-        raise UserError(f"{name:.300}: is no `hf:OWNER/NAME@COMMIT`, with `:FILE` behind it for a recipe")
+        raise UserError(f"{printable(name):.300}: is no `hf:OWNER/NAME@COMMIT`, with `:FILE` behind it for a recipe")
     if match["rest"] is None:
-        raise UserError(f"{name:.300}: says no revision; give a commit, as in `{name:.200}@COMMIT`")
+        raise UserError(f"{printable(name):.300}: says no revision; put `@COMMIT` behind it, the whole commit")
     place = _place(name, match["repository"], match["rest"])
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
+    patterns = [*_OF_RECIPES, place.file] if place.file else None
+    key = hashlib.sha256(f"{place.repository} {patterns}".encode()).hexdigest()[:24]
+    whole = cache_folder() / "hub" / key / place.commit
+    try:  # what is there as a whole needs no network: a commit does not change
         folder = snapshot_download(
-            place.repository, revision=place.commit, allow_patterns=list(_OF_RECIPES) if place.file else None
+            place.repository, revision=place.commit, allow_patterns=patterns, local_files_only=whole.is_file()
         )
+        if not HF_HUB_OFFLINE:
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            whole.touch()
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
