@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mio.core.errors import UserError
+
+if TYPE_CHECKING:
+    from mio.core.recipe.schema import RuntimeConfig
 
 
 def recipe_place(name: str) -> str:
@@ -56,17 +60,22 @@ def opened_place(name: str) -> Path | None:
     return path if is_elsewhere(name) else None
 
 
-def refuse_foreign_folder(names: Sequence[str], overrides: Sequence[str], runs: str) -> None:
-    """Raises `UserError` where a recipe that was fetched says by itself that runs are written out of the working
-    folder."""
+def refuse_foreign_folders(
+    names: Sequence[str], overrides: Sequence[str], runtime_of: Callable[[], RuntimeConfig]
+) -> None:
+    """Raises `UserError` where a recipe that was fetched says by itself that something is written out of the working
+    folder. `runtime_of` gives what it says."""
     from mio.core.recipe.origins import inside, root_of
 
-    told = any(override.partition("=")[0] in ("runtime.runs", "runtime") for override in overrides)
     foreign = next((name for name in names if root_of(Path(name)) is not None), None)
-    if foreign is not None and not told and not inside(Path(), Path(), runs):
-        raise UserError(
-            f"{foreign}: writes its runs to `{runs:.200}`, out of the working folder; `runtime.runs=runs` says where"
-        )
+    if foreign is None:
+        return
+    told, runtime = {override.partition("=")[0] for override in overrides}, runtime_of()
+    for key, folder in (("runtime.runs", runtime.runs), ("runtime.tokens", runtime.tokens)):
+        if key not in told and not inside(Path(), Path(), folder):
+            raise UserError(
+                f"{foreign}: writes to `{folder:.200}`, out of the working folder; say where with `{key}=FOLDER`"
+            )
 
 
 def _is_bundle(path: Path) -> bool:

@@ -3,18 +3,20 @@
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
 from mio.cli import app
-from mio.cli.places import recipe_place, refuse_foreign_folder
+from mio.cli.places import recipe_place, refuse_foreign_folders
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, UserError
 from mio.core.recipe import origins
 from mio.core.recipe.chain import links
 from mio.core.recipe.origins import fetched, inside, is_elsewhere, root_of
+from mio.core.recipe.schema import RuntimeConfig
 
 MANAGER = PluginManager.discover()
 BASE = (
@@ -209,11 +211,12 @@ def test_a_fetched_recipe_writes_its_runs_below_the_working_folder(work, capsys)
         "/SOMEWHERE", str(work)
     )
     name = f"{repository(work / 'remote', {'x.yaml': text})}:x.yaml"
-    for runs in (str(work), "../x", "~/x"):
+    for changed in ({"runs": str(work)}, {"runs": "../x"}, {"runs": "~/x"}, {"tokens": "/x"}):
+        said = partial(RuntimeConfig, **changed)
         with pytest.raises(UserError, match="out of the working folder"):
-            refuse_foreign_folder([recipe_place(name)], [], runs)
-    refuse_foreign_folder([recipe_place(name)], [], "runs")
-    refuse_foreign_folder([recipe_place(name)], ["runtime.runs=/x"], "/x")
-    refuse_foreign_folder(["own.yaml"], [], "/x")
+            refuse_foreign_folders([recipe_place(name)], [], said)
+        refuse_foreign_folders([recipe_place(name)], [f"runtime.{key}=/x" for key in changed], said)
+        refuse_foreign_folders(["own.yaml"], [], said)
+    refuse_foreign_folders([recipe_place(name)], [], RuntimeConfig)
     assert app.run(["fit", name]) == 2
-    capsys.readouterr()
+    assert "out of the working folder" in capsys.readouterr().err
