@@ -11,15 +11,16 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fuzzing import others, recipes
+from fuzzing import others, recipes, shared
 from mio.cli.failures import explained
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
+from mio.core.recipe.origins import CACHE
 
 Try = Callable[[random.Random, Path, PluginManager], recipes.Result]
 TRIES: dict[Try, int] = {
@@ -35,6 +36,18 @@ TRIES: dict[Try, int] = {
     others.prompt: 4,
 }
 """Kinds of tries and how often each comes."""
+PASSED_ON: dict[Try, int] = {
+    recipes.value_in_file: 10,
+    recipes.anywhere: 6,
+    recipes.mutated_text: 10,
+    shared.several_values: 14,
+    shared.fetched_recipe: 8,
+    shared.lock: 22,
+    shared.run_lock: 6,
+    shared.bundle: 22,
+    shared.repository: 2,
+}
+"""The same of what is passed on: recipes, locks, bundles, repositories."""
 SECRET = "s3cr3t-that-nothing-may-read"
 CPU_SECONDS, WALL_SECONDS = 5.0, 60.0
 """After so long a try hangs."""
@@ -61,22 +74,32 @@ class _Canary:
 _CANARY = _Canary()
 
 
-def fuzz(numbers: Iterable[int], seed: int, tell: Callable[[str], None] = print) -> dict[str, int]:
+def fuzz(
+    numbers: Iterable[int],
+    seed: int,
+    tell: Callable[[str], None] = print,
+    tries: Mapping[Try, int] = TRIES,
+    cpu_seconds: float = CPU_SECONDS,
+) -> dict[str, int]:
     """Makes the tries of these numbers and counts what should not be; `tell` gets a line on each."""
-    kinds = [kind for kind, often in TRIES.items() for _ in range(often)]
+    kinds = [kind for kind, often in tries.items() for _ in range(often)]
     count: Counter[str] = Counter({"tried": 0, "tracebacks": 0, "hangs": 0, "executed": 0, "accepted_wrong": 0})
     manager = PluginManager.discover()
     before = Path.cwd()
     base = Path(tempfile.mkdtemp(prefix="mio-fuzz-"))
     os.environ["MIO_FUZZ_SECRET"] = SECRET
+    cache = os.environ.get(CACHE)
+    os.environ[CACHE] = str(base / "cache")
     try:
+        if shared.lock in tries:
+            shared.lock_text()  # which asks git for the state of the code
         for number in numbers:
             random_ = random.Random(f"{seed}/{number}")
             kind = kinds[random_.randrange(len(kinds))]
             folder = base / "try"
             folder.mkdir()
             os.chdir(folder)
-            verdict, reason = _one(kind, random_, folder, manager)
+            verdict, reason = _one(kind, random_, folder, manager, cpu_seconds)
             count["tried"] += 1
             if verdict:
                 count[verdict] += 1
@@ -86,16 +109,21 @@ def fuzz(numbers: Iterable[int], seed: int, tell: Callable[[str], None] = print)
     finally:
         os.chdir(before)
         del os.environ["MIO_FUZZ_SECRET"]
+        os.environ.pop(CACHE)
+        if cache is not None:
+            os.environ[CACHE] = cache
         shutil.rmtree(base, ignore_errors=True)
     return dict(count)
 
 
-def _one(kind: Try, random_: random.Random, folder: Path, manager: PluginManager) -> tuple[str, str]:
+def _one(
+    kind: Try, random_: random.Random, folder: Path, manager: PluginManager, cpu_seconds: float
+) -> tuple[str, str]:
     """(what should not be, why); two empty strings for a try that ended well."""
     message, wrong = "", ""
     _CANARY.seen.clear()
     try:
-        with _limited():
+        with _limited(cpu_seconds):
             _CANARY.watching = True
             try:
                 _, wrong = kind(random_, folder, manager)
@@ -106,24 +134,29 @@ def _one(kind: Try, random_: random.Random, folder: Path, manager: PluginManager
         if not message.strip() or len(message) > 20_000:
             return "tracebacks", f"a refusal that is no clear line: {message!r:.200}"
     except _TooLong:
-        return "hangs", f"took longer than {CPU_SECONDS:g} s of CPU or {WALL_SECONDS:g} s"
+        return "hangs", f"took longer than {cpu_seconds:g} s of CPU or {WALL_SECONDS:g} s"
     except Exception as error:
         if not explained(error):
             return "tracebacks", traceback.format_exc()
-    if _CANARY.seen or (folder / "canary").exists() or SECRET in message + wrong:
-        return "executed", "; ".join(_CANARY.seen) or "the canary file or the secret showed up"
+    ran = [event for event in _CANARY.seen if kind is not shared.repository or "'git'" not in event]
+    if (
+        ran
+        or any((one / "canary").exists() for one in (folder, folder.parent, folder.parent / "cache"))
+        or SECRET in message + wrong
+    ):
+        return "executed", "; ".join(ran) or "the canary file or the secret showed up"
     return ("accepted_wrong", wrong) if wrong else ("", "")
 
 
 @contextlib.contextmanager
-def _limited() -> Iterator[None]:
+def _limited(cpu_seconds: float) -> Iterator[None]:
     """Raises `_TooLong` in what takes too long."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise _TooLong
 
     before = [(number, signal.signal(number, stop)) for number in (signal.SIGPROF, signal.SIGALRM)]
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
     try:
         yield

@@ -23,6 +23,7 @@ from mio.cli.options import (
     writable_file,
     writable_folder,
 )
+from mio.cli.places import run_place
 
 if TYPE_CHECKING:
     from mio.core.distributed.ranks import Ranks
@@ -117,7 +118,7 @@ class _Asked:
             return is_file(Path(name) / RECIPE) or run_of_checkpoint(Path(name)) is not None
 
         overrides = [one for one in arguments if "=" in one and not is_run(one)]
-        names = [one for one in arguments if one not in overrides]
+        names = [_opened(one) for one in arguments if one not in overrides]
         if not names:
             raise typer.BadParameter("give a run folder before key=value")
         refuse_no_run(Path(names[0]))
@@ -128,6 +129,11 @@ class _Asked:
                 refuse_no_run(Path(name))
                 raise typer.BadParameter(f"{name}: run folders come before tasks")
         return cls([Path(name) for name in names[:count]], names[count:], overrides)
+
+
+def _opened(name: str) -> str:
+    """The folder of what is a bundle or a pinned place; any other argument as it is."""
+    return str(run_place(name))
 
 
 @dataclass(frozen=True)

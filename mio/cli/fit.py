@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mio.cli.options import Plugin, Recipes, check_stages, manager, split, writable_folder
+from mio.cli.places import refuse_foreign_folders
 from mio.core.errors import UserError
 from mio.core.terminal import plain
 
@@ -37,6 +38,7 @@ def fit(recipes: Recipes, plugin: Plugin = [], drift: Drift = []) -> None:
     """
     from mio.core.distributed.launch import follow_launcher
     from mio.core.distributed.ranks import launched
+    from mio.core.recipe.chain import links
     from mio.core.recipe.lock_file import LockFile, is_lock, locked_recipes
     from mio.core.recipe.places import locate
 
@@ -44,6 +46,7 @@ def fit(recipes: Recipes, plugin: Plugin = [], drift: Drift = []) -> None:
     names, overrides = split(recipes)
     plugins = manager(plugin)
     stages = None
+    refuse_foreign_folders(names, overrides, lambda: links(names, overrides, plugins)[-1].recipe.runtime)
     if not launched():  # else the launcher decides about the devices
         if is_lock(names[0]):  # which is compared first of all
             path = locate(names[0], plugins)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mio.cli.places import recipe_place, run_place
 from mio.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -21,11 +22,20 @@ Recipes = Annotated[
     list[str],
     typer.Argument(
         metavar="RECIPE... [KEY=VALUE...]",
-        help="Recipe files, or names that a plugin ships, merged left to right; then values for single keys.",
+        help="Recipe files, names that a plugin ships, or pinned places (git+URL@COMMIT:FILE, "
+        "hf:OWNER/NAME@COMMIT:FILE), merged left to right; a lock file or a bundle alone. Then values for single keys.",
         show_default=False,
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as in runs/stage4.", show_default=False)]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        parser=run_place,
+        help="Run folder, as in runs/stage4, or a bundle with weights.",
+        show_default=False,
+    ),
+]
 Plugin = Annotated[
     list[str],
     typer.Option(
@@ -95,7 +105,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     recipes = [argument for argument in arguments if "=" not in argument]
     if not recipes:
         raise typer.BadParameter("give at least one recipe before key=value")
-    return recipes, [argument for argument in arguments if "=" in argument]
+    return [recipe_place(name) for name in recipes], [argument for argument in arguments if "=" in argument]
 
 
 def manager(local: Sequence[str]) -> PluginManager:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mio.cli.options import Plugin, Recipes, RunFolder, check_stages, manager, refuse_no_run, split, writable_file
+from mio.cli.places import record_place
 
 if TYPE_CHECKING:
     from mio.core.contract.plugins import PluginManager
@@ -57,7 +58,14 @@ def check(recipes: Recipes, plugin: Plugin = []) -> None:
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe.", show_default=False)],
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe: a file, a shipped name, a run folder, a lock, a bundle or a pinned place.",
+            show_default=False,
+        ),
+    ],
     second: Annotated[str, typer.Argument(metavar="RECIPE", help="Another recipe.", show_default=False)],
     overrides: Annotated[
         list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Values for single keys of both.", show_default=False)
@@ -65,16 +73,26 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     plugin: Plugin = [],
 ) -> None:
-    """Print how two recipes differ: stage, vocabulary, model, mixture, data, training, evaluation."""
+    """Print how two recipes differ: stage, vocabulary, model, mixture, data, training, evaluation.
+
+    mio recipe diff runs/stage3 runs/stage4
+
+    mio recipe diff stage4.zip mine.yaml
+    """
     import json
     from dataclasses import asdict
 
-    from mio.core.recipe.comparison import compare
+    from mio.cli.places import opened_place
+    from mio.core.recipe.comparison import compare, modalities
+    from mio.core.recipe.described import described
     from mio.core.terminal import plain
 
     plugins = manager(plugin)
-    one, other = (_links([name, *overrides], plugins)[-1].recipe for name in (first, second))
-    declared = (plugins.enable(one.plugins).modalities(), plugins.enable(other.plugins).modalities())
+    names = [str(opened_place(name) or name) for name in (first, second)]
+    one, other = (described(name, overrides, plugins) for name in names)
+    declared, missing = modalities([one, other], plugins)
+    for problem in missing:
+        typer.echo(plain(f"warning: modalities are not compared: {problem}"), err=True)
     sections = compare(one, other, declared)
     if as_json:
         typer.echo(json.dumps([asdict(section) for section in sections], ensure_ascii=False, indent=2))
@@ -106,9 +124,10 @@ def lock(
     mio recipe lock runs/stage4 --out stage4.lock
     """
     from mio.core.recipe.lock_file import SUFFIX
-    from mio.core.recipe.places import LOCK, RECIPE
+    from mio.core.recipe.places import LOCK, RECIPE, is_file
 
-    run, is_run = Path(recipes[0]), (Path(recipes[0]) / RECIPE).is_file()
+    run = record_place(recipes[0]) if "=" not in recipes[0] else Path(recipes[0])
+    is_run = is_file(run / RECIPE)
     if is_run and len(recipes) > 1:
         raise typer.BadParameter(f"{run} is a run folder; give it alone")
     if accept and (not is_run or out is not None):
@@ -133,6 +152,35 @@ def lock(
     for note in notes:
         typer.echo(plain(note))
     typer.echo(path)
+
+
+@app.command()
+def bundle(
+    run: RunFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.zip|FOLDER", help="Where it is written; default: NAME.zip here.", show_default=False
+        ),
+    ] = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Pack the weights too: it then answers untrained.")
+    ] = False,
+    plugin: Plugin = [],
+) -> None:
+    """Pack a trained run to be passed on: recipe, lock, vocabulary, tokenizers, figures, model card.
+
+    mio recipe bundle runs/stage4 --weights --out stage4.zip
+    """
+    from mio.cli.options import open_run
+    from mio.core.stages.bundling import bundle_run
+    from mio.core.terminal import plain
+
+    trained = open_run(run, plugin)
+    made = bundle_run(trained, out or Path(f"{trained.recipe.name}.zip"), weights=weights)
+    for note in made.notes:
+        typer.echo(plain(note))
+    typer.echo(f"{made.path}: {made.files} files, {made.bytes / 1e6:.1f} MB")
 
 
 @app.command()

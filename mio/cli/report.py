@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from mio.cli.options import refuse_no_run, writable_file
+from mio.cli.places import record_place
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Run folders, as in runs/stage4.", show_default=False)
+    list[Path],
+    typer.Argument(
+        metavar="RUN...", parser=record_place, help="Run folders, as in runs/stage4, or bundles.", show_default=False
+    ),
 ]
 
 

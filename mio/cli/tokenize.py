@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mio.cli.options import Plugin, Recipes, check_stages, manager, split, writable_folder
+from mio.cli.places import refuse_foreign_folders
 
 
 def tokenize(
@@ -24,8 +25,11 @@ def tokenize(
 
     torchrun --nproc-per-node 8 -m mio tokenize recipes/stage4.yaml
     """
+    from mio.core.recipe.chain import links
+
     names, overrides = split(recipes)
     plugins = manager(plugin)
+    refuse_foreign_folders(names, overrides, lambda: links(names, overrides, plugins)[-1].recipe.runtime)
     for stage in check_stages(names, overrides, plugins, trains=False):
         writable_folder("runtime.tokens", Path(stage.recipe.runtime.tokens))
 

@@ -80,6 +80,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def new_folder_once(path: Path) -> Iterator[Path]:
+    """As `new_folder`, of content that is the same whoever makes it: another process may have been quicker."""
+    try:
+        with new_folder(path) as partial:
+            yield partial
+    except OSError:
+        if not path.is_dir() or not any(path.iterdir()):
+            raise
+
+
 def remove_partial(folder: Path) -> None:
     """Removes the partial files of a folder that processes left behind which are no more."""
     for path in folder.glob(f"*{PARTIAL}"):

@@ -61,16 +61,45 @@ class ModelCard:
                  self._figures()]  # fmt: skip
         write_text(folder / README, "\n".join(part for part in parts if part))
 
-    def _head(self) -> str:
-        lines = ["---", "library_name: transformers", "pipeline_tag: any-to-any"]
+    def write_of_bundle(self, folder: Path, place: str, weights: bool, lock: bool) -> None:
+        """Writes it into the folder of a bundle, which is called `place` for users; `weights` and `lock`, by which it
+        is trained again, say whether these are in it."""
+        use = self._bundle_use(place, weights, lock)
+        parts = [self._head("mio"), self._about("in `tokenizers/`"), use, self._figures()]
+        write_text(folder / README, "\n".join(part for part in parts if part))
+
+    def _bundle_use(self, place: str, weights: bool, lock: bool) -> str:
+        locked = "\n`training.lock` what it was trained with, from the first stage on," if lock else ""
+        held = "" if weights else " Its weights are not in it: `mio fit` trains them."
+        used = [f"mio fit {place}    # trains it again, bit for bit, or says what differs here"] if lock else []
+        if weights:
+            output = next((name for name in self.written if name != "text"), "text")
+            used += [f'mio generate {place} "Hello" --output {output}', f"mio evaluate {place}"]
+        commands = "\n".join(f"    {command}" for command in [*used, f"mio recipe diff {place} mine.yaml"])
+        return f"""## In mio
+
+This is a bundle: what `mio recipe bundle` packed of a run.{held} `recipe.yaml` is its recipe with every key,{locked}
+and `bundle.json` names every file with its SHA-256.
+
+{commands}
+"""
+
+    def _head(self, library: str = "transformers") -> str:
+        lines = ["---", f"library_name: {library}", "pipeline_tag: any-to-any"]
         if self.license:
             lines += _license_lines(self.license)
         named = [name for name in dict.fromkeys((*self.read, *self.written)) if name != "text"]
         lines += ["tags:", *(f"- {tag}" for tag in ("mio", "multimodal", "text", *named)), "---", ""]
         return "\n".join(lines)
 
-    def _about(self) -> str:
+    def _about(self, where: str = "") -> str:
         unsaid = "" if self.license else " Its recipe names no licence."
+        grammar = (
+            f"""
+`{self.grammar_file}` says which token may follow which, so that every span can be decoded."""
+            if not where
+            else ""
+        )
         rows = "\n".join(
             f"| `{name}` | {self.read.get(name, '-')} | {self.written.get(name, '-')} |"
             for name in dict.fromkeys((*self.read, *self.written))
@@ -86,8 +115,7 @@ writes all of its modalities as tokens of one vocabulary of {self.grammar["size"
 {rows}
 
 Media stand in a text as spans of token strings, `<begin> codes <end>`. mio's tokenizers, which make codes of media and
-media of codes, are in `{self.own}/`. `{self.grammar_file}` says which token may follow which, so that every span can be
-decoded.
+media of codes, are {where or f"in `{self.own}/`"}.{grammar}
 """
 
     def _networks(self) -> str:

@@ -13,9 +13,11 @@ from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.compose import Composed, compose_file
 from mio.core.recipe.inheritance import inherit
 from mio.core.recipe.lock_file import LockFile, is_lock, locked_recipes
+from mio.core.recipe.origins import inside, root_of
 from mio.core.recipe.places import RECIPE, is_file, locate, recipes_in, run_of_checkpoint
 from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
+from mio.core.terminal import printable
 
 LONGEST_CHAIN = 100
 """Stages of a chain."""
@@ -128,7 +130,11 @@ def _resolve_start(composed: Composed, manager: PluginManager) -> tuple[Path | N
     start = composed.recipe.start_from
     if not start:
         return None, None
-    for path in (composed.start_folder / start, Path(start)):
+    shown = printable(start)[:200]
+    candidates = [composed.start_folder / start, Path(start)]
+    if (root := root_of(composed.start_folder)) is not None:
+        candidates = candidates[:1] if inside(root, composed.start_folder, start) else []
+    for path in candidates:
         if is_file(path):
             return path, None
         if is_file(path / RECIPE) or run_of_checkpoint(path) is not None:
@@ -136,10 +142,17 @@ def _resolve_start(composed: Composed, manager: PluginManager) -> tuple[Path | N
     shipped = manager.recipes()
     if start in shipped:
         return shipped[start][1], None
+    if root is not None:
+        raise RecipeError(
+            [
+                f"{composed.path}: `start_from: {shown}` is no recipe or run in what was fetched, and no "
+                "recipe that a plugin ships; `start_from=RUN` gives a run of yours"
+            ]
+        )
     beside = [*recipes_in(composed.start_folder), *_runs(composed)]
     raise RecipeError(
         [
-            f"{composed.path}: `start_from: {start}` is no recipe beside {composed.start_folder}, no run folder with a "
+            f"{composed.path}: `start_from: {shown}` is no recipe beside {composed.start_folder}, no run folder with a "
             f"{RECIPE}, no checkpoint in one, and no recipe that a plugin ships"
             f"{nearest(start, [*beside, *shipped])}"
         ]

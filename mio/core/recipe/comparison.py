@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from mio.core.contract.plugins import PluginManager
 from mio.core.contract.values import Modality
+from mio.core.errors import UserError
 from mio.core.recipe.data_schema import SourceConfig
 from mio.core.recipe.resolved import flat, reordered
 from mio.core.recipe.schema import Recipe
@@ -80,6 +82,18 @@ def compare(first: Recipe, second: Recipe, declared: tuple[Declared, Declared] =
         if difference.before != difference.after:
             sections[title].differences.append(difference)
     return [section for section in sections.values() if section.differences]
+
+
+def modalities(recipes: Sequence[Recipe], manager: PluginManager) -> tuple[tuple[Declared, Declared], list[str]]:
+    """What two recipes' plugins declare, and why nothing of either is given where plugins are not at hand."""
+    declared: list[Declared] = []
+    missing: list[str] = []
+    for recipe in recipes:
+        try:
+            declared.append(manager.enable(recipe.plugins).modalities())
+        except UserError as error:
+            missing.append(str(error))
+    return ((), ()) if missing else (declared[0], declared[1]), list(dict.fromkeys(missing))
 
 
 Found = Iterator[tuple[Difference | None, Sequence[str]]]

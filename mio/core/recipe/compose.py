@@ -20,11 +20,12 @@ from mio.core.errors import RecipeError, UserError
 from mio.core.recipe.interpolation import reference_problems, refers, walk
 from mio.core.recipe.layers import Layer, checker, override_layer, read_layer
 from mio.core.recipe.merging import merge, resolve
+from mio.core.recipe.origins import inside, root_of
 from mio.core.recipe.paths import path_keys, place_paths
 from mio.core.recipe.places import is_file, locate
 from mio.core.recipe.requirements import Required, added_up, check_requirements, required_of
 from mio.core.recipe.schema import Recipe
-from mio.core.terminal import plain
+from mio.core.terminal import plain, printable
 
 NAME = re.compile(r"(?=.{1,100}\Z)[^\W_]([\w.\-]*[\w\-])?")
 LONGEST_NAME = 100
@@ -127,7 +128,10 @@ def _place_paths(composed: Composed, manager: PluginManager) -> None:
     for group, name in sources:
         options = recipe.data.groups[group].sources[name].options
         content["data"]["groups"][group]["sources"][name] = {"options": options}
-    place_paths(content, path_keys(recipe, manager), folder)
+    try:
+        place_paths(content, path_keys(recipe, manager), folder)
+    except UserError as error:
+        raise RecipeError([f"{composed.path}: {error}"]) from None
 
 
 def _required(layer: Layer, names: Collection[str]) -> Iterator[Required]:
@@ -207,8 +211,14 @@ def _layers(path: Path, manager: PluginManager, above: tuple[Path, ...], sizes: 
         raise RecipeError([f"{layer.mark(('include',))}: `include` must be a list of recipe files or names"])
     layers: list[Layer] = []
     for index, item in enumerate(included):
-        beside = path.parent / item
+        beside, root = path.parent / item, root_of(path.parent)
         try:
+            if root is not None and not (inside(root, path.parent, item) and is_file(beside)):
+                if item not in manager.recipes():
+                    raise UserError(
+                        f"`include: {printable(item):.200}` is not in what was fetched, and no plugin ships it"
+                    )
+                beside = manager.recipes()[item][1]
             target = beside if is_file(beside) else locate(item, manager)
         except UserError as error:
             raise RecipeError([f"{layer.mark(('include', str(index)))}: {error}"]) from None

@@ -43,13 +43,16 @@ def read_layer(path: Path) -> Layer:
         if not stat.S_ISREG(path.stat().st_mode):
             raise RecipeError([f"{origin}: is no file; a recipe is a YAML file"])
         with path.open("rb") as file:
-            text = decode(file.read(LARGEST_FILE + 1), origin)
+            content = file.read(LARGEST_FILE + 1)
+        if content.startswith(b"PK\x03\x04"):
+            raise RecipeError([f"{origin}: is a zip file; a bundle stands alone on the command line, or unpack it"])
+        text = decode(content, origin)
     except (OSError, ValueError) as error:
         raise RecipeError([f"{origin}: cannot be read: {getattr(error, 'strerror', None) or error}"]) from None
-    content, marks = parse_yaml(text, origin)
-    if not isinstance(content, dict):
-        raise RecipeError([f"{origin}: a recipe is a mapping of keys, not {value_text(content)}"])
-    return Layer(origin, content, marks, path.parent)
+    data, marks = parse_yaml(text, origin)
+    if not isinstance(data, dict):
+        raise RecipeError([f"{origin}: a recipe is a mapping of keys, not {value_text(data)}"])
+    return Layer(origin, data, marks, path.parent)
 
 
 def override_layer(text: str) -> Layer:

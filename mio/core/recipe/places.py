@@ -34,6 +34,10 @@ COMPLETIONS = "completions.jsonl"
 REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 PLACES = "places"
+BUNDLE = "bundle.json"
+"""A folder that holds this file is a bundle, which is a lean run folder: it names the bundle's files."""
+CHAIN = "training.lock"
+"""In a bundle: lock file of the run and of what it builds on."""
 
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
 """A checkpoint's folder in `CHECKPOINTS`."""

@@ -273,6 +273,9 @@ def _walk(node: yaml.Node, key: Key, origin: str, marks: dict[Key, str]) -> Iter
             if len(text) > LONGEST_KEY:
                 yield f"{_at(origin, name)}: key `{plain(text[:40])}...` is longer than {LONGEST_KEY} characters"
                 continue
+            if "\n" in text:
+                yield f"{_at(origin, name)}: key `{_one_line(text)}` must be one line"
+                continue
             if text in seen:
                 yield f"{_at(origin, name)}: key `{plain(text)}` is given twice"
             seen.add(text)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mio.core.checksums import read_summed
 from mio.core.errors import DataError, UserError
 from mio.core.recipe.places import BASE, CHECKPOINTS, INDEX, WEIGHTS, run_of_checkpoint
+from mio.core.runs.bundles import refuse_unweighted
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.lock import check_run
 
@@ -51,6 +52,7 @@ def check_finished(path: Path) -> None:
         known = sorted(p.parent.name for p in path.parent.glob(f"*/{WEIGHTS}")) if path.parent.is_dir() else []
         hint = f"; finished runs beside it: {', '.join(known)}" if known else "; `mio fit RECIPE` makes one"
         raise UserError(f"{path}: no such run folder{hint}")
+    refuse_unweighted(path)
     if not (path / WEIGHTS).is_file():
         last = latest(path / CHECKPOINTS)
         hint = f", and {last} is its last checkpoint" if last else ""

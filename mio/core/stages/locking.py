@@ -13,7 +13,7 @@ from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import UserError
 from mio.core.recipe.chain import links
 from mio.core.recipe.lock_file import LockedSource, LockedStage, LockFile, is_lock, lock_sum, locked_recipes
-from mio.core.recipe.places import JOURNAL, RECIPE, SOURCES, SUMMARY, is_file, locate, run_of_checkpoint
+from mio.core.recipe.places import CHAIN, JOURNAL, RECIPE, SOURCES, SUMMARY, is_file, locate, run_of_checkpoint
 from mio.core.recipe.resolved import fingerprint, load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.lock import check_run, warn
@@ -64,7 +64,8 @@ def lock_recipe(recipes: Sequence[str], overrides: Sequence[str], manager: Plugi
 
     What the stages read is hashed. Raises `UserError` as `links`, and for plugins that are not here.
     """
-    lock, notes = LockFile(), []
+    lock = LockFile()
+    notes: list[str] = []
     for index, link in enumerate(links(recipes, overrides, manager)):
         recipe, plugins = link.recipe, manager.enable(link.recipe.plugins)
         codecs = Codecs(plugins)
@@ -119,6 +120,11 @@ def lock_trained(folder: Path, manager: PluginManager, alone: bool = False) -> t
 
     Raises `UserError` for a folder that is no run, or not what its run wrote.
     """
+    if is_file(folder / CHAIN):  # of a bundle, whose parent is elsewhere
+        if alone:
+            raise UserError(f"{folder}: is a bundle, with one lock of its whole chain, {CHAIN}; leave out --alone")
+        check_run(folder, weights=False, tell=warn)
+        return LockFile.read(folder / CHAIN, manager), []
     stages: list[LockedStage] = []
     notes: list[str] = []
     seen: set[Path] = set()
@@ -128,21 +134,25 @@ def lock_trained(folder: Path, manager: PluginManager, alone: bool = False) -> t
         stages.insert(0, stage)
         if start is None:
             break
-        if alone or run_of_checkpoint(start) or not _was_trained(start):
+        if not is_file(start / RECIPE) and run_of_checkpoint(start) is None:
+            raise UserError(
+                f"{folder}: starts from {start}, which is not there; put it there, so that a lock can name it"
+            )
+        if alone or run_of_checkpoint(start) or not was_trained(start):
             stage.start = start_of(start)
             break
         folder = start
     return LockFile(stages=stages), notes
 
 
-def _was_trained(folder: Path) -> bool:
+def was_trained(folder: Path) -> bool:
     """Whether a run was trained, and not imported."""
     return all(is_file(folder / name) for name in (RECIPE, SOURCES, JOURNAL, SUMMARY))
 
 
 def _trained(folder: Path, manager: PluginManager, notes: list[str]) -> tuple[LockedStage, Path | None]:
     """A stage that was trained, and the folder that it started from."""
-    if not _was_trained(folder):
+    if not was_trained(folder):
         raise UserError(f"{folder}: holds no run that was trained to its end; `mio fit` trains one")
     lock = check_run(folder, weights=True, tell=warn)
     recipe = load_resolved(folder / RECIPE, manager)
