@@ -36,11 +36,11 @@ def test_a_plugin_that_conforms_passes():
         "the policy of conversations is valid",
         "curve: pieces of a stream are what `decode` gives",
         "curve: what is written is read again, as long as its file says",
-        "tasks' prompts can be filled",
         "importing it is quick, and changes nothing",
         "declarations are the same in another process",
         "curve: codes are the same in another process",
         "records are the same in another process",
+        "tasks' prompts can be filled",
     ]
 
 

@@ -4,6 +4,9 @@
 if (!customElements.get('mio-model')) {
   const NUMBERS = {5121: Uint8Array, 5123: Uint16Array, 5125: Uint32Array, 5126: Float32Array};
   const SIDE = 440, MOST = 64 << 20;
+  // in a shadow tree, which stays when the page's own nodes are brought up to date
+  const STYLE = `canvas { display: block; width: var(--mio-model, 220px); max-width: 100%; cursor: grab; touch-action: none; }
+    canvas:focus-visible { outline: 2px solid; border-radius: 10px; }`;
 
   const product = (a, b) => Array.from({length: 16}, (_, i) =>  // matrices by column, as glTF has them
     [0, 1, 2, 3].reduce((sum, k) => sum + a[4 * k + i % 4] * b[4 * (i >> 2) + k], 0));
@@ -77,7 +80,7 @@ if (!customElements.get('mio-model')) {
       const area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax);
       if (!area) continue;
       const dx = ((bz - az) * (cy - ay) - (cz - az) * (by - ay)) / area, dy = ((cz - az) * (bx - ax) - (bz - az) * (cx - ax)) / area;
-      const light = Math.max(0, (0.4 * dx - 0.75 * dy + 0.6) / Math.hypot(dx, dy, 1)), shade = 70 + 165 * Math.min(1, light);
+      const light = Math.max(0, (0.4 * dx + 0.75 * dy + 0.6) / Math.hypot(dx, dy, 1)), shade = 70 + 165 * Math.min(1, light);
       const [x0, x1, y0, y1] = [Math.min(ax, bx, cx), Math.max(ax, bx, cx), Math.min(ay, by, cy), Math.max(ay, by, cy)];
       for (let y = Math.floor(y0); y <= y1; y++) for (let x = Math.floor(x0); x <= x1; x++) {
         const p = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area, q = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area;
@@ -115,7 +118,9 @@ if (!customElements.get('mio-model')) {
         canvas.setAttribute('role', 'img');
         canvas.setAttribute('aria-label', this.title);
         moved(0, 0);
-        this.prepend(canvas);
+        const style = document.createElement('style');
+        style.textContent = STYLE;
+        this.attachShadow({mode: 'open'}).append(style, canvas, document.createElement('slot'));
       } catch (problem) {
         console.warn(`${address} is not shown: ${problem}`);
       }

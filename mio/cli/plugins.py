@@ -65,7 +65,7 @@ def show(
 
 def _with(written: list[str]) -> dict[str, Any]:
     """Plugins by name, with their options."""
-    names = {one: {} for one in written if "=" not in one}
+    names: dict[str, Any] = {one: {} for one in written if "=" not in one}
     return {**names, **_options([one for one in written if "=" in one])}
 
 

@@ -133,9 +133,9 @@ def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:
     yield from SourceChecks(subject).all()
     yield from ControlChecks(subject.name, subject.plugins).all()
     yield from ShardChecks(subject).all()
+    yield from elsewhere.all()
     yield from TaskChecks(subject).all()
     yield from declarations.fingerprints()
-    yield from elsewhere.all()
 
 
 def _nothing(found: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from mio.testing.subject import SAMPLE_TEXTS, Subject
 UNKNOWN = "option_that_no_plugin_has"
 _VARIED = 24
 """Most values of options that are tried."""
-_SECONDS = 3.0
+_SECONDS = 2.0
 """After which no further one is."""
 
 
@@ -232,7 +232,7 @@ def _options_read(enable: Any, own: Mapping[str, Any], name: str) -> dict[str, t
 
     def check(self: checker.Checker, kind: type, value: Any, key: Any = ()) -> Any:
         if isinstance(value, _Watched):
-            for one in fields(kind):  # type: ignore[arg-type]
+            for one in fields(kind):
                 if one.default is not MISSING:
                     present = dict.get(value, one.name, one.default)
                     read[one.name] = present, one.metadata.get(ALLOWED)

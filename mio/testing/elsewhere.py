@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from mio.testing import fresh
+from mio.testing.digests import digest
 from mio.testing.outcomes import RECORDS, Check, SkippedCheckError
 from mio.testing.subject import Subject
 
@@ -119,7 +120,7 @@ class ElsewhereChecks:
         if there is None:
             raise SkippedCheckError("the media cannot be handed to another process")
         tokenizer = self._subject.codecs(modality).tokenizer(modality)
-        here = [tokenizer.fingerprint, *map(fresh.digest, tokenizer.encode(data))]
+        here = [tokenizer.fingerprint, *map(digest, tokenizer.encode(data))]
         _compare(here, there, "fingerprint, and codes of item")
 
     def _prepared(self, modality: str) -> None:

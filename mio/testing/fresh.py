@@ -76,7 +76,9 @@ def _tried(make: Callable[[], Any]) -> Any:
 
 def declarations(plugins: EnabledPlugins) -> list[str]:
     """Digest of each declaration, in vocabulary order."""
-    return [f"{one.name} {digest(one)}" for _, one in (*plugins.modalities(), *plugins.control_tokens())]
+    declared = [(one.name, one) for _, one in plugins.modalities()]
+    declared += [(one.name, one) for _, one in plugins.control_tokens()]  # type: ignore[misc]
+    return [f"{name} {digest(one)}" for name, one in declared]
 
 
 def records(plugins: EnabledPlugins, source: str, count: int) -> list[str]:

@@ -112,7 +112,7 @@ def check_gradients(outputs: Sequence[Tensor], network: nn.Module) -> None:
     network.zero_grad()
     total = torch.stack([one.float().square().sum() for one in outputs]).sum()
     assert total.requires_grad, "what it gives has no gradients"
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"no gradient reaches `{name}`; leave it out, or freeze it"

@@ -76,8 +76,8 @@ class _Part(NamedTuple):
 
 
 def _numpy_state() -> Any:
-    kind, keys, *rest = np.random.get_state()  # the state that everybody shares is what is looked at
-    return kind, keys.tobytes(), *rest
+    kind, keys, *rest = np.random.get_state(legacy=True)  # the state that everybody shares is what is looked at
+    return kind, np.asarray(keys).tobytes(), *rest
 
 
 def _set_numpy(state: Any) -> None:

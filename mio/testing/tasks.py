@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -115,6 +116,9 @@ class TaskChecks:
             pairs += [(Answer(()), record) for record, answer in zip(records, answers, strict=True) if answer.parts]
             wrong = self._judged(owned, [answer for answer, _ in pairs], [record for _, record in pairs])
             full = sum(verdict is not None and _is_full(measure, verdict) for verdict in right)
+            if not full:  # of a task whose right answer is to say nothing
+                silent = self._judged(owned, [replace(answer, silent=True) for answer in answers], records)
+                full = sum(verdict is not None and _is_full(measure, verdict) for verdict in silent)
             given = sum(verdict is not None and _is_full(measure, verdict) for verdict in wrong)
             assert not wrong or given < len(wrong), f"{owned}: full marks for every wrong answer, an empty one too"
             asked = bool(CompiledTemplate(Template(direction="", response=owned.task.template.response)).fields)

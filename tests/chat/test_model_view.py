@@ -95,8 +95,9 @@ def glb(corners, **node):
 
 DRAWN = """async (address) => {
   document.body.innerHTML = `<mio-model src="${address}"><a>link</a></mio-model>`;
-  for (let i = 0; i < 50 && !document.querySelector('canvas'); i++) await new Promise((done) => setTimeout(done, 20));
-  const canvas = document.querySelector('canvas');
+  const model = document.querySelector('mio-model');
+  for (let i = 0; i < 50 && !model.shadowRoot; i++) await new Promise((done) => setTimeout(done, 20));
+  const canvas = model.shadowRoot && model.shadowRoot.querySelector('canvas');
   if (!canvas) return null;
   const side = canvas.width, pixels = canvas.getContext('2d').getImageData(0, 0, side, side).data, at = [];
   for (let i = 0; i < side * side; i++) if (pixels[4 * i + 3]) at.push(i);

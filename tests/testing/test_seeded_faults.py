@@ -7,6 +7,7 @@ fail as well, since a wrong code is wrong wherever it goes.
 from __future__ import annotations
 
 import sys
+import time
 import types
 from pathlib import Path
 from typing import NamedTuple
@@ -169,6 +170,7 @@ def checked(candidate: Candidate) -> mio.testing.Report:
 
 
 def test_the_good_one_conforms():
+    start = time.process_time()
     report = checked(of_file(GOOD))
     assert not report.failed, report.failed
     assert {result.check for result in report if result.outcome == "skipped"} == {
@@ -178,7 +180,7 @@ def test_the_good_one_conforms():
     details = {result.check: result.detail for result in report}
     assert "no tally begins with 39" in details["tally: random codes decode, and are written as files"]
     assert details["fingerprints change when codes do"] == "1 other values of options, 1 of which change what is made"
-    assert sum(result.seconds for result in report) < 10
+    assert time.process_time() - start < 10, "a plugin like this one is checked in a few seconds"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)

@@ -44,7 +44,7 @@ EXACT, KIND, CLOSED = (mio.Measure(name=name) for name in ("exact", "kind", "clo
 REST = (CLOSED, mio.Measure(name="distance", better="lower", most=GRID * 3**0.5))
 DIRECTIONS = {  # prompt and response; what is answered, who judges it, and with which figures
     "text_to_mesh": ("Build this: {text}.", "{mesh}", "mesh", judge_mesh, (EXACT, KIND, *REST)),
-    "view_to_mesh": ("Build what you see. {view}", "{kind}: {mesh}", "mesh", judge_mesh, (KIND, EXACT, *REST)),
+    "view_to_mesh": ("Build what you see. {view}", "{mesh}", "mesh", judge_mesh, (KIND, EXACT, *REST)),
     "mesh_to_text": ("What is this? {mesh}", "{facts}", "text", judge_text, (EXACT, KIND)),
     "view_to_text": ("What is this? {view}", "{kind}", "text", lambda a, record: a.text == record["kind"], (KIND,)),
     "mesh_to_view": ("Draw this. {mesh}", "{view}", "image", judge_view, (KIND,)),

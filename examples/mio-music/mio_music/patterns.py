@@ -10,15 +10,13 @@ from mio_music.tunes import HIGHEST, LOWEST, METRES, Tune, rests
 
 SHAPES = {
     "a major scale": (0, 2, 4, 5, 7, 9, 11, 12),
-    "a minor scale": (0, 2, 3, 5, 7, 8, 10, 12),
     "a major chord": (0, 4, 7, 12),
     "a minor chord": (0, 3, 7, 12),
     "five notes of major": (0, 2, 4, 5, 7),
-    "five notes of minor": (0, 2, 3, 5, 7),
 }
 """Semitones above the first note."""
 WAYS = {"up": (1,), "down": (-1,), "up and down": (1, -1)}
-RHYTHMS = {"eighths": (2,), "quarters": (4,), "quarters and eighths": (4, 2), "dotted notes": (3, 1)}
+RHYTHMS = {"eighths": (2,), "quarters": (4,)}
 """Sixteenths of the notes in turn."""
 HELD_OUT = 26
 """Of 256 patterns."""

@@ -15,12 +15,12 @@ import numpy as np
 import mio
 from mio_music import corpus, patterns
 from mio_music.humming import hum
-from mio_music.tunes import HIGHEST, LOWEST, NUMBERS, SIGNATURES, Tune, to_text, tonic_of
+from mio_music.tunes import HIGHEST, LOWEST, NUMBERS, Tune, to_text, tonic_of
 
 COUNT = {"train": 20_000, "test": 1000}
-MOST_NOTES = 12
-"""Of an excerpt: what is said about it has to fit 256 positions."""
-INTERVALS = (2, 5, 7, 12)
+MOST_NOTES = 5
+"""Of a bar that is read, written, moved or hummed."""
+INTERVALS = (2, 5)
 """Semitones of transpositions, up and down."""
 
 
@@ -46,8 +46,10 @@ def media(tune: Tune) -> mio.Media:
     return mio.Media("score", tune, key=f"score:{to_text(tune)}", label=to_text(tune))
 
 
-def excerpt(draw: np.random.Generator, split: str, bars: int, notes: int, shortest: int = 1) -> Tune | None:
-    """A stretch of so many bars and at most so many notes of a real tune, in a key drawn at random."""
+def excerpt(
+    draw: np.random.Generator, split: str, bars: int, notes: int, *, shortest: int = 1, anywhere: bool = False
+) -> Tune | None:
+    """A stretch of so many bars and at most so many notes of a real tune, in its key or in one drawn at random."""
     tunes = _stretches(split, bars)
     tune = tunes[draw.integers(len(tunes))]
     part = tune.part(int(draw.integers(len(tune.bars) - bars + 1)), bars)
@@ -56,7 +58,7 @@ def excerpt(draw: np.random.Generator, split: str, bars: int, notes: int, shorte
     if split == "test" and corpus.signature(part) in corpus.known(bars):
         return None
     low, high = LOWEST - min(part.pitches), HIGHEST - max(part.pitches)
-    return part.moved(int(draw.integers(low, high + 1)))
+    return part.moved(int(draw.integers(low, high + 1))) if anywhere else part
 
 
 @cache
@@ -66,23 +68,23 @@ def _stretches(split: str, bars: int) -> tuple[Tune, ...]:
 
 def written(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None:
     """A tune and its text."""
-    tune = excerpt(draw, split, int(draw.integers(1, 3)), MOST_NOTES)
+    tune = excerpt(draw, split, 1, MOST_NOTES)
     return tune and {"score": media(tune), "notes": to_text(tune)}
 
 
 def described(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None:
-    """A tune whose pitches belong to one major scale alone, and facts that its notes decide."""
-    bars = int(draw.integers(2, 5))
-    tune = excerpt(draw, split, bars, 10 * bars)
-    if tune is None or (tonic := tonic_of(tune)) is None:
+    """A tune of one to four bars, and facts that its notes decide."""
+    bars = int(draw.integers(1, 5))
+    tune = excerpt(draw, split, bars, 8 * bars)
+    if tune is None:
         return None
-    low, high = min(tune.pitches), max(tune.pitches)
-    facts = f"{tune.metre}, {NUMBERS[bars]} bars, from {low} to {high}, {SIGNATURES[tonic]}"
-    return {"score": media(tune), "facts": facts}
+    first, last = tune.pitches[0], tune.pitches[-1]
+    many = "one bar" if bars == 1 else f"{NUMBERS[bars]} bars"
+    return {"score": media(tune), "facts": f"{tune.metre}, {many}, from {first} to {last}"}
 
 
 def transposed(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None:
-    tune = excerpt(draw, split, int(draw.integers(1, 3)), MOST_NOTES)
+    tune = excerpt(draw, split, 1, MOST_NOTES)
     if tune is None:
         return None
     size, way = INTERVALS[draw.integers(len(INTERVALS))], draw.choice(("up", "down"))
@@ -93,14 +95,14 @@ def transposed(draw: np.random.Generator, split: str) -> Mapping[str, Any] | Non
 
 def continued(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None:
     """Two bars and the two that follow in the tune. The first ones say which major scale is used."""
-    tune = excerpt(draw, split, 4, 4 * MOST_NOTES)
+    tune = excerpt(draw, split, 4, 32)
     if tune is None or tonic_of(tune.part(0, 2)) is None:
         return None
     return {"score": media(tune.part(0, 2)), "rest": media(tune.part(2, 2))}
 
 
 def hummed(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None:
-    tune = excerpt(draw, split, int(draw.integers(1, 3)), 10, shortest=2)
+    tune = excerpt(draw, split, 1, MOST_NOTES, shortest=2, anywhere=True)
     if tune is None:
         return None
     seed = int(draw.integers(2**31))

@@ -26,7 +26,7 @@ TEMPLATES = {
     ),
 }
 """By task. The sets of the same names, of one template each, are what recipes train them with."""
-FACTS = ("metre", "bars", "range", "signature")
+FACTS = ("metre", "bars", "ends")
 
 
 def same(field: str) -> Callable:
@@ -107,7 +107,6 @@ def tasks() -> list[mio.Task]:
             continuations,
             measures=(mio.Measure(), mio.Measure(name="same")),
             ceiling=real_continuations,
-            decoding={"media_temperature": 0.5},
         ),
         _task("score_play", "score/played", "score", same("score")),
         _task("score_hum", "score/hummed", "score", same("score"), needs=("hum",)),

@@ -170,11 +170,6 @@ def tonic_of(tune: Tune) -> int | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-SIGNATURES = (
-    "no sharps", "five flats", "two sharps", "three flats", "four sharps", "one flat",
-    "six sharps", "one sharp", "four flats", "three sharps", "two flats", "five sharps",
-)  # fmt: skip
-"""Key signatures of the major scales by tonic, from C on."""
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 """Semitones of a scale's notes above its tonic."""
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

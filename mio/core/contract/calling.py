@@ -77,13 +77,6 @@ def check_name(owner: str, hook: str, name: Any) -> None:
         refuse(owner, hook, "answer", [f"the name {name!r} must be letters, digits, `_`, `-`, `.` and `/`"])
 
 
-def path_option(owner: str, name: Any) -> str:
-    """The name of an option, of a plugin or of one of its corpora."""
-    if not isinstance(name, str) or not all(name.split(".")):
-        refuse(owner, "mio_paths", "answer", [f"{name!r} must be the name of an option, as in `checkpoint`"])
-    return str(name)
-
-
 def named_backbones(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, preset in mapping(owner, "mio_backbones", answer).items():
         check_name(owner, "mio_backbones", name)

@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
@@ -77,7 +77,7 @@ class Candidate:
     @property
     def takes_options(self) -> bool:
         """Whether any of its hooks has the argument `options`: otherwise nothing could refuse an unknown one."""
-        every = (getattr(self.plugin, name, None) for name in dir(self.plugin))
+        every: Iterator[Any] = (getattr(self.plugin, name, None) for name in dir(self.plugin))
         implemented = (function for function in every if hasattr(function, "mio_impl"))
         return any("options" in inspect.signature(function).parameters for function in implemented)
 

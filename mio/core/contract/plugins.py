@@ -23,7 +23,6 @@ from mio.core.contract.calling import (
     named_layouts,
     named_loggers,
     named_recipes,
-    path_option,
     refuse,
     registered,
     sequence,
@@ -125,17 +124,6 @@ class PluginManager:
         """Commands of all working plugins that have some: plugin -> command -> function."""
         found = unique("command", self._answers("mio_commands", named_commands))
         return {name: commands for name, (_, commands) in found.items()}
-
-    def paths(self, options: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-        """Names of options that are paths, by plugin, of those that are at hand and work. Raises `PluginError` for what
-        is no list of names."""
-        found = {}
-        for name, own in options.items():
-            candidate = self.candidates.get(name)
-            if candidate is not None and not candidate.problem:
-                for owner, answer in calls(registered({name: candidate.plugin}), "mio_paths", options=dict(own or {})):
-                    found[owner] = [one for one in sequence(owner, "mio_paths", answer()) if path_option(owner, one)]
-        return found
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
         """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""

@@ -166,7 +166,7 @@ def lock_sum(path: Path) -> str:
 def locked_recipes(lock: LockFile, path: Path, overrides: Sequence[str]) -> list[Recipe]:
     """The recipes of a lock with `key=value` overrides of all stages, but for `start_from`, which is the first one's,
     and `name`, which is the last one's. Raises `RecipeError` for overrides that do not fit the schema."""
-    recipes = []
+    recipes: list[Recipe] = []
     for index, stage in enumerate(lock.stages):
         content: Any = asdict(stage.made)
         for text in overrides:

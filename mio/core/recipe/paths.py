@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.calling import calls, refuse, registered, sequence
 from mio.core.contract.checker import Key
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
@@ -19,6 +20,7 @@ from mio.core.recipe.origins import inside, root_of
 from mio.core.recipe.schema import Recipe
 from mio.core.terminal import printable
 
+HOOK = "mio_paths"
 OF_READERS: Mapping[str, Sequence[str]] = {
     "jsonl": ("path", "folder"),
     "parquet": ("path", "folder"),
@@ -30,10 +32,25 @@ OF_READERS: Mapping[str, Sequence[str]] = {
 """Options of the core's readers that are paths."""
 
 
+def path_options(plugins: Mapping[str, Mapping[str, Any]], manager: PluginManager) -> dict[str, list[str]]:
+    """Names of options that are paths, by plugin, of those that are at hand and work. Raises `PluginError` for what is
+    no list of names."""
+    found: dict[str, list[str]] = {}
+    for name, options in plugins.items():
+        candidate = manager.candidates.get(name)
+        if candidate is not None and not candidate.problem:
+            for owner, answer in calls(registered({name: candidate.plugin}), HOOK, options=dict(options or {})):
+                names = sequence(owner, HOOK, answer())
+                wrong = [one for one in names if not isinstance(one, str) or not all(one.split("."))]
+                refuse(owner, HOOK, "answer", [f"{one!r} must be the name of an option" for one in wrong])
+                found[owner] = list(names)
+    return found
+
+
 def path_keys(recipe: Recipe, manager: PluginManager) -> Iterator[Key]:
     """Keys of a recipe whose values, if it has them, are paths. Plugins that are not at hand are passed over."""
     of_corpora: dict[str, list[str]] = {}
-    for plugin, names in manager.paths(recipe.plugins).items():
+    for plugin, names in path_options(recipe.plugins, manager).items():
         for name in names:
             yield "plugins", plugin, *name.split(".")
             corpus, _, option = name.rpartition(".")

@@ -15,6 +15,7 @@ from mio.core.exchange.grammar_file import FILE as GRAMMAR
 from mio.core.exchange.grammar_file import grammar_content
 from mio.core.exchange.model_card import README, ModelCard
 from mio.core.files import new_folder, write_json
+from mio.core.recipe.lock_file import LockFile
 from mio.core.recipe.places import (
     AVERAGE,
     BASE,
@@ -66,7 +67,8 @@ def bundle_run(run: Run, out: Path, *, weights: bool = False) -> Bundled:
         )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists; give another place, or delete it")
-    chain, notes = None, []
+    chain: LockFile | None = None
+    notes: list[str] = []
     if is_file(run.folder / CHAIN) or was_trained(run.folder):
         chain, notes = lock_trained(run.folder, run.manager)
     elif not weights:

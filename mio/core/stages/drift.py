@@ -141,9 +141,9 @@ def _of_versions(stage: LockedStage, recipe: Recipe, manager: PluginManager) -> 
         if old != new:
             yield Drift("versions", _changed(name, old, new))
     for name, old in stage.packages.items():
-        new = _installed(name)
-        if new not in (old, None):  # what is not installed is missed where it is needed
-            yield Drift("versions", _changed(name, old, new))
+        installed = _installed(name)
+        if installed not in (old, None):  # what is not installed is missed where it is needed
+            yield Drift("versions", _changed(name, old, installed))
     for name in recipe.plugins:
         old = stage.plugins.get(name, "unknown")
         if name not in at_hand:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,8 @@ from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore
 from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
-from mio.core.errors import UserError
 from mio.core.evaluation.evaluation import Report, evaluate
 from mio.core.evaluation.table import results_table
-from mio.core.files import write_text
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
 from mio.core.model.network_check import check_networks_run
@@ -35,24 +32,21 @@ from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import (
     BASE,
     CHECKPOINTS,
-    LOCK,
     METRICS,
-    RECIPE,
     SAMPLES,
-    SUMMARY,
     TOKENIZERS,
     VOCABULARY,
-    WEIGHTS,
 )
-from mio.core.recipe.resolved import diff, fingerprint, load_resolved, to_yaml
+from mio.core.recipe.resolved import fingerprint
 from mio.core.recipe.schema import Recipe
-from mio.core.runs.active import ActiveRun, explaining_errors, locked_folder, run_folder
+from mio.core.runs.active import ActiveRun, explaining_errors, run_folder
 from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import RESULTS, Lock, check_run, lock_run, same_networks, same_vocabulary
+from mio.core.runs.lock import RESULTS, Lock, lock_run, same_networks, same_vocabulary
 from mio.core.runs.run import Run, weight_sums
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
+from mio.core.stages.claiming import FINISHED, NEW, UNFINISHED, claim_folder
 from mio.core.stages.completions import CompletionLook
 from mio.core.stages.drift import Reproduction
 from mio.core.stages.locking import circumstances, reproductions
@@ -66,8 +60,6 @@ from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.loop import Training, training_device
 from mio.core.training.run_log import CSV, RunLog, check_loggers, make_loggers
 from mio.core.training.validation import Look, together
-
-NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
 
 def fit_chain(
@@ -118,52 +110,6 @@ def fit_chain(
                 console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
     ranks.barrier()  # rank 0, which keeps the store, leaves last
     return run_folder(last)
-
-
-def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str], None], whole: bool = True) -> str:
-    """Takes the run folder of a recipe for this process, unless it is finished; returns what is there: nothing
-    (`NEW`), a run that goes on (`UNFINISHED`) or one that is `FINISHED`.
-
-    A folder in which no step was saved is given to the recipe as it now is, since a first attempt may have ended with a
-    mistake in the data. Nothing is written into any other.
-
-    Args:
-        lock: keeps the folder locked.
-        tell: called with a line about damage that changes no result.
-        whole: whether the weights of a finished run are compared with its lock: those of a run that another starts
-            from are when it does.
-
-    Raises:
-        UserError: another recipe was trained in the folder, another process trains in it, or it is not what its run
-            wrote.
-    """
-    folder = run_folder(recipe)
-    if not (folder / SUMMARY).is_file():
-        lock.enter_context(locked_folder(folder))
-    finished = (folder / SUMMARY).is_file()
-    if finished or latest(folder / CHECKPOINTS) is not None or (folder / WEIGHTS).is_file():
-        silent = tell if whole else lambda line: None  # noqa: ARG005
-        check_run(folder, weights=finished and whole, tell=silent, base=not finished)
-        if changes := diff(load_resolved(folder / RECIPE), recipe):
-            raise UserError(
-                f"{folder} was made by another recipe: {'; '.join(changes[:3])}"
-                f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. "
-                "Give this one another `name=`, or delete the folder"
-            )
-        return FINISHED if finished else UNFINISHED
-    with explaining_errors(folder):
-        (folder / LOCK).unlink(missing_ok=True)
-        if not _same_recipe(folder, recipe):
-            shutil.rmtree(folder / TOKENIZERS, ignore_errors=True)  # trained on what the other recipe reads
-        write_text(folder / RECIPE, to_yaml(recipe))
-    return NEW
-
-
-def _same_recipe(folder: Path, recipe: Recipe) -> bool:
-    try:
-        return not diff(load_resolved(folder / RECIPE), recipe)
-    except UserError:
-        return False
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def lock_recipe(recipes: Sequence[str], overrides: Sequence[str], manager: Plugi
 
     What the stages read is hashed. Raises `UserError` as `links`, and for plugins that are not here.
     """
-    lock, notes = LockFile(), []
+    lock = LockFile()
+    notes: list[str] = []
     for index, link in enumerate(links(recipes, overrides, manager)):
         recipe, plugins = link.recipe, manager.enable(link.recipe.plugins)
         codecs = Codecs(plugins)

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 @hookimpl
-def mio_requires() -> Sequence[str]:
-    return ["speech"]
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint"]
 
 
 @hookimpl
-def mio_paths() -> Sequence[str]:
-    return ["checkpoint"]
+def mio_requires() -> Sequence[str]:
+    return ["speech"]
 
 
 @hookimpl

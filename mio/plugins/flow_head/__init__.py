@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 @hookimpl
-def mio_requires(options: Mapping[str, Any]) -> Sequence[str]:
-    return [read_options(FlowOptions, options, "plugins.flow_head").modality]
+def mio_paths() -> Sequence[str]:
+    return ["vae.checkpoint"]
 
 
 @hookimpl
-def mio_paths() -> Sequence[str]:
-    return ["vae.checkpoint"]
+def mio_requires(options: Mapping[str, Any]) -> Sequence[str]:
+    return [read_options(FlowOptions, options, "plugins.flow_head").modality]
 
 
 @hookimpl

@@ -31,13 +31,13 @@ VICUNA: Mapping[str, Any] = {
 
 
 @hookimpl
-def mio_requires() -> Sequence[str]:
-    return ["image"]
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint", "clip", "diffusion_checkpoint"]
 
 
 @hookimpl
-def mio_paths() -> Sequence[str]:
-    return ["checkpoint", "clip", "diffusion_checkpoint"]
+def mio_requires() -> Sequence[str]:
+    return ["image"]
 
 
 @hookimpl

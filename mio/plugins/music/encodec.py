@@ -60,6 +60,10 @@ class EncodecTokenizer:
         self.fingerprint = f"encodec-{hashlib.sha256(f'{weights} {settings}'.encode()).hexdigest()[:16]}"
         del self._model.decoder
 
+    def __reduce__(self) -> tuple[type[EncodecTokenizer], tuple[MusicOptions]]:
+        # convolutions with weight norm cannot be pickled: the other process reads them itself
+        return type(self), (self.options,)
+
     @cached_property
     def _network(self) -> Any:
         return _ready(self._model, self.device, self.options)

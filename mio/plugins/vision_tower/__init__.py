@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 @hookimpl
-def mio_requires() -> Sequence[str]:
-    return ["image"]
+def mio_paths() -> Sequence[str]:
+    return ["checkpoint", "projector_checkpoint"]
 
 
 @hookimpl
-def mio_paths() -> Sequence[str]:
-    return ["checkpoint", "projector_checkpoint"]
+def mio_requires() -> Sequence[str]:
+    return ["image"]
 
 
 @hookimpl

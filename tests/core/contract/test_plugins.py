@@ -154,7 +154,7 @@ def test_every_hook_of_the_contract_is_known():
         "mio_modalities", "mio_tokenizer", "mio_detokenizer", "mio_datamodule",
         "mio_encoder", "mio_adapters", "mio_head", "mio_control_tokens", "mio_session", "mio_synthesiser",
         "mio_sources", "mio_backbones", "mio_tasks", "mio_recipes", "mio_loggers",
-        "mio_layouts", "mio_commands", "mio_requires", "mio_paths",
+        "mio_layouts", "mio_paths", "mio_requires", "mio_commands",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from mio.core.data.readers.options import SHARED
 from mio.core.errors import PluginError
 from mio.core.recipe.chain import links
 from mio.core.recipe.compose import compose
-from mio.core.recipe.paths import OF_READERS, beside
+from mio.core.recipe.paths import OF_READERS, beside, path_options
 
 MANAGER = PluginManager.discover()
 
@@ -124,7 +124,7 @@ def test_readers_have_the_options_that_are_said_to_be_paths():
 
 @pytest.mark.parametrize("plugin", [one.name for one in installed() if one.target.startswith("mio.plugins.")])
 def test_built_in_plugins_say_which_options_are_paths(plugin):
-    declared = MANAGER.paths({plugin: {"tokenizer": "lmsys/vicuna"}} if plugin == "text" else {plugin: {}}).get(
+    declared = path_options({plugin: {"tokenizer": "lmsys/vicuna"}} if plugin == "text" else {plugin: {}}, MANAGER).get(
         plugin, []
     )
     source = "\n".join(file.read_text() for file in (ROOT / "mio" / "plugins" / plugin).rglob("*.py"))

@@ -78,7 +78,7 @@ def test_a_span_that_is_no_grid_is_told_and_reading_goes_on():
     parsed = parse([*image[:5], image[-1], *tokens_of("ab", PICTURE)])
     assert parsed.parts[0] == "ab"
     assert len(parsed.parts) == 2
-    assert parsed.problems == ("span of `image` at 0: 4 frames, a span has 32 to 32",)
+    assert parsed.problems == ("span of `image` at 0: 4 frames, a span has 32",)
 
 
 def test_a_span_that_is_broken_off_is_told_and_reading_goes_on():

@@ -93,7 +93,7 @@ def test_video_is_a_sequence_of_image_spans():
         (Media("speech", speech_codes(3)[:3], "k7"), r"`speech` k7: codes are int64 \[3, 3\].*\[4, frames\]"),
         (Media("image", image_codes()[0], "k7"), r"`image` k7: codes are int64 \[32\]"),
         (Media("image", image_codes() + 0.5, "k7"), r"`image` k7: codes are float64 \[1, 32\]"),
-        (Media("image", image_codes()[:, :31], "k7"), r"`image` k7 has 31 frames, a span has 32 to 32"),
+        (Media("image", image_codes()[:, :31], "k7"), r"`image` k7 has 31 frames, a span has 32$"),
         (Codes("image", image_codes()[:, :31]), r"`image` given as codes has 31 frames"),
         (Media("image", image_codes() + 8192, "k7"), r"`image` k7: code 8192 at frame 0 .* codebook 0 of 8192 codes"),
         (
