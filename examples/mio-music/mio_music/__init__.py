@@ -19,6 +19,8 @@ from mio_music.tunes import CODES, automaton
 class Options:
     hum_codes: int = mio.number(128, 16, 4096)
     """Spectra in the codebook of hums."""
+    beside: bool = False
+    """Whether a tune that is written comes as sound (`.wav`) and as a picture (`.png`) too, beside its MIDI file."""
 
 
 @mio.hookimpl
@@ -50,6 +52,9 @@ class ScoreCodec:
 
     fingerprint = "score-1"
 
+    def __init__(self, beside=False):
+        self.beside = beside
+
     def encode(self, media):
         import numpy as np
 
@@ -71,7 +76,7 @@ class ScoreCodec:
     def save(self, media, stem):
         from mio_music.files import save
 
-        return save(media, stem)
+        return save(media, stem, self.beside)
 
     def _checked(self, tune):
         if problem := tune.problem:
@@ -91,8 +96,10 @@ def mio_tokenizer(modality, options):
 
 
 @mio.hookimpl
-def mio_detokenizer(modality):
-    return ScoreCodec() if modality == "score" else None
+def mio_detokenizer(modality, options):
+    if modality == "score":
+        return ScoreCodec(mio.read_options(Options, options, "plugins.score").beside)
+    return None
 
 
 @mio.hookimpl

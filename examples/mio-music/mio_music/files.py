@@ -16,14 +16,15 @@ BEATS_PER_MINUTE = 100
 """Quarters."""
 
 
-def save(tune: Tune, stem: Path) -> Path:
-    """Writes `.mid`, which is returned, and beside it `.wav` and `.png`."""
+def save(tune: Tune, stem: Path, beside: bool) -> Path:
+    """Writes `.mid`, which is returned, and where asked `.wav` and `.png` beside it."""
     from mio_music.picture import draw
 
     path = stem.with_suffix(".mid")
     stream(tune).write("midi", fp=str(path))
-    RULES.write((sound(tune), RATE), stem)
-    draw(tune).save(stem.with_suffix(".png"))
+    if beside:
+        RULES.write((sound(tune), RATE), stem)
+        draw(tune).save(stem.with_suffix(".png"))
     return path
 
 

@@ -68,7 +68,7 @@ def test_text_says_the_notes_and_where_they_begin():
 def test_files_are_what_music21_reads(tmp_path):
     for index in range(8):
         tune = Records(SOURCES["score/played"], "test")[index]["score"].data
-        path = files.save(tune, tmp_path / str(index))
+        path = files.save(tune, tmp_path / str(index), beside=True)
         assert path.suffix == ".mid"
         assert [n for n in notes_of(converter.parse(path)) if n[0]] == [n for n in tune.notes if n[0]]
         assert files.read(path) == tune

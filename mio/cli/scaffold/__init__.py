@@ -29,8 +29,8 @@ CURVES = {"mio___NAME__/curves.py": "curves/curves.py.txt"}
 ADDED = """\
 In the digits world, which `make demo` of mio trains as `runs/stage4`:
 
-    mio fit stage4 __NAME__ start_from=runs/stage4 name=added
-    mio evaluate runs/added {} caption draw"""
+    mio fit __NAME__/added start_from=runs/stage4
+    mio evaluate runs/__NAME__-added {} caption draw"""
 """What a README says of adding a kind to a trained model, and of its tasks beside those of the demo."""
 READ, DRAW = "__NAME___read", "__NAME___draw"
 
@@ -99,6 +99,8 @@ def write_package(name: str, kind: str, folder: Path, taken: Collection[str]) ->
         "mio___NAME__/recipe.yaml": f"{kind}/recipe.yaml.txt",
         "tests/test___NAME__.py": f"{kind}/test_plugin.py.txt",
     }
+    if kind != "task":
+        own["mio___NAME__/added.yaml"] = f"{kind}/added.yaml.txt"
     for path, template in {**EVERYWHERE, **own, **chosen.more}.items():
         target = package / path.replace("__NAME__", name)
         target.parent.mkdir(parents=True, exist_ok=True)
