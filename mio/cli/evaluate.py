@@ -133,7 +133,8 @@ class _Asked:
 
 def _opened(name: str) -> str:
     """The folder of what is a bundle or a pinned place; any other argument as it is."""
-    return str(run_place(name))
+    place = run_place(name)
+    return name if place == Path(name) else str(place)
 
 
 @dataclass(frozen=True)

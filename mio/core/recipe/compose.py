@@ -128,8 +128,9 @@ def _place_paths(composed: Composed, manager: PluginManager) -> None:
     for group, name in sources:
         options = recipe.data.groups[group].sources[name].options
         content["data"]["groups"][group]["sources"][name] = {"options": options}
+    keys = list(path_keys(recipe, manager))
     try:
-        place_paths(content, path_keys(recipe, manager), folder)
+        place_paths(content, keys, folder)
     except UserError as error:
         raise RecipeError([f"{composed.path}: {error}"]) from None
 

@@ -8,7 +8,7 @@ lies in what was fetched.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def path_keys(recipe: Recipe, manager: PluginManager) -> Iterator[Key]:
                 yield "data", "groups", group, "sources", source, "options", option
 
 
-def place_paths(content: Any, keys: Iterator[Key], folder: Callable[[Key], Path]) -> None:
+def place_paths(content: Any, keys: Iterable[Key], folder: Callable[[Key], Path]) -> None:
     """Puts in place of the paths at `keys` of a recipe's content, a mapping of mappings, what they stand for.
 
     Args:

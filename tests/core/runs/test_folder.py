@@ -232,7 +232,7 @@ def test_plugins_in_another_order_are_another_recipe(state, request, tunes, caps
     assert "order of plugins: text, melody -> melody, text" in capsys.readouterr().err
     assert digests(folder) == before
     assert app.run(["recipe", "diff", "tunes.yaml", "order.yaml"]) == 0
-    assert capsys.readouterr().out == "order of plugins: text, melody -> melody, text\n"
+    assert capsys.readouterr().out == "vocabulary\n  order of plugins: text, melody -> melody, text\n"
 
 
 def test_the_order_of_options_decides_nothing():

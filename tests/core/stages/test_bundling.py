@@ -108,7 +108,7 @@ def test_with_weights_it_answers_like_the_run_and_without_it_says_so(work, capsy
 def test_it_is_trained_again_by_its_lock(capsys):
     bundle(capsys)
     shutil.rmtree("runs")
-    ran(capsys, "fit", "tunes.zip", "--drift", "machine")
+    assert "bit for bit" in " ".join(ran(capsys, "fit", "tunes.zip", "runtime.runs=runs").split())
     lock = yaml.safe_load((opened(Path("tunes.zip")) / "training.lock").read_text())
     made = json.loads(Path("runs/tunes/recipe.lock").read_text())
     assert "training.lock" in json.dumps(made["reproduces"])
@@ -135,6 +135,9 @@ def test_adapters_and_averages_go_with_their_weights(capsys):
         assert "base.safetensors" in run.weight_sums()
     lock = yaml.safe_load((folder / "training.lock").read_text())
     assert [stage["recipe"]["name"] for stage in lock["stages"]] == ["tunes", "more"]
+    shutil.move("runs/tunes", "tunes")
+    told = ran(capsys, "recipe", "bundle", "runs/more", "--out", "none.zip", code=2)
+    assert "starts from runs/tunes, which is not there" in told
     ran(capsys, "recipe", "bundle", "more.zip", "--weights", "--out", "again/more.zip")
     assert Path("again/more.zip").read_bytes() == Path("more.zip").read_bytes()
     ran(capsys, "fit", "more.yaml", "name=next", f"start_from={folder}", *TINY, "train.steps=1", "train.lora.rank=0")
@@ -155,6 +158,8 @@ def test_what_cannot_be_packed_is_refused(work, capsys):
     Path("there.zip").touch()
     assert "there.zip exists" in bundle_refused(capsys, "runs/tunes", "--out", "there.zip")
     assert "no such run folder" in bundle_refused(capsys, "runs/nope")
+    checkpoint = next((work / "runs" / "tunes" / "checkpoints").glob("step-*"))
+    assert "a checkpoint is no result" in bundle_refused(capsys, checkpoint)
     (work / "runs" / "tunes" / "vocabulary.json").write_text("{}")
     assert "is not what the run wrote" in bundle_refused(capsys, "runs/tunes")
     assert not Path("tunes.zip").exists()
