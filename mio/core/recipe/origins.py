@@ -110,8 +110,8 @@ def _place(name: str, repository: str, rest: str) -> _Place:
     shown = printable(name)
     if not _COMMIT.fullmatch(commit):
         raise UserError(
-            f"{shown:.300}: `{printable(commit):.60}` is no commit; give the whole one, 40 hexadecimal digits: branches "
-            "and tags move"
+            f"{shown:.300}: `{printable(commit):.60}` is no commit; give the whole one, 40 hexadecimal digits; "
+            "branches and tags move"
         )
     return _Place(shown, repository, commit, file)
 
