@@ -79,7 +79,7 @@ train:
     lr: 0.008
     muon_lr: 0.006
     rules:  # the new rows have a long way to go, everything else a short one
-      melody: {pattern: "[eh]*.weight", rows: [<melody>, </melody>, "melody/*"]}
+      rows: {pattern: "[eh]*.weight", rows: [new]}
       norms: {pattern: "*norm*", lr_scale: 0.1}
 """
 

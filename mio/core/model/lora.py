@@ -11,7 +11,6 @@ bias these rows are trained in its own place.
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +22,8 @@ from torch import Tensor, nn
 from mio.core.distributed.regions import is_split
 from mio.core.errors import RecipeError
 from mio.core.model.networks import buffers
-from mio.core.recipe.adapters import NEW, Adapter, plan_adapters, row_problems, whole_parameters
+from mio.core.model.vocabulary_rows import Ranges, block_ranges
+from mio.core.recipe.adapters import Adapter, plan_adapters, row_problems, whole_parameters
 from mio.core.recipe.model import EMBEDDING, HEAD, HEAD_BIAS, network_of
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 LORA_A, LORA_B, MAGNITUDE = "lora_a", "lora_b", "magnitude"
 ROWS = {"rows.embedding": EMBEDDING, "rows.head": HEAD}
 """Parameters that replace some rows of others."""
-
-Ranges = tuple[tuple[int, int], ...]
-"""Vocabulary ids, as (first, end) of each run of them."""
 
 
 class AdaptedLinear(nn.Linear):
@@ -141,17 +138,7 @@ def trained_ranges(vocabulary: Vocabulary, patterns: Sequence[str], known: int) 
     """
     if problems := row_problems(patterns, [block.name for block in vocabulary.blocks]):
         raise RecipeError(problems)
-    ranges: list[tuple[int, int]] = []
-    for block in vocabulary.blocks:
-        first, end = block.start, block.start + block.size
-        named = any(pattern != NEW and fnmatch.fnmatchcase(block.name, pattern) for pattern in patterns)
-        if not named and not (NEW in patterns and first >= known):
-            continue
-        if ranges and ranges[-1][1] == first:
-            ranges[-1] = ranges[-1][0], end
-        else:
-            ranges.append((first, end))
-    return tuple(ranges)
+    return block_ranges(vocabulary, patterns, known)
 
 
 def adapt(transformer: Transformer, train: TrainConfig, vocabulary: Vocabulary, known: int) -> None:

@@ -23,10 +23,11 @@ from mio.core.model.experts import balance_loss
 from mio.core.model.heads import begin, losses
 from mio.core.model.initial import initialise
 from mio.core.model.layers import Block, RMSNorm, Shared, compute_dtype
-from mio.core.model.lora import Ranges, TrainedRows
+from mio.core.model.lora import TrainedRows
 from mio.core.model.map_cache import MapCache
 from mio.core.model.networks import factories, initialise_networks, make_network, plugin_networks, reach_all
 from mio.core.model.rope import frequencies, tables
+from mio.core.model.vocabulary_rows import Ranges
 
 
 class Output(NamedTuple):

@@ -8,13 +8,16 @@ the probability that the trained model gave its own.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mio.core.errors import VocabularyError
+from mio.core.recipe.rules import NEW
 from mio.core.tokens.vocabulary import Vocabulary
 
 COVARIANCE_SCALE = 1e-2
@@ -24,6 +27,28 @@ is lost when the rows are rounded to bfloat16, and all new tokens start as the s
 
 _SAMPLE = 1024
 """Trained rows that new rows are combined from."""
+
+Ranges = tuple[tuple[int, int], ...]
+"""Ids as (first, end), in order."""
+
+
+def block_ranges(vocabulary: Vocabulary, patterns: Sequence[str], known: int) -> Ranges:
+    """Ids of the blocks that match any of `patterns`, of a stage that starts with `known` ids: later blocks are `new`.
+
+    A vocabulary only grows at its end and a stage keeps its own, so that `new` are the same blocks however often the
+    stage is interrupted. Neighbouring blocks are one range.
+    """
+    ranges: list[tuple[int, int]] = []
+    for block in vocabulary.blocks:
+        first, end = block.start, block.start + block.size
+        named = any(pattern != NEW and fnmatch.fnmatchcase(block.name, pattern) for pattern in patterns)
+        if not named and not (NEW in patterns and first >= known):
+            continue
+        if ranges and ranges[-1][1] == first:
+            ranges[-1] = ranges[-1][0], end
+        else:
+            ranges.append((first, end))
+    return tuple(ranges)
 
 
 @dataclass(frozen=True)

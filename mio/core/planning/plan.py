@@ -95,8 +95,8 @@ class RecipePlan:
     device_flops: float
     """Of a step on one device, all that it computes."""
     mfu: float
-    known: int | None = None
-    """Ids that a stage with adapters starts with."""
+    known: int = 0
+    """Ids that the stage starts with."""
     networks: Networks = field(default_factory=Networks)
     """What reads media, by modality."""
     alternatives: tuple[Alternative, ...] = ()
@@ -131,7 +131,7 @@ def plan(stages: Sequence[Recipe], manager: PluginManager, request: Request | No
     request = (request or Request()).resolve(recipe.runtime)
     check_training(recipe, manager.enable(recipe.plugins), request.world)
     vocabulary = expected_vocabulary(stages, manager, request.text_tokens)
-    known = known_ids(stages, manager, request.text_tokens) if recipe.train.lora.rank else None
+    known = known_ids(stages, manager, request.text_tokens)
     networks = Codecs(manager.enable(recipe.plugins)).networks
     first = _planned(recipe, request, transformer_config(recipe, manager), vocabulary, known, networks)
     return replace(first, alternatives=tuple(_sparing(first) if first.memory.fits else _alternatives(first)))
@@ -142,7 +142,7 @@ def _planned(
     request: Request,
     model: TransformerConfig,
     vocabulary: Vocabulary,
-    known: int | None,
+    known: int,
     networks: Networks,
 ) -> RecipePlan:
     train, runtime, world, per_node = recipe.train, recipe.runtime, request.world, request.gpus_per_node

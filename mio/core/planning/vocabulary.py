@@ -34,11 +34,12 @@ def expected_vocabulary(stages: Sequence[Recipe], manager: PluginManager, text_t
 
 
 def known_ids(stages: Sequence[Recipe], manager: PluginManager, text_tokens: int = 0) -> int:
-    """Ids that the last of a chain's stages starts with, which starts from something."""
+    """Ids that the last of a chain's stages starts with; 0 if it starts from nothing."""
     if len(stages) > 1:
         return expected_vocabulary(stages[:-1], manager, text_tokens).size
     start = starting_folder(stages[0])
-    assert start is not None
+    if start is None:
+        return 0
     return Vocabulary.load((run_of_checkpoint(start) or start) / VOCABULARY).size
 
 

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.model import ENCODERS, HEAD_BIAS, HEADS, parameter_names
-from mio.core.recipe.rules import applied, may_be_of_network, rule_of
+from mio.core.recipe.rules import NEW, applied, may_be_of_network, rule_of
 from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, Recipe
 
 MOST_LAYERS = 200_000
 """Linear layers of a model that can have adapters."""
-NEW = "new"
-"""In `train.lora.rows`: the vocabulary blocks that the stage adds."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ class _Rule(Protocol):
 
 R = TypeVar("R", bound=_Rule)
 
+NEW = "new"
+"""In `rows`, of a rule and of adapters: the vocabulary blocks that the stage adds to what it starts from."""
+
 
 def applied(rules: Mapping[str, R | None]) -> dict[str, R]:
     """Rules by name in their order, without those that are taken away."""
@@ -41,8 +44,9 @@ def rule_problems(
         if not matching and not may_be_of_network(rule.pattern, networks):
             yield own, f"`{rule.pattern}` matches no parameter{like_names(rule.pattern, names, networks)}"
         for pattern in rule.rows:
-            if not fnmatch.filter(blocks, pattern):
-                yield own, f"`{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block"
+            if pattern != NEW and not fnmatch.filter(blocks, pattern):
+                near = nearest(pattern, [NEW, *blocks])
+                yield own, f"`{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block{near}"
         for name in matching if rule.rows else ():
             if name not in ROW_PARAMETERS:
                 yield own, f"`{rule.pattern}` has `rows`, but `{name}` has no vocabulary rows"

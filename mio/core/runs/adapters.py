@@ -19,10 +19,10 @@ from mio.core.contract.networks import Networks
 from mio.core.distributed.regions import local, local_region
 from mio.core.errors import UserError
 from mio.core.model.initial import draw_uniform
-from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE, ROWS, Ranges, folded, kaiming_bound, row_pieces
+from mio.core.model.lora import LORA_A, LORA_B, MAGNITUDE, ROWS, folded, kaiming_bound, row_pieces
 from mio.core.model.networks import initial_states
 from mio.core.model.transformer import Transformer
-from mio.core.model.vocabulary_rows import migrate_rows
+from mio.core.model.vocabulary_rows import Ranges, migrate_rows
 from mio.core.recipe.adapters import Adapter
 from mio.core.recipe.model import ROW_PARAMETERS
 from mio.core.recipe.places import BASE

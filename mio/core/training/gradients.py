@@ -5,9 +5,8 @@ Works on plain tensors and on parameters that are split over devices (`DTensor`)
 
 from __future__ import annotations
 
-import fnmatch
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from mio.core.distributed.regions import EXPERT_SHARD, is_elsewhere, local, local_region
-from mio.core.tokens.vocabulary import Vocabulary
 
 
 class RowMask:
@@ -33,15 +31,6 @@ class RowMask:
         if self.parameter.grad is not None:
             gradient = local(self.parameter.grad)
             gradient.mul_(self._mask.to(gradient.dtype))
-
-
-def block_ranges(patterns: Sequence[str], vocabulary: Vocabulary) -> list[tuple[int, int]]:
-    """Ids, as (first, end), of the vocabulary blocks that match any of `patterns`."""
-    return [
-        (block.start, block.start + block.size)
-        for block in vocabulary.blocks
-        if any(fnmatch.fnmatchcase(block.name, pattern) for pattern in patterns)
-    ]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:

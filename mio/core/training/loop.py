@@ -212,7 +212,9 @@ class Training:
                 transformer.reset_parameters(recipe.seed)
 
         model = transformer_config(recipe, self.manager)
-        known = known_ids(SavedWeights(self.folder / BASE)) if recipe.train.lora.rank else None
+        known = self.parent.vocabulary.size if self.parent is not None else 0
+        if recipe.train.lora.rank:  # what it adapts lies in its own folder
+            known = known_ids(SavedWeights(self.folder / BASE))
         with torch.device("meta"):
             streams, networks = self.data.stream_names, self.data.codecs.networks
             module = MioModule(model, self.vocabulary, recipe.train, streams, spread, known, networks)

@@ -56,16 +56,17 @@ class MioModule(LightningModule):
         known: int | None = None,
         networks: Networks | None = None,
     ) -> None:
-        """`known` is the number of ids that the stage starts with, None for all: later ones are new rows. `networks`
-        of plugins read and make media."""
+        """`known` is the number of ids that the stage starts with, None for all: later ones are `new` rows, of adapters
+        and of rules. `networks` of plugins read and make media."""
         super().__init__()
         self.model_config = model
         self.train_config = train
         self.vocabulary = vocabulary
+        self._known = vocabulary.size if known is None else known
         networks = networks or Networks()
         self.transformer = Transformer(model, vocabulary.rows, networks)
         if train.lora.rank:
-            adapt(self.transformer, train, vocabulary, vocabulary.size if known is None else known)
+            adapt(self.transformer, train, vocabulary, self._known)
         freeze(self.transformer, train.optimizer, vocabulary)
         self.loss_metrics = LossMetrics(vocabulary, streams, list(networks.heads))
         self.guard = Guard(train.guards)
@@ -101,7 +102,7 @@ class MioModule(LightningModule):
         optimizer, schedules = build_optimizer(self.transformer, config, self.vocabulary)
         self.rates = logged_rates(schedules, config)
         self._elsewhere = empty_gradients(self.transformer)
-        self._masks = row_masks(self.transformer, config, self.vocabulary)
+        self._masks = row_masks(self.transformer, config, self.vocabulary, self._known)
         if self.train_config.average.kind != "none":
             self.average = WeightAverage(self.transformer, self.train_config.average, self.train_config.steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [self._factors(one) for one in schedules])

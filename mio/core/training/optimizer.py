@@ -18,11 +18,12 @@ from mio.core.errors import RecipeError
 from mio.core.model.lora import LORA_A, LORA_B, ROWS
 from mio.core.model.networks import exact_parameters
 from mio.core.model.transformer import Transformer
+from mio.core.model.vocabulary_rows import block_ranges
 from mio.core.recipe.model import HEAD_BIAS, ROW_PARAMETERS
 from mio.core.recipe.rules import rule_of, rule_problems
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.gradients import RowMask, block_ranges
+from mio.core.training.gradients import RowMask
 from mio.core.training.muon import SplitMuon
 from mio.core.training.schedule import Schedule
 
@@ -101,11 +102,11 @@ def freeze(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -
         parameter.requires_grad_(plan.trainable)
 
 
-def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -> list[RowMask]:
-    """Masks of the parameters of which the rules train some rows only."""
+def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary, known: int) -> list[RowMask]:
+    """Masks of the parameters of which the rules train some rows only, in a stage that starts with `known` ids."""
     plans = _planned(module, config, vocabulary)
     masks = [
-        RowMask(parameter, block_ranges(plan.rows, vocabulary))
+        RowMask(parameter, block_ranges(vocabulary, plan.rows, known))
         for plan, parameter in plans
         if plan.trainable and plan.rows
     ]

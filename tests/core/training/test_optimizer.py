@@ -96,10 +96,28 @@ def test_rows_rule_moves_those_rows_and_no_others() -> None:
     before = model.embedding.weight.detach().clone()
     rules = {"shapes": RuleConfig(pattern="embedding.weight", rows=["shape/*"])}
     config = OptimizerConfig(lr=0.1, rules=rules)
-    masks = row_masks(model, config, FakeVocabulary())
+    masks = row_masks(model, config, FakeVocabulary(), 8)
     train(model, build_optimizer(model, config, FakeVocabulary())[0], 8, masks)
     assert torch.equal(model.embedding.weight[:4], before[:4])
     assert not torch.equal(model.embedding.weight[5], before[5])
+
+
+def test_new_rows_are_those_behind_what_the_stage_starts_with() -> None:
+    rules = {"rows": RuleConfig(pattern="embedding.weight", rows=["new"])}
+    config = OptimizerConfig(lr=0.1, rules=rules)
+    for known, moves in ((0, [True] * 8), (4, [False] * 4 + [True] * 4), (8, [False] * 8)):
+        model = Model()
+        before = model.embedding.weight.detach().clone()
+        train(
+            model,
+            build_optimizer(model, config, FakeVocabulary())[0],
+            8,
+            row_masks(model, config, FakeVocabulary(), known),
+        )
+        assert (model.embedding.weight != before).any(1).tolist() == moves
+    wrong = OptimizerConfig(rules={"rows": RuleConfig(pattern="embedding.weight", rows=["knew"])})
+    with pytest.raises(RecipeError, match="`rows: knew`, which matches no vocabulary block; did you mean `new`"):
+        plan_parameters(shapes(Model()), wrong, FakeVocabulary())
 
 
 def test_rows_rule_holds_for_a_heads_bias_and_for_rows_beside_adapters() -> None:
@@ -117,7 +135,7 @@ def test_rows_rule_holds_for_a_heads_bias_and_for_rows_beside_adapters() -> None
         (adapted, OptimizerConfig(lr=0.1, rules={"all": RuleConfig("*", weight_decay=0.1)})),
     ):
         before = model.head.bias.detach().clone()
-        masks = row_masks(model, rule, vocabulary)
+        masks = row_masks(model, rule, vocabulary, 4)
         steps = build_optimizer(model, rule, vocabulary)[0]
         for _ in range(3):
             steps.zero_grad()
