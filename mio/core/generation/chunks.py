@@ -19,6 +19,7 @@ import numpy as np
 from mio.core.contract.streams import SpanDecoder, joined
 from mio.core.contract.values import CodeArray, Codes
 from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.decoding_errors import naming_modality
 from mio.core.tokens.documents import GENERATE
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -83,7 +84,7 @@ class GrowingMedia:
             self._whole = self._decoder is None
         if self._decoder is None:
             return None
-        with self._codecs.decoding(self.modality):
+        with naming_modality(self.modality):
             return self._kept(self._decoder.push(codes))
 
     def close(self, codes: Codes) -> tuple[Any, Any]:
@@ -91,7 +92,7 @@ class GrowingMedia:
         if self._decoder is None:
             view = self._codecs.modalities[self.modality].view(GENERATE)
             return None, self._codecs.decode(self.modality, codes.of(view))
-        with self._codecs.decoding(self.modality):
+        with naming_modality(self.modality):
             return self._kept(self._decoder.finish()), joined(self._pieces)
 
     def _kept(self, piece: Any) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ from mio.core.contract.values import (
     Tokenizer,
     Trainable,
 )
-from mio.core.errors import DataError, MioError, PluginError, UserError
+from mio.core.errors import DataError, PluginError, UserError
 from mio.core.tokens import encoding
 from mio.core.tokens.codec_visitors import AsCodes, Decodable, Items
+from mio.core.tokens.decoding_errors import naming_modality
 from mio.core.tokens.documents import UNDERSTAND
 from mio.core.tokens.item_encoders import ItemEncoder, item_encoders
 from mio.core.tokens.item_heads import ItemHead, item_heads
@@ -381,21 +381,8 @@ class Codecs:
     def decode(self, modality: str, codes: Any) -> Any:
         """Media of codes `[Q, F]`, or of a list of parts' media. Raises `DataError` for codes that the detokenizer can
         make nothing of."""
-        with self.decoding(modality):
+        with naming_modality(modality):
             return self.detokenizer(modality).decode(codes)
-
-    @contextlib.contextmanager
-    def decoding(self, modality: str) -> Iterator[None]:
-        """Where a detokenizer of this modality is at work: its errors name the modality."""
-        try:
-            yield
-        except DataError as error:
-            raise DataError(f"codes of `{modality}` that cannot be decoded: {error}") from error
-        except MioError:
-            raise
-        except Exception as error:
-            error.add_note(f"raised by the detokenizer of `{modality}`")
-            raise
 
     def originals(self, items: Iterable[Media]) -> list[Any]:
         """Media as they are, files read."""
