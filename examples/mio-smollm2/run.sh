@@ -30,7 +30,7 @@ step "greedy answers of the imported model beside those of transformers"
 cat greedy.txt
 
 step "what it says in English, to be kept"
-[ -e replay.jsonl ] || "$python" -m mio_smollm2 replay runs/smollm2 replay.jsonl
+[ -e prose.jsonl ] || "$python" -m mio_smollm2 replay runs/smollm2 .
 
 step "training and held-out figures"
 "$python" -m mio fit smollm2/senses "$@"

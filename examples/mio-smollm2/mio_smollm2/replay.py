@@ -57,19 +57,24 @@ def requests() -> list[str]:
     return [form.format(subject) for form in FORMS for subject in SUBJECTS]
 
 
-def write_replay(run: Path, path: Path, documents: int, tokens: int = 192, rows: int = 64) -> int:
-    """Writes conversations, `{"messages": [...]}` a line, of the first `documents` requests; returns the answers'
-    tokens.
+def write_replay(run: Path, folder: Path, documents: int, tokens: int = 192, rows: int = 64) -> int:
+    """Writes the answers to the first `documents` requests into two files of the folder, and returns their tokens.
 
-    An answer of `tokens` tokens is cut off there: its turn has `end_tag: false`, since the model did not end it.
+    `replay.jsonl` has conversations, `{"messages": [...]}` a line. An answer of `tokens` tokens is cut off there: its
+    turn has `end_tag: false`, since the model did not end it. `prose.jsonl` has the same answers as texts that stand
+    alone, `{"text": ..., "end": ...}`, where `end` is the last word: English is not kept where it never comes.
     """
     asked = [question(text) for text in requests()[:documents]]
     loaded = mio.load(run, "cpu", "bf16", rows=rows)
     replies = loaded.generate_many(asked, "text", temperature=1.0, max_tokens=tokens)
-    lines = []
+    conversations, texts = [], []
     for messages, reply in zip(asked, replies, strict=True):
         answer = {"role": "assistant", "content": reply.text, "weight": WEIGHT, "end_tag": reply.reason == "stop"}
         if reply.text.strip():
-            lines.append(json.dumps({"messages": [*messages, answer]}))
-    path.write_text("".join(f"{line}\n" for line in lines))
+            conversations.append({"messages": [*messages, answer]})
+        text, _, end = reply.text.strip().rpartition(" ")
+        if text.strip() and end:
+            texts.append({"text": text, "end": end})
+    for name, lines in (("replay.jsonl", conversations), ("prose.jsonl", texts)):
+        (folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return sum(len(reply.tokens) for reply in replies)
