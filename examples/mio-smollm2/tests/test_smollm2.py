@@ -79,13 +79,17 @@ def test_greedy_answers_are_those_of_transformers_and_a_changed_model_is_noticed
 
 
 def test_the_whole_way_from_replay_to_figures(capsys):
-    assert main(["replay", "runs/smollm2", "replay.jsonl", "--documents", "6"]) == 0
+    assert main(["replay", "runs/smollm2", ".", "--documents", "6"]) == 0
     lines = [json.loads(line)["messages"] for line in Path("replay.jsonl").read_text().splitlines()]
     assert [line[1]["content"] for line in lines] == requests()[: len(lines)]
     assert all(line[2]["weight"] == 0.1 for line in lines)
+    texts = [json.loads(line) for line in Path("prose.jsonl").read_text().splitlines()]
+    said = [line[2]["content"].strip() for line in lines]
+    assert {f"{text['text']} {text['end']}" for text in texts} <= set(said)
+    assert texts
     run_mio(
         *("fit", "smollm2/senses", "train.steps=2", "train.lora.rank=4", "validate.every=0", "evaluate.items=4"),
-        *("runtime.threads=1", "runtime.workers=0", "runtime.checkpoint_every=2", "train.rows=2"),
+        *("runtime.devices=1", "runtime.checkpoint_every=2", "train.rows=2"),
     )
     run_mio("export", "runs/senses", "exported", "--merge")
     capsys.readouterr()
