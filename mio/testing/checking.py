@@ -28,7 +28,7 @@ from mio.testing.shards import ShardChecks
 from mio.testing.sources import SourceChecks
 from mio.testing.spans import SpanChecks
 from mio.testing.subject import Subject
-from mio.testing.surroundings import GlobalState, no_network, package_of
+from mio.testing.surroundings import GlobalState, no_network, package_of, unusual_numbers
 from mio.testing.tasks import TaskChecks
 
 Beside = Sequence[str] | Mapping[str, Mapping[str, Any]]
@@ -61,7 +61,7 @@ def conformance(
     manager = manager or PluginManager.discover()
     run = _Run(tell)
     report = partial(Report.of, manager, name, dict(options or {}))
-    with no_network() as asked, tempfile.TemporaryDirectory() as folder:
+    with no_network() as asked, unusual_numbers(), tempfile.TemporaryDirectory() as folder:
         if run.check("loads", lambda: manager.candidate(name).plugin).outcome == FAILED:
             return report(None, run.results)
         found: list[EnabledPlugins] = []

@@ -174,6 +174,25 @@ def _torch_parts() -> dict[str, _Part]:
     }
 
 
+_UNUSUAL = 0x6D696F
+"""A seed that no plugin takes: whoever seeds generators that everybody shares is seen to change them."""
+
+
+@contextlib.contextmanager
+def unusual_numbers() -> Iterator[None]:
+    """The random numbers that everybody shares come from a seed of their own, and are what they were afterwards: a
+    process that was seeded as a plugin seeds it would not show that the plugin does."""
+    state = GlobalState()
+    random.seed(_UNUSUAL)
+    np.random.seed(_UNUSUAL)
+    if "torch's random numbers" in _torch_parts():
+        sys.modules["torch"].manual_seed(_UNUSUAL)
+    try:
+        yield
+    finally:
+        state.restore_numbers()
+
+
 def package_of(target: str) -> str:
     """The top package, or the module, that is imported for a plugin's target (see `discovery.Candidate`)."""
     place = target.partition(":")[0]
@@ -189,6 +208,12 @@ class GlobalState:
         self._parts = {**_PARTS, **_torch_parts()}
         self._before = {name: part.read() for name, part in self._parts.items()}
         self._modules = set(sys.modules)
+
+    def restore_numbers(self) -> None:
+        """Sets the random numbers that everybody shares back, and nothing else."""
+        for name in ("Python's `random`", "NumPy's shared random numbers", "torch's random numbers"):
+            if name in self._parts:
+                self._parts[name].restore(self._before[name])
 
     def changes(self) -> list[str]:
         """What has changed since, which is set back. What packages of others do when they are imported is left out."""

@@ -6,12 +6,14 @@ fail as well, since a wrong code is wrong wherever it goes.
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 import types
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 import mio.testing
@@ -181,6 +183,16 @@ def test_the_good_one_conforms():
     assert "no tally begins with 39" in details["tally: random codes decode, and are written as files"]
     assert details["fingerprints change when codes do"] == "1 other values of options, 1 of which change what is made"
     assert time.process_time() - start < 10, "a plugin like this one is checked in a few seconds"
+
+
+@pytest.mark.parametrize("fault", [one for one in FAULTS if "seeded" in one.what], ids=lambda fault: fault.what)
+def test_a_process_that_was_seeded_alike_hides_nothing_and_keeps_its_numbers(fault):
+    random.seed(0)
+    np.random.seed(0)
+    following = random.getstate(), np.random.get_state()[1].tobytes()
+    failed = checked(in_memory(GOOD.read_text(encoding="utf-8").replace(fault.old, fault.new, 1))).failed
+    assert [one.check for one in failed] == [fault.check]
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == following
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
