@@ -72,7 +72,6 @@ def test_records_of_an_epoch_source_follow_the_epoch():
     broken = next(n for n in range(50, 100) if read.order(n) == 7)
     assert read.length(broken) is None
     assert read.describe(broken) == "record 7 of epoch 1: OSError: out of paper"
-    assert read.length(broken % 50) is not None or read.order(broken % 50) == 7
     assert read.length(next(n for n in range(50) if read.order(n) == 7)) is not None
 
 
