@@ -17,7 +17,7 @@ import mio
 from mio_music.humming import RATE
 
 FRAME_RATE = 20
-WINDOW, SIZE = RATE // 10, 4096
+WINDOW, SIZE = RATE // 12, 4096
 """Samples of a frame's window, and of its Fourier transform."""
 LOWEST_HERTZ, BANDS, PER_OCTAVE = 180.0, 96, 24
 FLOOR = -30.0

@@ -12,6 +12,9 @@ from mio_music.tunes import REST, Tune
 
 RATE = 8000
 """Samples per second."""
+EVERY = 8
+CONTROL = RATE // EVERY
+"""Values of the pitch per second, one for so many samples."""
 HARMONICS = 6
 REFERENCE = 440.0
 """Hertz of A4, MIDI pitch 69."""
@@ -23,27 +26,26 @@ def hum(tune: Tune, seed: int) -> tuple[np.ndarray, int]:
     eighth, tuning = draw.uniform(0.21, 0.25), draw.uniform(-0.25, 0.25)
     pitches, loudness = [], []
     for pitch, sixteenths in tune.notes:
-        samples = round(RATE * eighth * sixteenths / 2 * draw.uniform(0.95, 1.05))
-        pitches.append(np.full(samples, np.nan if pitch == REST else pitch + tuning + draw.normal(0, 0.06)))
-        loudness.append(_envelope(samples, draw) * (pitch != REST) * draw.uniform(0.75, 1.0))
-    pitch, level = _held(np.concatenate(pitches)), np.concatenate(loudness)
-    glide = np.hanning(2 * round(RATE * draw.uniform(0.01, 0.03)) + 1)
+        steps = round(CONTROL * eighth * sixteenths / 2 * draw.uniform(0.95, 1.05))
+        pitches.append(np.full(steps, np.nan if pitch == REST else pitch + tuning + draw.normal(0, 0.06)))
+        loudness.append(_envelope(steps * EVERY, draw) * (pitch != REST) * draw.uniform(0.75, 1.0))
+    pitch, level = _held(np.concatenate(pitches)), np.concatenate(loudness).astype(np.float32)
+    glide = np.hanning(2 * round(CONTROL * draw.uniform(0.01, 0.03)) + 1)
     pitch = np.convolve(np.pad(pitch, len(glide) // 2, mode="edge"), glide / glide.sum(), mode="valid")
-    seconds = np.arange(len(pitch)) / RATE
+    seconds = np.arange(len(pitch)) / CONTROL
     pitch = pitch + draw.uniform(0, 0.35) * np.sin(2 * np.pi * (draw.uniform(4.5, 6.5) * seconds + draw.random()))
-    frequency = hertz(pitch)
-    phase = 2 * np.pi * np.cumsum(frequency) / RATE
+    frequency = np.interp(np.arange(len(level)) / EVERY, np.arange(len(pitch)), hertz(pitch))
+    turns = np.cumsum(frequency) / RATE
+    phase = (2 * np.pi * (turns - np.floor(turns))).astype(np.float32)
     colour = draw.uniform(0.25, 0.65) ** np.arange(HARMONICS) * draw.uniform(0.6, 1.4, HARMONICS)
-    first = np.exp(1j * phase).astype(np.complex64)
-    tone, overtone = np.zeros(len(pitch), np.float32), np.ones(len(pitch), np.complex64)
-    for number in range(1, HARMONICS + 1):
-        overtone = overtone * first
+    tone, before, sine, twice = np.zeros(len(level), np.float32), np.float32(0), np.sin(phase), 2 * np.cos(phase)
+    for number, loud in enumerate(colour.astype(np.float32), 1):
         # what is above half the rate would come back as another tone
-        tone += colour[number - 1] * overtone.imag * (number * frequency < 0.45 * RATE)
-    voice = level * (tone + draw.uniform(0, 0.05) * draw.standard_normal(len(pitch)))
-    voice = voice / np.abs(voice).max() * draw.uniform(0.3, 0.9) + draw.uniform(0, 0.01) * draw.standard_normal(
-        len(pitch)
-    )
+        tone += loud * sine * (number * frequency < 0.45 * RATE)
+        before, sine = sine, twice * sine - before
+    breath, room = draw.standard_normal((2, len(level)), np.float32) * draw.uniform(0, (0.05, 0.01))[:, None]
+    voice = level * (tone + breath)
+    voice = voice / np.abs(voice).max() * draw.uniform(0.3, 0.9) + room
     return np.clip(voice, -1, 1).astype(np.float32), RATE
 
 
@@ -54,7 +56,7 @@ def hertz(pitch: np.ndarray) -> np.ndarray:
 
 def _envelope(samples: int, draw: np.random.Generator) -> np.ndarray:
     """Of one note: it begins within 20 ms, fades, and stops for a moment before the next one."""
-    attack, silence = round(0.02 * RATE), round(RATE * draw.uniform(0.03, 0.05))
+    attack, silence = round(0.02 * RATE), round(RATE * draw.uniform(0.07, 0.09))
     level = np.linspace(1, draw.uniform(0.6, 0.9), samples)
     level[:attack] *= np.linspace(0, 1, attack)
     level[samples - silence - attack : samples - silence] *= np.linspace(1, 0, attack)

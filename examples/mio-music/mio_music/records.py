@@ -15,9 +15,9 @@ import numpy as np
 import mio
 from mio_music import corpus, patterns
 from mio_music.humming import hum
-from mio_music.tunes import HIGHEST, LOWEST, NUMBERS, Tune, to_text, tonic_of
+from mio_music.tunes import HIGHEST, LOWEST, NUMBERS, Tune, continues, to_text
 
-COUNT = {"train": 20_000, "test": 1000}
+COUNT = {"train": 100_000, "test": 1000}
 MOST_NOTES = 5
 """Of a bar that is read, written, moved or hummed."""
 INTERVALS = (2, 5)
@@ -94,11 +94,11 @@ def transposed(draw: np.random.Generator, split: str) -> Mapping[str, Any] | Non
 
 
 def continued(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None:
-    """Two bars and the two that follow in the tune. The first ones say which major scale is used."""
+    """Two bars that say which major scale is used, and the two that follow in the tune and stay in it."""
     tune = excerpt(draw, split, 4, 32)
-    if tune is None or tonic_of(tune.part(0, 2)) is None:
+    if tune is None or not continues(given := tune.part(0, 2), rest := tune.part(2, 2)):
         return None
-    return {"score": media(tune.part(0, 2)), "rest": media(tune.part(2, 2))}
+    return {"score": media(given), "rest": media(rest)}
 
 
 def hummed(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None:

@@ -170,6 +170,13 @@ def tonic_of(tune: Tune) -> int | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
+def continues(given: Tune, rest: Tune) -> bool:
+    """Whether a continuation is two whole bars of the same metre, in the one major scale of what is given."""
+    tonic = tonic_of(given)
+    in_scale = tonic is not None and all((pitch - tonic) % 12 in MAJOR for pitch in rest.pitches)
+    return rest.metre == given.metre and len(rest.bars) == 2 and in_scale
+
+
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 """Semitones of a scale's notes above its tonic."""
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
