@@ -23,7 +23,7 @@ REFERENCE = 440.0
 def hum(tune: Tune, seed: int) -> tuple[np.ndarray, int]:
     """Samples float32 `[T]` in [-1, 1] of a hum, and their rate. An eighth lasts 0.21 to 0.25 s."""
     draw = np.random.default_rng(seed)
-    eighth, tuning = draw.uniform(0.21, 0.25), draw.uniform(-0.25, 0.25)
+    eighth, tuning = draw.uniform(0.21, 0.25), draw.uniform(-0.2, 0.2)
     pitches, loudness = [], []
     for pitch, sixteenths in tune.notes:
         steps = round(CONTROL * eighth * sixteenths / 2 * draw.uniform(0.95, 1.05))
@@ -33,7 +33,7 @@ def hum(tune: Tune, seed: int) -> tuple[np.ndarray, int]:
     glide = np.hanning(2 * round(CONTROL * draw.uniform(0.01, 0.03)) + 1)
     pitch = np.convolve(np.pad(pitch, len(glide) // 2, mode="edge"), glide / glide.sum(), mode="valid")
     seconds = np.arange(len(pitch)) / CONTROL
-    pitch = pitch + draw.uniform(0, 0.35) * np.sin(2 * np.pi * (draw.uniform(4.5, 6.5) * seconds + draw.random()))
+    pitch = pitch + draw.uniform(0, 0.25) * np.sin(2 * np.pi * (draw.uniform(4.5, 6.5) * seconds + draw.random()))
     frequency = np.interp(np.arange(len(level)) / EVERY, np.arange(len(pitch)), hertz(pitch))
     turns = np.cumsum(frequency) / RATE
     phase = (2 * np.pi * (turns - np.floor(turns))).astype(np.float32)

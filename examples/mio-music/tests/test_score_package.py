@@ -138,6 +138,16 @@ def test_a_scale_is_said_where_music21_has_one_that_holds_all_pitches():
     assert said > 5
 
 
+def test_continuations_stay_in_the_scale_of_what_is_given():
+    scales = [{pitch.pitchClass for pitch in scale.MajorScale(tonic).getPitches()} for tonic in KEYS]
+    for split in ("train", "test"):
+        for index in range(20):
+            record = Records(SOURCES["score/continued"], split)[index]
+            given, rest = ({pitch % 12 for pitch in record[part].data.pitches} for part in ("score", "rest"))
+            [fitting] = [classes for classes in scales if given <= classes]
+            assert rest <= fitting
+
+
 def test_no_held_out_excerpt_is_in_a_training_tune_in_any_key():
     def moves(tune):
         return tune.metre, tuple((pitch - tune.pitches[0] if pitch else "", length) for pitch, length in tune.notes)
