@@ -19,7 +19,8 @@ from mio_music.tunes import HIGHEST, LOWEST, NUMBERS, Tune, continues, to_text
 
 COUNT = {"train": 100_000, "test": 1000}
 MOST_NOTES = 5
-"""Of a bar that is read, written, moved or hummed."""
+"""Of a bar that is read, written or moved."""
+MOST_HUMMED = 4
 INTERVALS = (2, 5)
 """Semitones of transpositions, up and down."""
 
@@ -102,7 +103,7 @@ def continued(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None
 
 
 def hummed(draw: np.random.Generator, split: str) -> Mapping[str, Any] | None:
-    tune = excerpt(draw, split, 1, MOST_NOTES, shortest=2, anywhere=True)
+    tune = excerpt(draw, split, 1, MOST_HUMMED, shortest=2, anywhere=True)
     if tune is None:
         return None
     seed = int(draw.integers(2**31))

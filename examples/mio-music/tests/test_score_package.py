@@ -167,8 +167,8 @@ def test_no_held_out_excerpt_is_in_a_training_tune_in_any_key():
 
 
 def test_patterns_are_what_they_say():
-    tune = patterns.notes(62, "a major chord", "up and down", "quarters", "6/8")
-    assert tunes.to_text(tune) == "6/8 bar one 0:62 4:66 8:69 bar two 0:74 4:69 8:66 bar three 0:62 4:-"
+    tune = patterns.notes(62, "a major chord", "down to", "quarters", "6/8")
+    assert tunes.to_text(tune) == "6/8 bar one 0:74 4:69 8:66 bar two 0:62 4:-"
     words, drawn = patterns.draw(np.random.default_rng(0), "test")
     assert patterns.held_out(words)
     assert not drawn.problem
