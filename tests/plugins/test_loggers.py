@@ -219,6 +219,16 @@ def test_media_in_tensorboard(tmp_path):
     assert text.tensor_proto.string_val[0] == b"prompt: Draw a seven.\n\nanswer: Here it is."
 
 
+def test_midi_is_no_sound_to_tensorboard(tmp_path):
+    board = logger("tensorboard")
+    board.begin(run_in(tmp_path), ())
+    (tmp_path / "tune.mid").write_bytes(b"MThd")
+    sample = Sample(name="score/play", prompt="Play a scale.", answer="", files=(tmp_path / "tune.mid",))
+    board.log(LoggedStep(step=10, metrics={"loss": 1.0}, samples=(sample,)))
+    board.end({})
+    assert tensorboard(tmp_path).Tags()["audio"] == []
+
+
 def wandb_service():
     """Process id of W&B's service, a child of this process."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -12,10 +12,12 @@ IMAGE, AUDIO, VIDEO = "image", "audio", "video"
 
 
 def kind(path: Path) -> str:
-    """`image`, `audio`, `video`, or another first half of a MIME type; a GIF moves. Empty if nobody knows."""
+    """`image`, `audio`, `video`, or another first half of a MIME type; a GIF moves. Empty if nobody knows, and for
+    MIDI: its notes are no sound, though their MIME type says so."""
     if path.suffix.lower() == ".gif":
         return VIDEO
-    return (mimetypes.guess_type(path.name)[0] or "").split("/")[0]
+    guessed = mimetypes.guess_type(path.name)[0] or ""
+    return "" if "midi" in guessed else guessed.split("/")[0]
 
 
 def files(sample: mio.Sample) -> Iterator[tuple[str, Path]]:
