@@ -112,6 +112,24 @@ def test_a_recipe_trains_and_its_tasks_measure(here, kind, capsys):
         assert 0 <= figures["k_task"]["off"] <= 9
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "task"])
+def test_a_recipe_adds_it_to_a_trained_model(here, digits, kind, tmp_path):
+    """Beside all that the model reads and writes; the demo's recipe and model are replaced by tiny ones."""
+    own = here / f"mio-k-{kind}" / f"mio_k_{kind}"
+    text = (own / "added.yaml").read_text()
+    assert "include: [stage4, recipe.yaml" in text
+    text = text.replace("[stage4, recipe.yaml", f"[{digits / 'tiny.yaml'}, {own / 'recipe.yaml'}")
+    (tmp_path / "added.yaml").write_text(text)
+    start = f"start_from={digits / 'runs/stage4'}"
+    replaced = ["train.steps=3", "train.rows=2", "model={_replace_: true}", "evaluate.items=2", "runtime.loggers=[]"]
+    replaced += [
+        "plugins.image={size: 4, codebook_size: 16}"
+    ]  # as the tiny one has it, whatever the corpus's recipe says
+    assert app.run(["fit", "added.yaml", start, *replaced]) == 0
+    figures = json.loads(Path(f"runs/k_{kind}-added/summary.json").read_text())["tasks"]
+    assert list(figures) == TASKS[kind]
+
+
 def test_the_corpus_says_what_it_needs(here, capsys):
     assert here.is_dir()
     assert app.run(["recipe", "check", "k_corpus", "plugins={_replace_: true, text: {}, k_corpus: {}}"]) == 2
