@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("run", type=Path)
     one.add_argument("folder", type=Path)
     one.add_argument("--documents", type=int, default=216)
+    one.add_argument("--paragraphs", type=int, default=3000)
     one = commands.add_parser("figures")
     one.add_argument("run", type=Path)
     one.add_argument("before", type=Path)
@@ -75,8 +76,8 @@ def _greedy(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     from mio_smollm2.replay import write_replay
 
-    tokens = write_replay(options.run, options.folder, options.documents)
-    print(f"{options.folder}: replay.jsonl and prose.jsonl, {options.documents} answers, {tokens:,} tokens")
+    tokens = write_replay(options.run, options.folder, options.documents, options.paragraphs)
+    print(f"{options.folder}: replay.jsonl, prose.jsonl, docstrings.jsonl; {options.documents} answers, {tokens:,} tokens")
     return 0
 
 

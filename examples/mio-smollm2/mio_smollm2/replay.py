@@ -7,9 +7,11 @@ holds it where other documents would pull it away. No text of anybody else is ne
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import mio
+from mio_smollm2.docstrings import docstring_texts
 from mio_smollm2.greedy import question
 
 SUBJECTS = (
@@ -57,24 +59,32 @@ def requests() -> list[str]:
     return [form.format(subject) for form in FORMS for subject in SUBJECTS]
 
 
-def write_replay(run: Path, folder: Path, documents: int, tokens: int = 192, rows: int = 64) -> int:
-    """Writes the answers to the first `documents` requests into two files of the folder, and returns their tokens.
+def write_replay(run: Path, folder: Path, documents: int, paragraphs: int, tokens: int = 192, rows: int = 64) -> int:
+    """Writes what is to be kept into three files of the folder, and returns the tokens of the answers.
 
-    `replay.jsonl` has conversations, `{"messages": [...]}` a line. An answer of `tokens` tokens is cut off there: its
-    turn has `end_tag: false`, since the model did not end it. `prose.jsonl` has the same answers as texts that stand
-    alone, `{"text": ..., "end": ...}`, where `end` is the last word: English is not kept where it never comes.
+    `replay.jsonl` has answers to the first `documents` requests as conversations, `{"messages": [...]}` a line. An
+    answer of `tokens` tokens is cut off there: its turn has `end_tag: false`, since the model did not end it.
+    `prose.jsonl` has the same answers as texts that stand alone, and `docstrings.jsonl` so many paragraphs of others,
+    each `{"text": ..., "end": ...}`, where `end` is the last word: English is not kept where it never comes.
     """
     asked = [question(text) for text in requests()[:documents]]
     loaded = mio.load(run, "cpu", "bf16", rows=rows)
     replies = loaded.generate_many(asked, "text", temperature=1.0, max_tokens=tokens)
-    conversations, texts = [], []
+    conversations = []
     for messages, reply in zip(asked, replies, strict=True):
         answer = {"role": "assistant", "content": reply.text, "weight": WEIGHT, "end_tag": reply.reason == "stop"}
         if reply.text.strip():
             conversations.append({"messages": [*messages, answer]})
-        text, _, end = reply.text.strip().rpartition(" ")
-        if text.strip() and end:
-            texts.append({"text": text, "end": end})
-    for name, lines in (("replay.jsonl", conversations), ("prose.jsonl", texts)):
+    files = {
+        "replay.jsonl": conversations,
+        "prose.jsonl": _texts(reply.text for reply in replies),
+        "docstrings.jsonl": _texts(docstring_texts(paragraphs)),
+    }
+    for name, lines in files.items():
         (folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return sum(len(reply.tokens) for reply in replies)
+
+
+def _texts(texts: Iterable[str]) -> list[dict[str, str]]:
+    parts = (text.strip().rpartition(" ") for text in texts)
+    return [{"text": text, "end": end} for text, _, end in parts if text.strip() and end]

@@ -21,6 +21,7 @@ from mio.core.data.document_mask import DocumentMask, Together
 from mio.core.data.items import EncoderItems, change_items, pack_items
 from mio.core.data.made import MadeItems, Placed, change_made, pack_made, read_together, seen_maps, shifted
 from mio.core.data.plan import Changes
+from mio.core.data.taught import Taught
 from mio.core.data.unreadable import Lost
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendered import Item, Rendered
@@ -100,6 +101,8 @@ class Batch:
     """Media that encoders read, by modality."""
     made: dict[str, MadeItems] = field(default_factory=dict)
     """Media that heads learn to make, by modality."""
+    taught: Taught | None = None
+    """Documents that are learnt from another model's probabilities, where there is one."""
     waiting: list[Slot] = field(default_factory=list)
     """Spans that are encoded in the training process (see `mio.core.data.drafts`)."""
     lost: list[Lost] = field(default_factory=list)
@@ -128,7 +131,8 @@ class Batch:
         names = ("tokens", "targets", "positions", "stream", "weights", "controls")
         changed = {name: function(getattr(self, name)) for name in names}
         items, made = change_items(self.items, function), change_made(self.made, function)
-        return replace(self, **changed, mask=self.mask.change(function), items=items, made=made)
+        taught = self.taught and self.taught.change(function)
+        return replace(self, **changed, mask=self.mask.change(function), items=items, made=made, taught=taught)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As one tensor: each that a worker process hands over costs as much as several hundred thousand bytes."""

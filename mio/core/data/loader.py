@@ -23,9 +23,11 @@ from mio.core.data.preflight import preflight
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.sources import build_streams
 from mio.core.data.streams import RecordStream
+from mio.core.data.taught import taught_documents
 from mio.core.data.unreadable import Unreadable
 from mio.core.data.validation import HeldOutSources
 from mio.core.errors import DataError, UserError
+from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
 from mio.core.tokens.codecs import Codecs
@@ -66,6 +68,9 @@ class StepBatches(IterableDataset[Batch]):
     cursor: dict[str, Any] | None = None
     windows: Sequence[int] = ()
     """Of attention, where it runs on CUDA."""
+    taught: frozenset[int] = frozenset()
+    """Indices of the streams that are learnt from another model's probabilities, but for documents with media that a
+    network reads or makes: it has none."""
 
     def __len__(self) -> int:
         """Micro batches of the whole run, those before the cursor included: Lightning counts from the run's beginning.
@@ -98,6 +103,13 @@ class StepBatches(IterableDataset[Batch]):
                     batch.documents = [[(entry.stream, entry.n) for entry in row] for _, row in chosen]
                     batch.digests = digests
                     batch.step = step
+                    if self.taught:
+                        taught = [
+                            [stream in self.taught and not (one.items or one.made) for stream, one in row]
+                            for row in made.rows
+                        ]
+                        context = plan.packing.context
+                        batch.taught = taught_documents(taught, batch.lengths, context, self.windows)
                     if start + shape.micro_rows == shape.share:
                         batch.changes = plan.changes
                     yield batch
@@ -164,6 +176,12 @@ class MioDataModule(LightningDataModule):
         return tuple(stream.name for stream in self.streams)
 
     @property
+    def _taught(self) -> frozenset[int]:
+        """Streams of the groups that are learnt from the parent's probabilities."""
+        groups = set(distilled_groups(self._recipe))
+        return frozenset(number for number, stream in enumerate(self.streams) if stream.share[0] in groups)
+
+    @property
     def tokenised(self) -> list[str]:
         """`group/source` of the sources that are read from shards."""
         return [source.label for source in self._sources if source.tokenised]
@@ -194,6 +212,7 @@ class MioDataModule(LightningDataModule):
             rank=rank,
             cursor=self._cursor(),
             windows=self.windows,
+            taught=self._taught,
         )
         loader = Batches(
             batches,

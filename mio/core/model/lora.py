@@ -12,7 +12,7 @@ bias these rows are trained in its own place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -165,13 +165,7 @@ def adapt(transformer: Transformer, train: TrainConfig, vocabulary: Vocabulary, 
         holder = transformer.get_submodule(parent)
         setattr(holder, leaf, AdaptedLinear(getattr(holder, leaf), adapter))
     transformer.frozen = frozenset([*names, *buffers(transformer)]) - whole
-    for name, parameter in transformer.named_parameters():
-        if name not in transformer.frozen:
-            continue
-        parameter.requires_grad_(False)
-        own = name.startswith("layers.") and not network_of(name)  # those of plugins are float32 under autocast
-        if train.precision == "bf16" and parameter.dim() == 2 and own:
-            parameter.data = parameter.data.bfloat16()
+    freeze_parameters(transformer, transformer.frozen, train.precision)
     embedding, head = EMBEDDING in transformer.frozen, HEAD in transformer.frozen
     if ranges and (embedding or head):
         rows, bias = transformer.embedding.num_embeddings, HEAD_BIAS in transformer.frozen
@@ -180,6 +174,18 @@ def adapt(transformer: Transformer, train: TrainConfig, vocabulary: Vocabulary, 
         if bias:  # as small as one of a row's numbers: the other rows' gradients are masked
             transformer.frozen -= {HEAD_BIAS}
             transformer.get_parameter(HEAD_BIAS).requires_grad_()
+
+
+def freeze_parameters(transformer: Transformer, names: Collection[str], precision: str) -> None:
+    """Takes gradients from parameters. With precision `bf16` matrices of layers are kept in bfloat16 from then on, in
+    which they are multiplied anyway."""
+    for name, parameter in transformer.named_parameters():
+        if name not in names:
+            continue
+        parameter.requires_grad_(False)
+        own = name.startswith("layers.") and not network_of(name)  # those of plugins are float32 under autocast
+        if precision == "bf16" and parameter.dim() == 2 and own:
+            parameter.data = parameter.data.bfloat16()
 
 
 def kaiming_bound(inputs: int) -> float:

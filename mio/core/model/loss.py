@@ -11,7 +11,7 @@ T tokens, D width, V vocabulary rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,23 @@ _SLICE = 4096
 """Vocabulary rows whose low-precision gradient is added to the float32 sum at once."""
 
 
+class SoftTargets(NamedTuple):
+    """What another model gives as probabilities of the next token, S positions of which it has seen."""
+
+    hidden: Tensor
+    """[S, D']: its hidden states after the final norm."""
+    weight: Tensor
+    """[V', D']: its head; where the head is sharded over a group, this rank's rows, as `linear_cross_entropy`'s are."""
+    bias: Tensor | None
+    """[V'], added to its scores."""
+    size: int
+    """Ids that it knows; a target beyond them is learnt as it is."""
+    place: Tensor
+    """int32 [T]: the position of each token among its own; -1 of a token whose target is learnt as it is."""
+    share: float
+    """Weight of its probabilities; the target itself has the rest."""
+
+
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -36,6 +53,7 @@ def linear_cross_entropy(
     offset: int = 0,
     replaced: tuple[Tensor, Sequence[tuple[int, int]]] | None = None,
     bias: Tensor | None = None,
+    soft: SoftTargets | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy of `softmax(hidden @ weight.T + bias)` against `targets`.
 
@@ -60,10 +78,13 @@ def linear_cross_entropy(
         replaced: rows [n, D] that take the place of rows of the whole head, and their ids, as (first, end) of each run
             of them; with a `group`, the same on every rank.
         bias: [V], added to the scores; with a `group`, of this rank's rows.
+        soft: probabilities of another model, which take the place of some targets (Hinton et al. 2015,
+            arXiv:1503.02531, at temperature 1). Nothing of it gets a gradient.
 
     Returns:
         The sum of `weights * nll`, a scalar that is differentiable in `hidden`, `weight`, the rows and `bias`, and the
-        negative log-likelihoods float32 [T], detached, 0 where the weight is 0.
+        negative log-likelihoods of the targets float32 [T], detached, 0 where the weight is 0. In the sum, what has
+        soft targets counts with its cross-entropy against these.
 
     Raises:
         ValueError: a `group` without `size`.
@@ -75,7 +96,7 @@ def linear_cross_entropy(
             raise ValueError("a head that is sharded over a group needs `size`, the number of ids")
         size = weight.shape[0]
     rows, ids = replaced or (None, ())
-    options = (size, dtype, torch.is_grad_enabled(), group, offset, ids)
+    options = (size, dtype, torch.is_grad_enabled(), group, offset, ids, soft)
     with torch.autocast(device, enabled=False):
         return _LinearCrossEntropy.apply(hidden, weight, rows, bias, targets, weights, *options)
 
@@ -92,7 +113,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weights: Tensor,
         *options: Any,
     ) -> tuple[Tensor, Tensor]:
-        size, dtype, grad_enabled, group, offset, ids = options
+        size, dtype, grad_enabled, group, offset, ids, soft = options
         by_hidden, by_weight, by_rows, by_bias = (grad_enabled and needed for needed in ctx.needs_input_grad[:4])
         full = torch.promote_types(dtype, torch.float32)
         kept = weights.nonzero().squeeze(1)
@@ -102,13 +123,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if rows is not None:
             head = _with_rows(head, weight, rows, places)
         nll = hidden.new_zeros(len(targets), dtype=full)
+        loss = hidden.new_zeros((), dtype=full)
+        teacher = None if soft is None else _Teacher(soft, dtype, group, offset)
         grad_hidden = torch.zeros_like(hidden) if by_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=full) if by_weight else None
         grad_rows = torch.zeros_like(rows, dtype=full) if rows is not None and by_rows else None
         grad_bias = torch.zeros_like(bias, dtype=full) if bias is not None and by_bias else None
-        for tokens in kept.split(_chunk(size, dtype, hidden.device, group)):
+        for tokens, taught in _chunks(kept, targets, soft, _chunk(size, dtype, hidden.device, group)):
             h, target, w = hidden[tokens].to(dtype), targets[tokens] - offset, weights[tokens].to(full)
-            nll[tokens], grad_logits = _loss_and_gradient(F.linear(h, head, added), target, w, group)
+            logits = F.linear(h, head, added)
+            if taught:
+                assert teacher is not None
+                losses, nll[tokens], grad_logits = teacher.loss_and_gradient(logits, tokens, target, w)
+            else:
+                losses, grad_logits = _loss_and_gradient(logits, target, w, group)
+                nll[tokens] = losses
+            loss += losses @ w
             if grad_hidden is not None:
                 grad_hidden[tokens] = (grad_logits @ head).to(hidden.dtype)
             if grad_weight is not None:
@@ -135,7 +165,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_bias = grad_bias.to(bias.dtype)
         ctx.grads = (grad_hidden, grad_weight, grad_rows, grad_bias)
         ctx.mark_non_differentiable(nll)
-        return nll @ weights.to(full), nll
+        return loss, nll
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -147,7 +177,63 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for grad in gradients:
                 if grad is not None:
                     grad.mul_(scale)
-        return *gradients, *(None for _ in range(8))
+        return *gradients, *(None for _ in range(9))
+
+
+def _chunks(kept: Tensor, targets: Tensor, soft: SoftTargets | None, size: int) -> Iterator[tuple[Tensor, bool]]:
+    """Numbers of at most `size` tokens, and whether they have soft targets: all of them or none."""
+    if soft is None:
+        yield from ((tokens, False) for tokens in kept.split(size))
+        return
+    taught = (soft.place[kept] >= 0) & (targets[kept] < soft.size)
+    for chosen, whether in ((kept[~taught], False), (kept[taught], True)):
+        # the other model's logits, and probabilities of both in float32, exist beside them
+        yield from ((tokens, whether) for tokens in chosen.split(max(1, size // 4) if whether else size) if len(tokens))
+
+
+class _Teacher:
+    """Soft targets and what they are compared with, a few tokens at a time."""
+
+    def __init__(self, soft: SoftTargets, dtype: torch.dtype, group: dist.ProcessGroup | None, offset: int) -> None:
+        self._soft, self._dtype, self._group = soft, dtype, group
+        known = max(0, soft.size - offset)
+        self._head = soft.weight[:known].to(dtype)
+        self._bias = None if soft.bias is None else soft.bias[:known].to(dtype)
+
+    def loss_and_gradient(
+        self, logits: Tensor, tokens: Tensor, target: Tensor, w: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses float32 [T], negative log-likelihoods of the targets float32 [T], and the gradient [T, V] of the sum
+        of `w` times the losses by the logits. Each rank of a group has some columns of the logits, or none, and
+        `target` counts from its first."""
+        soft, full = self._soft, torch.promote_types(logits.dtype, torch.float32)
+        seen = soft.hidden[soft.place[tokens].long()].to(self._dtype)
+        wanted = self._log_probabilities(F.linear(seen, self._head, self._bias).to(full)).exp_().mul_(soft.share)
+        here = ((target >= 0) & (target < logits.shape[1])).nonzero().squeeze(1)
+        scores = self._log_probabilities(logits.to(full))
+        nll = scores.new_zeros(len(scores))
+        nll[here] = -scores[here, target[here]]
+        losses = -(wanted * scores[:, : wanted.shape[1]]).sum(-1)
+        if self._group is not None:
+            both = torch.stack((nll, losses))
+            dist.all_reduce(both, group=self._group)
+            nll, losses = both.unbind()
+        losses = losses + (1 - soft.share) * nll
+        gradient = scores.exp_()
+        gradient[:, : wanted.shape[1]] -= wanted
+        gradient[here, target[here]] -= 1 - soft.share
+        return losses, nll, logits.copy_(gradient.mul_(w.unsqueeze(1)))
+
+    def _log_probabilities(self, scores: Tensor) -> Tensor:
+        """Float32 scores [T, V] turned into log-probabilities, of the columns of all ranks together."""
+        if self._group is None:
+            return torch.log_softmax(scores, -1)
+        highest = scores.amax(-1, True) if scores.shape[1] else scores.new_full((len(scores), 1), -torch.inf)
+        dist.all_reduce(highest, dist.ReduceOp.MAX, self._group)
+        scores = scores - highest
+        total = scores.exp().sum(-1, keepdim=True)
+        dist.all_reduce(total, group=self._group)
+        return scores.sub_(total.log())
 
 
 def _places(ids: Sequence[tuple[int, int]], offset: int, count: int) -> Iterator[tuple[slice, slice]]:

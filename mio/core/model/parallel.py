@@ -17,10 +17,10 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -271,6 +271,18 @@ def synchronise(transformer: nn.Module, last: bool) -> None:
     if isinstance(transformer, FSDPModule):
         transformer.set_is_last_backward(last)
         transformer.set_requires_all_reduce(last)
+
+
+def head_part(transformer: Transformer) -> tuple[Tensor, Tensor | None, Any, int]:
+    """The head's rows on this device and their bias, the group that has the others (None: there are none), and the
+    first row's id."""
+    head, bias = transformer.head_weight, transformer.head_bias
+    if not isinstance(head, DTensor):
+        return head, bias, None, 0
+    mesh = head.device_mesh
+    rows = head.to_local()
+    first = mesh.get_local_rank() * -(-head.shape[0] // mesh.size())
+    return rows, bias.to_local() if isinstance(bias, DTensor) else bias, mesh.get_group(), first
 
 
 def reshard(transformer: nn.Module) -> None:

@@ -119,6 +119,17 @@ class LoraConfig:
 
 
 @dataclass
+class DistillationConfig:
+    """Old documents are learnt from the probabilities that the model gave before the stage, in place of their tokens
+    (learning without forgetting, Li and Hoiem 2016, arXiv 1606.09282)."""
+
+    groups: list[str] = field(default_factory=list)
+    """Groups of the mixture that are learnt so, by shell-style patterns; empty: none."""
+    share: float = number(1.0, 0, 1)
+    """Weight of the probabilities of what the stage starts from; the rest is the tokens' own."""
+
+
+@dataclass
 class AverageConfig:
     """An average of the weights over the steps, kept beside them."""
 
@@ -158,6 +169,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
 

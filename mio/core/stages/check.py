@@ -18,6 +18,7 @@ from mio.core.errors import DataError, PluginError, RecipeError, UserError, near
 from mio.core.generation.defaults import generate_problems
 from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
+from mio.core.recipe.distillation import distillation_problems
 from mio.core.recipe.model import network_names, transformer_config
 from mio.core.recipe.rules import applied
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
@@ -48,6 +49,7 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_spans(recipe, plugins),
             *_system(recipe, plugins),
             *_training(recipe, plugins, devices),
+            *distillation_problems(recipe),
             *_evaluate(recipe.evaluate, plugins),
             *validation_problems(recipe, plugins),
             *reading_problems(recipe, plugins),

@@ -27,6 +27,7 @@ from mio.core.distributed.ranks import Ranks
 from mio.core.errors import Interrupted, UserError
 from mio.core.model.parallel import compile_blocks, compiles, data_parallel, device_mesh, parallelise, recompute
 from mio.core.model.transformer import Transformer
+from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import AVERAGE, BASE, CHECKPOINTS, JOURNAL, PLACES, SKIPPED
 from mio.core.recipe.schema import Recipe
@@ -34,6 +35,7 @@ from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.adapters import known_ids, start_adapters
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.writing import Best, CheckpointWriter
+from mio.core.runs.lock import Lock
 from mio.core.runs.run import Run
 from mio.core.runs.weights import SavedWeights, save_weights, start_weights
 from mio.core.terminal import Progress
@@ -44,6 +46,7 @@ from mio.core.training.heap import keep_freed_memory
 from mio.core.training.module import MioModule
 from mio.core.training.run_log import RunLog
 from mio.core.training.strategy import ManyDevices, OneDevice
+from mio.core.training.teacher import Teacher, frozen_copy
 from mio.core.training.validation import Look, Validation
 from mio.core.training.validation_report import is_loss
 from mio.core.training.validation_set import Share, ValidationSet, gathered
@@ -196,7 +199,7 @@ class Training:
         """The module, on the meta device until Lightning sets it up; `rows` is filled then (see `Trained`)."""
         recipe, runtime, mesh = self.recipe, self.recipe.runtime, self.mesh
 
-        def spread(transformer: Transformer) -> None:
+        def place(transformer: Transformer) -> None:
             if mesh is not None:
                 parallelise(transformer, mesh, runtime, recipe.train.precision)
             else:
@@ -204,12 +207,23 @@ class Training:
                 if compiles(runtime, self.device.type):
                     compile_blocks(transformer, self.device.type)
             transformer.to_empty(device=self.device)
+
+        def spread(transformer: Transformer) -> None:
+            place(transformer)
             if recipe.train.lora.rank:
                 rows.update(start_adapters(transformer, self.folder, self.vocabulary, recipe.seed))
             elif self.parent is not None:
                 rows.update(start_weights(transformer, self.vocabulary, self.parent, recipe.seed))
             else:
                 transformer.reset_parameters(recipe.seed)
+            if distilled_groups(recipe):
+                assert self.parent is not None, "a recipe that distils starts from something"
+                teacher = frozen_copy(model, self.vocabulary.rows, recipe.train.precision)
+                place(teacher)
+                start_weights(teacher, self.vocabulary, self.parent, recipe.seed)
+                share = recipe.train.distillation.share
+                run = Lock.read(self.parent.folder).run
+                module.teacher = Teacher(teacher, self.parent.vocabulary.size, share, run)
 
         model = transformer_config(recipe, self.manager)
         known = self.parent.vocabulary.size if self.parent is not None else 0

@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.networks import Networks
 from mio.core.data.batch import Batch
-from mio.core.errors import VocabularyError
+from mio.core.errors import UserError, VocabularyError
 from mio.core.model.expert_parallel import empty_gradients
 from mio.core.model.lora import adapt
 from mio.core.model.loss import linear_cross_entropy
 from mio.core.model.networks import buffers
-from mio.core.model.parallel import synchronise
+from mio.core.model.parallel import head_part, synchronise
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
@@ -33,6 +32,7 @@ from mio.core.training.metrics import LossMetrics
 from mio.core.training.optimizer import build_optimizer, freeze, row_masks
 from mio.core.training.schedule import Schedule, logged_rates
 from mio.core.training.step_statistics import StepStatistics, StepTotals
+from mio.core.training.teacher import Teacher
 
 
 class MioModule(LightningModule):
@@ -81,6 +81,8 @@ class MioModule(LightningModule):
         """Learning rates that are logged, each by the index of its group in the optimizer."""
         self.average: WeightAverage | None = None
         """The average of the weights, if one is kept."""
+        self.teacher: Teacher | None = None
+        """What the stage starts from, where it teaches."""
         self.on_bad_step: Callable[[str, list[tuple[Batch, PassLosses]]], None] = _ignore
         """Called on every rank with the verdict on a step that the guard objects to, and its forward passes."""
         self._spread = spread
@@ -117,6 +119,7 @@ class MioModule(LightningModule):
         output = self.transformer(batch.tokens, batch.positions, batch.mask, items=batch.items, made=batch.made)
         weights = batch.weights * scale
         head, bias, group, first = head_part(self.transformer)
+        soft = self.teacher.soft_targets(batch) if self.teacher is not None and batch.taught is not None else None
         total, nll = linear_cross_entropy(
             output.hidden.flatten(0, 1),
             head,
@@ -127,6 +130,7 @@ class MioModule(LightningModule):
             offset=first,
             replaced=self.transformer.replaced_head_rows,
             bias=bias,
+            soft=soft,
         )
         for name, loss in output.losses.items():
             total = total + (loss * batch.made[name].weights).sum() * scale
@@ -198,15 +202,23 @@ class MioModule(LightningModule):
         self.loss_metrics.gather()
         checkpoint["vocabulary"] = self.vocabulary.to_json()
         checkpoint["guard"] = self.guard.state_dict()
+        if self.teacher is not None:
+            checkpoint["teacher"] = self.teacher.run
         if self.average is not None:
             checkpoint["averaged"] = self.average.updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises `VocabularyError` when the checkpoint's vocabulary is another one."""
+        """Raises `VocabularyError` when the checkpoint's vocabulary is another one, `UserError` when what teaches
+        is."""
         if Vocabulary.from_json(checkpoint["vocabulary"]).fingerprint != self.vocabulary.fingerprint:
             raise VocabularyError(
                 "the checkpoint was made with another vocabulary; plugins or their options changed during the run. "
                 "Start a new run from its result (`start_from: RUN`), which migrates rows by name"
+            )
+        if self.teacher is not None and checkpoint["teacher"] != self.teacher.run:
+            raise UserError(
+                "`train.distillation`: what this run started from has been trained anew since, and teaches something "
+                "else; restore it, or start a new run with another `name=`"
             )
         self.guard.load_state_dict(checkpoint["guard"])
         if self.average is not None:
@@ -215,15 +227,3 @@ class MioModule(LightningModule):
 
 def _ignore(verdict: str, passes: list[tuple[Batch, PassLosses]]) -> None:
     """The default of `on_bad_step`."""
-
-
-def head_part(transformer: Transformer) -> tuple[Tensor, Tensor | None, Any, int]:
-    """The head's rows on this device and their bias, the group that has the others (None: there are none), and the
-    first row's id."""
-    head, bias = transformer.head_weight, transformer.head_bias
-    if not isinstance(head, DTensor):
-        return head, bias, None, 0
-    mesh = head.device_mesh
-    rows = head.to_local()
-    first = mesh.get_local_rank() * -(-head.shape[0] // mesh.size())
-    return rows, bias.to_local() if isinstance(bias, DTensor) else bias, mesh.get_group(), first
