@@ -72,10 +72,5 @@ class Shapes:
     def __getitem__(self, index):
         kind, size = self.shapes[index]
         mesh, text = shape(kind, size), f"{kind}, {' by '.join(map(str, size))}"
-        return {
-            "kind": kind,
-            "size": size,
-            "text": text,
-            "mesh": mio.Media("mesh", mesh, key=text),
-            "view": mio.Media("image", view(mesh), key=f"mesh/{text}"),
-        }
+        media = {"mesh": mio.Media("mesh", mesh, text), "view": mio.Media("image", view(mesh), f"mesh/{text}")}
+        return {"kind": kind, "size": size, "text": text, **media}
