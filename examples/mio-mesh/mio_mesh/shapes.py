@@ -38,6 +38,7 @@ def shape(kind, size):
     return tuple(map(tuple, scaled.tolist())), triangles
 
 
+@cache
 def view(mesh):
     """A mesh as large as it fits in parallel projection, uint8 `[PIXELS, PIXELS]`, light on black."""
     axes = np.stack([RIGHT, np.cross(AWAY, RIGHT), AWAY], axis=1)  # to the right, down, away
