@@ -16,7 +16,7 @@ import mio
 import mio.testing
 
 SIZES = [(6, 6, 6), (7, 13, 9), (16, 8, 11), (15, 15, 14), (10, 6, 16)]
-SOLIDS = ("octahedron", "icosahedron", "cuboctahedron", "garnet", "pyramid", "box")
+SOLIDS = ("box", "cone", "cuboctahedron", "cylinder", "garnet", "house", "wedge")
 
 
 def faces(mesh):
