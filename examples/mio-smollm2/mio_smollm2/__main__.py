@@ -77,7 +77,9 @@ def _replay(options: argparse.Namespace) -> int:
     from mio_smollm2.replay import write_replay
 
     tokens = write_replay(options.run, options.folder, options.documents, options.paragraphs)
-    print(f"{options.folder}: replay.jsonl, prose.jsonl, docstrings.jsonl; {options.documents} answers, {tokens:,} tokens")
+    print(
+        f"{options.folder}: replay.jsonl, prose.jsonl, docstrings.jsonl; {options.documents} answers, {tokens:,} tokens"
+    )
     return 0
 
 

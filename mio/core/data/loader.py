@@ -71,6 +71,8 @@ class StepBatches(IterableDataset[Batch]):
     taught: frozenset[int] = frozenset()
     """Indices of the streams that are learnt from another model's probabilities, but for documents with media that a
     network reads or makes: it has none."""
+    taught_weight: float = 1.0
+    """Factor on their losses."""
 
     def __len__(self) -> int:
         """Micro batches of the whole run, those before the cursor included: Lightning counts from the run's beginning.
@@ -110,6 +112,8 @@ class StepBatches(IterableDataset[Batch]):
                         ]
                         context = plan.packing.context
                         batch.taught = taught_documents(taught, batch.lengths, context, self.windows)
+                        batch.weights[batch.taught.place >= 0] *= self.taught_weight
+                        batch.weight = batch.summed_weight()
                     if start + shape.micro_rows == shape.share:
                         batch.changes = plan.changes
                     yield batch
@@ -213,6 +217,7 @@ class MioDataModule(LightningDataModule):
             cursor=self._cursor(),
             windows=self.windows,
             taught=self._taught,
+            taught_weight=self._recipe.train.distillation.weight,
         )
         loader = Batches(
             batches,

@@ -126,7 +126,9 @@ class DistillationConfig:
     groups: list[str] = field(default_factory=list)
     """Groups of the mixture that are learnt so, by shell-style patterns; empty: none."""
     share: float = number(1.0, 0, 1)
-    """Weight of the probabilities of what the stage starts from; the rest is the tokens' own."""
+    """What the probabilities of what the stage starts from count for; the rest is the tokens' own."""
+    weight: float = number(1.0, 0, 1e6, above=True)
+    """Factor on the losses of these groups, beside those of others."""
 
 
 @dataclass
