@@ -164,6 +164,19 @@ def test_nearer_faces_hide_others():
     assert (whole > 0).sum() < (legs > 0).sum()
 
 
+def test_kinds_are_told_apart_by_views_of_neighbouring_sizes():
+    """So that a drawing is not judged by one wrong pixel."""
+    draw, [*_, drawn], right = Random(0), TASKS, 0
+    for kind in kinds():
+        sizes = [tuple(draw.randrange(7, 16) for _ in range(3)) for _ in range(20)]
+        near = [
+            mio.Answer((("image", shapes.view(shape(kind, [n + draw.choice((-1, 1)) for n in size]))),))
+            for size in sizes
+        ]
+        right += sum(drawn.judge(near, [{"kind": kind, "size": size} for size in sizes]))
+    assert right >= 0.95 * 20 * len(kinds())
+
+
 def test_what_is_held_out_is_so_for_all_kinds_and_multiples():
     def proportions(split):
         return {tuple(length // gcd(*size) for length in size) for _, size in Shapes(split).shapes}
