@@ -123,7 +123,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if rows is not None:
             head = _with_rows(head, weight, rows, places)
         nll = hidden.new_zeros(len(targets), dtype=full)
-        loss = hidden.new_zeros((), dtype=full)
+        apart = hidden.new_zeros((), dtype=full)  # what soft targets cost beyond the targets themselves
         teacher = None if soft is None else _Teacher(soft, dtype, group, offset)
         grad_hidden = torch.zeros_like(hidden) if by_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=full) if by_weight else None
@@ -131,14 +131,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=full) if bias is not None and by_bias else None
         for tokens, taught in _chunks(kept, targets, soft, _chunk(size, dtype, hidden.device, group)):
             h, target, w = hidden[tokens].to(dtype), targets[tokens] - offset, weights[tokens].to(full)
-            logits = F.linear(h, head, added)
             if taught:
                 assert teacher is not None
-                losses, nll[tokens], grad_logits = teacher.loss_and_gradient(logits, tokens, target, w)
+                losses, nll[tokens], grad_logits = teacher.loss_and_gradient(
+                    F.linear(h, head, added), tokens, target, w
+                )
+                apart += (losses - nll[tokens]) @ w
             else:
-                losses, grad_logits = _loss_and_gradient(logits, target, w, group)
-                nll[tokens] = losses
-            loss += losses @ w
+                nll[tokens], grad_logits = _loss_and_gradient(F.linear(h, head, added), target, w, group)
             if grad_hidden is not None:
                 grad_hidden[tokens] = (grad_logits @ head).to(hidden.dtype)
             if grad_weight is not None:
@@ -165,7 +165,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_bias = grad_bias.to(bias.dtype)
         ctx.grads = (grad_hidden, grad_weight, grad_rows, grad_bias)
         ctx.mark_non_differentiable(nll)
-        return loss, nll
+        return nll @ weights.to(full) + apart, nll
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

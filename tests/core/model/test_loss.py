@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from mio.core.model import loss as loss_module
-from mio.core.model.loss import linear_cross_entropy
+from mio.core.model.loss import SoftTargets, linear_cross_entropy
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
@@ -138,8 +138,59 @@ def test_second_backward_is_refused():
         loss.backward()
 
 
+def soft_of(dtype=torch.float64, *, share=0.7, part=slice(None), known=11):
+    """Soft targets of every third token, by a model of width 5 that knows some of the ids."""
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(8, 5, generator=generator, dtype=torch.float64).to(dtype)
+    weight = torch.randn(17, 5, generator=generator, dtype=torch.float64).to(dtype)
+    bias = torch.randn(17, generator=generator, dtype=torch.float64).to(dtype)
+    place = torch.full((23,), -1, dtype=torch.int32)
+    place[::3] = torch.randperm(8, generator=generator).int()
+    return SoftTargets(hidden, weight[part], bias[part], known, place, share)
+
+
+def naive_soft(hidden, weight, targets, weights, soft, size=None):
+    """Each token by itself: the cross-entropy of two distributions, as it is written."""
+    scores, losses, own = F.linear(hidden, weight[:size]), [], []
+    for token, target in enumerate(targets.tolist()):
+        said = scores[token].log_softmax(-1)
+        own.append(-said[target])
+        place = int(soft.place[token])
+        if place < 0 or target >= soft.size:
+            losses.append(own[-1])
+            continue
+        known = soft.weight[: soft.size] @ soft.hidden[place] + soft.bias[: soft.size]
+        divergence = -sum(p * q for p, q in zip(known.softmax(-1), said, strict=False))
+        losses.append(soft.share * divergence + (1 - soft.share) * own[-1])
+    return (torch.stack(losses) * weights).sum(), torch.stack(own) * (weights != 0)
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("share", [1.0, 0.7])
+def test_soft_targets_are_the_cross_entropy_of_two_distributions(share):
+    arguments, soft = inputs(size=15), soft_of(share=share)
+    assert 0 < sum(soft.place[token] >= 0 and target < 11 for token, target in enumerate(arguments[2].tolist())) < 8
+    got = linear_cross_entropy(*arguments, size=15, soft=soft)
+    check(got, naive_soft(*arguments, soft, size=15), *arguments[:2])
+
+
+def test_who_says_what_the_teacher_says_has_nothing_to_learn():
+    hidden, weight, targets, weights = inputs()
+    same = SoftTargets(hidden.detach(), weight.detach(), None, 17, torch.arange(23, dtype=torch.int32), 1.0)
+    linear_cross_entropy(hidden, weight, targets, weights, soft=same)[0].backward()
+    assert hidden.grad.abs().max() < 1e-14
+    assert weight.grad.abs().max() < 1e-14
+
+
 SHARDS = {"even": (17, 9), "padding in the last": (12, 9), "padding alone": (9, 9), "uneven": (17, 13), "one": (7, 17)}
 """Ids that can be predicted, and rows of the first of two ranks' shards, of 17."""
+
+
+def sharded(kind, dtype, part, known):
+    """What comes beside the head's rows, of a part of them."""
+    if kind == "bias":
+        return {"bias": bias_of(dtype)[part].detach().requires_grad_()}
+    return {"soft": soft_of(dtype, part=part, known=known)} if kind == "soft" else {}
 
 
 def on_rank(rank, folder):
@@ -151,14 +202,14 @@ def on_rank(rank, folder):
         hidden, weight, targets, weights = inputs(dtype, size=size)
         offset = first if rank else 0
         part = slice(first, None) if rank else slice(first)
-        for bias in (None, bias_of(dtype)[part].detach().requires_grad_()):
+        for kind in ("plain", "bias", "soft"):
             rows, hidden.grad = weight[part].detach().requires_grad_(), None
-            total, nll = linear_cross_entropy(
-                hidden, rows, targets, weights, size=size, group=dist.group.WORLD, offset=offset, bias=bias
-            )
+            more = sharded(kind, dtype, part, min(size, 11))
+            where = {"size": size, "group": dist.group.WORLD, "offset": offset}
+            total, nll = linear_cross_entropy(hidden, rows, targets, weights, **where, **more)
             (total * 2.5).backward()
-            of_bias = () if bias is None else (bias.grad,)
-            results[name, dtype, bias is not None] = total.detach(), nll, hidden.grad, rows.grad, *of_bias
+            of_bias = (more["bias"].grad,) if "bias" in more else ()
+            results[name, dtype, kind] = total.detach(), nll, hidden.grad, rows.grad, *of_bias
     torch.save(results, f"{folder}/{rank}")
     dist.destroy_process_group()
     os._exit(0)  # a thread of gloo that wakes up while the interpreter is taken down would abort the process
@@ -167,16 +218,16 @@ def on_rank(rank, folder):
 def test_sharded_head_equals_whole(tmp_path):
     torch.multiprocessing.spawn(on_rank, (str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / str(rank)) for rank in (0, 1)]
-    for (name, dtype, with_bias), (total, nll, by_hidden, *by_parts) in ranks[0].items():
-        other = ranks[1][name, dtype, with_bias]
+    for (name, dtype, kind), (total, nll, by_hidden, *by_parts) in ranks[0].items():
+        other = ranks[1][name, dtype, kind]
         assert torch.equal(total, other[0])
         assert torch.equal(nll, other[1])
         assert torch.equal(by_hidden, other[2])
         size, _ = SHARDS[name]
         arguments = inputs(dtype, size=size)
-        leaves, bias = arguments[:2], bias_of(dtype) if with_bias else None
-        want = linear_cross_entropy(*arguments, size=size, bias=bias)
-        grads = torch.autograd.grad(want[0] * 2.5, leaves if bias is None else (*leaves, bias))
+        more = sharded(kind, dtype, slice(None), min(size, 11))
+        want = linear_cross_entropy(*arguments, size=size, **more)
+        grads = torch.autograd.grad(want[0] * 2.5, (*arguments[:2], *([more["bias"]] if "bias" in more else [])))
         tolerance = {"atol": 0.05, "rtol": 0.05} if dtype == torch.bfloat16 else {}
         got = (total, nll, by_hidden, *(torch.cat(parts) for parts in zip(by_parts, other[3:], strict=True)))
         for mine, theirs in zip(got, (want[0].detach(), want[1], *grads), strict=True):

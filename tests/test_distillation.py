@@ -1,0 +1,117 @@
+"""Groups that are learnt from the probabilities of what a stage starts from (`train.distillation`)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+
+import pytest
+import torch
+from conftest import call, fit, once, start, tunes_in
+from safetensors.torch import load_file
+from test_distributed import fit_on, losses
+from test_resume import stop_after_a_checkpoint
+
+from mio.core.errors import UserError
+
+STAGE = ("start_from=base/tunes", "train.steps=12", "train.precision=fp32", "train.optimizer.kind=adamw")
+NAMES = "train.distillation.groups=[names]"
+
+
+@pytest.fixture
+def parent(tmp_path_factory):
+    """A working folder with `base/tunes`, a run that has learnt something."""
+
+    def make(folder):
+        with tunes_in(folder):
+            fit("base", "train.steps=20")
+
+    made = once(tmp_path_factory, "parent", make)
+    folder = tmp_path_factory.mktemp("distillation")
+    shutil.copytree(made / "base", folder / "base")
+    with tunes_in(folder):
+        yield folder
+
+
+def first_norm(runs):
+    with (runs / "tunes/metrics.csv").open() as file:
+        return float(next(csv.DictReader(file))["grad_norm"])
+
+
+def test_before_anything_is_learnt_the_teacher_has_no_objection(parent):
+    alone = ("mixture.ratios={names: 1, melody: 0}", "runtime.log_every=1", "train.steps=1")
+    fit("own", *STAGE, *alone)
+    fit("taught", *STAGE, *alone, NAMES)
+    assert first_norm(parent / "own") > 0.05
+    assert first_norm(parent / "taught") < 1e-5
+
+
+def test_what_is_taught_keeps_its_loss_where_other_documents_are_learnt(parent):
+    """Texts that are opposed to what is known: of the names every second word is new, and their groups are alike."""
+    lines = [json.dumps({"text": f"melody number {index} has {index % 7} notes"[::-1]}) for index in range(40)]
+    (parent / "other.jsonl").write_text("\n".join(lines))
+    other = "data.groups.other={sources: {lines: {dataset: jsonl, options: {path: other.jsonl}, templates: text}}}"
+    settings = (*STAGE, other, "mixture.ratios={names: 1, melody: 0, other: 9}", "train.steps=40", "validate.every=40")
+
+    def changes(runs, *more):
+        fit(runs, *settings, *more)
+        figures = json.loads((parent / runs / "tunes/summary.json").read_text())["validation"]["figures"]
+        return {name: figures[f"loss/{name}"]["last"] for name in ("names", "other")}
+
+    own, taught = changes("own"), changes("taught", NAMES, "train.distillation.weight=9")
+    assert taught["names"] < own["names"] - 0.02
+    assert taught["other"] < 1.5 * own["other"]
+
+
+def test_a_killed_run_goes_on_exactly_and_its_teacher_is_the_same(parent):
+    settings = (*STAGE, NAMES, "train.steps=60", "runtime.checkpoint_every=10")
+    fit("whole", *settings)
+    process = start("fit", "tunes.yaml", "runtime.runs=killed", *settings, start_new_session=True)
+    stop_after_a_checkpoint(process, parent / "killed", signal.SIGKILL)
+    shutil.copytree(parent / "killed", parent / "other")
+    assert "going on from" in fit("killed", *settings, "runtime.workers=1")
+    whole, killed = (parent / runs / "tunes/model.safetensors" for runs in ("whole", "killed"))
+    assert killed.read_bytes() == whole.read_bytes()
+
+    shutil.rmtree(parent / "base")
+    fit("base", "train.steps=20", "seed=1")
+    with pytest.raises(UserError, match="trained anew since"):
+        fit("other", *settings)
+
+
+@pytest.mark.parametrize("how", ["sharding=full", "sharding=none", "tensor_parallel=2"])
+def test_ranks_with_and_without_taught_documents_learn_what_one_process_learns(parent, how):
+    settings = (*STAGE, NAMES, "train.distillation.share=0.8", "train.distillation.weight=3", "runtime.log_every=1")
+    few = (*settings, "mixture.ratios.names=0.2", "train.rows=4", "train.micro_rows=1")
+    fit("one", *few)
+    fit_on(2, "two", *few, f"runtime.{how}")
+    assert losses(parent / "two") == pytest.approx(losses(parent / "one"), abs=1e-6)
+    one, two = (load_file(parent / runs / "tunes/model.safetensors") for runs in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
+
+
+def test_adapters_are_taught_by_the_model_that_they_adapt(parent):
+    alone = ("mixture.ratios={names: 1, melody: 0}", "runtime.log_every=1", "train.steps=2", "train.lora.rank=2")
+    fit("taught", *STAGE, *alone, NAMES)
+    assert first_norm(parent / "taught") < 1e-5
+    assert not (parent / "taught/tunes/base.safetensors").samefile(parent / "base/tunes/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.distillation.groups=[nmaes]", "start_from=base/tunes"], "`nmaes` matches no group of the mixture"),
+        ([NAMES], "the stage starts from nothing; give `start_from`"),
+        (["train.distillation.groups=[names]", "mixture.ratios.names=0", "start_from=base/tunes"], "matches no group"),
+        ([NAMES, "train.distillation.weight=0", "start_from=base/tunes"], "`train.distillation.weight`"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_trained(parent, overrides, message):
+    code, _, err = call("fit", "tunes.yaml", "runtime.runs=wrong", *overrides)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not (parent / "wrong").exists()
