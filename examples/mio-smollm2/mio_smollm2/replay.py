@@ -1,13 +1,12 @@
-"""What a model answers in English, as documents to train on beside others, so that it goes on speaking as it does.
+"""English to be shown beside what is learnt, so that the model goes on speaking as it does.
 
-Drawn at temperature 1, answers have the model's own distribution: learning them changes nothing in expectation, and
-holds it where other documents would pull it away. No text of anybody else is needed.
+The recipe learns it from what the untouched model thinks of every token (`train.distillation`): a text need not be the
+model's own, and none is learnt by heart. Answers, drawn at temperature 1, are what conversations look like.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import mio
@@ -49,10 +48,6 @@ FORMS = (
     "Describe {} for somebody who has never seen or heard of it.",
 )
 
-WEIGHT = 0.1
-"""Of an answer's tokens in the loss, beside those of other answers in words: two hundred tokens of a story would drown
-answers of one word."""
-
 
 def requests() -> list[str]:
     """Every form of every subject, subjects first."""
@@ -65,26 +60,21 @@ def write_replay(run: Path, folder: Path, documents: int, paragraphs: int, token
     `replay.jsonl` has answers to the first `documents` requests as conversations, `{"messages": [...]}` a line. An
     answer of `tokens` tokens is cut off there: its turn has `end_tag: false`, since the model did not end it.
     `prose.jsonl` has the same answers as texts that stand alone, and `docstrings.jsonl` so many paragraphs of others,
-    each `{"text": ..., "end": ...}`, where `end` is the last word: English is not kept where it never comes.
+    each `{"text": ...}`: English is not kept where it never comes.
     """
     asked = [question(text) for text in requests()[:documents]]
     loaded = mio.load(run, "cpu", "bf16", rows=rows)
     replies = loaded.generate_many(asked, "text", temperature=1.0, max_tokens=tokens)
     conversations = []
     for messages, reply in zip(asked, replies, strict=True):
-        answer = {"role": "assistant", "content": reply.text, "weight": WEIGHT, "end_tag": reply.reason == "stop"}
+        answer = {"role": "assistant", "content": reply.text, "end_tag": reply.reason == "stop"}
         if reply.text.strip():
             conversations.append({"messages": [*messages, answer]})
     files = {
         "replay.jsonl": conversations,
-        "prose.jsonl": _texts(reply.text for reply in replies),
-        "docstrings.jsonl": _texts(docstring_texts(paragraphs)),
+        "prose.jsonl": [{"text": reply.text} for reply in replies if reply.text.strip()],
+        "docstrings.jsonl": [{"text": text} for text in docstring_texts(paragraphs)],
     }
     for name, lines in files.items():
         (folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return sum(len(reply.tokens) for reply in replies)
-
-
-def _texts(texts: Iterable[str]) -> list[dict[str, str]]:
-    parts = (text.strip().rpartition(" ") for text in texts)
-    return [{"text": text, "end": end} for text, _, end in parts if text.strip() and end]

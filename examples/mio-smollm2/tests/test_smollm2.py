@@ -79,14 +79,14 @@ def test_greedy_answers_are_those_of_transformers_and_a_changed_model_is_noticed
 
 
 def test_the_whole_way_from_replay_to_figures(capsys):
-    assert main(["replay", "runs/smollm2", ".", "--documents", "6"]) == 0
+    assert main(["replay", "runs/smollm2", ".", "--documents", "6", "--paragraphs", "8"]) == 0
     lines = [json.loads(line)["messages"] for line in Path("replay.jsonl").read_text().splitlines()]
     assert [line[1]["content"] for line in lines] == requests()[: len(lines)]
-    assert all(line[2]["weight"] == 0.1 for line in lines)
-    texts = [json.loads(line) for line in Path("prose.jsonl").read_text().splitlines()]
-    said = [line[2]["content"].strip() for line in lines]
-    assert {f"{text['text']} {text['end']}" for text in texts} <= set(said)
-    assert texts
+    texts = [json.loads(line)["text"] for line in Path("prose.jsonl").read_text().splitlines()]
+    assert texts == [line[2]["content"] for line in lines]
+    paragraphs = [json.loads(line)["text"] for line in Path("docstrings.jsonl").read_text().splitlines()]
+    assert len(paragraphs) == len(set(paragraphs)) == 8
+    assert not set(paragraphs) & set(python_reference())
     run_mio(
         *("fit", "smollm2/senses", "train.steps=2", "train.lora.rank=4", "validate.every=0", "evaluate.items=4"),
         *("runtime.devices=1", "runtime.checkpoint_every=2", "train.rows=2"),

@@ -186,7 +186,8 @@ def _chunks(kept: Tensor, targets: Tensor, soft: SoftTargets | None, size: int) 
         yield from ((tokens, False) for tokens in kept.split(size))
         return
     taught = (soft.place[kept] >= 0) & (targets[kept] < soft.size)
-    for chosen, whether in ((kept[~taught], False), (kept[taught], True)):
+    for mask, whether in ((~taught, False), (taught, True)):
+        chosen = kept[mask.nonzero().squeeze(1)]
         # the other model's logits, and probabilities of both in float32, exist beside them
         yield from ((tokens, whether) for tokens in chosen.split(max(1, size // 4) if whether else size) if len(tokens))
 

@@ -21,6 +21,7 @@ from mio.core.planning.simulate import SimulatedStep, StepLayout, simulate
 from mio.core.planning.step_time import Speed, StepTime, sent, step_time
 from mio.core.planning.trace import Collective, Compute
 from mio.core.planning.vocabulary import expected_vocabulary, known_ids
+from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
@@ -151,7 +152,9 @@ def _planned(
     shape = StepShape.of(train, world // runtime.tensor_parallel)
     context = recipe.data.packing.context
     media = request.shares(list(dict.fromkeys((*networks.encoders, *networks.heads))))
-    layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document, media)
+    ratios, taught = recipe.mixture.ratios, distilled_groups(recipe)
+    share = sum(ratios.get(group, 0.0) for group in taught) / (sum(ratios.values()) or 1.0)
+    layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document, media, share)
     simulated = simulate(model, vocabulary, train, runtime, layout, known, networks)
     experts = runtime.expert_parallel
     groups = sum(size > 1 for size in mesh) + (world > 1) + (experts > 1) + (1 < experts < mesh[1])

@@ -6,6 +6,7 @@ order of Lightning's loop. Rank 0 holds the largest part of every split paramete
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from mio.core.contract.networks import Networks
 from mio.core.data.batch import Batch
 from mio.core.data.document_mask import DocumentMask
 from mio.core.data.plan import Changes
+from mio.core.data.taught import taught_documents
 from mio.core.distributed.regions import local
 from mio.core.model.networks import buffers
 from mio.core.model.parallel import compiles, data_parallel, device_mesh, parallelise
@@ -32,6 +34,7 @@ from mio.core.recipe.model import network_of
 from mio.core.recipe.schema import RuntimeConfig, TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.module import MioModule
+from mio.core.training.teacher import Teacher, frozen_copy
 
 _ROUNDING = 512
 """Bytes that the allocator of GPUs rounds up to."""
@@ -55,6 +58,8 @@ class StepLayout:
     """Positions of a document; 0: a row is one document."""
     media: Mapping[str, float] = field(default_factory=dict)
     """Share of the positions that encoders fill, by modality."""
+    taught: float = 0.0
+    """Share of the documents that are learnt from the probabilities of what the stage starts from."""
 
     def lengths(self) -> list[list[int]]:
         """Documents of one forward pass, row by row."""
@@ -141,9 +146,16 @@ def simulate(
         mesh = device_mesh(runtime, layout.world, layout.per_node, META.type)
         module.replicas = data_parallel(mesh)[1]
         whole = not model.experts and runtime.tensor_parallel == 1 and runtime.activation_checkpointing == "none"
-        if whole and compiles(runtime, "cuda"):
-            partition_blocks(module.transformer)
-        parallelise(module.transformer, mesh, replace(runtime, compile="none"), train.precision)
+        with META:
+            teacher = frozen_copy(model, vocabulary.rows, train.precision) if layout.taught else None
+        if teacher is not None:
+            run_as_on_gpu(teacher, torch.bfloat16 if train.precision == "bf16" else None)
+            known = vocabulary.size if known is None else known
+            module.teacher = Teacher(teacher, known, train.distillation.share)
+        for transformer in filter(None, (module.transformer, teacher)):
+            if whole and compiles(runtime, "cuda"):
+                partition_blocks(transformer)
+            parallelise(transformer, mesh, replace(runtime, compile="none"), train.precision)
         return observe(module, layout, META, Trace(_ROUNDING), loads)
 
 
@@ -168,14 +180,17 @@ def observe(
 
     transformer.register_forward_hook(forward_is_over)
     sections = {1: ["last"], 2: ["first", "last"]}.get(layout.micro_batches, ["first", "middle", "last"])
+    teacher = [module.teacher.transformer] if module.teacher is not None else []
     with trace.watch():
-        transformer.to_empty(device=device)
+        for one in (transformer, *teacher):
+            one.to_empty(device=device)
         optimizer = module.configure_optimizers()["optimizer"]
         for passes in (["last"], sections):
             trace.forget_peak()
             _step(module, optimizer, trace, layout, passes, loads)
             with torch.no_grad():
                 trace.label((*transformer.parameters(), *transformer.buffers()), PARAMETERS)
+                trace.label((parameter for one in teacher for parameter in one.parameters()), PARAMETERS)
                 trace.label((p.grad for p in transformer.parameters() if p.grad is not None), GRADIENTS)
                 trace.label(_states(optimizer), OPTIMIZER)
                 trace.label(module.average.tensors.values() if module.average is not None else (), OPTIMIZER)
@@ -232,6 +247,12 @@ def _step(
 
 def _batch(layout: StepLayout, place: torch.device, last: bool) -> Batch:
     lengths = layout.lengths()
+    taught = None
+    if layout.taught:
+        documents = sum(map(len, lengths))
+        chosen = iter([True] * math.ceil(layout.taught * documents) + [False] * documents)
+        taught = taught_documents([[next(chosen) for _ in row] for row in lengths], lengths, layout.context, (0,))
+        taught = taught.change(lambda tensor: tensor.to(place))
     shape = (layout.micro_rows, layout.context)
     tokens, targets, positions, stream = (torch.zeros(shape, dtype=torch.int64, device=place) for _ in range(4))
     return Batch(
@@ -245,6 +266,7 @@ def _batch(layout: StepLayout, place: torch.device, last: bool) -> Batch:
         float(layout.micro_rows * layout.context),
         [[(0, 0)] * len(row) for row in lengths],
         changes=Changes() if last else None,
+        taught=taught,
     )
 
 

@@ -20,7 +20,7 @@ from mio.core.model.expert_parallel import empty_gradients
 from mio.core.model.lora import adapt
 from mio.core.model.loss import linear_cross_entropy
 from mio.core.model.networks import buffers
-from mio.core.model.parallel import head_part, synchronise
+from mio.core.model.parallel import head_part, reshard, synchronise
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
@@ -132,6 +132,8 @@ class MioModule(LightningModule):
             bias=bias,
             soft=soft,
         )
+        if self.teacher is not None:
+            reshard(self.teacher.transformer)
         for name, loss in output.losses.items():
             total = total + (loss * batch.made[name].weights).sum() * scale
         # the auxiliary loss is a mean: it counts as much as the tokens that it stands beside

@@ -57,6 +57,19 @@ def flops(simulated):
 # --- what stays from step to step
 
 
+def test_a_teacher_is_held_once_more_in_half_the_bytes_and_runs_forward():
+    """Of three layers' matrices in bfloat16; half of the documents are taught."""
+    runtime = RuntimeConfig(compile="none", sharding="none")
+    own, taught = (run(runtime=runtime, layout=replace(LAYOUT, taught=share)) for share in (0.0, 0.5))
+    more = taught.held[PARAMETERS] - own.held[PARAMETERS]
+    norms = 3 * 2 * 256 + 256
+    wanted = 2 * (3 * BLOCK - (norms - 256)) + 4 * (2 * EMBEDDING + norms)
+    assert more == pytest.approx(wanted, abs=64 * 512)  # each tensor is rounded up
+    assert [taught.held[kind] for kind in (GRADIENTS, OPTIMIZER)] == [own.held[kind] for kind in (GRADIENTS, OPTIMIZER)]
+    forward = 2 * 128 * 3 * (BLOCK - 2 * 256)  # one of the two documents
+    assert flops(taught) - flops(own) > forward
+
+
 @pytest.mark.parametrize("runtime", [EAGER, RuntimeConfig(), RuntimeConfig(tensor_parallel=2)])
 def test_adapters_alone_have_gradients_and_optimizer_state(runtime):
     lora = LoraConfig(rank=8, dora=runtime is not EAGER)
