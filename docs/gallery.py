@@ -120,7 +120,7 @@ def _rows(lines: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
             names = [f"`{name}`" for _, name, _ in group]
             what = f"{kind}{' at rest' if rest else ''}" if len(names) == 1 else f"{PLURALS.get(kind, f'{kind}s')}"
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            note = ", at rest until their data are given" if rest else ""
+            note = ", at rest until there is what they need" if rest else ""
             yield what, f"{', '.join(names[:MOST_NAMED])}{more}{note}"
 
 

@@ -194,6 +194,21 @@ def test_the_built_in_corpora_conform():
     mio.testing.check_plugin("digits", {"tasks": "pictures"})
 
 
+def test_tasks_that_look_for_another_plugins_control_tokens_rest():
+    def resting(**options):
+        results = {one.check: one for one in mio.testing.check_plugin("digits", **options)}
+        assert results["judges know right answers from wrong ones"].outcome == "passed"
+        rest = results["tasks that rest can be asked"]
+        assert rest.outcome == "skipped"
+        return rest.detail
+
+    alone, beside = resting(), resting(beside=["vita"])
+    assert "`remark`, `crowd`, `noise`: it looks for the control token `unaddressed`, which no plugin here" in alone
+    assert "`draw`, " in alone
+    assert "`draw`, " in beside
+    assert "control token" not in beside
+
+
 def test_policies_of_conversations_are_checked():
     from parley import Notes
 

@@ -10,6 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
+from mio.core.contract.span_table import span_table
 from mio.core.contract.values import TEXT
 from mio.core.generation.model import Model
 from mio.core.terminal import printable
@@ -72,16 +73,43 @@ def token_spans(model: Model, prompt: Prompt, answer: Sequence[int] = ()) -> lis
     return spans
 
 
+def code_states(model: Model, spans: Sequence[TokenSpan]) -> dict[int, str]:
+    """Names of the states in which codes stand, by place, of modalities with an automaton. Of a span that its automaton
+    does not accept, as far as it goes."""
+    names: dict[int, str] = {}
+    at: dict[str, int | None] = {}
+    """Places in the modalities' tables."""
+    for span in spans:
+        declared = model.codecs.modalities.get(span.modality)
+        table = span_table(declared) if declared is not None else None
+        if table is None:
+            continue
+        if span.special:
+            at[span.modality] = 0
+        elif span.codebook >= 0:
+            start = model.vocabulary.code_ids(span.modality, span.codebook).start
+            for place, token in enumerate(span.ids, span.first):
+                here = at.get(span.modality)
+                if here is None:
+                    break
+                names[place] = table.name(here)
+                try:
+                    at[span.modality] = table.steps[here][token - start]
+                except KeyError:
+                    at[span.modality] = None
+    return names
+
+
 def tokens_html(model: Model, prompt: Prompt, answer: Sequence[int] = ()) -> str:
     """Tokens with their names and places on hover, under a legend that counts them."""
     spans = token_spans(model, prompt, answer)
     colours = {name: number % COLOURS for number, name in enumerate(model.codecs.modalities)}
     hidden = max(0, len(prompt.tokens) + len(answer) - MOST)
-    pieces = [_legend(model, spans, colours)]
+    pieces, states = [_legend(model, spans, colours)], code_states(model, spans)
     if hidden:
         pieces.append(f'<p class="mio-quiet">The first {hidden} tokens are not shown.</p>')
     for written, own in groupby(spans, lambda span: span.written):
-        shown = "".join(_span(model, span, colours, hidden) for span in own)
+        shown = "".join(_span(model, span, colours, states, hidden) for span in own)
         name = "written by the model" if written else "read by the model"
         pieces.append(f'<h4>{name}</h4><div class="mio-tokens{" mio-written" if written else ""}">{shown}</div>')
     return f'<div class="mio-token-page">{"".join(pieces)}</div>'
@@ -104,7 +132,7 @@ def _legend(model: Model, spans: Sequence[TokenSpan], colours: Mapping[str, int]
     return f'<div class="mio-legend">{"".join(rows)}</div>'
 
 
-def _span(model: Model, span: TokenSpan, colours: Mapping[str, int], hidden: int) -> str:
+def _span(model: Model, span: TokenSpan, colours: Mapping[str, int], states: Mapping[int, str], hidden: int) -> str:
     colour = f"mio-c{colours.get(span.modality, 0)}"
     if span.network:
         last = span.first + len(span.ids) - 1
@@ -120,6 +148,7 @@ def _span(model: Model, span: TokenSpan, colours: Mapping[str, int], hidden: int
         if span.codebook >= 0:
             block = model.vocabulary.block(f"{span.modality}/codebook{span.codebook}")
             where += f" \u00b7 codebook {span.codebook}, code {token - block.start}"
+            where += f" \u00b7 in state {states[place]}" if place in states else ""
             text = str(token - block.start)
         title = escape(printable(f"{name} \u00b7 id {token}{where} \u00b7 position {place}"), quote=True)
         kind = " mio-special" if span.special else ""

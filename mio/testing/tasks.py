@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from mio.core.contract.controls import CONTROL, SILENCE, Control
 from mio.core.contract.tasks import HIGHER, Answer, Measure
 from mio.core.contract.values import TEXT, Media, Record, Template
-from mio.core.errors import DataError
+from mio.core.errors import DataError, UserError
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.tokens.controls import Labels
 from mio.core.tokens.templates import CompiledTemplate
@@ -30,6 +31,8 @@ class TaskChecks:
     def all(self) -> Iterator[Check]:
         """Name and function of every check."""
         yield "tasks' prompts can be filled", self._prompts
+        if self._at_rest:
+            yield "tasks that rest can be asked", self._resting
         if self._subject.has("mio_tasks"):
             yield "judges know right answers from wrong ones", self._judges
             yield "an answer is judged by itself", self._by_itself
@@ -42,6 +45,21 @@ class TaskChecks:
         if not own:
             raise SkippedCheckError("the plugin has no tasks")
         return own
+
+    @cached_property
+    def _at_rest(self) -> dict[str, list[str]]:
+        """Own tasks that rest, by the reason."""
+        by_reason: dict[str, list[str]] = {}
+        with suppress(UserError):  # which is told where tasks are asked for
+            for name, reason in self._subject.plugins.resting_tasks().items():
+                why, _, owner = reason.rpartition(" (plugin ")
+                if owner == f"`{self._subject.name}`)":
+                    by_reason.setdefault(why, []).append(f"`{name}`")
+        return by_reason
+
+    def _resting(self) -> None:
+        told = (f"{', '.join(names)}: {reason}" for reason, names in self._at_rest.items())
+        raise SkippedCheckError("; ".join(told))
 
     def _prompts(self) -> str:
         for owned in self._own:
@@ -124,8 +142,8 @@ class TaskChecks:
             asked = bool(CompiledTemplate(Template(direction="", response=owned.task.template.response)).fields)
             if (owned.task.output == TEXT and asked) or full:
                 assert full, (
-                    f"{owned}: no right answer has full marks, of {len(right)}; if it looks for control tokens of "
-                    "another plugin, give that beside it (`--with NAME`)"
+                    f"{owned}: no right answer has full marks, of {len(right)}; control tokens of another plugin that "
+                    "it looks for belong in `controls`"
                 )
                 assert full / len(right) >= given / max(1, len(wrong)), (
                     f"{owned}: full marks for {full} of {len(right)} right answers, and for {given} of {len(wrong)} "

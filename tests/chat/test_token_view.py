@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -11,6 +12,7 @@ import pytest
 from hosted import SEVEN, ask, host, picture
 from talking import WRITTEN, humming
 
+import mio
 from mio.api.loaded import Loaded
 from mio.chat.conversation import Conversation
 from mio.chat.host import Host
@@ -67,6 +69,24 @@ def test_spans_are_cut_where_modality_codebook_or_author_change(one):
     assert [span.modality for span in spans if span.written] == ["text"]
     borders = [span for span in spans if span.special and span.modality == "picture"]
     assert [model.vocabulary.token(span.ids[0]) for span in borders] == ["<pic>", "</pic>"] * 2
+
+
+def test_codes_of_an_automaton_stand_in_its_states(one, monkeypatch):
+    """A span that it accepts, one of which it takes two codes, and one of a modality without."""
+    last, model = one.last, one.host.run.model
+    arcs = {"even": [mio.Arc((0, 2), ("odd", 1))], ("odd", 1): [mio.Arc((1, 3), "even")]}
+    automaton = mio.Automaton(start="even", arcs=arcs, final=["even"])
+    declared = replace(model.codecs.modalities["picture"], automaton=automaton, frames=mio.Frames(maximum=8))
+    monkeypatch.setitem(model.codecs.modalities, "picture", declared)
+    start = model.vocabulary.code_ids("picture", 0).start
+    begin, end = model.vocabulary.begin("picture"), model.vocabulary.end("picture")
+    wrong = [begin, *(start + code for code in (2, 1, 1, 0)), end]
+    titles = Titles(tokens_html(model, last.seen.request.prompt, [*last.pending.ticket.answer.tokens, *wrong])).found
+    states = [re.search(r"picture/?.*code (\d+)(?: \u00b7 in state (.*))? \u00b7 position", title) for title in titles]
+    told = [(int(found[1]), found[2]) for found in states if found]
+    right = [(0, "even"), (1, "odd 1"), (2, "even"), (3, "odd 1")]
+    assert told == [*right, *right, (2, "even"), (1, "odd 1"), (1, "even"), (0, None)]
+    assert not [title for title in titles if "state" in title and "picture" not in title]
 
 
 def test_what_networks_read_is_shown_by_its_positions(one):

@@ -25,7 +25,6 @@ EVERYWHERE = {
     ".github/workflows/tests.yml": "shared/ci.yml.txt",
 }
 """Path in the new package -> template below `files`; `__NAME__` stands for the name in both."""
-CURVES = {"mio___NAME__/curves.py": "curves/curves.py.txt"}
 ADDED = """\
 In the digits world, which `make demo` of mio trains as `runs/stage4`:
 
@@ -44,28 +43,22 @@ class Kind:
     """How it is used on the demo's run."""
     more: Mapping[str, str] = field(default_factory=dict)
     """Templates beside those of every kind and its own plugin, recipe and test."""
-    lengths: str = ""
-    """Arguments of `range`: how many numbers a curve has."""
 
 
 KINDS: dict[str, Kind] = {
     "codes": Kind(
         "The modality `__NAME__`, curves of numbers as codes, to be read and drawn",
         ADDED.format(f"{READ} {DRAW}"),
-        CURVES,
-        "8, 17",
     ),
     "encoded": Kind(
         "The modality `__NAME__`, curves of numbers, read by a network inside the model",
         ADDED.format(READ),
-        {**CURVES, "mio___NAME__/network.py": "encoded/network.py.txt"},
-        "8, 17",
+        {"mio___NAME__/network.py": "encoded/network.py.txt"},
     ),
     "head": Kind(
         "The modality `__NAME__`, curves of numbers, made by a network on top of the model",
         ADDED.format(DRAW),
-        {**CURVES, "mio___NAME__/network.py": "head/network.py.txt"},
-        "16, 17",
+        {"mio___NAME__/network.py": "head/network.py.txt"},
     ),
     "corpus": Kind(
         "A corpus of drawings with captions, and two tasks on it",
@@ -108,7 +101,6 @@ def write_package(name: str, kind: str, folder: Path, taken: Collection[str]) ->
         for mark, value in (
             ("__SUMMARY__", chosen.summary),
             ("__DEMO__", chosen.demo),
-            ("__LENGTHS__", chosen.lengths),
             ("__PACKAGE__", package.name),
             ("__NAME__", name),
         ):

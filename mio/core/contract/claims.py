@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from mio.core.contract.controls import ControlToken
+from mio.core.contract.controls import ControlToken, special_control
 from mio.core.contract.values import Modality
 from mio.core.errors import PluginError
 
@@ -60,7 +60,7 @@ def special_controls(declared: Sequence[tuple[str, Modality]]) -> list[tuple[str
     may be said anywhere, and do nothing. One that several modalities of a plugin share is one."""
     return list(
         {
-            token: (owner, ControlToken(name=token, token=token, anywhere=True))
+            token: (owner, special_control(token))
             for owner, modality in declared
             if not modality.text
             for token in modality.specials

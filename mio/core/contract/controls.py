@@ -43,6 +43,11 @@ class ControlToken:
     """Factor on its weight in the loss (`train.loss.control`)."""
 
 
+def special_control(token: str) -> ControlToken:
+    """A further special token of a modality: called by its string, said anywhere, and it does nothing."""
+    return ControlToken(name=token, token=token, anywhere=True)
+
+
 @dataclass(frozen=True)
 class Control:
     """A control token as a piece of content."""

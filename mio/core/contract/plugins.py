@@ -330,7 +330,8 @@ class EnabledPlugins:
         return {name: (owner, task) for name, (owner, task, reason) in self._tasks().items() if not reason}
 
     def resting_tasks(self) -> dict[str, str]:
-        """Tasks of modalities that the recipe does not have, or that lack something to be given: why, by name."""
+        """Tasks of modalities or control tokens that the recipe does not have, or that lack something to be given: why,
+        by name."""
         return {name: f"{reason} (plugin `{owner}`)" for name, (owner, _, reason) in self._tasks().items() if reason}
 
     def no_task(self, name: str) -> str:
@@ -357,9 +358,9 @@ class EnabledPlugins:
         claims = []
         for owner, answer in self._each("mio_tasks"):
             for task in sequence(owner, "mio_tasks", answer):
-                reason = resting(task, known)
-                there = [*known, task.output] if reason else known
-                refuse(owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, there, controls))
+                reason = resting(task, known, controls)
+                there, said = ([*known, task.output], [*controls, *task.controls]) if reason else (known, controls)
+                refuse(owner, "mio_tasks", f"task `{getattr(task, 'name', '?')}`", task_problems(task, there, said))
                 claims.append((owner, task.name, (task, reason)))
         return {name: (owner, *task) for name, (owner, task) in unique("task", claims).items()}
 

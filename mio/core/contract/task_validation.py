@@ -24,22 +24,27 @@ RESERVED = ("n", "failed", "intervals", "ceiling", "judge", "copied", "searched"
 """What a report calls other things about a task, which no measure may be called."""
 
 
-def resting(task: Any, modalities: Iterable[str]) -> str:
-    """Why a recipe with these modalities does not have a task: it is of another, or something has to be given first;
-    the empty string if it does. An output whose name is like one of these is taken for a mistake."""
+def resting(task: Any, modalities: Iterable[str], controls: Iterable[str] = ()) -> str:
+    """Why a recipe with these modalities and control tokens does not have a task: it is of others, or something has to
+    be given first; the empty string if it does. An output whose name is like one of these is taken for a mistake."""
     output, known = getattr(task, "output", None), list(modalities)
     if isinstance(output, str) and NAME.fullmatch(output) and output not in known and not nearest(output, known):
         return f"its answers are of `{output}`, which the recipe does not have"
     if not isinstance(task, Task) or _rest_problems(task):
         return ""
     lacking = [name for name in task.needs if name not in known]
-    return f"it asks about `{lacking[0]}`, which the recipe does not have" if lacking else task.missing
+    if lacking:
+        return f"it asks about `{lacking[0]}`, which the recipe does not have"
+    unsaid = [name for name in task.controls if name not in controls]
+    return f"it looks for the control token `{unsaid[0]}`, which no plugin here declares" if unsaid else task.missing
 
 
 def _rest_problems(task: Task) -> list[str]:
     problems = []
-    if not isinstance(task.needs, tuple | list) or not all(isinstance(name, str) for name in task.needs):
-        problems.append(f"`needs`: {kind(task.needs)} must be a tuple of names of modalities")
+    for field, of in (("needs", "modalities"), ("controls", "control tokens")):
+        names = getattr(task, field)
+        if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+            problems.append(f"`{field}`: {kind(names)} must be a tuple of names of {of}")
     if not isinstance(task.missing, str):
         problems.append(f"`missing`: {kind(task.missing)} must be text")
     return problems

@@ -141,6 +141,8 @@ class Task:
     needs: tuple[str, ...] = ()
     """Modalities of its prompts. In a recipe that lacks one, or its `output`, the task rests: it is not among the
     recipe's tasks, and who asks for it by name is told why."""
+    controls: tuple[str, ...] = ()
+    """Control tokens that its judge looks for, or its template names; without one of them it rests as well."""
     missing: str = ""
     """What has to be given before the task can be asked, such as an option; it rests until then."""
 

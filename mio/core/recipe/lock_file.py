@@ -78,6 +78,8 @@ class LockedStage:
     tokenizers: dict[str, str] | None = None
     networks: dict[str, dict[str, str]] = field(default_factory=dict)
     """Fingerprints by kind and name."""
+    spans: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What is declared of spans, by modality and field."""
     sources: dict[str, LockedSource] | None = None
     """By `group/source`; splits that validate are called so."""
     weights: str | None = None

@@ -28,28 +28,31 @@ def applied(rules: Mapping[str, R | None]) -> dict[str, R]:
 
 
 def rule_of(parameter: str, rules: Mapping[str, R | None]) -> R | None:
-    """The rule that applies to a parameter: the last one that matches its name; None if none does."""
+    """The rule that applies to a parameter: the last one that matches its name; None if none does. A rule with `rows`
+    is about embedding and head alone."""
     matching = (rule for rule in applied(rules).values() if fnmatch.fnmatchcase(parameter, rule.pattern))
-    return next(reversed(list(matching)), None)
+    meant = (rule for rule in matching if parameter in ROW_PARAMETERS or not getattr(rule, "rows", ()))
+    return next(reversed(list(meant)), None)
 
 
 def rule_problems(
     rules: Mapping[str, RuleConfig | None], names: Sequence[str], blocks: Sequence[str], networks: Sequence[str] = ()
 ) -> Iterator[tuple[str, str]]:
-    """(name of the rule, problem) of every rule that matches none of the parameters `names`, or whose `rows` match
-    none of the vocabulary's `blocks` or are asked of a parameter that has none. What may be a parameter of one of
-    `networks`, of whose names only the beginnings are known yet (see `network_names`), is no problem."""
+    """(name of the rule, problem) of every rule that matches none of the parameters `names`, or that has `rows` and
+    matches none with rows of the vocabulary, or none of its `blocks`. What may be a parameter of one of `networks`, of
+    whose names only the beginnings are known yet (see `network_names`), is no problem."""
     for own, rule in applied(rules).items():
         matching = fnmatch.filter(names, rule.pattern)
-        if not matching and not may_be_of_network(rule.pattern, networks):
+        if rule.rows and not set(matching) & set(ROW_PARAMETERS):
+            there = [name for name in names if name in ROW_PARAMETERS]
+            had = f"; of what is trained, {', '.join(f'`{name}`' for name in there) or 'nothing'} has rows"
+            yield own, f"`{rule.pattern}` has `rows`, but matches nothing that has rows of the vocabulary{had}"
+        elif not matching and not may_be_of_network(rule.pattern, networks):
             yield own, f"`{rule.pattern}` matches no parameter{like_names(rule.pattern, names, networks)}"
         for pattern in rule.rows:
             if pattern != NEW and not fnmatch.filter(blocks, pattern):
                 near = nearest(pattern, [NEW, *blocks])
                 yield own, f"`{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block{near}"
-        for name in matching if rule.rows else ():
-            if name not in ROW_PARAMETERS:
-                yield own, f"`{rule.pattern}` has `rows`, but `{name}` has no vocabulary rows"
 
 
 _TOKENS = re.compile(r"\*|\[!?\]?[^]]*\]|.", re.DOTALL)

@@ -41,8 +41,8 @@ class RuleConfig:
     """Shell-style pattern of parameter names, for example `layers.*.attention.*`."""
     trainable: bool = True
     rows: list[str] = field(default_factory=list)
-    """Of an embedding or head: train only the rows of vocabulary blocks that match these patterns, and `new` for those
-    that this stage adds."""
+    """Makes it a rule for embedding and head alone, of which it trains only the rows of vocabulary blocks that match
+    these patterns, and `new` for those that this stage adds."""
     lr_scale: float = number(1.0, 0, 1e6)
     """Multiplies the learning rate."""
     weight_decay: float | None = number(None, 0, 1e3)

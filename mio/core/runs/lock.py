@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.checksums import file_sum, read_summed, write_summed
+from mio.core.contract.declared_spans import declared_spans, span_changes
 from mio.core.contract.networks import KINDS
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import TextTokenizer
@@ -77,6 +78,8 @@ class Lock:
     """Fingerprint by modality."""
     networks: dict[str, dict[str, str]] = field(default_factory=dict)
     """Fingerprints of the networks that plugins supply, by kind and name (see `Networks.fingerprints`)."""
+    spans: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What is declared of spans (see `declared_spans`). Locks of earlier versions of mio have none."""
     run: str = ""
     """Names this training: its checkpoints have it too."""
     files: dict[str, str] = field(default_factory=dict)
@@ -95,6 +98,7 @@ class Lock:
             "vocabulary": self.vocabulary,
             "tokenizers": self.tokenizers,
             **{kind: fingerprints for kind, fingerprints in self.networks.items() if fingerprints},
+            **({"spans": self.spans} if self.spans else {}),
             **({"reproduces": self.reproduces} if self.reproduces else {}),
             **({"run": self.run, "files": self.files, "history": list(self.history)} if self.run else {}),
         }
@@ -119,6 +123,7 @@ class Lock:
                 vocabulary=content["vocabulary"],
                 tokenizers=content["tokenizers"],
                 networks={kind: content.get(kind, {}) for kind in KINDS},
+                spans=content.get("spans", {}),
                 run=content.get("run", ""),
                 files=content.get("files", {}),
                 history=tuple(content.get("history", ())),
@@ -127,7 +132,7 @@ class Lock:
             texts = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
             for kind in ("packages", "plugins"):
                 texts += lock.versions[kind].values()
-            for by_name in (lock.tokenizers or {}, *lock.networks.values()):
+            for by_name in (lock.tokenizers or {}, *lock.networks.values(), *lock.spans.values()):
                 texts += by_name.values()
             sound = all(isinstance(value, str) for value in texts)
         except (KeyError, TypeError, AttributeError):
@@ -159,32 +164,36 @@ def resolved(
     vocabulary: Vocabulary | None = None,
     tokenizers: Mapping[str, str] | None = None,
 ) -> Lock:
-    """The lock of a recipe: versions of mio, its plugins and what they run on, fingerprints, the seed.
+    """The lock of a recipe: versions of mio, its plugins and what they run on, fingerprints, declarations, the seed.
 
     `vocabulary` and `tokenizers` (modality -> fingerprint) are left out as long as they are not known.
     """
+    codecs = Codecs(plugins)
     return Lock(
         recipe=fingerprint(recipe),
         seed=recipe.seed,
         versions=versions(plugins.manager, plugins.names),
         vocabulary=vocabulary.fingerprint if vocabulary is not None else None,
         tokenizers=dict(tokenizers) if tokenizers is not None else None,
-        networks=Codecs(plugins).networks.fingerprints(),
+        networks=codecs.networks.fingerprints(),
+        spans=declared_spans(codecs.modalities.values()),
     )
 
 
-def same_networks(folder: Path, codecs: Codecs) -> None:
-    """Raises `UserError` if a run's networks are not those of the plugins at hand."""
-    saved, here = Lock.read(folder).networks, codecs.networks.fingerprints()
+def same_declarations(folder: Path, codecs: Codecs) -> None:
+    """Raises `UserError` if a run's networks, or its spans, are not those of the plugins at hand."""
+    lock, here = Lock.read(folder), codecs.networks.fingerprints()
+    advice = f"use the plugins, versions and options that {LOCK} and {RECIPE} name, or start a new run from its result"
     for kind, who in KINDS.items():
-        was, now = saved.get(kind, {}), here[kind]
+        was, now = lock.networks.get(kind, {}), here[kind]
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) != now.get(name):
                 raise UserError(
                     f"{folder}: {who} `{name}` is {now.get(name, 'not supplied by any plugin at hand')}, but the run "
-                    f"was made with {was.get(name, 'none')}; use the plugins, versions and options that {LOCK} and "
-                    f"{RECIPE} name, or start a new run from its result"
+                    f"was made with {was.get(name, 'none')}; {advice}"
                 )
+    for name, key, old, new in span_changes(lock.spans, declared_spans(codecs.modalities.values())):
+        raise UserError(f"{folder}: `{name}` declares `{key}` {new}, but the run was made with {old}; {advice}")
 
 
 def lock_run(
@@ -347,6 +356,9 @@ def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
                 lock = replace(lock, run=str(read_summed(last / INDEX, f"delete {last}").get("run", "")))
         else:
             changes = [f"{name} changed" for name, old in before.files.items() if _problem(folder / name, old)]
+            changes += [
+                f"`{key}` of `{name}`: {old} -> {new}" for name, key, old, new in span_changes(before.spans, lock.spans)
+            ]
             lock = replace(lock, versions=before.versions, run=before.run, history=before.history)
         lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, *RESULTS))
         if (folder / SUMMARY).is_file():

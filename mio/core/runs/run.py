@@ -35,7 +35,7 @@ from mio.core.recipe.resolved import load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.adapters import FoldedWeights, known_ids
 from mio.core.runs.checkpoints.reading import Checkpoint
-from mio.core.runs.lock import Lock, check_run, other_versions, same_networks, same_vocabulary, warn
+from mio.core.runs.lock import Lock, check_run, other_versions, same_declarations, same_vocabulary, warn
 from mio.core.runs.parent import check_finished
 from mio.core.runs.versions import versions
 from mio.core.runs.weights import CheckpointWeights, SavedWeights, stored_tensors
@@ -126,7 +126,7 @@ class Run:
 
     @cached_property
     def renderer(self) -> Renderer:
-        same_networks(self.folder, self.codecs)
+        same_declarations(self.folder, self.codecs)
         return Renderer(self.vocabulary, self.codecs, self.recipe.train.loss)
 
     @cached_property
@@ -146,7 +146,7 @@ class Run:
     def blank(self) -> Transformer:
         """The transformer on the meta device, without its weights, into which those of the run fit. Raises `UserError`
         if they do not, or a file is damaged."""
-        same_networks(self.folder, self.codecs)
+        same_declarations(self.folder, self.codecs)
         with torch.device("meta"):
             config, networks = transformer_config(self.recipe, self.manager), self.codecs.networks
             transformer = Transformer(config, self.vocabulary.rows, networks)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mio.core.contract.backbone import FIXED, LEARNING
+from mio.core.contract.declared_spans import Spans, declared_spans, span_changes
 from mio.core.contract.networks import KINDS
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.values import TEXT, TextTokenizer, Trainable
@@ -73,7 +74,7 @@ def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, tr
         start.problems += [*compared.model_problems(), *compared.text_problems()]
         start.notes += [*compared.model_notes(), *compared.option_notes(), *compared.context_notes()]
         with contextlib.suppress(PluginError):  # which `check` reports
-            start.notes += compared.network_notes(codecs)
+            start.notes += [*compared.network_notes(codecs), *compared.span_notes(codecs)]
         if link.folder is not None:
             try:
                 run = check_parent(link.folder, trains)
@@ -193,13 +194,7 @@ class _Comparison:
     def network_notes(self, codecs: Codecs) -> Iterator[str]:
         """What becomes of the parent's networks, and which are new. Raises `PluginError`."""
         networks, start = codecs.networks, self.link.start
-        here = networks.fingerprints()
-        there: dict[str, dict[str, str]] = {}
-        with contextlib.suppress(UserError):  # of a folder or plugins that are not at hand, which is told elsewhere
-            if self.link.folder is None:
-                there = Codecs(self.plugins.manager.enable(self.parent.plugins)).networks.fingerprints()
-            else:
-                there = Lock.read(run_of_checkpoint(self.link.folder) or self.link.folder).networks
+        here, (there, _) = networks.fingerprints(), self._declared
         for kind, who in KINDS.items():
             now, was = here[kind], there.get(kind, {})
             new, does, nobody = _NETWORK_WORDS[kind]
@@ -216,6 +211,25 @@ class _Comparison:
                     )
             for name in was.keys() - now.keys():
                 yield f"{who} `{name}` of {start} is left out: {nobody.format(name)}"
+
+    @cached_property
+    def _declared(self) -> tuple[Mapping[str, Mapping[str, str]], Spans]:
+        """Fingerprints of the parent's networks, and its spans."""
+        with contextlib.suppress(UserError):  # of a folder or plugins that are not at hand, which is told elsewhere
+            if self.link.folder is None:
+                codecs = Codecs(self.plugins.manager.enable(self.parent.plugins))
+                return codecs.networks.fingerprints(), declared_spans(codecs.modalities.values())
+            lock = Lock.read(run_of_checkpoint(self.link.folder) or self.link.folder)
+            return lock.networks, lock.spans
+        return {}, {}
+
+    def span_notes(self, codecs: Codecs) -> Iterator[str]:
+        """What of a modality is declared in another way. Raises `PluginError`."""
+        for name, key, old, new in span_changes(self._declared[1], declared_spans(codecs.modalities.values())):
+            yield (
+                f"`{name}` declares `{key}` {new}, in {self.link.start} {old}: its spans are learnt and written as is "
+                "declared now"
+            )
 
     def context_notes(self) -> Iterator[str]:
         here, there = self.link.recipe.data.packing.context, self.parent.data.packing.context

@@ -15,6 +15,7 @@ from typing import Any
 
 import mio
 from mio.core.checksums import file_sum, json_sum
+from mio.core.contract.declared_spans import Spans, declared_spans, span_changes
 from mio.core.contract.networks import KINDS
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import TEXT, Trainable
@@ -224,6 +225,7 @@ def _compare_model(
     codecs = Codecs(plugins)
     try:
         found += _networks(stage, codecs.networks.fingerprints())
+        found += _spans(stage, declared_spans(codecs.modalities.values()))
         if start is not None:
             codecs.attach(start / TOKENIZERS)
         names = [name for name in stage.tokenizers or {} if name in codecs.modalities]
@@ -249,6 +251,11 @@ def _networks(stage: LockedStage, here: Mapping[str, Mapping[str, str]]) -> Iter
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 yield _changed(f"{who} {name}", old.get(name, "none"), new.get(name, "none"))
+
+
+def _spans(stage: LockedStage, here: Spans) -> Iterator[str]:
+    for name, key, old, new in span_changes(stage.spans, here):
+        yield _changed(f"{key} of {name}", old, new)
 
 
 def _tokenizers(stage: LockedStage, here: Mapping[str, str]) -> Iterator[str]:

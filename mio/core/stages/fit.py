@@ -42,7 +42,7 @@ from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, explaining_errors, run_folder
 from mio.core.runs.adapters import FoldedWeights, write_base
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import RESULTS, Lock, lock_run, same_networks, same_vocabulary
+from mio.core.runs.lock import RESULTS, Lock, lock_run, same_declarations, same_vocabulary
 from mio.core.runs.run import Run, weight_sums
 from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
@@ -216,7 +216,7 @@ class Stage:
     def _check_networks(self) -> None:
         """Before anything takes long."""
         if self.goes_on:
-            same_networks(self.folder, self.codecs)
+            same_declarations(self.folder, self.codecs)
         config, parent = transformer_config(self.recipe, self.manager), None if self.goes_on else self.parent
         check_networks(self.codecs.networks, config, self.recipe.train, parent)
 

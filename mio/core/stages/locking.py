@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mio.core.contract.declared_spans import declared_spans
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import UserError
@@ -71,6 +72,7 @@ def lock_recipe(recipes: Sequence[str], overrides: Sequence[str], manager: Plugi
         codecs = Codecs(plugins)
         stage = LockedStage(asdict(recipe), fingerprint(recipe), **circumstances(manager, recipe))
         stage.networks = _given(codecs.networks.fingerprints())
+        stage.spans = declared_spans(codecs.modalities.values())
         if link.folder is not None:
             stage.start = start_of(link.folder)
         if index == 0 and link.folder is None:
@@ -170,6 +172,7 @@ def _trained(folder: Path, manager: PluginManager, notes: list[str]) -> tuple[Lo
         vocabulary=lock.vocabulary,
         tokenizers=lock.tokenizers,
         networks=_given(lock.networks),
+        spans=lock.spans,
         sources=run_sources(folder),
         weights=weights_sum(folder),
     )

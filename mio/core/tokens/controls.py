@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import permutations, takewhile
 from typing import Any
 
-from mio.core.contract.controls import INSERT, SILENCE, Control, ControlToken, Turn
+from mio.core.contract.controls import INSERT, SILENCE, Control, ControlToken, Turn, special_control
 from mio.core.contract.validation import kind
 from mio.core.contract.values import TextTokenizer, Value
 from mio.core.errors import DataError, MioError, PluginError, VocabularyError, nearest
@@ -164,6 +164,7 @@ class Labels:
     ) -> None:
         self._rules = tuple(rules)
         self._names = tuple(token.name for _, token in declared)
+        self._specials = {token.name for _, token in declared if token == special_control(token.token)}
         self._texts = tuple((owner, token) for owner, token in declared if token.plain_text)
         self._longest = max((len(token.token) for _, token in self._texts), default=0)
 
@@ -180,7 +181,10 @@ class Labels:
         """
         said = list(takewhile(lambda item: control_of(item) is not None or text_of(item) == "", content))
         self._check_text(content[len(said) :], where)
-        if not self._rules or turn is None or any(control_of(item) is not None for item in said):
+        named = {control.name for item in said if (control := control_of(item)) is not None}
+        if (
+            not self._rules or turn is None or named - self._specials
+        ):  # a modality's own token says nothing of the answer
             return list(content)
         return [*self._label(turn()), *content]
 

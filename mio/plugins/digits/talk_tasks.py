@@ -16,8 +16,8 @@ from mio.plugins.digits.corpus import Builder
 from mio.plugins.digits.judges import last_clause, shows
 from mio.plugins.digits.measuring import DECODING, held_out
 
-SPOKEN, WRITTEN = "spoken", "written"
-"""Names of the plugin `vita`'s state tokens of answers."""
+SPOKEN, WRITTEN, UNADDRESSED = "spoken", "written", "unaddressed"
+"""Names of the plugin `vita`'s state tokens: of answers, and of what is not meant for the model."""
 
 Judge = Callable[[Sequence[Answer], Sequence[Record]], list[bool]]
 
@@ -67,7 +67,9 @@ def _spoken(count: int) -> list[Record]:
     return list(chain.from_iterable(zip(*some, strict=False)))[:count]
 
 
-def _task(name: str, build: Builder | None, prompt: str, response: str, judge: Judge, output: str = "text") -> Task:
+def _task(
+    name: str, build: Builder | None, prompt: str, response: str, judge: Judge, *controls: str, output: str = "text"
+) -> Task:
     return Task(
         name=name,
         template=Template(direction=name, prompt=prompt, response=response),
@@ -75,23 +77,26 @@ def _task(name: str, build: Builder | None, prompt: str, response: str, judge: J
         output=output,
         judge=judge,
         decoding=DECODING,
+        controls=controls,
     )
 
 
 def talk_tasks() -> list[Task]:
     """Nothing is read before a task's records are called."""
     return [
-        _task("picture_asked", talk.picture_questions, "{image}{asked}", "{answer}", _right(WRITTEN)),
-        _task("picture_asked_aloud", talk.picture_questions, "{image}{question}", "{answer}", _right(SPOKEN)),
-        _task("video_asked", talk.video_questions, "{video}{asked}", "{answer}", _right(WRITTEN)),
-        _task("video_asked_aloud", talk.video_questions, "{video}{question}", "{answer}", _right(SPOKEN)),
-        _task("sound_asked", talk.sound_questions, "{sound}{asked}", "{answer}", _right(SPOKEN)),
-        _task("sound_asked_aloud", talk.sound_questions, "{sound}{question}", "{answer}", _right(SPOKEN)),
-        _task("sum_asked_aloud", talk.sum_questions, "{question}", "{answer}", _right(SPOKEN)),
+        _task("picture_asked", talk.picture_questions, "{image}{asked}", "{answer}", _right(WRITTEN), WRITTEN),
+        _task("picture_asked_aloud", talk.picture_questions, "{image}{question}", "{answer}", _right(SPOKEN), SPOKEN),
+        _task("video_asked", talk.video_questions, "{video}{asked}", "{answer}", _right(WRITTEN), WRITTEN),
+        _task("video_asked_aloud", talk.video_questions, "{video}{question}", "{answer}", _right(SPOKEN), SPOKEN),
+        _task("sound_asked", talk.sound_questions, "{sound}{asked}", "{answer}", _right(SPOKEN), SPOKEN),
+        _task("sound_asked_aloud", talk.sound_questions, "{sound}{question}", "{answer}", _right(SPOKEN), SPOKEN),
+        _task("sum_asked_aloud", talk.sum_questions, "{question}", "{answer}", _right(SPOKEN), SPOKEN),
         _task("hear", talk.utterances, "Transcribe this.{speech}", "{transcription}", _heard),
-        _task("addressed", None, "{seen?}{question}", "any", _answered),
-        _task("remark", talk.remarks, "{seen?}{speech}", "{heard}", _silent),
-        _task("crowd", talk.crowds, "{seen?}{speech}", "{heard}", _silent),
-        _task("noise", talk.noises, "{seen?}{speech}", "{heard}", _silent),
-        _task("reply_aloud", talk.replies, "Answer aloud.{image}{question}", "{answer}: {reply}", _aloud, "speech"),
+        _task("addressed", None, "{seen?}{question}", "any", _answered, SPOKEN),
+        _task("remark", talk.remarks, "{seen?}{speech}", "{heard}", _silent, UNADDRESSED),
+        _task("crowd", talk.crowds, "{seen?}{speech}", "{heard}", _silent, UNADDRESSED),
+        _task("noise", talk.noises, "{seen?}{speech}", "{heard}", _silent, UNADDRESSED),
+        _task(
+            "reply_aloud", talk.replies, "Answer aloud.{image}{question}", "{answer}: {reply}", _aloud, output="speech"
+        ),
     ]

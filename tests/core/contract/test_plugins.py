@@ -12,7 +12,20 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import mio
-from mio import Choices, DataModule, Decoding, Frames, Measure, Modality, PluginError, Task, Template, hookimpl
+from mio import (
+    Choices,
+    ControlToken,
+    ControlTokens,
+    DataModule,
+    Decoding,
+    Frames,
+    Measure,
+    Modality,
+    PluginError,
+    Task,
+    Template,
+    hookimpl,
+)
 from mio.core.contract import discovery
 from mio.core.contract.discovery import HOOKS, Candidate
 from mio.core.contract.plugins import PluginManager
@@ -450,6 +463,8 @@ def test_a_task_rests_where_something_is_missing():
     resting = [
         replace(TASK, name="away", needs=("sketch", "sound"), output="sound"),
         replace(TASK, name="bare", needs=("sketch",), missing="set `plugins.acme.data` to a folder"),
+        replace(TASK, name="stern", controls=("moved", "solemn")),
+        replace(TASK, name="told", controls=("moved",), template=replace(TASK.template, response="{control:moved}")),
         replace(TASK, needs=("sketch",)),
     ]
     acme = declaring(CODES)
@@ -463,8 +478,20 @@ def test_a_task_rests_where_something_is_missing():
         == "task `away`: its answers are of `sound`, which the recipe does not have (plugin `acme`)"
     )
     assert plugins.no_task("bare") == "task `bare`: set `plugins.acme.data` to a folder (plugin `acme`)"
+    for name in ("stern", "told"):
+        why = f"task `{name}`: it looks for the control token `moved`, which no plugin here declares (plugin `acme`)"
+        assert plugins.no_task(name) == why
+    acme.mio_control_tokens = hookimpl(
+        lambda: ControlTokens(tokens=[ControlToken(name="moved", token="<moved>")]), specname="mio_control_tokens"
+    )
+    assert list(enabled(acme=acme).tasks()) == ["told", "draw"]
+    assert "`solemn`" in enabled(acme=acme).no_task("stern")
     assert plugins.no_task("drew") == "no task `drew`; did you mean `draw`?; there are draw"
-    for wrong, field in ((replace(TASK, needs="sketch"), "`needs`: str"), (replace(TASK, missing=None), "`missing`")):
+    for wrong, field in (
+        (replace(TASK, needs="sketch"), "`needs`: str"),
+        (replace(TASK, controls=3), "`controls`: int"),
+        (replace(TASK, missing=None), "`missing`"),
+    ):
         acme.mio_tasks = hookimpl(lambda wrong=wrong: [wrong], specname="mio_tasks")
         with pytest.raises(PluginError, match=field):
             enabled(acme=acme).tasks()

@@ -13,6 +13,7 @@ from mio_world import DECLARED, FakeCodecs, FakeText, speech_codes
 
 from mio import Codes, Control, ControlToken, DataError, PluginError, Template, Turn
 from mio.core.contract.claims import special_controls
+from mio.core.contract.controls import special_control
 from mio.core.contract.validation import control_name_problems, template_problems
 from mio.core.errors import VocabularyError
 from mio.core.recipe.schema import LossConfig
@@ -171,6 +172,19 @@ def test_the_first_rule_that_names_a_token_counts():
 @pytest.mark.parametrize("content", [[Control("noise")], ["", Control("think"), "well"], [Control("noise"), "<", "3>"]])
 def test_an_answer_that_says_itself_what_it_begins_with_is_not_asked_about(content):
     assert begun(labels(lambda _: 1 / 0), content) == content
+
+
+def test_a_special_token_of_a_modality_says_nothing_of_the_answer():
+    bar = ("tune", special_control("<bar>"))
+    of = Labels([*SAID, bar], [("mind", lambda _: "noise")])
+    for content in ([Control("<bar>"), "la"], ["", Control("<bar>"), Control("<bar>")]):
+        assert begun(of, content) == [Control("noise"), *content]
+    for content in ([Control("<bar>"), Control("query"), "la"], [Control("think"), Control("<bar>")]):
+        assert begun(of, content) == content
+    document = to_document({"word": "la"}, compiled("Sing", "{control:<bar>} {word}"), labels=of)
+    assert answer_of(document)[:2] == [Control("noise"), Control("<bar>")]
+    with pytest.raises(DataError, match="begins with the text `<2>`"):
+        begun(of, [Control("<bar>"), "<2>la"])
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,25 @@ def test_rows_rule_moves_those_rows_and_no_others() -> None:
     assert not torch.equal(model.embedding.weight[5], before[5])
 
 
+def test_a_rule_with_rows_is_about_what_has_rows_alone() -> None:
+    """So one pattern serves beside networks of any name, and leaves them to the rules before it."""
+    networks = {"encoders.a.head.weight": torch.Size([2, 2]), "heads.b.weight": torch.Size([2, 2])}
+    rules = {
+        "slow": RuleConfig(pattern="*", lr_scale=0.5),
+        "rows": RuleConfig(pattern="[eh]*.weight", rows=["shape/*"]),
+    }
+    every = shapes(Model()) | networks
+    plans = {p.name: p for p in plan_parameters(every, OptimizerConfig(rules=rules), FakeVocabulary())}
+    assert plans["embedding.weight"].rows == ("shape/*",)
+    assert plans["embedding.weight"].lr_scale == 1.0
+    assert {plans[name].rows for name in plans if name != "embedding.weight"} == {()}
+    assert {plans[name].lr_scale for name in plans if name != "embedding.weight"} == {0.5}
+    for pattern in ("layer.*", "heads.*", "nothing"):
+        wrong = OptimizerConfig(rules={"rows": RuleConfig(pattern=pattern, rows=["shape/*"])})
+        with pytest.raises(RecipeError, match=r"matches nothing that has rows .*, `embedding.weight` has rows"):
+            plan_parameters(every, wrong, FakeVocabulary())
+
+
 def test_new_rows_are_those_behind_what_the_stage_starts_with() -> None:
     rules = {"rows": RuleConfig(pattern="embedding.weight", rows=["new"])}
     config = OptimizerConfig(lr=0.1, rules=rules)
