@@ -15,6 +15,9 @@ from test_distributed import fit_on, losses
 from test_resume import stop_after_a_checkpoint
 
 from mio.core.errors import UserError
+from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig
+from mio.core.recipe.distillation import distilled_groups
+from mio.core.recipe.schema import DistillationConfig, Recipe
 
 STAGE = ("start_from=base/tunes", "train.steps=12", "train.precision=fp32", "train.optimizer.kind=adamw")
 NAMES = "train.distillation.groups=[names]"
@@ -104,9 +107,23 @@ def test_adapters_are_taught_by_the_model_that_they_adapt(parent):
 
 
 @pytest.mark.parametrize(
+    ("groups", "chosen"),
+    [(["*"], "ab c"), (["*", "!c"], "ab"), (["!ab", "*"], "ab c"), (["a*", "!ab", "c"], "c"), ([], "")],
+)
+def test_a_pattern_with_a_mark_takes_groups_away(groups, chosen):
+    names = {"ab": 1.0, "c": 2.0, "off": 0.0}
+    recipe = Recipe(
+        data=DataConfig(groups={name: GroupConfig() for name in names}), mixture=MixtureConfig(ratios=names)
+    )
+    recipe.train.distillation = DistillationConfig(groups=groups)
+    assert distilled_groups(recipe) == chosen.split()
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["train.distillation.groups=[nmaes]", "start_from=base/tunes"], "`nmaes` matches no group of the mixture"),
+        (['train.distillation.groups=["*", "!*"]', "start_from=base/tunes"], "which leaves no group"),
         ([NAMES], "the stage starts from nothing; give `start_from`"),
         (["train.distillation.groups=[names]", "mixture.ratios.names=0", "start_from=base/tunes"], "matches no group"),
         ([NAMES, "train.distillation.weight=0", "start_from=base/tunes"], "`train.distillation.weight`"),

@@ -8,30 +8,37 @@ from collections.abc import Iterator
 from mio.core.errors import nearest
 from mio.core.recipe.schema import Recipe
 
+NOT = "!"
+"""Before a pattern that takes away what it matches."""
+
 
 def distilled_groups(recipe: Recipe) -> list[str]:
     """Groups of the mixture that `train.distillation` names, in their order."""
     config = recipe.train.distillation
-    if not config.share:
-        return []
-    return [
-        group
-        for group in recipe.data.groups
-        if recipe.mixture.read(group) and any(fnmatch.fnmatchcase(group, pattern) for pattern in config.groups)
-    ]
+    chosen: set[str] = set()
+    for pattern in config.groups if config.share else ():
+        found = fnmatch.filter(_groups(recipe), pattern.removeprefix(NOT))
+        chosen = chosen.difference(found) if pattern.startswith(NOT) else chosen.union(found)
+    return [group for group in _groups(recipe) if group in chosen]
 
 
 def distillation_problems(recipe: Recipe) -> Iterator[str]:
     """What is wrong with `train.distillation`."""
-    patterns = recipe.train.distillation.groups
+    patterns, groups = recipe.train.distillation.groups, _groups(recipe)
     if not patterns:
         return
     if not recipe.start_from:
         yield "`train.distillation.groups` names groups, but the stage starts from nothing; give `start_from`"
-    groups = [group for group in recipe.data.groups if recipe.mixture.read(group)]
-    for pattern in patterns:
-        if not fnmatch.filter(groups, pattern):
-            yield (
-                f"`train.distillation.groups`: `{pattern}` matches no group of the mixture{nearest(pattern, groups)} "
-                f"(it has {', '.join(f'`{group}`' for group in groups) or 'none'})"
-            )
+    unknown = [pattern for pattern in patterns if not fnmatch.filter(groups, pattern.removeprefix(NOT))]
+    for pattern in unknown:
+        yield (
+            f"`train.distillation.groups`: `{pattern}` matches no group of the mixture"
+            f"{nearest(pattern.removeprefix(NOT), groups)} "
+            f"(it has {', '.join(f'`{group}`' for group in groups) or 'none'})"
+        )
+    if not unknown and recipe.train.distillation.share and not distilled_groups(recipe):
+        yield f"`train.distillation.groups` is {patterns}, which leaves no group; name one, or leave it out"
+
+
+def _groups(recipe: Recipe) -> list[str]:
+    return [group for group in recipe.data.groups if recipe.mixture.read(group)]

@@ -124,7 +124,8 @@ class DistillationConfig:
     (learning without forgetting, Li and Hoiem 2016, arXiv 1606.09282)."""
 
     groups: list[str] = field(default_factory=list)
-    """Groups of the mixture that are learnt so, by shell-style patterns; empty: none."""
+    """Groups of the mixture that are learnt so, by shell-style patterns; one that begins with `!` takes away what the
+    ones before it have named. Empty: none."""
     share: float = number(1.0, 0, 1)
     """What the probabilities of what the stage starts from count for; the rest is the tokens' own."""
     weight: float = number(1.0, 0, 1e6, above=True)
