@@ -148,7 +148,7 @@ def test_what_is_said_is_heard_by_the_recogniser(sets, monkeypatch):
     answers = [Answer((("speech", (np.zeros(length), 16_000)),)) for length in (3, 5)]
     assert task.judge(answers, records) == [(0, 3), (1, 3)]
     assert task.ceiling(records, lambda media: [(np.zeros(5), 16_000)] * len(media)) == pytest.approx(2 / 6)
-    with pytest.raises(DataError, match="the answer says nothing"):
+    with pytest.raises(DataError, match="the answer has no speech"):
         task.judge(said("none"), records[:1])
 
 
@@ -161,7 +161,7 @@ def test_pictures_are_compared_with_the_captioned_ones(sets):
     same = [Answer((("image", read(record["image"].data)),)) for record in records]
     assert task.judge(same, records) == pytest.approx([1, 1])
     assert max(task.judge(same[::-1], records)) < 0.9
-    with pytest.raises(DataError, match=r"the answer has no picture"):
+    with pytest.raises(DataError, match=r"the answer has no image"):
         task.judge(said("none"), records[:1])
     every = tasks({**sets[1], "clip": "clip", "inception": "weights.pth"})["coco_generation"]
     assert [measure.name for measure in every.measures] == ["clip_i", "clip_t", "ssim", "fid"]

@@ -1,12 +1,14 @@
 """The plugin `mesh`: closed triangle meshes on a grid, from words and pictures, and to words, pictures, GLB and OBJ."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 import mio
-from mio_mesh import surface, tasks
+from mio_mesh import surface
 from mio_mesh.shapes import Shapes
+from mio_mesh.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Codec:
 
     format: str = mio.one_of("glb", "glb", "obj")
     """Of files that are written."""
-    fingerprint = f"mesh-1-{surface.CODEBOOKS}"
+    fingerprint = f"mesh-2-{surface.CODEBOOKS}"
 
     def encode(self, media):
         return [np.array(surface.encode(mesh)).T for mesh in media]
@@ -40,12 +42,11 @@ def read(file):
 
     with file.open("rb") as content:  # from a stream, nothing is opened that the file refers to
         mesh = trimesh.load_mesh(content, file_type=file.suffix.lower()[1:], process=False)
-    if not mesh.is_watertight:  # files may give triangles corners of their own, for colours and normals
-        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)  # a file's triangles may have corners of their own
     corners = mesh.vertices - mesh.vertices.min(0)
     if corners.max() > surface.GRID or (corners % 1).any():
         corners = (corners * (surface.GRID / corners.max())).round()
-    return surface.mesh(corners, mesh.faces)
+    return surface.decode(surface.encode((corners.astype(int).tolist(), mesh.faces)))
 
 
 @mio.hookimpl
@@ -76,8 +77,8 @@ mio_detokenizer = mio_tokenizer
 def mio_datamodule(modality):
     if modality != "mesh":
         return None
-    kinds, templates = (".glb", ".obj", ".stl", ".ply", ".off"), {"mesh": tasks.TEMPLATES}
-    return mio.DataModule(read=read, in_memory=True, suffixes=kinds, media_type="model", templates=templates)
+    suffixes, templates = (".glb", ".obj", ".stl", ".ply", ".off"), {"mesh": tuple(task.template for task in TASKS)}
+    return mio.DataModule(read=read, in_memory=True, suffixes=suffixes, media_type="model", templates=templates)
 
 
 @mio.hookimpl
@@ -87,11 +88,9 @@ def mio_sources():
 
 @mio.hookimpl
 def mio_tasks():
-    return list(map(tasks.task, tasks.TEMPLATES))
+    return TASKS
 
 
 @mio.hookimpl
 def mio_recipes():
-    from importlib.resources import files
-
-    return {"mesh": str(files("mio_mesh") / "mesh.yaml")}
+    return {"mesh": str(Path(__file__).with_name("mesh.yaml"))}

@@ -1,49 +1,39 @@
 """Closed surfaces as numbers that can say nothing else.
 
 A mesh is written corner by corner. The open border of what is there is a path of edges from the first corner to the
-second. A new corner covers some neighbouring edges of it with triangles, and replaces the corners between them. Where
-the path has two edges left, a triangle on both and on the edge of the first two corners closes the surface.
+second. A new corner stands on some neighbouring edges of it, with a triangle on each, and hides the corners between
+them. Where the path has two edges left, a triangle on both and on the edge of the first two corners closes the surface.
 
-Every triangulated sphere has such an order, its canonical ordering (de Fraysseix, Pach and Pollack, "How to draw a
-planar graph on a grid", Combinatorica 10, 1990), which is found from its end. And all that is written so is a
-triangulated sphere: edges of a new corner are new, so that every edge has two triangles, and no two triangles coincide.
+So every edge has two triangles. And every triangulated sphere has such an order, its canonical ordering (de Fraysseix,
+Pach and Pollack, "How to draw a planar graph on a grid", Combinatorica 10, 1990), which is found from its end.
 """
 
-import itertools
+from itertools import pairwise
 
 import mio
 
 GRID, PATH, CORNERS = 16, 20, 40
 """Largest coordinate; most edges of the path; most corners of a mesh."""
-CODEBOOKS = (PATH + 1, PATH, GRID + 1, GRID + 1, GRID + 1)
-"""Of a corner: how many edges of the path it covers, the place of the first of them, x, y, z."""
+CODEBOOKS = (PATH, PATH, GRID + 1, GRID + 1, GRID + 1)
+"""Of a corner: how many corners of the path it hides, the place of the one before these, x, y, z."""
 
 
 def automaton():
     """What a corner may be depends on the length of the path, and on nothing else: states are `(codebook, length)`."""
-    # of each length, or what there is before: by number of edges that are covered, the length behind
-    covers = {"empty": {0: "corner"}, "corner": {0: 1}, 1: {1: "triangle"}, "triangle": {1: 3, 2: 2}}
-    covers |= {n: {n + 2 - left: left for left in range(2, min(n + 1, PATH) + 1)} for n in range(2, PATH + 1)}
     arcs = {}
-    for length, behind in covers.items():
-        arcs["edges", length] = [mio.Arc((edges,), ("place", left)) for edges, left in behind.items()]
-        for left in behind.values():
-            places = left - 1 if left in range(2, PATH + 1) else 1
-            arcs["place", left] = [mio.Arc(range(places), ("x", left))]
-            for axis, following in (("x", "y"), ("y", "z"), ("z", "edges")):
-                arcs[axis, left] = [mio.Arc(range(GRID + 1), (following, left))]
-    return mio.Automaton(start=("edges", "empty"), arcs=arcs, final=[("edges", 2)])
-
-
-def mesh(corners, triangles):
-    """A mesh of arrays `[V, 3]` and `[T, 3]`: corners `(x, y, z)`, and triangles as numbers of corners,
-    counterclockwise from outside."""
-    return tuple(map(tuple, corners.astype(int).tolist())), tuple(map(tuple, triangles.tolist()))
+    for length in range(-1, PATH + 1):  # 1 is the edge of the first two corners, and 0 is the first one alone
+        hidden = range(max(0, length + 1 - PATH), max(1, length))
+        arcs["hidden", length] = [mio.Arc((number,), ("place", length + 1 - number)) for number in hidden]
+    for length in range(PATH + 1):  # with the new corner
+        arcs["place", length] = [mio.Arc(range(max(1, length - 1)), ("x", length))]
+        for axis, following in pairwise(("x", "y", "z", "hidden")):
+            arcs[axis, length] = [mio.Arc(range(GRID + 1), (following, length))]
+    return mio.Automaton(start=("hidden", -1), arcs=arcs, final=[("hidden", 2)])
 
 
 def encode(mesh):
-    """Rows of codes, one for each corner, low ones first. Raises `mio.DataError` for anything but a triangulated sphere
-    on the grid."""
+    """Rows of codes, one for each corner, of corners `(x, y, z)` on the grid and triangles, as numbers of corners
+    counterclockwise from outside. Raises `mio.DataError` for anything but a triangulated sphere."""
     import trimesh
 
     corners, triangles = mesh
@@ -64,7 +54,7 @@ def encode(mesh):
         fan = [path[place - 1]]
         while fan[-1] != path[place + 1]:
             fan.append(around[path[place]][fan[-1]])
-        rows.append((len(fan) - 1, place - 1, *corners[path[place]]))
+        rows.append((len(fan) - 2, place - 1, *corners[path[place]]))
         path[place - 1 : place + 2] = fan
     return [(0, 0, *corners[first]), (0, 0, *corners[second]), *reversed(rows)]
 
@@ -72,8 +62,8 @@ def encode(mesh):
 def decode(rows):
     """The mesh of rows that `automaton` accepts."""
     path, triangles = [0, 1], []
-    for corner, (edges, place, *_) in enumerate(rows[2:], 2):
-        fan = path[place : place + edges + 1]
-        triangles += [(corner, a, b) for a, b in itertools.pairwise(fan)]
-        path[place : place + edges + 1] = [fan[0], corner, fan[-1]]
+    for corner, (hidden, place, *_) in enumerate(rows[2:], 2):
+        fan = path[place : place + hidden + 2]
+        triangles += [(corner, a, b) for a, b in pairwise(fan)]
+        path[place + 1 : place + hidden + 1] = [corner]
     return tuple(tuple(row[2:]) for row in rows), (*triangles, tuple(path))

@@ -9,6 +9,7 @@ from typing import Any
 
 from mio.core.contract.controls import CONTROL
 from mio.core.contract.values import TEXT, Codes, Decoding, Media, Record, Template
+from mio.core.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class Answer:
     def media(self, modality: str) -> list[Any]:
         """Decoded media of one modality, in order."""
         return [content for name, content in self.parts if name == modality]
+
+    def first(self, modality: str) -> Any:
+        """The first of them. Raises `DataError` if there is none, by which a judge says that it cannot tell."""
+        media = self.media(modality)
+        if not media:
+            raise DataError(f"the answer has no {modality}")
+        return media[0]
 
 
 RoundTrip = Callable[[Sequence[Media]], list[Any]]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mio import Answer, DataError, Measure, Record, RoundTrip, Task, Template
+from mio import Answer, Measure, Record, RoundTrip, Task, Template
 from mio.plugins.benchmarks import decoding
 from mio.plugins.benchmarks.folders import batches
 from mio.plugins.benchmarks.karpathy import pictures
@@ -62,15 +62,7 @@ def _undrawn(record: Record) -> float:  # noqa: ARG001
 def _judge(
     options: BenchmarkOptions, answers: Sequence[Answer], records: Sequence[Record]
 ) -> list[Mapping[str, Any]] | list[Any]:
-    drawn = [_drawn(answer.media(options.image)) for answer in answers]
-    return _compared(options, drawn, records)
-
-
-def _drawn(media: Sequence[Any]) -> np.ndarray:
-    if not media:
-        raise DataError("the answer has no picture")
-    drawn: np.ndarray = media[0]
-    return drawn
+    return _compared(options, [answer.first(options.image) for answer in answers], records)
 
 
 def _compared(options: BenchmarkOptions, drawn: Sequence[np.ndarray], records: Sequence[Record]) -> list[Any]:

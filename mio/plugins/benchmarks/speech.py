@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mio import Answer, DataError, Measure, Record, RoundTrip, Task, Template
+from mio import Answer, Measure, Record, RoundTrip, Task, Template
 from mio.plugins.benchmarks import decoding
 from mio.plugins.benchmarks.folders import Folder, batches, sample
 from mio.plugins.benchmarks.options import BenchmarkOptions
@@ -129,13 +129,7 @@ def _heard(answers: Sequence[Answer], records: Sequence[Record]) -> list[tuple[i
 
 
 def _said(options: BenchmarkOptions, answers: Sequence[Answer], records: Sequence[Record]) -> list[tuple[int, int]]:
-    return _recognised(options, [_first(answer.media(options.speech)) for answer in answers], records)
-
-
-def _first(media: Sequence[Any]) -> Any:
-    if not media:
-        raise DataError("the answer says nothing")
-    return media[0]
+    return _recognised(options, [answer.first(options.speech) for answer in answers], records)
 
 
 def _recognised(options: BenchmarkOptions, sounds: Sequence[Any], records: Sequence[Record]) -> list[tuple[int, int]]:

@@ -54,6 +54,13 @@ def test_numbers_between_are_shares_and_places_are_those_of_the_answers():
     assert judged([0.25, 1], {1: ANSWERS[1], 3: ANSWERS[3]}) == {1: 0.25, 3: 1.0}
 
 
+def test_an_answer_without_media_is_one_that_the_judge_cannot_tell():
+    answers, failed = {0: Answer((("tile", 1), ("text", " or "), ("tile", 2))), 1: ANSWERS[1]}, {}
+    owned = OwnedTask("counter", task(lambda answers, _: [answer.first("tile") == 1 for answer in answers]))
+    assert owned.verdicts(answers, RECORDS, failed) == {0: {"accuracy": 1.0}}
+    assert failed == {1: "the judge cannot tell: the answer has no tile"}
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
