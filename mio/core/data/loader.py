@@ -31,6 +31,7 @@ from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
 from mio.core.tokens.codecs import Codecs
+from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.rendering import Renderer
 
 __all__ = ["Batch", "MioDataModule", "StepBatches"]
@@ -69,10 +70,11 @@ class StepBatches(IterableDataset[Batch]):
     windows: Sequence[int] = ()
     """Of attention, where it runs on CUDA."""
     taught: frozenset[int] = frozenset()
-    """Indices of the streams that are learnt from another model's probabilities, but for documents with media that a
-    network reads or makes: it has none."""
+    """Indices of the streams that are learnt from another model's probabilities."""
     taught_weight: float = 1.0
     """Factor on their losses."""
+    known: int | None = None
+    """Ids that the other model knows; None: all."""
 
     def __len__(self) -> int:
         """Micro batches of the whole run, those before the cursor included: Lightning counts from the run's beginning.
@@ -107,8 +109,7 @@ class StepBatches(IterableDataset[Batch]):
                     batch.step = step
                     if self.taught:
                         taught = [
-                            [stream in self.taught and not (one.items or one.made) for stream, one in row]
-                            for row in made.rows
+                            [stream in self.taught and self._is_known(one) for stream, one in row] for row in made.rows
                         ]
                         context = plan.packing.context
                         batch.taught = taught_documents(taught, batch.lengths, context, self.windows)
@@ -118,6 +119,12 @@ class StepBatches(IterableDataset[Batch]):
                         batch.changes = plan.changes
                     yield batch
                 count += 1
+
+    def _is_taught(self, stream: int, document: Rendered) -> bool:
+        """Whether the other model, which has no networks of plugins, is asked about a document."""
+        if stream not in self.taught or document.items or document.made:
+            return False
+        return self.known is None or int(document.tokens.max()) < self.known
 
 
 class Batches(DataLoader[Batch]):
@@ -157,6 +164,8 @@ class MioDataModule(LightningDataModule):
         self.pad = pad
         self.windows: Sequence[int] = ()
         """Windows of attention (see `DocumentMask.from_lengths`), where it runs on CUDA."""
+        self.known: int | None = None
+        """Ids that the model knows that teaches, where there is one."""
         self.streams, self._sources = build_streams(recipe, plugins, renderer, tokens)
         self.held_out = HeldOutSources(recipe, plugins, self.streams, tokens) if recipe.validate.every else None
         """What validates."""
@@ -218,6 +227,7 @@ class MioDataModule(LightningDataModule):
             windows=self.windows,
             taught=self._taught,
             taught_weight=self._recipe.train.distillation.weight,
+            known=self.known,
         )
         loader = Batches(
             batches,

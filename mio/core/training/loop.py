@@ -227,6 +227,7 @@ class Training:
 
         model = transformer_config(recipe, self.manager)
         known = self.parent.vocabulary.size if self.parent is not None else 0
+        self.data.known = known
         if recipe.train.lora.rank:  # what it adapts lies in its own folder
             known = known_ids(SavedWeights(self.folder / BASE))
         with torch.device("meta"):
