@@ -87,6 +87,20 @@ def test_a_killed_run_goes_on_exactly_and_its_teacher_is_the_same(parent):
         fit("other", *settings)
 
 
+def test_documents_with_tokens_that_are_new_are_learnt_as_they_are(parent):
+    """Of the same group: with the modality's ids unknown to what teaches, nothing of it is taught."""
+    whole = (parent / "tunes.yaml").read_text()
+    words = whole.replace(", melody: {}}", "}").replace("melody: 3, ", "")
+    (parent / "words.yaml").write_text("".join(line for line in words.splitlines(True) if "melody/tunes" not in line))
+    code, _, err = call("fit", "words.yaml", "runtime.runs=words", "train.steps=2")
+    assert code == 0, err
+    alone = ("mixture.ratios={names: 0, melody: 1}", "runtime.log_every=1", "train.steps=1")
+    stage = ("start_from=words/tunes", *STAGE[2:])
+    fit("own", *stage, *alone)
+    fit("taught", *stage, *alone, 'train.distillation.groups=["*"]')
+    assert first_norm(parent / "own") == first_norm(parent / "taught") > 0.05
+
+
 @pytest.mark.parametrize("how", ["sharding=full", "sharding=none", "tensor_parallel=2"])
 def test_ranks_with_and_without_taught_documents_learn_what_one_process_learns(parent, how):
     settings = (*STAGE, NAMES, "train.distillation.share=0.8", "train.distillation.weight=3", "runtime.log_every=1")

@@ -108,9 +108,7 @@ class StepBatches(IterableDataset[Batch]):
                     batch.digests = digests
                     batch.step = step
                     if self.taught:
-                        taught = [
-                            [stream in self.taught and self._is_known(one) for stream, one in row] for row in made.rows
-                        ]
+                        taught = [[self._is_taught(*document) for document in row] for row in made.rows]
                         context = plan.packing.context
                         batch.taught = taught_documents(taught, batch.lengths, context, self.windows)
                         batch.weights[batch.taught.place >= 0] *= self.taught_weight
