@@ -194,6 +194,7 @@ def observe(
                 trace.label((p.grad for p in transformer.parameters() if p.grad is not None), GRADIENTS)
                 trace.label(_states(optimizer), OPTIMIZER)
                 trace.label(module.average.tensors.values() if module.average is not None else (), OPTIMIZER)
+                trace.label(module.pull.starts.values() if module.pull is not None else (), OPTIMIZER)
     held = trace.held()
     times = {"middle": layout.micro_batches - 2}
     return SimulatedStep(
@@ -241,8 +242,7 @@ def _step(
     module.on_before_optimizer_step(optimizer)
     module.configure_gradient_clipping(optimizer)
     optimizer.step()
-    if module.average is not None:
-        module.average.update(module.train_config.steps)
+    module.after_step(optimizer, module.train_config.steps)
 
 
 def _batch(layout: StepLayout, place: torch.device, last: bool) -> Batch:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from mio.core.errors import nearest
 from mio.core.recipe.model import ADAPTERS, ROW_PARAMETERS, network_of
-from mio.core.recipe.schema import RuleConfig
+from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 
 
 class _Rule(Protocol):
@@ -33,6 +33,11 @@ def rule_of(parameter: str, rules: Mapping[str, R | None]) -> R | None:
     matching = (rule for rule in applied(rules).values() if fnmatch.fnmatchcase(parameter, rule.pattern))
     meant = (rule for rule in matching if parameter in ROW_PARAMETERS or not getattr(rule, "rows", ()))
     return next(reversed(list(meant)), None)
+
+
+def pulls(config: OptimizerConfig) -> bool:
+    """Whether anything is pulled toward what the stage starts from."""
+    return bool(config.pull or any(rule.pull for rule in applied(config.rules).values()))
 
 
 def rule_problems(

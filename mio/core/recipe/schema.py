@@ -46,6 +46,7 @@ class RuleConfig:
     lr_scale: float = number(1.0, 0, 1e6)
     """Multiplies the learning rate."""
     weight_decay: float | None = number(None, 0, 1e3)
+    pull: float | None = number(None, 0, 1e3)
     schedule: str = one_of("", "", *SCHEDULES)
     """Replaces the schedule, as the keys below replace theirs; those that are not given are the optimizer's."""
     warmup: float | None = number(None, 0, 1)
@@ -66,6 +67,9 @@ class OptimizerConfig:
     eps: float = number(1e-8, 1e-20, 1)
     weight_decay: float = number(0.1, 0, 1e3)
     """On matrices; norms, biases and embeddings have none."""
+    pull: float = number(0.0, 0, 1e3)
+    """Toward what the stage starts from: after each step a weight loses this, times the learning rate, of its distance
+    (L2-SP, Li et al. 2018, arXiv 1802.01483). What the stage adds is left alone."""
     schedule: str = one_of("cosine", *SCHEDULES)
     """Learning rate after the warm-up: `cosine` and `linear` fall from there to the end, `constant` stays, `wsd` stays
     and falls over the last steps (warm-up, stable, decay)."""

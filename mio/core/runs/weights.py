@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +155,12 @@ def stored_tensors(transformer: Transformer) -> dict[str, Tensor]:
     return dict(transformer.named_parameters()) | buffers(transformer)
 
 
+def added_networks(parent: Run, names: Iterable[str]) -> frozenset[str]:
+    """The networks of plugins (see `network_of`) among parameters of these names of which the parent has nothing."""
+    had = {network_of(name) for name in parent.saved.infos()}
+    return frozenset(network_of(name) for name in names) - had
+
+
 def check_shapes(parent: Run, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
     """The networks of plugins that are new (see `network_of`): the parent has nothing of them.
 
@@ -162,8 +168,7 @@ def check_shapes(parent: Run, shapes: Mapping[str, tuple[int, ...]]) -> frozense
     """
     saved, wrong = parent.saved, []
     there = {name: info.shape for name, info in saved.infos().items()}
-    had = {network_of(name) for name in there}
-    new = frozenset(network_of(name) for name in shapes) - had
+    new = added_networks(parent, shapes)
     for name, shape in shapes.items():
         first = 1 if name in ROW_PARAMETERS else 0
         if network_of(name) not in new and (name not in there or there[name][first:] != shape[first:]):

@@ -20,7 +20,7 @@ from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.distillation import distillation_problems
 from mio.core.recipe.model import network_names, transformer_config
-from mio.core.recipe.rules import applied
+from mio.core.recipe.rules import applied, pulls
 from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_reading import networks_at_hand, reading_problems
@@ -73,6 +73,8 @@ def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> I
     yield from _train(recipe, plugins)
     yield from _average(recipe)
     yield from _optimizer(recipe.train.optimizer)
+    if pulls(recipe.train.optimizer) and not recipe.start_from:
+        yield "`pull` is toward what the stage starts from, and it starts from nothing; give `start_from`"
     yield from _rows(recipe.train, recipe.runtime, devices)
     try:
         config = transformer_config(recipe, plugins.manager)
@@ -307,17 +309,20 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
                 "one of them"
             )
     lr = max(optimizer.lr, optimizer.muon_lr if optimizer.kind == "muon" else 0)
-    decays = [(f"{where}.weight_decay", lr, optimizer.weight_decay)]
+    decays = [(f"{where}.weight_decay", lr, optimizer.weight_decay, "weight decay", "zero")]
+    decays.append((f"{where}.pull", lr, optimizer.pull, "pull", "the start"))
     for own, rule in rules.items():
         if not rule.pattern:
             yield f"`{where}.rules.{own}.pattern` is empty; `*` matches every parameter"
         if rule.rows and not rule.trainable:
             yield f"`{where}.rules.{own}.rows` names rows to train, but `trainable` is false"
         decay = optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay
-        decays.append((f"{where}.rules.{own}", lr * rule.lr_scale, decay))
-    for name, rate, decay in decays:
+        pull = optimizer.pull if rule.pull is None else rule.pull
+        for value, what, aim in ((decay, "weight decay", "zero"), (pull, "pull", "the start")):
+            decays.append((f"{where}.rules.{own}", lr * rule.lr_scale, value, what, aim))
+    for name, rate, decay, what, aim in decays:
         if rate * decay > 1:
             yield (
-                f"`{name}`: learning rate {rate:g} times weight decay {decay:g} is {rate * decay:g}; above 1 every "
-                "step would overshoot zero; lower one of them"
+                f"`{name}`: learning rate {rate:g} times {what} {decay:g} is {rate * decay:g}; above 1 every "
+                f"step would overshoot {aim}; lower one of them"
             )

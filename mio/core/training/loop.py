@@ -30,6 +30,7 @@ from mio.core.model.transformer import Transformer
 from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import AVERAGE, BASE, CHECKPOINTS, JOURNAL, PLACES, SKIPPED
+from mio.core.recipe.rules import pulls
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.adapters import known_ids, start_adapters
@@ -37,7 +38,7 @@ from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.writing import Best, CheckpointWriter
 from mio.core.runs.lock import Lock
 from mio.core.runs.run import Run
-from mio.core.runs.weights import SavedWeights, save_weights, start_weights
+from mio.core.runs.weights import SavedWeights, added_networks, save_weights, start_weights
 from mio.core.terminal import Progress
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import BadSteps
@@ -216,14 +217,18 @@ class Training:
                 rows.update(start_weights(transformer, self.vocabulary, self.parent, recipe.seed))
             else:
                 transformer.reset_parameters(recipe.seed)
-            if distilled_groups(recipe):
-                assert self.parent is not None, "a recipe that distils starts from something"
+            distils = bool(distilled_groups(recipe))
+            if distils or pulls(recipe.train.optimizer):
+                assert self.parent is not None, "a recipe that needs its start starts from something"
+                module.start = Lock.read(self.parent.folder).run
+                module.added = added_networks(self.parent, [name for name, _ in transformer.named_parameters()])
+            if distils:
+                assert self.parent is not None
                 teacher = frozen_copy(model, self.vocabulary.rows, recipe.train.precision)
                 place(teacher)
                 start_weights(teacher, self.vocabulary, self.parent, recipe.seed)
                 share = recipe.train.distillation.share
-                run = Lock.read(self.parent.folder).run
-                module.teacher = Teacher(teacher, self.parent.vocabulary.size, share, run)
+                module.teacher = Teacher(teacher, self.parent.vocabulary.size, share)
 
         model = transformer_config(recipe, self.manager)
         known = self.parent.vocabulary.size if self.parent is not None else 0

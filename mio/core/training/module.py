@@ -22,6 +22,7 @@ from mio.core.model.loss import linear_cross_entropy
 from mio.core.model.networks import buffers
 from mio.core.model.parallel import head_part, reshard, synchronise
 from mio.core.model.transformer import Transformer
+from mio.core.recipe.rules import pulls
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.average import WeightAverage
@@ -30,6 +31,7 @@ from mio.core.training.guards import SKIP, STOP, Guard
 from mio.core.training.losses import PassLosses
 from mio.core.training.metrics import LossMetrics
 from mio.core.training.optimizer import build_optimizer, freeze, row_masks
+from mio.core.training.pull import Pull
 from mio.core.training.schedule import Schedule, logged_rates
 from mio.core.training.step_statistics import StepStatistics, StepTotals
 from mio.core.training.teacher import Teacher
@@ -83,6 +85,12 @@ class MioModule(LightningModule):
         """The average of the weights, if one is kept."""
         self.teacher: Teacher | None = None
         """What the stage starts from, where it teaches."""
+        self.pull: Pull | None = None
+        """Toward what the stage starts from, if there is one."""
+        self.start = ""
+        """Name of the training that made what the stage starts from, where that is needed until the end."""
+        self.added: frozenset[str] = frozenset()
+        """Networks of plugins that what the stage starts from does not have."""
         self.on_bad_step: Callable[[str, list[tuple[Batch, PassLosses]]], None] = _ignore
         """Called on every rank with the verdict on a step that the guard objects to, and its forward passes."""
         self._spread = spread
@@ -103,6 +111,8 @@ class MioModule(LightningModule):
         config = self.train_config.optimizer
         optimizer, schedules = build_optimizer(self.transformer, config, self.vocabulary)
         self.rates = logged_rates(schedules, config)
+        if pulls(config):
+            self.pull = Pull(self.transformer, optimizer.param_groups, self._known, self.added)
         self._elsewhere = empty_gradients(self.transformer)
         self._masks = row_masks(self.transformer, config, self.vocabulary, self._known)
         if self.train_config.average.kind != "none":
@@ -187,10 +197,16 @@ class MioModule(LightningModule):
         scale_gradients(self.parameters(), factor)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Takes the weights after the step into their average."""
         super().optimizer_step(*arguments, **options)
-        if self.average is not None and not self._skipped:
-            self.average.update(self.trainer.global_step)
+        if not self._skipped:
+            self.after_step(self.trainer.optimizers[0], self.trainer.global_step)
+
+    def after_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Pulls the weights toward the start and takes them into their average, after a step counted from 0."""
+        if self.pull is not None:
+            self.pull.apply(optimizer.param_groups)
+        if self.average is not None:
+            self.average.update(step)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint but the optimizer's, by name. Frozen weights lie beside the adapters' run."""
@@ -204,23 +220,23 @@ class MioModule(LightningModule):
         self.loss_metrics.gather()
         checkpoint["vocabulary"] = self.vocabulary.to_json()
         checkpoint["guard"] = self.guard.state_dict()
-        if self.teacher is not None:
-            checkpoint["teacher"] = self.teacher.run
+        if self.start:
+            checkpoint["start"] = self.start
         if self.average is not None:
             checkpoint["averaged"] = self.average.updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises `VocabularyError` when the checkpoint's vocabulary is another one, `UserError` when what teaches
-        is."""
+        """Raises `VocabularyError` when the checkpoint's vocabulary is another one, `UserError` when the start that is
+        needed is."""
         if Vocabulary.from_json(checkpoint["vocabulary"]).fingerprint != self.vocabulary.fingerprint:
             raise VocabularyError(
                 "the checkpoint was made with another vocabulary; plugins or their options changed during the run. "
                 "Start a new run from its result (`start_from: RUN`), which migrates rows by name"
             )
-        if self.teacher is not None and checkpoint["teacher"] != self.teacher.run:
+        if self.start and checkpoint["start"] != self.start:
             raise UserError(
-                "`train.distillation`: what this run started from has been trained anew since, and teaches something "
-                "else; restore it, or start a new run with another `name=`"
+                "what this run started from has been trained anew since, and `train.distillation` or `pull` needs it "
+                "as it was; restore it, or start a new run with another `name=`"
             )
         self.guard.load_state_dict(checkpoint["guard"])
         if self.average is not None:

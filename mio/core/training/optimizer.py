@@ -37,6 +37,7 @@ class ParameterPlan:
     trainable: bool = True
     lr_scale: float = 1.0
     weight_decay: float = 0.0
+    pull: float = 0.0
     muon: bool = False
     rows: tuple[str, ...] = ()
 
@@ -72,6 +73,7 @@ def _plan(name: str, shape: torch.Size, config: OptimizerConfig, table: bool) ->
         trainable=rule.trainable,
         lr_scale=rule.lr_scale,
         weight_decay=decay,
+        pull=config.pull if rule.pull is None else rule.pull,
         # the factors of a low-rank product: to make each of them orthogonal is not what Muon does to a matrix
         muon=config.kind == "muon" and matrix and len(shape) == 2 and not name.endswith((LORA_A, LORA_B)),
         rows=tuple(rule.rows),
@@ -120,17 +122,18 @@ def build_optimizer(
 ) -> tuple[Optimizer, list[Schedule]]:
     """Groups the trainable parameters of `module` by the recipe's rules; returns their optimizer and the schedule of
     each of its groups."""
-    groups: dict[tuple[bool, float, float, Schedule], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, float, float, Schedule], list[nn.Parameter]] = {}
     for plan, parameter in _planned(module, config, vocabulary):
         if plan.trainable:
-            groups.setdefault((plan.muon, plan.lr_scale, plan.weight_decay, plan.schedule), []).append(parameter)
+            key = plan.muon, plan.lr_scale, plan.weight_decay, plan.pull, plan.schedule
+            groups.setdefault(key, []).append(parameter)
     if not groups:
         raise RecipeError(["train.optimizer.rules: every parameter is frozen; there is nothing to train"])
     adamw: list[dict[str, Any]] = []
     muon: list[dict[str, Any]] = []
-    for (is_muon, lr_scale, decay, _), chosen in groups.items():
+    for (is_muon, lr_scale, decay, pull, _), chosen in groups.items():
         lr = lr_scale * (config.muon_lr if is_muon else config.lr)
-        (muon if is_muon else adamw).append({"params": chosen, "lr": lr, "weight_decay": decay})
+        (muon if is_muon else adamw).append({"params": chosen, "lr": lr, "weight_decay": decay, "pull": pull})
     members: list[Optimizer] = []
     if muon:  # its `match_rms_adamw` would tie the rate to AdamW's; published rates belong to the original rule
         members.append(SplitMuon(muon, lr=config.muon_lr, momentum=0.95))
@@ -138,7 +141,7 @@ def build_optimizer(
         betas = cast("tuple[float, float]", tuple(config.betas))
         members.append(SplitAdamW(adamw, lr=config.lr, betas=betas, eps=config.eps, fused=True))
     optimizer = members[0] if len(members) == 1 else Together(*members)
-    return optimizer, [schedule for _, _, _, schedule in sorted(groups, key=lambda key: not key[0])]  # Muon's first
+    return optimizer, [schedule for *_, schedule in sorted(groups, key=lambda key: not key[0])]  # Muon's first
 
 
 class SplitAdamW(AdamW):

@@ -30,14 +30,12 @@ class Teacher:
         transformer: with its weights, spread like the student.
         known: ids that it has learnt.
         share: of its probabilities in what is learnt.
-        run: name of the training that made it.
     """
 
-    def __init__(self, transformer: Transformer, known: int, share: float, run: str = "") -> None:
+    def __init__(self, transformer: Transformer, known: int, share: float) -> None:
         self.transformer = transformer
         self.known = known
         self.share = share
-        self.run = run
 
     @torch.no_grad()
     def soft_targets(self, batch: Batch) -> SoftTargets:

@@ -70,6 +70,16 @@ def test_a_teacher_is_held_once_more_in_half_the_bytes_and_runs_forward():
     assert flops(taught) - flops(own) > forward
 
 
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_pull_holds_the_start_once_more_split_like_the_weights(sharding):
+    runtime = RuntimeConfig(compile="none", sharding=sharding)
+    pulled = replace(ADAMW, optimizer=replace(ADAMW.optimizer, pull=0.1))
+    own, more = run(runtime=runtime), run(train=pulled, runtime=runtime)
+    assert more.held[PARAMETERS] == own.held[PARAMETERS]
+    start = more.held[OPTIMIZER] - own.held[OPTIMIZER]
+    assert start == pytest.approx(own.held[OPTIMIZER] / 2, rel=0.02)  # AdamW keeps two averages of each weight
+
+
 @pytest.mark.parametrize("runtime", [EAGER, RuntimeConfig(), RuntimeConfig(tensor_parallel=2)])
 def test_adapters_alone_have_gradients_and_optimizer_state(runtime):
     lora = LoraConfig(rank=8, dora=runtime is not EAGER)

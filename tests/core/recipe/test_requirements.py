@@ -43,11 +43,11 @@ def test_what_is_met_is_passed(text):
 
 
 def test_what_is_missing_or_of_another_version_is_named_with_the_command_that_installs_all_of_it():
-    assert problem("mio>=99", "mio-mesh>=0.1", "torch") == (
-        f"a.yaml:1: the recipe requires mio>=99, but {mio.__version__} is installed, and mio-mesh>=0.1, which is not "
-        'installed; install with `pip install "mio>=99" "mio-mesh>=0.1"`'
+    assert problem("mio>=99", "mio-nowhere>=0.1", "torch") == (
+        f"a.yaml:1: the recipe requires mio>=99, but {mio.__version__} is installed, and mio-nowhere>=0.1, which is "
+        'not installed; install with `pip install "mio>=99" "mio-nowhere>=0.1"`'
     )
-    assert "`pip install mio-mesh`" in problem("mio-mesh")
+    assert "`pip install mio-nowhere`" in problem("mio-nowhere")
 
 
 def test_an_extra_lacks_what_it_brings(monkeypatch):
@@ -114,18 +114,18 @@ def test_requirements_of_all_files_and_of_the_parent_add_up(tmp_path):
 
 def test_they_come_before_all_else_that_is_wrong(tmp_path):
     path = tmp_path / "mesh.yaml"
-    path.write_text("trian: {}\nplugins: {mesh: {}}\nrequires:\n  - mio-mesh>=0.1\n")
+    path.write_text("trian: {}\nplugins: {mesh: {}}\nrequires:\n  - mio-nowhere>=0.1\n")
     with pytest.raises(RecipeError) as told:
         chain([str(path)], [], NONE)
-    assert str(told.value).startswith(f"{path}:4: the recipe requires mio-mesh>=0.1, which is not installed;")
+    assert str(told.value).startswith(f"{path}:4: the recipe requires mio-nowhere>=0.1, which is not installed;")
     assert "trian" not in str(told.value)
 
 
 def test_a_resolved_recipe_is_read_by_who_needs_its_plugins_if_they_are_there(tmp_path):
     path = tmp_path / "recipe.yaml"
     made = compose([str(path)], ["requires=[torch]"], NONE) if path.write_text("seed: 2") else None
-    made.requires.append("mio-mesh")
+    made.requires.append("mio-nowhere")
     path.write_text(to_yaml(made))
     assert load_resolved(path) == made  # a report needs no plugins
-    with pytest.raises(RecipeError, match="requires mio-mesh, which is not installed; install with"):
+    with pytest.raises(RecipeError, match="requires mio-nowhere, which is not installed; install with"):
         load_resolved(path, NONE)

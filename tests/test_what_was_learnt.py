@@ -1,4 +1,4 @@
-"""Groups that are learnt from the probabilities of what a stage starts from (`train.distillation`)."""
+"""What keeps a stage near what it starts from: `train.distillation` by its probabilities, `pull` by its weights."""
 
 from __future__ import annotations
 
@@ -71,8 +71,12 @@ def test_what_is_taught_stays_as_probable_as_it_was_while_other_documents_are_le
     assert taught[1] < before[1] - 1
 
 
-def test_a_killed_run_goes_on_exactly_and_its_teacher_is_the_same(parent):
-    settings = (*STAGE, NAMES, "train.steps=60", "runtime.checkpoint_every=10")
+PULL = "train.optimizer.pull=5"
+
+
+@pytest.mark.parametrize("needs", [NAMES, PULL])
+def test_a_killed_run_goes_on_exactly_from_the_same_start(parent, needs):
+    settings = (*STAGE, needs, "train.steps=60", "runtime.checkpoint_every=10")
     fit("whole", *settings)
     process = start("fit", "tunes.yaml", "runtime.runs=killed", *settings, start_new_session=True)
     stop_after_a_checkpoint(process, parent / "killed", signal.SIGKILL)
@@ -99,6 +103,32 @@ def test_documents_with_tokens_that_are_new_are_learnt_as_they_are(parent):
     fit("own", *stage, *alone)
     fit("taught", *stage, *alone, 'train.distillation.groups=["*"]')
     assert first_norm(parent / "own") == first_norm(parent / "taught") > 0.05
+
+
+def distances(parent, runs):
+    """How far the parameters of a run have moved from what it started from."""
+    before, after = (load_file(parent / one / "tunes/model.safetensors") for one in ("base", runs))
+    return {name: (after[name][: len(one)] - one).norm().item() for name, one in before.items()}
+
+
+def test_a_strong_pull_leaves_weights_nearly_where_they_were(parent):
+    fit("free", *STAGE, "train.steps=40")
+    fit("pulled", *STAGE, "train.steps=40", "train.optimizer.pull=300")  # times 3e-3: nearly the whole distance
+    free, pulled = distances(parent, "free"), distances(parent, "pulled")
+    for name, distance in free.items():
+        assert 0 < pulled[name] < distance / 3, name
+
+
+@pytest.mark.parametrize("how", ["sharding=full", "sharding=none", "tensor_parallel=2"])
+def test_ranks_pull_their_parts_as_one_process_pulls_the_whole(parent, how):
+    settings = (*STAGE, PULL, "train.optimizer.rules={rows: {pattern: '*embedding*', pull: 50}}", "train.rows=4")
+    fit("one", *settings)
+    fit_on(2, "two", *settings, f"runtime.{how}")
+    one, two = (load_file(parent / runs / "tunes/model.safetensors") for runs in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
+    fit("free", *STAGE, "train.rows=4")
+    assert distances(parent, "two")["embedding.weight"] < distances(parent, "free")["embedding.weight"] / 1.2
 
 
 @pytest.mark.parametrize("how", ["sharding=full", "sharding=none", "tensor_parallel=2"])
@@ -141,6 +171,10 @@ def test_a_pattern_with_a_mark_takes_groups_away(groups, chosen):
         ([NAMES], "the stage starts from nothing; give `start_from`"),
         (["train.distillation.groups=[names]", "mixture.ratios.names=0", "start_from=base/tunes"], "matches no group"),
         ([NAMES, "train.distillation.weight=0", "start_from=base/tunes"], "`train.distillation.weight`"),
+        (["train.optimizer.pull=1"], "it starts from nothing; give `start_from`"),
+        (["train.optimizer.rules={all: {pattern: '*', pull: 1}}"], "it starts from nothing; give `start_from`"),
+        (["train.optimizer.pull=900", "start_from=base/tunes"], "would overshoot the start"),
+        (["train.optimizer.pull=-1", "start_from=base/tunes"], "`train.optimizer.pull`"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_trained(parent, overrides, message):
