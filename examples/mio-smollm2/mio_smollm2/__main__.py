@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     one = commands.add_parser("replay")
     one.add_argument("run", type=Path)
     one.add_argument("folder", type=Path)
-    one.add_argument("--documents", type=int, default=216)
+    one.add_argument("--documents", type=int, default=144)
     one.add_argument("--paragraphs", type=int, default=3000)
     one = commands.add_parser("figures")
     one.add_argument("run", type=Path)
