@@ -233,7 +233,7 @@ class MioModule(LightningModule):
                 "the checkpoint was made with another vocabulary; plugins or their options changed during the run. "
                 "Start a new run from its result (`start_from: RUN`), which migrates rows by name"
             )
-        if self.start and checkpoint["start"] != self.start:
+        if self.start and checkpoint.get("start") != self.start:
             raise UserError(
                 "what this run started from has been trained anew since, and `train.distillation` or `pull` needs it "
                 "as it was; restore it, or start a new run with another `name=`"
