@@ -34,7 +34,8 @@ step "what it says in English, to be kept"
 
 step "training and held-out figures"
 "$python" -m mio fit smollm2/senses "$@"
+"$python" -m mio evaluate runs/senses draw generate.image.guidance=2 generate.image.media_temperature=0.25 --json drawn.json
 
 step "perplexity before and after"
 [ -e exported ] || "$python" -m mio export runs/senses exported --merge
-"$python" -m mio_smollm2 figures runs/senses model exported --since "$SECONDS"
+"$python" -m mio_smollm2 figures runs/senses drawn.json model exported --since "$SECONDS"

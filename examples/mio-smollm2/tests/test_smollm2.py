@@ -91,9 +91,10 @@ def test_the_whole_way_from_replay_to_figures(capsys):
         *("fit", "smollm2/senses", "train.steps=2", "train.lora.rank=4", "validate.every=0", "evaluate.items=4"),
         *("runtime.devices=1", "runtime.checkpoint_every=2", "train.rows=2"),
     )
+    run_mio("evaluate", "runs/senses", "draw", "generate.image.guidance=2", "--items", "4", "--json", "drawn.json")
     run_mio("export", "runs/senses", "exported", "--merge")
     capsys.readouterr()
-    assert main(["figures", "runs/senses", "model", "exported", "--since", "60", "--tokens", "512"]) == 0
+    assert main(["figures", "runs/senses", "drawn.json", "model", "exported", "--since", "60", "--tokens", "512"]) == 0
     *told, last = capsys.readouterr().out.splitlines()
     figures = json.loads(last)
     assert set(figures) == {"caption", "transcribe", "draw", "speak", "perplexity_ratio", "minutes"}
