@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         return {"convert": _convert, "greedy": _greedy, "replay": _replay, "figures": _figures}[options.command](
             options
         )
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

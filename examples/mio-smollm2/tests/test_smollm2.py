@@ -99,6 +99,9 @@ def test_the_whole_way_from_replay_to_figures(capsys):
     figures = json.loads(last)
     assert set(figures) == {"caption", "transcribe", "draw", "speak", "perplexity_ratio", "minutes"}
     assert 1.0 <= figures["minutes"] < 3
+    assert figures["draw"] == json.loads(Path("drawn.json").read_text())["tasks"]["draw"]["accuracy"]
+    assert main(["figures", "runs/senses", "missing.json", "model", "exported", "--tokens", "512"]) == 2
+    assert "missing.json" in capsys.readouterr().err
     ratios = [float(line.split()[-1].rstrip("%")) / 100 + 1 for line in told]
     assert figures["perplexity_ratio"] == pytest.approx(max(ratios), abs=1e-4)
 
