@@ -62,11 +62,16 @@ class Need:
 
 
 def need_of(
-    output: str, modalities: Mapping[str, Modality], only: bool, made: Container[str] = (), most: int = 0
+    output: str,
+    modalities: Mapping[str, Modality],
+    only: bool,
+    made: Container[str] = (),
+    most: int = 0,
+    undecodable: Container[str] = (),
 ) -> Need:
     """What an answer in modality `output` needs, of media of which heads make those that are `made`, and of which it
     holds at most so many of each modality (0: any number). Raises `UserError` for a modality that the recipe does not
-    have, and where so many are not allowed."""
+    have or that is only read, as those are whose codes are `undecodable`, and where so many are not allowed."""
     if not output:
         return Need(others=most)
     if output not in modalities:
@@ -74,6 +79,11 @@ def need_of(
     declared = modalities[output]
     if only_read(modalities, output, made):
         raise UserError(f"`{output}` is only read, by an encoder: no answer can be of it")
+    if lacking := [one for one in (output, *declared.part_names) if one in undecodable]:
+        raise UserError(
+            f"`{lacking[0]}` is only read: with the recipe's options no plugin supplies a detokenizer for it, so no "
+            f"answer can be of {'it' if lacking[0] == output else f'`{output}`'}"
+        )
     if declared.parts:
         if most > 1:
             raise UserError(f"an answer in `{output}` is one item: no more of them can be asked for")
@@ -136,9 +146,10 @@ class Grammar:
         """Of the answers of a model, which stop as its training documents do."""
         specials = model.vocabulary.specials
         stop = specials.im_end if model.recipe.data.form == CHAT else specials.eos
-        heads = {name: HeadSpan(one.head.writes, model.codecs.made_positions(name)) for name, one in
-                 model.codecs.makers.items()}  # fmt: skip
-        return cls(model.vocabulary, model.codecs.modalities, stop, _unasked(model), heads)
+        codecs = model.codecs
+        heads = {name: HeadSpan(one.head.writes, codecs.made_positions(name)) for name, one in codecs.makers.items()}
+        decodable = {name: one for name, one in codecs.modalities.items() if name not in codecs.undecodable}
+        return cls(model.vocabulary, decodable, stop, _unasked(model), heads)
 
     @property
     def chosen(self) -> tuple[str, ...]:

@@ -97,7 +97,8 @@ class Model:
 
     def need(self, output: str, only: bool, decoding: Decoding) -> Need:
         """What an answer in a modality, or of any for none, needs. Raises as `need_of`."""
-        return need_of(output, self.codecs.modalities, only, self.codecs.makers, decoding.most)
+        codecs = self.codecs
+        return need_of(output, codecs.modalities, only, codecs.makers, decoding.most, codecs.undecodable)
 
     def engine(self, rows: int, capacity: int = 0) -> Engine:
         """What answers requests, so many at a time, of so many positions each with their prompts, by default those that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ class Supplied:
         self._owners = {declared.name: owner for owner, declared in plugins.modalities()}
         self._plugins = plugins
         self._tokenizers: dict[str, Any] = {}
+        self._supplied: dict[str, Detokenizer | None] = {}
         self._detokenizers: dict[str, Detokenizer] = {}
+        """With their weights."""
         self._datamodules: dict[str, DataModule] = {}
         self._folder: Path | None = None
         self._saved: dict[str, str] = {}
@@ -79,10 +82,27 @@ class Supplied:
         """Whether a span of this modality and view is the work of a network, and not codes."""
         return modality in (self.readers if view == UNDERSTAND else self.makers)
 
+    @cached_property
+    def undecodable(self) -> frozenset[str]:
+        """Modalities with codes that are read and never written: nothing makes media of their codes. Where a plugin
+        has an objection to decoding, it is told when something is to be decoded."""
+        found = set()
+        for name, declared in self.modalities.items():
+            if declared.codebooks and name not in self.makers:
+                with contextlib.suppress(UserError):
+                    found |= {name} if self._unloaded(name) is None else set()
+        return frozenset(found)
+
+    def _unloaded(self, modality: str) -> Detokenizer | None:
+        """Detokenizer of a modality as it is before weights are loaded; None if no plugin supplies one."""
+        if modality not in self._supplied:
+            self._supplied[modality] = self._plugins.detokenizer(modality)
+        return self._supplied[modality]
+
     def detokenizer(self, modality: str) -> Detokenizer:
         """Detokenizer of a modality, with the tokenizer's weights where it takes them."""
         if modality not in self._detokenizers:
-            detokenizer = self._plugins.detokenizer(modality)
+            detokenizer = self._unloaded(modality)
             if detokenizer is None:
                 raise PluginError(f"no plugin supplies a detokenizer for `{modality}` with the recipe's options")
             if self._folder is not None and (self._folder / modality).is_dir() and hasattr(detokenizer, "load"):
