@@ -14,10 +14,13 @@ from safetensors.torch import load_file
 from test_distributed import fit_on, losses
 from test_resume import stop_after_a_checkpoint
 
+from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
+from mio.core.model.untrained_rows import untrained_rows
 from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig
 from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.schema import DistillationConfig, Recipe
+from mio.core.runs.run import Run
 
 STAGE = ("start_from=base/tunes", "train.steps=12", "train.precision=fp32", "train.optimizer.kind=adamw")
 NAMES = "train.distillation.groups=[names]"
@@ -74,7 +77,7 @@ def test_what_is_taught_stays_as_probable_as_it_was_while_other_documents_are_le
 PULL = "train.optimizer.pull=5"
 
 
-@pytest.mark.parametrize("needs", [NAMES, PULL])
+@pytest.mark.parametrize("needs", [NAMES, PULL, "train.optimizer.rules={rows: {pattern: '*', rows: [untrained]}}"])
 def test_a_killed_run_goes_on_exactly_from_the_same_start(parent, needs):
     settings = (*STAGE, needs, "train.steps=60", "runtime.checkpoint_every=10")
     fit("whole", *settings)
@@ -129,6 +132,32 @@ def test_ranks_pull_their_parts_as_one_process_pulls_the_whole(parent, how):
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
     fit("free", *STAGE, "train.rows=4")
     assert distances(parent, "two")["embedding.weight"] < distances(parent, "free")["embedding.weight"] / 1.2
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_that_no_stage_has_trained_learn_and_no_others(parent, tied):
+    """Of bytes, those that no tune's name has; on one rank and on two that hold parts of the rows."""
+    once_alike = (f"model.tied_embeddings={tied}", "model.init_std=1e-4", "train.steps=60", "train.optimizer.lr=0.02")
+    fit("alike", *once_alike, "train.precision=fp32")
+    before = load_file(parent / "alike/tunes/model.safetensors")
+    names = [name for name in ("embedding.weight", "head.weight") if name in before]
+    rows = "train.optimizer.rules={rows: {pattern: '*', rows: [untrained]}}"
+    stage = ("start_from=alike/tunes", *STAGE[1:], f"model.tied_embeddings={tied}", "train.rows=4", rows)
+    fit("one", *stage)
+    fit_on(2, "two", *stage, "runtime.sharding=full")
+    run = Run.open("alike/tunes", PluginManager.discover())
+    size = run.vocabulary.size
+    untrained = untrained_rows(before[names[-1]], size)
+    assert untrained.sum() > 100
+    assert not untrained[run.codecs.text.encode("melody number 0123456789 has notes")].any()
+    for runs in ("one", "two"):
+        after = load_file(parent / runs / "tunes/model.safetensors")
+        assert any(not torch.equal(after[name], before[name]) for name in before if name not in names)
+        for name in names:
+            moved = (after[name][:size] != before[name][:size]).any(1)
+            assert not moved[~untrained].any()
+            # of an embedding of its own, only rows that are read have a gradient
+            assert torch.equal(moved, untrained) or (not tied and name == "embedding.weight")
 
 
 @pytest.mark.parametrize("how", ["sharding=full", "sharding=none", "tensor_parallel=2"])

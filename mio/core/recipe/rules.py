@@ -20,6 +20,8 @@ R = TypeVar("R", bound=_Rule)
 
 NEW = "new"
 """In `rows`, of a rule and of adapters: the vocabulary blocks that the stage adds to what it starts from."""
+UNTRAINED = "untrained"
+"""In `rows` of a rule: those that what the stage starts from has never told apart, of whatever block."""
 
 
 def applied(rules: Mapping[str, R | None]) -> dict[str, R]:
@@ -40,6 +42,11 @@ def pulls(config: OptimizerConfig) -> bool:
     return bool(config.pull or any(rule.pull for rule in applied(config.rules).values()))
 
 
+def names_untrained(config: OptimizerConfig) -> bool:
+    """Whether a rule trains rows that what the stage starts from has never told apart."""
+    return any(UNTRAINED in rule.rows for rule in applied(config.rules).values())
+
+
 def rule_problems(
     rules: Mapping[str, RuleConfig | None], names: Sequence[str], blocks: Sequence[str], networks: Sequence[str] = ()
 ) -> Iterator[tuple[str, str]]:
@@ -55,8 +62,8 @@ def rule_problems(
         elif not matching and not may_be_of_network(rule.pattern, networks):
             yield own, f"`{rule.pattern}` matches no parameter{like_names(rule.pattern, names, networks)}"
         for pattern in rule.rows:
-            if pattern != NEW and not fnmatch.filter(blocks, pattern):
-                near = nearest(pattern, [NEW, *blocks])
+            if pattern not in (NEW, UNTRAINED) and not fnmatch.filter(blocks, pattern):
+                near = nearest(pattern, [NEW, UNTRAINED, *blocks])
                 yield own, f"`{rule.pattern}` has `rows: {pattern}`, which matches no vocabulary block{near}"
 
 

@@ -42,7 +42,8 @@ class RuleConfig:
     trainable: bool = True
     rows: list[str] = field(default_factory=list)
     """Makes it a rule for embedding and head alone, of which it trains only the rows of vocabulary blocks that match
-    these patterns, and `new` for those that this stage adds."""
+    these patterns, `new` for those that this stage adds, and `untrained` for rows that are still one vector, as no
+    stage has trained their tokens."""
     lr_scale: float = number(1.0, 0, 1e6)
     """Multiplies the learning rate."""
     weight_decay: float | None = number(None, 0, 1e3)

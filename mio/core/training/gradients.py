@@ -17,15 +17,20 @@ from mio.core.distributed.regions import EXPERT_SHARD, is_elsewhere, local, loca
 
 
 class RowMask:
-    """Leaves only some rows of the vocabulary, `ranges` of ids as (first, end), a gradient."""
+    """Leaves only some rows of the vocabulary a gradient: `ranges` of ids as (first, end), and of the first ids those
+    that are `beside` them, a bool each."""
 
-    def __init__(self, parameter: nn.Parameter, ranges: Iterable[tuple[int, int]]) -> None:
+    def __init__(
+        self, parameter: nn.Parameter, ranges: Iterable[tuple[int, int]], beside: Tensor | None = None
+    ) -> None:
         self.parameter = parameter
-        mask = torch.zeros(parameter.shape[0], *[1] * (parameter.dim() - 1))
+        mask = torch.zeros(parameter.shape[0], device=parameter.device)
+        if beside is not None:
+            mask[: len(beside)] = beside.to(mask)
         for first, end in ranges:
             mask[first:end] = 1.0
         (rows, *_), (start, *_) = local_region(parameter)
-        self._mask = mask[start : start + rows].to(parameter.device)
+        self._mask = mask[start : start + rows].reshape(-1, *[1] * (parameter.dim() - 1))
 
     def apply(self) -> None:
         if self.parameter.grad is not None:

@@ -30,7 +30,7 @@ from mio.core.model.transformer import Transformer
 from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.model import transformer_config
 from mio.core.recipe.places import AVERAGE, BASE, CHECKPOINTS, JOURNAL, PLACES, SKIPPED
-from mio.core.recipe.rules import pulls
+from mio.core.recipe.rules import names_untrained, pulls
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import ActiveRun, run_folder
 from mio.core.runs.adapters import known_ids, start_adapters
@@ -218,8 +218,8 @@ class Training:
             else:
                 transformer.reset_parameters(recipe.seed)
             distils = bool(distilled_groups(recipe))
-            if distils or pulls(recipe.train.optimizer):
-                assert self.parent is not None, "a recipe that needs its start starts from something"
+            optimizer = recipe.train.optimizer
+            if self.parent is not None and (distils or pulls(optimizer) or names_untrained(optimizer)):
                 module.start = Lock.read(self.parent.folder).run
                 module.added = added_networks(self.parent, [name for name, _ in transformer.named_parameters()])
             if distils:

@@ -235,8 +235,8 @@ class MioModule(LightningModule):
             )
         if self.start and checkpoint.get("start") != self.start:
             raise UserError(
-                "what this run started from has been trained anew since, and `train.distillation` or `pull` needs it "
-                "as it was; restore it, or start a new run with another `name=`"
+                "what this run started from has been trained anew since, and `train.distillation`, `pull` or `rows: "
+                "[untrained]` needs it as it was; restore it, or start a new run with another `name=`"
             )
         self.guard.load_state_dict(checkpoint["guard"])
         if self.average is not None:

@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from mio.core.distributed.regions import is_elsewhere, local, zeros_like
+from mio.core.distributed.regions import gathered, is_elsewhere, is_split, local, zeros_like
 from mio.core.errors import RecipeError
 from mio.core.model.lora import LORA_A, LORA_B, ROWS
 from mio.core.model.networks import exact_parameters
 from mio.core.model.transformer import Transformer
+from mio.core.model.untrained_rows import untrained_rows
 from mio.core.model.vocabulary_rows import block_ranges
 from mio.core.recipe.model import HEAD_BIAS, ROW_PARAMETERS
-from mio.core.recipe.rules import rule_of, rule_problems
+from mio.core.recipe.rules import UNTRAINED, rule_of, rule_problems
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.gradients import RowMask
@@ -105,12 +106,18 @@ def freeze(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary) -
 
 
 def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary, known: int) -> list[RowMask]:
-    """Masks of the parameters of which the rules train some rows only, in a stage that starts with `known` ids."""
-    plans = _planned(module, config, vocabulary)
+    """Masks of the parameters of which the rules train some rows only, in a stage that starts with `known` ids and, at
+    this time, with the weights of the module. A collective call where these are split."""
+    plans = [(plan, parameter) for plan, parameter in _planned(module, config, vocabulary) if plan.trainable]
+    beside: dict[bool, Tensor | None] = {False: None}
+    if any(UNTRAINED in plan.rows for plan, _ in plans):
+        assert isinstance(module, Transformer)
+        head = module.head_weight
+        beside[True] = untrained_rows(gathered(head) if is_split(head) else head, known)
     masks = [
-        RowMask(parameter, block_ranges(vocabulary, plan.rows, known))
+        RowMask(parameter, block_ranges(vocabulary, plan.rows, known), beside[UNTRAINED in plan.rows])
         for plan, parameter in plans
-        if plan.trainable and plan.rows
+        if plan.rows
     ]
     if isinstance(module, Transformer) and module.rows is not None and _masked_bias(module):
         masks.append(RowMask(module.get_parameter(HEAD_BIAS), module.rows.ranges))
