@@ -143,12 +143,13 @@ def test_rows_that_no_stage_has_trained_learn_and_no_others(parent, tied):
     names = [name for name in ("embedding.weight", "head.weight") if name in before]
     rows = "train.optimizer.rules={rows: {pattern: '*', rows: [untrained]}}"
     stage = ("start_from=alike/tunes", *STAGE[1:], f"model.tied_embeddings={tied}", "train.rows=4", rows)
-    fit("one", *stage)
+    told = fit("one", *stage)
     fit_on(2, "two", *stage, "runtime.sharding=full")
     run = Run.open("alike/tunes", PluginManager.discover())
     size = run.vocabulary.size
     untrained = untrained_rows(before[names[-1]], size)
     assert untrained.sum() > 100
+    assert f"rows that no stage has trained, which learn too: {untrained.sum()}\n" in told
     assert not untrained[run.codecs.text.encode("melody number 0123456789 has notes")].any()
     for runs in ("one", "two"):
         after = load_file(parent / runs / "tunes/model.safetensors")

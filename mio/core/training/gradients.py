@@ -23,7 +23,7 @@ class RowMask:
     def __init__(
         self, parameter: nn.Parameter, ranges: Iterable[tuple[int, int]], beside: Tensor | None = None
     ) -> None:
-        self.parameter = parameter
+        self.parameter, self.beside = parameter, beside
         mask = torch.zeros(parameter.shape[0], device=parameter.device)
         if beside is not None:
             mask[: len(beside)] = beside.to(mask)

@@ -243,7 +243,7 @@ class Training:
             module.replicas = data_parallel(mesh)[1]
             module.statistics.counts = module.loss_metrics.counts = mesh["tensor"].get_local_rank() == 0
         bad_steps = BadSteps(module.guard, self.data.describe, self.folder / SKIPPED, self.ranks, self.console)
-        module.on_bad_step = bad_steps.report
+        module.on_bad_step, module.tell = bad_steps.report, self.console.print
         return module
 
     def _validation(self, metrics: Metrics, watchdog: Watchdog) -> Validation | None:

@@ -26,7 +26,7 @@ from mio.core.recipe.rules import pulls
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.average import WeightAverage
-from mio.core.training.gradients import drop_gradients, gradient_norm, scale_gradients
+from mio.core.training.gradients import RowMask, drop_gradients, gradient_norm, scale_gradients
 from mio.core.training.guards import SKIP, STOP, Guard
 from mio.core.training.losses import PassLosses
 from mio.core.training.metrics import LossMetrics
@@ -93,11 +93,13 @@ class MioModule(LightningModule):
         """Networks of plugins that what the stage starts from does not have."""
         self.on_bad_step: Callable[[str, list[tuple[Batch, PassLosses]]], None] = _ignore
         """Called on every rank with the verdict on a step that the guard objects to, and its forward passes."""
+        self.tell: Callable[[str], None] = _ignore
+        """Called with what a user should know of what is trained."""
         self._spread = spread
         self._elements = 1
         self._skipped = False
         self._passes: list[tuple[Batch, PassLosses]] = []
-        self._masks: list[Any] = []
+        self._masks: list[RowMask] = []
         self._elsewhere: list[tuple[torch.nn.Parameter, Tensor]] = []
 
     def configure_model(self) -> None:
@@ -119,6 +121,11 @@ class MioModule(LightningModule):
             self.average = WeightAverage(self.transformer, self.train_config.average, self.train_config.steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [self._factors(one) for one in schedules])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        untrained = next((mask.beside for mask in self._masks if mask.beside is not None), None)
+        if untrained is not None:
+            self.tell(f"rows that no stage has trained, which learn too: {int(untrained.sum()):,}")
 
     def _factors(self, schedule: Schedule) -> Callable[[int], float]:
         """A plain function: `LambdaLR` would save any other callable."""
@@ -243,5 +250,5 @@ class MioModule(LightningModule):
             self.average.updates = checkpoint["averaged"]
 
 
-def _ignore(verdict: str, passes: list[tuple[Batch, PassLosses]]) -> None:
-    """The default of `on_bad_step`."""
+def _ignore(*_: Any) -> None:
+    """The default of what is called."""

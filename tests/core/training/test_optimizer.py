@@ -137,6 +137,9 @@ def test_new_rows_are_those_behind_what_the_stage_starts_with() -> None:
     wrong = OptimizerConfig(rules={"rows": RuleConfig(pattern="embedding.weight", rows=["knew"])})
     with pytest.raises(RecipeError, match="`rows: knew`, which matches no vocabulary block; did you mean `new`"):
         plan_parameters(shapes(Model()), wrong, FakeVocabulary())
+    wrong = OptimizerConfig(rules={"rows": RuleConfig(pattern="embedding.weight", rows=["new", "untraind"])})
+    with pytest.raises(RecipeError, match=r"`rows: untraind`, .*; did you mean `untrained`"):
+        plan_parameters(shapes(Model()), wrong, FakeVocabulary())
 
 
 def test_rows_rule_holds_for_a_heads_bias_and_for_rows_beside_adapters() -> None:
