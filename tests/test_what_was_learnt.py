@@ -144,7 +144,7 @@ def test_rows_that_no_stage_has_trained_learn_and_no_others(parent, tied):
     rows = "train.optimizer.rules={rows: {pattern: '*', rows: [untrained]}}"
     stage = ("start_from=alike/tunes", *STAGE[1:], f"model.tied_embeddings={tied}", "train.rows=4", rows)
     told = fit("one", *stage)
-    fit_on(2, "two", *stage, "runtime.sharding=full")
+    fit_on(2, "two", *stage, "runtime.sharding=full" if tied else "runtime.tensor_parallel=2")
     run = Run.open("alike/tunes", PluginManager.discover())
     size = run.vocabulary.size
     untrained = untrained_rows(before[names[-1]], size)

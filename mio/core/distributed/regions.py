@@ -6,6 +6,9 @@ that have the expert. On the others such a tensor has its name, shape and dtype,
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -66,10 +69,24 @@ def gathered(tensor: DTensor, dtype: torch.dtype | None = None, device: torch.de
     else:
         shape, stride = tensor.shape, tensor.stride()
         cast = DTensor.from_local(part, mesh, tensor.placements, run_check=False, shape=shape, stride=stride)
-        whole = cast.full_tensor().contiguous()
+        with _quiet():
+            whole = cast.full_tensor().contiguous()
     if EXPERT_SHARD in (mesh.mesh_dim_names or ()):
         torch.distributed.broadcast(whole, int(mesh.mesh.flatten()[0]))
     return whole
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warning that parts which two dimensions of a mesh have cut are gathered in two steps, and that
+    sums could depend on their order: nothing is summed."""
+    log = logging.getLogger("torch.distributed.tensor._redistribute")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def local_region(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
