@@ -9,6 +9,7 @@ from mio.core.contract.values import Record
 from mio.core.data.items import prepared
 from mio.core.errors import DataError, MioError, UserError
 from mio.core.evaluation.choices import choose_batch
+from mio.core.evaluation.items import drawn_from
 from mio.core.generation.answer import read_answer
 from mio.core.generation.engine import answer_room
 from mio.core.generation.model import Model
@@ -49,7 +50,7 @@ def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed
     if not prompts:
         return {}
     items = sorted(prompts, key=lambda item: len(prompts[item].tokens))
-    seeds = [item_seed(model.recipe.seed, task.name, item) for item in items]
+    seeds = [item_seed(drawn_from(model.recipe), task.name, item) for item in items]
     try:
         generated = model.answers([prompts[item] for item in items], task.decoding, need, seeds)
     except UserError as error:

@@ -22,7 +22,7 @@ from mio.core.errors import DataError, UserError
 from mio.core.evaluation.answering import answer_batch
 from mio.core.evaluation.copies import copied_spans, digest
 from mio.core.evaluation.figures import Figures
-from mio.core.evaluation.items import ItemFile, described, find_items
+from mio.core.evaluation.items import ItemFile, described, drawn_from, find_items
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.evaluation.overrides import Said, decoded
 from mio.core.evaluation.processes import worthwhile
@@ -294,7 +294,7 @@ class Evaluation:
         counts_copies = self.kept_in is not None and self._has_copies(owned.task)
         lines, problems = [], list[str]()
         for item in piece.items:
-            line: dict[str, Any] = {"item": item, "seed": item_seed(model.recipe.seed, owned.task.name, item)}
+            line: dict[str, Any] = {"item": item, "seed": item_seed(drawn_from(model.recipe), owned.task.name, item)}
             with contextlib.suppress(DataError):  # it is why the item has failed
                 line["prompt"] = prompt_of(owned.task, piece.records[item])
             if item in answers:

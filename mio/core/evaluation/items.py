@@ -23,6 +23,7 @@ from mio.core.errors import DataError
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.files import locked, write_bytes
 from mio.core.generation.model import Model
+from mio.core.recipe.schema import Recipe
 from mio.core.runs.versions import versions
 
 FIGURES = "figures"
@@ -35,6 +36,11 @@ Line = dict[str, Any]
 """Of an item: `item`, its number; `prompt`, with media as `{MODALITY:KEY}`; `output`, parts as `mio generate --json`
 has them, media by their file where it is kept; `verdicts` by measure; `failure`, why it has none; `seed`; of the first
 ones `asked` and `expected`, the parts of prompt and record with their media as files."""
+
+
+def drawn_from(recipe: Recipe) -> int:
+    """Seed of what answers draw."""
+    return recipe.evaluate.seed or recipe.seed
 
 
 def described(model: Model, owned: OwnedTask, records: Sequence[Record]) -> Description:
@@ -50,7 +56,7 @@ def described(model: Model, owned: OwnedTask, records: Sequence[Record]) -> Desc
         "records": digest.hexdigest(),
         "weights": dict(model.weights()),
         "precision": str(model.transformer.head_weight.dtype).removeprefix("torch."),
-        "seed": recipe.seed,
+        "seed": drawn_from(recipe),
         "template": asdict(task.template),
         "output": task.output,
         "decoding": asdict(task.decoding),

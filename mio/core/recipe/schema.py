@@ -192,6 +192,8 @@ class EvaluateConfig:
     """Prompts decoded together."""
     average: bool = False
     """Whether the average of the weights is evaluated, in place of the last ones."""
+    seed: int = number(0, 0, 2**32 - 1)
+    """Of what answers draw; 0: the recipe's `seed`."""
 
 
 @dataclass
