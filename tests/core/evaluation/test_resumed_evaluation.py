@@ -113,6 +113,26 @@ def with_option(run, _):
     return {}
 
 
+def drawn_anew(run, _):
+    run.recipe.evaluate.seed = 1
+    return {}
+
+
+def test_answers_draw_from_the_recipes_seed_or_that_of_the_evaluation(run, monkeypatch):
+    def measured(**seeds):
+        run.recipe.seed, run.recipe.evaluate.seed = seeds.get("recipe", 0), seeds.get("own", 0)
+        measure(run, monkeypatch, Counting(), said={"melody": {"media_temperature": 100.0}})
+        tunes = [path.read_text() for path in sorted((run.folder / "samples").glob("play-*.txt"))]
+        return {line["seed"] for line in read_items(run.folder / "evaluation/play.jsonl").lines}, tunes
+
+    first, own, same, of_recipe = measured(), measured(own=1), measured(own=1, recipe=5), measured(recipe=1)
+    assert own == same == of_recipe
+    assert len(own[0]) == 20
+    assert not first[0] & own[0]
+    assert len(own[1]) == len(first[1]) > 0
+    assert first[1] != own[1]
+
+
 CHANGES = {
     "items": lambda *_: {"items": 19},
     "decoding": lambda _, task: {"task": replace(task, decoding=replace(task.decoding, media_temperature=0.7))},
@@ -121,6 +141,7 @@ CHANGES = {
     "measure": lambda _, task: {"task": replace(task, measures=(Measure(name="right"),))},
     "weights": reweighed,
     "plugin": with_option,
+    "seed": drawn_anew,
 }
 
 
