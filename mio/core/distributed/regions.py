@@ -58,9 +58,11 @@ def zeros_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.zeros_like(tensor, dtype=dtype, requires_grad=False)
 
 
-def gathered(tensor: DTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
-    """A whole tensor on every device, gathered in the dtype and on the device that it is wanted in. A collective call
-    of all devices, also of those that have no part of it."""
+def gathered(tensor: Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """A whole tensor on every device, in the dtype and on the device that it is wanted in; one that is split is
+    gathered in that dtype. A collective call then of all devices, also of those that have no part of it."""
+    if not is_split(tensor):
+        return tensor.to(device=device, dtype=dtype)
     from torch.distributed.tensor import DTensor
 
     mesh, part = tensor.device_mesh, tensor.to_local().to(device, dtype)

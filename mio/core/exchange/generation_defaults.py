@@ -20,7 +20,7 @@ _KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def generation_defaults(
-    vocabulary: Vocabulary, recipe: Recipe, stops: Sequence[int], made: Container[str]
+    vocabulary: Vocabulary, recipe: Recipe, stops: Sequence[int], made: Container[str], undecodable: Container[str] = ()
 ) -> dict[str, Any]:
     """The content of the file: what the recipe says of answers of text (`generate.text`), as these programs have one
     setting for all tokens.
@@ -28,9 +28,10 @@ def generation_defaults(
     Args:
         stops: what ends an answer.
         made: modalities whose spans are made by heads.
+        undecodable: modalities of whose codes nothing makes media.
     """
     absent = {index for block in vocabulary.blocks if block.absent for index in block.ids}
-    never = sorted(absent | set(unfilled(vocabulary, made)))
+    never = sorted(absent | set(unfilled(vocabulary, made, undecodable)))
     return {
         "bos_token_id": vocabulary.specials.bos,
         "eos_token_id": [*stops, *ending_controls(vocabulary)],

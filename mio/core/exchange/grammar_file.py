@@ -22,7 +22,12 @@ FORMAT, VERSION = "mio-grammar", 2
 
 
 def grammar_content(
-    vocabulary: Vocabulary, stop: int, context: int, made: Container[str] = (), read: Container[str] = ()
+    vocabulary: Vocabulary,
+    stop: int,
+    context: int,
+    made: Container[str] = (),
+    read: Container[str] = (),
+    undecodable: Container[str] = (),
 ) -> dict[str, Any]:
     """The content of the file.
 
@@ -32,6 +37,7 @@ def grammar_content(
         context: positions that prompt and answer may take together; the stop token takes none.
         made: modalities whose spans that are written are made by heads.
         read: modalities whose spans that are read are computed by encoders.
+        undecodable: modalities of whose codes nothing makes media, so that no answer has any.
     """
     modalities = {declared.name: declared for declared in vocabulary.modalities}
     specials = asdict(vocabulary.specials)
@@ -47,11 +53,11 @@ def grammar_content(
         "ends": sorted({stop, specials["eos"], *ending_controls(vocabulary)}),
         "reserved": [{"start": block.start, "size": block.size} for block in vocabulary.blocks if block.absent],
         "spans": {
-            name: _span(vocabulary, declared, name in made, name in read)
+            name: _span(vocabulary, declared, name in made, name in read, name in undecodable)
             for name, declared in modalities.items()
             if not (declared.text or declared.parts)
         },
-        "sequences": _sequences(modalities, made),
+        "sequences": _sequences(modalities, made, undecodable),
         "controls": _controls(vocabulary),
     }
 
@@ -62,13 +68,17 @@ def ending_controls(vocabulary: Vocabulary) -> list[int]:
     return [index for index, name in controls.by_id.items() if controls.tokens[name].action in ENDS]
 
 
-def unfilled(vocabulary: Vocabulary, made: Container[str] = ()) -> list[int]:
+def unfilled(vocabulary: Vocabulary, made: Container[str] = (), undecodable: Container[str] = ()) -> list[int]:
     """Ids that open what a program without mio cannot go on with: media that heads make, or that are only read."""
     spans = [declared for declared in vocabulary.modalities if declared.begin and not declared.parts]
-    return [vocabulary.begin(declared.name) for declared in spans if declared.name in made or not declared.codebooks]
+    return [
+        vocabulary.begin(declared.name)
+        for declared in spans
+        if declared.name in made or declared.name in undecodable or not declared.codebooks
+    ]
 
 
-def _span(vocabulary: Vocabulary, declared: Modality, made: bool, read: bool) -> dict[str, Any]:
+def _span(vocabulary: Vocabulary, declared: Modality, made: bool, read: bool, undecodable: bool) -> dict[str, Any]:
     """A modality whose items are spans. A view is the codebooks that a span carries, in the order of its layout, or how
     it is carried instead."""
     name = declared.name
@@ -82,7 +92,7 @@ def _span(vocabulary: Vocabulary, declared: Modality, made: bool, read: bool) ->
         "frames": asdict(declared.frames) if books else None,
         "automaton": _automaton(declared.automaton),
         "codebooks": [{"start": ids.start, "size": len(ids)} for ids in books],
-        "written": "head" if made else _view(declared, GENERATE),
+        "written": "head" if made else None if undecodable else _view(declared, GENERATE),
         "read": "encoder" if read else _view(declared, UNDERSTAND),
     }
 
@@ -103,14 +113,15 @@ def _view(declared: Modality, view: str) -> list[int] | None:
     return list(declared.view(view)) or None
 
 
-def _sequences(modalities: Mapping[str, Modality], made: Container[str]) -> dict[str, Any]:
+def _sequences(modalities: Mapping[str, Modality], made: Container[str], undecodable: Container[str]) -> dict[str, Any]:
     """Modalities whose items are spans of others, following each other: one of each, and that so often."""
     return {
         name: {
             "of": list(declared.part_names),
             "minimum": 1 if isinstance(declared.parts, tuple) else declared.frames.minimum,
             "maximum": 1 if isinstance(declared.parts, tuple) else declared.frames.maximum,
-            "written": not only_read(modalities, name, made),
+            "written": not only_read(modalities, name, made)
+            and not any(part in undecodable for part in declared.part_names),
         }
         for name, declared in modalities.items()
         if declared.parts

@@ -114,7 +114,7 @@ def export_run(
     parameters = sum(math.prod(tensor.shape) for tensor in plan)
     made, read = (_by_networks(saved, kind) for kind in ("heads", "encoders"))
     stop = _stops(vocabulary, run.recipe)[0]
-    grammar = grammar_content(vocabulary, stop, run.recipe.data.packing.context, made, read)
+    grammar = grammar_content(vocabulary, stop, run.recipe.data.packing.context, made, read, run.codecs.undecodable)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, wanted, shape in plan:
@@ -125,7 +125,8 @@ def export_run(
     with new_folder(folder) as partial:
         write_json(partial / "config.json", model | _ids(vocabulary, run.recipe))
         write_json(
-            partial / DEFAULTS, generation_defaults(vocabulary, run.recipe, _stops(vocabulary, run.recipe), made)
+            partial / DEFAULTS,
+            generation_defaults(vocabulary, run.recipe, _stops(vocabulary, run.recipe), made, run.codecs.undecodable),
         )
         write_json(partial / GRAMMAR, grammar)
         write_tokenizer(partial, text, vocabulary, run.recipe, [declared for _, declared in modalities])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mio.core.distributed.devices import free_memory
 from mio.core.distributed.ranks import Ranks
-from mio.core.distributed.regions import gathered, is_split
+from mio.core.distributed.regions import gathered
 from mio.core.distributed.work import Channel
 from mio.core.errors import UserError
 from mio.core.model.layers import Block
@@ -71,7 +71,7 @@ def decoding_copy(
     def whole(parameter: Tensor) -> Tensor:
         # what is folded is rounded once, when it is
         own = source.frozen or id(parameter) in kept
-        return _whole(parameter.detach(), device, parameter.dtype if own else dtype)
+        return gathered(parameter.detach(), parameter.dtype if own else dtype, device)
 
     state, shapes = {}, {name: parameter.shape for name, parameter in copy.named_parameters()}
     for name, value in plain_parameters(source, whole):
@@ -142,13 +142,6 @@ def _ready(
     elif summed is not None:
         _sum_by_hooks(copy, summed)
     return copy.requires_grad_(False).eval(), Replicas(ranks, size, ranks.channel(f"{ranks.rank // size}"))
-
-
-def _whole(parameter: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A whole parameter on this device, gathered in the dtype that it is wanted in."""
-    if not is_split(parameter):
-        return parameter.to(device, dtype)
-    return gathered(parameter, dtype, device)
 
 
 def _sum_by_hooks(copy: Transformer, summed: Callable[[Tensor], None]) -> None:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mio.core.distributed.regions import gathered, is_split, local, local_region
+from mio.core.distributed.regions import gathered, local, local_region
 from mio.core.errors import UserError
 from mio.core.model.networks import buffers, initialise_networks
 from mio.core.model.transformer import Transformer
@@ -207,16 +207,16 @@ def save_weights(transformer: Transformer, folder: Path, write: bool = True, nam
     parameters = {one: p for one, p in stored_tensors(transformer).items() if one not in transformer.frozen}
     planned = in_file_order(Planned(name, p.dtype, tuple(p.shape)) for name, p in parameters.items())
 
-    def whole() -> Iterator[tuple[str, Tensor]]:
+    def tensors() -> Iterator[tuple[str, Tensor]]:
         for tensor in planned:
             value = parameters[tensor.name].detach()
-            yield tensor.name, (gathered(value) if is_split(value) else value).cpu()
+            yield tensor.name, gathered(value).cpu()
 
     if not write:
-        for _ in whole():
+        for _ in tensors():
             pass
         return
     partial = folder / f"{name}.partial"
-    write_file(partial, planned, whole())
+    write_file(partial, planned, tensors())
     sync(partial)
     partial.replace(folder / name)

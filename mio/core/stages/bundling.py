@@ -127,7 +127,7 @@ def _card(run: Run, name: str) -> ModelCard:
         parameters=sum(math.prod(info.shape) for info in run.saved.infos().values()),
         license=recipe.license,
         chat=recipe.data.form == CHAT,
-        grammar=grammar_content(vocabulary, stop, recipe.data.packing.context, made, read),
+        grammar=grammar_content(vocabulary, stop, recipe.data.packing.context, made, read, run.codecs.undecodable),
         grammar_file=GRAMMAR,
         own=".",
         tasks=run.summary.get("tasks") or {} if is_file(run.folder / SUMMARY) else {},

@@ -88,9 +88,9 @@ class Supplied:
         has an objection to decoding, it is told when something is to be decoded."""
         found = set()
         for name, declared in self.modalities.items():
-            if declared.codebooks and name not in self.makers:
-                with contextlib.suppress(UserError):
-                    found |= {name} if self._unloaded(name) is None else set()
+            with contextlib.suppress(UserError):
+                if declared.codebooks and self._unloaded(name) is None and name not in self.makers:
+                    found.add(name)
         return frozenset(found)
 
     def _unloaded(self, modality: str) -> Detokenizer | None:

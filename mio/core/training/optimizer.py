@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from mio.core.distributed.regions import gathered, is_elsewhere, is_split, local, zeros_like
+from mio.core.distributed.regions import gathered, is_elsewhere, local, zeros_like
 from mio.core.errors import RecipeError
 from mio.core.model.lora import LORA_A, LORA_B, ROWS
 from mio.core.model.networks import exact_parameters
@@ -109,13 +109,12 @@ def row_masks(module: nn.Module, config: OptimizerConfig, vocabulary: Vocabulary
     """Masks of the parameters of which the rules train some rows only, in a stage that starts with `known` ids and, at
     this time, with the weights of the module. A collective call where these are split."""
     plans = [(plan, parameter) for plan, parameter in _planned(module, config, vocabulary) if plan.trainable]
-    beside: dict[bool, Tensor | None] = {False: None}
+    untrained: Tensor | None = None
     if any(UNTRAINED in plan.rows for plan, _ in plans):
         assert isinstance(module, Transformer)
-        head = module.head_weight
-        beside[True] = untrained_rows(gathered(head) if is_split(head) else head, known)
+        untrained = untrained_rows(gathered(module.head_weight), known)
     masks = [
-        RowMask(parameter, block_ranges(vocabulary, plan.rows, known), beside[UNTRAINED in plan.rows])
+        RowMask(parameter, block_ranges(vocabulary, plan.rows, known), untrained if UNTRAINED in plan.rows else None)
         for plan, parameter in plans
         if plan.rows
     ]

@@ -180,3 +180,24 @@ def test_what_other_programs_cannot_go_on_with_is_neither_opened_nor_left_unende
     assert [content["spans"][name]["read"] for name in ("picture", "smell", "speech")] == ["encoder", "encoder", [0]]
     assert content["sequences"]["video"] == {"of": ["image"], "minimum": 2, "maximum": 8, "written": True}
     assert [one["ids"] for one in content["controls"]] == [list(vocabulary.controls.ids[one.name]) for _, one in said]
+
+
+def test_an_export_writes_no_codes_that_nothing_decodes(run, tmp_path, monkeypatch):
+    export_run(run, tmp_path / "before")
+    before = json.loads((tmp_path / "before/grammar.json").read_text())["spans"]["melody"]
+    monkeypatch.setattr(type(run.plugins), "detokenizer", lambda *_: None)
+    run.codecs.__dict__.pop("undecodable", None)
+    run.codecs._supplied.clear()
+    export_run(run, tmp_path / "out")
+    content = json.loads((tmp_path / "out/grammar.json").read_text())
+    assert content["spans"]["melody"] == {**before, "written": None}
+    assert before["written"]
+    never = json.loads((tmp_path / "out/generation_config.json").read_text())["suppress_tokens"]
+    assert run.vocabulary.begin("melody") in never
+
+
+def test_items_of_parts_that_nothing_decodes_are_not_written_either():
+    vocabulary = Vocabulary.build(FakeText(size=400), DECLARED)
+    content = grammar_content(vocabulary, 7, 64, undecodable={"image"})
+    assert content["spans"]["image"]["written"] is None
+    assert content["sequences"]["video"]["written"] is False

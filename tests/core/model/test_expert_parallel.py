@@ -18,7 +18,7 @@ from mio_world import TEXT, FakeText
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.data.batch import assemble
 from mio.core.data.plan import Changes
-from mio.core.distributed.regions import gathered, is_split, local
+from mio.core.distributed.regions import gathered, local
 from mio.core.errors import RecipeError
 from mio.core.model.expert_parallel import mixtures
 from mio.core.model.experts import SparseExperts, group_by_expert
@@ -159,7 +159,7 @@ def trained(case, split):
     reshard(module.transformer)
     tensors = dict(module.transformer.named_parameters())
     tensors |= {f"average.{name}": one for name, one in (module.average.tensors if module.average else {}).items()}
-    weights = {name: gathered(one) if is_split(one) else one.detach() for name, one in tensors.items()}
+    weights = {name: gathered(one.detach()) for name, one in tensors.items()}
     assert optimizer.state.keys() == {one for one in module.parameters() if one.requires_grad}
     held = [layer.experts.held for layer in mixtures(module.transformer)]
     sizes = {name: local(one).numel() for name, one in module.transformer.named_parameters()}
