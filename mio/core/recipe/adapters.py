@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.model import ENCODERS, HEAD_BIAS, HEADS, parameter_names
-from mio.core.recipe.rules import NEW, applied, may_be_of_network, rule_of
+from mio.core.recipe.rules import NEW, UNTRAINED, applied, may_be_of_network, rule_of
 from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, Recipe
 
 MOST_LAYERS = 200_000
@@ -140,7 +140,12 @@ def whole_parameters(
 def row_problems(patterns: Sequence[str], blocks: Sequence[str]) -> list[str]:
     """Which patterns of `train.lora.rows` match none of a vocabulary's blocks."""
     return [
-        f"`train.lora.rows`: `{pattern}` matches no vocabulary block{nearest(pattern, [NEW, *blocks])}"
+        f"`train.lora.rows`: `{pattern}` matches no vocabulary block"
+        + (
+            "; rows that no stage has trained are found for rules of the optimizer, without adapters"
+            if pattern == UNTRAINED
+            else nearest(pattern, [NEW, *blocks])
+        )
         for pattern in patterns
         if pattern != NEW and not fnmatch.filter(blocks, pattern)
     ]

@@ -305,6 +305,10 @@ def test_ids_of_trained_rows():
         ({"train": ["norms"]}, "`norms` matches no parameter"),
         ({"train": ["*.experts.0.up.weight"]}, "`layers.0.ffn.experts.0.up.weight`, which has an adapter"),
         ({"rows": ["<t>"]}, "`<t>` matches no vocabulary block"),
+        (
+            {"rows": ["untrained"]},
+            "`untrained` matches no vocabulary block; rows that no stage has trained are found for rules",
+        ),
     ],
 )
 def test_mistakes_are_named(lora, told):
