@@ -92,6 +92,16 @@ def test_a_plugin_whose_answer_breaks_the_contract_is_named(tunes, capsys, monke
     assert "plugin `melody`, hook `mio_modalities`, modality `melody`: `codebooks`" in line
 
 
+def test_a_task_whose_answers_nobody_decodes_is_refused_before_anything_is_trained(tunes, capsys, monkeypatch):
+    hook = "def mio_detokenizer(modality):\n    return "
+    changed_package(tunes / "mute_melody.py", monkeypatch, hook, f"{hook}None  # ")
+    for where in ("evaluate.tasks=[play]", "validate={every: 2, tasks: [play]}"):
+        line = failing(capsys, "fit", "tunes.yaml", *TINY, where)
+        assert line.startswith("error: task `play`: `melody` is only read: ")
+        assert "no plugin supplies a detokenizer for it" in line
+        assert not list((tunes / "runs/tunes").rglob("*.safetensors"))
+
+
 # run folders
 
 

@@ -21,8 +21,10 @@ from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore
 from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
+from mio.core.errors import UserError
 from mio.core.evaluation.evaluation import Report, evaluate
 from mio.core.evaluation.table import results_table
+from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
 from mio.core.model.network_check import check_networks_run
@@ -161,6 +163,7 @@ class Stage:
             torch.cuda.set_device(ranks.local_rank)
         seed_everything(recipe.seed, verbose=False)
         ranks.all_or_none(self._check_networks)
+        ranks.all_or_none(self._check_tasks)
         with explaining_errors(folder):
             tokenizers = ranks.on_first(self._prepare_tokenizers)
             if not ranks.first:
@@ -219,6 +222,18 @@ class Stage:
             same_declarations(self.folder, self.codecs)
         config, parent = transformer_config(self.recipe, self.manager), None if self.goes_on else self.parent
         check_networks(self.codecs.networks, config, self.recipe.train, parent)
+
+    def _check_tasks(self) -> None:
+        """That what the model is asked when it is trained, or before, can be answered."""
+        recipe, known, codecs = self.recipe, self.plugins.tasks(), self.codecs
+        for name in dict.fromkeys((*recipe.validate.tasks, *recipe.evaluate.tasks)):
+            task = known[name][1]
+            if task.choices is not None:
+                continue
+            try:
+                need_of(task.output, codecs.modalities, False, codecs.makers, task.decoding.most, codecs.undecodable)
+            except UserError as error:
+                raise UserError(f"task `{name}`: {error}") from error
 
     def _prepare_tokenizers(self) -> dict[str, Any]:
         """Loads or trains them; returns the metrics of those that were trained."""
