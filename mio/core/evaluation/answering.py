@@ -12,8 +12,10 @@ from mio.core.evaluation.choices import choose_batch
 from mio.core.evaluation.items import drawn_from
 from mio.core.generation.answer import read_answer
 from mio.core.generation.engine import answer_room
+from mio.core.generation.grammar import Need, need_of
 from mio.core.generation.model import Model
 from mio.core.generation.sampling import item_seed
+from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendered import Prompt
 from mio.core.tokens.templates import CompiledTemplate, to_document
 
@@ -40,12 +42,20 @@ def answer_records(
     return [answers.get(item, Answer(())) for item in range(len(records))]
 
 
+def need_of_task(task: Task, codecs: Codecs) -> Need:
+    """What an answer to a task needs. Raises `UserError` with the task's name where there can be none."""
+    try:
+        return need_of(task.output, codecs.modalities, False, codecs.makers, task.decoding.most, codecs.undecodable)
+    except UserError as error:
+        raise UserError(f"task `{task.name}`: {error}") from error
+
+
 def answer_batch(model: Model, task: Task, records: Mapping[int, Record], failed: dict[int, str]) -> dict[int, Answer]:
     """Answers to some items of a task, decoded or compared together, by their numbers. An item that has none is left
     out, and `failed` gets the reason."""
     if task.choices is not None:
         return choose_batch(model, task, records, failed)
-    need = model.need(task.output, only=False, decoding=task.decoding)
+    need = need_of_task(task, model.codecs)
     prompts = _prompts(model, task, records, model.grammar.least(need), failed)
     if not prompts:
         return {}

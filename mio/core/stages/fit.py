@@ -21,10 +21,9 @@ from mio.core.data.loader import MioDataModule
 from mio.core.data.shards.store import TokenStore
 from mio.core.distributed.devices import device_type
 from mio.core.distributed.ranks import Ranks
-from mio.core.errors import UserError
+from mio.core.evaluation.answering import need_of_task
 from mio.core.evaluation.evaluation import Report, evaluate
 from mio.core.evaluation.table import results_table
-from mio.core.generation.grammar import need_of
 from mio.core.generation.model import Model
 from mio.core.generation.replicas import PRECISIONS, decoding_copy
 from mio.core.model.network_check import check_networks_run
@@ -225,15 +224,10 @@ class Stage:
 
     def _check_tasks(self) -> None:
         """That what the model is asked when it is trained, or before, can be answered."""
-        recipe, known, codecs = self.recipe, self.plugins.tasks(), self.codecs
+        recipe, known = self.recipe, self.plugins.tasks()
         for name in dict.fromkeys((*recipe.validate.tasks, *recipe.evaluate.tasks)):
-            task = known[name][1]
-            if task.choices is not None:
-                continue
-            try:
-                need_of(task.output, codecs.modalities, False, codecs.makers, task.decoding.most, codecs.undecodable)
-            except UserError as error:
-                raise UserError(f"task `{name}`: {error}") from error
+            if (task := known[name][1]).choices is None:
+                need_of_task(task, self.codecs)
 
     def _prepare_tokenizers(self) -> dict[str, Any]:
         """Loads or trains them; returns the metrics of those that were trained."""
