@@ -34,8 +34,10 @@ step "what it says in English, to be kept"
 
 step "training and held-out figures"
 "$python" -m mio fit smollm2/senses "$@"
-"$python" -m mio evaluate runs/senses draw generate.image.guidance=2 generate.image.media_temperature=0.25 --json drawn.json
+guided=(generate.image.guidance=2 generate.image.media_temperature=0.25)
+guided+=(generate.speech.guidance=1.5 generate.speech.media_temperature=0.25)
+"$python" -m mio evaluate runs/senses draw speak "${guided[@]}" --json made.json
 
 step "perplexity before and after"
 [ -e exported ] || "$python" -m mio export runs/senses exported --merge
-"$python" -m mio_smollm2 figures runs/senses drawn.json model exported --since "$SECONDS"
+"$python" -m mio_smollm2 figures runs/senses made.json model exported --since "$SECONDS"

@@ -1,9 +1,9 @@
 """The steps of `run.sh` that are not mio's own commands.
 
-python -m mio_smollm2 convert WHEEL_OR_GGUF FOLDER   GGUF to the Hugging Face layout
-python -m mio_smollm2 greedy RUN FOLDER              100 answers beside those of transformers; code 1 if any differs
-python -m mio_smollm2 replay RUN FOLDER              answers of the untouched model, as conversations and as texts
-python -m mio_smollm2 figures RUN BEFORE AFTER       perplexities of two models, and the last line of run.sh
+python -m mio_smollm2 convert WHEEL_OR_GGUF FOLDER    GGUF to the Hugging Face layout
+python -m mio_smollm2 greedy RUN FOLDER               100 answers beside those of transformers; code 1 if any differs
+python -m mio_smollm2 replay RUN FOLDER               answers of the untouched model, as conversations and as texts
+python -m mio_smollm2 figures RUN MADE BEFORE AFTER  perplexities of two models, and the last line of run.sh
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--paragraphs", type=int, default=3000)
     one = commands.add_parser("figures")
     one.add_argument("run", type=Path)
-    one.add_argument("drawn", type=Path, help="figures of `draw`, of `mio evaluate --json`")
+    one.add_argument("made", type=Path, help="figures of `draw` and `speak`, of `mio evaluate --json`")
     one.add_argument("before", type=Path)
     one.add_argument("after", type=Path)
     one.add_argument("--since", type=float, default=0.0, help="seconds that the steps before took")
@@ -95,7 +95,7 @@ def _figures(options: argparse.Namespace) -> int:
     for name, (before, after) in found.items():
         print(f"perplexity of {name}: {before:.3f} before, {after:.3f} after, {after / before - 1:+.2%}")
     figures = json.loads((options.run / "summary.json").read_text())["tasks"]
-    figures |= json.loads(options.drawn.read_text())["tasks"]
+    figures |= json.loads(options.made.read_text())["tasks"]
     last = {name: figures[name]["accuracy"] for name in TASKS}
     last["perplexity_ratio"] = round(max(after / before for before, after in found.values()), 4)
     print(json.dumps(last | {"minutes": round((time.monotonic() - began) / 60, 1)}))

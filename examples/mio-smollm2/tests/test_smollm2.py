@@ -91,15 +91,17 @@ def test_the_whole_way_from_replay_to_figures(capsys):
         *("fit", "smollm2/senses", "train.steps=2", "train.lora.rank=4", "validate.every=0", "evaluate.items=4"),
         *("runtime.devices=1", "runtime.checkpoint_every=2", "train.rows=2"),
     )
-    run_mio("evaluate", "runs/senses", "draw", "generate.image.guidance=2", "--items", "4", "--json", "drawn.json")
+    guided = ("generate.image.guidance=2", "generate.speech.guidance=1.5")
+    run_mio("evaluate", "runs/senses", "draw", "speak", *guided, "--items", "4", "--json", "made.json")
     run_mio("export", "runs/senses", "exported", "--merge")
     capsys.readouterr()
-    assert main(["figures", "runs/senses", "drawn.json", "model", "exported", "--since", "60", "--tokens", "512"]) == 0
+    assert main(["figures", "runs/senses", "made.json", "model", "exported", "--since", "60", "--tokens", "512"]) == 0
     *told, last = capsys.readouterr().out.splitlines()
     figures = json.loads(last)
     assert set(figures) == {"caption", "transcribe", "draw", "speak", "perplexity_ratio", "minutes"}
     assert 1.0 <= figures["minutes"] < 3
-    assert figures["draw"] == json.loads(Path("drawn.json").read_text())["tasks"]["draw"]["accuracy"]
+    made = json.loads(Path("made.json").read_text())["tasks"]
+    assert {name: figures[name] for name in ("draw", "speak")} == {name: one["accuracy"] for name, one in made.items()}
     assert main(["figures", "runs/senses", "missing.json", "model", "exported", "--tokens", "512"]) == 2
     assert "missing.json" in capsys.readouterr().err
     ratios = [float(line.split()[-1].rstrip("%")) / 100 + 1 for line in told]
