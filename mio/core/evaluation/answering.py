@@ -12,8 +12,8 @@ from mio.core.evaluation.choices import choose_batch
 from mio.core.evaluation.items import drawn_from
 from mio.core.generation.answer import read_answer
 from mio.core.generation.engine import answer_room
-from mio.core.generation.grammar import Need, need_of
-from mio.core.generation.model import Model
+from mio.core.generation.grammar import Need
+from mio.core.generation.model import Model, need_from
 from mio.core.generation.sampling import item_seed
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.rendered import Prompt
@@ -45,7 +45,7 @@ def answer_records(
 def need_of_task(task: Task, codecs: Codecs) -> Need:
     """What an answer to a task needs. Raises `UserError` with the task's name where there can be none."""
     try:
-        return need_of(task.output, codecs.modalities, False, codecs.makers, task.decoding.most, codecs.undecodable)
+        return need_from(codecs, task.output, False, task.decoding)
     except UserError as error:
         raise UserError(f"task `{task.name}`: {error}") from error
 

@@ -31,6 +31,11 @@ from mio.core.tokens.rendering import Renderer
 from mio.core.tokens.vocabulary import Vocabulary
 
 
+def need_from(codecs: Codecs, output: str, only: bool, decoding: Decoding) -> Need:
+    """What an answer in a modality, or of any for none, needs of what plugins supply. Raises as `need_of`."""
+    return need_of(output, codecs.modalities, only, codecs.makers, decoding.most, codecs.undecodable)
+
+
 @dataclass(frozen=True)
 class Model:
     """A model and the ranks that decode with it: of a run, or of what is being trained."""
@@ -97,8 +102,7 @@ class Model:
 
     def need(self, output: str, only: bool, decoding: Decoding) -> Need:
         """What an answer in a modality, or of any for none, needs. Raises as `need_of`."""
-        codecs = self.codecs
-        return need_of(output, codecs.modalities, only, codecs.makers, decoding.most, codecs.undecodable)
+        return need_from(self.codecs, output, only, decoding)
 
     def engine(self, rows: int, capacity: int = 0) -> Engine:
         """What answers requests, so many at a time, of so many positions each with their prompts, by default those that

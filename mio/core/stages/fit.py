@@ -223,7 +223,7 @@ class Stage:
         check_networks(self.codecs.networks, config, self.recipe.train, parent)
 
     def _check_tasks(self) -> None:
-        """That what the model is asked when it is trained, or before, can be answered."""
+        """Whether what the model is asked in its training and after it can be answered."""
         recipe, known = self.recipe, self.plugins.tasks()
         for name in dict.fromkeys((*recipe.validate.tasks, *recipe.evaluate.tasks)):
             if (task := known[name][1]).choices is None:
