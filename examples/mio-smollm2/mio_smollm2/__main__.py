@@ -95,8 +95,11 @@ def _figures(options: argparse.Namespace) -> int:
     for name, (before, after) in found.items():
         print(f"perplexity of {name}: {before:.3f} before, {after:.3f} after, {after / before - 1:+.2%}")
     figures = json.loads((options.run / "summary.json").read_text())["tasks"]
-    figures |= json.loads(options.made.read_text())["tasks"]
-    last = {name: figures[name]["accuracy"] for name in TASKS}
+    try:
+        figures |= json.loads(options.made.read_text())["tasks"]
+        last = {name: figures[name]["accuracy"] for name in TASKS}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{options.made}: not what `mio evaluate RUN draw speak --json FILE` writes") from error
     last["perplexity_ratio"] = round(max(after / before for before, after in found.values()), 4)
     print(json.dumps(last | {"minutes": round((time.monotonic() - began) / 60, 1)}))
     return 0

@@ -104,6 +104,10 @@ def test_the_whole_way_from_replay_to_figures(capsys):
     assert {name: figures[name] for name in ("draw", "speak")} == {name: one["accuracy"] for name, one in made.items()}
     assert main(["figures", "runs/senses", "missing.json", "model", "exported", "--tokens", "512"]) == 2
     assert "missing.json" in capsys.readouterr().err
+    for wrong in ("x", '{"tasks": {}}'):
+        Path("wrong.json").write_text(wrong)
+        assert main(["figures", "runs/senses", "wrong.json", "model", "exported", "--tokens", "512"]) == 2
+        assert "error: wrong.json: not what `mio evaluate RUN draw speak" in capsys.readouterr().err
     ratios = [float(line.split()[-1].rstrip("%")) / 100 + 1 for line in told]
     assert figures["perplexity_ratio"] == pytest.approx(max(ratios), abs=1e-4)
 
