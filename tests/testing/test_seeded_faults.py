@@ -27,6 +27,7 @@ DECODED = "return (values - self.shift) % 40"
 SAVED = 'path = stem.with_suffix(".tally")'
 RECORD = 'return {"tally": media, "values": spell(values)}'
 DRAWN = 'draw = np.random.default_rng([index, self.split == "test"])'
+VALUES = "values = draw.integers(0, 39, 2 + index % 4)"
 HELD_OUT = "return [source[index] for index in range(min(count, len(source)))]"
 NAMED = "return [answer.text == f\" {record['values']}\" for answer, record in zip(answers, records, strict=True)]"
 
@@ -132,8 +133,10 @@ FAULTS = [
     Fault("one key for two items", 'key=f"{self.split}-{index}"', 'key=f"{index}"', KEYS, "names another item"),
     Fault("a source that cannot be pickled", "self.split = split", "self.split = split; self.draw = lambda: 0",
           "sources and records can be pickled"),
-    Fault("records that depend on how strings hash", DRAWN,
-          "draw = np.random.default_rng([index, hash(self.split) % 1000])", f"records are the same {ELSEWHERE}"),
+    # a permutation, so that what is held out and what is trained on stay apart whatever the hash is
+    Fault("records that depend on how strings hash", VALUES,
+          "values = np.random.default_rng(hash('tally') % 2**32).permutation(39)[draw.integers(0, 39, 2 + index % 4)]",
+          f"records are the same {ELSEWHERE}"),
     Fault("text that no file can hold", RECORD, RECORD.replace("spell(values)", "spell(values) + chr(0xD800)"),
           "records come through shards", "`values` is lost"),
     # tasks and control tokens
