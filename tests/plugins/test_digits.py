@@ -47,6 +47,35 @@ def test_variants_are_bounded_small_and_keep_all_ink():
             np.testing.assert_array_equal(varied, scans.vary.__wrapped__(index, variant))
 
 
+def test_noise_is_on_ink_alone_and_as_strong_as_asked_for():
+    for noise in (8.0, 24.0):
+        differences = []
+        for index in scans.indices("train"):
+            quiet, varied = scans.vary.__wrapped__(index, 1, 0.0), scans.vary(index, 1, noise)
+            assert not varied[quiet == 0].any()  # paper stays blank
+            middle = (quiet > 90) & (quiet < 165)  # three deviations from either end
+            differences.append((varied.astype(float) - quiet)[middle])
+        together = np.concatenate(differences)
+        assert abs(together.mean()) < 0.05 * noise
+        assert together.std() == pytest.approx(noise, rel=0.02)
+
+
+def test_a_corpus_has_the_noise_that_it_is_asked_for():
+    quiet, loud = (SOURCES["digits/captions"]("train", options) for options in ({}, {"noise": 45}))
+    for index in range(100):
+        one, other = quiet[index]["image"], loud[index]["image"]
+        scan, variant = (int(part.lstrip("v")) for part in one.key.split("/")[1:])
+        assert other.key == one.key + ("/noise45" if variant else "")  # a key is one picture
+        np.testing.assert_array_equal(other.data, scans.vary(scan, variant, 45))
+        assert quiet[index]["caption"] == loud[index]["caption"]
+    held_out = (SOURCES["digits/captions"]("test", options) for options in ({}, {"noise": 45}))
+    for one, other in zip(*held_out, strict=True):
+        assert one["image"].key == other["image"].key
+        np.testing.assert_array_equal(one["image"].data, other["image"].data)
+    with pytest.raises(UserError, match="noise"):
+        SOURCES["digits/captions"]("train", {"noise": -1})
+
+
 # ---- corpora
 
 

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from mio import Record, number, read_options
+from mio.plugins.digits import scans
 from mio.plugins.digits.voices import DIGITS
 from mio.plugins.digits.world import World
 
@@ -30,6 +31,9 @@ class CorpusOptions:
     length: int | None = number(None, 0, 10**9)
     """Records; by default 20,000 for training and 2,000 that are held out."""
     seed: int = number(0, 0, 2**63 - 1)
+    noise: float = number(scans.NOISE, 0, 255)
+    """Standard deviation of what is added to the ink of scans that training shows, in grey levels of 255. More of it
+    teaches to read scans that were never seen by few codes; what is drawn learns it too."""
 
 
 class Corpus:
@@ -37,7 +41,7 @@ class Corpus:
 
     def __init__(self, name: str, build: Builder, split: str, options: Mapping[str, Any]) -> None:
         chosen = read_options(CorpusOptions, options, f"corpus `digits/{name}`")
-        self._name, self._build, self._world = name, build, World(split)
+        self._name, self._build, self._world = name, build, World(split, chosen.noise)
         self._length, self._seed = LENGTH[split] if chosen.length is None else chosen.length, chosen.seed
 
     def __len__(self) -> int:

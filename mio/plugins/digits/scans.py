@@ -17,6 +17,8 @@ from mio import DataError
 TEST = 500
 """Scans held out; the other 1,297 are for training."""
 SIDE = 8
+NOISE = 8.0
+"""Standard deviation of the noise on ink, in grey levels of 255."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -57,17 +59,17 @@ def by_digit(split: str) -> tuple[tuple[int, ...], ...]:
 
 
 @cache
-def vary(index: int, variant: int) -> Pixels:
+def vary(index: int, variant: int, noise: float = NOISE) -> Pixels:
     """Scan `index` as uint8 `[8, 8]`: itself for variant 0, else lighter or darker, with noise, perhaps shifted.
 
-    It is shifted by a pixel at most, and never so that ink leaves the picture. A function of both numbers.
+    It is shifted by a pixel at most, and never so that ink leaves the picture. A function of the three numbers.
     """
     scan: Pixels = scans()[0][index]
     if variant == 0:
         return scan
     draw = np.random.default_rng((index, variant))
     # paper stays blank: noise there would make a codebook spend a quarter of its codes on it
-    pixels = scan * draw.uniform(0.8, 1.0) + draw.normal(0, 8, scan.shape) * (scan > 0)
+    pixels = scan * draw.uniform(0.8, 1.0) + draw.normal(0, noise, scan.shape) * (scan > 0)
     for axis in (0, 1):
         step = int(draw.integers(-1, 2))
         leaving = np.take(scan, -1 if step > 0 else 0, axis)

@@ -47,10 +47,11 @@ def _in_another_voice(clip: Clip, variant: int) -> npt.NDArray[np.float32]:
 
 
 class World:
-    """Media of one split, `train` or `test`. Raises `DataError` for another."""
+    """Media of one split, `train` or `test`; variants of scans have `noise` (see `scans.vary`). Raises `DataError` for
+    another split."""
 
-    def __init__(self, split: str) -> None:
-        self.split = split
+    def __init__(self, split: str, noise: float = scans.NOISE) -> None:
+        self.split, self.noise = split, noise
         self._scans = scans.by_digit(split)
 
     @property
@@ -60,7 +61,9 @@ class World:
     def picture(self, draw: Random, digit: int) -> Media:
         """A picture of a digit."""
         index, variant = draw.choice(self._scans[digit]), draw.randrange(PICTURES[self.split])
-        return Media("image", scans.vary(index, variant), f"digit/{index}/v{variant}", DIGITS[digit])
+        own = f"/noise{self.noise:g}" if variant and self.noise != scans.NOISE else ""
+        pixels = scans.vary(index, variant, self.noise)
+        return Media("image", pixels, f"digit/{index}/v{variant}{own}", DIGITS[digit])
 
     def drawing(self, draw: Random, digit: int, look: Look) -> Media:
         """A drawing of a digit in a look."""
