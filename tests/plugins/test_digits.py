@@ -65,9 +65,11 @@ def test_a_corpus_has_the_noise_that_it_is_asked_for():
     for index in range(100):
         one, other = quiet[index]["image"], loud[index]["image"]
         scan, variant = (int(part.lstrip("v")) for part in one.key.split("/")[1:])
-        assert other.key == one.key + ("/noise45" if variant else "")  # a key is one picture
+        assert other.key == one.key + ("/noise45.0" if variant else "")  # a key is one picture
         np.testing.assert_array_equal(other.data, scans.vary(scan, variant, 45))
         assert quiet[index]["caption"] == loud[index]["caption"]
+    nearly = SOURCES["digits/captions"]("train", {"noise": 45.0000001})
+    assert any(nearly[index]["image"].key != loud[index]["image"].key for index in range(100))
     held_out = (SOURCES["digits/captions"]("test", options) for options in ({}, {"noise": 45}))
     for one, other in zip(*held_out, strict=True):
         assert one["image"].key == other["image"].key

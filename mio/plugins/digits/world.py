@@ -61,7 +61,7 @@ class World:
     def picture(self, draw: Random, digit: int) -> Media:
         """A picture of a digit."""
         index, variant = draw.choice(self._scans[digit]), draw.randrange(PICTURES[self.split])
-        own = f"/noise{self.noise:g}" if variant and self.noise != scans.NOISE else ""
+        own = f"/noise{float(self.noise)!r}" if variant and self.noise != scans.NOISE else ""
         pixels = scans.vary(index, variant, self.noise)
         return Media("image", pixels, f"digit/{index}/v{variant}{own}", DIGITS[digit])
 
