@@ -104,8 +104,20 @@ def test_documents_with_tokens_that_are_new_are_learnt_as_they_are(parent):
     alone = ("mixture.ratios={names: 0, melody: 1}", "runtime.log_every=1", "train.steps=1")
     stage = ("start_from=words/tunes", *STAGE[2:])
     fit("own", *stage, *alone)
-    fit("taught", *stage, *alone, 'train.distillation.groups=["*"]')
+    printed = fit("taught", *stage, *alone, 'train.distillation.groups=["*"]')
     assert first_norm(parent / "own") == first_norm(parent / "taught") > 0.05
+    assert "is learnt from what" not in printed
+
+
+def test_a_group_is_named_that_the_teacher_has_not_been_trained_on(parent):
+    (parent / "other.jsonl").write_text("".join(f'{{"text": "notes {index}"}}\n' for index in range(9)))
+    other = "data.groups.other={sources: {lines: {dataset: jsonl, options: {path: other.jsonl}, templates: text}}}"
+    step, mixture = ("train.steps=1", other), "mixture.ratios={names: 1, melody: 1, other: 1}"
+    printed = " ".join(fit("all", *STAGE, *step, mixture, 'train.distillation.groups=["*"]').split())
+    assert printed.count("is learnt from what") == 1
+    assert "`other` is learnt from what" in printed
+    assert '"!other" in `train.distillation.groups`' in printed
+    assert "is learnt from what" not in fit("some", *STAGE, *step, mixture, 'train.distillation.groups=["*", "!other"]')
 
 
 def distances(parent, runs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from mio.core.data.preflight import preflight
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.sources import build_streams
 from mio.core.data.streams import RecordStream
-from mio.core.data.taught import taught_documents
+from mio.core.data.taught import can_be_taught, taught_documents
 from mio.core.data.unreadable import Unreadable
 from mio.core.data.validation import HeldOutSources
 from mio.core.errors import DataError, UserError
@@ -31,7 +31,6 @@ from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.schema import Recipe
 from mio.core.recipe.steps import StepShape
 from mio.core.tokens.codecs import Codecs
-from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.rendering import Renderer
 
 __all__ = ["Batch", "MioDataModule", "StepBatches"]
@@ -108,7 +107,10 @@ class StepBatches(IterableDataset[Batch]):
                     batch.digests = digests
                     batch.step = step
                     if self.taught:
-                        taught = [[self._is_taught(*document) for document in row] for row in made.rows]
+                        taught = [
+                            [stream in self.taught and can_be_taught(document, self.known) for stream, document in row]
+                            for row in made.rows
+                        ]
                         context = plan.packing.context
                         batch.taught = taught_documents(taught, batch.lengths, context, self.windows)
                         batch.weights[batch.taught.place >= 0] *= self.taught_weight
@@ -117,12 +119,6 @@ class StepBatches(IterableDataset[Batch]):
                         batch.changes = plan.changes
                     yield batch
                 count += 1
-
-    def _is_taught(self, stream: int, document: Rendered) -> bool:
-        """Whether the other model, which has no networks of plugins, is asked about a document."""
-        if stream not in self.taught or document.items or document.made:
-            return False
-        return self.known is None or int(document.tokens.max()) < self.known
 
 
 class Batches(DataLoader[Batch]):
@@ -191,6 +187,28 @@ class MioDataModule(LightningDataModule):
         """Streams of the groups that are learnt from the parent's probabilities."""
         groups = set(distilled_groups(self._recipe))
         return frozenset(number for number, stream in enumerate(self.streams) if stream.share[0] in groups)
+
+    def taught_anew(self, trained: Collection[str], known: int) -> list[str]:
+        """Groups that are learnt from the probabilities of a parent that was not trained on them, as far as the records
+        tell whose media were encoded when they were checked.
+
+        Args:
+            trained: the groups that it was trained on.
+            known: ids that it knows.
+        """
+        streams = [self.streams[number] for number in sorted(self._taught)]
+        return list(
+            dict.fromkeys(
+                stream.share[0]
+                for stream in streams
+                if stream.share[0] not in trained
+                and any(
+                    can_be_taught(stream.document_of(record), known)
+                    for record in sorted(stream.sample.encoded)
+                    if not stream.reason_of(record)
+                )
+            )
+        )
 
     @property
     def tokenised(self) -> list[str]:

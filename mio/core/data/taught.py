@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mio.core.data.document_mask import BLOCK, DocumentMask
+from mio.core.tokens.rendered import Rendered
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Taught:
         """`[1, N]` of `[B, L]`, 0 at padding."""
         chosen = values.flatten()[self.index.clamp(min=0)]
         return torch.where(self.index < 0, 0, chosen)[None]
+
+
+def can_be_taught(document: Rendered, known: int | None) -> bool:
+    """Whether the other model, which knows so many ids (None: all) and has no networks of plugins, can be asked."""
+    return not document.items and not document.made and (known is None or int(document.tokens.max()) < known)
 
 
 def taught_documents(

@@ -317,6 +317,14 @@ class Stage:
             if report["unknown"]:
                 unused = ", ".join(f"{what} ({count:,} records)" for what, count in report["unknown"].items())
                 self.console.print(f"{label}: not used: {unused}")
+        parent = self.parent
+        trained = [group for group, ratio in parent.recipe.mixture.ratios.items() if ratio] if parent else []
+        if parent is not None and trained and self.ranks.first:  # what was imported has learnt who knows what
+            for group in data.taught_anew(trained, parent.vocabulary.size):
+                self.console.print(
+                    f"`{group}` is learnt from what {parent.folder} says of it, which was not trained on it; "
+                    f'"!{group}" in `train.distillation.groups` has it learnt as it is'
+                )
 
     def _model(self, vocabulary: Vocabulary, transformer: Transformer) -> Model:
         """What is trained, as a model that can be asked, in the precision and on the devices of the training."""
