@@ -93,7 +93,7 @@ def check(
 ) -> None:
     """Run the conformance checks on a plugin, the same that `mio.testing.check_plugin` runs in pytest.
 
-    Ends with code 0 if none fails, and with 1 otherwise.
+    Ends with code 0 if none fails, with 1 if one does, and with 2 where no plugin has the name.
     """
     from rich.table import Table
 
@@ -111,7 +111,9 @@ def check(
     for title in ("check", "outcome", "s"):
         table.add_column(title, no_wrap=True)
     table.add_column("")
-    found = conformance(name, _options(options), beside=_with(beside), manager=manager(plugin))
+    plugins = manager(plugin)
+    plugins.candidate(name)  # a name that is none is a mistake of who gives it, not of a plugin
+    found = conformance(name, _options(options), beside=_with(beside), manager=plugins)
     for one in found:
         table.add_row(plain(one.check), one.outcome, f"{one.seconds:.2f}", plain(one.detail))
     out.print(table)

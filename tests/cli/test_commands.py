@@ -131,6 +131,7 @@ def test_the_package_runs_as_a_module():
         (["generate", "nowhere", "hello"], "nowhere: no such run folder"),
         (["evaluate", "nowhere"], "nowhere: no such run folder"),
         (["plugins", "new", "My-Thing"], "`My-Thing` cannot name a plugin"),
+        (["plugins", "check", "txet"], "no plugin `txet` is installed; did you mean `text`?"),
         (["plugins", "check", "text", "--report", "text.html"], "give a file that ends in .md or .json"),
     ],
 )
@@ -140,10 +141,11 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(folder, capsys, arguments, 
 
 
 def test_a_plugin_is_checked_with_a_report_and_a_code_for_scripts(folder, capsys):
-    assert app.run(["plugins", "check", "txet"]) == 1
+    (folder / "torn.py").write_text("raise ValueError('torn')\n")
+    assert app.run(["plugins", "check", "torn", "--plugin", str(folder / "torn.py")]) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert "did you mean `text`?" in printed[1]
-    assert printed[2].startswith("plugin `txet`: 1 failed, in ")
+    assert "torn" in printed[1]
+    assert printed[2].startswith("plugin `torn`: 1 failed, in ")
     assert app.run(["plugins", "check", "text", "tokenizer=bytes", "--report", str(folder / "text.md")]) == 0
     assert app.run(["plugins", "check", "text", "tokenizer=bytes", "--report", str(folder / "text.json")]) == 0
     out = capsys.readouterr().out
