@@ -306,7 +306,8 @@ class Stage:
         return known
 
     def _report_data(self, data: MioDataModule, tokens: TokenStore, checked: dict[str, Any]) -> None:
-        """Prints which sources are read from shards or could be if these were complete, and what the checks noticed."""
+        """Prints which sources are read from shards or could be if these were complete, what the checks noticed,
+        and groups that are taught by a parent that may not know them."""
         if data.tokenised:
             self.console.print(f"read from {tokens.root}: {', '.join(data.tokenised)}")
         for folder in tokens.incomplete:
@@ -318,13 +319,14 @@ class Stage:
                 unused = ", ".join(f"{what} ({count:,} records)" for what, count in report["unknown"].items())
                 self.console.print(f"{label}: not used: {unused}")
         parent = self.parent
-        trained = [group for group, ratio in parent.recipe.mixture.ratios.items() if ratio] if parent else []
-        if parent is not None and trained and self.ranks.first:  # what was imported has learnt who knows what
-            for group in data.taught_anew(trained, parent.vocabulary.size):
-                self.console.print(
-                    f"`{group}` is learnt from what {parent.folder} says of it, which was not trained on it; "
-                    f'"!{group}" in `train.distillation.groups` has it learnt as it is'
-                )
+        if parent is None or not self.ranks.first:
+            return
+        trained = [group for group, ratio in parent.recipe.mixture.ratios.items() if ratio]
+        for group in data.taught_anew(trained, parent.vocabulary.size) if trained else ():  # an imported model has none
+            self.console.print(
+                f"`{group}` is learnt from what {parent.folder} says of it, whose mixture did not have it; "
+                f'"!{group}" in `train.distillation.groups` has it learnt as it is'
+            )
 
     def _model(self, vocabulary: Vocabulary, transformer: Transformer) -> Model:
         """What is trained, as a model that can be asked, in the precision and on the devices of the training."""
