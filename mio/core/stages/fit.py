@@ -321,7 +321,8 @@ class Stage:
         parent = self.parent
         if parent is None or not self.ranks.first:
             return
-        trained = [group for group, ratio in parent.recipe.mixture.ratios.items() if ratio]
+        recipe = parent.recipe
+        trained = [group for group in recipe.data.groups if recipe.mixture.read(group)]
         for group in data.taught_anew(trained, parent.vocabulary.size) if trained else ():  # an imported model has none
             self.console.print(
                 f"`{group}` is learnt from what {parent.folder} says of it, whose mixture did not have it; "
