@@ -42,10 +42,13 @@ from mio.core.contract.values import (
     Trainable,
 )
 from mio.core.errors import DataError, MioError, PluginError, UserError
+from mio.core.products import settle_products
 
 if TYPE_CHECKING:
     from mio.api import load
     from mio.core.live.session import Session
+
+settle_products()
 
 __version__ = "0.2.0"
 

@@ -179,7 +179,7 @@ def test_ranks_with_and_without_taught_documents_learn_what_one_process_learns(p
     few = (*settings, "mixture.ratios.names=0.2", "train.rows=4", "train.micro_rows=1")
     fit("one", *few)
     fit_on(2, "two", *few, f"runtime.{how}")
-    assert losses(parent / "two") == pytest.approx(losses(parent / "one"), abs=1e-6)
+    assert losses(parent / "two") == pytest.approx(losses(parent / "one"), abs=5e-6)  # ten units in the last place
     one, two = (load_file(parent / runs / "tunes/model.safetensors") for runs in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)

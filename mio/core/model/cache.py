@@ -2,7 +2,8 @@
 
 On a CPU what a token sees of its past is computed in products whose results do not depend, bit by bit, on what else is
 computed: of slots in whole steps of 16, which is what vectors hold, for at least four queries, as MKL multiplies fewer
-in another order, and for 128 positions and of 128 slots at a time.
+in another order, and for 128 positions and of 128 slots at a time. On Intel's processors MKL must be in its strict mode
+(`mio.core.products`).
 
 B sequences, L positions, H query heads, K key/value heads, E head width, S slots.
 """

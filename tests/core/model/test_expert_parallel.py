@@ -202,7 +202,7 @@ def test_split_experts_learn_what_experts_on_one_process_learn(found, name):
         else:
             # tensor parallelism takes sums of its own
             close = 1e-5 if "tensor_parallel" in case.runtime else 1e-6
-            assert rank[name][0] == pytest.approx(losses, abs=1e-6)
+            assert rank[name][0] == pytest.approx(losses, abs=5e-6)  # ten units in the last place
             assert rank[name][1] == pytest.approx(norms, rel=1e-5)
             for one, weight in weights.items():
                 torch.testing.assert_close(rank[name][2][one], weight, rtol=0, atol=close, msg=one)

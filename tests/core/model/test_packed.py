@@ -72,6 +72,8 @@ def test_a_state_is_that_of_its_own_past_bit_by_bit(kind, dtype):
     """Alone, beside up to sixty others, in one piece or several, read or decoded."""
     if not can_pack(CPU, dtype):
         pytest.skip("no packed products of this type here")
+    if kind == "wide" and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+        pytest.skip("with AMX, last bits of matrices this wide depend on the number of rows")
     _, packed = made(kind, dtype)
     tokens = torch.randint(VOCABULARY, (61, 150), generator=torch.Generator().manual_seed(0))
     together = decoded(packed, tokens, 145)
