@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import call, once, tunes_in
+from conftest import ROUNDED_WEIGHTS, call, once, tunes_in
 from safetensors.torch import load_file
 
 import mio
@@ -95,7 +95,7 @@ def test_two_processes_train_the_same_adapters(work, how):
     if how == "sharding=full":
         assert all(torch.equal(one[name], two[name]) for name in one)
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
+        assert torch.dist(two[name], one[name]) <= ROUNDED_WEIGHTS * one[name].norm(), name
 
 
 def test_a_stopped_run_goes_on_exactly(work):

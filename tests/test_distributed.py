@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from conftest import call, fit, once, start, tunes_in
+from conftest import ROUNDED_LOSSES, ROUNDED_WEIGHTS, call, fit, once, start, tunes_in
 from safetensors.torch import load_file
 
 from mio.cli import app
@@ -26,7 +26,6 @@ from mio.core.tokens.vocabulary import Vocabulary
 
 EXACT = ("train.precision=fp32", "runtime.log_every=1")
 SHORT = (*EXACT, "train.steps=10", "train.optimizer.kind=adamw")
-ROUNDED = 5e-6  # ten units in the last place of the losses: tensor parallelism takes sums of its own
 
 
 def fit_on(ranks, runs, *overrides):
@@ -97,21 +96,21 @@ def test_two_ranks_end_with_the_weights_of_one_process_bit_by_bit(tunes, alone, 
 def test_other_ways_to_spread_the_model_train_the_same(tunes, shortly_alone, how):
     fit_on(2, tunes / "two", *SHORT, f"runtime.{how}")
     assert journal(tunes / "two") == journal(shortly_alone)
-    assert losses(tunes / "two") == pytest.approx(losses(shortly_alone), abs=ROUNDED)
+    assert losses(tunes / "two") == pytest.approx(losses(shortly_alone), abs=ROUNDED_LOSSES)
     one, two = (load_file(runs / "tunes/model.safetensors") for runs in (shortly_alone, tunes / "two"))
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
+        assert torch.dist(two[name], one[name]) <= ROUNDED_WEIGHTS * one[name].norm(), name
 
 
 def test_a_head_with_a_bias_is_split_with_it(tunes):
     biased = (*SHORT, "train.steps=4", "model={tied_embeddings: false, head_bias: true}")
     fit(tunes / "one", *biased)
     fit_on(2, tunes / "two", *biased, "runtime.tensor_parallel=2")
-    assert losses(tunes / "two") == pytest.approx(losses(tunes / "one"), abs=ROUNDED)
+    assert losses(tunes / "two") == pytest.approx(losses(tunes / "one"), abs=ROUNDED_LOSSES)
     one, two = (load_file(tunes / name / "tunes/model.safetensors") for name in ("one", "two"))
     assert one["head.bias"].any()
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=name)
+        assert torch.dist(two[name], one[name]) <= ROUNDED_WEIGHTS * one[name].norm(), name
 
 
 def test_the_average_of_the_weights_is_the_same_on_any_ranks_and_changes_no_training(tunes, capsys):
