@@ -44,9 +44,10 @@ def check(recipes: Recipes, plugin: Plugin = []) -> None:
 
     for checked in check_stages(*split(recipes), manager(plugin)):
         stage, mixture = checked.recipe, checked.recipe.mixture
-        groups = list(dict.fromkeys([*mixture.ratios, *(name for point in mixture.ramp for name in point.ratios)]))
-        ratios = ":".join(f"{mixture.ratios.get(group, 0):g}" for group in groups)
-        for point in mixture.ramp:
+        first, *later = mixture.points()
+        groups = list(dict.fromkeys(name for point in (first, *later) for name in point.ratios))
+        ratios = ":".join(f"{first.ratios.get(group, 0):g}" for group in groups)
+        for point in later:
             ratios += f", at {point.at:g} " + ":".join(f"{point.ratios.get(group, 0):g}" for group in groups)
         typer.echo(
             f"{stage.name}: ok, {stage.train.steps} steps of {stage.train.rows} x {stage.data.packing.context} "

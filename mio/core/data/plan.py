@@ -129,7 +129,7 @@ class Plan:
         }
         """Everything that the sequence of rows depends on."""
         if mixture.ramp:
-            self.identity |= {"ramp": [asdict(point) for point in mixture.ramp], "length": length}
+            self.identity |= {"ramp": [asdict(point) for point in mixture.points()[1:]], "length": length}
 
     def _follow_ramp(self, mixture: MixtureConfig, shares: Sequence[StreamShare], length: int) -> None:
         if mixture.unit == "rows":

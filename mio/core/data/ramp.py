@@ -22,8 +22,7 @@ class Ramp:
     """
 
     def __init__(self, mixture: MixtureConfig, groups: Sequence[str], length: int) -> None:
-        points = [(Fraction(0), _shares(mixture.ratios, groups))]
-        points += [(Fraction(str(point.at)) * length, _shares(point.ratios, groups)) for point in mixture.ramp]
+        points = [(Fraction(str(point.at)) * length, _shares(point.ratios, groups)) for point in mixture.points()]
         due = [Fraction(0)] * len(groups)
         starts, pieces = [], []  # of each piece, and per group its due and share there and its slope
         for (start, first), (end, last) in zip(points, [*points[1:], (None, points[-1][1])], strict=True):

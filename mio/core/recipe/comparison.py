@@ -127,11 +127,8 @@ def _of_modality(owner: str, one: Modality) -> str:
 
 
 def _mixture(first: Recipe, second: Recipe, declared: tuple[Declared, Declared]) -> Found:  # noqa: ARG001
-    moments = [
-        {0.0: one.mixture.ratios} | {point.at: point.ratios for point in one.mixture.ramp} for one in (first, second)
-    ]
-    shares = [{moment: _shares(ratios) for moment, ratios in of.items()} for of in moments]
-    groups = dict.fromkeys(group for of in shares for ratios in of.values() for group in ratios)
+    shares = [[(point.at, _shares(point.ratios)) for point in one.mixture.points()] for one in (first, second)]
+    groups = dict.fromkeys(group for of in shares for _, ratios in of for group in ratios)
     for group in groups:
         before, after = (
             _over_time(of, group, one.mixture.unit) for of, one in zip(shares, (first, second), strict=True)
@@ -146,12 +143,11 @@ def _shares(ratios: Mapping[str, float]) -> dict[str, float]:
     return {group: ratio / total for group, ratio in ratios.items() if ratio > 0} if total else {}
 
 
-def _over_time(shares: Mapping[float, Mapping[str, float]], group: str, unit: str) -> str:
+def _over_time(shares: Sequence[tuple[float, Mapping[str, float]]], group: str, unit: str) -> str:
     """Share of a group, at each moment of a ramp."""
-    if not any(group in ratios for ratios in shares.values()):
+    if not any(group in ratios for _, ratios in shares):
         return ""
-    said = [f"{100 * shares[0.0].get(group, 0):.3g} %"]
-    said += [f"{100 * ratios.get(group, 0):.3g} % at {moment:g}" for moment, ratios in shares.items() if moment]
+    said = [f"{100 * ratios.get(group, 0):.3g} %{f' at {moment:g}' if moment else ''}" for moment, ratios in shares]
     return f"{', '.join(said)} of {unit}"
 
 

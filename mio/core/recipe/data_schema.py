@@ -116,7 +116,7 @@ class RampPoint:
     at: float = number(1.0, 0, 1, above=True)
     """The moment, as a share of the stage's steps."""
     ratios: dict[str, float] = number(dict, 0, 1e9)
-    """Ratio per group, in any scale."""
+    """Ratio per group, in the scale of what comes before; a group that is left out keeps the ratio it has there."""
 
 
 @dataclass
@@ -130,9 +130,16 @@ class MixtureConfig:
     ramp: list[RampPoint] = field(default_factory=list)
     """Where the mixture goes from there: shares move in straight lines from one point to the next."""
 
+    def points(self) -> list[RampPoint]:
+        """The beginning and each point of the ramp, with the ratios of all groups that were named up to there."""
+        points = [RampPoint(0.0, self.ratios)]
+        for point in self.ramp:
+            points.append(RampPoint(point.at, {**points[-1].ratios, **point.ratios}))
+        return points
+
     def read(self, group: str) -> bool:
         """Whether a group has a share at any moment."""
-        return any(ratios.get(group, 0) > 0 for ratios in (self.ratios, *(point.ratios for point in self.ramp)))
+        return any(point.ratios.get(group, 0) > 0 for point in self.points())
 
 
 @dataclass

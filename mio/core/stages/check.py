@@ -106,19 +106,20 @@ def _networks(recipe: Recipe, config: TransformerConfig, plugins: EnabledPlugins
 
 
 def _mixture(data: DataConfig, mixture: MixtureConfig) -> Iterator[str]:
-    places = {"mixture.ratios": mixture.ratios}
-    places |= {f"mixture.ramp[{index}].ratios": point.ratios for index, point in enumerate(mixture.ramp)}
-    for where, ratios in places.items():
+    first, *later = mixture.points()
+    places = {"mixture.ratios": (mixture.ratios, first)}
+    places |= {
+        f"mixture.ramp[{index}].ratios": (point.ratios, whole)
+        for index, (point, whole) in enumerate(zip(mixture.ramp, later, strict=True))
+    }
+    for where, (ratios, whole) in places.items():
         for group, ratio in ratios.items():
             if group not in data.groups:
                 yield f"`{where}` names an unknown group `{group}`{nearest(group, data.groups)}"
             elif ratio > 0 and not data.groups[group].sources:
                 yield f"`{where}.{group}` is {ratio:g}, but `data.groups.{group}` has no sources; add one, or set 0"
-        if not any(ratio > 0 for ratio in ratios.values()):
+        if not any(ratio > 0 for ratio in whole.ratios.values()):
             yield f"`{where}` has no ratio above 0; give at least one group a share"
-        absent = [group for group in data.groups if mixture.read(group) and group not in ratios]
-        if absent and ratios is not mixture.ratios:
-            yield f"`{where}` leaves out {', '.join(f'`{group}`' for group in absent)}; give a ratio, 0 for no share"
     moments = [0.0, *(point.at for point in mixture.ramp)]
     for index, (last, now) in enumerate(pairwise(moments)):
         where = f"mixture.ramp[{index}].at"

@@ -31,6 +31,17 @@ def test_only_the_ratios_of_one_point_count():
     assert mean_shares(made((0, (1, 1)), (1, (100, 300))), "ab") == mean_shares(made((0, (7, 7)), (1, (1, 3))), "ab")
 
 
+def test_a_point_names_what_changes():
+    """Of a ramp that is written out, the beginning again and then one group's ratio."""
+    whole = made((0, (2, 6, 0)), (0.5, (2, 6, 0)), (0.5, (2, 24, 0)), (1, (2, 24, 5)))
+    ramp = [RampPoint(0.5), RampPoint(0.5, {"b": 24}), RampPoint(1.0, {"c": 5})]
+    short = MixtureConfig(ratios={"a": 2, "b": 6, "c": 0}, ramp=ramp)
+    assert short.points() == whole.points()
+    assert Ramp(short, "abc", 100).dues(77) == Ramp(whole, "abc", 100).dues(77)
+    assert mean_shares(short, "abc") == mean_shares(whole, "abc")
+    assert short.read("c")
+
+
 def test_two_points_of_one_moment_are_a_jump():
     ramp = Ramp(made((0, (1, 0)), (0.9, (1, 0)), (0.9, (0, 1))), "ab", 1000)
     assert [[due / ramp.scale for due in ramp.dues(tick)] for tick in (900, 1000)] == [[900, 0], [900, 100]]

@@ -79,6 +79,16 @@ def test_equal_recipes_do_not_differ():
             },
         ),
         (changed(mixture__ratios={"pairs": 6, "talk": 2}), {}),
+        (changed(mixture__ramp=[RampPoint(0.5, {"pairs": 1})]), {}),
+        (
+            changed(mixture__ramp=[RampPoint(0.5), RampPoint(0.5, {"pairs": 1})]),
+            {
+                "mixture": [
+                    "pairs: 75 %, 50 % at 0.5 of tokens -> 75 %, 75 % at 0.5, 50 % at 0.5 of tokens",
+                    "talk: 25 %, 50 % at 0.5 of tokens -> 25 %, 25 % at 0.5, 50 % at 0.5 of tokens",
+                ]
+            },
+        ),
         (
             changed(data__groups__talk__sources={"c": CONTENT.data.groups["talk"].sources["c"],
                                                  "d": SourceConfig("digits/quiz", templates="quiz")}),

@@ -65,7 +65,6 @@ def test_a_sound_recipe_passes(sound):
         ("mixture.ratios={_replace_: true}", "no ratio above 0"),
         ("mixture.ramp=[{ratios: {pears: 1, pairs: 1}}]", "`mixture.ramp[0].ratios` names an unknown group `pears`"),
         ("mixture.ramp=[{ratios: {pairs: 0}}]", "`mixture.ramp[0].ratios` has no ratio above 0"),
-        ("mixture.ramp=[{at: 0.5, ratios: {}}]", "`mixture.ramp[0].ratios` leaves out `pairs`; give a ratio, 0 for no"),
         ("mixture.ramp=[{at: 0, ratios: {pairs: 1}}]", "`mixture.ramp.0.at` is 0; it must be above 0"),
         ("mixture.ramp=[{at: 50, ratios: {pairs: 1}}]", "`mixture.ramp.0.at` is 50; it must be at most 1"),
         ("mixture.ramp=[{att: 0.5, ratios: {pairs: 1}}]", "did you mean `mixture.ramp.0.at`?"),
