@@ -5,9 +5,9 @@ one row a product reads memory at twice the rate of `F.linear`, and what a row g
 many rows are computed with it. Attention is computed in float32, in which torch multiplies small matrices faster, and
 alike in every batch. All else here keeps to that too: with the attention of `mio.core.model.cache` the hidden state of
 a token is a function of its own past, whatever is in the batch, and in however many pieces it came. One thing does not:
-where a processor has AMX, oneDNN chooses by the number of rows whether it sums in its tiles, for bfloat16 matrices of
-512 inputs and more (not for those of 448 and fewer), so that last bits may differ. Pieces of fewer inputs would agree
-and take 1.1 to 3 times as long; `--precision fp32` agrees too.
+where a processor has AMX, last bits of oneDNN's products in bfloat16 depend on the number of rows, for matrices of 512
+inputs and more (not of 448 and fewer). Pieces of fewer inputs would agree and take up to four times as long; float32
+(`--precision fp32`) agrees too.
 
 B sequences, L positions, D width, H query heads, K key/value heads, E head width, F hidden units.
 """
