@@ -22,7 +22,7 @@ from mio.core.stages.fit import fit_chain
 
 PACKAGE = ROOT / "tests" / "packages" / "mio-swatch" / "mio_swatch.py"
 PLUGIN = f"swatch={PACKAGE}"
-FEWER = ["train.steps=150", "validate.every=150", "runtime.loggers=[]", "runtime.threads=1", "runtime.log_every=5"]
+FEWER = ["train.steps=250", "validate.every=250", "runtime.loggers=[]", "runtime.threads=1", "runtime.log_every=5"]
 
 
 def manager():
@@ -99,7 +99,7 @@ def test_the_loss_of_its_items_falls_and_shades_come_through_the_adapters_alone(
 @pytest.mark.parametrize("how", ["same", "turned"])
 def test_an_answer_holds_the_swatch_that_was_asked_for(trained, how, monkeypatch, capsys):
     monkeypatch.chdir(trained)
-    shown = np.repeat([0.8, -0.8, 0.1], 3)
+    shown = np.repeat([0.8, 0.1, -0.8], 3)
     np.savetxt("mine.swatch", shown)
     asked = ["generate", "runs/swatch", f"{{swatch:mine.swatch}} {how}:", "--output", "swatch", "--json"]
     assert run([*asked, "--plugin", PLUGIN]) == 0

@@ -86,15 +86,19 @@ def test_nothing_that_executes_data_is_imported():
     "arguments", [["-c", "import mio, sys; print('torch' in sys.modules)"], ["-m", "mio", "--help"]]
 )
 def test_importing_and_help_are_quick(arguments):
-    """Processor time of the process and its children, which other work on the machine does not lengthen."""
+    """Processor time of the process and its children, which other work on the machine does not lengthen: a quarter of
+    what torch's import takes at most."""
     script = (
         "import resource, subprocess, sys; "
         "print(subprocess.run([sys.executable, *sys.argv[1:]], capture_output=True, text=True, check=True).stdout); "
         "used = resource.getrusage(resource.RUSAGE_CHILDREN); print(used.ru_utime + used.ru_stime)"
     )
-    runs = [subprocess.check_output([sys.executable, "-c", script, *arguments], text=True) for _ in range(3)]
+    torchs, *runs = [
+        subprocess.check_output([sys.executable, "-c", script, *words], text=True)
+        for words in (["-c", "import torch"], *[arguments] * 3)
+    ]
     assert "False" in runs[0] or "Trains any-to-any" in runs[0]
-    assert min(float(printed.split()[-1]) for printed in runs) < 0.5
+    assert min(float(printed.split()[-1]) for printed in runs) < float(torchs.split()[-1]) / 4
 
 
 @pytest.mark.parametrize(

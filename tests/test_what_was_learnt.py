@@ -134,7 +134,7 @@ def test_a_strong_pull_leaves_weights_nearly_where_they_were(parent):
         assert 0 < pulled[name] < distance / 3, name
 
 
-@pytest.mark.parametrize("how", ["sharding=full", "sharding=none", "tensor_parallel=2"])
+@pytest.mark.parametrize("how", ["sharding=full", "tensor_parallel=2"])
 def test_ranks_pull_their_parts_as_one_process_pulls_the_whole(parent, how):
     settings = (*STAGE, PULL, "train.optimizer.rules={rows: {pattern: '*embedding*', pull: 50}}", "train.rows=4")
     fit("one", *settings)
@@ -173,7 +173,7 @@ def test_rows_that_no_stage_has_trained_learn_and_no_others(parent, tied):
             assert torch.equal(moved, untrained) or (not tied and name == "embedding.weight")
 
 
-@pytest.mark.parametrize("how", ["sharding=full", "sharding=none", "tensor_parallel=2"])
+@pytest.mark.parametrize("how", ["sharding=full", "tensor_parallel=2"])
 def test_ranks_with_and_without_taught_documents_learn_what_one_process_learns(parent, how):
     settings = (*STAGE, NAMES, "train.distillation.share=0.8", "train.distillation.weight=3", "runtime.log_every=1")
     few = (*settings, "mixture.ratios.names=0.2", "train.rows=4", "train.micro_rows=1")
