@@ -6,8 +6,8 @@ many rows are computed with it. Attention is computed in float32, in which torch
 alike in every batch. All else here keeps to that too: with the attention of `mio.core.model.cache` the hidden state of
 a token is a function of its own past, whatever is in the batch, and in however many pieces it came. One thing does not:
 where a processor has AMX, last bits of oneDNN's products in bfloat16 depend on the number of rows, for matrices of 512
-inputs and more (not of 448 and fewer). Pieces of fewer inputs would agree and take up to four times as long; float32
-(`--precision fp32`) agrees too.
+inputs and more (not of 448 and fewer, but for single rows, see `_TILE`). Pieces of fewer inputs would agree and take up
+to four times as long; float32 (`--precision fp32`) agrees too.
 
 B sequences, L positions, D width, H query heads, K key/value heads, E head width, F hidden units.
 """
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _UNSPLIT = 1024
 """Inputs up to which oneDNN sums a single row as it sums several; it cuts the sums of longer single rows in pieces, in
 float32 also those of shorter ones where threads can share them."""
+_TILE = 32
+"""Inputs of bfloat16 that AMX sums at once; where they do not fill its tiles, a single row is summed without it."""
 _UNSHARED = 32_767
 """Elements up to which torch computes a function of each in one thread. Where it cuts them in two, the last elements of
 a piece take another exponential function, which differs in the last bit."""
@@ -88,7 +90,9 @@ class PackedLinear:
         return product
 
     def _cuts_a_row(self) -> bool:
-        return self.inputs > _UNSPLIT or (self.weight.dtype == torch.float32 and torch.get_num_threads() > 1)
+        if self.weight.dtype == torch.float32:
+            return self.inputs > _UNSPLIT or torch.get_num_threads() > 1
+        return self.inputs > _UNSPLIT or self.inputs % _TILE > 0
 
 
 class PackedHead:
