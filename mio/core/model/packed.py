@@ -34,7 +34,7 @@ _UNSPLIT = 1024
 """Inputs up to which oneDNN sums a single row as it sums several; it cuts the sums of longer single rows in pieces, in
 float32 also those of shorter ones where threads can share them."""
 _TILE = 32
-"""Inputs of bfloat16 that AMX sums at once; where they do not fill its tiles, a single row is summed without it."""
+"""Inputs of bfloat16 in a tile of AMX: where they do not fill tiles, a single row is summed in another order."""
 _UNSHARED = 32_767
 """Elements up to which torch computes a function of each in one thread. Where it cuts them in two, the last elements of
 a piece take another exponential function, which differs in the last bit."""
