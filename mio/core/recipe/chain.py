@@ -60,6 +60,8 @@ def links(recipes: Sequence[str], overrides: Sequence[str], manager: PluginManag
     """
     if is_lock(recipes[0]):
         return _of_lock(recipes, overrides, manager)
+    if locks := [name for name in recipes[1:] if is_lock(name)]:
+        raise RecipeError([f"{locks[0]}: a lock stands alone, and is laid over no other recipe"])
     path: Path | None = locate(recipes[0], manager)
     stages: list[Composed] = []
     seen: list[Path] = []

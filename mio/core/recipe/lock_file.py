@@ -7,18 +7,18 @@ NAME.lock` trains its stages where nothing has drifted (see `mio.core.stages.dri
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.checker import Checker, build
+from mio.core.contract.checker import Checker, build, dotted
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import RecipeError, UserError
 from mio.core.files import write_text
 from mio.core.recipe.compose import NAME
-from mio.core.recipe.layers import checker, override_layer, read_layer
+from mio.core.recipe.layers import Layer, checker, override_layer, read_layer
 from mio.core.recipe.merging import merge
 from mio.core.recipe.places import LOCK
 from mio.core.recipe.requirements import check_requirements, required_of
@@ -106,10 +106,12 @@ class LockFile:
 
     format: int = FORMAT
     stages: list[LockedStage] = field(default_factory=list)
+    chain: list[str] = field(default_factory=list)
+    """Names of the stages, as they are saved. It comes last: what is cut short has not all of it."""
 
     def save(self, path: Path) -> None:
         """Writes it, whole or not at all; without the names of files where they would be too many."""
-        content = asdict(self)
+        content = asdict(replace(self, chain=[stage.name for stage in self.stages]))
         sources = [one for stage in content["stages"] for one in (stage["sources"] or {}).values()]
         named = sum(len(one["files"]) for one in sources)
         for one in sources:
@@ -122,7 +124,8 @@ class LockFile:
 
     @classmethod
     def read(cls, path: Path, manager: PluginManager) -> LockFile:
-        """Raises `RecipeError` for what is no lock, is of a later format, or requires what is not at hand."""
+        """Raises `RecipeError` for what is no lock, is cut short or of a later format, or requires what is not at
+        hand."""
         layer = read_layer(path)
         stages = layer.content.get("stages")
         for index, stage in enumerate(stages if isinstance(stages, list) else ()):
@@ -139,7 +142,7 @@ class LockFile:
             raise RecipeError(
                 [f"{layer.mark(('format',))}: `format` is {form!s:.40}; this mio reads {FORMAT}: make the lock anew"]
             )
-        check = Checker(lambda name, key, known: f"unknown key `{'.'.join((*key, name))}`")  # noqa: ARG005
+        check = Checker(lambda name, key, known: f"unknown key `{dotted((*key, name))}`")  # noqa: ARG005
         content = check.check(cls, layer.content)
         if check.problems:
             raise RecipeError([f"{layer.mark(key)}: {text}" for key, text in check.problems])
@@ -152,7 +155,19 @@ class LockFile:
             except RecipeError as error:
                 place = layer.mark(("stages", str(index), "recipe"))
                 raise RecipeError([f"{place}: {problem}" for problem in error.problems]) from None
+        if problems := list(_gaps(lock, layer)):
+            raise RecipeError(problems)
         return lock
+
+
+def _gaps(lock: LockFile, layer: Layer) -> Iterator[str]:
+    """What a lock lacks of what is saved. Nothing would be compared with it."""
+    advice = "it is cut short or was changed: restore it from a copy, or make the lock anew"
+    if lock.chain != (names := [stage.name for stage in lock.stages]):
+        yield f"{layer.origin}: its `chain` is not the names of its stages, {', '.join(names)}; {advice}"
+    for index, stage in enumerate(layer.content["stages"]):
+        if lacking := [f"`{one.name}`" for one in fields(LockedStage) if one.name not in stage]:
+            yield f"{layer.mark(('stages', str(index)))}: the stage has no {', '.join(lacking)}; {advice}"
 
 
 def is_lock(name: str) -> bool:

@@ -52,6 +52,7 @@ GROUPS = {
     "shards": Group("give `mio tokenize {lock}` first, or delete shards that it had not", acceptable=True),
     "plugins": Group("install the plugins' packages, or give them by `--plugin`"),
     "recipe": Group("leave the overrides out, or train `mio recipe show {lock}` as a recipe of its own"),
+    "lock": Group("restore the lock from a copy, or make a new one"),
     "parent": Group("put the run that it starts from there, or name its place with `start_from=FOLDER`"),
     "model": Group("use the options, tokenizers and files that the lock was made with"),
     "data": Group("restore what the sources were, or make a new lock"),
@@ -129,7 +130,7 @@ def _changed(what: str, old: Any, new: Any) -> str:
 
 def _of_recipe(stage: LockedStage, recipe: Recipe, where: str) -> Iterator[Drift]:
     if not same_recipe(stage):
-        yield Drift("recipe", f"{where}the lock's own recipe was changed after it was locked")
+        yield Drift("lock", f"{where}its recipe was changed after it was locked")
     for line in diff(stage.made, recipe):
         if line.split(":")[0] not in ("name", "start_from"):
             yield Drift("recipe", f"{where}{line}")
@@ -335,7 +336,7 @@ class Reproduction:
         if result == "same":
             tell(f"{folder}: the weights are those of {self.origin}, bit for bit")
         elif result == "unknown":
-            return
+            tell(f"{folder}: {self.origin} was made before it was trained, and has no weights to compare these with")
         elif self.drift:
             tell(f"{folder}: the weights are not those of {self.origin}, bit for bit, as was to be expected")
         else:

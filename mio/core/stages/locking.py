@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import UserError
 from mio.core.recipe.chain import links
 from mio.core.recipe.lock_file import LockedSource, LockedStage, LockFile, is_lock, lock_sum, locked_recipes
+from mio.core.recipe.origins import root_of
+from mio.core.recipe.paths import path_keys
 from mio.core.recipe.places import CHAIN, JOURNAL, RECIPE, SOURCES, SUMMARY, is_file, locate, run_of_checkpoint
 from mio.core.recipe.resolved import fingerprint, load_resolved
 from mio.core.recipe.schema import Recipe
@@ -80,6 +82,7 @@ def lock_recipe(recipes: Sequence[str], overrides: Sequence[str], manager: Plugi
         else:
             notes.append(f"{recipe.name}: vocabulary and tokenizers are left open: they grow from what it starts from")
         stage.sources = _sources(recipe, plugins, notes)
+        notes += _bound_to_here(recipe, manager)
         lock.stages.append(stage)
     return lock, notes
 
@@ -165,6 +168,7 @@ def _trained(folder: Path, manager: PluginManager, notes: list[str]) -> tuple[Lo
         )
     if "machine" not in lock.versions:
         notes.append(f"{recipe.name}: was trained by a mio that noted no machine and no code: these are left open")
+    notes += _bound_to_here(recipe, manager)
     made = LockedStage(
         recipe=asdict(recipe),
         fingerprint=fingerprint(recipe),
@@ -177,6 +181,19 @@ def _trained(folder: Path, manager: PluginManager, notes: list[str]) -> tuple[Lo
         weights=weights_sum(folder),
     )
     return made, Path(os.path.normpath(folder / recipe.start_from)) if recipe.start_from else None
+
+
+def _bound_to_here(recipe: Recipe, manager: PluginManager) -> Iterator[str]:
+    """Notes on paths that another machine may not have: relative ones begin in the working folder, wherever that is."""
+    for key in path_keys(recipe, manager):
+        value: Any = asdict(recipe)
+        for name in key:
+            value = value.get(name) if isinstance(value, dict) else None
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, str) and Path(path).is_absolute():
+                what = f"{recipe.name}: `{'.'.join(key)}` is {path}, and has to be where the lock is used"
+                fetched = root_of(Path(path)) is not None
+                yield f"{what}; to pass the lock on, make it in a clone of what was fetched" if fetched else what
 
 
 def _given(networks: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:

@@ -96,6 +96,19 @@ def test_a_recipe_runs_from_where_it_is_pinned(work, kind, capsys):
     assert "starts from" in capsys.readouterr().out
 
 
+def test_a_lock_says_which_paths_another_machine_may_not_have(work, capsys):
+    place = repository(work / "remote", FILES)
+    assert app.run(["recipe", "lock", f"{place}:recipes/base.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert f"`data.groups.a.sources.b.options.path` is {work / 'cache'}" in told
+    assert "to pass the lock on, make it in a clone of what was fetched" in told
+    # in a clone the paths are relative, and hold wherever the working folder is one
+    os.chdir(work / "remote")
+    assert app.run(["recipe", "lock", "recipes/base.yaml"]) == 0
+    assert "options.path" not in capsys.readouterr().out
+    assert "path: data/a.jsonl" in Path("base.lock").read_text()
+
+
 def test_a_name_that_says_no_commit_or_no_file_is_refused(work):
     place = repository(work / "remote", FILES)
     url = place.rpartition("@")[0]
@@ -103,6 +116,8 @@ def test_a_name_that_says_no_commit_or_no_file_is_refused(work):
         (f"{url}@main:recipes/base.yaml", "`main` is no commit"),
         (f"{place[:-3]}:recipes/base.yaml", "is no commit"),
         (f"{url}:recipes/base.yaml", "is no `git"),
+        (f"{url}:recipes/base.yaml", "it says no revision; put `@COMMIT` behind it"),
+        ("git+https://host/a b@" + "a" * 40, "it holds a space, which an address has as `%20`"),
         ("git+ext::sh -c touch% canary@" + "a" * 40, "is no `git"),
         ("git+http://host/x@" + "a" * 40, "is no `git"),
         ("hf:someone/recipes", "says no revision"),

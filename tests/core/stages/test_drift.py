@@ -184,7 +184,7 @@ def test_a_locked_stage_gives_the_same_bytes_from_a_copy_of_its_parent(trained, 
         ("model", ("tokenizers", "text"), "bytes-0", "tokenizer of text bytes-0 -> bytes-1"),
         ("model", ("vocabulary",), "f" * 64, "vocabulary ffffffffffff -> "),
         ("model", ("networks", "encoders"), {"image": "tower-1"}, "encoder of image tower-1 -> none"),
-        ("recipe", ("recipe", "seed"), 4, "the lock's own recipe was changed after it was locked"),
+        ("lock", ("recipe", "seed"), 4, "its recipe was changed after it was locked (restore the lock"),
         ("parent", ("start", "weights"), "e" * 32, "weights of runs/base eeeeeeeeeeee -> "),
         ("data", ("sources", "words/lines (validation)", "fingerprint"), "0", "source words/lines (validation): its"),
     ],
@@ -208,7 +208,7 @@ def test_a_plugin_that_is_missing_broken_or_changed_is_named(refused, clone, mon
     assert "plugin lines lines.py " in group(refused("next.lock"), "plugins")
     (clone / "broken.py").write_text("import nowhere")
     monkeypatch.setenv("MIO_PLUGINS", "lines=broken.py")
-    assert "plugin lines: import failed" in group(refused("next.lock"), "plugins")
+    assert "plugin `lines` (broken.py) does not work: import failed" in refused("next.lock")
     (clone / "changed.py").write_text(f"{PLUGIN}# another")
     monkeypatch.setenv("MIO_PLUGINS", "lines=changed.py")
     assert "plugin lines lines.py " in group(refused("next.lock"), "versions")
@@ -309,14 +309,11 @@ def test_a_recipe_that_was_not_trained_leaves_open_what_training_makes(clone, ca
         ("", "is no lock: it has no `format`"),
         ("format: 2", "`format` is 2; this mio reads 1"),
         ("format: 1", "has no stages"),
-        ("{format: 1, stages: [{}]}", "names no folder of its own"),
         ("{format: 1, stages: [{recipe: {trian: {}}}]}", "x.lock:1: unknown key `trian`"),
-        ("{format: 1, stages: [{recipe: {name: a}, machine: 3}]}", "`stages.0.machine` must be a mapping by name"),
-        ("{format: 1, stages: [{recipe: {name: ../a}}]}", "names no folder of its own"),
-        ("{format: 1, stages: [{recipe: {name: a}}, {recipe: {name: a}}]}", "names no folder of its own"),
+        ("{format: 1, stages: [{recipe: {name: a}, machine: 3}]}", "`stages[0].machine` must be a mapping by name"),
         ("{format: 1, stages: [{recipe: {name: a}, code: {mio: 3}}]}", "must be a mapping by name"),
         ("{format: 1, stages: [{recipe: {name: a}, packages: {torch: 2}}]}", "must be text"),
-        ("{format: 1, stages: [{recipe: {name: a}, x: 3}]}", "unknown key `stages.0.x`"),
+        ("{format: 1, stages: [{recipe: {name: a}, x: 3}]}", "unknown key `stages[0].x`"),
         ("format: !!python/name:os.system 1", "could not determine a constructor"),
     ],
 )
@@ -333,6 +330,7 @@ def test_what_is_no_lock_is_one_line(content, told, tmp_path, monkeypatch, capfd
 def test_a_lock_stands_alone_and_is_called_one(capfd):
     for words, told in (
         (["fit", "next.lock", "base.yaml"], "a lock stands alone; leave out base.yaml"),
+        (["fit", "base.yaml", "next.lock"], "next.lock: a lock stands alone, and is laid over no other recipe"),
         (["fit", "base.yaml", "--drift", "versions"], "--drift is about lock files"),
         (["fit", "next.lock", "--drift", "version"], "did you mean `versions`?"),
         (["fit", "next.lock", "--drift", "data"], "what it stands for cannot differ"),
@@ -344,6 +342,14 @@ def test_a_lock_stands_alone_and_is_called_one(capfd):
         capfd.readouterr()
         assert app.run(words) == 2
         assert told in " ".join(capfd.readouterr().err.replace("│", "").split())
+
+
+@pytest.mark.parametrize("names", [[""], ["../a"], ["a", "a"]])
+def test_stages_that_name_no_folder_of_their_own_are_refused(names, tmp_path, capfd):
+    path = tmp_path / "x.lock"
+    LockFile(stages=[LockedStage({"name": name}) for name in names]).save(path)
+    assert app.run(["recipe", "check", str(path)]) == 2
+    assert "names no folder of its own" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("clone")
@@ -379,6 +385,25 @@ def test_files_are_named_only_if_there_are_not_too_many(tmp_path):
     assert LockFile.read(path, PluginManager([])).stages[0].sources["few/files"].files == {}
     with pytest.raises(UserError, match="larger than 1 MiB"):
         LockFile(stages=[LockedStage({"name": "a" * 2**20})]).save(path)
+
+
+def test_a_lock_that_is_cut_short_is_no_lock(clone, refused):
+    """Between keys, between stages, and within a line, where that leaves YAML."""
+    assert clone.is_dir()
+    lines = Path("next.lock").read_text().splitlines(keepends=True)
+    for count in [*range(0, len(lines) - 8, 11), *range(len(lines) - 8, len(lines))]:
+        for part in (0, len(lines[count]) // 2):
+            Path("cut.lock").write_text("".join(lines[:count]) + lines[count][:part])
+            with pytest.raises(RecipeError):
+                LockFile.read(Path("cut.lock"), PluginManager([]))
+    whole = yaml.safe_load(Path("next.lock").read_text())
+    assert whole["chain"] == ["base", "next"]
+    whole["stages"].pop()
+    Path("cut.lock").write_text(yaml.safe_dump(whole))
+    assert "cut.lock: its `chain` is not the names of its stages, base; it is cut" in refused("cut.lock")
+    del whole["stages"][0]["weights"], whole["stages"][0]["sources"]
+    Path("cut.lock").write_text(yaml.safe_dump(whole | {"chain": ["base"]}))
+    assert "the stage has no `sources`, `weights`; it is cut short or was changed: restore it" in refused("cut.lock")
 
 
 def test_a_lock_that_is_a_recipe_of_another_mio_says_so(tmp_path):
