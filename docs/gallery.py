@@ -16,6 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from packaging.requirements import Requirement
+
 from mio import __version__
 from mio.core.contract.discovery import GROUP, Candidate, importer
 from mio.core.contract.overview import overview
@@ -92,7 +94,7 @@ def page() -> str:
 def _about(package: Package, place: str) -> str:
     licence = package.project.get("license", "no licence given")
     where = "" if place == "." else f", in `{package.folder.relative_to(ROOT)}`"
-    needs = [one for one in package.project.get("dependencies", ()) if one != "mio"]
+    needs = [one for one in package.project.get("dependencies", ()) if Requirement(one).name != "mio"]
     needed = f" Needs {', '.join(f'`{one}`' for one in needs)}." if needs and place != "." else ""
     description = package.project.get("description", "")
     return f"**{package.label}**{where}, {licence}.{f' {description}.' if description else ''}{needed}\n"

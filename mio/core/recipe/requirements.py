@@ -26,6 +26,8 @@ from mio.core.terminal import plain
 
 LONGEST, MOST = 200, 200
 """Characters of a requirement, and requirements of a recipe."""
+OWN = "mio"
+"""This package, by the name that requirements have for it."""
 _ABOVE = 3
 """Folders above a local plugin in which the `pyproject.toml` of its distribution is looked for."""
 
@@ -50,7 +52,9 @@ def required_of(content: Any, mark: Callable[[Key], str], prefix: Key = ()) -> I
 def check_requirements(required: Sequence[Required], manager: PluginManager) -> None:
     """Raises `RecipeError` with every requirement that is none or is not met, and the command that installs the latter.
     `manager` has the plugins at hand."""
-    problems, unmet, places = [], [], []
+    problems: list[str] = []
+    unmet: dict[str, str] = {}
+    places, others, update = [], [], False
     for one in required[:MOST]:
         try:
             lacking = list(_lacking(_parsed(one.text), manager))
@@ -58,16 +62,23 @@ def check_requirements(required: Sequence[Required], manager: PluginManager) -> 
             problems.append(f"{one.place}: `requires` has {plain(repr(one.text)):.120}: {plain(str(error)):.200}")
             continue
         if lacking:
-            unmet += [(str(requirement), what) for requirement, what in lacking]
             places.append(one.place)
+        for requirement, what in lacking:
+            unmet[str(requirement)] = what
+            if canonicalize_name(requirement.name) == OWN and not requirement.specifier.contains(mio.__version__, True):
+                update = True
+            elif str(requirement) not in others:
+                others.append(str(requirement))
     if len(required) > MOST:
         problems.append(f"{required[MOST].place}: more than {MOST} requirements are too many")
     if unmet:
-        told = dict(unmet)  # by requirement
-        command = " ".join(f'"{text}"' if shlex.quote(text) != text else text for text in told)
+        command = " ".join(f'"{text}"' if shlex.quote(text) != text else text for text in others)
+        advice = [f"install with `pip install {command}`"] if others else []
+        if update:  # `pip install mio` would fetch another project's package
+            advice.append("update mio where it was installed from (not from PyPI, whose `mio` is another project)")
         problems.append(
-            f"{places[0]}: the recipe requires {', and '.join(f'{text}, {what}' for text, what in told.items())}; "
-            f"install with `pip install {command}`"
+            f"{places[0]}: the recipe requires {', and '.join(f'{text}, {what}' for text, what in unmet.items())}; "
+            + "; ".join(advice)
         )
     if problems:
         raise RecipeError(problems)
@@ -121,7 +132,7 @@ def _of_extra(name: str, extra: str) -> Iterator[Requirement]:
 def _version(name: str, manager: PluginManager) -> str | None:
     """Version of a distribution that is at hand, empty where it is not known; None if it is not."""
     wanted = canonicalize_name(name)
-    if wanted == "mio":
+    if wanted == OWN:
         return mio.__version__
     for target in (candidate.target for candidate in manager.candidates.values()):
         local = _project(Path(target))

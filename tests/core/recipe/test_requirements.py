@@ -45,9 +45,11 @@ def test_what_is_met_is_passed(text):
 def test_what_is_missing_or_of_another_version_is_named_with_the_command_that_installs_all_of_it():
     assert problem("mio>=99", "mio-nowhere>=0.1", "torch") == (
         f"a.yaml:1: the recipe requires mio>=99, but {mio.__version__} is installed, and mio-nowhere>=0.1, which is "
-        'not installed; install with `pip install "mio>=99" "mio-nowhere>=0.1"`'
+        'not installed; install with `pip install "mio-nowhere>=0.1"`; update mio where it was installed from (not '
+        "from PyPI, whose `mio` is another project)"
     )
     assert "`pip install mio-nowhere`" in problem("mio-nowhere")
+    assert "pip install" not in problem("mio<0.1", "torch")
 
 
 def test_an_extra_lacks_what_it_brings(monkeypatch):
