@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -26,20 +26,36 @@ def hints_of(kind: type) -> Mapping[str, Hint]:
     return {one.name: (one.metadata.get(KEYS, hints[one.name]), one.metadata.get(ALLOWED)) for one in fields(kind)}
 
 
-def keys_of(kind: type, prefix: str = "") -> Iterator[tuple[str, Allowed | None]]:
-    """Every key of a dataclass and of those inside it, dotted, with which values are allowed.
+class Index(str):
+    """Place of an item in a list, as a part of a key."""
 
-    `*` stands for a name that the user chooses, `[]` for the items of a list.
+    __slots__ = ()
+
+
+def dotted(key: Key) -> str:
+    """A key as messages and the documentation write it: `mixture.ramp[2].at`."""
+    return "".join(f"[{part}]" if isinstance(part, Index) else f".{part}" for part in key).removeprefix(".")
+
+
+def keys_of(kind: type, prefix: str = "", given: Any = None) -> Iterator[tuple[str, Any, Allowed | None]]:
+    """Every key of a dataclass and of those inside it, dotted, with its default and which values are allowed.
+
+    `*` stands for a name that the user chooses, `[]` for the items of a list. Defaults are the values of `given`, an
+    object of the dataclass, where there is one.
     """
-    for name, (hint, allowed) in hints_of(kind).items():
-        key = prefix + name
-        yield key, allowed
+    for one, (hint, allowed) in zip(fields(kind), hints_of(kind).values(), strict=True):
+        key, default = prefix + one.name, one.default
+        if given is not None:
+            default = getattr(given, one.name)
+        elif one.default_factory is not MISSING:
+            default = one.default_factory()
+        yield key, None if default is MISSING else default, allowed
         inner: Any = hint
         while get_origin(inner) in (dict, list):
             key += ".*" if get_origin(inner) is dict else "[]"
             inner = _without_none(get_args(inner)[-1])
         if is_dataclass(inner):
-            yield from keys_of(cast(type, inner), f"{key}.")
+            yield from keys_of(cast(type, inner), f"{key}.", default if isinstance(default, inner) else None)
 
 
 def _without_none(hint: Any) -> Any:
@@ -91,7 +107,7 @@ class Checker:
         kind, allowed = hint
         if isinstance(value, str) and (problem := self._reference(value)) is not None:
             if problem:
-                self.problems.append((key, f"`{'.'.join(key)}`: {problem}"))
+                self.problems.append((key, f"`{dotted(key)}`: {problem}"))
             return value
         if is_dataclass(kind):
             return self.check(cast(type, kind), value, key)
@@ -109,7 +125,7 @@ class Checker:
         if not isinstance(value, list | tuple):
             self._wrong(key, value, "a list")
             return []
-        return [self._value(item, inner, (*key, str(index))) for index, item in enumerate(value)]
+        return [self._value(item, inner, (*key, Index(index))) for index, item in enumerate(value)]
 
     def _by_name(self, value: Any, hint: Hint, key: Key) -> dict[str, Any]:
         """A mapping whose keys are names of the user's."""
@@ -118,7 +134,7 @@ class Checker:
             if isinstance(name, str):
                 cleaned[name] = self._value(item, self._extra.get(name, hint), (*key, plain(name)))
             else:
-                text = f"`{'.'.join(key)}`: the key {name!r} must be text; put it in quotes"
+                text = f"`{dotted(key)}`: the key {name!r} must be text; put it in quotes"
                 self.problems.append(((*key, str(name)), text))
         return cleaned
 
@@ -128,11 +144,11 @@ class Checker:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             self._wrong(key, value, _NAMES[kind])
         elif allowed is not None and (problem := allowed.problem(value)):
-            self.problems.append((key, f"`{'.'.join(key)}` {problem}"))
+            self.problems.append((key, f"`{dotted(key)}` {problem}"))
         return value
 
     def _wrong(self, key: Key, value: Any, wanted: str) -> None:
-        name = f"`{'.'.join(key)}`" if key else "what stands here"
+        name = f"`{dotted(key)}`" if key else "what stands here"
         self.problems.append((key, f"{name} must be {wanted}, not {value_text(value)}"))
 
 
@@ -191,5 +207,4 @@ def read_options(kind: type[T], given: Mapping[str, Any], where: str) -> T:
 
 
 def _unknown_option(name: str, key: Key, known: Mapping[str, Hint]) -> str:
-    dotted = plain(".".join((*key, name)))
-    return f"has no option `{dotted}`{nearest(name, known)}; it has {', '.join(known) or 'none'}"
+    return f"has no option `{plain(dotted((*key, name)))}`{nearest(name, known)}; it has {', '.join(known) or 'none'}"

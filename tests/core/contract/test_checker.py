@@ -70,7 +70,7 @@ def test_a_checker_returns_mappings_and_names_each_problem_by_its_key():
         (("top", "window", "size"), "`top.window.size` is 65; it must be at most 64"),
         (("top", "other", "kind"), "`top.other.kind` is `hamm`, not one of `hann`, `box`; did you mean `hann`?"),
         (("top", "windows"), "`top.windows` must be a list, not 5"),
-        (("top", "named", "a", "1", "size"), "`top.named.a.1.size` must be a whole number, not true"),
+        (("top", "named", "a", "1", "size"), "`top.named.a[1].size` must be a whole number, not true"),
         (("top", "named", "3"), "`top.named`: the key 3 must be text; put it in quotes"),
         (("top", "shares", "x"), "`top.shares.x` must be a number, not the text '1'"),
         (("top", "free", "y", "1"), "`top.free.y`: the key 1 must be text; put it in quotes"),
@@ -80,7 +80,7 @@ def test_a_checker_returns_mappings_and_names_each_problem_by_its_key():
 
 
 def test_keys_are_listed_with_what_they_may_be():
-    keys = {key: str(allowed or "") for key, allowed in keys_of(Options)}
+    keys = {key: str(allowed or "") for key, _, allowed in keys_of(Options)}
     assert keys == {
         "window": "",
         "window.size": "1 to 64",
