@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import TINY, fit
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -31,6 +32,7 @@ ENCODED = ROOT / "tests/packages/mio-gesture/mio_gesture.py"
 MADE = ROOT / "tests/packages/mio-swatch/mio_swatch.py"
 PLACES = (ROOT, ROOT / "docs")
 PAGES = {str(path.relative_to(ROOT)): path for place in PLACES for path in sorted(place.glob("*.md"))}
+PAGES |= {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "examples").glob("*/README.md"))}
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -298,6 +300,24 @@ def test_the_walk_is_drawn_by_the_code_as_it_is():
     walk = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(walk)
     assert walk.drawn() == walk.PICTURE.read_text(encoding="utf-8"), "draw it anew: python docs/walk.py"
+
+
+def test_every_extra_is_described():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cells = re.findall(r"^\| (`[^|]*`) \|", section("docs/using.md", "## Extras"), re.MULTILINE)
+    names = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(names) == sorted(project["optional-dependencies"])
+
+
+def test_every_column_of_the_metrics_is_described(tunes):
+    fit("runs", *TINY, "runtime.log_every=2")
+    table, described = section("docs/training.md", "## Loggers"), section("docs/training.md", "## Validation")
+    cells = re.findall(r"^\| (`[^|]*`) \|", table + described, re.MULTILINE)
+    names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    patterns = [re.sub(r"GROUP|NAME|RULE", ".+", name).replace("codebook0", r"codebook\d+") for name in names]
+    columns = (tunes / "runs/tunes/metrics.csv").read_text().splitlines()[0].split(",")
+    assert len(columns) > 15
+    assert not [one for one in columns if one != "step" and not any(re.fullmatch(form, one) for form in patterns)]
 
 
 def test_the_gallery_is_what_the_packages_declare():
