@@ -202,7 +202,7 @@ def of_engine(codec: str, layout: str, model: Model, asked: Sequence[Request], o
 
 def engine_request(model: Model, modality: str, seed: int) -> Request:
     """A request of one item of sound."""
-    decoding = Decoding(media_temperature=1e6, max_tokens=700)  # codes and an end are all as likely
+    decoding = Decoding(media_temperature=100, max_tokens=700)  # codes and an end are all as likely
     need = replace(need_of(modality, model.codecs.modalities, only=True), most=1)
     return Request(model.renderer.prompt(plain_document(["Say: "], [])), decoding, need, seed, decoding.max_tokens)
 

@@ -58,6 +58,13 @@ def test_misfits_are_named():
     assert networks.described({"missing": map(str, range(8))}) == "missing: 0, 1, 2, 3, 4 and 3 more"
 
 
+def test_names_by_rules_in_their_order():
+    rules = ((r"^encoder\.", ""), (r"\.linear_([qk])\.", r".\1."), (r"^a\.q\.", "query."))
+    assert networks.renamed("encoder.a.linear_q.weight", rules) == "query.weight"
+    assert networks.renamed("a.linear_k.b.linear_q.bias", rules) == "a.k.b.q.bias"
+    assert networks.renamed("other.encoder.bias", rules) == "other.encoder.bias"
+
+
 def test_files_of_tensors(tmp_path):
     path = tmp_path / "weights.pt"
     for old in (False, True):

@@ -93,9 +93,8 @@ def is_number(value: Any, least: float, most: float) -> bool:
 
 
 def meaningful(options: dict[str, Any], seed: Any) -> bool:
-    largest = 1.7976931348623157e308
     return (
-        all(is_number(options.get(name, 0.0), 0, largest) for name in ("temperature", "media_temperature"))
+        all(is_number(options.get(name, 0.0), 0, 100) for name in ("temperature", "media_temperature"))
         and is_number(options.get("top_p", 1.0), 0, 1)
         and type(options["max_tokens"]) is int
         and 1 <= options["max_tokens"] <= 1 << 20

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.cli.addresses import is_loopback, listen
-from mio.cli.devices import Devices, held_together, start_processes
+from mio.cli.addresses import is_loopback
+from mio.cli.devices import Devices, listening, start_processes
 from mio.cli.options import (
     Average,
     Device,
@@ -70,25 +69,18 @@ def chat(
         from mio.chat.host import Host
 
         start_processes(devices)
-        if devices > 1 and int(os.environ["RANK"]):  # it ends when the one that serves has done so
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
 
         def opened(ranks: Ranks | None) -> Loaded:
             return Loaded.open(run, kind, dtype, average=average, plugins=plugin, rows=rows, ranks=ranks)
 
-        sock = None if devices > 1 else stack.enter_context(listen(host, port))
-        with held_together(devices, kind, opened, lambda made: made.model) as loaded:
-            if loaded is None:
+        with listening(devices, kind, opened, host, port) as place:
+            if place is None:
                 return
-            sock = sock or stack.enter_context(listen(host, port))
             if not local:
                 typer.echo(f"warning: anybody who reaches {host} can use the model and its page", err=True)
-            shared = Host(loaded, folder / "conversations", run.resolve().name, seed)
-            address = f"[{host}]" if ":" in host else host
-            url = f"http://{address}:{sock.getsockname()[1]}/"
+            shared = Host(place.loaded, folder / "conversations", run.resolve().name, seed)
             app = application(shared, live_policy(shared, policy, changed), LOOPBACK if local else ())
-            server = Server(app, lambda: typer.echo(f"{shared.name}: {url}", err=True))
-            run_server(server, sock)
+            server = Server(app, lambda: typer.echo(f"{shared.name}: {place.url}/", err=True))
+            run_server(server, place.sock)
     if server.interrupted:
         raise Interrupted("the page is closed")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from mio.cli.addresses import listen
 from mio.core.distributed.launch import follow_launcher, launch
 
 if TYPE_CHECKING:
+    from mio.api import Loaded
     from mio.core.distributed.ranks import Ranks
     from mio.core.generation.model import Model
 
@@ -55,3 +61,36 @@ def held_together(
         made = ranks.all_or_none(lambda: open_model(ranks))
         with model(made).led() as leads:
             yield made if leads else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model, and the socket at which it is asked."""
+
+    loaded: Loaded
+    sock: socket.socket
+    url: str
+    """`http://HOST:PORT`."""
+
+
+@contextmanager
+def listening(
+    devices: int, kind: str, open_model: Callable[[Ranks | None], Loaded], host: str, port: int
+) -> Iterator[Place | None]:
+    """As `held_together`, for the one process that listens at an address. One that cannot be had is told before the
+    model is loaded, unless several processes load it: then only the one that leads them listens.
+
+    Raises `UserError` as `listen`.
+    """
+    if devices > 1 and int(os.environ["RANK"]):  # it ends when the one that listens has done so
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    with ExitStack() as stack:
+        sock = None if devices > 1 else stack.enter_context(listen(host, port))
+        with held_together(devices, kind, open_model, lambda made: made.model) as loaded:
+            if loaded is None:
+                yield None
+                return
+            sock = sock or stack.enter_context(listen(host, port))
+            address = f"[{host}]" if ":" in host else host
+            yield Place(loaded, sock, f"http://{address}:{sock.getsockname()[1]}")

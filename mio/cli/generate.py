@@ -15,8 +15,8 @@ from mio.cli.options import (
     Plugin,
     Precision,
     RunFolder,
+    decoding_option,
     device_and_precision,
-    finite,
     refuse_no_run,
     writable_folder,
 )
@@ -40,44 +40,29 @@ def generate(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for answers to --prompts and for media.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer's parts as JSON.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, max=100, callback=finite, help="Temperature of text; 0 is greedy.")
-    ] = None,
-    media_temperature: Annotated[
-        float | None, typer.Option(min=0, max=100, callback=finite, help="Temperature of codes.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, callback=finite, help="Nucleus that codes and text are drawn from.")
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(min=0, max=1 << 31, help="Draw from so many of the likeliest tokens; 0: all.")
-    ] = None,
+    temperature: Annotated[float | None, decoding_option("temperature", "Temperature of text; 0 is greedy.")] = None,
+    media_temperature: Annotated[float | None, decoding_option("media_temperature", "Temperature of codes.")] = None,
+    top_p: Annotated[float | None, decoding_option("top_p", "Nucleus that codes and text are drawn from.")] = None,
+    top_k: Annotated[int | None, decoding_option("top_k", "Draw from so many of the likeliest tokens; 0: all.")] = None,
     min_p: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, callback=finite, help="Leave out what is less likely than this share of the best."),
+        float | None, decoding_option("min_p", "Leave out what is less likely than this share of the best.")
     ] = None,
     repetition_penalty: Annotated[
         float | None,
-        typer.Option(min=0.01, max=100, callback=finite, help="Above 1: what was said is less likely to come again."),
+        decoding_option("repetition_penalty", "Above 1: what was said is less likely to come again."),
     ] = None,
-    beams: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Beam search of an answer of text, among so many.")
-    ] = None,
+    beams: Annotated[int | None, decoding_option("beams", "Beam search of an answer of text, among so many.")] = None,
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Text that ends the answer; may be given several times.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Most tokens of the answer.")] = None,
+    max_tokens: Annotated[int | None, decoding_option("max_tokens", "Most tokens of the answer.")] = None,
     most: Annotated[
-        int | None, typer.Option(min=0, help="Most media of each modality; 0: any number, or one of --output.")
+        int | None, decoding_option("most", "Most media of each modality; 0: any number, or one of --output.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=0, max=10_000, help="Steps in which a head makes media; 0: its own.")
-    ] = None,
+    steps: Annotated[int | None, decoding_option("steps", "Steps in which a head makes media; 0: its own.")] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1000, callback=finite, help="Guidance of media by what is asked; 1: none; 0: a head's own."
-        ),
+        decoding_option("guidance", "Guidance of media by what is asked; 1: none; 0: a head's own."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0,
     rows: Annotated[int, typer.Option(min=1, max=4096, help="Answers to --prompts that are made together.")] = 16,

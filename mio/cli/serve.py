@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.cli.addresses import is_loopback, listen
-from mio.cli.devices import Devices, held_together, start_processes
+from mio.cli.addresses import is_loopback
+from mio.cli.devices import Devices, listening, start_processes
 from mio.cli.options import (
     Average,
     Device,
     Plugin,
     Precision,
     RunFolder,
+    decoding_option,
     device_and_precision,
     refuse_no_run,
 )
@@ -59,7 +58,7 @@ def serve(
     max_media: Annotated[int, typer.Option(min=0, max=10_000, help="Media in a request.")] = 32,
     max_pixels: Annotated[int, typer.Option(min=1, help="Width times height of a picture or frame.")] = 16_000_000,
     max_seconds: Annotated[float, typer.Option(min=0.01, max=86_400, help="Of a recording or video.")] = 120.0,
-    max_tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="Of an answer.")] = 4096,
+    max_tokens: Annotated[int, decoding_option("max_tokens", "Of an answer.")] = 4096,
     max_choices: Annotated[int, typer.Option(min=1, max=1000, help="Answers to one request.")] = 8,
     max_waiting: Annotated[int, typer.Option(min=0, max=100_000, help="Answers that wait; beyond: 429.")] = 128,
     max_connections: Annotated[int, typer.Option(min=1, max=100_000, help="Open connections.")] = 512,
@@ -121,25 +120,18 @@ def serve(
         hosts=(*(_LOOPBACK if local and not key else ()), *allow_host),
     )
     start_processes(devices)
-    if devices > 1 and int(os.environ["RANK"]):  # it ends when the one that serves has done so
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
 
     def opened(ranks: Ranks | None) -> Loaded:
         return Loaded.open(run, kind, dtype, average=average, plugins=plugin, rows=rows, ranks=ranks)
 
-    with contextlib.ExitStack() as stack:
-        sock = None if devices > 1 else stack.enter_context(listen(host, port))
-        with held_together(devices, kind, opened, lambda made: made.model) as loaded:
-            if loaded is None:
-                return
-            sock = sock or stack.enter_context(listen(host, port))
-            if not local and not key:
-                typer.echo(f"warning: anybody who reaches {host} can use the model; set {KEY} to a key", err=True)
-            address = f"[{host}]" if ":" in host else host
-            url = f"http://{address}:{sock.getsockname()[1]}/v1"
-            server = Server(Service(loaded.model, settings), lambda: typer.echo(f"{settings.name}: {url}", err=True))
-            code = run_server(server, sock)
+    with listening(devices, kind, opened, host, port) as place:
+        if place is None:
+            return
+        if not local and not key:
+            typer.echo(f"warning: anybody who reaches {host} can use the model; set {KEY} to a key", err=True)
+        told = f"{settings.name}: {place.url}/v1"
+        server = Server(Service(place.loaded.model, settings), lambda: typer.echo(told, err=True))
+        code = run_server(server, place.sock)
     if code:
         raise Interrupted("the server has stopped")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -223,6 +224,14 @@ def _tensor_names(file: Path) -> list[str]:
             return list(opened.keys())
     except Exception as error:  # safetensors has several errors of its own
         raise UserError(f"{file}: not a file of weights that can be read: {one_line(error)}") from error
+
+
+def renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
+    """A tensor's name with all rules applied in their order: a regular expression, and what replaces it wherever it
+    matches."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def misfits(needed: Mapping[str, torch.Size], tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:

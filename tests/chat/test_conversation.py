@@ -85,7 +85,7 @@ def test_what_cannot_be_asked_is_one_line_and_no_part_of_the_conversation(one, t
 def test_a_defect_is_one_line_too(one, monkeypatch):
     monkeypatch.setattr(one.host.run.model.transformer, "fails", True)
     ask(one, "both")
-    assert one.problem == "AssertionError: assert not True" or one.problem.startswith("AssertionError")
+    assert one.problem == "AssertionError:"
     assert one.exchanges == []
     monkeypatch.setattr(one.host.run.model.transformer, "fails", False)
     ask(one, "both")

@@ -19,6 +19,7 @@ from mio.core.errors import PluginError, UserError
 
 
 def registered(plugins: Mapping[str, object]) -> pluggy.PluginManager:
+    """A registry of these plugins by name, which calls their hooks in this order."""
     registry = pluggy.PluginManager("mio")
     registry.add_hookspecs(hookspecs)
     for name in reversed(list(plugins)):  # pluggy calls what was registered last first
@@ -56,28 +57,33 @@ def naming_plugin(who: str, where: str = "") -> Iterator[None]:
 
 
 def refuse(owner: str, hook: str, what: str, problems: Sequence[str]) -> None:
+    """Raises `PluginError` for `what` a hook has answered, if there are problems with it."""
     if problems:
         raise PluginError(f"plugin `{owner}`, hook `{hook}`, {what}: {'; '.join(problems)}")
 
 
 def sequence(owner: str, hook: str, answer: Any) -> Sequence[Any]:
+    """A hook's answer that is to be a list or tuple. Raises `PluginError` for another."""
     if isinstance(answer, str) or not isinstance(answer, Sequence):
         refuse(owner, hook, "answer", [f"{kind(answer)} must be a list or tuple"])
     return answer
 
 
 def mapping(owner: str, hook: str, answer: Any) -> Mapping[str, Any]:
+    """A hook's answer that is to be a mapping by name. Raises `PluginError` for another."""
     if not isinstance(answer, Mapping):
         refuse(owner, hook, "answer", [f"{kind(answer)} must be a mapping by name"])
     return answer
 
 
 def check_name(owner: str, hook: str, name: Any) -> None:
+    """Raises `PluginError` for a name that recipes cannot hold."""
     if not isinstance(name, str) or not PATH_NAME.fullmatch(name):
         refuse(owner, hook, "answer", [f"the name {name!r} must be letters, digits, `_`, `-`, `.` and `/`"])
 
 
 def named_backbones(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(name, fields of `TransformerConfig`) of each preset that `mio_backbones` answers. Raises `PluginError`."""
     for name, preset in mapping(owner, "mio_backbones", answer).items():
         check_name(owner, "mio_backbones", name)
         refuse(owner, "mio_backbones", f"preset `{name}`", preset_problems(preset))
@@ -85,6 +91,7 @@ def named_backbones(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str,
 
 
 def named_recipes(owner: str, answer: Any) -> Iterator[tuple[str, Path]]:
+    """(name, file) of each recipe that `mio_recipes` answers. Raises `PluginError`, also for a file that is missing."""
     for name, path in mapping(owner, "mio_recipes", answer).items():
         check_name(owner, "mio_recipes", name)
         if not isinstance(path, str | Path) or not Path(path).is_file():
@@ -93,6 +100,7 @@ def named_recipes(owner: str, answer: Any) -> Iterator[tuple[str, Path]]:
 
 
 def named_loggers(owner: str, answer: Any) -> Iterator[tuple[str, LoggerFactory]]:
+    """(name, what makes it) of each logger that `mio_loggers` answers. Raises `PluginError`."""
     for name, factory in mapping(owner, "mio_loggers", answer).items():
         check_name(owner, "mio_loggers", name)
         if not callable(factory):
@@ -101,6 +109,7 @@ def named_loggers(owner: str, answer: Any) -> Iterator[tuple[str, LoggerFactory]
 
 
 def named_layouts(owner: str, answer: Any) -> Iterator[tuple[str, ModelLayout]]:
+    """(`model_type`, layout) of each layout that `mio_layouts` answers. Raises `PluginError`."""
     for name, layout in mapping(owner, "mio_layouts", answer).items():
         check_name(owner, "mio_layouts", name)
         refuse(owner, "mio_layouts", f"layout `{name}`", layout_problems(layout))
@@ -108,6 +117,7 @@ def named_layouts(owner: str, answer: Any) -> Iterator[tuple[str, ModelLayout]]:
 
 
 def named_commands(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, Callable[..., Any]]]]:
+    """(plugin, function of each command by name), once, of what `mio_commands` answers. Raises `PluginError`."""
     commands = mapping(owner, "mio_commands", answer)
     for name, function in commands.items():
         if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
@@ -118,6 +128,7 @@ def named_commands(owner: str, answer: Any) -> Iterator[tuple[str, Mapping[str, 
 
 
 def check_parts(declared: Sequence[tuple[str, Modality]]) -> None:
+    """Raises `PluginError` for a modality whose parts are none that can be parts. `declared`: (plugin, modality)."""
     known = {modality.name: modality for _, modality in declared}
     for owner, modality in declared:
         for name in modality.part_names:

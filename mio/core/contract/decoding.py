@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from mio.core.contract.ranges import number
 
-LARGEST_PENALTY, MOST_BEAMS = 100, 64
+HOTTEST = 100
+"""The highest temperature: tokens are about equally likely there."""
+MOST_LIKELIEST = 1 << 20
+"""Of `top_k`."""
+SMALLEST_PENALTY, LARGEST_PENALTY = 0.01, 100
+MOST_BEAMS = 64
 MOST_STOPS, LONGEST_STOP = 64, 1000
 """Stop strings of one answer, and characters of each."""
 
@@ -16,11 +21,11 @@ MOST_STOPS, LONGEST_STOP = 64, 1000
 class ModalityDecoding:
     """How tokens of one modality are chosen. What is not said is as for all others."""
 
-    temperature: float | None = number(None, 0, 1e308)
-    top_k: int | None = number(None, 0, 1 << 31)
+    temperature: float | None = number(None, 0, HOTTEST)
+    top_k: int | None = number(None, 0, MOST_LIKELIEST)
     top_p: float | None = number(None, 0, 1)
     min_p: float | None = number(None, 0, 1)
-    repetition_penalty: float | None = number(None, 0, LARGEST_PENALTY, above=True)
+    repetition_penalty: float | None = number(None, SMALLEST_PENALTY, LARGEST_PENALTY)
 
 
 def decoding_conflicts(stop: Sequence[str], beams: int, temperature: float) -> Iterator[str]:

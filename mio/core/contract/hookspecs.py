@@ -3,8 +3,9 @@
 A plugin is a module or object whose functions carry `@mio.hookimpl` and one of the names below. It is found through the
 entry-point group `mio` (`[project.entry-points.mio]`, `NAME = "package.module"`), and `NAME` is its name everywhere: in
 `mio plugins list`, under `plugins:` in a recipe, in the owners of vocabulary blocks. An implementation may leave out
-arguments that it does not need. `options` is always the mapping that the recipe gives this plugin under
-`plugins: {NAME: {...}}`; unknown keys in it are the plugin's to refuse, with `mio.UserError`.
+arguments that it does not need. `options` is the mapping that the recipe gives this plugin under
+`plugins: {NAME: {...}}`; unknown keys in it are the plugin's to refuse, with `mio.UserError`. `mio_tokenizer`,
+`mio_detokenizer` and `mio_datamodule` are given those of the plugin that declares the modality, whoever answers.
 
 Modules are imported at discovery: import torch and other heavy packages inside functions.
 """
@@ -68,12 +69,16 @@ def mio_tokenizer(modality: str, options: Mapping[str, Any]) -> Tokenizer | Text
 @hookspec(firstresult=True)
 def mio_detokenizer(modality: str, options: Mapping[str, Any]) -> Detokenizer | None:
     """Detokenizer of a modality: codes `[Q, F]` -> media, and media -> file. The first that is not `None` wins, so a
-    plugin may replace another's (`tryfirst=True`). Called once per process, when something is generated."""
+    plugin may replace another's (`tryfirst=True`); `options` are those of the plugin that declares the modality. Called
+    once per process, when something is generated."""
 
 
 @hookspec(firstresult=True)
 def mio_datamodule(modality: str, options: Mapping[str, Any]) -> DataModule | None:
-    """The modality's own data module: how its files are read, its templates in both directions, its filters."""
+    """The modality's own data module: how its files are read, its templates in both directions, its filters.
+
+    The first plugin that does not answer `None` wins; `options` are those of the plugin that declares the modality.
+    """
 
 
 @hookspec(firstresult=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mio.core.errors import nearest
@@ -89,6 +89,13 @@ Allowed = Range | Choice | Form
 def number(default: Any, least: float, most: float, *, above: bool = False, below: bool = False) -> Any:
     """A dataclass field that holds numbers of a range; `default` may be a function that makes it."""
     return _field(default, Range(least, most, above, below))
+
+
+def range_of(kind: type, name: str) -> Range:
+    """Which numbers the field `name` of a dataclass may hold. Raises `KeyError` if it has no range."""
+    [allowed] = [one.metadata[ALLOWED] for one in fields(kind) if one.name == name]
+    assert isinstance(allowed, Range)
+    return allowed
 
 
 def one_of(default: str, *words: str) -> Any:

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mio.core.contract.automata import Automaton
 from mio.core.contract.controls import Control
-from mio.core.contract.decoding import LARGEST_PENALTY, MOST_BEAMS, ModalityDecoding
+from mio.core.contract.decoding import (
+    HOTTEST,
+    LARGEST_PENALTY,
+    MOST_BEAMS,
+    MOST_LIKELIEST,
+    SMALLEST_PENALTY,
+    ModalityDecoding,
+)
 from mio.core.contract.ranges import KEYS, number
 from mio.core.errors import DataError
 
@@ -362,19 +369,19 @@ class DataModule:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How an answer is sampled."""
+    """How an answer is sampled. The ranges are those of recipes, of the command line and of requests to a server."""
 
-    temperature: float = number(0.0, 0, 1e308)
+    temperature: float = number(0.0, 0, HOTTEST)
     """0 is greedy. Applies to text."""
-    media_temperature: float = number(0.7, 0, 1e308)
+    media_temperature: float = number(0.7, 0, HOTTEST)
     """Temperature inside spans."""
-    top_k: int = number(0, 0, 1 << 31)
+    top_k: int = number(0, 0, MOST_LIKELIEST)
     """As many of the likeliest tokens are drawn from; 0: all."""
     top_p: float = number(1.0, 0, 1)
     """Smallest set of the likeliest tokens whose probability reaches it (arXiv 1904.09751)."""
     min_p: float = number(0.0, 0, 1)
     """Tokens less likely than this share of the likeliest one are left out (arXiv 2407.01082)."""
-    repetition_penalty: float = number(1.0, 0, LARGEST_PENALTY, above=True)
+    repetition_penalty: float = number(1.0, SMALLEST_PENALTY, LARGEST_PENALTY)
     """What logits of tokens that the answer has said are divided by where they are positive, and multiplied by where
     they are negative (arXiv 1909.05858): text by what text it has said, codes by its codes of that modality."""
     by: Mapping[str, Mapping[str, float]] = field(default_factory=dict, metadata={KEYS: dict[str, ModalityDecoding]})
@@ -389,7 +396,7 @@ class Decoding:
     """Media of each modality in the answer, at most; 0: any number. Of a modality of parts, each part counts."""
     steps: int = number(0, 0, 10**4)
     """Of a head's sampler; 0: as many as the head takes by itself."""
-    guidance: float = number(0.0, 0, 1e6)
+    guidance: float = number(0.0, 0, 1000)
     """Weight of classifier-free guidance (arXiv 2207.12598) of what a head makes and of spans of codes; 1: none, 0: the
     head's own, and none of codes."""
 

@@ -22,13 +22,11 @@ from mio.core.contract.validation import decoding_problems
 from mio.core.contract.values import TEXT, Decoding
 from mio.core.errors import UserError, nearest
 
-HOTTEST = 1e6
-"""Above this temperature all allowed tokens are equally likely; much larger ones overflow float32."""
 SEEDS = 1 << 63
 
 
 _COLDEST = 1e-6
-"""Below this temperature only the likeliest tokens are drawn; much smaller ones overflow float32 too."""
+"""Below this temperature only the likeliest tokens are drawn; much smaller ones overflow float32."""
 
 
 class Settings(NamedTuple):
@@ -131,7 +129,7 @@ def penalise(logits: Tensor, settings: Sequence[Settings], said: Sequence[npt.ND
 def _drawn(logits: Tensor, settings: Sequence[Settings], draws: Sequence[float], greedy: Tensor) -> Tensor:
     """Columns that are drawn, and those of `greedy` where nothing is."""
     drawn = [one.temperature > 0 for one in settings]
-    warmth = [min(max(one.temperature, _COLDEST), HOTTEST) if one.temperature else 1.0 for one in settings]
+    warmth = [max(one.temperature, _COLDEST) if one.temperature else 1.0 for one in settings]
     probabilities = (logits / _column(warmth, logits)).softmax(dim=-1)
     if (least := _least(probabilities, settings)) is not None:
         probabilities.masked_fill_(probabilities < least, 0.0)

@@ -81,8 +81,21 @@ def compose(recipes: Sequence[str], overrides: Sequence[str], manager: PluginMan
 def compose_file(
     path: Path, overlays: Sequence[str], overrides: Sequence[str], manager: PluginManager, last: bool
 ) -> Composed:
+    """One recipe file, whose includes come before it, with overlays and overrides on top.
+
+    Args:
+        overlays: further recipe files or names, merged left to right.
+        last: whether it is the stage that was asked for. One that a stage starts from takes no keys of one stage alone
+            (`STAGE_ONLY`) from overlays and overrides.
+
+    Raises:
+        RecipeError: with everything that is wrong with keys, types, ranges and requirements.
+        UserError: for a file that does not exist.
+    """
     sizes: list[int] = []
     own = _layers(path, manager, (), sizes)
+    if not overlays and not any(layer.marks for layer in own):
+        raise RecipeError([f"{path}: is empty, or holds nothing but comments; a recipe is a mapping of keys"])
     names = {layer.content["name"] for layer in own if isinstance(layer.content.get("name"), str)} or {path.stem}
     extra = [layer for overlay in overlays for layer in _layers(locate(overlay, manager), manager, (), sizes)]
     extra += [override_layer(text) for text in overrides]

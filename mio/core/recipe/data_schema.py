@@ -156,6 +156,8 @@ class PackingConfig:
 
 @dataclass
 class DataConfig:
+    """What is learnt from: sources by group, how their records become documents, and how documents share rows."""
+
     groups: dict[str, GroupConfig] = field(default_factory=dict)
     templates: dict[str, list[TemplateConfig]] = field(default_factory=dict)
     """Template sets of the recipe's own; one named like a plugin's replaces it."""

@@ -58,6 +58,8 @@ class RuleConfig:
 
 @dataclass
 class OptimizerConfig:
+    """How a step changes the weights: update, learning rate, and what differs for some of the parameters."""
+
     kind: str = one_of("adamw", "adamw", "muon")
     """`adamw`, or `muon`: Muon on the matrices inside the layers and AdamW on everything else."""
     lr: float = number(3e-5, 0, 1e3)
@@ -166,6 +168,8 @@ class GuardConfig:
 
 @dataclass
 class TrainConfig:
+    """What is learnt from a batch, and how."""
+
     steps: int = number(1000, 1, 10**9)
     """Optimizer steps of the stage."""
     rows: int = number(8, 1, 10**6)
@@ -184,6 +188,8 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
+    """Held-out figures at the end of the stage."""
+
     tasks: list[str] = field(default_factory=list)
     """Tasks run at the end of the stage; empty for none."""
     items: int = number(200, 1, 10**7)
@@ -212,7 +218,8 @@ class ValidateConfig:
     """Held-out records of each direction of each source that the model completes after the last step, to be looked at
     and listened to; 0: none."""
     best: str = "loss"
-    """Figure by which `runtime.keep_best` keeps checkpoints: `loss`, `loss/GROUP`, `modality/NAME`, `tasks/NAME`."""
+    """Figure by which `runtime.keep_best` keeps checkpoints: `loss`, `loss/GROUP`, `modality/NAME`, `heads/NAME`,
+    `tasks/NAME`."""
     average: bool = False
     """Whether the average of the weights is looked at, in place of the present ones."""
 
@@ -281,6 +288,8 @@ class ModelKeys(TransformerConfig, _Preset):
 
 @dataclass
 class Recipe:
+    """One stage of a training: what it starts from, learns, measures. `chain.py` puts stages in a row."""
+
     name: str = ""
     """Name of the stage and of its run folder."""
     start_from: str = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,9 +44,7 @@ STATISTICS_OF_A_BATCH = "adpter.bn2.running_mean"
 
 def our_name(name: str) -> str:
     """Name of a parameter or buffer of `AudioTower` by its name in VITA's audio encoder."""
-    for pattern, replacement in NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return networks.renamed(name, NAMES)
 
 
 def pretrained(options: AudioTowerOptions) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +62,7 @@ def pretrained(options: FlowOptions) -> dict[str, Tensor]:
 
 def _today(name: str) -> str:
     """Name of a parameter of `Autoencoder` by its name in a file."""
-    for pattern, replacement in OLDER:
-        name = re.sub(pattern, replacement, name)
-    return f"vae.{name}"
+    return f"vae.{networks.renamed(name, OLDER)}"
 
 
 def _check(folder: Path, options: FlowOptions) -> None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mio import networks
+
 Rules = tuple[tuple[str, str], ...]
 
 QFORMER: Rules = (
@@ -103,15 +105,8 @@ def place(name: str, groups: int = 4) -> Place | None:
                 lambda match: f"adapter.extractors.{groups + int(match[1])}.",
                 own,
             )
-            return Place(network, ours + renamed(own, rules))
+            return Place(network, ours + networks.renamed(own, rules))
     return Place("language", name.removeprefix(LANGUAGE)) if name.startswith(LANGUAGE) else None
-
-
-def renamed(name: str, rules: Rules) -> str:
-    """A name with all rules applied in their order."""
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

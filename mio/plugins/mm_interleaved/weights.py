@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mio import UserError, networks
 from mio.plugins.mm_interleaved.options import MMInterleavedOptions
-from mio.plugins.mm_interleaved.published import CLIP, Rules, by_network, joined, renamed
+from mio.plugins.mm_interleaved.published import CLIP, Rules, by_network, joined
 
 CLIP_PREFIXES = ("vision_model.", "")
 """What stands before the vision transformer's names: in a whole CLIP, and alone."""
@@ -49,7 +49,7 @@ def of_reader(options: MMInterleavedOptions) -> dict[str, Tensor]:
         )
     own = {name.removeprefix(prefix): name for name in places if name.startswith(prefix)}
     stored = networks.read_tensors(places, [name for one, name in own.items() if CLIP_NAMES.match(one)])
-    tensors = joined({renamed(name.removeprefix(prefix), CLIP): value for name, value in stored.items()})
+    tensors = joined({networks.renamed(name.removeprefix(prefix), CLIP): value for name, value in stored.items()})
     return _fitting(path, "clip", _parameters(lambda: ImageReader(options, 1), "clip."), tensors)
 
 
@@ -72,7 +72,7 @@ def of_painter(options: MMInterleavedOptions) -> dict[str, Tensor]:
     for part, (ours, rules) in parts.items():
         places = networks.tensor_places(folder / part)
         stored = networks.read_tensors(places, places)
-        tensors = {ours + renamed(name, rules): value for name, value in stored.items()}
+        tensors = {ours + networks.renamed(name, rules): value for name, value in stored.items()}
         needed = _parameters(lambda: ImagePainter(options, 1), ours)
         found |= _fitting(folder / part, "diffusion_checkpoint", needed, tensors)
     if (folder / "text_encoder").is_dir() and (folder / "tokenizer").is_dir():

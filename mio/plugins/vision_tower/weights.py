@@ -133,9 +133,7 @@ def _check_config(path: Path, options: SiglipOptions) -> None:
 
 def timm_name(name: str) -> str:
     """Name of a parameter in timm by its name in InternViT or SigLIP."""
-    for pattern, replacement in NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return networks.renamed(name, NAMES)
 
 
 def projector_name(name: str) -> str:

@@ -43,8 +43,8 @@ class SessionOptions:
     shown_stays: bool = True
     output: str = ""
     speaks: str = ""
-    temperature: float = number(0.0, 0, 1e308)
-    media_temperature: float = number(0.7, 0, 1e308)
+    temperature: float = number(0.0, 0, 100)
+    media_temperature: float = number(0.7, 0, 100)
     top_p: float = number(1.0, 0, 1)
     max_tokens: int = number(256, 1, 1 << 20)
     """These four: `mio.Decoding`."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mio.serve.protocol.fields import TOOLS, UNSAMPLED, Neutral, Positive, Strict, TextSampling
+from mio.serve.protocol.fields import TOOLS, UNSAMPLED, Neutral, Strict, TextSampling, Tokens, within
 
 AudioFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"]
 
@@ -135,10 +135,10 @@ class ChatRequest(TextSampling):
     }
 
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
-    max_completion_tokens: Positive | None = None
+    max_completion_tokens: Tokens | None = None
     modalities: Annotated[list[str], Field(min_length=1, max_length=16, fail_fast=True)] | None = None
     """Kinds of content that the answer may have; without it, whatever the model says."""
     audio: AudioOut | None = None
-    most: Annotated[int, Field(ge=0, le=1000)] | None = None
+    most: Annotated[int, within("most")] | None = None
     """Media of each modality, at most; 0: any number."""
     response_format: ResponseFormat | None = None

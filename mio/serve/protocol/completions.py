@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator
 
+from mio.core.contract.validation import is_int
 from mio.serve.protocol.fields import UNSAMPLED, Neutral, TextSampling
 
 Prompt = str | list[int]
@@ -13,19 +14,15 @@ Prompt = str | list[int]
 
 def _prompts(value: Any) -> list[Prompt]:
     """Prompts one by one. Raises `ValueError` for what is none of the four."""
-    if isinstance(value, str) or (isinstance(value, list) and value and _is_id(value[0])):
+    if isinstance(value, str) or (isinstance(value, list) and value and is_int(value[0])):
         value = [value]
     if not isinstance(value, list) or not value:
         raise ValueError("give a text, a list of token ids, or a list of either, which is not empty")
     for number, one in enumerate(value):
         texts = isinstance(one, str) and one
-        if not texts and not (isinstance(one, list) and one and all(map(_is_id, one))):
+        if not texts and not (isinstance(one, list) and one and all(map(is_int, one))):
             raise ValueError(f"number {number} is neither a text nor a list of token ids, or it is empty")
     return value
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class CompletionRequest(TextSampling):

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mio.core.contract.ranges import range_of
+from mio.core.contract.values import Decoding
 from mio.serve.errors import unsupported
 
 
@@ -15,8 +17,17 @@ def listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def within(name: str) -> Any:
+    """The range of a field of `mio.Decoding`."""
+    allowed = range_of(Decoding, name)
+    return Field(ge=allowed.least, le=allowed.most)
+
+
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
-Share = Annotated[float, Field(ge=0, le=1)]
+"""Fewer and shorter ones than `mio.Decoding` has: every token is compared with all beginnings of each, while the
+answers of others wait."""
+Tokens = Annotated[int, within("max_tokens")]
+"""Of an answer. The operator's own limit is `Limits.max_tokens`."""
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)]
 
@@ -66,15 +77,15 @@ class Sampling(Strict):
     model: str | None = None
     seed: Seed | None = None
     """The same seed gives the same answer; without one, another each time."""
-    media_temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    media_temperature: Annotated[float, within("media_temperature")] | None = None
     """Temperature inside spans of media."""
     by: Annotated[dict[str, dict[str, float | int]], Field(max_length=64)] | None = None
     """What is different for some modalities: `{MODALITY: {"temperature": 1}}`."""
-    guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
+    guidance: Annotated[float, within("guidance")] | None = None
     """Weight of classifier-free guidance."""
-    steps: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    steps: Annotated[int, within("steps")] | None = None
     """Of a head that makes media."""
-    max_tokens: Positive | None = None
+    max_tokens: Tokens | None = None
 
 
 class StreamOptions(Strict):
@@ -93,12 +104,12 @@ class TextSampling(Sampling):
         "logit_bias": (UNSAMPLED, ({},)),
     }
 
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Share | None = None
-    top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
-    """Of so many likeliest tokens; 0 and -1: of all."""
-    min_p: Share | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    temperature: Annotated[float, within("temperature")] | None = None
+    top_p: Annotated[float, within("top_p")] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=range_of(Decoding, "top_k").most)] | None = None
+    """Of so many likeliest tokens; 0 and, as vLLM has it, -1: of all."""
+    min_p: Annotated[float, within("min_p")] | None = None
+    repetition_penalty: Annotated[float, within("repetition_penalty")] | None = None
     n: Positive | None = None
     stop: Annotated[list[StopString] | None, Field(max_length=16, fail_fast=True), BeforeValidator(listed)] = None
     stream: bool | None = None

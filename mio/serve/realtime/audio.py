@@ -84,11 +84,6 @@ class InputBuffer:
         """Where what is being said began, as far as was told."""
 
     @property
-    def detects(self) -> bool:
-        """Whether it is told by voice activity when something was said; otherwise the client commits."""
-        return self._segmenter is not None
-
-    @property
     def now(self) -> float:
         return self._past + self._heard
 

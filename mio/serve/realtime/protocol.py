@@ -22,6 +22,7 @@ _MOST_VALUES = 10_000
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 Modalities = Annotated[list[Literal["text", "audio"]], Field(min_length=1, max_length=1)]
 Tokens = Positive | Literal["inf"]
+"""The most that an answer has is the operator's, `Limits.max_tokens`, which `Choices` compares with."""
 
 
 class PcmFormat(Strict):

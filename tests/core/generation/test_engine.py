@@ -152,8 +152,8 @@ def test_weights_that_are_not_finite_are_told(transformer):
         generated(broken, GRAMMAR, PROMPTS, GREEDY, Need(), SEEDS)
 
 
-def test_any_temperature_that_is_a_number_draws_what_is_allowed(transformer):
-    for temperature in (0, 1, 1e-300, 1e300, 10**30):
+def test_any_temperature_draws_what_is_allowed(transformer):
+    for temperature in (0, 1e-300, 1e-39, 1, 100):
         decoding = replace(GREEDY, temperature=temperature, media_temperature=temperature, top_p=0.999)
         need = need_of("tones", MODALITIES, only=True)
         made = generated(transformer, GRAMMAR, PROMPTS, decoding, need, SEEDS)

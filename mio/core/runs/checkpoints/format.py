@@ -22,6 +22,7 @@ STATE = "state.json"
 
 
 def step_name(step: int) -> str:
+    """Folder of the checkpoint after so many steps."""
     return f"step-{step:08d}"
 
 

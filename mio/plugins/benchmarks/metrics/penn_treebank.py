@@ -47,7 +47,6 @@ _MARKS = r"\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0900-\u0903\u093a-\u094f\u09
 _W = rf"(?:[^\W_²³¹ºª]|[{_MARKS}])"
 """A letter or digit, with the marks that some scripts add to them."""
 _L = rf"(?:(?!\d){_W})"
-_NUMBER = r"\d+(?:[.:,]\d+)*"
 _PART = rf"(?:o'clock|{_L}+[aeiou]'[aeiou]{_L}*|{_W}+)"
 """Of a word: Hawai'i is one."""
 _STARTERS = (

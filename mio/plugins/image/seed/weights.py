@@ -66,9 +66,7 @@ def checkpoint_key(name: str) -> str:
     file."""
     if name.startswith(VISION_PREFIX):
         return name
-    for pattern, replacement in NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return networks.renamed(name, NAMES)
 
 
 @dataclass(frozen=True)
