@@ -83,13 +83,15 @@ def copied_spans(model: Model, spans: Spans, ranks: Ranks | None = None, folder:
         data = _Data.of(model)
     except DataError as error:
         problem = str(error)
+    if not ranks.least(int(not problem)):  # a rank that reads nothing would take pieces of the others' work
+        raise DataError(problem or "another process cannot read what was trained on")
     places = {name: folder / INDEX / f"{name}.index" if folder else None for name in spans}
     about = {name: data.described(model.codecs, name) for name in spans}
     known = {name: index for name in spans if (index := _read(places[name], about[name])) is not None}
-    missing = ranks.broadcast([] if problem else [name for name in spans if name not in known])
+    missing = ranks.broadcast([name for name in spans if name not in known])
     if missing:
         made = _made(model.codecs, data, missing, ranks)
-        problem = problem or made.problem
+        problem = made.problem
         for name in missing if ranks.first and not problem else ():
             known[name] = made.digests[name]
             _write(places[name], about[name], known[name])

@@ -20,7 +20,7 @@ from mio.core.contract.networks import KINDS
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import TextTokenizer
 from mio.core.errors import DataError, UserError, VocabularyError
-from mio.core.files import locked
+from mio.core.files import locked, waiting
 from mio.core.recipe.places import (
     AVERAGE,
     BASE,
@@ -53,6 +53,8 @@ MEANING = (RECIPE, VOCABULARY, f"{TOKENIZERS}/{FINGERPRINTS}")
 RESULTS = (WEIGHTS, AVERAGE)
 """What a run leads to; the second only where it is asked for."""
 
+_SEALING = ".sealing"
+"""Name of a lock that commands wait for; training holds the folder's own."""
 _VERSIONS = ("mio", "python", "packages", "plugins")
 _CIRCUMSTANCES = ("code", "machine")
 """Beside versions, what trained a run. Locks of earlier versions of mio, and of runs that were imported, have none."""
@@ -229,8 +231,9 @@ def records(folder: Path) -> list[str]:
 
 def seal_samples(folder: Path) -> None:
     """Notes samples and evaluated items of a finished run as they now are. One that is trained, which seals its own, is
-    left alone, and so is one that cannot be written."""
-    with contextlib.suppress(UserError, OSError), locked(folder, "trained"):
+    left alone, and so is one that cannot be written. Evaluations that end together do so one after the other."""
+    one_by_one = waiting(folder, lambda: None, _SEALING)
+    with contextlib.suppress(UserError, OSError), one_by_one, locked(folder, "trained"):
         lock = Lock.read(folder)
         if SUMMARY in lock.files:
             evaluated = (f"{SAMPLES}/", f"{EVALUATION}/")

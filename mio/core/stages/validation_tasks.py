@@ -90,5 +90,5 @@ def _sample(name: str, kept: Mapping[str, Any], folder: Path) -> Sample:
     parts = kept["answer"]
     shown = {TEXT: lambda part: part["text"], CONTROL: lambda part: f"[{part['name']}]"}
     text = "".join(shown[part["type"]](part) for part in parts if part["type"] in shown)
-    files = tuple(folder / part["path"] for part in parts if part["type"] not in shown)
+    files = tuple(folder / part["path"] for part in parts if "path" in part)  # some could not be written
     return Sample(name=name, prompt=kept["prompt"], answer=text, files=files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from rich.console import Console
 from mio.core.data.batch import Batch
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
+from mio.core.files import write_text
 from mio.core.training.guards import STOP, Guard
 from mio.core.training.losses import PassLosses
 
@@ -58,6 +60,21 @@ class BadSteps:
                 f"records: {'; '.join(self._recent[:_NAMED])} (all: {self.file}). Look at these, or lower "
                 "`train.optimizer.lr`; the run goes on from its last checkpoint"
             )
+
+
+def forget_after(file: Path, step: int) -> None:
+    """Drops what was written of later steps, which are trained again, and what was being written when it was ended."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(f"{line}\n")
+    if kept:
+        write_text(file, "".join(kept))
+    else:
+        file.unlink()
 
 
 def suspects(describe: Callable[[int, int], str], passes: list[tuple[Batch, PassLosses]]) -> list[str]:

@@ -16,9 +16,11 @@ from lightning import Callback, LightningModule, Trainer
 from mio.core.data.batch import Batch
 from mio.core.data.journal import Journal, JournalEntry
 from mio.core.model.flops import flops_per_token, peak_flops
+from mio.core.recipe.places import SKIPPED
 from mio.core.runs.active import ActiveRun
 from mio.core.runs.checkpoints.reading import Checkpoint
 from mio.core.terminal import Progress
+from mio.core.training.bad_steps import forget_after
 from mio.core.training.metrics import HEADS
 from mio.core.training.module import MioModule
 from mio.core.training.run_log import RunLog
@@ -159,6 +161,7 @@ class StepTables:
     def begin(self, step: int) -> None:
         """Everything is restored and checked: files may change from now on."""
         self.run.begin(step)
+        forget_after(self.run.folder / SKIPPED, step)
         self.log.begin(self.run.lock, step)
 
     def add(self, entry: JournalEntry) -> None:

@@ -57,11 +57,11 @@ class Pull:
 
 def _known(module: nn.Module, name: str, parameter: nn.Parameter, known: int) -> int | None:
     """Rows of this device's part of a parameter that belong to the first `known` ids; None of one without rows."""
-    if name in ROWS:
+    if name in ROWS:  # the ranges of their ids ascend
         assert isinstance(module, Transformer)
         assert module.rows is not None
-        return sum(max(0, min(end, known) - first) for first, end in module.rows.ranges)
-    if name not in ROW_PARAMETERS:
+        known = sum(max(0, min(end, known) - start) for start, end in module.rows.ranges)
+    elif name not in ROW_PARAMETERS:
         return None
     (rows, *_), (first, *_) = local_region(parameter)
     return max(0, min(rows, known - first))

@@ -9,6 +9,7 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,6 +142,9 @@ def test_a_key_is_made_of_media_or_texts_or_the_fields_that_are_named():
     assert key(talk) == key({"image": cat})
     codes = Codes("image", [[1, 2]])
     assert key({"image": codes, "a": "x"}) == key({"image": codes}) != key({"image": Codes("image", [[1], [2]])})
+    arrays = [np.array([1.0]), np.array([2.0]), np.array([1.0], np.float32), np.array([[1.0]])]
+    assert len({key({"target": one}) for one in arrays}) == len(arrays)
+    assert key({"target": arrays[0]}) == key({"target": np.array([1.0, 5.0])[:1]})
     by_speaker = [
         key({"speaker": name, "text": text}, "speaker") for name, text in (("a", "x"), ("a", "y"), ("b", "x"))
     ]

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -33,7 +34,7 @@ from mio.core.generation.model import Model
 from mio.core.recipe.resolved import diff, load_resolved
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.checkpoints.format import latest
-from mio.core.runs.lock import Lock, check_run, lock_run
+from mio.core.runs.lock import Lock, check_run, lock_run, seal_samples
 from mio.core.runs.run import Run
 from mio.core.stages.fit import fit_chain
 from mio.core.training.callbacks import Checkpoints
@@ -495,3 +496,18 @@ def test_sums_tell_every_difference(tmp_path, monkeypatch):
     edited(tmp_path / "b.json", lambda content: content.update(x=2))
     with pytest.raises(DataError, match=r"b\.json: is damaged \(its checksum is another\); mend it"):
         read_summed(tmp_path / "b.json", "mend it")
+
+
+def test_evaluations_that_end_together_are_all_sealed(run):
+    """One that is noted while another is waits for it."""
+    (run / "evaluation").mkdir()
+    (run / "evaluation/late.jsonl").write_text("{}\n")
+    held = locked(run, "busy", ".sealing")
+    with held:
+        waiting = threading.Thread(target=seal_samples, args=(run,))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert "evaluation/late.jsonl" not in Lock.read(run).files
+    waiting.join()
+    assert Lock.read(run).files["evaluation/late.jsonl"] == file_sum(run / "evaluation/late.jsonl")

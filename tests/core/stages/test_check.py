@@ -65,9 +65,9 @@ def test_a_sound_recipe_passes(sound):
         ("mixture.ratios={_replace_: true}", "no ratio above 0"),
         ("mixture.ramp=[{ratios: {pears: 1, pairs: 1}}]", "`mixture.ramp[0].ratios` names an unknown group `pears`"),
         ("mixture.ramp=[{ratios: {pairs: 0}}]", "`mixture.ramp[0].ratios` has no ratio above 0"),
-        ("mixture.ramp=[{at: 0, ratios: {pairs: 1}}]", "`mixture.ramp.0.at` is 0; it must be above 0"),
-        ("mixture.ramp=[{at: 50, ratios: {pairs: 1}}]", "`mixture.ramp.0.at` is 50; it must be at most 1"),
-        ("mixture.ramp=[{att: 0.5, ratios: {pairs: 1}}]", "did you mean `mixture.ramp.0.at`?"),
+        ("mixture.ramp=[{at: 0, ratios: {pairs: 1}}]", "`mixture.ramp[0].at` is 0; it must be above 0"),
+        ("mixture.ramp=[{at: 50, ratios: {pairs: 1}}]", "`mixture.ramp[0].at` is 50; it must be at most 1"),
+        ("mixture.ramp=[{att: 0.5, ratios: {pairs: 1}}]", "did you mean `mixture.ramp[0].at`?"),
         (
             "mixture.ramp=[{at: 0.6, ratios: {pairs: 1}}, {at: 0.5, ratios: {pairs: 1}}]",
             "`mixture.ramp[1].at` is 0.5, before the 0.6 of the point before; put the points in order",
@@ -88,6 +88,15 @@ def test_a_sound_recipe_passes(sound):
         (
             "data.groups.pairs.sources.a.filters={size: 3}",
             "sources.a.filters.size` must be a mapping of options, not 3",
+        ),
+        ("data.groups.a/b={}", "`data.groups.a/b`: the name of a group, a source or a direction has no `/`"),
+        (
+            "data.groups.pairs.sources={x/y: {dataset: jsonl, templates: own}}",
+            "sources.x/y`: the name of",
+        ),
+        (
+            "data.templates.own=[{direction: a/b, prompt: '{caption}', response: '{sketch}'}]",
+            "direction `a/b` of the template set `own`: the name of a group, a source or a direction has no `/`",
         ),
         ("data.packing.window=0", "`data.packing.window` is 0"),
         ("mixture.unit=tokns", "did you mean `tokens`?"),

@@ -11,6 +11,7 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.model.lora import adapt
 from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import LoraConfig, OptimizerConfig, RuleConfig, TrainConfig
+from mio.core.training import pull as module
 from mio.core.training.optimizer import build_optimizer
 from mio.core.training.pull import Pull
 
@@ -106,3 +107,19 @@ def test_of_rows_beside_adapters_the_known_ones_are_pulled() -> None:
     torch.testing.assert_close(rows[:KNOWN], torch.full((KNOWN, 8), 0.9))
     torch.testing.assert_close(rows[KNOWN:], torch.ones(4, 8))
     torch.testing.assert_close(model.get_parameter("layers.0.ffn.up.lora_b"), torch.full((16, 2), 0.9))
+
+
+@pytest.mark.parametrize("name", ["rows.embedding", "rows.head"])
+def test_a_device_that_holds_some_rows_beside_adapters_pulls_the_known_ones_among_them(name, monkeypatch):
+    """Of 8 rows, 4 of them known, on devices with 3 rows each: 3 of the first, 1 of the second, none of the last."""
+    model = Transformer(TransformerConfig(width=8, layers=1, heads=2, ffn_width=16), 8)
+    train = TrainConfig(lora=LoraConfig(rank=2, rows=["*"]), optimizer=OptimizerConfig(lr=0.1, pull=1.0))
+    adapt(model, train, FakeVocabulary(), KNOWN)  # type: ignore[arg-type]
+    optimizer, _ = build_optimizer(model, train.optimizer, FakeVocabulary())
+    parameter = model.get_parameter(name)
+    for rows, first, known in ((3, 0, 3), (3, 3, 1), (2, 6, 0)):
+        part = parameter[first : first + rows].detach()
+        monkeypatch.setattr(module, "local", lambda one, part=part: part if len(one) == 8 else one)
+        monkeypatch.setattr(module, "local_region", lambda _, rows=rows, first=first: ((rows, 8), (first, 0)))
+        starts = Pull(model, optimizer.param_groups, KNOWN).starts
+        assert torch.equal(starts[parameter], parameter[first : first + known])
