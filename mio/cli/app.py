@@ -20,7 +20,7 @@ import mio
 from mio.cli import chat, evaluate, export, fit, generate, import_, plan, plugins, recipe, report, serve, talk, tokenize
 from mio.cli.deferred import defer_metrics
 from mio.cli.failures import explained, passes
-from mio.cli.plugin_commands import WithPlugins
+from mio.cli.plugin_commands import WithPlugins, advice
 from mio.cli.threads import settle_threads
 from mio.core.distributed.ranks import launched
 from mio.core.errors import Interrupted, PeerFailed, UserError
@@ -92,8 +92,11 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), prog_name="mio", standalone_mode=False)
     except typer.TyperException as error:
-        hint = "" if "--help" in error.format_message() else "; `mio --help` lists what there is"
-        return _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
+        message = error.format_message().rstrip(".")
+        if not message:  # a group without a command has printed its help
+            return error.exit_code
+        hint = "" if "--help" in message else "; `mio --help` lists what there is"
+        return _fail(f"{message}{advice(arguments, _own(), message) or hint}", error.exit_code)
     except UserError as error:
         return _fail(str(error), 2)
     except PeerFailed as error:
@@ -113,6 +116,11 @@ def run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
         return _fail(GO_ON, INTERRUPTED, "interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _own() -> list[str]:
+    """Names of mio's own commands."""
+    return [*(str(one.name) for one in app.registered_commands), *(str(one.name) for one in app.registered_groups)]
 
 
 def _fail(message: str, code: int, word: str = "error") -> int:

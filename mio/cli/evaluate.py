@@ -18,6 +18,7 @@ from mio.cli.options import (
     Plugin,
     Precision,
     device_and_precision,
+    is_place,
     open_run,
     refuse_no_run,
     writable_file,
@@ -117,7 +118,7 @@ class _Asked:
         def is_run(name: str) -> bool:
             return is_file(Path(name) / RECIPE) or run_of_checkpoint(Path(name)) is not None
 
-        overrides = [one for one in arguments if "=" in one and not is_run(one)]
+        overrides = [one for one in arguments if not is_place(one) and not is_run(one)]
         names = [_opened(one) for one in arguments if one not in overrides]
         if not names:
             raise typer.BadParameter("give a run folder before key=value")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mio.cli.places import recipe_place, run_place
+from mio.core.contract.ranges import range_of
+from mio.core.contract.values import Decoding
 from mio.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -102,10 +104,23 @@ def session_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Recipes and `key=value` overrides. Raises `typer.BadParameter` if there is no recipe."""
-    recipes = [argument for argument in arguments if "=" not in argument]
+    recipes = [argument for argument in arguments if is_place(argument)]
     if not recipes:
-        raise typer.BadParameter("give at least one recipe before key=value")
-    return [recipe_place(name) for name in recipes], [argument for argument in arguments if "=" in argument]
+        file = next((one for one in arguments if one.endswith((".yaml", ".lock", ".zip")) or os.sep in one), "")
+        there = f"; there is no file `{file:.200}`" if file else ""
+        raise typer.BadParameter(f"give at least one recipe before key=value{there}")
+    return [recipe_place(name) for name in recipes], [argument for argument in arguments if not is_place(argument)]
+
+
+def is_place(argument: str) -> bool:
+    """Whether an argument names a recipe or a run rather than being `key=value`: a path may hold a `=` too."""
+    from mio.core.recipe.origins import is_elsewhere
+    from mio.core.recipe.places import BUNDLE, RECIPE, is_file
+
+    if "=" not in argument or is_elsewhere(argument):
+        return True
+    path = Path(argument)
+    return any(is_file(place) for place in (path, path / RECIPE, path / BUNDLE))
 
 
 def manager(local: Sequence[str]) -> PluginManager:
@@ -146,6 +161,12 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def decoding_option(name: str, told: str) -> Any:
+    """An option for a field of `mio.Decoding`, with the same range."""
+    allowed = range_of(Decoding, name)
+    return typer.Option(min=allowed.least, max=allowed.most, callback=finite, help=told)
 
 
 def writable_file(option: str, path: Path | None) -> None:

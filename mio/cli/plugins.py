@@ -35,10 +35,11 @@ def list_plugins(plugin: Plugin = []) -> None:
     """Every plugin at hand, what it supplies, and why it does not work if it does not."""
     from rich.table import Table
 
+    from mio.core.contract.discovery import discover
     from mio.core.terminal import console
 
     table = Table("plugin", "package", "supplies", box=None, pad_edge=False)
-    for candidate in manager(plugin).candidates.values():
+    for candidate in discover(plugin):
         supplies = f"broken: {candidate.problem}" if candidate.problem else ""
         supplies = supplies or ", ".join(name.removeprefix("mio_") for name in candidate.hooks)
         table.add_row(candidate.name, candidate.origin, supplies)
@@ -97,6 +98,8 @@ def check(
     """
     from rich.table import Table
 
+    from mio.core.contract.discovery import discover, refuse_broken
+    from mio.core.contract.plugins import PluginManager
     from mio.core.terminal import console, plain
     from mio.testing import conformance
     from mio.testing.report import check_format
@@ -111,7 +114,8 @@ def check(
     for title in ("check", "outcome", "s"):
         table.add_column(title, no_wrap=True)
     table.add_column("")
-    plugins = manager(plugin)
+    plugins = PluginManager(discover(plugin))
+    refuse_broken(plugins.candidates.values(), but=name)  # that it is broken itself is a result of the check
     plugins.candidate(name)  # a name that is none is a mistake of who gives it, not of a plugin
     found = conformance(name, _options(options), beside=_with(beside), manager=plugins)
     for one in found:
@@ -142,8 +146,9 @@ def new(
 ) -> None:
     """Write a package with a plugin that works, to start from: with a recipe, a task, tests and a README."""
     from mio.cli.scaffold import write_package
+    from mio.cli.scaffold.taken import taken_names
 
-    package = write_package(name, kind, folder, manager(plugin).candidates)
+    package = write_package(name, kind, folder, taken_names(manager(plugin)))
     own = package.name.removeprefix("mio-").replace("-", "_")
     typer.echo(
         f"{package}: `pip install -e {package}` installs it, `mio plugins check {own}` checks it, `mio fit {own}` "

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mio.cli.options import Plugin, Recipes, RunFolder, check_stages, manager, refuse_no_run, split, writable_file
+from mio.cli.options import (
+    Plugin,
+    Recipes,
+    RunFolder,
+    check_stages,
+    is_place,
+    manager,
+    refuse_no_run,
+    split,
+    writable_file,
+)
 from mio.cli.places import record_place
 
 if TYPE_CHECKING:
@@ -98,6 +108,8 @@ def diff(
     if as_json:
         typer.echo(json.dumps([asdict(section) for section in sections], ensure_ascii=False, indent=2))
         return
+    if not sections:
+        typer.echo(plain(f"{first} and {second} do not differ"), err=True)
     for section in sections:
         typer.echo(section.title)
         for difference in section.differences:
@@ -127,7 +139,7 @@ def lock(
     from mio.core.recipe.lock_file import SUFFIX
     from mio.core.recipe.places import LOCK, RECIPE, is_file
 
-    run = record_place(recipes[0]) if "=" not in recipes[0] else Path(recipes[0])
+    run = record_place(recipes[0]) if is_place(recipes[0]) else Path(recipes[0])
     is_run = is_file(run / RECIPE)
     if is_run and len(recipes) > 1:
         raise typer.BadParameter(f"{run} is a run folder; give it alone")

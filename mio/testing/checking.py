@@ -58,7 +58,7 @@ def conformance(
         manager: default: everything that is installed.
         tell: called with each result as soon as it is there.
     """
-    manager = manager or PluginManager.discover()
+    manager = manager or PluginManager(discover())  # a broken one is a result
     run = _Run(tell)
     report = partial(Report.of, manager, name, dict(options or {}))
     with no_network() as asked, unusual_numbers(), tempfile.TemporaryDirectory() as folder:

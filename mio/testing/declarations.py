@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from mio.core.contract import checker
+from mio.core.contract.discovery import unnamed
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.ranges import ALLOWED, Choice
 from mio.core.contract.sessions import Segmenter
@@ -121,7 +122,7 @@ class DeclarationChecks:
             assert list(segmenter.close()) == [], "`close` of a stream in which nothing was said gives utterances"
 
     def _shipped(self) -> None:
-        manager = PluginManager([self._subject.manager.candidate(self._subject.name)])
+        manager = PluginManager(unnamed([self._subject.manager.candidate(self._subject.name)]))
         manager.backbones()
         manager.recipes()
         manager.loggers()

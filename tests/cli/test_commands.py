@@ -67,6 +67,8 @@ def count(path: str, twice: bool = False) -> None:
     """Counts the letters of a word."""
     if not path.isalpha():
         raise mio.UserError(f"`{path}` is no word")
+    if path == "defect":
+        1 / 0
     print(len(path) * (1 + twice))
 
 @mio.hookimpl
@@ -82,13 +84,116 @@ def test_plugins_bring_commands_of_their_own(folder, capsys, monkeypatch):
     places = (f"counter={folder}/counting_plugin.py", f"fit={folder}/fitting_plugin.py", f"odd={folder}/odd_plugin.py")
     monkeypatch.setenv("MIO_PLUGINS", ":".join(places))
     assert printed(capsys, "counter", "count", "hello", "--twice") == "10\n"
-    assert failing(capsys, "counter", "count", "2") == "error: `2` is no word"
+    assert failing(capsys, "counter", "count", "2") == "error: plugin `counter`: `2` is no word"
+    with pytest.raises(ZeroDivisionError) as defect:
+        app.run(["counter", "count", "defect"])
+    assert defect.value.__notes__ == ["raised by plugin `counter` in `mio counter count`"]
     assert "No such command 'cont'" in failing(capsys, "counter", "cont")
-    assert "No such command 'odd'" in failing(capsys, "odd", "count", "a")
+    assert "plugin `odd`, hook `mio_commands`, answer: the name 'Count it' must be" in failing(capsys, "odd", "count")
+    own = printed(capsys, "counter", "--help")
+    assert "--help" in own
+    assert "completion" not in own
     listed = printed(capsys, "--help")
     assert re.search(r"counter +Commands of the plugin `counter`", listed)
     assert len(re.findall(r"^\W+fit\b", listed, re.MULTILINE)) == 1
     assert "Missing argument 'RECIPE" in failing(capsys, "fit")
+
+
+def test_a_plugins_command_says_how_one_that_is_not_installed_is_given(folder, capsys, monkeypatch):
+    (folder / "counting.py").write_text(COMMANDS)
+    told = "commands of plugins take no `--plugin`: put `MIO_PLUGINS=counting.py` before `mio`"
+    for given in (["--plugin", "counting.py"], ["--plugin=counting.py"]):
+        line = failing(capsys, "counting", "count", "hello", *given)
+        assert line == f"error: No such command 'counting'; {told}"
+    monkeypatch.setenv("MIO_PLUGINS", "counting.py")
+    assert failing(capsys, "counting", "count", "a", *given) == f"error: No such option: --plugin; {told}"
+    assert printed(capsys, "counting", "count", "hello") == "5\n"
+    assert told not in failing(capsys, "recipe", "chekc", "--plugin", "counting.py")
+
+
+def test_a_plugin_that_somebody_names_and_that_does_not_work_is_an_error(folder, capsys, monkeypatch):
+    (folder / "unmade.py").write_text("import nowhere")
+    (folder / "unshipped.py").write_text(
+        "import mio\n@mio.hookimpl\ndef mio_recipes():\n    return {'odd': 'gone.yaml'}\n"
+    )
+    told = "error: plugin `unmade` (unmade.py) does not work: import failed: ModuleNotFoundError: No module named 'no"
+    for command in (["recipe", "check", "tiny.yaml"], ["fit", "words"], ["plugins", "check", "text"]):
+        line = failing(capsys, *command, "--plugin", "unmade.py")
+        assert line.startswith(told)
+        assert line.endswith("; mend it, or leave it out of `--plugin` and MIO_PLUGINS")
+    line = failing(capsys, "recipe", "check", "tiny.yaml", "--plugin", "nosuch.py", "--plugin", "b=unmade.py")
+    assert f"plugin `nosuch` (nosuch.py) does not work: {folder}/nosuch.py: no such file" in line
+    assert "plugin `b` (unmade.py) does not work: import failed" in line
+    line = failing(capsys, "recipe", "check", "odd", "--plugin", "unshipped.py")
+    assert "plugin `unshipped`, hook `mio_recipes`, recipe `odd`: 'gone.yaml' is no file" in line
+    assert app.run(["plugins", "check", "unmade", "--plugin", "unmade.py"]) == 1
+    assert re.search(r"loads +failed .*No module named 'nowhere'", capsys.readouterr().out)
+    monkeypatch.setenv("MIO_PLUGINS", "unmade.py")
+    for command in (["recipe", "check", "tiny.yaml"], ["unmade", "count"]):
+        assert failing(capsys, *command).startswith(told)
+    assert "Commands" in printed(capsys, "--help")
+    assert "broken: import failed" in printed(capsys, "plugins", "list")
+
+
+@pytest.mark.parametrize("arguments", [[], ["plugins"], ["recipe"]])
+def test_a_group_without_a_command_prints_its_help_alone(folder, capsys, arguments):
+    del folder
+    assert app.run(arguments) == 2
+    shown = capsys.readouterr()
+    assert "Usage: mio" in shown.out + shown.err
+    assert "error" not in shown.err
+
+
+def test_paths_may_hold_an_equals_sign(folder, capsys):
+    within = folder / "lr=3e-4"
+    within.mkdir()
+    for place in ("a=b.yaml", "lr=3e-4/mine.yaml"):
+        (folder / place).write_text(RECIPE)
+    (folder / "a.jsonl").write_text('{"text": "la"}\n')
+    for place in ("a=b.yaml", "lr=3e-4/mine.yaml", str(within / "mine.yaml")):
+        assert "tiny: ok, 7 steps" in printed(capsys, "recipe", "check", place, "train.steps=7")
+    assert "tiny.lock" in printed(capsys, "recipe", "lock", "a=b.yaml")
+    (within / "recipe.yaml").write_text(RECIPE)
+    assert "is a run folder; its recipe is lr=3e-4/recipe.yaml" in failing(capsys, "recipe", "check", "lr=3e-4")
+    line = failing(capsys, "recipe", "check", "c=d.yaml")
+    assert "give at least one recipe before key=value; there is no file `c=d.yaml`" in line
+    (within / "tallying.py").write_text(COMMANDS)
+    shown = printed(capsys, "plugins", "show", "tallying", "--plugin", "lr=3e-4/tallying.py")
+    assert shown.split() == ["command", "mio", "tallying", "count"]
+
+
+def test_a_recipe_without_a_key_is_said_to_be_empty(folder, capsys):
+    for text in ("", "\n \n", "# later\n"):
+        (folder / "empty.yaml").write_text(text)
+        line = failing(capsys, "recipe", "check", "empty.yaml")
+        assert line.startswith("error: empty.yaml: is empty, or holds nothing but comments")
+    (folder / "some.yaml").write_text(f"include: [empty.yaml]\n{RECIPE}")
+    (folder / "a.jsonl").write_text('{"text": "la"}\n')
+    assert "tiny: ok" in printed(capsys, "recipe", "check", "some.yaml")
+
+
+def test_recipes_that_do_not_differ_are_said_not_to(folder, capsys):
+    (folder / "other.yaml").write_bytes(RECIPE.replace("\n", "\r\n").encode())
+    assert app.run(["recipe", "diff", "tiny.yaml", "other.yaml"]) == 0
+    assert capsys.readouterr() == ("", "tiny.yaml and other.yaml do not differ\n")
+    assert app.run(["recipe", "diff", "tiny.yaml", "other.yaml", "--json"]) == 0
+    assert capsys.readouterr() == ("[]\n", "")
+
+
+def test_a_recipe_that_there_is_not_is_told_where_recipes_are(folder, capsys):
+    line = failing(capsys, "recipe", "check", "qqqqqq")
+    assert re.search(r"no recipe qqqqqq; plugins ship .*\bstage1, .* and \d+ more: `mio plugins show PLUGIN` ", line)
+    assert len(line) < 250
+    rest = f"{'a' * 40}:recipes/x.yaml"
+    for place, meant in (
+        (f"{folder}@{rest}", f"`git+file://{folder}@{rest}`"),
+        (f"https://host/a/b@{rest}", f"`git+https://host/a/b@{rest}`"),
+        (f"mine/model@{rest}", f"of the Hub it is `hf:mine/model@{rest}`, of Git `git+https://HOST/mine/model@{rest}`"),
+        (f"git@host:a/b@{rest}", "a pinned place is `git+https://HOST/REPOSITORY@COMMIT:FILE` or `hf:OWNER/NAME@COMM"),
+    ):
+        line = failing(capsys, "recipe", "check", place)
+        assert line.startswith(f"error: no recipe {place}; ")
+        assert meant in line
 
 
 def test_recipes_are_checked_without_torch(folder):
@@ -245,5 +350,5 @@ def app_manager():
 def test_plugins_list_tells_what_works_and_why_not(folder, capsys):
     (folder / "broken_codec.py").write_text("import a_library_that_is_not_there")
     out = " ".join(printed(capsys, "plugins", "list", "--plugin", "broken_codec.py").split())
-    assert "broken: ModuleNotFoundError" in out or "broken: import failed: ModuleNotFoundError" in out
+    assert "broken: import failed: ModuleNotFoundError" in out
     assert "text mio 0." in out

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import once
+from packaging.requirements import Requirement
 
+import mio
 from mio.cli import app
 from mio.cli.scaffold import KINDS, LONGEST, checked_name, free_name
 from mio.core.errors import UserError
@@ -70,6 +72,9 @@ def test_a_package_is_whole_and_short(packages, kind):
     assert sum(texts[name].count("\n") for name in own) < 150
     project = tomllib.loads(texts["pyproject.toml"])["project"]
     assert project["name"] == package.name
+    own = Requirement(next(one for one in project["dependencies"] if one.startswith("mio")))
+    assert own.specifier.contains(mio.__version__)
+    assert not list(own.specifier.filter(["0.6.0", "0.7.1", "0.8.1", "0.12.1"]))  # another project's on PyPI
     assert project["entry-points"] == {"mio": {f"k_{kind}": f"mio_k_{kind}"}}
     steps = yaml.safe_load(texts[".github/workflows/tests.yml"])["jobs"]["tests"]["steps"]
     assert steps[-1]["run"].endswith(f" && mio plugins check k_{kind} && pytest")
@@ -142,16 +147,24 @@ def test_the_corpus_says_what_it_needs(here, capsys):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("My-Thing", "take at most 20 lower case letters, digits, `_` and `-`, a letter first, and no word of Python: "
-                     "`my_thing` is free"),
+        ("My-Thing", "take at most 20 lower case letters, digits, `_` and `-`, a letter first, no word of Python or "
+                     "YAML: `my_thing` is free"),
         ("2fast", "`fast` is free"),
         ("class", "`class2` is free"),
         ("a" * 21, f"`{'a' * 20}` is free"),
         ("naïve mesh", "`na_ve_mesh` is free"),
         ("---", "`mine` is free"),
-        ("image", "the name `image` is taken; `image2` is free"),
-        ("text", "the name `text` is taken; `text2` is free"),
-        ("parts", "the name `parts` is taken; `parts2` is free"),
+        ("image", "the name `image` is taken by the plugin `image`; `image2` is free"),
+        ("parts", "the name `parts` is taken by a field of records; `parts2` is free"),
+        ("stage4", "the name `stage4` is taken by the recipe `stage4`; `stage4_2` is free"),
+        ("scale", "the name `scale` is taken by the recipe `scale/added`; `scale2` is free"),
+        ("quiz", "the name `quiz` is taken by the task `quiz`; `quiz2` is free"),
+        ("asr", "the name `asr` is taken by a data group of the recipe `data/digits`; `asr2` is free"),
+        ("image-text", "the name `image_text` is taken by a template set; `image_text2` is free"),
+        ("true", "`true2` is free"),
+        ("True", "`true2` is free"),
+        ("null", "`null2` is free"),
+        ("on", "`on2` is free"),
     ],
 )  # fmt: skip
 def test_a_name_that_cannot_be_is_refused_with_the_nearest_that_can(name, message, tmp_path, capsys):
@@ -163,20 +176,21 @@ def test_a_name_that_cannot_be_is_refused_with_the_nearest_that_can(name, messag
 
 
 def test_names_that_are_free_are_free():
-    taken = {"sketch", "sketch2", "a" * LONGEST}
+    taken = dict.fromkeys(("sketch", "sketch2", "stage4", "a" * LONGEST), "another")
     assert free_name("sketch", taken) == "sketch3"
+    assert free_name("stage4", taken) == "stage4_2"
     assert free_name("a" * LONGEST, taken) == "a" * (LONGEST - 1) + "2"
     assert checked_name("my-sketch", taken) == "my_sketch"
     assert checked_name(free_name("Sketch!", taken), taken) == "sketch3"
-    with pytest.raises(UserError, match="the name `sketch` is taken; `sketch3` is free"):
+    with pytest.raises(UserError, match="the name `sketch` is taken by another; `sketch3` is free"):
         checked_name("sketch", taken)
 
 
 def test_a_module_of_somebody_else_takes_its_name(tmp_path, monkeypatch):
     (tmp_path / "mio_sketch.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match="the name `sketch` is taken; `sketch2` is free"):
-        checked_name("sketch", ())
+    with pytest.raises(UserError, match="`sketch` is taken by the module `mio_sketch`; `sketch2` is free"):
+        checked_name("sketch", {})
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):

@@ -6,11 +6,12 @@ import importlib.util
 import itertools
 import keyword
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
+import mio
 from mio.core.contract.validation import NAME
 from mio.core.errors import UserError, nearest
 
@@ -18,6 +19,8 @@ LONGEST = 20
 """Letters of a name: the longest with which every line of a template keeps its place."""
 RESERVED = ("text", "control", "messages", "parts", "image", "shape", "side", "sum", "result")
 """Names of the core's and of the templates' records."""
+YAML_WORDS = ("null", "true", "false", "yes", "no", "on", "off")
+"""What a recipe that names a plugin, or some reader of it, takes for something else."""
 
 EVERYWHERE = {
     "pyproject.toml": "shared/pyproject.toml.txt",
@@ -72,11 +75,12 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def write_package(name: str, kind: str, folder: Path, taken: Collection[str]) -> Path:
+def write_package(name: str, kind: str, folder: Path, taken: Mapping[str, str]) -> Path:
     """Writes the package `mio-NAME` of a kind of `KINDS` into `folder` and returns its path.
 
     Dashes of a name become `_`. Raises `UserError` for an unknown kind, a name that cannot be a plugin's or is one of
-    `taken` with the nearest that is free, and if there is something where the package's folder would be.
+    `taken`, with what has it and the nearest that is free, and if there is something where the package's folder would
+    be.
     """
     if kind not in KINDS:
         raise UserError(f"`--kind {kind}`: there is no such kind{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
@@ -102,6 +106,7 @@ def write_package(name: str, kind: str, folder: Path, taken: Collection[str]) ->
             ("__SUMMARY__", chosen.summary),
             ("__DEMO__", chosen.demo),
             ("__PACKAGE__", package.name),
+            ("__MIO__", _own_versions()),
             ("__NAME__", name),
         ):
             text = text.replace(mark, value)
@@ -109,27 +114,46 @@ def write_package(name: str, kind: str, folder: Path, taken: Collection[str]) ->
     return package
 
 
-def checked_name(name: str, taken: Collection[str]) -> str:
+def _own_versions() -> str:
+    """Versions of mio that a package written by this one can take: before 1.0 each minor version may change names.
+    Without an upper bound, pip would take PyPI's `mio`, which is another project's and has higher numbers."""
+    major, minor = map(int, mio.__version__.split(".")[:2])
+    return f"mio>={major}.{minor},<{major}.{minor + 1}"
+
+
+def checked_name(name: str, taken: Mapping[str, str]) -> str:
     """The name of a plugin, with `_` for dashes. Raises `UserError` with the nearest name that is free."""
     given = name.replace("-", "_")
-    if not NAME.fullmatch(given) or keyword.iskeyword(given) or len(given) > LONGEST:
-        rule = f"at most {LONGEST} lower case letters, digits, `_` and `-`, a letter first, and no word of Python"
+    if not NAME.fullmatch(given) or _is_word(given) or len(given) > LONGEST:
+        rule = f"at most {LONGEST} lower case letters, digits, `_` and `-`, a letter first, no word of Python or YAML"
         raise UserError(f"`{name}` cannot name a plugin; take {rule}: `{free_name(given, taken)}` is free")
-    if _is_taken(given, taken):
-        raise UserError(f"the name `{given}` is taken; `{free_name(given, taken)}` is free")
+    if holder := _holder(given, taken):
+        raise UserError(f"the name `{given}` is taken by {holder}; `{free_name(given, taken)}` is free")
     return given
 
 
-def free_name(name: str, taken: Collection[str]) -> str:
+def free_name(name: str, taken: Mapping[str, str]) -> str:
     """A name that a plugin can have, as near to `name` as may be."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
     stem = re.sub(r"^[0-9_]+", "", "_".join(words))[:LONGEST].rstrip("_") or "mine"
-    if not _is_taken(stem, taken) and not keyword.iskeyword(stem):
+    if not _holder(stem, taken) and not _is_word(stem):
         return stem
-    more = (f"{stem[: LONGEST - len(str(number))]}{number}" for number in itertools.count(2))
-    return next(one for one in more if not _is_taken(one, taken))
+    mark = "_" if stem[-1].isdigit() else ""
+    endings = (f"{mark}{number}" for number in itertools.count(2))
+    more = (f"{stem[: LONGEST - len(ending)]}{ending}" for ending in endings)
+    return next(one for one in more if not _holder(one, taken))
 
 
-def _is_taken(name: str, taken: Collection[str]) -> bool:
-    """Whether a plugin, a field of records or a module that can be imported has the name."""
-    return name in taken or name in RESERVED or importlib.util.find_spec(f"mio_{name}") is not None
+def _is_word(name: str) -> bool:
+    """Whether the name is a word of Python or YAML."""
+    return keyword.iskeyword(name) or name in YAML_WORDS
+
+
+def _holder(name: str, taken: Mapping[str, str]) -> str:
+    """What has the name: one of `taken`, a field of records, or a module that can be imported; empty where nothing
+    has."""
+    if name in taken:
+        return taken[name]
+    if name in RESERVED:
+        return "a field of records"
+    return f"the module `mio_{name}`" if importlib.util.find_spec(f"mio_{name}") is not None else ""

@@ -55,7 +55,8 @@ def keys_of(kind: type, prefix: str = "", given: Any = None) -> Iterator[tuple[s
             key += ".*" if get_origin(inner) is dict else "[]"
             inner = _without_none(get_args(inner)[-1])
         if is_dataclass(inner):
-            yield from keys_of(cast(type, inner), f"{key}.", default if isinstance(default, inner) else None)
+            within = cast(type, inner)
+            yield from keys_of(within, f"{key}.", default if isinstance(default, within) else None)
 
 
 def _without_none(hint: Any) -> Any:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mio.core.contract.controls import ControlToken
+from mio.core.contract.discovery import unnamed
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.heads import Head
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
@@ -55,7 +56,7 @@ def overview(
     for one, reason in plugins.resting_tasks().items():
         if reason.endswith(f"(plugin `{name}`)"):
             yield "task", one, f"rests: {reason.removesuffix(f' (plugin `{name}`)')}"
-    yield from _of_all_recipes(PluginManager([manager.candidate(name)]))
+    yield from _of_all_recipes(PluginManager(unnamed([manager.candidate(name)])))
 
 
 def _of_all_recipes(alone: PluginManager) -> Iterator[Line]:

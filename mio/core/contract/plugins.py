@@ -29,7 +29,7 @@ from mio.core.contract.calling import (
 )
 from mio.core.contract.claims import check_tokens, special_controls, unique
 from mio.core.contract.controls import ControlToken, ControlTokens, Turn
-from mio.core.contract.discovery import Candidate, discover
+from mio.core.contract.discovery import Candidate, discover, refuse_broken
 from mio.core.contract.encoders import Encoder
 from mio.core.contract.heads import Head
 from mio.core.contract.layouts import ModelLayout
@@ -75,8 +75,11 @@ class PluginManager:
 
     @classmethod
     def discover(cls, local: Sequence[str] = ()) -> PluginManager:
-        """Finds installed plugins, those of the environment variable `MIO_PLUGINS`, and `local` files or modules."""
-        return cls(discover(local))
+        """Finds installed plugins, those of the environment variable `MIO_PLUGINS`, and `local` files or modules.
+        Raises `PluginError` as `refuse_broken`."""
+        found = discover(local)
+        refuse_broken(found)
+        return cls(found)
 
     def candidate(self, name: str) -> Candidate:
         """Raises `PluginError` with the nearest name if there is no plugin of that name."""
@@ -126,7 +129,8 @@ class PluginManager:
         return {name: commands for name, (_, commands) in found.items()}
 
     def _answers(self, hook: str, read: Callable[[str, Any], Iterable[tuple[str, T]]]) -> Iterator[tuple[str, str, T]]:
-        """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`."""
+        """Answers of every plugin that works; one that does not is passed over and noted in `unanswered`, unless a
+        person named it: its error is raised."""
         for candidate in self.candidates.values():
             if candidate.problem:
                 self.unanswered[candidate.name] = candidate.problem
@@ -135,6 +139,8 @@ class PluginManager:
                 for owner, answer in calls(registered({candidate.name: candidate.plugin}), hook):
                     yield from ((owner, name, value) for name, value in read(owner, answer()))
             except Exception as error:
+                if candidate.given:
+                    raise
                 self.unanswered[candidate.name] = str(error) or kind(error)
 
 
@@ -348,8 +354,8 @@ class EnabledPlugins:
             except UserError:
                 continue  # it needs options, or does not go with the others
             if name in theirs or name in resting:
-                why = f": {resting[name]}" if name in resting else ""
-                return f"no task `{name}` without the plugin `{other.name}`, which is not in use{why}"
+                advice = f": {resting[name]}" if name in resting else f"; add `plugins.{other.name}={{}}`"
+                return f"no task `{name}` without the plugin `{other.name}`, which is not in use{advice}"
         return f"no task `{name}`{nearest(name, known)}; there are {', '.join(sorted(known)) or 'none'}"
 
     def _tasks(self) -> dict[str, tuple[str, Task, str]]:

@@ -97,7 +97,7 @@ class _Content(Visitor[None]):
 
     def other(self, value: object) -> None:
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            self._add(f"{value.dtype.str} {value.shape} {xxhash.xxh3_128(np.ascontiguousarray(value)).hexdigest()}")
+            self._add(f"{value.dtype.str} {value.shape} {xxhash.xxh3_128(value.tobytes()).hexdigest()}")
             return
         self._add(type(value).__name__)  # its text may name a place in memory
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mio.core.contract.checker import Key
+from mio.core.contract.checker import Index, Key, dotted
 from mio.core.recipe.yaml_text import DEEPEST, LARGEST_FILE, MOST_NODES
 
 MISSING = "???"
@@ -49,7 +49,7 @@ def reference_problems(content: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
         try:
             total = _together(total, sizes.of(text, key, (), len(key)))
         except _Wrong as error:
-            yield key, f"`{'.'.join(key)}`: {error}"
+            yield key, f"`{dotted(key)}`: {error}"
             if isinstance(error, _TooMuch):
                 return  # whatever refers to it is too much as well
 
@@ -68,8 +68,10 @@ def refers(value: Any) -> bool:
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping | list):
-        for name, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield str(name), item
+        if isinstance(value, Mapping):
+            yield from ((str(name), item) for name, item in value.items())
+        else:
+            yield from ((Index(number), item) for number, item in enumerate(value))
 
 
 class _Size(NamedTuple):
@@ -140,7 +142,7 @@ class _Sizes:
         if key[: len(target)] == target:
             raise _Wrong(f"`${{{reference:.100}}}` refers to what it is part of")
         if target in followed:
-            raise _Wrong(f"interpolations go round in a circle: {' -> '.join('.'.join(one) for one in followed[:6])}")
+            raise _Wrong(f"interpolations go round in a circle: {' -> '.join(dotted(one) for one in followed[:6])}")
         _check_steps(len(followed) + 1)
         if target not in self._known:
             value: Any = self._content

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mio.core.contract.checker import Checker, Hint, Key, keys_of, value_text
+from mio.core.contract.checker import Checker, Hint, Key, dotted, keys_of, value_text
 from mio.core.errors import RecipeError, nearest
 from mio.core.recipe.interpolation import reference_problem
 from mio.core.recipe.schema import Recipe
@@ -84,12 +84,12 @@ def checker(literal: bool = False) -> Checker:
 
 def _unknown_key(name: str, key: Key, known: Mapping[str, Hint]) -> str:
     """Names a key of that very name elsewhere, else the nearest at this place."""
-    dotted = plain(".".join((*key, name)))
-    keys = [one for one, _ in keys_of(Recipe)]
+    unknown = plain(dotted((*key, name)))
+    keys = [one for one, *_ in keys_of(Recipe)]
     elsewhere = [one for one in keys if one.rsplit(".", 1)[-1] == name]
     if elsewhere:
-        return f"unknown key `{dotted}`; did you mean `{elsewhere[0]}`?"
+        return f"unknown key `{unknown}`; did you mean `{elsewhere[0]}`?"
     if hint := nearest(name, known):
-        return f"unknown key `{dotted}`{hint.replace('`', '`' + ''.join(f'{part}.' for part in key), 1)}"
+        return f"unknown key `{unknown}`{hint.replace('`', f'`{dotted(key)}.' if key else '`', 1)}"
     hint = f" (known here: {', '.join(known)})" if key else nearest(name, keys)
-    return f"unknown key `{dotted}`{hint}"
+    return f"unknown key `{unknown}`{hint}"

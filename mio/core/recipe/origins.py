@@ -96,6 +96,7 @@ def fetched(name: str) -> Path:
     if match is None:
         raise UserError(
             f"{printable(name):.300}: is no `git+https://HOST/REPOSITORY@COMMIT:FILE` (nor of ssh:// or file://)"
+            f"{_why(name)}"
         )
     place = _place(name, match["url"], match["rest"])
     key = hashlib.sha256(place.repository.encode()).hexdigest()[:24]
@@ -103,6 +104,16 @@ def fetched(name: str) -> Path:
     if not folder.is_dir():
         _fetch(place, folder)
     return _inside(folder, place)
+
+
+def _why(name: str) -> str:
+    """What is wrong with an address of a Git repository, where that is known."""
+    address = name.removeprefix("git+")
+    if re.search(r"\s", address.rpartition("@")[0] or address):
+        return "; it holds a space, which an address has as `%20`"
+    if not address.startswith(("https://", "ssh://", "file://")):
+        return ""
+    return "" if "@" in address else "; it says no revision; put `@COMMIT` behind it, the whole commit"
 
 
 def _place(name: str, repository: str, rest: str) -> _Place:

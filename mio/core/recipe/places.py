@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ BUNDLE = "bundle.json"
 CHAIN = "training.lock"
 """In a bundle: lock file of the run and of what it builds on."""
 
+_SHOWN = 6
+"""Names of shipped recipes that a message lists."""
+
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
 """A checkpoint's folder in `CHECKPOINTS`."""
 INDEX = "index.json"
@@ -57,9 +61,34 @@ def locate(name: str, manager: PluginManager) -> Path:
         return shipped[name][1]
     beside = [str(path.parent / file) for file in recipes_in(path.parent)]
     exact = [file for file in beside if file == f"{name}.yaml"]
-    hint = f"; did you mean `{exact[0]}`?" if exact else nearest(name, [*beside, *shipped])
-    known = f" (names that plugins ship: {', '.join(sorted(shipped))})" if shipped and not hint else ""
-    raise UserError(f"no recipe {name:.200}{_there(path)}{hint}{known}")
+    hint = f"; did you mean `{exact[0]}`?" if exact else _pinned(name) or nearest(name, [*beside, *shipped])
+    raise UserError(f"no recipe {name:.200}{_there(path)}{hint or _known(shipped)}")
+
+
+def _pinned(name: str) -> str:
+    """How a pinned place is written, of a name that looks like one without being it; empty for another."""
+    if re.match(r"(https|ssh|file)://", name):
+        return f"; a pinned place of Git begins with `git+`: `git+{name:.200}`"
+    match = re.fullmatch(r"(?P<repository>[^:].*)@(?P<rest>[^/@:]+:.+)", name)
+    if match is None:
+        return ""
+    repository, rest = match["repository"], match["rest"]
+    if is_folder(Path(repository)):
+        return f"; a repository of this machine is `git+{Path(repository).absolute().as_uri():.200}@{rest:.200}`"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        return f"; of the Hub it is `hf:{name:.200}`, of Git `git+https://HOST/{name:.200}`"
+    return "; a pinned place is `git+https://HOST/REPOSITORY@COMMIT:FILE` or `hf:OWNER/NAME@COMMIT:FILE`"
+
+
+def _known(shipped: Mapping[str, tuple[str, Path]]) -> str:
+    """Where recipes are listed, with some that plugins ship."""
+    if not shipped:
+        return ""
+    names = sorted(shipped, key=lambda one: ("/" in one, one))
+    owners = ", ".join(dict.fromkeys(owner for owner, _ in shipped.values()))
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    listed = f"{', '.join(names[:_SHOWN])}{more}"
+    return f"; plugins ship {listed}: `mio plugins show PLUGIN` lists those of each ({owners})"
 
 
 def is_file(path: Path) -> bool:
@@ -70,7 +99,16 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; a path that no folder can have is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def recipes_in(folder: Path) -> list[str]:
+    """Names of the recipe files of a folder, in order; none of one that cannot be read."""
     try:
         return sorted(file.name for file in folder.glob("*.yaml"))
     except (OSError, ValueError):

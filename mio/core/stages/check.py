@@ -158,7 +158,7 @@ def _groups(data: DataConfig, plugins: EnabledPlugins) -> Iterator[str]:
     directions = {name: [template.direction for template in templates] for name, templates in sets.items()}
     shipped, kinds = plugins.sources(), known_kinds(plugins)
     filters = {name: function for name, (_, function) in plugins.filters().items()}
-    yield from _slashes(data, sets)
+    yield from _slashes(data, directions)
     for group, config in data.groups.items():
         if config.sources and not any(source.weight > 0 for source in config.sources.values()):
             yield f"`data.groups.{group}` has no source with a weight above 0; give at least one a weight"
@@ -176,14 +176,14 @@ def _groups(data: DataConfig, plugins: EnabledPlugins) -> Iterator[str]:
                     yield f"`{where}.filters.{key}`: {problem}"
 
 
-def _slashes(data: DataConfig, sets: Mapping[str, Sequence[Template]]) -> Iterator[str]:
+def _slashes(data: DataConfig, directions: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Streams are named GROUP/SOURCE/DIRECTION: of other names with a slash, two could have one name."""
     for group, config in data.groups.items():
         names = {f"`data.groups.{group}`": group}
         for name, source in config.sources.items():
             names[f"`data.groups.{group}.sources.{name}`"] = name
-            for template in sets.get(source.templates, ()):
-                names[f"direction `{template.direction}` of the template set `{source.templates}`"] = template.direction
+            for direction in directions.get(source.templates, ()):
+                names[f"direction `{direction}` of the template set `{source.templates}`"] = direction
         for where, name in names.items():
             if "/" in name:
                 yield f"{where}: the name of a group, a source or a direction has no `/`; take `-` or `_`"

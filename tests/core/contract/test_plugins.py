@@ -149,14 +149,65 @@ def test_local_plugins_come_from_files_folders_modules_and_the_environment(monke
 def test_a_local_file_called_like_another_module_is_refused(monkeypatch, tmp_path):
     fake_entry_points(monkeypatch)
     (tmp_path / "json.py").write_text(textwrap.dedent(WORKING))
-    found = PluginManager.discover([str(tmp_path / "json.py")])
-    assert "another module is called `json`" in found.candidates["json"].problem
+    with pytest.raises(PluginError, match="another module is called `json`"):
+        PluginManager.discover([str(tmp_path / "json.py")])
 
 
 def test_a_local_plugin_does_not_quietly_replace_an_installed_one(monkeypatch, modules):
     file = modules("taken", WORKING)
     fake_entry_points(monkeypatch, entry("taken", "taken"))
-    assert "is claimed by" in PluginManager.discover([str(file)]).candidates["taken"].problem
+    with pytest.raises(PluginError, match=r"`taken` is claimed by acme 2.0 and by .*taken.py"):
+        PluginManager.discover([str(file)])
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with two plugins, one of them below `src`."""
+    fake_entry_points(monkeypatch)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    root = tmp_path / "mio-doodle"
+    (root / "mio_doodle").mkdir(parents=True)
+    (root / "mio_doodle/__init__.py").write_text(textwrap.dedent(WORKING))
+    (root / "src/doodle_deep").mkdir(parents=True)
+    (root / "src/doodle_deep/__init__.py").touch()
+    (root / "src/doodle_deep/inner.py").write_text(
+        "import mio\nfrom doodle_deep import __name__ as above\n"
+        "class Deep:\n    @mio.hookimpl\n    def mio_modalities(self):\n        return []\nplugin = Deep()\n"
+    )
+    yield root
+    for name in ("mio_doodle", "doodle_deep", "doodle_deep.inner"):
+        sys.modules.pop(name, None)
+
+
+def test_a_local_plugin_has_the_name_that_its_project_gives_it(project):
+    def found(*targets):
+        return [(one.name, one.problem) for one in PluginManager.discover(targets).candidates.values()]
+
+    package, inner = project / "mio_doodle", project / "src/doodle_deep/inner.py"
+    assert found(str(package)) == [("mio_doodle", "")]  # nothing declares it
+    (project / "pyproject.toml").write_text("[project]\nentry-points.mio.doodle = 'mio_doodle'\n")
+    for place in (project, package, package / "__init__.py"):
+        assert found(str(place)) == [("doodle", "")]
+        assert found(f"other={place}") == [("other", "")]
+    assert found(str(project), str(package)) == [("doodle", "")]  # the same in other words
+    (project / "pyproject.toml").write_text(
+        "[project.entry-points.mio]\ndoodle = 'mio_doodle'\ndeep = 'doodle_deep.inner:plugin'\n"
+    )
+    assert found(str(package), str(inner)) == [("doodle", ""), ("deep", "")]
+    assert found(f"deep={project}") == [("deep", "")]
+    with pytest.raises(PluginError, match=r"declares deep, doodle; say which: `NAME=.*mio-doodle`"):
+        found(str(project))
+
+
+@pytest.mark.parametrize("text", [None, "[project", "[project]\nname = 'x'\n", "project = 3"])
+def test_a_folder_without_a_plugin_is_refused(project, text):
+    if text is not None:
+        (project / "pyproject.toml").write_text(text)
+    with pytest.raises(PluginError, match=r"mio-doodle: has neither `__init__.py` nor a `pyproject.toml` with an"):
+        PluginManager.discover([str(project)])
+    (project / "pyproject.toml").write_text("[project]\nentry-points.mio.doodle = 'elsewhere'\n")
+    with pytest.raises(PluginError, match="declares `elsewhere`, which is not in it nor in `src`"):
+        PluginManager.discover([str(project)])
 
 
 # hooks
@@ -487,6 +538,11 @@ def test_a_task_rests_where_something_is_missing():
     assert list(enabled(acme=acme).tasks()) == ["told", "draw"]
     assert "`solemn`" in enabled(acme=acme).no_task("stern")
     assert plugins.no_task("drew") == "no task `drew`; did you mean `draw`?; there are draw"
+    other = plugin(mio_tasks=lambda: [replace(TASK, name="sums")])
+    known = manager(acme=acme, extra=other).enable({"acme": {}})
+    assert known.no_task("sums") == (
+        "no task `sums` without the plugin `extra`, which is not in use; add `plugins.extra={}`"
+    )
     for wrong, field in (
         (replace(TASK, needs="sketch"), "`needs`: str"),
         (replace(TASK, controls=3), "`controls`: int"),
