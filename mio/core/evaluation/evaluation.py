@@ -92,7 +92,7 @@ def evaluate(
             own, items, options.samples, folder / SAMPLES, folder / EVALUATION, options.finished, progress
         )
         report = evaluation.report(tasks)
-        if own.replicas.ranks.first:
+        if own.replicas.ranks.first and folder.resolve() == model.folder.resolve():
             seal_samples(model.folder)
     return report
 
