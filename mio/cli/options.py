@@ -106,7 +106,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Recipes and `key=value` overrides. Raises `typer.BadParameter` if there is no recipe."""
     recipes = [argument for argument in arguments if is_place(argument)]
     if not recipes:
-        file = next((one for one in arguments if one.endswith((".yaml", ".lock", ".zip")) or os.sep in one), "")
+        file = next((one for one in arguments if one.endswith((".yaml", ".lock", ".zip"))), "")
         there = f"; there is no file `{file:.200}`" if file else ""
         raise typer.BadParameter(f"give at least one recipe before key=value{there}")
     return [recipe_place(name) for name in recipes], [argument for argument in arguments if not is_place(argument)]

@@ -92,8 +92,8 @@ def number(default: Any, least: float, most: float, *, above: bool = False, belo
 
 
 def range_of(kind: type, name: str) -> Range:
-    """Which numbers the field `name` of a dataclass may hold. Raises `KeyError` if it has no range."""
-    [allowed] = [one.metadata[ALLOWED] for one in fields(kind) if one.name == name]
+    """Which numbers the field `name` of a dataclass may hold. Raises `KeyError` if it has no range, or is not there."""
+    allowed = {one.name: one.metadata for one in fields(kind)}[name][ALLOWED]
     assert isinstance(allowed, Range)
     return allowed
 
