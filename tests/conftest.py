@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from mio.core.distributed.forked import cores
+
 ROOT = Path(__file__).parents[1]
 MELODY = ROOT / "tests" / "packages" / "mio-melody"
 # Objects that other tests left have threads that a forked child lacks: destroying them there could wait for ever.
@@ -81,6 +83,12 @@ LONGEST = ("test_third_party", "test_fit", "test_distributed", "test_damaged_med
 def pytest_collection_modifyitems(items):
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: processes that tests start, and wait for, leave one idle now and then."""
+    return cores() + 1
 
 
 @pytest.hookimpl(optionalhook=True)

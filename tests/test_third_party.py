@@ -58,7 +58,7 @@ data:
   packing: {context: 128}
 mixture: {ratios: {digits: 0.6, words: 0.4}}
 train:
-  steps: 800
+  steps: 500
   rows: 8
   loss: {prompt_text: 0, prompt_media: 0.1}
   optimizer: {kind: muon, lr: 3e-3, muon_lr: 0.02}
@@ -73,8 +73,8 @@ plugins: {melody: {}}
 data: {groups: {melody: {sources: {tunes: {dataset: melody/tunes, templates: melody}}}}}
 mixture: {ratios: {melody: 0.9, digits: 0.1, words: 0}}
 train:
-  steps: 200
-  rows: 32
+  steps: 180
+  rows: 24
   optimizer:
     lr: 0.008
     muon_lr: 0.008
@@ -94,8 +94,8 @@ OLD_TASKS = {"caption": 300, "transcribe": 200}
 BARS = {"play": 0.90, "before": 0.80, "lost": 0.05}
 """Further from what is reached than chance and rounding move it, which differs from processor to processor.
 
-With Muon at 0.006 six seeds reached 0.938 to 0.969 on `play` on one processor, and 0.880 was reached on another: hence
-0.008. `caption` was at 0.876 to 0.944 before, and lost at most 0.012.
+With 200 steps of 32 rows and Muon at 0.006 six seeds reached 0.938 to 0.969 on `play` on one processor, and 0.880 was
+reached on another: hence 0.008. Seen with that, and fewer steps and rows: `play` 0.973, `caption` 0.877 and then 0.860.
 """
 
 

@@ -9,18 +9,20 @@ import signal
 
 import pytest
 import torch
-from conftest import ROUNDED_LOSSES, ROUNDED_WEIGHTS, call, fit, once, start, tunes_in
+from conftest import ROUNDED_LOSSES, ROUNDED_WEIGHTS, fit, once, start, tunes_in
 from safetensors.torch import load_file
 from test_distributed import fit_on, losses
 from test_resume import stop_after_a_checkpoint
 
+from mio.cli import app
 from mio.core.contract.plugins import PluginManager
-from mio.core.errors import UserError
+from mio.core.errors import Interrupted, UserError
 from mio.core.model.untrained_rows import untrained_rows
 from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig
 from mio.core.recipe.distillation import distilled_groups
 from mio.core.recipe.schema import DistillationConfig, Recipe
 from mio.core.runs.run import Run
+from mio.core.training.callbacks import StepTables
 
 STAGE = ("start_from=base/tunes", "train.steps=12", "train.precision=fp32", "train.optimizer.kind=adamw")
 NAMES = "train.distillation.groups=[names]"
@@ -75,21 +77,34 @@ def test_what_is_taught_stays_as_probable_as_it_was_while_other_documents_are_le
 
 
 PULL = "train.optimizer.pull=5"
+UNTRAINED = "train.optimizer.rules={rows: {pattern: '*', rows: [untrained]}}"
 
 
-@pytest.mark.parametrize("needs", [NAMES, PULL, "train.optimizer.rules={rows: {pattern: '*', rows: [untrained]}}"])
-def test_a_killed_run_goes_on_exactly_from_the_same_start(parent, needs):
-    settings = (*STAGE, needs, "train.steps=60", "runtime.checkpoint_every=10")
+def test_a_killed_run_goes_on_exactly_from_the_same_start(parent):
+    settings = (*STAGE, NAMES, PULL, UNTRAINED, "train.steps=60", "runtime.checkpoint_every=10")
     fit("whole", *settings)
     process = start("fit", "tunes.yaml", "runtime.runs=killed", *settings, start_new_session=True)
     stop_after_a_checkpoint(process, parent / "killed", signal.SIGKILL)
-    shutil.copytree(parent / "killed", parent / "other")
     assert "going on from" in fit("killed", *settings, "runtime.workers=1")
     whole, killed = (parent / runs / "tunes/model.safetensors" for runs in ("whole", "killed"))
     assert killed.read_bytes() == whole.read_bytes()
 
+
+@pytest.mark.parametrize("needs", [NAMES, PULL, UNTRAINED])
+def test_a_run_does_not_go_on_from_another_start(parent, monkeypatch, needs):
+    """Each of what needs the weights that the stage started from refuses those of a run that was trained anew."""
+    settings = (*STAGE, needs)
+
+    def interrupt(tables, entry):  # noqa: ARG001
+        if entry.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepTables, "add", interrupt)
+        with pytest.raises(Interrupted):
+            fit("other", *settings)
     shutil.rmtree(parent / "base")
-    fit("base", "train.steps=20", "seed=1")
+    fit("base", "train.steps=2", "seed=1")
     with pytest.raises(UserError, match="trained anew since"):
         fit("other", *settings)
 
@@ -99,8 +114,7 @@ def test_documents_with_tokens_that_are_new_are_learnt_as_they_are(parent):
     whole = (parent / "tunes.yaml").read_text()
     words = whole.replace(", melody: {}}", "}").replace("melody: 3, ", "")
     (parent / "words.yaml").write_text("".join(line for line in words.splitlines(True) if "melody/tunes" not in line))
-    code, _, err = call("fit", "words.yaml", "runtime.runs=words", "train.steps=2")
-    assert code == 0, err
+    assert app.run(["fit", "words.yaml", "runtime.runs=words", "train.steps=2"]) == 0
     alone = ("mixture.ratios={names: 0, melody: 1}", "runtime.log_every=1", "train.steps=1")
     stage = ("start_from=words/tunes", *STAGE[2:])
     fit("own", *stage, *alone)
@@ -135,14 +149,18 @@ def test_a_strong_pull_leaves_weights_nearly_where_they_were(parent):
 
 
 @pytest.mark.parametrize("how", ["sharding=full", "tensor_parallel=2"])
-def test_ranks_pull_their_parts_as_one_process_pulls_the_whole(parent, how):
-    settings = (*STAGE, PULL, "train.optimizer.rules={rows: {pattern: '*embedding*', pull: 50}}", "train.rows=4")
+def test_ranks_pull_and_are_taught_as_one_process_is(parent, how):
+    """Each pulls its parts; some of their forward passes hold documents that are taught, and others none."""
+    few = ("mixture.ratios.names=0.2", "train.rows=4", "train.micro_rows=1", "runtime.log_every=1")
+    taught = (NAMES, "train.distillation.share=0.8", "train.distillation.weight=3")
+    settings = (*STAGE, *few, *taught, PULL, "train.optimizer.rules={rows: {pattern: '*embedding*', pull: 50}}")
     fit("one", *settings)
     fit_on(2, "two", *settings, f"runtime.{how}")
+    assert losses(parent / "two") == pytest.approx(losses(parent / "one"), abs=ROUNDED_LOSSES)
     one, two = (load_file(parent / runs / "tunes/model.safetensors") for runs in ("one", "two"))
     for name in one:
         assert torch.dist(two[name], one[name]) <= ROUNDED_WEIGHTS * one[name].norm(), name
-    fit("free", *STAGE, "train.rows=4")
+    fit("free", *STAGE, *few, *taught)
     assert distances(parent, "two")["embedding.weight"] < distances(parent, "free")["embedding.weight"] / 1.2
 
 
@@ -171,18 +189,6 @@ def test_rows_that_no_stage_has_trained_learn_and_no_others(parent, tied):
             assert not moved[~untrained].any()
             # of an embedding of its own, only rows that are read have a gradient
             assert torch.equal(moved, untrained) or (not tied and name == "embedding.weight")
-
-
-@pytest.mark.parametrize("how", ["sharding=full", "tensor_parallel=2"])
-def test_ranks_with_and_without_taught_documents_learn_what_one_process_learns(parent, how):
-    settings = (*STAGE, NAMES, "train.distillation.share=0.8", "train.distillation.weight=3", "runtime.log_every=1")
-    few = (*settings, "mixture.ratios.names=0.2", "train.rows=4", "train.micro_rows=1")
-    fit("one", *few)
-    fit_on(2, "two", *few, f"runtime.{how}")
-    assert losses(parent / "two") == pytest.approx(losses(parent / "one"), abs=ROUNDED_LOSSES)
-    one, two = (load_file(parent / runs / "tunes/model.safetensors") for runs in ("one", "two"))
-    for name in one:
-        assert torch.dist(two[name], one[name]) <= ROUNDED_WEIGHTS * one[name].norm(), name
 
 
 def test_adapters_are_taught_by_the_model_that_they_adapt(parent):
@@ -219,9 +225,9 @@ def test_a_pattern_with_a_mark_takes_groups_away(groups, chosen):
         (["train.optimizer.pull=-1", "start_from=base/tunes"], "`train.optimizer.pull`"),
     ],
 )
-def test_what_does_not_fit_is_told_before_anything_is_trained(parent, overrides, message):
-    code, _, err = call("fit", "tunes.yaml", "runtime.runs=wrong", *overrides)
-    assert code == 2
+def test_what_does_not_fit_is_told_before_anything_is_trained(parent, capsys, overrides, message):
+    assert app.run(["fit", "tunes.yaml", "runtime.runs=wrong", *overrides]) == 2
+    err = capsys.readouterr().err
     assert message in err
     assert "Traceback" not in err
     assert not (parent / "wrong").exists()
