@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
 import time
 
 import pytest
+import torch
 from conftest import fit, once, start, tunes_in
 
 from mio.core.contract.plugins import PluginManager
 from mio.core.runs.checkpoints.format import latest
+from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.training.module import MioModule
 
 STEPS = 60
 
@@ -147,17 +151,36 @@ def test_ramps_and_schedules_go_on_exactly(tunes):
     lines = table(tunes / "whole")
     assert table(tunes / "again") == lines
     assert [float(line["lr/embedding"]) for line in lines] == pytest.approx([3e-3] * 4)
-    falling = [1, 1, 1 - 0.5**0.5, 0]  # by one minus a square root over the last ten steps
+    falling = [1, 1, 1 - 0.4**0.5, 1 - 0.9**0.5]  # by one minus a square root over the last ten steps
     assert [float(line["lr"]) for line in lines] == pytest.approx([3e-3 * factor for factor in falling], abs=1e-12)
-    # by hand: 6 of 20 steps from 0 to 1/4, 14 from there to 1; the figures are those before the step that is logged
-    targets = {4: 4 / 6 / 8, 9: (0.75 + 3 * (0.25 + 0.75 * 1.5 / 14)) / 9, 20: (0.75 + 14 * 0.625) / 20}
+    # by hand: 6 of 20 steps from 0 to 1/4, 14 from there to 1
+    targets = {5: 5 / 6 / 8, 10: (0.75 + 4 * (0.25 + 0.75 * 2 / 14)) / 10, 20: (0.75 + 14 * 0.625) / 20}
     for line in lines[:2]:
         target, achieved = (float(line[f"mixture/melody/{kind}"]) for kind in ("target", "achieved"))
-        assert target == pytest.approx(targets[int(line["step"]) - 1], abs=5e-3)  # rows are not equally full
+        assert target == pytest.approx(targets[int(line["step"])], abs=5e-3)  # rows are not equally full
         assert abs(target - achieved) < 96 / (4 * 4 * 80)
     report = json.loads((tunes / "whole/tunes/summary.json").read_text())["mixture"]["names"]
     assert report["target"] == pytest.approx(1 - targets[20], abs=5e-3)
     assert report["achieved"] == pytest.approx(report["target"], abs=96 / (20 * 4 * 80))
+
+
+def test_a_step_whose_loss_is_not_finite_is_in_no_mean(tunes, monkeypatch):
+    """The second of four: its loss is in neither what is logged nor what a checkpoint is judged by."""
+    loss_sum = MioModule.loss_sum
+
+    def spoilt(module, batch, scale=1.0):
+        losses = loss_sum(module, batch, scale)
+        factor = torch.nan if module.trainer.global_step == 1 else 1.0
+        return losses._replace(total=losses.total * factor, nll=losses.nll * factor)
+
+    monkeypatch.setattr(MioModule, "loss_sum", spoilt)
+    fit(tunes / "runs", "train.steps=4", "runtime.log_every=2", "runtime.checkpoint_every=2", "runtime.keep_last=9")
+    with (tunes / "runs/tunes/metrics.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert first["guard/not_finite"] == "1"
+    losses = [Checkpoint(tunes / f"runs/tunes/checkpoints/step-{step:08}").loss for step in (2, 4)]
+    assert [float(line["loss"]) for line in (first, second)] == pytest.approx(losses, rel=1e-3)
+    assert all(map(math.isfinite, losses))
 
 
 def test_a_run_that_died_between_training_and_summary_only_writes_the_summary(undisturbed):

@@ -56,6 +56,13 @@ def test_before_anything_is_learnt_the_teacher_has_no_objection(parent):
     assert first_norm(parent / "taught") < 1e-5
 
 
+def test_the_teacher_computes_as_it_was_trained(parent):
+    """A stage with narrower windows is taught by the wider ones."""
+    alone = ("mixture.ratios={names: 1, melody: 0}", "runtime.log_every=1", "train.steps=1", "model.sliding_window=4")
+    fit("taught", *STAGE, *alone, NAMES)
+    assert first_norm(parent / "taught") > 0.05
+
+
 def test_what_is_taught_stays_as_probable_as_it_was_while_other_documents_are_learnt(parent):
     """Texts of two groups that have the same letters, one of them backwards."""
     lines = [json.dumps({"text": f"melody number {index} has {index % 7} notes"[::-1]}) for index in range(40)]

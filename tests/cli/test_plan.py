@@ -46,6 +46,19 @@ def test_the_plans_own_keys_change_hardware_and_cost(capsys):
     assert (other["gpu"], other["network"], other["assumed"]["efficiency"]) == ("a100", "efa-400", 0.4)
 
 
+@pytest.mark.usefixtures("tunes")
+def test_a_teacher_that_a_ramp_brings_is_planned_for(capsys):
+    Path("base.yaml").write_text(Path("tunes.yaml").read_text().replace("name: tunes", "name: base"))
+    stage = ("tunes.yaml", "start_from=base.yaml", "train.distillation.groups=[names]")
+    late = "mixture={ratios: {melody: 1, names: 0}, ramp: [{at: 0.5}, {at: 0.5, ratios: {names: 0.25}}]}"
+    always = "mixture.ratios={melody: 1, names: 0.25}"
+    ramped, even = (values(capsys, *stage, mixture)["memory"] for mixture in (late, always))
+    alone = values(capsys, *stage[:2], late)["memory"]
+    assert ramped == even != alone
+    assert app.run(["plan", *stage[:2], "train.distillation.groups=[nmaes]"]) == 2
+    assert "`nmaes` matches no group of the mixture" in capsys.readouterr().err
+
+
 def test_what_does_not_fit_comes_with_what_does(capsys):
     arguments = ["scale/mio-7b", "model.layers=4", "train.rows=512", "world=8"]
     assert app.run(["plan", *arguments]) == 0

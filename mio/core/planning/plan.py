@@ -152,8 +152,11 @@ def _planned(
     shape = StepShape.of(train, world // runtime.tensor_parallel)
     context = recipe.data.packing.context
     media = request.shares(list(dict.fromkeys((*networks.encoders, *networks.heads))))
-    ratios, taught = recipe.mixture.ratios, distilled_groups(recipe)
-    share = sum(ratios.get(group, 0.0) for group in taught) / (sum(ratios.values()) or 1.0)
+    taught = distilled_groups(recipe)
+    share = max(
+        sum(point.ratios.get(group, 0.0) for group in taught) / (sum(point.ratios.values()) or 1.0)
+        for point in recipe.mixture.points()
+    )
     layout = StepLayout(world, per_node, context, shape.micro_rows, shape.micro_batches, request.document, media, share)
     simulated = simulate(model, vocabulary, train, runtime, layout, known, networks)
     experts = runtime.expert_parallel

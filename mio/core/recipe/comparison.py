@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 
@@ -130,24 +131,35 @@ def _mixture(first: Recipe, second: Recipe, declared: tuple[Declared, Declared])
     shares = [[(point.at, _shares(point.ratios)) for point in one.mixture.points()] for one in (first, second)]
     groups = dict.fromkeys(group for of in shares for _, ratios in of for group in ratios)
     for group in groups:
-        before, after = (
-            _over_time(of, group, one.mixture.unit) for of, one in zip(shares, (first, second), strict=True)
-        )
+        exact = [[(moment, ratios.get(group, 0)) for moment, ratios in of] for of in shares]
+        for digits in _DIGITS:
+            before, after = (
+                _over_time(of, one.mixture.unit, digits) for of, one in zip(exact, (first, second), strict=True)
+            )
+            if before != after or exact[0] == exact[1]:
+                break
         yield _differs(group, before, after), [f"mixture.ratios.{group}"]
     yield None, ["mixture.ramp"]
     yield _differs("shares count", first.mixture.unit, second.mixture.unit), ["mixture.unit"]
 
 
-def _shares(ratios: Mapping[str, float]) -> dict[str, float]:
-    total = sum(ratios.values())
-    return {group: ratio / total for group, ratio in ratios.items() if ratio > 0} if total else {}
+_DIGITS = (3, 6, 17)
+"""Of shares and moments: no more than show the difference."""
 
 
-def _over_time(shares: Sequence[tuple[float, Mapping[str, float]]], group: str, unit: str) -> str:
+def _shares(ratios: Mapping[str, float]) -> dict[str, Fraction]:
+    exact = {group: Fraction(str(ratio)) for group, ratio in ratios.items() if ratio > 0}
+    total = sum(exact.values())
+    return {group: ratio / total for group, ratio in exact.items()}
+
+
+def _over_time(shares: Sequence[tuple[float, Fraction | int]], unit: str, digits: int) -> str:
     """Share of a group, at each moment of a ramp."""
-    if not any(group in ratios for _, ratios in shares):
+    if not any(share for _, share in shares):
         return ""
-    said = [f"{100 * ratios.get(group, 0):.3g} %{f' at {moment:g}' if moment else ''}" for moment, ratios in shares]
+    said = [
+        f"{float(100 * share):.{digits}g} %{f' at {moment:.{digits}g}' if moment else ''}" for moment, share in shares
+    ]
     return f"{', '.join(said)} of {unit}"
 
 

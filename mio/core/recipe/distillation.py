@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterator
 
 from mio.core.errors import nearest
-from mio.core.recipe.schema import Recipe
+from mio.core.recipe.schema import DistillationConfig, Recipe
 
 NOT = "!"
 """Before a pattern that takes away what it matches."""
@@ -26,7 +26,17 @@ def distillation_problems(recipe: Recipe) -> Iterator[str]:
     """What is wrong with `train.distillation`."""
     patterns, groups = recipe.train.distillation.groups, _groups(recipe)
     if not patterns:
+        if recipe.train.distillation != DistillationConfig():
+            yield (
+                "`train.distillation` says how groups are learnt, but `train.distillation.groups` names none; name "
+                "some, or turn it off with `train.distillation={_replace_: true}`"
+            )
         return
+    if not recipe.train.distillation.share:
+        yield (
+            "`train.distillation.share` is 0, and nothing would be learnt from probabilities; raise it, or leave "
+            "`train.distillation.groups` out"
+        )
     if not recipe.start_from:
         yield "`train.distillation.groups` names groups, but the stage starts from nothing; give `start_from`"
     unknown = [pattern for pattern in patterns if not fnmatch.filter(groups, pattern.removeprefix(NOT))]

@@ -19,9 +19,9 @@ from mio.core.generation.defaults import generate_problems
 from mio.core.recipe.adapters import lora_problems
 from mio.core.recipe.data_schema import DataConfig, MixtureConfig
 from mio.core.recipe.distillation import distillation_problems
-from mio.core.recipe.model import network_names, transformer_config
-from mio.core.recipe.rules import applied, pulls
-from mio.core.recipe.schema import EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
+from mio.core.recipe.model import ROW_PARAMETERS, network_names, transformer_config
+from mio.core.recipe.rules import UNTRAINED, applied, names_untrained, pulls
+from mio.core.recipe.schema import AverageConfig, EvaluateConfig, OptimizerConfig, Recipe, RuntimeConfig, TrainConfig
 from mio.core.recipe.steps import StepShape
 from mio.core.stages.check_reading import networks_at_hand, reading_problems
 from mio.core.stages.check_validation import validation_problems
@@ -49,7 +49,6 @@ def check(recipe: Recipe, plugins: EnabledPlugins, devices: int | None = None) -
             *_spans(recipe, plugins),
             *_system(recipe, plugins),
             *_training(recipe, plugins, devices),
-            *distillation_problems(recipe),
             *_evaluate(recipe.evaluate, plugins),
             *validation_problems(recipe, plugins),
             *reading_problems(recipe, plugins),
@@ -72,9 +71,15 @@ def _refuse(recipe: Recipe, problems: list[str]) -> None:
 def _training(recipe: Recipe, plugins: EnabledPlugins, devices: int | None) -> Iterator[str]:
     yield from _train(recipe, plugins)
     yield from _average(recipe)
+    yield from distillation_problems(recipe)
     yield from _optimizer(recipe.train.optimizer)
     if pulls(recipe.train.optimizer) and not recipe.start_from:
         yield "`pull` is toward what the stage starts from, and it starts from nothing; give `start_from`"
+    if names_untrained(recipe.train.optimizer) and not recipe.start_from:
+        yield (
+            f"`rows: [{UNTRAINED}]` are those that what the stage starts from has not learnt, and it starts from "
+            "nothing; give `start_from`"
+        )
     yield from _rows(recipe.train, recipe.runtime, devices)
     try:
         config = transformer_config(recipe, plugins.manager)
@@ -247,6 +252,11 @@ def _evaluate(evaluate: EvaluateConfig, plugins: EnabledPlugins) -> Iterator[str
 
 def _average(recipe: Recipe) -> Iterator[str]:
     if recipe.train.average.kind == "none":
+        if recipe.train.average != AverageConfig():
+            yield (
+                "`train.average` says how weights are averaged, but `train.average.kind` is none; set `ema` or `mean`, "
+                "or turn it off with `train.average={_replace_: true}`"
+            )
         for where, wanted in (("evaluate", recipe.evaluate.average), ("validate", recipe.validate.average)):
             if wanted:
                 yield f"`{where}.average` asks for an average of the weights, which `train.average.kind: ema` keeps"
@@ -331,10 +341,16 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
             yield f"`{where}.rules.{own}.pattern` is empty; `*` matches every parameter"
         if rule.rows and not rule.trainable:
             yield f"`{where}.rules.{own}.rows` names rows to train, but `trainable` is false"
+        if rule.rows and rule.weight_decay:
+            yield (
+                f"`{where}.rules.{own}` has `rows` and `weight_decay`, which would move the rows that are to stay; "
+                "leave one of them out"
+            )
         decay = optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay
         pull = optimizer.pull if rule.pull is None else rule.pull
+        peak = optimizer.lr if rule.rows or rule.pattern in ROW_PARAMETERS else lr  # which are never Muon's
         for value, what, aim in ((decay, "weight decay", "zero"), (pull, "pull", "the start")):
-            decays.append((f"{where}.rules.{own}", lr * rule.lr_scale, value, what, aim))
+            decays.append((f"{where}.rules.{own}", peak * rule.lr_scale, value, what, aim))
     for name, rate, decay, what, aim in decays:
         if rate * decay > 1:
             yield (

@@ -34,7 +34,7 @@ class WeightAverage:
         self.config = config
         self.updates = 0
         """Steps that are averaged over. Without any there is no average yet."""
-        self._first = round(config.start * steps)
+        self._first = min(round(config.start * steps), steps - 1)
         self._module = module
         self._parameters = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.tensors = {name: zeros_like(one) for name, one in self._parameters.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -100,8 +101,8 @@ class Metrics(Callback):
         metrics["grad_norm"] = module.grad_norm
         for name, count in module.guard.report().items():
             metrics[f"guard/{name}"] = count
-        for name, index in module.rates.items():
-            metrics[name] = trainer.optimizers[0].param_groups[index]["lr"]
+        for name, rate in module.rates.items():
+            metrics[name] = rate.at(trainer.global_step, module.train_config.steps)
         for group, (target, achieved) in self.shares().items():
             metrics[f"mixture/{group}/target"] = target
             metrics[f"mixture/{group}/achieved"] = achieved
@@ -189,9 +190,19 @@ class StepTables:
             tell(problem)
 
 
+class DataCursor(Callback):
+    """Commits the data of every finished step, which what logs and saves it comes after."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if batch.ends_step:
+            trainer.datamodule.commit(batch)  # type: ignore[attr-defined]
+
+
 class Checkpoints(Callback):
-    """Commits the data cursor of every finished step and writes its line into journal and log, so callbacks that log
-    come before this one; saves a checkpoint every `every` steps, at the end, and when a rank gets a signal.
+    """Writes the line of every finished step into journal and log, so callbacks that log come before this one; saves a
+    checkpoint every `every` steps, at the end, and when a rank gets a signal.
 
     They are written in the background (see `mio.core.runs.checkpoints`).
     """
@@ -224,18 +235,19 @@ class Checkpoints(Callback):
         assert isinstance(pl_module, MioModule)
         totals = pl_module.totals
         assert totals is not None
-        trainer.datamodule.commit(batch)  # type: ignore[attr-defined]
         if self.tables is not None:
             self.tables.add(
                 JournalEntry(trainer.global_step, totals.rows, totals.documents, totals.tokens, totals.digest)
             )
-        self._losses.append(totals.loss)
+        if math.isfinite(totals.loss):  # of a step that is skipped it need not be
+            self._losses.append(totals.loss)
         if totals.stop:
             self.interrupted = self._received or "a signal to another rank"
         pl_module.statistics.stop = bool(self._received)
         due = trainer.global_step % self.every == 0 or trainer.global_step >= trainer.max_steps
         if due or self.interrupted:
-            trainer.strategy.loss = sum(self._losses) / len(self._losses)  # type: ignore[attr-defined]
+            mean = sum(self._losses) / len(self._losses) if self._losses else math.nan
+            trainer.strategy.loss = mean  # type: ignore[attr-defined]
             self._losses.clear()
             trainer.save_checkpoint(self.path, weights_only=False)
         if self.interrupted:

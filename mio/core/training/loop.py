@@ -42,7 +42,7 @@ from mio.core.runs.weights import SavedWeights, added_networks, save_weights, st
 from mio.core.terminal import Progress
 from mio.core.tokens.vocabulary import Vocabulary
 from mio.core.training.bad_steps import BadSteps
-from mio.core.training.callbacks import Checkpoints, Metrics, ShowProgress, StepTables
+from mio.core.training.callbacks import Checkpoints, DataCursor, Metrics, ShowProgress, StepTables
 from mio.core.training.heap import keep_freed_memory
 from mio.core.training.module import MioModule
 from mio.core.training.run_log import RunLog
@@ -146,7 +146,7 @@ class Training:
         progress = stack.enter_context(Progress(console, recipe.name, recipe.train.steps, "steps"))
         shown = [ShowProgress(progress, metrics)] if ranks.first else []
         validations = [validation] if validation else []
-        trainer = self._trainer([metrics, *validations, checkpoints, watchdog, *shown])
+        trainer = self._trainer([DataCursor(), metrics, *validations, checkpoints, watchdog, *shown])
         group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if ranks.size > 1 else None
         best = recipe.validate.best
         writer = CheckpointWriter(
@@ -224,13 +224,15 @@ class Training:
                 module.added = added_networks(self.parent, [name for name, _ in transformer.named_parameters()])
             if distils:
                 assert self.parent is not None
-                teacher = frozen_copy(model, self.vocabulary.rows, recipe.train.precision)
+                teacher = frozen_copy(thought, self.vocabulary.rows, recipe.train.precision)
                 place(teacher)
                 start_weights(teacher, self.vocabulary, self.parent, recipe.seed)
                 share = recipe.train.distillation.share
                 module.teacher = Teacher(teacher, self.parent.vocabulary.size, share)
 
         model = transformer_config(recipe, self.manager)
+        # what the stage changes of how the same weights compute, windows for one, is not what they were trained with
+        thought = transformer_config(self.parent.recipe, self.manager) if self.parent is not None else model
         known = self.parent.vocabulary.size if self.parent is not None else 0
         self.data.known = known
         if recipe.train.lora.rank:  # what it adapts lies in its own folder
@@ -238,7 +240,8 @@ class Training:
         with torch.device("meta"):
             streams, networks = self.data.stream_names, self.data.codecs.networks
             module = MioModule(model, self.vocabulary, recipe.train, streams, spread, known, networks)
-        self.data.windows = module.transformer.windows if self.device.type == "cuda" else ()
+        windows = dict.fromkeys((*model.windows, *(thought.windows if distilled_groups(recipe) else ())))
+        self.data.windows = tuple(windows) if self.device.type == "cuda" else ()
         if mesh is not None:
             module.replicas = data_parallel(mesh)[1]
             module.statistics.counts = module.loss_metrics.counts = mesh["tensor"].get_local_rank() == 0

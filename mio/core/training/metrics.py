@@ -60,11 +60,12 @@ class LossMetrics:
             )
         for number, name in enumerate(self.heads):
             if name in heads and not batch.made[name].dummy:
-                learnt = batch.made[name].weights > 0
+                learnt = (batch.made[name].weights > 0) & heads[name].isfinite()
                 self._heads[0, number] += torch.where(learnt, heads[name], 0).double().sum()
                 self._heads[1:, number] += learnt.sum()
         # every position is added, with 0 where it does not count: choosing some would make a GPU wait
-        counted = (batch.weights > 0).flatten()
+        # and so are those of a step that is skipped as they are not finite
+        counted = ((batch.weights > 0) & nll.isfinite()).flatten()
         ones = counted.double()
         loss = torch.where(counted, nll.flatten(), 0).double()
         targets = batch.targets.flatten()

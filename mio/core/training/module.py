@@ -32,7 +32,7 @@ from mio.core.training.losses import PassLosses
 from mio.core.training.metrics import LossMetrics
 from mio.core.training.optimizer import build_optimizer, freeze, row_masks
 from mio.core.training.pull import Pull
-from mio.core.training.schedule import Schedule, logged_rates
+from mio.core.training.schedule import Rate, Schedule, logged_rates
 from mio.core.training.step_statistics import StepStatistics, StepTotals
 from mio.core.training.teacher import Teacher
 
@@ -79,8 +79,8 @@ class MioModule(LightningModule):
         """The last step over all ranks."""
         self.grad_norm = 0.0
         """Gradient norm of the last step, before clipping."""
-        self.rates: dict[str, int] = {}
-        """Learning rates that are logged, each by the index of its group in the optimizer."""
+        self.rates: dict[str, Rate] = {}
+        """Learning rates that are logged."""
         self.average: WeightAverage | None = None
         """The average of the weights, if one is kept."""
         self.teacher: Teacher | None = None

@@ -68,20 +68,33 @@ def _falling(shape: str, progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def logged_rates(schedules: Sequence[Schedule], config: OptimizerConfig) -> dict[str, int]:
-    """Index of the group of parameters whose learning rate is logged, by the metric's name: `lr`, and `lr/RULE` for
-    each further schedule, after the first rule that has it.
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate over a stage."""
+
+    peak: float
+    schedule: Schedule
+
+    def at(self, step: int, steps: int) -> float:
+        """That of a step, counted from 1, of `steps`."""
+        return self.peak * self.schedule.factor(step - 1, steps)
+
+
+def logged_rates(schedules: Sequence[Schedule], config: OptimizerConfig) -> dict[str, Rate]:
+    """The learning rates that are logged, by the metric's name: `lr`, AdamW's where no rule says otherwise, and
+    `lr/RULE` for each further schedule, that of the first rule that has it.
 
     Args:
         schedules: that of each group of the optimizer.
     """
-    last = {schedule: index for index, schedule in enumerate(schedules)}
-    rates = {"lr": last.pop(Schedule.of(config), len(schedules) - 1)}
+    left = set(schedules) - {Schedule.of(config)}
+    rates = {"lr": Rate(config.lr, Schedule.of(config))}
     for name, rule in applied(config.rules).items():
-        index = last.pop(Schedule.of(config, rule), None)
-        if index is not None:
+        schedule = Schedule.of(config, rule)
+        if schedule in left:
+            left.remove(schedule)
             figure = "lr/" + re.sub(r"[^\w.\-]+", "_", name)  # what loggers allow in a name
             while figure in rates:
                 figure += "_"
-            rates[figure] = index
+            rates[figure] = Rate(config.lr * rule.lr_scale, schedule)
     return rates

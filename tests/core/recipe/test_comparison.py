@@ -79,6 +79,24 @@ def test_equal_recipes_do_not_differ():
             },
         ),
         (changed(mixture__ratios={"pairs": 6, "talk": 2}), {}),
+        (
+            changed(mixture__ratios={"pairs": 3.001, "talk": 1}),
+            {
+                "mixture": [
+                    "pairs: 75 %, 50 % at 0.5 of tokens -> 75.0062 %, 50 % at 0.5 of tokens",
+                    "talk: 25 %, 50 % at 0.5 of tokens -> 24.9938 %, 50 % at 0.5 of tokens",
+                ]
+            },
+        ),
+        (
+            changed(mixture__ramp=[RampPoint(0.50001, {"pairs": 1, "talk": 1})]),
+            {
+                "mixture": [
+                    "pairs: 75 %, 50 % at 0.5 of tokens -> 75 %, 50 % at 0.50001 of tokens",
+                    "talk: 25 %, 50 % at 0.5 of tokens -> 25 %, 50 % at 0.50001 of tokens",
+                ]
+            },
+        ),
         (changed(mixture__ramp=[RampPoint(0.5, {"pairs": 1})]), {}),
         (
             changed(mixture__ramp=[RampPoint(0.5), RampPoint(0.5, {"pairs": 1})]),

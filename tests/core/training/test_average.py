@@ -13,13 +13,15 @@ from mio.core.recipe.schema import AverageConfig
 from mio.core.training.average import WeightAverage, averaged
 
 
-def trained(config: AverageConfig, steps: int) -> tuple[nn.Module, WeightAverage, list[np.ndarray]]:
-    """A module whose weights take a random walk, its average, and the walk."""
+def trained(
+    config: AverageConfig, steps: int, taken: int | None = None
+) -> tuple[nn.Module, WeightAverage, list[np.ndarray]]:
+    """A module whose weights take a random walk of so many steps, all by default; its average, and the walk."""
     torch.manual_seed(0)
     module = nn.Linear(3, 2)
     module.bias.requires_grad_(False)
     average, walk = WeightAverage(module, config, steps), []
-    for step in range(steps):
+    for step in range(steps if taken is None else taken):
         with torch.no_grad():
             module.weight += torch.randn(2, 3)
         average.update(step)
@@ -46,6 +48,12 @@ def test_plain_average_is_the_mean_from_its_start_on(start: float) -> None:
     np.testing.assert_allclose(average.tensors["weight"].numpy(), np.mean(walk[first:], axis=0), atol=1e-5)
 
 
+def test_an_average_that_begins_late_has_the_last_step_at_least() -> None:
+    _, average, walk = trained(AverageConfig(kind="ema", start=0.99), 20)
+    assert average.updates == 1
+    np.testing.assert_array_equal(average.tensors["weight"].numpy(), walk[-1])
+
+
 def test_the_model_has_the_average_inside_and_its_own_weights_again_after() -> None:
     module, average, walk = trained(AverageConfig(kind="ema"), 5)
     owner, kept = SimpleNamespace(average=average), average.tensors["weight"].clone()
@@ -65,7 +73,7 @@ def test_the_model_has_the_average_inside_and_its_own_weights_again_after() -> N
 
 
 def test_before_there_is_an_average_the_model_is_left_as_it_is() -> None:
-    module, average, walk = trained(AverageConfig(kind="mean", start=0.99), 20)
+    module, average, walk = trained(AverageConfig(kind="mean", start=0.5), 20, taken=10)
     assert not average.updates
     with averaged(SimpleNamespace(average=average)):  # type: ignore[arg-type]
         assert torch.equal(module.weight, torch.from_numpy(walk[-1]))

@@ -44,6 +44,16 @@ BATCH = assemble(
 NLL = torch.arange(14, dtype=torch.float32).view(2, 7)
 
 
+def test_losses_that_are_not_finite_are_left_out():
+    meter, alone = (LossMetrics(VOCABULARY, LEAVES) for _ in range(2))
+    for nll in (NLL, torch.full_like(NLL, torch.nan)):
+        meter.update(BATCH, nll)
+    alone.update(BATCH, NLL)
+    assert meter.read() == alone.read()
+    meter.update(BATCH, torch.full_like(NLL, torch.inf))
+    assert meter.read() == {}
+
+
 def test_losses_are_unweighted_means_over_supervised_tokens_by_group_and_block():
     meter = LossMetrics(VOCABULARY, LEAVES)
     meter.update(BATCH, NLL)

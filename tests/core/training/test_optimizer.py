@@ -18,7 +18,7 @@ from mio.core.model.transformer import Transformer
 from mio.core.recipe.schema import LoraConfig, OptimizerConfig, RuleConfig, TrainConfig
 from mio.core.training.gradients import RowMask
 from mio.core.training.optimizer import Together, build_optimizer, plan_parameters, row_masks
-from mio.core.training.schedule import logged_rates
+from mio.core.training.schedule import Rate, logged_rates
 
 
 @dataclass
@@ -180,7 +180,7 @@ def test_parameters_of_another_schedule_are_a_group_of_their_own() -> None:
     grouped = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
     assert grouped == [["layer.weight"], ["embedding.weight", "layer.bias"], ["norm.weight", "norm.bias"]]
     assert [schedule.kind for schedule in schedules] == ["cosine", "cosine", "constant"]
-    assert logged_rates(schedules, config) == {"lr": 1, "lr/norm": 2}
+    assert logged_rates(schedules, config) == {"lr": Rate(3e-5, schedules[0]), "lr/norm": Rate(3e-5, schedules[2])}
 
 
 def test_together_equals_its_members_alone() -> None:

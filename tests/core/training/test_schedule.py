@@ -9,7 +9,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from mio.core.recipe.schema import OptimizerConfig, RuleConfig
-from mio.core.training.schedule import Schedule, logged_rates
+from mio.core.training.schedule import Rate, Schedule, logged_rates
 
 STEPS = 200
 
@@ -93,6 +93,24 @@ def test_rates_are_logged_once_per_schedule_under_names_that_loggers_take() -> N
     replacing = (None, rules["embedding"], rules["layers [01]"], rules["layers (01)"])
     own, constant, third, fourth = (Schedule.of(config, rule) for rule in replacing)
     rates = logged_rates([own, constant, own, constant, third, fourth], config)
-    assert rates == {"lr": 2, "lr/embedding": 3, "lr/layers_01_": 4, "lr/layers_01__": 5}
-    assert logged_rates([own, own], config) == {"lr": 1}
-    assert logged_rates([constant], config) == {"lr": 0, "lr/embedding": 0}  # nothing has the optimizer's own
+    assert rates == {
+        "lr": Rate(3e-5, own),
+        "lr/embedding": Rate(3e-5, constant),
+        "lr/layers_01_": Rate(3e-5, third),
+        "lr/layers_01__": Rate(3e-5, fourth),
+    }
+    assert logged_rates([own, own], config) == {"lr": Rate(3e-5, own)}
+    rules["embedding"].lr_scale = 2.0
+    assert logged_rates([own, constant], config)["lr/embedding"] == Rate(6e-5, constant)
+
+
+def test_a_logged_rate_is_that_of_the_step_itself() -> None:
+    """Beside torch's `LambdaLR`, asked before each step."""
+    schedule = Schedule("linear", 0.2, 0.1, 0.0, "linear")
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, 10))
+    for step in range(1, 11):
+        assert Rate(0.5, schedule).at(step, 10) == optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
