@@ -90,7 +90,7 @@ def test_nothing_that_executes_data_is_imported():
     "arguments", [["-c", "import mio, sys; print('torch' in sys.modules)"], ["-m", "mio", "--help"]]
 )
 def test_importing_and_help_are_quick(arguments):
-    """Processor time of the process and its children, which other work on the machine does not lengthen: a quarter of
+    """Processor time of the process and its children, which other work on the machine does not lengthen: a third of
     what torch's import takes at most."""
     script = (
         "import resource, subprocess, sys; "
@@ -102,7 +102,7 @@ def test_importing_and_help_are_quick(arguments):
         for words in (["-c", "import torch"], *[arguments] * 3)
     ]
     assert "False" in runs[0] or "Trains any-to-any" in runs[0]
-    assert min(float(printed.split()[-1]) for printed in runs) < float(torchs.split()[-1]) / 4
+    assert min(float(printed.split()[-1]) for printed in runs) < float(torchs.split()[-1]) / 3
 
 
 @pytest.mark.parametrize(
