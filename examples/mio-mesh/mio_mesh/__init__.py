@@ -31,7 +31,7 @@ class Codec:
     def save(self, media, stem):
         import trimesh
 
-        path = stem.with_suffix(f".{self.format}")
+        path = stem.with_name(f"{stem.name}.{self.format}")
         trimesh.Trimesh(*media, process=False).export(path)
         return path
 

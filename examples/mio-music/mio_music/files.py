@@ -20,11 +20,11 @@ def save(tune: Tune, stem: Path, beside: bool) -> Path:
     """Writes `.mid`, which is returned, and where asked `.wav` and `.png` beside it."""
     from mio_music.picture import draw
 
-    path = stem.with_suffix(".mid")
+    path = stem.with_name(f"{stem.name}.mid")
     stream(tune).write("midi", fp=str(path))
     if beside:
         RULES.write((sound(tune), RATE), stem)
-        draw(tune).save(stem.with_suffix(".png"))
+        draw(tune).save(stem.with_name(f"{stem.name}.png"))
     return path
 
 

@@ -126,8 +126,8 @@ class Task:
     """Modality of the answer that is judged; generation must produce at least one of it."""
     judge: Callable[[Sequence[Answer], Sequence[Record]], Sequence[Any]]
     """What each answer is worth: with one measure a number from 0 to 1 (a truth value will do) or what the measure
-    takes, with several a mapping that has each measure's name. `DataError` for an answer that it cannot judge. It is
-    given some answers at a time, in any of several processes: each is judged by itself."""
+    takes, with several a mapping that has their names and no other. `DataError` for an answer that it cannot judge. It
+    is given some answers at a time, in any of several processes: each is judged by itself."""
     measures: tuple[Measure, ...] = (Measure(),)
     """Figures made of what the judge says. The first is what the task is known by."""
     ceiling: Callable[[Sequence[Record], RoundTrip], float | Mapping[str, float]] | None = None

@@ -38,10 +38,10 @@ def save_media(model: Model, owned: OwnedTask, folder: Path, item: int, answer: 
     """
     folder, name = place(folder, owned)
     folder.mkdir(parents=True, exist_ok=True)
-    parts = parts_of(answer)
+    parts, stem = parts_of(answer), _stem(name)
     for number, (part, (modality, content)) in enumerate(zip(parts, answer.parts, strict=True)):
         if not written_part(modality, content):
-            part["path"] = model.codecs.saver(modality).save(content, folder / f"{name}-{item}-{number}").name
+            part["path"] = model.codecs.saver(modality).save(content, folder / f"{stem}-{item}-{number}").name
     return parts
 
 
@@ -54,7 +54,7 @@ def save_given(
     folder, name = place(folder, owned)
     template, given = CompiledTemplate(owned.task.template, owned.task.name), {}
     for key, stem, pieces in (("asked", "prompt", template.prompt), ("expected", "expected", template.response)):
-        files = PartFiles(model, folder / GIVEN, f"{name}-{item}-{stem}")
+        files = PartFiles(model, folder / GIVEN, f"{_stem(name)}-{item}-{stem}")
         with contextlib.suppress(DataError):  # the record has not all that this side names
             given[key] = files.parts(pieces(record))
         problems += [f"{owned}, sample {item}, not shown: {problem}" for problem in files.problems]
@@ -85,6 +85,11 @@ def list_samples(owned: OwnedTask, folder: Path, samples: list[dict[str, Any]]) 
     folder, name = place(folder, owned)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", samples)
+
+
+def _stem(name: str) -> str:
+    """Of a task's files: without dots, behind which others may see a suffix to replace, and unlike any other task's."""
+    return name.replace(".", "+")
 
 
 def place(folder: Path, owned: OwnedTask) -> tuple[Path, str]:

@@ -29,8 +29,12 @@ def read_verdict(task: Task, said: Any) -> Verdict:
     if len(task.measures) == 1:
         return {task.measure.name: _value(task.measure, said)}
     names = [measure.name for measure in task.measures]
-    if not isinstance(said, Mapping) or set(said) != set(names):
+    if not isinstance(said, Mapping):
         raise WrongVerdictError(shown(said))
+    wrong = [f"lacks `{name}`" for name in names if name not in said]
+    wrong += [f"has {shown(name)}, which is no measure" for name in said if name not in names]
+    if wrong:
+        raise WrongVerdictError(f"{shown(said)}, which {' and '.join(wrong)}")
     verdict = {}
     for measure in task.measures:
         try:

@@ -14,6 +14,8 @@ from mio.core.contract.values import Detokenizer
 from mio.core.errors import PluginError, UserError
 from mio.core.files import naming
 
+_STEM = "media"
+
 
 def save_beside(saver: Detokenizer | Head | Synthesiser, content: Any, folder: Path, name: str, number: int) -> Path:
     """Writes media to `NAME-NUMBER` plus the format's suffix. The number is the next one without a file, or with a file
@@ -22,13 +24,13 @@ def save_beside(saver: Detokenizer | Head | Synthesiser, content: Any, folder: P
         raise UserError(f"{folder}: is a file, media go into a folder")
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder), tempfile.TemporaryDirectory(prefix=".mio-", dir=folder) as scratch:
-        saved = saver.save(content, Path(scratch) / name)
+        saved = saver.save(content, Path(scratch) / _STEM)
         if not saved.is_file():
             raise PluginError(
                 f"what writes `{name}` to files says that it saved {saved.name}, but there is no such file"
             )
         while True:
-            path = folder / f"{name}-{number}{saved.name.removeprefix(name)}"
+            path = folder / f"{name}-{number}{saved.name.removeprefix(_STEM)}"
             try:
                 target = path.open("xb")
             except FileExistsError:

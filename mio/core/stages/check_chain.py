@@ -50,7 +50,8 @@ def check_chain(
     """
     stages: list[CheckedStage] = []
     vocabulary: Vocabulary | None = None
-    for link in links(recipes, overrides, manager):
+    chained = links(recipes, overrides, manager)
+    for link in chained:
         problems: list[str] = []
         try:
             plugins = manager.enable(link.recipe.plugins)
@@ -65,9 +66,30 @@ def check_chain(
         found = [*start.problems, *_rules(link, plugins, vocabulary)]
         problems += [f"recipe `{link.recipe.name}`: {problem}" for problem in found]
         if problems:
-            raise RecipeError(problems)
+            raise RecipeError([*problems, *_of_every_stage(overrides, problems, chained, link)])
         stages.append(CheckedStage(link.recipe, tuple(start.notes)))
     return stages
+
+
+def _of_every_stage(
+    overrides: Sequence[str], problems: Sequence[str], chained: Sequence[Link], link: Link
+) -> list[str]:
+    """That an override which problems of an earlier stage may come from was not meant for it."""
+    if link is chained[-1]:
+        return []
+    last, told = chained[-1].recipe.name, " ".join(problems)
+    keys = [text.partition("=")[0] for text in overrides]
+    return [
+        f"an override holds for every stage of the chain; `stages.{last}.{key}=...` is for `{last}` alone"
+        for key in keys
+        if not key.startswith("stages.") and any(f"`{'.'.join(parts)}" in told for parts in _beginnings(key))
+    ]
+
+
+def _beginnings(key: str) -> list[list[str]]:
+    """Parts of a dotted key, and of all that it lies in but the outermost section."""
+    parts = key.split(".")
+    return [parts[:count] for count in range(2, len(parts) + 1)]
 
 
 def _inherited(link: Link, error: str) -> str:

@@ -19,7 +19,7 @@ from mio.core.runs.lock import check_run
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
 
-def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str], None], whole: bool = True) -> str:
+def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str], None], last: bool = True) -> str:
     """Takes the run folder of a recipe for this process, unless it is finished; returns what is there: nothing
     (`NEW`), a run that goes on (`UNFINISHED`) or one that is `FINISHED`.
 
@@ -29,8 +29,8 @@ def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str
     Args:
         lock: keeps the folder locked.
         tell: called with a line about damage that changes no result.
-        whole: whether the weights of a finished run are compared with its lock: those of a run that another starts
-            from are when it does.
+        last: whether no other stage starts from it. The weights of a finished run that one starts from are compared
+            with its lock when it does.
 
     Raises:
         UserError: another recipe was trained in the folder, another process trains in it, or it is not what its run
@@ -41,13 +41,18 @@ def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str
         lock.enter_context(locked_folder(folder))
     finished = (folder / SUMMARY).is_file()
     if finished or latest(folder / CHECKPOINTS) is not None or (folder / WEIGHTS).is_file():
-        silent = tell if whole else lambda line: None  # noqa: ARG005
-        check_run(folder, weights=finished and whole, tell=silent, base=not finished)
+        silent = tell if last else lambda line: None  # noqa: ARG005
+        check_run(folder, weights=finished and last, tell=silent, base=not finished)
         if changes := diff(load_resolved(folder / RECIPE), recipe):
+            advice = "Give this one another `name=`, or delete the folder"
+            if not last:
+                advice = (
+                    "An override holds for every stage of a chain, `stages.NAME.KEY=VALUE` for one alone; to train all "
+                    "of them anew, give another `runtime.runs=`"
+                )
             raise UserError(
                 f"{folder} was made by another recipe: {'; '.join(changes[:3])}"
-                f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. "
-                "Give this one another `name=`, or delete the folder"
+                f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. {advice}"
             )
         return FINISHED if finished else UNFINISHED
     with explaining_errors(folder):

@@ -39,6 +39,8 @@ def opened(media: Media, module: DataModule, read: Callable[[Any], Any] | None) 
         file = temporary_file(file.content, file.suffix)
     try:
         data = read(file)
+    except DataError as error:
+        raise error if f"{file}" in f"{error}" else DataError(f"{file}: {error}") from error
     except UserError:
         raise
     except Exception as error:

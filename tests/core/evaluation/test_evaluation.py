@@ -314,6 +314,23 @@ def test_a_task_with_a_slash_in_its_name_has_samples(run, play, monkeypatch):
     assert len(json.loads((run.folder / "samples" / "more" / "play.json").read_text())) == 2
 
 
+def test_a_task_with_dots_in_its_name_keeps_all_its_samples(run, play, monkeypatch):
+    """Also where what saves takes the last dot for the beginning of a suffix."""
+    saver = type(run.codecs.saver("melody"))
+
+    def save(_, media, stem):
+        path = stem.with_suffix(".txt")
+        path.write_text(" ".join(map(str, media)))
+        return path
+
+    monkeypatch.setattr(saver, "save", save)
+    one_task(run, monkeypatch, replace(play, name="more.play"))
+    samples = json.loads((run.folder / "samples/more.play.json").read_text())
+    names = [part["path"] for sample in samples for part in sample["answer"] + sample["expected"] if "path" in part]
+    assert len(names) == len(set(names)) == 4
+    assert all((run.folder / "samples" / name).is_file() for name in names)
+
+
 def test_weights_that_are_not_finite_are_told(run):
     with torch.no_grad():
         run.transformer.layers[0].attention.output.weight[0, 0] = float("nan")

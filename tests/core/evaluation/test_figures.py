@@ -145,6 +145,13 @@ def test_a_verdict_of_several_measures_has_each_by_name(said):
         task.verdicts({0: None}, RECORDS, {})
 
 
+def test_names_of_a_verdict_that_are_missing_or_too_many_are_told():
+    task = owned(Measure(name="kind"), Measure(name="exact"))
+    task = OwnedTask("counter", replace(task.task, judge=lambda *_: [{"kind": 1, "more": 1}]))
+    with pytest.raises(PluginError, match="which lacks `exact` and has 'more', which is no measure"):
+        task.verdicts({0: None}, RECORDS, {})
+
+
 def test_a_ceiling_of_no_measure_is_named():
     task = owned(ceiling=lambda *_: {"exact": 1.0})
     with pytest.raises(PluginError, match="a figure of `exact`, which is no measure"):

@@ -223,6 +223,21 @@ def test_a_stage_that_is_not_trained_yet_is_a_parent_too(base, tunes):
     ]
 
 
+def test_an_override_that_a_stage_before_has_no_use_for_is_explained(base, tunes):
+    shutil.rmtree(base)
+    child = yaml.safe_load(CHILD.replace("runs/tunes", "tunes.yaml"))
+    lines = {"dataset": "jsonl", "options": {"path": "names.jsonl"}, "templates": "text"}
+    child["data"]["groups"]["more"] = {"sources": {"lines": lines}}
+    (tunes / "child.yaml").write_text(yaml.safe_dump(child))
+    assert checked()
+    of_all = "data.groups.more.sources.lines.weight=2"
+    assert told(of_all)[-1] == (
+        "an override holds for every stage of the chain; `stages.child.data.groups.more.sources.lines.weight=...` is "
+        "for `child` alone"
+    )
+    assert checked(f"stages.child.{of_all}")
+
+
 def test_a_start_is_compared_without_torch(base):
     del base
     code = (

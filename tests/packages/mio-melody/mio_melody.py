@@ -32,7 +32,7 @@ class Codec:
         return tuple(int(code) for code in codes[0])
 
     def save(self, media, stem):
-        path = stem.with_suffix(".txt")
+        path = stem.with_name(f"{stem.name}.txt")
         path.write_text(spell(media) + "\n", encoding="utf-8")
         return path
 

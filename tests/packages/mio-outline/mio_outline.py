@@ -72,7 +72,7 @@ class Rows:
         return tuple(tuple(row) for row in codes.reshape(-1, self.width).tolist())
 
     def save(self, media, stem):
-        path = stem.with_suffix(".txt")
+        path = stem.with_name(f"{stem.name}.txt")
         path.write_text("\n".join(" ".join(map(str, row)) for row in media), encoding="utf-8")
         return path
 
@@ -94,7 +94,7 @@ class Outline:
         return points, triangles
 
     def save(self, media, stem):
-        path = stem.with_suffix(".obj")
+        path = stem.with_name(f"{stem.name}.obj")
         points, triangles = media
         lines = [f"v {x} {y} 0" for x, y in points]
         lines += ["f " + " ".join(str(number + 1) for number in face) for face in triangles]
