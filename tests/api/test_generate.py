@@ -66,7 +66,7 @@ def test_media_go_into_the_folder_that_is_named(run, tmp_path):
 
 def test_what_saves_nothing_is_named(run):
     run.model.codecs.detokenizer("melody").save = lambda _, stem: stem.with_suffix(".txt")
-    with pytest.raises(PluginError, match=r"what writes `melody` to files says that it saved melody\.txt"):
+    with pytest.raises(PluginError, match=r"what writes `melody` to files says that it saved media\.txt"):
         run.generate("play", "melody").save()
 
 
