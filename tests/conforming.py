@@ -33,7 +33,7 @@ class Detokenizer:
         return codes[0] / 10 + 0.05
 
     def save(self, media, stem):
-        path = stem.with_suffix(".txt")
+        path = stem.with_name(f"{stem.name}.txt")
         path.write_text(str(media))
         return path
 
@@ -105,6 +105,6 @@ class Written(Detokenizer):
     """It writes what `read_curve` reads."""
 
     def save(self, media, stem):
-        path = stem.with_suffix(".txt")
+        path = stem.with_name(f"{stem.name}.txt")
         path.write_text(" ".join(map(str, media)))
         return path

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mio.cli.options import Plugin, manager, writable_file
+from mio.core.errors import UserError
 
 app = typer.Typer(help="What is installed; conformance checks; a scaffold.", no_args_is_help=True)
 
@@ -25,6 +26,15 @@ Beside = Annotated[
     ),
 ]
 
+Sources = Annotated[
+    list[str],
+    typer.Option(
+        "--source",
+        metavar="NAME.KEY=VALUE",
+        help="An option of a corpus, as a recipe gives it. Repeatable.",
+        show_default=False,
+    ),
+]
 
 _WIDE = 1000
 """Columns where nobody looks at a terminal."""
@@ -70,6 +80,20 @@ def _with(written: list[str]) -> dict[str, Any]:
     return {**names, **_options([one for one in written if "=" in one])}
 
 
+def _of_sources(written: list[str]) -> dict[str, Any]:
+    """Options of corpora by the corpus. Its name may hold dots, as `corpora/v1.2.path=FILE` has; a key has none."""
+    from mio.core.recipe.layers import override_layer
+
+    found: dict[str, Any] = {}
+    for one in written:
+        place, equals, value = one.partition("=")
+        name, dot, key = place.rpartition(".")
+        if not (equals and dot and name):
+            raise UserError(f"--source {one}: give NAME.KEY=VALUE, as in `--source mine/clips.path=clips.csv`")
+        found.setdefault(name, {}).update(override_layer(f"{key}={value}").content)
+    return found
+
+
 def _options(written: list[str]) -> dict[str, Any]:
     """Options of a plugin as they are written on the command line."""
     from mio.core.recipe.layers import override_layer
@@ -86,6 +110,7 @@ def check(
     name: Name,
     options: Options = [],
     beside: Beside = [],
+    source: Sources = [],
     plugin: Plugin = [],
     report: Annotated[
         Path | None,
@@ -117,7 +142,7 @@ def check(
     plugins = PluginManager(discover(plugin))
     refuse_broken(plugins.candidates.values(), but=name)  # that it is broken itself is a result of the check
     plugins.candidate(name)  # a name that is none is a mistake of who gives it, not of a plugin
-    found = conformance(name, _options(options), beside=_with(beside), manager=plugins)
+    found = conformance(name, _options(options), beside=_with(beside), manager=plugins, sources=_of_sources(source))
     for one in found:
         table.add_row(plain(one.check), one.outcome, f"{one.seconds:.2f}", plain(one.detail))
     out.print(table)

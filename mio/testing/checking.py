@@ -18,6 +18,7 @@ from mio.core.errors import MioError, UserError
 from mio.testing.adapters import AdapterChecks
 from mio.testing.codecs import CodecChecks
 from mio.testing.controls import ControlChecks
+from mio.testing.corpora import Furnished
 from mio.testing.declarations import DeclarationChecks
 from mio.testing.elsewhere import ElsewhereChecks
 from mio.testing.encoders import EncoderChecks
@@ -43,6 +44,7 @@ def conformance(
     samples: Mapping[str, Sequence[Any]] | None = None,
     beside: Beside = (),
     manager: PluginManager | None = None,
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
     tell: Callable[[Result], None] = lambda _: None,
 ) -> Report:
     """Checks a plugin against the contract.
@@ -56,7 +58,11 @@ def conformance(
             plugins' sources are taken; a check that finds no media is skipped.
         beside: plugins that this one needs beside it, with options where they need some.
         manager: default: everything that is installed.
+        sources: options of corpora, by the name of the corpus, as a recipe gives them under `options`.
         tell: called with each result as soon as it is there.
+
+    Raises:
+        UserError: `sources` names a corpus that none of these plugins ships.
     """
     manager = manager or PluginManager(discover())  # a broken one is a result
     run = _Run(tell)
@@ -69,7 +75,9 @@ def conformance(
         if found:
             run.own = package_of(manager.candidate(name).target)
             run.others = [other for other in found[0].names if other != name]
-            subject = Subject(name, found[0], dict(samples or {}), Path(folder))
+            plugins = Furnished(found[0], sources or {})
+            plugins.hand_over(Path(folder))
+            subject = Subject(name, plugins, dict(samples or {}), Path(folder))
             elsewhere = ElsewhereChecks(subject)
             for check, function in _checks(subject, elsewhere):
                 run.check(check, function)
@@ -84,9 +92,10 @@ def check_plugin(
     samples: Mapping[str, Sequence[Any]] | None = None,
     beside: Beside = (),
     manager: PluginManager | None = None,
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Report:
     """Runs every check (see `conformance`). Raises `AssertionError` that lists the failed ones."""
-    report = conformance(name, options, samples, beside, manager)
+    report = conformance(name, options, samples, beside, manager, sources)
     failed = [f"{result.check}: {result.detail}" for result in report.failed]
     assert not failed, f"plugin `{name}` does not conform:\n" + "\n".join(failed)
     return report
@@ -131,9 +140,11 @@ def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:
     if subject.adapts():
         yield from AdapterChecks(subject.plugins, subject.name).all()
     yield from SourceChecks(subject).all()
-    yield from ControlChecks(subject.name, subject.plugins).all()
+    controls = ControlChecks(subject)
+    yield from controls.all()
     yield from ShardChecks(subject).all()
     yield from elsewhere.all()
+    yield from controls.elsewhere()
     yield from TaskChecks(subject).all()
     yield from declarations.fingerprints()
 

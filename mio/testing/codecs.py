@@ -14,6 +14,7 @@ from mio.core.contract.span_table import span_table
 from mio.core.contract.streams import Streamable, joined
 from mio.core.contract.values import CodeArray, File, MemoryFile, Modality
 from mio.core.tokens.automata import check_codes, random_codes
+from mio.testing.digests import digest
 from mio.testing.outcomes import Check, SkippedCheckError, same
 from mio.testing.subject import Subject
 
@@ -24,6 +25,9 @@ _LONGEST = 60
 _PUSHED = 9
 """Most frames that it gets at a time."""
 
+STEMS = ("sample", "sam.ple-0")
+"""Names of files that are saved: what is before a dot of a name is not all of it."""
+
 
 class CodecChecks:
     """Checks of one modality's tokenizer and detokenizer. Trained at the first check, if it has to be."""
@@ -32,7 +36,8 @@ class CodecChecks:
         self.subject = subject
         self.modality = modality
         self.folder = subject.folder
-        self._written: Path | None = None
+        self._written: tuple[Path, CodeArray] | None = None
+        """A file, and the codes of the media that were saved in it."""
 
     def all(self) -> Iterator[Check]:
         """Name and function of every check."""
@@ -125,11 +130,18 @@ class CodecChecks:
         written = codes[0][list(self.modality.view("generate"))]
         media = self._detokenizer.decode(np.asarray(written, np.int64))
         assert media is not None, "`decode` returned nothing"
+        again = self._detokenizer.decode(np.asarray(written, np.int64))
+        assert digest(again) == digest(media), (
+            "`decode` gives other media of the same codes at the second time; draw from a generator with a fixed "
+            "seed, and leave the codes as they are"
+        )
         (place := self.folder / f"{self.modality.name}-written").mkdir()
-        path = self._detokenizer.save(media, place / "sample")
-        check_saved(path, place / "sample")
-        assert tokenizer.encode([media])[0].shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
-        self._written = Path(path)
+        for stem in STEMS:
+            path = self._detokenizer.save(media, place / stem)
+            check_saved(path, place / stem)
+        encoded = tokenizer.encode([media])[0]
+        assert encoded.shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
+        self._written = path, np.asarray(encoded)
 
     def streams(self) -> None:
         """Pieces against the whole: random codes, cut anywhere, two spans at the same time."""
@@ -149,26 +161,35 @@ class CodecChecks:
         """Codes of a span as it is written, of as many frames as one may have, within reason."""
         return random_codes(self.modality, random, self.modality.frames.minimum + _LONGEST)
 
-    def files(self) -> None:
-        """A file by path and from memory, read and measured."""
+    def files(self) -> str:
+        """A file by path and from memory, read and measured. What a format loses of media is told, and no fault."""
         _, tokenizer, _ = self._prepared
         module = self.subject.plugins.datamodule(self.modality.name)
         if self._written is None:
             raise SkippedCheckError("nothing was written")
         if module.read is None or not module.suffixes:
             raise SkippedCheckError("the data module reads no files")
-        suffix = self._written.suffix.lower()
+        path, saved = self._written
+        suffix = path.suffix.lower()
         known = ", ".join(module.suffixes)
         assert suffix in module.suffixes, f"`save` writes `{suffix}`, which the data module does not read ({known})"
-        files: list[File] = [self._written]
+        files: list[File] = [path]
         if module.in_memory:
-            files.append(MemoryFile(self._written.read_bytes(), self._written.suffix.lower()))
+            files.append(MemoryFile(path.read_bytes(), suffix))
         codes = [tokenizer.encode([module.read(file)])[0] for file in files]
         assert np.array_equal(codes[0], codes[-1]), "a file in memory has other codes than the same file on a disk"
         for file, where in zip(files, ("a file", "a file in memory"), strict=False):
             frames = tokenizer.frames((module.probe or module.read)(file))
             due = codes[0].shape[1]
             assert frames == due, f"`frames` says {frames} of what `probe` makes of {where}, `encode` gives {due}"
+        return _compared(np.asarray(codes[0]), saved)
+
+
+def _compared(read: CodeArray, saved: CodeArray) -> str:
+    """How many codes of what was read again are those of what was saved."""
+    if read.shape != saved.shape:
+        return f"what is read again has {read.shape[1]} frames, what was saved had {saved.shape[1]}"
+    return f"{int((read == saved).sum())} of {saved.size} codes are those of what was saved"
 
 
 def check_saved(path: Any, stem: Path) -> None:
@@ -176,7 +197,10 @@ def check_saved(path: Any, stem: Path) -> None:
     assert isinstance(path, Path), f"`save` returned {path!r}; the path that it wrote is due"
     assert path.is_file(), f"`save` returned {path}, which is no file"
     assert path.parent == stem.parent, f"`save` was to write in {stem.parent}, and wrote in {path.parent}"
-    assert path.stem == stem.name, f"`save` was to write `{stem.name}` plus a suffix, and wrote {path.name}"
+    assert path.stem == stem.name, (
+        f"`save` was to write `{stem.name}` plus a suffix, and wrote {path.name}; `stem.with_name(stem.name + SUFFIX)` "
+        "keeps a name that has dots"
+    )
     assert path.suffix, f"`save` wrote {path.name}, without a suffix"
     others = sorted(one.name for one in stem.parent.iterdir() if one.stem == stem.name and one != path)
     assert not others, f"`save` wrote {', '.join(others)} too, which nobody asked for"

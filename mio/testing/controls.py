@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mio.core.contract.plugins import EnabledPlugins
-from mio.core.contract.values import TEXT, Record, TextTokenizer, Trainable
+from mio.core.contract.values import Record
 from mio.core.errors import DataError
 from mio.core.tokens.controls import Labels
 from mio.core.tokens.documents import Document
 from mio.core.tokens.templates import CHAT, PLAIN, CompiledTemplate, to_document
-from mio.core.tokens.vocabulary import Vocabulary
-from mio.testing.outcomes import RECORDS, SkippedCheckError
+from mio.testing import fresh
+from mio.testing.corpora import open_splits, read
+from mio.testing.subject import Subject
+
+_LABELLED = 20
+"""Records of each source that are labelled."""
 
 
 class ControlChecks:
     """The checks of one plugin, among those that it needs beside it."""
 
-    def __init__(self, name: str, plugins: EnabledPlugins) -> None:
-        self._name = name
-        self._plugins = plugins
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._plugins = subject.plugins
 
     def all(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Name and function of every check; none for a plugin without control tokens."""
@@ -29,48 +34,65 @@ class ControlChecks:
             named = [owner for owner, _ in (*self._plugins.control_tokens(), *self._plugins.label_rules())]
         except Exception:  # which the check above reports
             return
-        if self._name in named:
-            yield "control tokens can be told from text", self._told_apart
+        if self._subject.name in named:
+            yield "control tokens can be told from text", lambda: self._subject.vocabulary
             yield "records are labelled, and the same again", self._labelled
 
-    def _told_apart(self) -> None:
-        plugins = self._plugins
-        if not any(declared.text for _, declared in plugins.modalities()):
-            raise SkippedCheckError("no plugin with text; give one (`--with text`)")
-        text = plugins.tokenizer(TEXT)
-        if isinstance(text, Trainable):
-            raise SkippedCheckError("the text tokenizer is trained first; give one that is there")
-        assert isinstance(text, TextTokenizer)
-        Vocabulary.build(text, plugins.modalities(), plugins.control_tokens())
+    def elsewhere(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """The check that comes after those of another process (see `elsewhere.py`), of whose answer it is."""
+        with contextlib.suppress(Exception):  # which the checks above report
+            if self._subject.name in [owner for owner, _ in self._plugins.label_rules()]:
+                yield "labels are the same in another process", self._labelled_elsewhere
 
     def _labelled(self) -> None:
-        own = [(name, factory) for name, (owner, factory) in self._plugins.sources().items() if owner == self._name]
-        if not own:
-            raise SkippedCheckError("the plugin ships no sources")
-        labels = Labels(self._plugins.control_tokens(), self._plugins.label_rules())
-        for name, factory in own:
-            source = factory("train", {})
-            for index in range(min(len(source), RECORDS)):
-                for first, second in zip(*(self._documents(source[index], labels) for _ in range(2)), strict=True):
-                    assert [one.content for one in first.segments if not _is_media(one.content)] == [
-                        one.content for one in second.segments if not _is_media(one.content)
-                    ], f"`{name}`: record {index} is labelled otherwise at the second time"
+        for name in self._subject.own_sources:
+            for index, (first, second) in enumerate(
+                zip(labelled(self._plugins, name), labelled(self._plugins, name), strict=True)
+            ):
+                assert first == second, f"`{name}`: record {index} is labelled otherwise at the second time"
 
-    def _documents(self, record: Record, labels: Labels) -> list[Document]:
-        """The documents that the record's own form, or the plugins' templates, make of it."""
-        if "messages" in record or "parts" in record:
-            return [to_document(record, None, CHAT if "messages" in record else PLAIN, {}, labels=labels)]
-        documents = []
-        for _, templates in self._plugins.templates().values():
-            for template in templates:
-                compiled = CompiledTemplate(template)
-                if set(compiled.fields) <= record.keys():
-                    try:
-                        documents.append(to_document(record, compiled, PLAIN, {}, labels=labels))
-                    except DataError as error:
-                        if "`label`" in str(error):
-                            raise
-        return documents
+    def _labelled_elsewhere(self) -> str:
+        count = 0
+        for name in self._subject.own_sources:
+            here = fresh.labels(self._plugins, self._subject.name, name)
+            there = fresh.answered(self._subject.folder, "labels")[name]
+            assert isinstance(there, list), f"`{name}`, in another process: {there['error']}"
+            differ = [index for index, pair in enumerate(zip(here, there, strict=True)) if pair[0] != pair[1]]
+            assert not differ, (
+                f"`{name}`: record {differ[0]} is labelled otherwise in another process, where strings hash otherwise "
+                f"({len(differ)} of {len(here)} are)"
+            )
+            count += len(here)
+        return f"{count} records"
+
+
+def labelled(plugins: EnabledPlugins, name: str) -> list[list[list[Any]]]:
+    """Of the first records of a corpus, the documents that their own form, or the plugins' templates, make of them:
+    their texts and control tokens."""
+    labels = Labels(plugins.control_tokens(), plugins.label_rules())
+    found = []
+    for source in list(open_splits(plugins, name)[0].values())[:1]:
+        for index in range(min(len(source), _LABELLED)):
+            record = read(source, index)
+            documents = [] if record is None else _documents(plugins, record, labels)
+            found.append([[one.content for one in each.segments if not _is_media(one.content)] for each in documents])
+    return found
+
+
+def _documents(plugins: EnabledPlugins, record: Record, labels: Labels) -> list[Document]:
+    if "messages" in record or "parts" in record:
+        return [to_document(record, None, CHAT if "messages" in record else PLAIN, {}, labels=labels)]
+    documents = []
+    for _, templates in plugins.templates().values():
+        for template in templates:
+            compiled = CompiledTemplate(template)
+            if set(compiled.fields) <= record.keys():
+                try:
+                    documents.append(to_document(record, compiled, PLAIN, {}, labels=labels))
+                except DataError as error:
+                    if "`label`" in str(error):
+                        raise
+    return documents
 
 
 def _is_media(content: Any) -> bool:

@@ -10,14 +10,19 @@ from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
 
+import typer
+
 from mio.core.contract import checker
-from mio.core.contract.discovery import unnamed
+from mio.core.contract.discovery import discover, unnamed
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.ranges import ALLOWED, Choice
 from mio.core.contract.sessions import Segmenter
 from mio.core.contract.values import TEXT, Modality, Trainable
-from mio.core.errors import UserError
+from mio.core.errors import DataError, UserError
+from mio.core.recipe.compose import compose
+from mio.core.recipe.paths import path_options
 from mio.core.tokens.spans import check_parts
+from mio.testing.codecs import STEMS, check_saved
 from mio.testing.digests import digest
 from mio.testing.outcomes import RECORDS, Check, SkippedCheckError
 from mio.testing.subject import SAMPLE_TEXTS, Subject
@@ -27,6 +32,8 @@ _VARIED = 24
 """Most values of options that are tried."""
 _SECONDS = 2.0
 """After which no further one is."""
+_SAID = "one two three"
+"""What synthesisers are given to say."""
 
 
 class DeclarationChecks:
@@ -47,6 +54,10 @@ class DeclarationChecks:
             elif modality.parts:
                 yield f"{modality.name}: splits into parts", partial(self._parts, modality)
         yield "the policy of conversations is valid", self._conversations
+        if self._subject.has("mio_synthesiser"):
+            yield "what is said is written as a file", self._synthesiser
+        if self._subject.has("mio_paths"):
+            yield "options that are paths are named", self._paths
         yield "recipes and presets are valid", self._shipped
 
     def fingerprints(self) -> Iterator[Check]:
@@ -121,13 +132,73 @@ class DeclarationChecks:
         for _ in range(2):
             assert list(segmenter.close()) == [], "`close` of a stream in which nothing was said gives utterances"
 
-    def _shipped(self) -> None:
-        manager = PluginManager(unnamed([self._subject.manager.candidate(self._subject.name)]))
+    def _synthesiser(self) -> str:
+        """A text in each modality that the plugin says texts in. What it has no words for is a `DataError`."""
+        name, told = self._subject.name, list[str]()
+        alone = self._subject.manager.enable({name: self._subject.plugins.options[name]})
+        for _, modality in self._subject.plugins.modalities():
+            if (synthesiser := alone.synthesiser(modality.name)) is None:
+                continue
+            try:
+                media = synthesiser.say(_SAID)
+            except DataError as error:
+                told.append(f"{modality.name}: {error}")
+                continue
+            told.append(f"{modality.name}: {'something' if media is not None else 'nothing'} of {_SAID!r}")
+            if media is not None:
+                (place := self._subject.folder / f"{modality.name}-said").mkdir()
+                for stem in STEMS:
+                    check_saved(synthesiser.save(media, place / stem), place / stem)
+        if not told:
+            raise SkippedCheckError("it says nothing in the modalities of the plugins in use")
+        return "; ".join(told)
+
+    def _paths(self) -> str:
+        """Of the options that are given, and of none, as a recipe may have it."""
+        name, manager = self._subject.name, self._subject.manager
+        own = self._subject.plugins.options[name]
+        for options, which in ((own, "these options"), ({}, "no options")):
+            try:
+                path_options({name: options}, manager)
+            except UserError as error:
+                if isinstance(error.__cause__, UserError) and options is not own:
+                    continue  # an option that has to be given
+                raise
+            except Exception as error:
+                raise AssertionError(
+                    f"`mio_paths` with {which} raises {type(error).__name__}: {error}; a recipe need not give any "
+                    "option: read them with `options.get`"
+                ) from error
+        return ", ".join(f"`{option}`" for option in path_options({name: own}, manager)[name])
+
+    def _shipped(self) -> str:
+        name = self._subject.name
+        manager = PluginManager(unnamed([self._subject.manager.candidate(name)]))
         manager.backbones()
-        manager.recipes()
+        recipes = manager.recipes()
         manager.loggers()
         manager.layouts()
-        assert not manager.unanswered, manager.unanswered[self._subject.name]
+        commands = manager.commands()
+        assert not manager.unanswered, manager.unanswered[name]
+        for recipe, (_, path) in recipes.items():
+            try:
+                compose([str(path)], [], self._installed())
+            except UserError as error:
+                raise AssertionError(f"recipe `{recipe}`: {error}") from error
+            except Exception as error:
+                raise AssertionError(f"recipe `{recipe}`: {type(error).__name__}: {error}") from error
+        for command, function in commands.get(name, {}).items():
+            try:
+                typer.main.get_command(_app(function))
+            except Exception as error:
+                raise AssertionError(f"command `mio {name} {command}`: typer cannot read it: {error}") from error
+        return f"{len(recipes)} recipes" if recipes else ""
+
+    def _installed(self) -> PluginManager:
+        """With all that is installed, also in a test that knows its own plugins alone: recipes may include theirs."""
+        known = self._subject.manager.candidates
+        others = [one for one in discover() if one.name not in known]
+        return PluginManager(unnamed([*known.values(), *others]))
 
     def _fingerprints(self) -> str:
         """Other values of options, one at a time: where something else is made of the same media, the fingerprint has
@@ -248,6 +319,12 @@ def _options_read(enable: Any, own: Mapping[str, Any], name: str) -> dict[str, t
             with contextlib.suppress(Exception):
                 call()
     return read
+
+
+def _app(function: Callable[..., Any]) -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    return app
 
 
 def _pickles(modality: Modality) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -13,19 +15,20 @@ import numpy as np
 from mio.core.contract.values import MemoryFile
 
 
-def digest(value: Any) -> str:
+def digest(value: Any, inside: bool = False) -> str:
     """Of arrays, texts, numbers, files, media, and lists, mappings and dataclasses of these.
 
-    Of an object that is none of these it knows the type alone: what else there is of it (a place in memory, an order of
-    a set) may differ between processes without a fault.
+    Of an object that is none of these it knows the type alone: what else there is of it (a place in memory, say) may
+    differ between processes without a fault. `inside`: what `pickle` would keep of it counts as well. Raises then what
+    the object raises when it is pickled, and `RecursionError` for one that holds itself.
     """
     made = hashlib.blake2b(digest_size=12)
-    for piece in _pieces(value):
+    for piece in _pieces(value, inside):
         made.update(len(piece).to_bytes(8, "little") + piece)
     return made.hexdigest()
 
 
-def _pieces(value: Any) -> Iterator[bytes]:
+def _pieces(value: Any, inside: bool) -> Iterator[bytes]:
     match value:
         case str():
             yield b"s" + value.encode(errors="surrogatepass")
@@ -41,24 +44,24 @@ def _pieces(value: Any) -> Iterator[bytes]:
             yield repr(value).encode()
         case Mapping():
             for name in sorted(value, key=repr):
-                yield from _pieces(name)
-                yield from _pieces(value[name])
+                yield from _pieces(name, inside)
+                yield from _pieces(value[name], inside)
             yield b"m%d" % len(value)
         case list() | tuple():
             for item in value:
-                yield from _pieces(item)
+                yield from _pieces(item, inside)
             yield b"l%d" % len(value)
         case set() | frozenset():
-            yield from sorted(digest(item).encode() for item in value)
+            yield from sorted(digest(item, inside).encode() for item in value)
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield type(value).__qualname__.encode()
             for field in dataclasses.fields(value):
-                yield from _pieces(getattr(value, field.name))
+                yield from _pieces(getattr(value, field.name), inside)
         case _:
-            yield from _of_array(value)
+            yield from _of_object(value, inside)
 
 
-def _of_array(value: Any) -> Iterator[bytes]:
+def _of_object(value: Any, inside: bool) -> Iterator[bytes]:
     if isinstance(value, np.ndarray | np.generic) or any(
         hasattr(value, name) for name in ("__array__", "__array_interface__")
     ):
@@ -68,3 +71,19 @@ def _of_array(value: Any) -> Iterator[bytes]:
             yield np.ascontiguousarray(array).tobytes()
             return
     yield type(value).__qualname__.encode()
+    if inside:
+        yield from _kept(value)
+
+
+def _kept(value: Any) -> Iterator[bytes]:
+    """What `pickle` would keep of an object, by its content: whatever the order of a set in it is."""
+    if isinstance(value, type | FunctionType | BuiltinFunctionType):
+        yield value.__qualname__.encode()
+        return
+    reduced: Any = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    if isinstance(reduced, str):
+        yield reduced.encode()
+        return
+    arguments, state, items, pairs = [*reduced[1:5], None, None, None][:4]
+    for part in (arguments, state, list(items or ()), list(pairs or ())):
+        yield from _pieces(part, inside=True)

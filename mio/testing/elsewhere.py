@@ -19,6 +19,8 @@ from mio.testing.subject import Subject
 
 _LONGEST = 600
 """Seconds that the other process may take."""
+_SLOW = 1.0
+"""Seconds of processor time that importing a plugin may take, after mio's contract: every command imports plugins."""
 
 
 class ElsewhereChecks:
@@ -99,7 +101,12 @@ class ElsewhereChecks:
         assert not heavy, f"importing the plugin imports {heavy}; import inside functions"
         changes = ", ".join(found["changes"])
         assert not changes, f"importing the plugin changes {changes}"
-        return f"{found['seconds']:.2f} s"
+        seconds = found["seconds"]
+        assert seconds <= _SLOW, (
+            f"importing the plugin takes {seconds:.1f} s of processor time beside what mio itself imports, and may "
+            f"take {_SLOW:g} s: import and compute inside functions what takes long"
+        )
+        return f"{seconds:.2f} s"
 
     def _section(self, name: str) -> Any:
         found = self._found

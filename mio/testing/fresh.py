@@ -18,7 +18,9 @@ from typing import Any
 from mio.core.contract.discovery import Candidate, importer
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import Trainable
+from mio.testing.corpora import Furnished, open_splits, read
 from mio.testing.digests import digest
+from mio.testing.outcomes import SkippedCheckError
 from mio.testing.surroundings import GlobalState, no_network, package_of
 
 HEAVY = (
@@ -27,6 +29,9 @@ HEAVY = (
     *("transformers", "trimesh"),
 )
 """Packages that take long to import: a plugin imports them inside functions."""
+
+ANSWER = "answer.json"
+"""Name of the file that a process answers with."""
 
 
 def main(name: str, target: str, asked: Path, answer: Path) -> None:
@@ -51,11 +56,12 @@ def main(name: str, target: str, asked: Path, answer: Path) -> None:
 def _again(imported: Candidate, asked: Path) -> dict[str, Any]:
     given = pickle.loads(asked.read_bytes())
     others = [Candidate(name, "", target, importer(target)) for name, target in given["targets"].items()]
-    plugins = PluginManager([imported, *others]).enable(given["options"])
+    plugins = Furnished.received(PluginManager([imported, *others]).enable(given["options"]), asked.parent)
     name = imported.name
     return {
         "declarations": _tried(lambda: declarations(plugins)),
         "records": _tried(lambda: {source: records(plugins, source, given["count"]) for source in given["sources"]}),
+        "labels": {source: _tried(partial(labels, plugins, name, source)) for source in given["sources"]},
         "codes": {
             modality: _tried(partial(codes, plugins, modality, data, given["weights"]))
             for modality, data in given["media"].items()
@@ -84,10 +90,30 @@ def declarations(plugins: EnabledPlugins) -> list[str]:
 def records(plugins: EnabledPlugins, source: str, count: int) -> list[str]:
     """Digests of the first records of each split."""
     made = []
-    for split in ("train", "test"):
-        opened = plugins.sources()[source][1](split, {})
-        made += [digest(opened[index]) for index in range(min(len(opened), count))]
+    for opened in open_splits(plugins, source)[0].values():
+        made += [digest(read(opened, index)) for index in range(min(len(opened), count))]
     return made
+
+
+def labels(plugins: EnabledPlugins, owner: str, source: str) -> list[str]:
+    """Digests of what the first records are as documents but for their media, with the control tokens that a plugin
+    labels them with; none of a plugin that has no rule for that."""
+    if owner not in [one for one, _ in plugins.label_rules()]:
+        return []
+    from mio.testing.controls import labelled
+
+    return [digest(found) for found in labelled(plugins, source)]
+
+
+def answered(folder: Path, section: str) -> dict[str, Any]:
+    """What was found of each source in another process whose files are in `folder`. Raises `SkippedCheckError` where
+    there was none."""
+    answer = folder / ANSWER
+    found = json.loads(answer.read_text(encoding="utf-8")) if answer.is_file() else {}
+    if section not in found:
+        raise SkippedCheckError("there is no other process to compare with, as checks before this one say")
+    of_section: dict[str, Any] = found[section]
+    return of_section
 
 
 def codes(plugins: EnabledPlugins, modality: str, data: list[Any], weights: str) -> list[str]:

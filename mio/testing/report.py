@@ -154,5 +154,6 @@ def _declared(plugins: EnabledPlugins, name: str) -> list[tuple[str, str, str]]:
     beside = {other: own for other, own in plugins.options.items() if other != name}
     try:
         return list(overview(plugins.manager, name, plugins.options[name], beside))
-    except Exception:  # a check has said what is wrong
-        return [("modality", modality.name, "") for owner, modality in plugins.modalities() if owner == name]
+    except Exception as error:
+        own = [("modality", modality.name, "") for owner, modality in plugins.modalities() if owner == name]
+        return [*own, ("the rest", "cannot be listed", str(error) or type(error).__name__)]

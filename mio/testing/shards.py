@@ -36,15 +36,25 @@ class ShardChecks:
 
     def _sources(self) -> str:
         names = self._subject.own_sources
-        lost = [one for name in names for one in self._through(name.replace("/", "-"), self._subject.records(name))]
+        own, lost, refused = {one.name for one in self._subject.declared}, list[str](), list[str]()
+        for name in names:
+            kept = []
+            for record in self._subject.records(name):
+                reasons = [self._subject.refused(one) for one in media_in(record) if one.modality in own]
+                if any(reasons):
+                    refused += [next(filter(None, reasons))]
+                else:
+                    kept.append(record)
+            lost += self._through(name.replace("/", "-"), kept)
         told = f"; {len(lost)} fields are refused by plugins beside it: {lost[0]}" if lost else ""
+        told += f"; {len(refused)} records hold an item that is refused: {refused[0]}" if refused else ""
         return f"{len(names)} sources{told}"
 
     def _of_media(self, modality: str) -> str:
         media = self._subject.media(modality)[:RECORDS]
         self._through(f"media-{modality}", [{modality: item} for item in media])
         kinds = sorted({type(item.data).__name__ for item in media})
-        return f"{len(media)} items, each a {' or '.join(kinds)}"
+        return f"{len(media)} items, each a {' or '.join(kinds)}{self._subject.refusals(modality)}"
 
     def _through(self, name: str, records: Sequence[Record]) -> list[str]:
         """Why fields were lost that hold media of other plugins' modalities alone, which these may refuse."""

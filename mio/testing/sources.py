@@ -1,20 +1,50 @@
-"""Checks of the corpora that a plugin ships, and of the templates that make documents of their records."""
+"""Checks of the corpora that a plugin ships, and of what makes documents of their records or drops them."""
 
 from __future__ import annotations
 
+import contextlib
 import pickle
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from math import gcd
 from typing import Any
 
-from mio.core.contract.values import Media, Record, Source
-from mio.core.errors import DataError, nearest
+from mio.core.contract.values import EpochSource, Filter, Media, Record, Source
+from mio.core.errors import DataError, UserError, nearest
 from mio.core.tokens.templates import CompiledTemplate
+from mio.testing.corpora import SPLITS, read, why_broken
 from mio.testing.digests import digest
 from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, media_in, same
 from mio.testing.subject import Subject
 
-_SCANNED = 50
-"""Records of each split that are compared with those of the other."""
+_SCANNED = 25
+"""Records at each end of a split that are compared with those of the others, however long that takes."""
+_SECONDS = 1.0
+"""In which further ones are, spread over their splits, of all sources together."""
+_MOST = 10_000
+"""Most records of a split that are."""
+_SPREAD = 0.618
+"""Step from one of them to the next, as a share of the split: what is read so far is spread evenly at any time."""
+_EPOCHS = 3
+"""Epochs of a source that differs from one to the next."""
+
+
+@dataclass
+class _Scan:
+    """What was seen of one split."""
+
+    records: int
+    looked: int = 0
+    with_media: int = 0
+    unclear: int = 0
+    """Records that hold objects which are others whenever they are read."""
+    identities: dict[str, int] = field(default_factory=dict)
+    """Of records with media, the place of each."""
+    keys: list[tuple[Any, Any, str]] = field(default_factory=list)
+    """(modality, key, digest of the data) of media."""
 
 
 class SourceChecks:
@@ -22,10 +52,12 @@ class SourceChecks:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._read: dict[str, dict[str, list[Record]]] = {}
+        self._scans: dict[str, dict[str, _Scan]] = {}
 
     def all(self) -> Iterator[Check]:
         """Name and function of every check."""
+        if self._subject.has("mio_sources"):
+            yield "sources can be opened", self._opened
         yield "sources give the same records again", self._again
         if self._subject.has("mio_sources"):
             yield "sources and records can be pickled", self._pickled
@@ -33,67 +65,106 @@ class SourceChecks:
             yield "what is held out is not trained on", self._disjoint
         if self._subject.declared:
             yield "templates' fields are in the records", self._templates
+        with contextlib.suppress(Exception):  # data modules that are not valid are reported
+            if self._own_filters():
+                yield "filters give reasons", self._filters
 
-    def _again(self) -> None:
+    def _opened(self) -> str:
+        """A source that is given options has to take them; one that asks for some is left out."""
+        told = []
+        for name in self._subject.shipped:
+            given = self._subject.plugins.given(name)
+            found, reason = self._subject.opened(name)
+            assert found or not given, f"`{name}` refuses the options {dict(given)}: {reason}"
+            lacking = [f"`{split}`" for split in SPLITS if split not in found]
+            if found and lacking:
+                told.append(f"`{name}` has no {lacking[0]}: {reason}")
+            elif not found:
+                told.append(f"left out is {self._subject.refusal(name)}")
+        return "; ".join(told) if self._subject.own_sources else ""
+
+    def _again(self) -> str:
+        count, broken = 0, list[str]()
         for name in self._subject.own_sources:
             factory = self._subject.plugins.sources()[name][1]
-            for split in ("train", "test"):
+            for split in self._subject.splits(name):
                 first, second = factory(split, {}), factory(split, {})
                 where = f"`{name}` ({split})"
                 assert len(first) == len(second) > 0, f"{where}: lengths {len(first)} and {len(second)}"
                 _past_the_end(first, where)
                 indices = range(min(len(first), RECORDS))
-                read = [first[index] for index in indices]
+                records = [read(first, index) for index in indices]
+                problems = [why_broken(first, index) for index in indices if records[index] is None]
+                assert len(problems) < len(records), (
+                    f"{where}: the first {len(problems)} records are broken: {problems[0]}"
+                )
                 for index in reversed(indices):  # in another order
-                    assert same(first[index], read[index]), f"{where}: record {index} differs when read again"
-                    assert same(second[index], read[index]), f"{where}: record {index} differs in a fresh source"
+                    assert same(read(first, index), records[index]), f"{where}: record {index} differs when read again"
+                    assert same(read(second, index), records[index]), (
+                        f"{where}: record {index} differs in a fresh source"
+                    )
+                _epochs_again(first, second, records, where)
+                count, broken = count + len(records), broken + problems
+        return f"{count} records" + (f", {len(broken)} of them broken, as in: {broken[0]}" if broken else "")
 
     def _pickled(self) -> None:
         """As they are where work is handed to other processes."""
         for name in self._subject.own_sources:
-            source = self._subject.plugins.sources()[name][1]("train", {})
+            source = next(iter(self._subject.splits(name).values()))
             copy = pickle.loads(pickle.dumps(source))
             for index in range(min(len(source), RECORDS)):
-                record = source[index]
-                assert digest(copy[index]) == digest(record), f"`{name}`: the copy's record {index} is another"
+                record = read(source, index)
+                assert digest(read(copy, index)) == digest(record), f"`{name}`: the copy's record {index} is another"
                 restored = pickle.loads(pickle.dumps(record))
                 assert digest(restored) == digest(record), f"`{name}`: record {index} is another as a copy"
 
-    def _scanned(self, name: str) -> dict[str, list[Record]]:
-        if name not in self._read:
-            self._read[name] = {split: self._subject.records(name, split, _SCANNED) for split in ("train", "test")}
-        return self._read[name]
+    def _scanned(self) -> dict[str, dict[str, _Scan]]:
+        """By source and split."""
+        splits = {name: self._subject.splits(name) for name in self._subject.own_sources}
+        share = _SECONDS / sum(map(len, splits.values()))
+        for name, sources in splits.items():
+            if name not in self._scans:
+                self._scans[name] = {split: _scan(source, share) for split, source in sources.items()}
+        return self._scans
 
     def _keys(self) -> str:
-        """One key of a modality has one content, in whichever source and split."""
+        """One key of a modality has one content, in whichever source, split and epoch."""
         content: dict[tuple[str, str], tuple[str, str]] = {}
-        for name in self._subject.own_sources:
-            for split, records in self._scanned(name).items():
-                for media in (one for record in records for one in media_in(record)):
-                    assert isinstance(media.key, str), f"`{name}`: the key {media.key!r} is no string"
-                    assert media.key, f"`{name}`: an item of `{media.modality}` has an empty key"
-                    found, where = digest(media.data), f"`{name}` ({split})"
-                    before, there = content.setdefault((media.modality, media.key), (found, where))
+        unclear = 0
+        for name, splits in self._scanned().items():
+            for split, scan in splits.items():
+                unclear += scan.unclear
+                for modality, key, found in scan.keys:
+                    assert isinstance(key, str), f"`{name}`: the key {key!r} is no string"
+                    assert key, f"`{name}`: an item of `{modality}` has an empty key"
+                    where = f"`{name}` ({split})"
+                    before, there = content.setdefault((modality, key), (found, where))
                     assert before == found, (
-                        f"{where}: the key `{media.key}` of `{media.modality}` names another item than in {there}: "
+                        f"{where}: the key `{key}` of `{modality}` names another item than in {there}: "
                         "codes are computed once per key"
                     )
-        return f"{len(content)} keys"
+        return f"{len(content)} keys{_left_out(unclear)}"
 
     def _disjoint(self) -> str:
         """No test record is a training record. Records without media are left out: what a sentence says may recur."""
-        count = 0
-        for name in self._subject.own_sources:
-            records = self._scanned(name)
-            trained = {_identity(record) for record in records["train"]}
-            for index, record in enumerate(records["test"]):
-                if not media_in(record):
-                    continue
-                count += 1
-                assert _identity(record) not in trained, (
-                    f"`{name}`: record {index} of `test` is in `train` too: what is measured on it is not held out"
+        looked, held_out, trained, unclear = 0, 0, 0, 0
+        whole = [splits for splits in self._scanned().items() if len(splits[1]) == len(SPLITS)]
+        if not whole:
+            raise SkippedCheckError("no source has both `train` and `test`")
+        for name, splits in whole:
+            train, test = splits["train"], splits["test"]
+            for identity, index in test.identities.items():
+                assert identity not in train.identities, (
+                    f"`{name}`: record {index} of `test` is in `train` too (as record {train.identities[identity]}): "
+                    "what is measured on it is not held out"
                 )
-        return f"{count} held-out records with media"
+            looked, held_out = looked + test.with_media, held_out + test.records
+            trained, unclear = trained + train.looked, unclear + train.unclear + test.unclear
+        every = sum(splits["train"].records for _, splits in whole)
+        return (
+            f"{looked} held-out records with media (of {held_out} records) are none of the {trained} training records "
+            f"(of {every}) that were looked at{_left_out(unclear)}"
+        )
 
     def _templates(self) -> str:
         """Each template of the plugin's own data modules has its fields in some record of a source."""
@@ -128,6 +199,35 @@ class SourceChecks:
                 return
         raise AssertionError(f"no record fills it: {problem}")
 
+    def _own_filters(self) -> dict[str, Filter]:
+        modules = [self._subject.plugins.datamodule(modality.name) for modality in self._subject.declared]
+        return {name: drops for module in modules for name, drops in module.filters.items()}
+
+    def _filters(self) -> str:
+        """Each filter of the plugin's own data modules says of some record of a source, without options, whether it is
+        dropped. One that asks for options, by a `UserError`, is left out."""
+        filters = self._own_filters()
+        records = [record for name in self._subject.own_sources for record in self._subject.records(name)]
+        dropped, asking = 0, 0
+        for name, drops in filters.items():
+            reasons, problem = [], ""
+            for record in records:
+                try:
+                    reasons.append(drops(record, {}))
+                except UserError as error:
+                    if not isinstance(error, DataError):
+                        asking += 1
+                        break
+                except Exception as error:  # a filter need not know the records of every source
+                    problem = f"{type(error).__name__}: {error}"
+            else:
+                assert reasons or not problem, f"filter `{name}` raises of every record {problem}"
+            wrong = [reason for reason in reasons if not isinstance(reason, str)]
+            assert not wrong, f'filter `{name}` returned {wrong[0]!r}, neither a reason to drop a record nor `""`'
+            dropped += sum(map(bool, reasons))
+        told = f", {asking} of which ask for options" if asking else ""
+        return f"{len(filters)} filters{told}; {len(records)} records, dropped {dropped} times"
+
 
 def _past_the_end(source: Source, where: str) -> None:
     try:
@@ -137,12 +237,78 @@ def _past_the_end(source: Source, where: str) -> None:
     raise AssertionError(f"{where}: reading past the end must raise IndexError")
 
 
-def _identity(record: Record) -> str:
-    """Of a record's media by content, whatever their keys are, and of its texts."""
-    return digest(_without_keys(record))
+def _epochs_again(first: Source, second: Source, records: list[Record | None], where: str) -> None:
+    """Records of an epoch follow from its number and theirs; those of epoch 0 are those of `[i]`."""
+    if not (isinstance(first, EpochSource) and isinstance(second, EpochSource)):
+        return
+    for index, record in enumerate(records):
+        if record is not None:
+            assert same(first.at_epoch(index, 0), record), f"{where}: record {index} of epoch 0 is not `[{index}]`"
+        for epoch in range(1, _EPOCHS):
+            found = read(first, index, epoch)
+            for source, when in ((first, "when read again"), (second, "in a fresh source")):
+                assert same(read(source, index, epoch), found), (
+                    f"{where}: record {index} of epoch {epoch} differs {when}: it follows from both numbers alone"
+                )
+
+
+def _scan(source: Source, seconds: float) -> _Scan:
+    """Of both ends of a split and, in these seconds, of what is between."""
+    scan, end = _Scan(len(source)), time.monotonic() + seconds
+    for count, index in enumerate(_order(len(source))):
+        if count == _MOST or (count >= 2 * _SCANNED and time.monotonic() > end):
+            break
+        record = read(source, index)
+        if record is None:
+            continue
+        scan.looked += 1
+        if not media_in(record):
+            continue
+        if not _can_be_told(record, partial(read, source, index)):
+            scan.unclear += 1
+            continue
+        scan.with_media += 1
+        scan.identities.setdefault(digest(_without_keys(record), inside=True), index)
+        scan.keys += _keys_of(record)
+    if isinstance(source, EpochSource):
+        for index in range(min(len(source), RECORDS)):
+            for epoch in range(1, _EPOCHS):
+                record = read(source, index, epoch)
+                if record is not None and _can_be_told(record, partial(read, source, index, epoch)):
+                    scan.keys += _keys_of(record)
+    return scan
+
+
+def _order(length: int) -> Iterator[int]:
+    """The places of a split: those at its ends, then those between, in steps from one part of it to another."""
+    begin, end = min(length, _SCANNED), max(min(length, _SCANNED), length - _SCANNED)
+    middle = end - begin
+    step = max(1, round(_SPREAD * middle))
+    while gcd(step, middle) > 1:
+        step += 1
+    return chain(range(begin), range(end, length), (begin + step * count % middle for count in range(middle)))
+
+
+def _keys_of(record: Record) -> list[tuple[Any, Any, str]]:
+    return [(media.modality, media.key, digest(media.data, inside=True)) for media in media_in(record)]
+
+
+def _can_be_told(record: Record, again: Callable[[], Record | None]) -> bool:
+    """Whether a record that holds objects of other packages is the same by what is inside of them when it is read
+    again. One that has its place in memory there, or cannot be looked into, is compared with no other."""
+    try:
+        found = digest(record, inside=True)
+        return found in (digest(record), digest(again(), inside=True))
+    except Exception:  # which the check of pickled records reports
+        return False
+
+
+def _left_out(unclear: int) -> str:
+    return f"; {unclear} records left out, whose objects are others whenever they are read" if unclear else ""
 
 
 def _without_keys(value: Any) -> Any:
+    """A record's media by content, whatever their keys are, and its texts."""
     if isinstance(value, Media):
         return value.modality, value.data
     if isinstance(value, dict):

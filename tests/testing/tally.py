@@ -41,7 +41,7 @@ class Codec:
         return (values - self.shift) % 40
 
     def save(self, media, stem):
-        path = stem.with_suffix(".tally")
+        path = stem.with_name(f"{stem.name}.tally")
         path.write_text(spell(media), encoding="utf-8")
         return path
 

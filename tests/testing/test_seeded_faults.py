@@ -24,7 +24,7 @@ GOOD = Path(__file__).parent / "tally.py"
 
 SHIFTED = "shifted = [(np.asarray(values, np.int64) + self.shift) % 40 for values in media]"
 DECODED = "return (values - self.shift) % 40"
-SAVED = 'path = stem.with_suffix(".tally")'
+SAVED = 'path = stem.with_name(f"{stem.name}.tally")'
 RECORD = 'return {"tally": media, "values": spell(values)}'
 DRAWN = 'draw = np.random.default_rng([index, self.split == "test"])'
 VALUES = "values = draw.integers(0, 39, 2 + index % 4)"
@@ -86,8 +86,11 @@ FAULTS = [
     Fault("a file of a name of its own", SAVED, 'path = stem.with_name("tally.tally")', WRITTEN),
     Fault("a file without a suffix", SAVED, "path = stem", WRITTEN, "without a suffix"),
     Fault("a second file that nobody asked for", SAVED, f'stem.with_suffix(".log").touch(); {SAVED}', WRITTEN, ".log"),
+    Fault("a name that loses what is behind its dot", SAVED, 'path = stem.with_suffix(".tally")', WRITTEN,
+          "`sam.ple-0` plus a suffix, and wrote sam.tally"),
+    Fault("a decoder that draws", DECODED, "return (values + next(COUNTER)) % 40", WRITTEN, "at the second time"),
     Fault("a path as text", "        return path\n", "        return str(path)\n", WRITTEN),
-    Fault("a suffix that nothing reads", SAVED, 'path = stem.with_suffix(".dat")', READ, "`.dat`"),
+    Fault("a suffix that nothing reads", SAVED, 'path = stem.with_name(f"{stem.name}.dat")', READ, "`.dat`"),
     Fault("a file that is measured wrongly", "return file.read_bytes().split()", "return file.read_bytes()", READ),
     Fault("a file that is read otherwise from memory", "np.array(file.read_bytes().split(), np.int64)",
           "np.array(file.read_bytes().split(), np.int64)[:: 1 if hasattr(file, 'parent') else -1]", READ),
@@ -107,6 +110,8 @@ FAULTS = [
           "fingerprints change when codes do", "`shift`"),
     # surroundings
     Fault("an import that takes long", "import numpy as np\n", "import numpy as np\nimport scipy\n", IMPORT, "`scipy`"),
+    Fault("an import that computes", "import numpy as np\n",
+          "import time\n\nimport numpy as np\n\nwhile time.process_time() < 4:\n    pass\n", IMPORT, "processor time"),
     Fault("an import that changes the environment", "import numpy as np\n",
           "import os\n\nimport numpy as np\n\nos.environ['TALLY'] = '1'\n", IMPORT, "the environment"),
     Fault("a call home, caught", DECODED,
@@ -146,12 +151,28 @@ FAULTS = [
           HELD_OUT.replace("source[index] for", "{**source[index], 'n': next(COUNTER)} for"),
           "tasks' prompts can be filled", "records differ"),
     Fault("full marks for everything", NAMED, "return [True for _ in answers]", JUDGES, "every wrong answer"),
+    Fault("full marks for every empty answer", "[answer.text == f\" {record['values']}\"",
+          "[answer.text in ('', f\" {record['values']}\")", JUDGES, "every empty answer"),
     Fault("no marks for anything", NAMED, "return [False for _ in answers]", JUDGES, "no right answer"),
     Fault("marks beyond their bounds", NAMED, "return [100.0 for _ in answers]", JUDGES, "from 0 to 1"),
     Fault("a verdict too few", NAMED, "return [True for _ in answers][1:]", JUDGES),
     Fault("an answer that is judged by its neighbours", NAMED,
           NAMED.replace("return [", "return [len(answers) > 1 and "), "an answer is judged by itself"),
     Fault("a ceiling in per cent", "/ len(records)", "/ len(records) * 100", "ceilings are within their bounds"),
+    Fault("records that training sees", 'source = Tallies("test")', 'source = Tallies("train")',
+          "tasks' records are not trained on", "one of `train` of `tally/tallies`"),
+    Fault("a measure without a bound that knows nothing", 'judge=named)',
+          'judge=lambda answers, _: [3.0] * len(answers), '
+          'measures=(mio.Measure(name="points", most=float("inf")),))', JUDGES, "3 in the mean, and wrong ones 3"),
+    Fault("a second measure the wrong way round", 'judge=named)',
+          'judge=lambda *both: [{"all": one, "errors": 1.0 - one} for one in named(*both)], '
+          'measures=(mio.Measure(name="all"), mio.Measure(name="errors")))', JUDGES, "`errors`, of which higher"),
+    Fault("an item without a verdict that counts a crash", 'judge=named)',
+          'judge=named, measures=(mio.Measure(worst=lambda record: record["value"]),))',
+          "what judges say makes figures", "`worst` raised KeyError"),
+    Fault("a figure that crashes", 'judge=named)',
+          'judge=named, measures=(mio.Measure(overall=lambda said, records: said["all"]),))',
+          "what judges say makes figures", "`overall` raised TypeError"),
     Fault("a label that is no control token", 'return "short" if', 'return "shrot" if',
           "records are labelled, and the same again", "did you mean `short`?"),
 ]  # fmt: skip

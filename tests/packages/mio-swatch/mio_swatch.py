@@ -101,8 +101,7 @@ class Painter:
         return np.zeros(CELLS, np.float32)
 
     def save(self, media, stem):
-        path = stem.with_name(f"{stem.name}.swatch")
-        path.write_text(" ".join(f"{shade:.3f}" for shade in media.tolist()))
+        (path := stem.with_name(f"{stem.name}.swatch")).write_text(" ".join(f"{shade:.3f}" for shade in media.tolist()))
         return path
 
 
