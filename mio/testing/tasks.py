@@ -214,7 +214,8 @@ class TaskChecks:
             used = {media.modality for record in records for media in media_in(record)}
             if used - {declared.name for _, declared in self._subject.plugins.modalities()}:
                 continue
-            records = [record for record in records if not self._is_refused(record)]
+            if not (records := [record for record in records if not self._is_refused(record)]):
+                continue
             try:
                 figures = owned.ceilings(records, self._subject.codecs(*sorted(used)))
             except DataError as error:
