@@ -22,7 +22,7 @@ from mio.testing.subject import Subject
 
 _SCANNED = 25
 """Records at each end of a split that are compared with those of the others, however long that takes."""
-_SECONDS = 1.0
+_SECONDS = 0.3
 """In which further ones are, spread over their splits, of all sources together."""
 _MOST = 10_000
 """Most records of a split that are."""

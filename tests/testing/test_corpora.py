@@ -242,7 +242,8 @@ LONG = [
 
 
 @pytest.mark.parametrize("begin", [2700, 1350, 2990])
-def test_a_test_split_that_is_a_part_of_train_is_found_wherever_it_is(tmp_path, begin):
+def test_a_test_split_that_is_a_part_of_train_is_found_wherever_it_is(monkeypatch, tmp_path, begin):
+    monkeypatch.setattr(sources, "_SECONDS", 60.0)  # all that there are
     found = checked(tmp_path, *[(old, new.format(begin=begin)) for old, new in LONG[:3]])
     assert f"`test` is in `train` too (as record {begin})" in failed(found)[HELD]
 
