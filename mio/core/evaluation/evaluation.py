@@ -323,8 +323,8 @@ class Evaluation:
         output, given = parts_of(answer), dict[str, Any]()
         if item < self.samples:
             try:
-                output = save_media(self.model, owned, self.folder, item, answer)
                 given = save_given(self.model, owned, self.folder, item, record, problems)
+                output = save_media(self.model, owned, self.folder, item, answer)
             except DataError as error:
                 problems.append(f"{owned}, sample {item}: {error}")
             except OSError as error:

@@ -217,7 +217,6 @@ class Training:
                 rows.update(start_weights(transformer, self.vocabulary, self.parent, recipe.seed))
             else:
                 transformer.reset_parameters(recipe.seed)
-            distils = bool(distilled_groups(recipe))
             optimizer = recipe.train.optimizer
             if self.parent is not None and (distils or pulls(optimizer) or names_untrained(optimizer)):
                 module.start = Lock.read(self.parent.folder).run
@@ -230,9 +229,11 @@ class Training:
                 share = recipe.train.distillation.share
                 module.teacher = Teacher(teacher, self.parent.vocabulary.size, share)
 
-        model = transformer_config(recipe, self.manager)
-        # what the stage changes of how the same weights compute, windows for one, is not what they were trained with
-        thought = transformer_config(self.parent.recipe, self.manager) if self.parent is not None else model
+        model = thought = transformer_config(recipe, self.manager)
+        if distils := bool(distilled_groups(recipe)):
+            assert self.parent is not None
+            # what the stage changes of how the same weights compute, windows for one, they were not trained with
+            thought = transformer_config(self.parent.recipe, self.manager)
         known = self.parent.vocabulary.size if self.parent is not None else 0
         self.data.known = known
         if recipe.train.lora.rank:  # what it adapts lies in its own folder
@@ -240,7 +241,7 @@ class Training:
         with torch.device("meta"):
             streams, networks = self.data.stream_names, self.data.codecs.networks
             module = MioModule(model, self.vocabulary, recipe.train, streams, spread, known, networks)
-        windows = dict.fromkeys((*model.windows, *(thought.windows if distilled_groups(recipe) else ())))
+        windows = dict.fromkeys((*model.windows, *thought.windows))
         self.data.windows = tuple(windows) if self.device.type == "cuda" else ()
         if mesh is not None:
             module.replicas = data_parallel(mesh)[1]
