@@ -75,9 +75,7 @@ def conformance(
         if found:
             run.own = package_of(manager.candidate(name).target)
             run.others = [other for other in found[0].names if other != name]
-            plugins = Furnished(found[0], sources or {})
-            plugins.hand_over(Path(folder))
-            subject = Subject(name, plugins, dict(samples or {}), Path(folder))
+            subject = Subject(name, Furnished(found[0], sources or {}), dict(samples or {}), Path(folder))
             elsewhere = ElsewhereChecks(subject)
             for check, function in _checks(subject, elsewhere):
                 run.check(check, function)
@@ -140,11 +138,9 @@ def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:
     if subject.adapts():
         yield from AdapterChecks(subject.plugins, subject.name).all()
     yield from SourceChecks(subject).all()
-    controls = ControlChecks(subject)
-    yield from controls.all()
+    yield from ControlChecks(subject).all()
     yield from ShardChecks(subject).all()
     yield from elsewhere.all()
-    yield from controls.elsewhere()
     yield from TaskChecks(subject).all()
     yield from declarations.fingerprints()
 

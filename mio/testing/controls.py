@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ from mio.core.errors import DataError
 from mio.core.tokens.controls import Labels
 from mio.core.tokens.documents import Document
 from mio.core.tokens.templates import CHAT, PLAIN, CompiledTemplate, to_document
-from mio.testing import fresh
 from mio.testing.corpora import open_splits, read
 from mio.testing.subject import Subject
 
@@ -38,32 +36,12 @@ class ControlChecks:
             yield "control tokens can be told from text", lambda: self._subject.vocabulary
             yield "records are labelled, and the same again", self._labelled
 
-    def elsewhere(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """The check that comes after those of another process (see `elsewhere.py`), of whose answer it is."""
-        with contextlib.suppress(Exception):  # which the checks above report
-            if self._subject.name in [owner for owner, _ in self._plugins.label_rules()]:
-                yield "labels are the same in another process", self._labelled_elsewhere
-
     def _labelled(self) -> None:
         for name in self._subject.own_sources:
             for index, (first, second) in enumerate(
                 zip(labelled(self._plugins, name), labelled(self._plugins, name), strict=True)
             ):
                 assert first == second, f"`{name}`: record {index} is labelled otherwise at the second time"
-
-    def _labelled_elsewhere(self) -> str:
-        count = 0
-        for name in self._subject.own_sources:
-            here = fresh.labels(self._plugins, self._subject.name, name)
-            there = fresh.answered(self._subject.folder, "labels")[name]
-            assert isinstance(there, list), f"`{name}`, in another process: {there['error']}"
-            differ = [index for index, pair in enumerate(zip(here, there, strict=True)) if pair[0] != pair[1]]
-            assert not differ, (
-                f"`{name}`: record {differ[0]} is labelled otherwise in another process, where strings hash otherwise "
-                f"({len(differ)} of {len(here)} are)"
-            )
-            count += len(here)
-        return f"{count} records"
 
 
 def labelled(plugins: EnabledPlugins, name: str) -> list[list[list[Any]]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mio.core.contract.plugins import EnabledPlugins
@@ -13,8 +11,6 @@ from mio.core.contract.values import EpochSource, Record, Source, SourceFactory
 from mio.core.errors import DataError, PluginError, UserError, nearest
 
 SPLITS = ("train", "test")
-_OPTIONS = "sources.pkl"
-"""File of the options of corpora, beside what else another process is given."""
 
 
 class Furnished(EnabledPlugins):
@@ -24,7 +20,8 @@ class Furnished(EnabledPlugins):
         """Raises `UserError` for options of a corpus that no plugin here ships."""
         manager = plugins.manager
         super().__init__(manager, {name: manager.candidate(name).plugin for name in plugins.names}, plugins.options)
-        self._given = sources
+        self.furnished = {name: dict(options) for name, options in sources.items()}
+        """The options of corpora, by the corpus."""
         try:
             known = plugins.sources()
         except PluginError:  # which the checks report
@@ -37,7 +34,7 @@ class Furnished(EnabledPlugins):
 
     def given(self, name: str) -> Mapping[str, Any]:
         """The options that a corpus is opened with."""
-        return self._given.get(name, {})
+        return self.furnished.get(name, {})
 
     def sources(self) -> dict[str, tuple[str, SourceFactory]]:
         """Corpora that the plugins ship: name -> (plugin, factory)."""
@@ -45,15 +42,6 @@ class Furnished(EnabledPlugins):
             name: (owner, partial(_opened, factory, dict(self.given(name))))
             for name, (owner, factory) in super().sources().items()
         }
-
-    def hand_over(self, folder: Path) -> None:
-        """Writes the options where `received` finds them."""
-        (folder / _OPTIONS).write_bytes(pickle.dumps(dict(self._given)))
-
-    @classmethod
-    def received(cls, plugins: EnabledPlugins, folder: Path) -> Furnished:
-        """In another process."""
-        return cls(plugins, pickle.loads((folder / _OPTIONS).read_bytes()))
 
 
 def _opened(factory: SourceFactory, own: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> Source:

@@ -38,6 +38,9 @@ class ElsewhereChecks:
         for name in self._read():
             yield f"{name}: arrays are the same in another process", partial(self._prepared, name)
         yield "records are the same in another process", self._records
+        with contextlib.suppress(Exception):  # rules that are not valid are reported
+            if self._subject.name in [owner for owner, _ in self._subject.plugins.label_rules()]:
+                yield "labels are the same in another process", self._labels
 
     def network(self) -> Sequence[str]:
         """What the other process asked of the network; nothing if it was not needed."""
@@ -60,6 +63,7 @@ class ElsewhereChecks:
             "options": options,
             "count": RECORDS,
             "sources": self._own_sources(),
+            "furnished": subject.plugins.furnished,
             "media": self._media([modality.name for modality in subject.coded()]),
             "read": self._media(self._read()),
             "weights": str(subject.folder / "weights"),
@@ -120,6 +124,11 @@ class ElsewhereChecks:
         for name in self._subject.own_sources:
             here, there = fresh.records(self._subject.plugins, name, RECORDS), self._section("records")
             _compare(here, there.get(name, there), f"`{name}`: record")
+
+    def _labels(self) -> None:
+        for name in self._subject.own_sources:
+            here = fresh.labels(self._subject.plugins, self._subject.name, name)
+            _compare(here, self._section("labels")[name], f"`{name}`: what is labelled of record")
 
     def _codes(self, modality: str) -> None:
         data = self._subject.data(modality)

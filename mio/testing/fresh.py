@@ -20,7 +20,6 @@ from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import Trainable
 from mio.testing.corpora import Furnished, open_splits, read
 from mio.testing.digests import digest
-from mio.testing.outcomes import SkippedCheckError
 from mio.testing.surroundings import GlobalState, no_network, package_of
 
 HEAVY = (
@@ -29,9 +28,6 @@ HEAVY = (
     *("transformers", "trimesh"),
 )
 """Packages that take long to import: a plugin imports them inside functions."""
-
-ANSWER = "answer.json"
-"""Name of the file that a process answers with."""
 
 
 def main(name: str, target: str, asked: Path, answer: Path) -> None:
@@ -56,7 +52,7 @@ def main(name: str, target: str, asked: Path, answer: Path) -> None:
 def _again(imported: Candidate, asked: Path) -> dict[str, Any]:
     given = pickle.loads(asked.read_bytes())
     others = [Candidate(name, "", target, importer(target)) for name, target in given["targets"].items()]
-    plugins = Furnished.received(PluginManager([imported, *others]).enable(given["options"]), asked.parent)
+    plugins = Furnished(PluginManager([imported, *others]).enable(given["options"]), given["furnished"])
     name = imported.name
     return {
         "declarations": _tried(lambda: declarations(plugins)),
@@ -103,17 +99,6 @@ def labels(plugins: EnabledPlugins, owner: str, source: str) -> list[str]:
     from mio.testing.controls import labelled
 
     return [digest(found) for found in labelled(plugins, source)]
-
-
-def answered(folder: Path, section: str) -> dict[str, Any]:
-    """What was found of each source in another process whose files are in `folder`. Raises `SkippedCheckError` where
-    there was none."""
-    answer = folder / ANSWER
-    found = json.loads(answer.read_text(encoding="utf-8")) if answer.is_file() else {}
-    if section not in found:
-        raise SkippedCheckError("there is no other process to compare with, as checks before this one say")
-    of_section: dict[str, Any] = found[section]
-    return of_section
 
 
 def codes(plugins: EnabledPlugins, modality: str, data: list[Any], weights: str) -> list[str]:

@@ -272,7 +272,7 @@ def test_records_are_looked_at_once_the_ends_first(length):
 def test_labels_that_depend_on_how_strings_hash_are_found(tmp_path):
     found = checked(tmp_path, (LABEL, 'return "short" if hash(turn.record["values"]) % 2 else ""'), elsewhere=True)
     assert list(failed(found)) == [ELSEWHERE]
-    assert "is labelled otherwise in another process" in found[ELSEWHERE].detail
+    assert "what is labelled of record" in found[ELSEWHERE].detail
 
 
 OF_EPOCH = "{'-' * epoch}"

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from conftest import MELODY, start
 
-from mio import Measure, UserError
+from mio import DataError, Measure, UserError
 from mio.core.contract.plugins import PluginManager
 from mio.core.evaluation.evaluation import Options, evaluate
 from mio.core.evaluation.items import read_items
@@ -119,6 +119,17 @@ def test_more_samples_than_before_are_answered_again_to_have_their_files(run, mo
     measure(run, monkeypatch, fewer, samples=4, finished=True)
     measure(run, monkeypatch, finished, samples=6, finished=True)
     assert (len(fewer.given), len(finished.given)) == (0, 20)
+
+
+def test_a_sample_that_cannot_be_saved_does_not_make_a_finished_evaluation_another(run, monkeypatch):
+    def save(*_):
+        raise DataError("the disk of tunes is full")
+
+    monkeypatch.setattr(type(run.codecs.saver("melody")), "save", save)
+    measure(run, monkeypatch, Counting())
+    again = Counting()
+    measure(run, monkeypatch, again, finished=True)
+    assert again.given == []
 
 
 def reweighed(run, _):

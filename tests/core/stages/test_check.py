@@ -11,6 +11,7 @@ from recipe_files import problems
 from mio import Frames, Modality, hookimpl
 from mio.core.contract.discovery import Candidate
 from mio.core.contract.plugins import PluginManager
+from mio.core.errors import UserError
 from mio.core.recipe.compose import compose
 from mio.core.stages.check import check
 
@@ -55,6 +56,14 @@ def checked(path, *overrides):
 
 def test_a_sound_recipe_passes(sound):
     checked(sound)
+
+
+def test_what_adamw_moves_is_judged_by_its_rate_and_not_by_muons(sound):
+    rule = "{pattern: PATTERN, weight_decay: 100}"
+    rates = "train.optimizer={kind: muon, lr: 1e-3, muon_lr: 0.02, rules: {own: RULE}}".replace("RULE", rule)
+    checked(sound, rates.replace("PATTERN", "embedding.weight"))
+    with pytest.raises(UserError, match=r"learning rate 0\.02 times weight decay 100 is 2"):
+        checked(sound, rates.replace("PATTERN", "layers.*"))
 
 
 @pytest.mark.parametrize(
