@@ -22,7 +22,7 @@ from mio.core.errors import DataError, UserError
 from mio.core.evaluation.answering import answer_batch
 from mio.core.evaluation.copies import copied_spans, digest
 from mio.core.evaluation.figures import Figures
-from mio.core.evaluation.items import ItemFile, Line, described, drawn_from, find_items
+from mio.core.evaluation.items import ItemFile, described, drawn_from, find_items
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.evaluation.overrides import Said, decoded
 from mio.core.evaluation.processes import worthwhile
@@ -143,7 +143,7 @@ class Evaluation:
     """Where items and the index of training codes go; None: they are not kept, and ceilings and copies, which do not
     change or take long, are left out."""
     finished: bool = False
-    """Whether figures of a finished evaluation of the same are taken, if it has as many samples."""
+    """Whether figures of a finished evaluation of the same are taken."""
     progress: Callable[[str], None] = lambda line: None  # noqa: ARG005
     beat: Callable[[str], None] = lambda task: None  # noqa: ARG005
     """Called with the name of a task before each of this rank's pieces of it."""
@@ -185,8 +185,7 @@ class Evaluation:
         for name, one in figures.items():
             if self.kept_in is not None:
                 file = ItemFile(self.kept_in, name, described(self.model, one.owned, one.records))
-                items = find_items(file) if self.finished else None
-                if items is not None and all(map(self._is_shown, items.lines)):
+                if self.finished and (items := find_items(file)) is not None:
                     self._had[name] = items.figures
                     continue
                 self._resume(file, one)
@@ -202,17 +201,12 @@ class Evaluation:
         """Takes what is there of an evaluation that was ended."""
         try:
             for result in file.begin():
-                lines = [line for line in result.get("items", ()) if self._is_shown(line)]
-                one.add({**result, "items": lines})
+                one.add(result)
         except OSError as error:  # the run may be somebody else's
             one.problems.append(_not_kept(one.owned, "items", file.partial, error))
             file.close()
         else:
             self._files[file.task] = file
-
-    def _is_shown(self, line: Line) -> bool:
-        """Whether an item that was answered has its files, if it is one of the samples: there may have been fewer."""
-        return line["item"] >= self.samples or "output" not in line or "asked" in line
 
     def _pieces(self, one: Figures, items: Sequence[int], has_ceiling: bool) -> list[_Piece]:
         batch = self.model.recipe.evaluate.batch
@@ -323,8 +317,8 @@ class Evaluation:
         output, given = parts_of(answer), dict[str, Any]()
         if item < self.samples:
             try:
-                given = save_given(self.model, owned, self.folder, item, record, problems)
                 output = save_media(self.model, owned, self.folder, item, answer)
+                given = save_given(self.model, owned, self.folder, item, record, problems)
             except DataError as error:
                 problems.append(f"{owned}, sample {item}: {error}")
             except OSError as error:

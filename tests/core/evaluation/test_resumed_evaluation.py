@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from conftest import MELODY, start
 
-from mio import DataError, Measure, UserError
+from mio import Measure, UserError
 from mio.core.contract.plugins import PluginManager
 from mio.core.evaluation.evaluation import Options, evaluate
 from mio.core.evaluation.items import read_items
@@ -100,36 +100,6 @@ def test_what_is_finished_is_measured_anew_unless_its_figures_will_do(run, monke
     assert taken.given == []
     measure(run, monkeypatch, other, items=19, finished=True)
     assert len(other.given) == 19
-
-
-def test_more_samples_than_before_are_answered_again_to_have_their_files(run, monkeypatch):
-    expected, _ = measure(run, monkeypatch, Counting(), samples=5)
-    whole = (run.folder / "samples/play.json").read_text()
-    (run.folder / "evaluation/play.jsonl").unlink()
-    shutil.rmtree(run.folder / "samples")
-    interrupted(run, monkeypatch, samples=2)
-    more = Counting()
-    assert measure(run, monkeypatch, more, samples=5)[0] == expected
-    assert len(more.given) == 12 + 3
-    assert (run.folder / "samples/play.json").read_text() == whole
-    for part in [part for sample in json.loads(whole) for part in sample["answer"] if part["type"] == "melody"]:
-        assert (run.folder / "samples" / part["path"]).is_file()
-
-    fewer, finished = Counting(), Counting()
-    measure(run, monkeypatch, fewer, samples=4, finished=True)
-    measure(run, monkeypatch, finished, samples=6, finished=True)
-    assert (len(fewer.given), len(finished.given)) == (0, 20)
-
-
-def test_a_sample_that_cannot_be_saved_does_not_make_a_finished_evaluation_another(run, monkeypatch):
-    def save(*_):
-        raise DataError("the disk of tunes is full")
-
-    monkeypatch.setattr(type(run.codecs.saver("melody")), "save", save)
-    measure(run, monkeypatch, Counting())
-    again = Counting()
-    measure(run, monkeypatch, again, finished=True)
-    assert again.given == []
 
 
 def reweighed(run, _):
