@@ -25,6 +25,7 @@ from mio.testing.encoders import EncoderChecks
 from mio.testing.heads import HeadChecks
 from mio.testing.outcomes import FAILED, PASSED, SKIPPED, Check, Result, SkippedCheckError
 from mio.testing.report import Report
+from mio.testing.scans import Scans
 from mio.testing.shards import ShardChecks
 from mio.testing.sources import SourceChecks
 from mio.testing.spans import SpanChecks
@@ -126,7 +127,7 @@ def _beside(
 
 
 def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:
-    declarations = DeclarationChecks(subject)
+    declarations, scans = DeclarationChecks(subject), Scans(subject)
     yield from declarations.all()
     for modality in subject.coded():
         yield from CodecChecks(subject, modality).all()
@@ -137,11 +138,11 @@ def _checks(subject: Subject, elsewhere: ElsewhereChecks) -> Iterator[Check]:
         yield from HeadChecks(subject.plugins, name, partial(subject.media, name)).all()
     if subject.adapts():
         yield from AdapterChecks(subject.plugins, subject.name).all()
-    yield from SourceChecks(subject).all()
+    yield from SourceChecks(subject, scans).all()
     yield from ControlChecks(subject).all()
     yield from ShardChecks(subject).all()
     yield from elsewhere.all()
-    yield from TaskChecks(subject).all()
+    yield from TaskChecks(subject, scans).all()
     yield from declarations.fingerprints()
 
 

@@ -4,55 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
-from math import gcd
-from typing import Any
+from collections.abc import Iterator
 
-from mio.core.contract.values import EpochSource, Filter, Media, Record, Source
+from mio.core.contract.values import EpochSource, Filter, Record, Source
 from mio.core.errors import DataError, UserError, nearest
 from mio.core.tokens.templates import CompiledTemplate
 from mio.testing.corpora import SPLITS, read, why_broken
 from mio.testing.digests import digest
-from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, media_in, same
+from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, same
+from mio.testing.scans import EPOCHS, Scans
 from mio.testing.subject import Subject
-
-_SCANNED = 25
-"""Records at each end of a split that are compared with those of the others, however long that takes."""
-_SECONDS = 0.3
-"""In which further ones are, spread over their splits, of all sources together."""
-_MOST = 10_000
-"""Most records of a split that are."""
-_SPREAD = 0.618
-"""Step from one of them to the next, as a share of the split: what is read so far is spread evenly at any time."""
-_EPOCHS = 3
-"""Epochs of a source that differs from one to the next."""
-
-
-@dataclass
-class _Scan:
-    """What was seen of one split."""
-
-    records: int
-    looked: int = 0
-    with_media: int = 0
-    unclear: int = 0
-    """Records that hold objects which are others whenever they are read."""
-    identities: dict[str, int] = field(default_factory=dict)
-    """Of records with media, the place of each."""
-    keys: list[tuple[Any, Any, str]] = field(default_factory=list)
-    """(modality, key, digest of the data) of media."""
 
 
 class SourceChecks:
     """The checks of one plugin's sources."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, scans: Scans) -> None:
         self._subject = subject
-        self._scans: dict[str, dict[str, _Scan]] = {}
+        self._scans = scans
 
     def all(self) -> Iterator[Check]:
         """Name and function of every check."""
@@ -118,20 +87,11 @@ class SourceChecks:
                 restored = pickle.loads(pickle.dumps(record))
                 assert digest(restored) == digest(record), f"`{name}`: record {index} is another as a copy"
 
-    def _scanned(self) -> dict[str, dict[str, _Scan]]:
-        """By source and split."""
-        splits = {name: self._subject.splits(name) for name in self._subject.own_sources}
-        share = _SECONDS / sum(map(len, splits.values()))
-        for name, sources in splits.items():
-            if name not in self._scans:
-                self._scans[name] = {split: _scan(source, share) for split, source in sources.items()}
-        return self._scans
-
     def _keys(self) -> str:
         """One key of a modality has one content, in whichever source, split and epoch."""
         content: dict[tuple[str, str], tuple[str, str]] = {}
         unclear = 0
-        for name, splits in self._scanned().items():
+        for name, splits in self._scans.by_source.items():
             for split, scan in splits.items():
                 unclear += scan.unclear
                 for modality, key, found in scan.keys:
@@ -148,7 +108,7 @@ class SourceChecks:
     def _disjoint(self) -> str:
         """No test record is a training record. Records without media are left out: what a sentence says may recur."""
         looked, held_out, trained, unclear = 0, 0, 0, 0
-        whole = [splits for splits in self._scanned().items() if len(splits[1]) == len(SPLITS)]
+        whole = [splits for splits in self._scans.by_source.items() if len(splits[1]) == len(SPLITS)]
         if not whole:
             raise SkippedCheckError("no source has both `train` and `test`")
         for name, splits in whole:
@@ -244,7 +204,7 @@ def _epochs_again(first: Source, second: Source, records: list[Record | None], w
     for index, record in enumerate(records):
         if record is not None:
             assert same(first.at_epoch(index, 0), record), f"{where}: record {index} of epoch 0 is not `[{index}]`"
-        for epoch in range(1, _EPOCHS):
+        for epoch in range(1, EPOCHS):
             found = read(first, index, epoch)
             for source, when in ((first, "when read again"), (second, "in a fresh source")):
                 assert same(read(source, index, epoch), found), (
@@ -252,65 +212,5 @@ def _epochs_again(first: Source, second: Source, records: list[Record | None], w
                 )
 
 
-def _scan(source: Source, seconds: float) -> _Scan:
-    """Of both ends of a split and, in these seconds, of what is between."""
-    scan, end = _Scan(len(source)), time.monotonic() + seconds
-    for count, index in enumerate(_order(len(source))):
-        if count == _MOST or (count >= 2 * _SCANNED and time.monotonic() > end):
-            break
-        record = read(source, index)
-        if record is None:
-            continue
-        scan.looked += 1
-        if not media_in(record):
-            continue
-        if not _can_be_told(record, partial(read, source, index)):
-            scan.unclear += 1
-            continue
-        scan.with_media += 1
-        scan.identities.setdefault(digest(_without_keys(record), inside=True), index)
-        scan.keys += _keys_of(record)
-    if isinstance(source, EpochSource):
-        for index in range(min(len(source), RECORDS)):
-            for epoch in range(1, _EPOCHS):
-                record = read(source, index, epoch)
-                if record is not None and _can_be_told(record, partial(read, source, index, epoch)):
-                    scan.keys += _keys_of(record)
-    return scan
-
-
-def _order(length: int) -> Iterator[int]:
-    """The places of a split: those at its ends, then those between, in steps from one part of it to another."""
-    begin, end = min(length, _SCANNED), max(min(length, _SCANNED), length - _SCANNED)
-    middle = end - begin
-    step = max(1, round(_SPREAD * middle))
-    while gcd(step, middle) > 1:
-        step += 1
-    return chain(range(begin), range(end, length), (begin + step * count % middle for count in range(middle)))
-
-
-def _keys_of(record: Record) -> list[tuple[Any, Any, str]]:
-    return [(media.modality, media.key, digest(media.data, inside=True)) for media in media_in(record)]
-
-
-def _can_be_told(record: Record, again: Callable[[], Record | None]) -> bool:
-    """Whether a record that holds objects of other packages is the same by what is inside of them when it is read
-    again. One that has its place in memory there, or cannot be looked into, is compared with no other."""
-    try:
-        found = digest(record, inside=True)
-        return found in (digest(record), digest(again(), inside=True))
-    except Exception:  # which the check of pickled records reports
-        return False
-
-
 def _left_out(unclear: int) -> str:
     return f"; {unclear} records left out, whose objects are others whenever they are read" if unclear else ""
-
-
-def _without_keys(value: Any) -> Any:
-    """A record's media by content, whatever their keys are, and its texts."""
-    if isinstance(value, Media):
-        return value.modality, value.data
-    if isinstance(value, dict):
-        return {name: _without_keys(inner) for name, inner in value.items()}
-    return [_without_keys(inner) for inner in value] if isinstance(value, list | tuple) else value

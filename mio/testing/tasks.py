@@ -16,15 +16,12 @@ from mio.core.errors import DataError, UserError
 from mio.core.evaluation.judging import OwnedTask
 from mio.core.tokens.controls import Labels
 from mio.core.tokens.templates import CompiledTemplate
-from mio.testing.corpora import read
-from mio.testing.digests import digest
 from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, media_in, same
+from mio.testing.scans import Scans, identity
 from mio.testing.subject import Subject
 
 _JUDGED = 12
 """Records of each task whose answers are judged."""
-_TRAINED = 50
-"""Records of each corpus that those of tasks are compared with."""
 
 _Said = Mapping[str, Sequence[Any]]
 """By measure, what a judge says of each answer."""
@@ -33,8 +30,11 @@ _Said = Mapping[str, Sequence[Any]]
 class TaskChecks:
     """The checks of one plugin's tasks."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, scans: Scans) -> None:
         self._subject = subject
+        self._scans = scans
+        self._asked: dict[str, tuple[list[Record], list[Answer]]] = {}
+        self._said: dict[str, _Said] = {}
 
     def all(self) -> Iterator[Check]:
         """Name and function of every check."""
@@ -85,7 +85,12 @@ class TaskChecks:
         return f"{len(self._own)} tasks"
 
     def _answers(self, owned: OwnedTask) -> tuple[list[Record], list[Answer]]:
-        """Records of a task with the right answers."""
+        """Records of a task with the right answers, made once."""
+        if owned.task.name not in self._asked:
+            self._asked[owned.task.name] = self._right_answers(owned)
+        return self._asked[owned.task.name]
+
+    def _right_answers(self, owned: OwnedTask) -> tuple[list[Record], list[Answer]]:
         records = owned.records(_JUDGED)
         template = CompiledTemplate(owned.task.template, owned.task.name)
         labels = Labels(self._subject.plugins.control_tokens(), self._subject.plugins.label_rules())
@@ -127,9 +132,16 @@ class TaskChecks:
         nothing = dict.fromkeys(names)
         return {name: [verdicts.get(index, nothing)[name] for index in range(len(answers))] for name in names}
 
+    def _of_right(self, owned: OwnedTask) -> _Said:
+        """What the judge says of the right answers, asked once: some judges take their time."""
+        if owned.task.name not in self._said:
+            records, answers = self._answers(owned)
+            self._said[owned.task.name] = self._judged(owned, answers, records)
+        return self._said[owned.task.name]
+
     def _right(self, owned: OwnedTask, answers: Sequence[Answer], records: Sequence[Record]) -> _Said:
         """What the judge says of the right answers, or where it wants nothing said, of these as they are not said."""
-        said, measure = self._judged(owned, answers, records), owned.task.measure
+        said, measure = self._of_right(owned), owned.task.measure
         if measure.overall is not None or any(_is_best(measure, one) for one in said[measure.name]):
             return said
         quiet = self._judged(owned, [replace(answer, silent=True) for answer in answers], records)
@@ -156,12 +168,11 @@ class TaskChecks:
 
     def _figures(self) -> str:
         """The functions of measures, of right answers and of items without a verdict."""
-        from mio.core.evaluation.figures import Overall, counted
+        from mio.core.evaluation.figures import Overall, counted  # takes scipy, which a plugin must not import
 
         count = 0
         for owned in self._own:
-            records, answers = self._answers(owned)
-            right = self._judged(owned, answers, records)
+            records, right = self._answers(owned)[0], self._of_right(owned)
             for measure in owned.task.measures:
                 counted(owned, measure, [None] * len(records), records)
                 values = counted(owned, measure, right[measure.name], records)
@@ -173,21 +184,23 @@ class TaskChecks:
 
     def _held_out(self) -> str:
         """No record with media is a training record of the plugin's own sources."""
-        trained: dict[str, str] = {}
-        for name in self._subject.own_sources:
-            source = self._subject.splits(name).get("train", ())
-            records = (read(source, index) for index in range(min(len(source), _TRAINED)))
-            trained |= {_content(one): name for one in records if one is not None}
+        trained = {
+            identity: (name, index)
+            for name, splits in self._scans.by_source.items()
+            if "train" in splits
+            for identity, index in splits["train"].identities.items()
+        }
         if not trained:
-            raise SkippedCheckError("the plugin's sources have no records to train on")
+            raise SkippedCheckError("the plugin's sources have no records with media to train on")
         count = 0
         for owned in self._own:
             for index, record in enumerate(owned.records(_JUDGED)):
                 if media_in(record) and (content := _content(record)):
                     count += 1
-                    assert content not in trained, (
-                        f"{owned}: its record {index} is one of `train` of `{trained[content]}`: what is measured on "
-                        "it is not held out"
+                    name, there = trained.get(content, ("", 0))
+                    assert not name, (
+                        f"{owned}: its record {index} is one of `train` of `{name}` (record {there}): what is "
+                        "measured on it is not held out"
                     )
         return f"{count} records with media"
 
@@ -195,7 +208,7 @@ class TaskChecks:
         for owned in self._own:
             records, answers = self._answers(owned)
             name = owned.task.measure.name
-            together = self._judged(owned, answers, records)[name]
+            together = self._of_right(owned)[name]
             for index, (answer, record) in enumerate(zip(answers, records, strict=True)):
                 alone = self._judged(owned, [answer], [record])[name][0]
                 assert same(alone, together[index]), f"{owned}: answer {index} is judged otherwise when it is alone"
@@ -229,7 +242,7 @@ class TaskChecks:
 def _content(record: Record) -> str:
     """Of a record by what is in it; empty for one that cannot be looked into."""
     with suppress(Exception):  # which the check of pickled records reports
-        return digest(record, inside=True)
+        return identity(record)
     return ""
 
 

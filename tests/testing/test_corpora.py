@@ -18,7 +18,7 @@ from mio.cli.app import app
 from mio.core.contract.discovery import discover, local
 from mio.core.contract.plugins import PluginManager
 from mio.core.errors import UserError
-from mio.testing import sources
+from mio.testing import scans
 from mio.testing.digests import digest
 
 NUMBERS = itertools.count()
@@ -243,13 +243,13 @@ LONG = [
 
 @pytest.mark.parametrize("begin", [2700, 1350, 2990])
 def test_a_test_split_that_is_a_part_of_train_is_found_wherever_it_is(monkeypatch, tmp_path, begin):
-    monkeypatch.setattr(sources, "_SECONDS", 60.0)  # all that there are
+    monkeypatch.setattr(scans, "_SECONDS", 60.0)  # all that there are
     found = checked(tmp_path, *[(old, new.format(begin=begin)) for old, new in LONG[:3]])
     assert f"`test` is in `train` too (as record {begin})" in failed(found)[HELD]
 
 
 def test_it_says_how_much_of_long_splits_was_looked_at_in_its_time(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "_SECONDS", 0.0)
+    monkeypatch.setattr(scans, "_SECONDS", 0.0)
     start = time.monotonic()
     found = checked(tmp_path, *[(old, new.format(begin=3000)) for old, new in LONG[:3]])
     assert found[HELD].detail == (
@@ -261,7 +261,7 @@ def test_it_says_how_much_of_long_splits_was_looked_at_in_its_time(monkeypatch, 
 
 @pytest.mark.parametrize("length", [1, 2, 49, 50, 51, 52, 53, 100, 1000])
 def test_records_are_looked_at_once_the_ends_first(length):
-    order = list(sources._order(length))
+    order = list(scans._order(length))
     assert sorted(order) == list(range(length))
     assert order[:25] == list(range(min(25, length)))
     assert length - 1 in order[:50]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mio.core.contract.tasks import Measure
 from mio.core.contract.values import Record
 from mio.core.errors import DataError, PluginError
-from mio.core.evaluation.copies import Copies
 from mio.core.evaluation.judging import OwnedTask, plugin_error
 from mio.core.evaluation.statistics import Interval, jackknife, mean_interval, ratio_interval, replicates
 from mio.core.evaluation.verdicts import Verdict, WrongVerdictError, evidence, number, shown, worst_verdict
+
+if TYPE_CHECKING:
+    from mio.core.evaluation.copies import Copies  # takes torch, which figures of verdicts do without
 
 _SHOWN = 20
 """Failures of a task that are described."""
