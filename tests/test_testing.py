@@ -189,12 +189,7 @@ def test_the_built_in_text_conforms(options):
     mio.testing.check_plugin("text", options)
 
 
-def test_the_built_in_corpora_conform():
-    """As far as it goes without media; with them it takes a minute."""
-    mio.testing.check_plugin("digits", {"tasks": "pictures"})
-
-
-def test_tasks_that_look_for_another_plugins_control_tokens_rest():
+def test_the_built_in_corpora_conform_and_tasks_of_what_is_not_there_rest():
     def resting(**options):
         results = {one.check: one for one in mio.testing.check_plugin("digits", **options)}
         assert results["judges know right answers from wrong ones"].outcome == "passed"

@@ -13,7 +13,6 @@ from functools import cached_property, partial
 from typing import Any
 
 from mio.testing import fresh
-from mio.testing.digests import digest
 from mio.testing.outcomes import RECORDS, Check, SkippedCheckError
 from mio.testing.subject import Subject
 
@@ -118,39 +117,36 @@ class ElsewhereChecks:
         return found[name]
 
     def _declarations(self) -> None:
-        _compare(fresh.declarations(self._subject.plugins), self._section("declarations"), "declaration")
+        _compare(fresh.declarations(self._subject.plugins), self._section("declarations"))
 
     def _records(self) -> None:
         for name in self._subject.own_sources:
             here, there = fresh.records(self._subject.plugins, name, RECORDS), self._section("records")
-            _compare(here, there.get(name, there), f"`{name}`: record")
+            _compare(here, there.get(name, there), f"`{name}`: ")
 
     def _labels(self) -> None:
         for name in self._subject.own_sources:
             here = fresh.labels(self._subject.plugins, self._subject.name, name)
-            _compare(here, self._section("labels")[name], f"`{name}`: what is labelled of record")
+            _compare(here, self._section("labels")[name], f"`{name}`: ")
 
     def _codes(self, modality: str) -> None:
         data = self._subject.data(modality)
         there = self._section("codes").get(modality)
         if there is None:
             raise SkippedCheckError("the media cannot be handed to another process")
-        tokenizer = self._subject.codecs(modality).tokenizer(modality)
-        here = [tokenizer.fingerprint, *map(digest, tokenizer.encode(data))]
-        _compare(here, there, "fingerprint, and codes of item")
+        _compare(fresh.coded(self._subject.codecs(modality).tokenizer(modality), data), there)
 
     def _prepared(self, modality: str) -> None:
         data = self._subject.data(modality)
         there = self._section("prepared").get(modality)
         if there is None:
             raise SkippedCheckError("the media cannot be handed to another process")
-        here = fresh.prepared(self._subject.plugins, modality, self._subject.name, data)
-        _compare(here, there, "fingerprint, and what is prepared of item")
+        _compare(fresh.prepared(self._subject.plugins, modality, self._subject.name, data), there)
 
 
-def _compare(here: Sequence[str], there: Any, what: str) -> None:
+def _compare(here: fresh.Facts, there: Any, of: str = "") -> None:
     """Raises `AssertionError` where two processes differ."""
     assert not isinstance(there, dict), f"in another process: {there['error']}"
-    assert len(here) == len(there), f"{len(here)} here, {len(there)} in another process"
-    differ = [index for index, (one, other) in enumerate(zip(here, there, strict=True)) if one != other]
-    assert not differ, f"{what} {differ[0]} is another in another process ({len(differ)} of {len(here)} differ)"
+    assert len(here) == len(there), f"{of}{len(here)} here, {len(there)} in another process"
+    differ = [what for (what, one), (_, other) in zip(here, there, strict=True) if one != other]
+    assert not differ, f"{of}{differ[0]} is another in another process ({len(differ)} of {len(here)} differ)"

@@ -29,6 +29,9 @@ HEAVY = (
 )
 """Packages that take long to import: a plugin imports them inside functions."""
 
+Facts = list[tuple[str, str]]
+"""What is looked at, each with a digest of it."""
+
 
 def main(name: str, target: str, asked: Path, answer: Path) -> None:
     """Writes what is found as JSON: by section its result, or `error`."""
@@ -76,46 +79,59 @@ def _tried(make: Callable[[], Any]) -> Any:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def declarations(plugins: EnabledPlugins) -> list[str]:
-    """Digest of each declaration, in vocabulary order."""
+def declarations(plugins: EnabledPlugins) -> Facts:
+    """Of each declaration, in vocabulary order."""
     declared = [(one.name, one) for _, one in plugins.modalities()]
     declared += [(one.name, one) for _, one in plugins.control_tokens()]  # type: ignore[misc]
-    return [f"{name} {digest(one)}" for name, one in declared]
+    return [(f"the declaration of `{name}`", digest(one)) for name, one in declared]
 
 
-def records(plugins: EnabledPlugins, source: str, count: int) -> list[str]:
-    """Digests of the first records of each split."""
+def records(plugins: EnabledPlugins, source: str, count: int) -> Facts:
+    """Of each split and its first records."""
     made = []
-    for opened in open_splits(plugins, source)[0].values():
-        made += [digest(read(opened, index)) for index in range(min(len(opened), count))]
+    for split, opened in open_splits(plugins, source)[0].items():
+        made.append((f"the fingerprint of `{split}`", str(getattr(opened, "fingerprint", ""))))
+        for index in range(min(len(opened), count)):
+            made.append((f"record {index} of `{split}`", digest(read(opened, index))))
     return made
 
 
-def labels(plugins: EnabledPlugins, owner: str, source: str) -> list[str]:
-    """Digests of what the first records are as documents but for their media, with the control tokens that a plugin
-    labels them with; none of a plugin that has no rule for that."""
+def labels(plugins: EnabledPlugins, owner: str, source: str) -> Facts:
+    """Of what the first records are as documents but for their media, with the control tokens that a plugin labels them
+    with; none of a plugin that has no rule for that."""
     if owner not in [one for one, _ in plugins.label_rules()]:
         return []
     from mio.testing.controls import labelled
 
-    return [digest(found) for found in labelled(plugins, source)]
+    return [(f"what is labelled of record {index}", digest(one)) for index, one in enumerate(labelled(plugins, source))]
 
 
-def codes(plugins: EnabledPlugins, modality: str, data: list[Any], weights: str) -> list[str]:
-    """Fingerprint of a tokenizer, and digests of the codes of media."""
+def codes(plugins: EnabledPlugins, modality: str, data: list[Any], weights: str) -> Facts:
+    """Of a tokenizer and the codes of media."""
     tokenizer: Any = plugins.tokenizer(modality)
     if isinstance(tokenizer, Trainable):
         tokenizer.load(Path(weights) / modality)
-    return [tokenizer.fingerprint, *map(digest, tokenizer.encode(data))]
+    return coded(tokenizer, data)
 
 
-def prepared(plugins: EnabledPlugins, modality: str, owner: str, data: list[Any]) -> list[str]:
-    """Fingerprints of a plugin's encoder and head of a modality, and digests of what they prepare."""
+def coded(tokenizer: Any, data: list[Any]) -> Facts:
+    """Of a tokenizer that is ready, and the codes of media."""
+    of_items = [(f"the codes of item {index}", digest(one)) for index, one in enumerate(tokenizer.encode(data))]
+    return [("its fingerprint", tokenizer.fingerprint), *of_items]
+
+
+def prepared(plugins: EnabledPlugins, modality: str, owner: str, data: list[Any]) -> Facts:
+    """Of a plugin's encoder and head of a modality, and of what they prepare."""
     made = []
-    for found, prepare in ((plugins.encoder(modality), "prepare"), (plugins.head(modality), "target")):
+    for kind, found, prepare in (
+        ("encoder", plugins.encoder(modality), "prepare"),
+        ("head", plugins.head(modality), "target"),
+    ):
         if found is not None and found[0] == owner:
-            made.append(found[1].fingerprint)
-            made += [digest([found[1].positions(one), getattr(found[1], prepare)(one)]) for one in data]
+            made.append((f"the fingerprint of its {kind}", found[1].fingerprint))
+            for index, one in enumerate(data):
+                content = [found[1].positions(one), getattr(found[1], prepare)(one)]
+                made.append((f"what `{prepare}` makes of item {index}", digest(content)))
     return made
 
 

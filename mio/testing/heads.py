@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mio.core.contract.heads import Condition, Head, HeadItems, Sampling
+from mio.testing.codecs import STEMS, check_saved
 from mio.testing.items import ItemChecks
 from mio.testing.networks import (
     CLOSE,
@@ -280,11 +281,12 @@ class HeadChecks(ItemChecks):
         due = self._head.target(self._head.example())
         check_kinds(self._head.target(media), due, "`target` of media that it made")
         with tempfile.TemporaryDirectory() as folder:
-            path = self._head.save(media, Path(folder) / "made")
-            assert path is not None and Path(path).is_file(), f"`save` returned {path!r}, where no file is"  # noqa: PT018
+            for stem in STEMS:
+                path = self._head.save(media, Path(folder) / stem)
+                check_saved(path, Path(folder) / stem)
             module = self._plugins.datamodule(self._modality)
-            if module.read is not None and Path(path).suffix.lower() in module.suffixes:
-                check_kinds(self._head.target(module.read(Path(path))), due, "`target` of a saved file")
+            if module.read is not None and path.suffix.lower() in module.suffixes:
+                check_kinds(self._head.target(module.read(path)), due, "`target` of a saved file")
 
 
 def _longer(tensor: Tensor, by: int, draw: Any = None) -> Tensor:

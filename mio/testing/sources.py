@@ -61,6 +61,7 @@ class SourceChecks:
                 where = f"`{name}` ({split})"
                 assert len(first) == len(second) > 0, f"{where}: lengths {len(first)} and {len(second)}"
                 _past_the_end(first, where)
+                _named(first, second, where)
                 indices = range(min(len(first), RECORDS))
                 records = [read(first, index) for index in indices]
                 problems = [why_broken(first, index) for index in indices if records[index] is None]
@@ -195,6 +196,19 @@ def _past_the_end(source: Source, where: str) -> None:
     except IndexError:
         return
     raise AssertionError(f"{where}: reading past the end must raise IndexError")
+
+
+def _named(first: Source, second: Source, where: str) -> None:
+    """What a source may say of its records and of itself."""
+    if locate := getattr(first, "locate", None):
+        for index in range(min(len(first), RECORDS)):
+            name = locate(index)
+            assert isinstance(name, str), f"{where}: `locate({index})` gives {name!r}, which is no name"
+            assert name, f"{where}: `locate({index})` gives an empty name"
+    for found in [one.fingerprint for one in (first, second) if hasattr(one, "fingerprint")]:
+        assert isinstance(found, str), f"{where}: `fingerprint` is {found!r}, which is no string"
+    known, other = (getattr(one, "fingerprint", "") for one in (first, second))
+    assert known == other, f"{where}: `fingerprint` differs in a fresh source: no run that reads it could go on"
 
 
 def _epochs_again(first: Source, second: Source, records: list[Record | None], where: str) -> None:
