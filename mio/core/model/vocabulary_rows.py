@@ -8,7 +8,6 @@ the probability that the trained model gave its own.
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mio.core.errors import VocabularyError
-from mio.core.recipe.rules import NEW
+from mio.core.recipe.rules import asked_blocks
 from mio.core.tokens.vocabulary import Vocabulary
 
 COVARIANCE_SCALE = 1e-2
@@ -39,11 +38,8 @@ def block_ranges(vocabulary: Vocabulary, patterns: Sequence[str], known: int) ->
     stage is interrupted. Neighbouring blocks are one range.
     """
     ranges: list[tuple[int, int]] = []
-    for block in vocabulary.blocks:
+    for block in asked_blocks(vocabulary.blocks, patterns, known):
         first, end = block.start, block.start + block.size
-        named = any(pattern != NEW and fnmatch.fnmatchcase(block.name, pattern) for pattern in patterns)
-        if not named and not (NEW in patterns and first >= known):
-            continue
         if ranges and ranges[-1][1] == first:
             ranges[-1] = ranges[-1][0], end
         else:

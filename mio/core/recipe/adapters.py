@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mio.core.contract.backbone import TransformerConfig
 from mio.core.errors import RecipeError, nearest
-from mio.core.recipe.model import ENCODERS, HEAD_BIAS, HEADS, parameter_names
+from mio.core.recipe.model import EMBEDDING, ENCODERS, HEAD, HEAD_BIAS, HEADS, parameter_names
 from mio.core.recipe.rules import NEW, UNTRAINED, applied, may_be_of_network, rule_of
 from mio.core.recipe.schema import LoraConfig, LoraRuleConfig, Recipe
 
@@ -162,8 +162,10 @@ def trained_parameters(config: TransformerConfig, lora: LoraConfig, networks: Se
     yield from sorted(whole)
     for name, adapter in adapters.items():
         yield from (f"{name}.{kind}" for kind in ("lora_a", "lora_b", *(["magnitude"] if adapter.dora else [])))
-    if lora.rows:
-        yield from ("rows.embedding", *([] if config.tied_embeddings else ["rows.head"]))
+    rows = {EMBEDDING: "rows.embedding"} | ({} if config.tied_embeddings else {HEAD: "rows.head"})
+    frozen = [own for matrix, own in rows.items() if matrix not in whole]
+    if lora.rows and frozen:
+        yield from frozen
         yield from {HEAD_BIAS} - whole if config.head_bias else ()
 
 

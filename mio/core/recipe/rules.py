@@ -16,7 +16,16 @@ class _Rule(Protocol):
     pattern: str
 
 
+class _Block(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def start(self) -> int: ...
+
+
 R = TypeVar("R", bound=_Rule)
+B = TypeVar("B", bound=_Block)
 
 NEW = "new"
 """In `rows`, of a rule and of adapters: the vocabulary blocks that the stage adds to what it starts from."""
@@ -35,6 +44,17 @@ def rule_of(parameter: str, rules: Mapping[str, R | None]) -> R | None:
     matching = (rule for rule in applied(rules).values() if fnmatch.fnmatchcase(parameter, rule.pattern))
     meant = (rule for rule in matching if parameter in ROW_PARAMETERS or not getattr(rule, "rows", ()))
     return next(reversed(list(meant)), None)
+
+
+def asked_blocks(blocks: Sequence[B], patterns: Sequence[str], known: int) -> list[B]:
+    """Blocks of a vocabulary that match any of `patterns`, of a stage that starts with `known` ids: those that begin
+    later are `new`."""
+    names = [pattern for pattern in patterns if pattern != NEW]
+    return [
+        block
+        for block in blocks
+        if any(fnmatch.fnmatchcase(block.name, name) for name in names) or (NEW in patterns and block.start >= known)
+    ]
 
 
 def pulls(config: OptimizerConfig) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from mio.core.contract.plugins import EnabledPlugins, PluginManager
@@ -11,10 +11,10 @@ from mio.core.errors import PluginError, RecipeError
 from mio.core.recipe.adapters import row_problems, trained_parameters
 from mio.core.recipe.chain import Link, links
 from mio.core.recipe.model import network_names, transformer_config
-from mio.core.recipe.rules import rule_problems
+from mio.core.recipe.rules import asked_blocks, rule_problems
 from mio.core.recipe.schema import Recipe
 from mio.core.stages.check import check
-from mio.core.stages.check_start import check_start, other_options
+from mio.core.stages.check_start import Start, check_start, other_options
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.vocabulary import Vocabulary
 
@@ -63,7 +63,7 @@ def check_chain(
         except PluginError as error:
             raise PluginError(f"{error}{_inherited(link, str(error))}") from error
         vocabulary = start.vocabulary
-        found = [*start.problems, *_rules(link, plugins, vocabulary)]
+        found = [*start.problems, *_rules(link, plugins, start)]
         problems += [f"recipe `{link.recipe.name}`: {problem}" for problem in found]
         if problems:
             raise RecipeError([*problems, *_of_every_stage(overrides, problems, chained, link)])
@@ -107,10 +107,10 @@ def _inherited(link: Link, error: str) -> str:
     return f" ({'; '.join(lines)}: leave out what is to be as there)" if lines else ""
 
 
-def _rules(link: Link, plugins: EnabledPlugins, vocabulary: Vocabulary | None) -> Iterator[str]:
+def _rules(link: Link, plugins: EnabledPlugins, start: Start) -> Iterator[str]:
     """The optimizer's rules, and the rows trained beside adapters, beside the names that they are about."""
     rules = link.recipe.train.optimizer.rules
-    if vocabulary is None:
+    if (vocabulary := start.vocabulary) is None:
         return
     try:
         config = transformer_config(link.recipe, plugins.manager)
@@ -123,6 +123,8 @@ def _rules(link: Link, plugins: EnabledPlugins, vocabulary: Vocabulary | None) -
         return
     if lora.rank:
         yield from row_problems(lora.rows, blocks)
+        if not asked_blocks(vocabulary.blocks, lora.rows, start.known):
+            lora = replace(lora, rows=[])  # none are added, and none are trained
     try:
         names = list(islice(trained_parameters(config, lora, networks), MOST_NAMES + 1))
     except RecipeError:  # told by `check`

@@ -53,6 +53,8 @@ class Start:
     """What is possible, and may not be meant."""
     vocabulary: Vocabulary | None = None
     """None where the plugins do not fit together, or it is very large. Its text tokenizer may be a stand-in."""
+    known: int = 0
+    """Ids of what the stage starts from, the first ones of these; 0 where it starts from nothing."""
 
 
 def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, trains: bool = True) -> Start:
@@ -85,6 +87,7 @@ def check_start(link: Link, plugins: EnabledPlugins, base: Vocabulary | None, tr
             else:
                 tokenizers = run / TOKENIZERS
                 text = compared.loaded_text(codecs, base, start.problems)
+    start.known = base.size if base else 0
     if text is None:
         text = SizedText(base.blocks[0].size, base.text_fingerprint) if base else SizedText(1)
     ids = sum(sum(declared.codebooks) for _, declared in plugins.modalities()) + (base.size if base else text.size)

@@ -248,8 +248,10 @@ def test_what_is_trained_and_what_is_not():
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dora", [True, False])
-def test_the_names_of_what_is_trained_need_no_transformer(tied, dora):
-    lora = LoraConfig(rank=2, dora=dora, train=["*norm.weight"], targets=["*.ffn.*"])
+@pytest.mark.parametrize("whole", [[], ["embedding.weight"], ["embedding.weight", "head.bias"]])
+def test_the_names_of_what_is_trained_need_no_transformer(tied, dora, whole):
+    whole = [name for name in whole if not (tied and name == "head.bias")]
+    lora = LoraConfig(rank=2, dora=dora, train=["*norm.weight", *whole], targets=["*.ffn.*"])
     transformer, config = adapted(lora, tied_embeddings=tied, head_bias=not tied, qk_norm=True)
     trained = {name for name, one in transformer.named_parameters() if one.requires_grad}
     assert set(trained_parameters(config, lora)) == trained

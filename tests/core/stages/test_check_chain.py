@@ -192,6 +192,14 @@ def test_a_checkpoint_is_a_start_though_its_run_is_not_finished(base):
     assert "step-00000004/rank-00000.safetensors: is missing or cut short" in problem
 
 
+@pytest.mark.usefixtures("base")
+def test_a_rule_on_rows_beside_adapters_is_refused_where_no_rows_are_added():
+    overrides = ["train.lora.rank=2", "train.optimizer.rules={rows: {pattern: rows.*, lr_scale: 2}}"]
+    [problem] = told(*overrides)
+    assert "`rows.*` matches no parameter" in problem
+    assert len(checked(*overrides, "train.lora.rows=[melody/*]")) == 1  # those that were there train all the same
+
+
 def test_options_that_do_not_go_with_inherited_ones_are_explained(base):
     content = yaml.safe_load((base / "recipe.yaml").read_text())
     content["plugins"]["text"] = {"tokenizer": "imported", "specials": []}
