@@ -91,7 +91,8 @@ def evaluate(
 
     ranks = Ranks.join() if launched() else Ranks()
     how = _How(asked, items, devices, average, kind, dtype, plugin)
-    measured = [how.measured(folder, out, ranks) for folder in asked.runs]
+    names = _names(asked.runs)
+    measured = [how.measured(folder, out, name, ranks) for folder, name in zip(asked.runs, names, strict=True)]
     if ranks.first:
         compared = _compared(measured)
         _print(measured, compared, show)
@@ -162,8 +163,8 @@ class _How:
     dtype: str
     plugin: Sequence[str]
 
-    def measured(self, folder: Path, out: Path | None, ranks: Ranks) -> _Measured:
-        """A run with its figures, which the first rank has. Of several, each has a folder of its own in `out`."""
+    def measured(self, folder: Path, out: Path | None, name: str, ranks: Ranks) -> _Measured:
+        """A run with its figures, which the first rank has. Of several, each has its own folder `name` in `out`."""
 
         def opened() -> tuple[Run, Said]:
             from mio.core.evaluation.overrides import overridden
@@ -189,7 +190,7 @@ class _How:
         several = len(self.asked.runs) > 1
         if several and ranks.first:
             status.print(f"{folder}:", highlight=False)
-        kept = out / folder.resolve().name if several and out is not None else out
+        kept = out / name if several and out is not None else out
         options = Options(
             tasks=self.asked.tasks,
             items=self.items,
@@ -215,6 +216,14 @@ def _gpus(kind: str) -> int:
     return torch.cuda.device_count() if kind == "cuda" else 1
 
 
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What runs are called beside each other: by their folders, or where two are called alike by their whole paths."""
+    short = [folder.resolve().name for folder in folders]
+    if len(set(short)) == len(short):
+        return short
+    return [str(folder).replace("/", "-").strip(".-") for folder in folders]
+
+
 def _compared(measured: Sequence[_Measured]) -> list[Comparison]:
     """Each of the other runs with the first. What cannot be written is told."""
     sides = [one.side for one in measured if one.side is not None]
@@ -223,8 +232,7 @@ def _compared(measured: Sequence[_Measured]) -> list[Comparison]:
     from mio.core.evaluation.compare import compare
     from mio.core.runs.lock import warn
 
-    short = [Path(one.name).resolve().name for one in measured]
-    names = short if len(set(short)) == len(short) else [one.name.replace("/", "-").strip(".-") for one in measured]
+    names = _names([Path(one.name) for one in measured])
     first, *others = (side._replace(name=name) for name, side in zip(names, sides, strict=True))
     compared = []
     for side in others:

@@ -82,7 +82,8 @@ def generate(
     mio generate runs/stage4 --prompts prompts.jsonl --out answers
     """
     if (prompt is None) == (prompts is None):
-        raise typer.BadParameter("give a prompt, or --prompts FILE")
+        given = "one of them, not both" if prompt is not None else "one of them"
+        raise typer.BadParameter(f"a prompt or --prompts FILE: give {given}")
     if prompts is not None and out == Path() and not as_json:
         raise typer.BadParameter("--prompts needs --out DIR, where the answers are kept, or --json, which prints them")
     if stream and (as_json or prompts is not None):

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from mio.core.contract.calling import naming_plugin
 from mio.core.contract.discovery import discover, refuse_broken, unnamed
+from mio.core.errors import PluginError
 
 if TYPE_CHECKING:
     from mio.core.contract.plugins import PluginManager
@@ -75,7 +76,10 @@ def _group(plugin: str, commands: Mapping[str, Callable[..., Any]]) -> Any:
     app.callback()(_root)
     for name, function in commands.items():
         app.command(name)(_naming(plugin, name, function))
-    return typer.main.get_command(app)
+    try:
+        return typer.main.get_command(app)
+    except Exception as error:  # an annotation that is none, say
+        raise PluginError(f"plugin `{plugin}`: typer cannot read its commands: {error}") from error
 
 
 def _naming(plugin: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -201,8 +201,10 @@ def verify(run: RunFolder, plugin: Plugin = []) -> None:
     """Compare the journal of a run with the plan of its recipe: whether it saw exactly the rows that it should have."""
     refuse_no_run(run)
     from mio.core.stages.verify import verify as verify_run
+    from mio.core.terminal import console
 
-    verified = verify_run(run, manager(plugin))
+    status = console(stderr=True)
+    verified = verify_run(run, manager(plugin), lambda line: status.print(line, highlight=False))
     typer.echo(f"{run}: {verified.steps} steps, each trained on exactly the rows that the recipe plans")
 
 

@@ -163,6 +163,11 @@ class Questions:
             return _Found(template, "", self._data.form, "--template")
         sets = template_sets(self._model.recipe, self._model.plugins)
         name, _, direction = text.rpartition("/")
+        if not name:
+            raise UserError(
+                f"{where}: {text!r} is no SET/DIRECTION, and as a prompt it lacks a field in braces, as {{text}}, "
+                "where what is asked about goes"
+            )
         if name not in sets:
             raise UserError(f"{where}: no template set `{name}`{nearest(name, sets)}; write SET/DIRECTION, or a prompt")
         found = [one for one in sets[name] if one.direction == direction]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,7 @@ class CodecChecks:
         )
         (place := self.folder / f"{self.modality.name}-written").mkdir()
         for stem in STEMS:
-            path = self._detokenizer.save(media, place / stem)
-            check_saved(path, place / stem)
+            path = check_saved(self._detokenizer.save, media, place / stem)
         encoded = tokenizer.encode([media])[0]
         assert encoded.shape[0] == len(self.modality.codebooks), "what is decoded does not encode"
         self._written = path, np.asarray(encoded)
@@ -153,7 +152,8 @@ class CodecChecks:
             spans = [self._random_codes(random) for _ in range(2)]
             for codes, pieces in zip(spans, _in_turns(detokenizer, spans, random), strict=True):
                 assert pieces, f"`stream` gives nothing of {codes.shape[1]} frames"
-                assert same(joined(pieces), self._detokenizer.decode(codes)), (
+                whole, made = self._detokenizer.decode(codes), joined(pieces)
+                assert type(made) is type(whole) and same(made, whole), (  # noqa: PT018
                     f"what `stream` gives of {codes.shape[1]} frames is not what `decode` gives of them"
                 )
 
@@ -192,8 +192,10 @@ def _compared(read: CodeArray, saved: CodeArray) -> str:
     return f"{int((read == saved).sum())} of {saved.size} codes are those of what was saved"
 
 
-def check_saved(path: Any, stem: Path) -> None:
-    """Raises `AssertionError` unless `save` has written `stem` plus a suffix, there and nowhere else."""
+def check_saved(save: Callable[[Any, Path], Any], media: Any, stem: Path) -> Path:
+    """Saves media; returns the file. Raises `AssertionError` unless `stem` plus a suffix was written, and no other."""
+    before = set(stem.parent.iterdir())
+    path = save(media, stem)
     assert isinstance(path, Path), f"`save` returned {path!r}; the path that it wrote is due"
     assert path.is_file(), f"`save` returned {path}, which is no file"
     assert path.parent == stem.parent, f"`save` was to write in {stem.parent}, and wrote in {path.parent}"
@@ -202,8 +204,9 @@ def check_saved(path: Any, stem: Path) -> None:
         "keeps a name that has dots"
     )
     assert path.suffix, f"`save` wrote {path.name}, without a suffix"
-    others = sorted(one.name for one in stem.parent.iterdir() if one.stem == stem.name and one != path)
+    others = sorted(one.name for one in stem.parent.iterdir() if one != path and one not in before)
     assert not others, f"`save` wrote {', '.join(others)} too, which nobody asked for"
+    return path
 
 
 def _in_turns(detokenizer: Streamable, spans: Sequence[CodeArray], random: np.random.Generator) -> list[list[Any]]:

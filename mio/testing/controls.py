@@ -18,6 +18,12 @@ _LABELLED = 20
 """Records of each source that are labelled."""
 
 
+_FOREIGN: Record = {
+    "messages": [{"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "I am well."}]
+}
+"""Without the fields of any corpus."""
+
+
 class ControlChecks:
     """The checks of one plugin, among those that it needs beside it."""
 
@@ -37,6 +43,13 @@ class ControlChecks:
             yield "records are labelled, and the same again", self._labelled
 
     def _labelled(self) -> None:
+        labels = Labels(self._plugins.control_tokens(), self._plugins.label_rules())
+        try:
+            _documents(self._plugins, _FOREIGN, labels)
+        except Exception as error:
+            raise AssertionError(
+                f"of a record of somebody else's, a conversation: {error}; a rule is asked of all answers of a recipe"
+            ) from error
         for name in self._subject.own_sources:
             for index, (first, second) in enumerate(
                 zip(labelled(self._plugins, name), labelled(self._plugins, name), strict=True)

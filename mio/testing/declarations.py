@@ -148,7 +148,7 @@ class DeclarationChecks:
             if media is not None:
                 (place := self._subject.folder / f"{modality.name}-said").mkdir()
                 for stem in STEMS:
-                    check_saved(synthesiser.save(media, place / stem), place / stem)
+                    check_saved(synthesiser.save, media, place / stem)
         if not told:
             raise SkippedCheckError("it says nothing in the modalities of the plugins in use")
         return "; ".join(told)

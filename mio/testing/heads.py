@@ -282,8 +282,7 @@ class HeadChecks(ItemChecks):
         check_kinds(self._head.target(media), due, "`target` of media that it made")
         with tempfile.TemporaryDirectory() as folder:
             for stem in STEMS:
-                path = self._head.save(media, Path(folder) / stem)
-                check_saved(path, Path(folder) / stem)
+                path = check_saved(self._head.save, media, Path(folder) / stem)
             module = self._plugins.datamodule(self._modality)
             if module.read is not None and path.suffix.lower() in module.suffixes:
                 check_kinds(self._head.target(module.read(path)), due, "`target` of a saved file")

@@ -35,15 +35,17 @@ class SkippedCheckError(Exception):
     """A check that cannot be made; the message says why."""
 
 
-def media_in(value: Any) -> list[Media]:
-    """The media inside a record or one of its fields, in order."""
-    if isinstance(value, Media):
+def items_in(value: Any) -> list[Media | Codes]:
+    """The media and codes inside a record or one of its fields, in order."""
+    if isinstance(value, Media | Codes):
         return [value]
-    if isinstance(value, Mapping):
-        return [media for item in value.values() for media in media_in(item)]
-    if isinstance(value, list | tuple):
-        return [media for item in value for media in media_in(item)]
-    return []
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [item for one in inside for item in items_in(one)]
+
+
+def media_in(value: Any) -> list[Media]:
+    """The media among them."""
+    return [item for item in items_in(value) if isinstance(item, Media)]
 
 
 def same(first: Any, second: Any) -> bool:

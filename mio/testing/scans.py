@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, islice
 from math import gcd
 from typing import Any
 
 from mio.core.contract.values import EpochSource, Media, Record, Source
 from mio.testing.corpora import read
 from mio.testing.digests import digest
-from mio.testing.outcomes import RECORDS, media_in
+from mio.testing.outcomes import items_in, media_in
 from mio.testing.subject import Subject
 
 EPOCHS = 3
@@ -37,8 +37,8 @@ class Scan:
     with_media: int = 0
     unclear: int = 0
     """Records that hold objects which are others whenever they are read."""
-    identities: dict[str, int] = field(default_factory=dict)
-    """Of records with media, the place of each (see `identity`)."""
+    identities: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of records with media, the place and epoch of each (see `identity`)."""
     keys: list[tuple[Any, Any, str]] = field(default_factory=list)
     """(modality, key, digest of the data) of media."""
 
@@ -74,20 +74,22 @@ def _scan(source: Source, seconds: float) -> Scan:
         if record is None:
             continue
         scan.looked += 1
-        if not media_in(record):
+        if not items_in(record):
             continue
         if not _can_be_told(record, partial(read, source, index)):
             scan.unclear += 1
             continue
         scan.with_media += 1
-        scan.identities.setdefault(identity(record), index)
+        scan.identities.setdefault(identity(record), (index, 0))
         scan.keys += _keys_of(record)
     if isinstance(source, EpochSource):
-        for index in range(min(len(source), RECORDS)):
+        for index in islice(_order(len(source)), 2 * _SCANNED):
             for epoch in range(1, EPOCHS):
                 record = read(source, index, epoch)
                 if record is not None and _can_be_told(record, partial(read, source, index, epoch)):
                     scan.keys += _keys_of(record)
+                    if items_in(record):
+                        scan.identities.setdefault(identity(record), (index, epoch))
     return scan
 
 
@@ -120,6 +122,6 @@ def _without_keys(value: Any) -> Any:
     """A record's media by content, whatever their keys are, and its texts."""
     if isinstance(value, Media):
         return value.modality, value.data
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: _without_keys(inner) for name, inner in value.items()}
     return [_without_keys(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -16,7 +16,7 @@ from mio.core.data.shards.encode import ShardEncoder
 from mio.core.data.shards.reader import Shard
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.tokenised import CodedMedia
-from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, media_in, same
+from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, items_in, media_in, same
 from mio.testing.subject import Subject
 
 
@@ -60,7 +60,7 @@ class ShardChecks:
         """Why fields were lost that hold media of other plugins' modalities alone, which these may refuse."""
         own, lost = {one.name for one in self._subject.declared}, list[str]()
         known = {declared.name for _, declared in self._subject.plugins.modalities()}
-        used = {media.modality for record in records for media in media_in(record)}
+        used = {item.modality for record in records for item in items_in(record)}
         if used - known:
             listed = ", ".join(f"`{one}`" for one in sorted(used - known))
             raise SkippedCheckError(f"no plugin here declares {listed}; give one beside it (`--with NAME`)")
@@ -102,6 +102,8 @@ def _compare(codecs: Codecs, given: Any, restored: Any, where: str) -> None:
     match given:
         case Media() if isinstance(restored, CodedMedia):
             _compare(codecs, given, Media(given.modality, restored.data, restored.key, restored.label), where)
+        case Codes():
+            assert same(restored, given), f"{where}: the codes are others"
         case Media() if isinstance(restored, Codes):
             due = codecs.codes(given)
             assert np.array_equal(due, restored.codes), f"{where}: the codes are others than `encode` gives"

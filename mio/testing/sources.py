@@ -114,10 +114,10 @@ class SourceChecks:
             raise SkippedCheckError("no source has both `train` and `test`")
         for name, splits in whole:
             train, test = splits["train"], splits["test"]
-            for identity, index in test.identities.items():
-                assert identity not in train.identities, (
-                    f"`{name}`: record {index} of `test` is in `train` too (as record {train.identities[identity]}): "
-                    "what is measured on it is not held out"
+            for identity, (index, epoch) in test.identities.items():
+                assert epoch or identity not in train.identities, (  # what is measured on is epoch 0
+                    f"`{name}`: record {index} of `test` is in `train` too (as record "
+                    f"{_named_place(train.identities[identity])}): what is measured on it is not held out"
                 )
             looked, held_out = looked + test.with_media, held_out + test.records
             trained, unclear = trained + train.looked, unclear + train.unclear + test.unclear
@@ -224,6 +224,12 @@ def _epochs_again(first: Source, second: Source, records: list[Record | None], w
                 assert same(read(source, index, epoch), found), (
                     f"{where}: record {index} of epoch {epoch} differs {when}: it follows from both numbers alone"
                 )
+
+
+def _named_place(place: tuple[int, int]) -> str:
+    """A record's number, with its epoch if that is not the first."""
+    index, epoch = place
+    return f"{index} of epoch {epoch}" if epoch else f"{index}"
 
 
 def _left_out(unclear: int) -> str:

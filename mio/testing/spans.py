@@ -188,7 +188,7 @@ class SpanChecks:
         detokenizer = self._subject.codecs(self._name).detokenizer(self._name)
         media = detokenizer.decode(codes)
         assert media is not None, "`decode` returned nothing"
-        check_saved(detokenizer.save(media, stem), stem)
+        check_saved(detokenizer.save, media, stem)
 
     def _walked(self, random: np.random.Generator, place: int | None) -> CodeArray:
         """Codes of a span that the grammar allows, `[codebooks that are written, F]`: at each step a random one, or

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from mio.core.contract.controls import CONTROL, SILENCE, Control
+from mio.core.contract.controls import CONTROL
 from mio.core.contract.tasks import HIGHER, Answer, Measure
-from mio.core.contract.values import TEXT, Media, Record, Template
+from mio.core.contract.values import TEXT, Record, Template
 from mio.core.errors import DataError, UserError
 from mio.core.evaluation.judging import OwnedTask
-from mio.core.tokens.controls import Labels
 from mio.core.tokens.templates import CompiledTemplate
-from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, media_in, same
+from mio.testing.answers import Answers
+from mio.testing.outcomes import RECORDS, Check, SkippedCheckError, items_in, media_in, same
 from mio.testing.scans import Scans, identity
 from mio.testing.subject import Subject
 
@@ -33,6 +33,7 @@ class TaskChecks:
     def __init__(self, subject: Subject, scans: Scans) -> None:
         self._subject = subject
         self._scans = scans
+        self._made = Answers(subject)
         self._asked: dict[str, tuple[list[Record], list[Answer]]] = {}
         self._said: dict[str, _Said] = {}
 
@@ -87,43 +88,9 @@ class TaskChecks:
     def _answers(self, owned: OwnedTask) -> tuple[list[Record], list[Answer]]:
         """Records of a task with the right answers, made once."""
         if owned.task.name not in self._asked:
-            self._asked[owned.task.name] = self._right_answers(owned)
+            records = owned.records(_JUDGED)
+            self._asked[owned.task.name] = records, self._made.right(owned, records)
         return self._asked[owned.task.name]
-
-    def _right_answers(self, owned: OwnedTask) -> tuple[list[Record], list[Answer]]:
-        records = owned.records(_JUDGED)
-        template = CompiledTemplate(owned.task.template, owned.task.name)
-        labels = Labels(self._subject.plugins.control_tokens(), self._subject.plugins.label_rules())
-        answers = []
-        for record in records:
-            _, response = template.filled(record, labels, asked=True)
-            answers.append(self._answer(owned, record, response))
-        return records, answers
-
-    def _answer(self, owned: OwnedTask, record: Record, response: Sequence[Any]) -> Answer:
-        parts: list[tuple[str, Any]] = []
-        for value in response:
-            if isinstance(value, Control):
-                parts.append((CONTROL, value.name))
-            elif isinstance(value, str):
-                parts.append((TEXT, str(value)))
-            elif isinstance(value, Media):
-                parts.append((value.modality, self._subject.codecs().originals([value])[0]))
-        said = [content for kind, content in parts if kind == CONTROL]
-        silent = {token.name for _, token in self._subject.plugins.control_tokens() if token.action == SILENCE}
-        return Answer(tuple(parts), (), bool(silent & set(said)), *self._chosen(owned, record, response))
-
-    @staticmethod
-    def _chosen(owned: OwnedTask, record: Record, response: Sequence[Any]) -> tuple[tuple[float, ...], int | None]:
-        """Scores, and the number of the right candidate, of a task with choices."""
-        choices = owned.task.choices
-        if choices is None:
-            return (), None
-        candidates = list(choices.of(record))
-        right = [index for index, one in enumerate(candidates) if same(one, record.get(choices.field))]
-        right = right or [index for index, one in enumerate(candidates) if any(same(one, part) for part in response)]
-        scores = tuple(float(index in right[:1]) for index in range(len(candidates)))
-        return scores, right[0] if right else None
 
     def _judged(self, owned: OwnedTask, answers: Sequence[Answer], records: Sequence[Record]) -> _Said:
         """What the judge says of answers by each measure, None of one that it cannot judge."""
@@ -153,13 +120,15 @@ class TaskChecks:
             records, answers = self._answers(owned)
             right, name = self._right(owned, answers, records), owned.task.measure.name
             assert any(one is not None for one in right[name]), f"{owned}: no right answer can be judged"
-            others, of_others = _exchanged(answers, records)
+            others, of_others = self._made.wrong(owned, answers, records)
             spoken = [record for record, answer in zip(records, answers, strict=True) if answer.parts]
+            if owned.task.choices is not None:
+                spoken = []  # one of the candidates is always said
             wrong = self._judged(owned, others, of_others)
             empty = self._judged(owned, [Answer(())] * len(spoken), spoken)
             if owned.task.measure.overall is None:  # else what it says of one answer is no mark
                 says = [_says(answer) for answer in answers if answer.parts]
-                due = [one for one, is_due in zip(empty[name], says, strict=True) if is_due]
+                due = [one for one, is_due in zip(empty[name], says, strict=True) if is_due] if spoken else []
                 marks = _Marks(owned.task.measure, right[name], wrong[name], empty[name], due)
                 told.append(f"{owned.task.name} {marks.check(owned)}")
             for measure in owned.task.measures:
@@ -188,14 +157,14 @@ class TaskChecks:
             identity: (name, index)
             for name, splits in self._scans.by_source.items()
             if "train" in splits
-            for identity, index in splits["train"].identities.items()
+            for identity, (index, _) in splits["train"].identities.items()
         }
         if not trained:
             raise SkippedCheckError("the plugin's sources have no records with media to train on")
         count = 0
         for owned in self._own:
             for index, record in enumerate(owned.records(_JUDGED)):
-                if media_in(record) and (content := _content(record)):
+                if items_in(record) and (content := _content(record)):
                     count += 1
                     name, there = trained.get(content, ("", 0))
                     assert not name, (
@@ -244,17 +213,6 @@ def _content(record: Record) -> str:
     with suppress(Exception):  # which the check of pickled records reports
         return identity(record)
     return ""
-
-
-def _exchanged(answers: Sequence[Answer], records: Sequence[Record]) -> tuple[list[Answer], list[Record]]:
-    """Wrong answers, which are the right ones of other records, with the records that they are given to."""
-    pairs = [
-        (answers[(index + shift) % len(answers)], records[index])
-        for shift in (1, len(answers) // 2)
-        for index in range(len(answers))
-        if not same(answers[(index + shift) % len(answers)].parts, answers[index].parts)
-    ]
-    return [answer for answer, _ in pairs], [record for _, record in pairs]
 
 
 def _says(answer: Answer) -> bool:

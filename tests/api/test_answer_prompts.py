@@ -161,8 +161,8 @@ def test_lines_of_text_are_prompts_as_they_are_typed(work):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["generate", "run"], "give a prompt, or --prompts FILE"),
-        (["generate", "run", "a", "--prompts", "asked/tune.txt"], "give a prompt, or --prompts FILE"),
+        (["generate", "run"], "a prompt or --prompts FILE: give one of them"),
+        (["generate", "run", "a", "--prompts", "asked/tune.txt"], "give one of them, not both"),
         (["generate", "run", "--prompts", "asked/tune.txt"], "--prompts needs --out DIR"),
         (["generate", "run", "--prompts", "none.txt", "--json", "--plugin", PLUGIN], "none.txt: no such file"),
         (["generate", "run", "--prompts", "asked/empty", "--json", "--plugin", PLUGIN], "holds no prompts"),

@@ -75,7 +75,7 @@ def probe(file):
 
 
 def label(turn):
-    return "short" if len(turn.record["values"].split()) == 2 else ""
+    return "short" if len(turn.record.get("values", "").split()) == 2 else ""
 
 
 def named(answers, records):

@@ -29,7 +29,8 @@ SHIPPED = "lambda split, _: Tallies(split)"
 DRAWN = 'draw = np.random.default_rng([index, self.split == "test"])'
 READ = "if not 0 <= index < len(self):\n            raise IndexError(index)\n"
 ENCODE = "        shifted = ["
-LABEL = 'return "short" if len(turn.record["values"].split()) == 2 else ""'
+LABEL = 'return "short" if len(turn.record.get("values", "").split()) == 2 else ""'
+RECORD = 'return {"tally": media, "values": spell(values)}'
 HELD_OUT = "return [source[index] for index in range(min(count, len(source)))]"
 KEY = 'key=f"{self.split}-{index}"'
 
@@ -269,8 +270,33 @@ def test_records_are_looked_at_once_the_ends_first(length):
         assert max(after - before for before, after in itertools.pairwise(sorted(order[50:90]))) < 80
 
 
+CODED = 'mio.Codes("tally", np.stack([values // 4, values % 4]))'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        'return __import__("collections").UserDict(tally=media, values=spell(values))',
+        f'return {{"tally": {CODED}, "values": spell(values)}}',
+    ],
+    ids=["mappings", "codes"],
+)
+def test_whatever_records_are_those_of_test_are_not_of_train(tmp_path, record):
+    assert HELD in failed(checked(tmp_path, (RECORD, record), (DRAWN, "draw = np.random.default_rng([index])")))
+
+
+def test_records_that_hold_codes_come_through_shards(tmp_path):
+    found = checked(tmp_path, (RECORD, f'return {{"tally": {CODED}, "of": media, "values": spell(values)}}'))
+    assert found[SHARDS].outcome == "passed", found[SHARDS].detail
+
+
+def test_sources_that_raise_are_a_finding(tmp_path):
+    found = checked(tmp_path, ("def mio_sources():", "def mio_sources(options):\n    options['path']"))
+    assert "KeyError" in found[OPENED].detail
+
+
 def test_labels_that_depend_on_how_strings_hash_are_found(tmp_path):
-    found = checked(tmp_path, (LABEL, 'return "short" if hash(turn.record["values"]) % 2 else ""'), elsewhere=True)
+    found = checked(tmp_path, (LABEL, 'return "short" if hash(turn.record.get("values")) % 2 else ""'), elsewhere=True)
     assert list(failed(found)) == [ELSEWHERE]
     assert "what is labelled of record" in found[ELSEWHERE].detail
 
@@ -281,7 +307,8 @@ OF_EPOCH = "{'-' * epoch}"
 @pytest.mark.parametrize(
     ("step", "key", "check", "problem"),
     [
-        ("epoch", OF_EPOCH, "", ""),
+        ("2 * epoch", OF_EPOCH, "", ""),
+        ("epoch", OF_EPOCH, HELD, "of epoch "),  # one of them is a record of `test`
         ("epoch * next(COUNTER)", OF_EPOCH, AGAIN, "follows from both numbers alone"),
         ("epoch + 1", OF_EPOCH, AGAIN, "record 0 of epoch 0 is not `[0]`"),
         ("epoch", "", KEYS, "names another item"),

@@ -88,6 +88,7 @@ FAULTS = [
     Fault("a second file that nobody asked for", SAVED, f'stem.with_suffix(".log").touch(); {SAVED}', WRITTEN, ".log"),
     Fault("a name that loses what is behind its dot", SAVED, 'path = stem.with_suffix(".tally")', WRITTEN,
           "`sam.ple-0` plus a suffix, and wrote sam.tally"),
+    Fault("another file beside it", SAVED, f'(stem.parent / "debug.log").touch(); {SAVED}', WRITTEN, "debug.log too"),
     Fault("a decoder that draws", DECODED, "return (values + next(COUNTER)) % 40", WRITTEN, "at the second time"),
     Fault("a path as text", "        return path\n", "        return str(path)\n", WRITTEN),
     Fault("a suffix that nothing reads", SAVED, 'path = stem.with_name(f"{stem.name}.dat")', READ, "`.dat`"),
@@ -181,6 +182,8 @@ FAULTS = [
     Fault("a figure that crashes", 'judge=named)',
           'judge=named, measures=(mio.Measure(overall=lambda said, records: said["all"]),))',
           "what judges say makes figures", "`overall` raised TypeError"),
+    Fault("a label of records of its own alone", 'turn.record.get("values", "")', 'turn.record["values"]',
+          "records are labelled, and the same again", "a record of somebody else's"),
     Fault("a label that is no control token", 'return "short" if', 'return "shrot" if',
           "records are labelled, and the same again", "did you mean `short`?"),
 ]  # fmt: skip

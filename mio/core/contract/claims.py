@@ -49,10 +49,10 @@ def check_tokens(declared: Sequence[tuple[str, Modality]], controls: Sequence[tu
         before, after = (re.escape(side) for side in pattern.split("{}"))
         for other, token, _ in (*specials, *said):
             if re.fullmatch(f"{before}[0-9]+{after}", token):
-                raise PluginError(
-                    f"token `{token}`: the plugins `{other}` and `{owner}` both claim it "
-                    f"(`{owner}` as a code of `{name}`, `{pattern}`)"
-                )
+                both = f"the plugins `{other}` and `{owner}` both claim it"
+                if other == owner:
+                    both = f"plugin `{owner}` has it twice, as a token of its own and for a code"
+                raise PluginError(f"token `{token}`: {both} (`{owner}` as a code of `{name}`, `{pattern}`)")
 
 
 def special_controls(declared: Sequence[tuple[str, Modality]]) -> list[tuple[str, ControlToken]]:

@@ -32,6 +32,11 @@ def frames_problems(declared: Modality) -> list[str]:
 def part_problems(declared: Modality) -> list[str]:
     """What is wrong with a modality's `parts`."""
     problems = []
+    problems += [
+        f"`{name}`: the parts are spans with borders of their own, one after the other; leave `{name}` out"
+        for name in ("begin", "end")
+        if declared.parts and getattr(declared, name)
+    ]
     if declared.name in declared.part_names:
         problems.append("`parts`: names the modality itself")
     if isinstance(declared.parts, tuple) and declared.parts:
@@ -72,6 +77,13 @@ def _type_problems(automaton: Automaton) -> Iterator[str]:
     if not isinstance(automaton.arcs, Mapping):
         yield f"`automaton.arcs`: {type(automaton.arcs).__name__} must be a mapping of states to their arcs"
         return
+    named = [("start", automaton.start), *(("arcs", arc.to) for arc in _arcs(automaton))]
+    if isinstance(automaton.final, Sequence) and not isinstance(automaton.final, str):
+        named += [("final", state) for state in automaton.final]
+    for name, state in named:
+        if not isinstance(state, Hashable):
+            yield f"`automaton.{name}`: the state {state!r:.80} must be hashable, as a string, a number or a tuple is"
+            return
     if isinstance(automaton.final, str) or not isinstance(automaton.final, Sequence | set | frozenset):
         yield f"`automaton.final`: {automaton.final!r} must be a tuple of states"
     elif not automaton.final:
@@ -86,6 +98,11 @@ def _type_problems(automaton: Automaton) -> Iterator[str]:
             for arc in arcs
             if not _is_code_set(arc.codes)
         )
+
+
+def _arcs(automaton: Automaton) -> Iterator[Arc]:
+    for arcs in automaton.arcs.values():
+        yield from (arc for arc in arcs if isinstance(arc, Arc)) if isinstance(arcs, Sequence) else ()
 
 
 def _is_code_set(codes: object) -> bool:
@@ -131,8 +148,11 @@ def _code_problems(automaton: Automaton, codebooks: tuple[int, ...]) -> Iterator
     for state, runs in zip(automaton.states, automaton.runs, strict=True):
         own = sorted(run for arc in automaton.arcs.get(state, ()) for run in set(runs_of(arc.codes)))
         again = next((second[0] for first, second in pairwise(own) if second[0] < first[1]), None)
-        if again is not None or any(second.first < first.end for first, second in pairwise(runs)):
+        twice = next((second.first for first, second in pairwise(runs) if second.first < first.end), None)
+        if again is not None:
             problems.append(f"`automaton.arcs`, state `{state_name(state)}`: code {again} is on two of its arcs")
+        elif twice is not None:
+            problems.append(f"`automaton.arcs`, state `{state_name(state)}`: code {twice} is on an arc twice")
     phases: dict[int, int] = {0: 0}
     waiting = [0]
     for number in waiting:

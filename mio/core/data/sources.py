@@ -23,7 +23,7 @@ from mio.core.data.sample import CheckedSample
 from mio.core.data.shards.reader import TokenisedSource, dropped
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.streams import Memory, RecordStream
-from mio.core.errors import DataError, RecipeError, UserError
+from mio.core.errors import DataError, MioError, PluginError, RecipeError, UserError
 from mio.core.recipe.data_schema import SourceConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.controls import Labels
@@ -144,7 +144,11 @@ def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]]
         return source
     owner, factory = shipped[config.dataset]
     with naming_plugin(f"plugin `{owner}`, dataset `{config.dataset}`"):
-        return factory(config.split, config.options)
+        source = factory(config.split, config.options)
+        if not all(hasattr(source, name) for name in ("__len__", "__getitem__")):
+            kind = "None" if source is None else f"a {type(source).__name__}"
+            raise PluginError(f"its factory returned {kind}; a source with `__len__` and `__getitem__` is due")
+        return source
 
 
 def known_kinds(plugins: EnabledPlugins) -> Kinds:
@@ -267,7 +271,12 @@ def dropping(config: SourceConfig, plugins: EnabledPlugins) -> Callable[[Record]
 
     def drop(record: Record) -> str:
         for name, function, options in filters:
-            reason = function(record, options)
+            try:
+                reason = function(record, options)
+            except MioError:
+                raise
+            except Exception as error:
+                raise DataError(f"filter `{name}`: {type(error).__name__}: {error}") from error
             if reason:
                 return f"{name}: {reason}"
         return ""

@@ -15,7 +15,7 @@ from mio.core.data.order import Order
 from mio.core.data.partial import notes_of
 from mio.core.data.reasons import reason_of
 from mio.core.data.sample import CheckedSample
-from mio.core.errors import DataError, MioError, PluginError
+from mio.core.errors import DataError, MioError, PluginError, UserError
 from mio.core.recipe.data_schema import PackingConfig
 from mio.core.tokens.documents import Document
 from mio.core.tokens.raw_media import raw_media
@@ -189,6 +189,10 @@ class RecordStream:
         if self.measure(record) > 0 or self.reason_of(record) != BROKEN:
             return where
         try:
+            content = self.content_of(record)
+            self.drop(content)
+            if self.held_out is not None:
+                self._holds_out(record, content)
             document, codecs = self._document(record), self.renderer.codecs
             rendered = self.renderer.render(document)
             for item in raw_media(self.renderer.expanded(document), self.renderer):
@@ -230,8 +234,10 @@ class RecordStream:
             where = f"{self.name}: {self._where(record)}"
             raise PluginError(f"{error}" if f"{error}".startswith(self.name) else f"{where}: {error}") from error
         except Exception as error:
+            if type(error) is UserError:  # a mistake of the user's, not in this record
+                raise UserError(f"{self.name}: {self._where(record)}: {error}") from error
             if isinstance(error, MioError) and not isinstance(error, DataError):
-                raise  # a mistake in the recipe, not in this record
+                raise
             return self._number(BROKEN)
         return tokens - 1 if tokens > 1 else self._number(EMPTY)
 

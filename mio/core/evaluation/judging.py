@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from mio.core.contract.tasks import Answer, Task
@@ -15,6 +16,9 @@ from mio.core.contract.values import Record
 from mio.core.errors import DataError, MioError, PluginError
 from mio.core.evaluation.verdicts import Verdict, WrongVerdictError, expected, number, read_verdict, shown
 from mio.core.tokens.codecs import Codecs
+
+_OWN = str(Path(__file__).parents[1])
+"""The core, whose lines say nothing about a plugin's mistake."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,9 @@ def plugin_error(what: str, error: Exception) -> Exception:
         return error
     if isinstance(error, MioError):
         return PluginError(f"{what}: {error}")
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    # what it called of mio's own would not help its author
+    last = next((frame for frame in reversed(frames) if not frame.filename.startswith(_OWN)), frames[-1])
     return PluginError(f"{what} raised {type(error).__name__}: {error} ({last.filename}, line {last.lineno})")
 
 

@@ -17,7 +17,8 @@ def results_table(report: Report) -> Table:
     """The figures as a table to print: a row per task, and one for each further measure of it."""
     rows = [row for task, figures in report.items() for row in _rows(task, figures)]
     shown = [name for name in _ALSO if any(name in row for row in rows)]
-    table = Table("task", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("task", no_wrap=True)
     names = dict.fromkeys(row["measure"] for row in rows)
     same = len(names) == 1
     columns = [*([] if same else ["measure"]), "value", "interval", "n", *shown]

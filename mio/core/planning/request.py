@@ -10,7 +10,7 @@ from mio.core.contract.ranges import ALLOWED, Range, number
 from mio.core.errors import UserError, nearest
 from mio.core.planning.hardware import Gpu, Network, find_gpu, find_network
 from mio.core.recipe.layers import override_layer
-from mio.core.recipe.schema import RuntimeConfig
+from mio.core.recipe.schema import Recipe, RuntimeConfig
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Request:
         for argument in overrides:
             key, _, value = argument.partition("=")
             if key not in kinds:
+                own = [*kinds, *(field.name for field in fields(Recipe))]
+                if "." not in key and key not in own:
+                    raise UserError(f"`{argument}`: unknown key `{key}`{nearest(key, own)}")
                 rest.append(argument)
                 continue
             if key == "media":

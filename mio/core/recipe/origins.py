@@ -227,7 +227,7 @@ def _from_hub(name: str) -> Path:
     if match["rest"] is None:
         raise UserError(f"{printable(name):.300}: says no revision; put `@COMMIT` behind it, the whole commit")
     place = _place(name, match["repository"], match["rest"])
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -235,8 +235,12 @@ def _from_hub(name: str) -> Path:
     key = hashlib.sha256(f"{place.repository} {patterns}".encode()).hexdigest()[:24]
     whole = cache_folder() / "hub" / key / place.commit
     try:  # what is there as a whole needs no network: a commit does not change
+        known = whole.is_file()
+        if not (known or HF_HUB_OFFLINE):
+            # where the Hub does not answer, a snapshot that was begun would pass for a whole one
+            HfApi().repo_info(place.repository, revision=place.commit)
         folder = snapshot_download(
-            place.repository, revision=place.commit, allow_patterns=patterns, local_files_only=whole.is_file()
+            place.repository, revision=place.commit, allow_patterns=patterns, local_files_only=known
         )
         if not HF_HUB_OFFLINE:
             whole.parent.mkdir(parents=True, exist_ok=True)

@@ -77,6 +77,9 @@ def rule_problems(
         matching = fnmatch.filter(names, rule.pattern)
         if rule.rows and not set(matching) & set(ROW_PARAMETERS):
             there = [name for name in names if name in ROW_PARAMETERS]
+            if any(name.startswith("rows.") for name in names):
+                yield own, f"`{rule.pattern}` has `rows`: beside adapters, `train.lora.rows` says which are trained"
+                continue
             had = f"; of what is trained, {', '.join(f'`{name}`' for name in there) or 'nothing'} has rows"
             yield own, f"`{rule.pattern}` has `rows`, but matches nothing that has rows of the vocabulary{had}"
         elif not matching and not may_be_of_network(rule.pattern, networks):

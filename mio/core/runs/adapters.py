@@ -66,11 +66,11 @@ def write_base(
             if isinstance(whole[name], nn.Parameter):  # a buffer may be a mask
                 check_numbers(parent, name, tensor)
             if name in ROW_PARAMETERS:
-                tensor, _ = migrate_rows(tensor, parent.vocabulary, vocabulary, seed)
+                tensor, _ = migrate_rows(tensor, parent.stored_vocabulary, vocabulary, seed)
             yield name, tensor
 
     partial = folder / f"{BASE}.partial"
-    write_file(partial, planned, tensors(), known_note(parent.vocabulary.size))
+    write_file(partial, planned, tensors(), known_note(parent.stored_vocabulary.size))
     sync(partial)
     partial.replace(folder / BASE)
 

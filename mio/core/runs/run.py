@@ -119,6 +119,12 @@ class Run:
         return same_vocabulary(self.folder, self.codecs.text, self.plugins)
 
     @cached_property
+    def stored_vocabulary(self) -> Vocabulary:
+        """As its file has it, whatever the plugins at hand declare now: of a run that a stage starts from, which may
+        declare more."""
+        return Vocabulary.load(self.folder / VOCABULARY)
+
+    @cached_property
     def codecs(self) -> Codecs:
         codecs = Codecs(self.plugins)
         codecs.attach(self.folder / TOKENIZERS)

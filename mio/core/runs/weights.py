@@ -136,7 +136,9 @@ def start_weights(transformer: Transformer, vocabulary: Vocabulary, parent: Run,
         if name in ROW_PARAMETERS:
             whole = saved.shape(name)
             assert whole is not None
-            rows, counts = migrate_rows(saved.part(name, whole, (0,) * len(whole)), parent.vocabulary, vocabulary, seed)
+            rows, counts = migrate_rows(
+                saved.part(name, whole, (0,) * len(whole)), parent.stored_vocabulary, vocabulary, seed
+            )
             report = {"kept": counts.kept, "new": counts.new, "absent": counts.absent}
             box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
             part = rows[box]

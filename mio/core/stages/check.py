@@ -11,7 +11,7 @@ from mio.core.contract.backbone import TransformerConfig
 from mio.core.contract.plugins import EnabledPlugins
 from mio.core.contract.span_table import span_table
 from mio.core.contract.validation import VIEWS, control_name_problems, template_problems
-from mio.core.contract.values import TEXT, Template
+from mio.core.contract.values import TEXT, Modality, Template
 from mio.core.data.readers import READERS, reader_problems
 from mio.core.data.sources import known_kinds, template_sets
 from mio.core.errors import DataError, PluginError, RecipeError, UserError, nearest
@@ -213,18 +213,31 @@ def _spans(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:
         options = ", which then has the options of what the stage starts from" if recipe.start_from else ""
         yield f"no plugin under `plugins:` declares text; add the plugin `text`{options}"
     context = recipe.data.packing.context
-    for _, declared in plugins.modalities():
-        if not declared.codebooks:
-            continue
-        books = max(len(declared.view(view)) for view in VIEWS)
-        table = span_table(declared)
-        codes = books * declared.frames.minimum if table is None else table.least(0, table.shortest)
-        shortest = codes + 2
-        if shortest > context:
+    known = {declared.name: declared for _, declared in plugins.modalities()}
+    for name, declared in known.items():
+        if declared.codebooks and (shortest := _shortest(declared)) > context:
+            books = max(len(declared.view(view)) for view in VIEWS)
             yield (
-                f"`data.packing.context` is {context}, but the shortest span of `{declared.name}` takes {shortest} "
-                f"positions ({books} x {codes // books} codes and 2 borders); give it at least {shortest}"
+                f"`data.packing.context` is {context}, but the shortest span of `{name}` takes {shortest} "
+                f"positions ({books} x {(shortest - 2) // books} codes and 2 borders); give it at least {shortest}"
             )
+        parts = (
+            [known[declared.next_part(count)] for count in range(declared.part_counts.minimum)]
+            if declared.parts
+            else []
+        )
+        if all(part.codebooks for part in parts) and (shortest := sum(map(_shortest, parts))) > context:
+            yield (
+                f"`data.packing.context` is {context}, but the shortest item of `{name}` takes {shortest} positions "
+                f"in its {len(parts)} spans; give it at least {shortest}"
+            )
+
+
+def _shortest(declared: Modality) -> int:
+    """Positions of the shortest span of codes, with its borders."""
+    books = max(len(declared.view(view)) for view in VIEWS)
+    table = span_table(declared)
+    return 2 + (books * declared.frames.minimum if table is None else table.least(0, table.shortest))
 
 
 def _system(recipe: Recipe, plugins: EnabledPlugins) -> Iterator[str]:

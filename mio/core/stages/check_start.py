@@ -24,6 +24,7 @@ from mio.core.runs.lock import Lock
 from mio.core.runs.parent import check_parent
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.sized_text import SizedText
+from mio.core.tokens.tokenizer_files import tokenizer_record
 from mio.core.tokens.vocabulary import Vocabulary
 
 _NETWORK_WORDS = {
@@ -185,14 +186,31 @@ class _Comparison:
         return {name: other for name, other in found.items() if other}
 
     def tokenizer_problems(self, codecs: Codecs, folder: Path) -> Iterator[str]:
-        """Whether another option makes another tokenizer is for its plugin to say, when it loads what was trained."""
+        """Whether another option makes another tokenizer is for its plugin to say, when it loads what was trained. One
+        that learns nothing is known by its fingerprint."""
+        recorded = tokenizer_record(folder)
         for owner, declared in self.plugins.modalities():
+            if declared.name in recorded and declared.name != TEXT:
+                yield from self._another(owner, declared.name, recorded[declared.name])
             if owner in self._other_options and (folder / declared.name).is_dir():
                 try:
                     codecs.tokenizer(declared.name)
                 except UserError as error:
                     places = (self.placed("plugins", owner, key) for key, *_ in self._other_options[owner])
                     yield f"{next(filter(None, places), '')}{error}"
+
+    def _another(self, owner: str, modality: str, there: str) -> Iterator[str]:
+        try:
+            here: Any = self.plugins.tokenizer(modality)
+            if isinstance(here, Trainable) or here.fingerprint == there:
+                return
+        except UserError:  # its files may not be at hand, where nothing is trained
+            return
+        yield (
+            f"{self.placed('plugins', owner)}the tokenizer of `{modality}` is {here.fingerprint}, in {self.link.start} "
+            f"{there}: its codes mean something else than the rows have learnt; give the plugin the version and "
+            "options that it had, or call the modality otherwise"
+        )
 
     def network_notes(self, codecs: Codecs) -> Iterator[str]:
         """What becomes of the parent's networks, and which are new. Raises `PluginError`."""

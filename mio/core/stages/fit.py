@@ -244,7 +244,7 @@ class Stage:
     def _vocabulary(self) -> Vocabulary:
         if self.goes_on:
             return self.ranks.all_or_none(lambda: same_vocabulary(self.folder, self.codecs.text, self.plugins))
-        base = self.parent.vocabulary if self.parent else None
+        base = self.parent.stored_vocabulary if self.parent else None
         plugins = self.plugins
         return Vocabulary.build(self.codecs.text, plugins.modalities(), plugins.control_tokens(), base=base)
 
@@ -323,7 +323,8 @@ class Stage:
             return
         recipe = parent.recipe
         trained = [group for group in recipe.data.groups if recipe.mixture.read(group)]
-        for group in data.taught_anew(trained, parent.vocabulary.size) if trained else ():  # an imported model has none
+        anew = data.taught_anew(trained, parent.stored_vocabulary.size) if trained else ()  # an imported model has none
+        for group in anew:
             self.console.print(
                 f"`{group}` is learnt from what {parent.folder} says of it, whose mixture did not have it; "
                 f'"!{group}" in `train.distillation.groups` has it learnt as it is'

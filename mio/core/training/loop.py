@@ -227,14 +227,14 @@ class Training:
                 place(teacher)
                 start_weights(teacher, self.vocabulary, self.parent, recipe.seed)
                 share = recipe.train.distillation.share
-                module.teacher = Teacher(teacher, self.parent.vocabulary.size, share)
+                module.teacher = Teacher(teacher, self.parent.stored_vocabulary.size, share)
 
         model = thought = transformer_config(recipe, self.manager)
         if distils := bool(distilled_groups(recipe)):
             assert self.parent is not None
             # what the stage changes of how the same weights compute, windows for one, they were not trained with
             thought = transformer_config(self.parent.recipe, self.manager)
-        known = self.parent.vocabulary.size if self.parent is not None else 0
+        known = self.parent.stored_vocabulary.size if self.parent is not None else 0
         self.data.known = known
         if recipe.train.lora.rank:  # what it adapts lies in its own folder
             known = known_ids(SavedWeights(self.folder / BASE))

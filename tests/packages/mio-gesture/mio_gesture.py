@@ -72,7 +72,7 @@ class Gestures:
 
 
 def label(turn):
-    return "" if turn.record["strokes"] else "scribble"
+    return "" if turn.record.get("strokes", True) else "scribble"
 
 
 def judge(answers, records):
