@@ -141,6 +141,16 @@ def test_another_folder_for_what_is_kept(runs):
         assert (runs / f"mine/{name}/samples/play.json").is_file()
 
 
+def test_runs_that_are_called_alike_have_folders_of_their_own(runs):
+    (runs / "other").mkdir()
+    shutil.copytree(runs / "two", runs / "other/one")
+    assert app.run(["evaluate", "one", "other/one", "play", "--items", "3", "--out", "alike"]) == 0
+    assert sorted(path.name for path in (runs / "alike").iterdir() if (path / "evaluation/play.jsonl").is_file()) == [
+        "one",
+        "other-one",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

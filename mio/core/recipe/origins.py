@@ -220,6 +220,19 @@ def _git(place: _Place, objects: Path | None, *arguments: str, given: bytes = b"
 _OF_RECIPES = ("*.yaml", "*.yml", "*.json", "*.jsonl", "*.lock", "*.md", "*.csv")
 
 
+def _ask_hub(place: _Place) -> None:
+    """Raises `UserError` where the Hub does not answer: a snapshot that was only begun would pass for a whole one."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().repo_info(place.repository, revision=place.commit)
+    except Exception as error:  # of the network, whichever library speaks to it
+        raise UserError(
+            f"{place.name:.300}: cannot be fetched from the Hub: {' '.join(str(error).split()):.300}; with "
+            "HF_HUB_OFFLINE=1 what lies in its cache is taken as it is"
+        ) from None
+
+
 def _from_hub(name: str) -> Path:
     match = _HUB.fullmatch(name)
     if match is None:
@@ -227,7 +240,7 @@ def _from_hub(name: str) -> Path:
     if match["rest"] is None:
         raise UserError(f"{printable(name):.300}: says no revision; put `@COMMIT` behind it, the whole commit")
     place = _place(name, match["repository"], match["rest"])
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -237,8 +250,7 @@ def _from_hub(name: str) -> Path:
     try:  # what is there as a whole needs no network: a commit does not change
         known = whole.is_file()
         if not (known or HF_HUB_OFFLINE):
-            # where the Hub does not answer, a snapshot that was begun would pass for a whole one
-            HfApi().repo_info(place.repository, revision=place.commit)
+            _ask_hub(place)
         folder = snapshot_download(
             place.repository, revision=place.commit, allow_patterns=patterns, local_files_only=known
         )

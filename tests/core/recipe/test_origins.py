@@ -96,6 +96,16 @@ def test_a_recipe_runs_from_where_it_is_pinned(work, kind, capsys):
     assert "starts from" in capsys.readouterr().out
 
 
+def test_a_snapshot_that_was_begun_is_not_whole_where_the_hub_does_not_answer(work, monkeypatch):
+    place = snapshot(work / "hub", {"recipes/base.yaml": FILES["recipes/base.yaml"]})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    for _ in range(2):
+        with pytest.raises(UserError, match="cannot be fetched from the Hub: .*; with HF_HUB_OFFLINE=1"):
+            fetched(place)
+    assert not list((work / "cache").rglob("*"))
+
+
 def test_a_lock_says_which_paths_another_machine_may_not_have(work, capsys):
     place = repository(work / "remote", FILES)
     assert app.run(["recipe", "lock", f"{place}:recipes/base.yaml"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 
 import pytest
@@ -78,6 +79,22 @@ def test_an_interrupted_run_does_not_go_on_with_other_spans(run, other):
     Lock.read(run).unsealed().save(run / "recipe.lock")
     with pytest.raises(UserError, match=rf"`melody` declares {other[0]}.*, but the run was made with {other[1]};"):
         fit("train.steps=4")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more"),
+    [(f"{FRAMES},", f'{FRAMES}, specials=("<bar>", "<rest>"),', 2), ('begin="<melody>"', 'begin="<tune>"', 1)],
+    ids=["specials", "begin"],
+)
+def test_a_stage_may_declare_more_than_its_parent(run, plugins, monkeypatch, old, new, more):
+    text = (MELODY / "mio_melody.py").read_text()
+    assert text.count(old) == 1
+    (plugins / f"melody_{more}.py").write_text(text.replace(old, new))
+    monkeypatch.setenv("MIO_PLUGINS", f"melody={plugins / f'melody_{more}.py'}")
+    fit(f"name=more{more}", f"start_from={run}", "train.steps=1")
+    child = Run.open(run.parent / f"more{more}", PluginManager.discover())
+    had = child.stored_vocabulary.size - more
+    assert had == json.loads((run / "vocabulary.json").read_text())["blocks"][-1]["start"] + 8
 
 
 def test_a_stage_may_change_the_spans_of_its_parent_and_says_so(run, tunes, other):

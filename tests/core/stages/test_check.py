@@ -22,7 +22,7 @@ data:
   groups:
     pairs: {sources: {a: {dataset: jsonl, templates: own, directions: {draw: 1}, filters: {}}}}
   templates: {own: [{direction: draw, prompt: "{caption}", response: "{sketch}"}]}
-  packing: {context: 34}
+  packing: {context: 68}
 mixture: {ratios: {pairs: 1}}
 """
 
@@ -36,6 +36,7 @@ class Words:
                 name="sketch", codebooks=(8, 8), layout="frame_major", begin="<s>", end="</s>", code_token="<s{}>",
                 frames=Frames(minimum=16, maximum=16),
             ),
+            Modality(name="strip", parts="sketch", frames=Frames(minimum=2)),
         ]  # fmt: skip
 
 
@@ -120,6 +121,7 @@ def test_what_adamw_moves_is_judged_by_its_rate_and_not_by_muons(sound):
         ("data.system={skech: hi}", "`data.system.skech` is neither `default` nor a modality in use"),
         ("data.max_skipped=2", "`data.max_skipped` is 2"),
         ("data.packing.too_long=cut", "`data.packing.too_long` is `cut`"),
+        ("data.packing.context=67", "the shortest item of `strip` takes 68 positions in its 2 spans"),
         ("data.packing.context=33", "shortest span of `sketch` takes 34 positions (2 x 16 codes and 2 borders)"),
         ("train.steps=0", "`train.steps` is 0"),
         ("train.precision=fp16", "`train.precision` is `fp16`"),
