@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def failing(capsys, *arguments):
 def printed(capsys, *arguments):
     assert app.run(arguments) == 0
     return capsys.readouterr().out
+
+
+def test_an_interruption_while_commands_are_imported_is_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-m", "mio", "--help"], check=False, capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy():

@@ -46,6 +46,11 @@ def test_the_plans_own_keys_change_hardware_and_cost(capsys):
     assert (other["gpu"], other["network"], other["assumed"]["efficiency"]) == ("a100", "efa-400", 0.4)
 
 
+def test_a_key_that_is_nearly_the_plans_is_told(capsys):
+    assert app.run(["plan", "scale/mio-7b", "wrold=5"]) == 2
+    assert "unknown key `wrold`; did you mean `world`?" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("tunes")
 def test_a_teacher_that_a_ramp_brings_is_planned_for(capsys):
     Path("base.yaml").write_text(Path("tunes.yaml").read_text().replace("name: tunes", "name: base"))

@@ -73,6 +73,7 @@ def test_templates_can_be_given():
     ("kind", "text", "message"),
     [
         ("speach", "{a}", "did you mean `speech`"),
+        ("speech", "Say this slowly.", "as a prompt it lacks a field in braces"),
         ("speech", "{a} {b}", "has 2 fields"),
         ("speech", "{a", "double a literal brace"),
         ("speech", "speech_text_sft/txt_to_speech", "did you mean `text_to_speech`"),

@@ -23,7 +23,7 @@ from mio.core.data.sample import CheckedSample
 from mio.core.data.shards.reader import TokenisedSource, dropped
 from mio.core.data.shards.store import TokenStore
 from mio.core.data.streams import Memory, RecordStream
-from mio.core.errors import DataError, MioError, PluginError, RecipeError, UserError
+from mio.core.errors import DataError, MioError, RecipeError, UserError
 from mio.core.recipe.data_schema import SourceConfig
 from mio.core.recipe.schema import Recipe
 from mio.core.tokens.controls import Labels
@@ -147,7 +147,7 @@ def _open(config: SourceConfig, shipped: Mapping[str, tuple[str, SourceFactory]]
         source = factory(config.split, config.options)
         if not all(hasattr(source, name) for name in ("__len__", "__getitem__")):
             kind = "None" if source is None else f"a {type(source).__name__}"
-            raise PluginError(f"its factory returned {kind}; a source with `__len__` and `__getitem__` is due")
+            raise UserError(f"its factory returned {kind}; a source with `__len__` and `__getitem__` is due")
         return source
 
 

@@ -374,6 +374,17 @@ def test_two_plugins_that_claim_one_thing_are_both_named():
         assert "`two`" in str(caught.value)
 
 
+def test_a_token_that_one_plugin_has_twice_names_it_once():
+    with pytest.raises(PluginError, match="token `<s7>`: plugin `one` has it twice"):
+        enabled(one=declaring(replace(CODES, begin="<s7>"))).modalities()
+
+
+def test_a_modality_of_parts_has_no_borders_of_its_own():
+    film = Modality(name="film", parts="sketch", begin="<film>", end="</film>")
+    with pytest.raises(PluginError, match=r"`begin`: the parts are spans with borders of their own.*; `end`: "):
+        enabled(one=declaring(CODES, film)).modalities()
+
+
 def test_a_modality_of_parts_needs_the_modality_of_its_parts():
     with pytest.raises(PluginError, match="`parts`: no plugin of the recipe declares a modality `sketch`"):
         enabled(film=declaring(Modality(name="film", parts="sketch"))).modalities()

@@ -195,6 +195,40 @@ def test_broken_records_of_a_plugin_name_the_record_and_the_error():
         checked(recipe)
 
 
+def test_whatever_a_record_is_broken_for_is_told():
+    class Filtering(Plugins):
+        def filters(self):
+            return {"long": ("text", lambda record, _: len(record["words"]) > 5)}
+
+    with pytest.raises(DataError, match=r"50 of 50 .*: record \d+: filter `long`: KeyError: 'words'"):
+        checked(made_recipe(filters={"long": {}}), Filtering())
+    with pytest.raises(DataError, match=r"50 of 50 .*: record \d+: has no field `nix`, by which `held_out_by`"):
+        checked(made_recipe(held_out=0.1, held_out_by=["nix"]))
+
+
+@pytest.mark.parametrize(("returned", "kind"), [(None, "None"), ((one for one in ()), "a generator")])
+def test_what_is_no_source_is_refused_with_its_dataset(returned, kind):
+    class Shipping(Plugins):
+        def sources(self):
+            return super().sources() | {"made/letters": ("made", lambda *_: returned)}
+
+    with pytest.raises(PluginError, match=f"dataset `made/letters`: its factory returned {kind}; a source with"):
+        built(made_recipe(), Shipping())
+
+
+def test_what_a_user_is_to_mend_is_said_with_the_source_that_says_it():
+    class Missing(Letters):
+        def __getitem__(self, index):
+            raise UserError("letters.txt is missing; get it")
+
+    class Shipping(Plugins):
+        def sources(self):
+            return super().sources() | {"made/letters": ("made", lambda *_: Missing(50))}
+
+    with pytest.raises(UserError, match=r"^pairs/letters.*: record \d+: letters.txt is missing"):
+        checked(made_recipe(), Shipping())
+
+
 def test_a_source_with_nothing_left_is_an_error():
     with pytest.raises(DataError, match=r"none of 50 records checked is left: longest: too long \(100\)"):
         checked(made_recipe(filters={"longest": {"at": 0}}))

@@ -101,7 +101,7 @@ def test_a_snapshot_that_was_begun_is_not_whole_where_the_hub_does_not_answer(wo
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     for _ in range(2):
-        with pytest.raises(UserError, match="cannot be fetched from the Hub: .*; with HF_HUB_OFFLINE=1"):
+        with pytest.raises(UserError, match=r"cannot be fetched from the Hub: .*; with HF_HUB_OFFLINE=1"):
             fetched(place)
     assert not list((work / "cache").rglob("*"))
 

@@ -8,7 +8,7 @@ import pytest
 from mio.core.contract.plugins import PluginManager
 from mio.core.recipe.compose import compose
 from mio.core.recipe.resolved import load_resolved, to_yaml
-from mio.core.recipe.rules import applied, like_names, may_be_of_network, rule_of
+from mio.core.recipe.rules import applied, like_names, may_be_of_network, rule_of, rule_problems
 from mio.core.recipe.schema import RuleConfig
 
 NETWORKS = ["encoders.image", "layers.0.adapters.reader", "layers.4.adapters.reader", "heads.image"]
@@ -74,6 +74,13 @@ def test_the_last_rule_that_matches_applies_and_null_takes_one_away():
     names = {"norm.weight": "all", "layers.1.up": "layers", "layers.0.up": "first"}
     assert {name: rule_of(name, rules) for name in names} == {name: rules[own] for name, own in names.items()}
     assert rule_of("norm.weight", {"layers": rules["layers"]}) is None
+
+
+def test_rows_beside_adapters_are_those_of_the_adapters():
+    rules = {"own": RuleConfig("embedding.weight", rows=["new"])}
+    [(name, problem)] = rule_problems(rules, ["layers.0.up.lora_a", "rows.embedding"], ["text"])
+    assert name == "own"
+    assert "beside adapters, `train.lora.rows` says which are trained" in problem
 
 
 def test_rules_of_several_files_merge_by_name_and_the_including_file_has_the_last_word(tmp_path):

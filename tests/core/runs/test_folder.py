@@ -463,6 +463,14 @@ def test_verify_wants_every_step_of_a_finished_run(run, capsys):
         assert problem in capsys.readouterr().err
 
 
+def test_verify_of_a_run_that_has_not_begun_says_so(run, capsys):
+    for path in sorted(run.rglob("*"), reverse=True):
+        if path.name != "recipe.yaml":
+            path.rmdir() if path.is_dir() else path.unlink()
+    assert app.run(["recipe", "verify", "runs/tunes"]) == 2
+    assert "training has not begun" in capsys.readouterr().err
+
+
 def test_verify_wants_the_steps_of_the_last_checkpoint_of_an_unfinished_run(unfinished, capsys):
     lines = (unfinished / "journal.csv").read_bytes().splitlines(keepends=True)
     assert app.run(["recipe", "verify", "runs/tunes"]) == 0
