@@ -22,6 +22,7 @@ from mio.core.recipe.places import TOKENIZERS, VOCABULARY, run_of_checkpoint
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.lock import Lock
 from mio.core.runs.parent import check_parent
+from mio.core.runs.versions import versions
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.sized_text import SizedText
 from mio.core.tokens.tokenizer_files import tokenizer_record
@@ -190,7 +191,8 @@ class _Comparison:
         that learns nothing is known by its fingerprint."""
         recorded = tokenizer_record(folder)
         for owner, declared in self.plugins.modalities():
-            if declared.name in recorded and declared.name != TEXT:
+            known = declared.name in recorded and declared.name != TEXT
+            if known and owner in {*self._other_versions, *self._other_options}:
                 yield from self._another(owner, declared.name, recorded[declared.name])
             if owner in self._other_options and (folder / declared.name).is_dir():
                 try:
@@ -198,6 +200,18 @@ class _Comparison:
                 except UserError as error:
                     places = (self.placed("plugins", owner, key) for key, *_ in self._other_options[owner])
                     yield f"{next(filter(None, places), '')}{error}"
+
+    @cached_property
+    def _other_versions(self) -> set[str]:
+        """Plugins that were others when the parent was trained. Tokenizers of the same ones are the same, and are not
+        made for it: some hold gigabytes."""
+        with contextlib.suppress(UserError):  # of a damaged folder, which is told elsewhere
+            assert self.link.folder is not None
+            lock = Lock.read(run_of_checkpoint(self.link.folder) or self.link.folder)
+            had = lock.versions["plugins"]
+            now = versions(self.plugins.manager, self.plugins.names)["plugins"]
+            return {name for name in now if had.get(name, now[name]) != now[name]}
+        return set()
 
     def _another(self, owner: str, modality: str, there: str) -> Iterator[str]:
         try:

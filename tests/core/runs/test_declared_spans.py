@@ -97,6 +97,15 @@ def test_a_stage_may_declare_more_than_its_parent(run, plugins, monkeypatch, old
     assert had == json.loads((run / "vocabulary.json").read_text())["blocks"][-1]["start"] + 8
 
 
+def test_a_stage_whose_tokenizer_is_another_is_refused_before_it_trains(run, plugins, monkeypatch):
+    text = (MELODY / "mio_melody.py").read_text()
+    assert text.count('"melody-1"') == 1
+    (plugins / "melody_two.py").write_text(text.replace('"melody-1"', '"melody-2"'))
+    monkeypatch.setenv("MIO_PLUGINS", f"melody={plugins / 'melody_two.py'}")
+    with pytest.raises(UserError, match=r"tokenizer of `melody` is melody-2, in .* melody-1: its codes mean something"):
+        check_chain(["tunes.yaml"], ["name=two", f"start_from={run}"], PluginManager.discover())
+
+
 def test_a_stage_may_change_the_spans_of_its_parent_and_says_so(run, tunes, other):
     assert run.is_dir()
     text = (tunes / "tunes.yaml").read_text()
