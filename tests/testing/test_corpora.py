@@ -8,9 +8,10 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from test_seeded_faults import DRAWN, GOOD, HELD, HELD_OUT, KEYS, RECORD
+from test_seeded_faults import SOURCES as AGAIN
 from typer.testing import CliRunner
 
 import mio.testing
@@ -23,22 +24,13 @@ from mio.testing.digests import digest
 
 NUMBERS = itertools.count()
 """Of modules, whose names are their own."""
-GOOD = Path(__file__).parent / "tally.py"
 CLASS = "class Tallies:\n    def __init__(self, split):\n"
 SHIPPED = "lambda split, _: Tallies(split)"
-DRAWN = 'draw = np.random.default_rng([index, self.split == "test"])'
 READ = "if not 0 <= index < len(self):\n            raise IndexError(index)\n"
 ENCODE = "        shifted = ["
 LABEL = 'return "short" if len(turn.record.get("values", "").split()) == 2 else ""'
-RECORD = 'return {"tally": media, "values": spell(values)}'
-HELD_OUT = "return [source[index] for index in range(min(count, len(source)))]"
 KEY = 'key=f"{self.split}-{index}"'
 
-AGAIN, KEYS, HELD = (
-    "sources give the same records again",
-    "a key names one item for ever",
-    "what is held out is not trained on",
-)
 OPENED, FILTERS, ELSEWHERE = "sources can be opened", "filters give reasons", "labels are the same in another process"
 SHARDS, OF_MEDIA = "records come through shards", "tally: media come through shards"
 
