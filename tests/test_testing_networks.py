@@ -219,7 +219,7 @@ HEAD_DEFECTS = [
     ({"module": samples(unseeded)}, "media follow from their seeds, alone or together", "at the second time"),
     ({"module": samples(lambda media, *_: [one + sum(media) for one in media])},
      "media follow from their seeds, alone or together", "when it is alone"),
-    ({"save": lambda *given: given[2]}, "media that are made are saved, and learnt like others", "no file is"),
+    ({"save": lambda *given: given[2]}, "media that are made are saved, and learnt like others", "which is no file"),
 ]  # fmt: skip
 
 
