@@ -27,7 +27,9 @@ from mio.core.errors import Interrupted, PeerFailed, UserError
 from mio.core.terminal import plain
 
 INTERRUPTED = 130
-GO_ON = "give the same command again to go on"
+GO_ON, ANEW = "give the same command again to go on", "the same command starts over"
+_KEEPS = ("fit", "tokenize", "evaluate")
+"""Commands that go on where they were interrupted."""
 
 app = typer.Typer(
     name="mio",
@@ -104,7 +106,7 @@ def run(arguments: Sequence[str]) -> int:
     except Interrupted as error:
         return _fail(str(error), INTERRUPTED, "interrupted")
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(GO_ON, INTERRUPTED, "interrupted")
+        return _interrupted(arguments)
     except BrokenPipeError:  # the reader of the output has left, as `head` does
         sys.stderr.close()
         return 0
@@ -114,13 +116,17 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _fail(message, 1 if launched() and passes(error) else 2)
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
-        return _fail(GO_ON, INTERRUPTED, "interrupted")
+        return _interrupted(arguments)
     return code if isinstance(code, int) else 0
 
 
 def _own() -> list[str]:
     """Names of mio's own commands."""
     return [*(str(one.name) for one in app.registered_commands), *(str(one.name) for one in app.registered_groups)]
+
+
+def _interrupted(arguments: Sequence[str]) -> int:
+    return _fail(GO_ON if arguments and arguments[0] in _KEEPS else ANEW, INTERRUPTED, "interrupted")
 
 
 def _fail(message: str, code: int, word: str = "error") -> int:

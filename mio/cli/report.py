@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from mio.cli.options import refuse_no_run, writable_file
 from mio.cli.places import record_place
+from mio.core.errors import UserError
 
 Runs = Annotated[
     list[Path],
@@ -33,6 +35,8 @@ def report(
     for run in runs:
         refuse_no_run(run)
     writable_file("--out", out)
+    if out is None and not os.access(runs[0], os.W_OK):
+        raise UserError(f"{runs[0]}: cannot be written; give a place for the report with `--out FILE`")
     from mio.report import write_report
     from mio.report.numbers import size
 

@@ -287,21 +287,22 @@ def test_several_problems_are_told_in_one_line(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "line"),
+    ("command", "error", "line"),
     [
-        (KeyboardInterrupt(), 130, "interrupted: give the same command again to go on"),
-        (Interrupted("stopped after step 7;\nthe same command goes on"), 130,
+        (["fit"], KeyboardInterrupt(), "interrupted: give the same command again to go on"),
+        (["recipe", "check"], KeyboardInterrupt(), "interrupted: the same command starts over"),
+        (["fit"], Interrupted("stopped after step 7;\nthe same command goes on"),
          "interrupted: stopped after step 7; the same command goes on"),
     ],
 )  # fmt: skip
-def test_an_interruption_is_one_line_that_says_how_to_go_on(folder, capsys, monkeypatch, error, code, line):
+def test_an_interruption_is_one_line_that_says_how_to_go_on(folder, capsys, monkeypatch, command, error, line):
     del folder
 
     def interrupt(*_):
         raise error
 
     monkeypatch.setattr(check_chain, "links", interrupt)
-    assert app.run(["recipe", "check", "tiny.yaml"]) == code
+    assert app.run([*command, "tiny.yaml"]) == 130
     assert capsys.readouterr().err.splitlines() == [line]
 
 

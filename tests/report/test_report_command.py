@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from conftest import TINY
 from made_run import make_run
@@ -37,6 +39,17 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, told):
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_a_run_that_cannot_be_written_has_its_report_elsewhere(tmp_path, monkeypatch, capsys):
+    folder, other = make_run(tmp_path, "one"), tmp_path / "other.html"
+    allowed = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: path != folder and allowed(path, mode))
+    assert run(["report", str(folder)]) == 2
+    assert f"{folder}: cannot be written; give a place for the report with `--out FILE`" in capsys.readouterr().err
+    assert not (folder / "report.html").exists()
+    assert run(["report", str(folder), "--out", str(other)]) == 0
+    assert other.is_file()
 
 
 def test_a_stage_ends_with_its_report(tunes, capsys):

@@ -218,18 +218,22 @@ def _git(place: _Place, objects: Path | None, *arguments: str, given: bytes = b"
 # the Hub
 
 _OF_RECIPES = ("*.yaml", "*.yml", "*.json", "*.jsonl", "*.lock", "*.md", "*.csv")
+_REFUSED = (401, 403, 404)
+"""What the Hub answers where there is no such repository or commit, or none that this token may read."""
 
 
 def _ask_hub(place: _Place) -> None:
     """Raises `UserError` where the Hub does not answer: a snapshot that was only begun would pass for a whole one."""
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         HfApi().repo_info(place.repository, revision=place.commit)
     except Exception as error:  # of the network, whichever library speaks to it
+        refused = isinstance(error, HfHubHTTPError) and error.response.status_code in _REFUSED
+        hint = "" if refused else "; with HF_HUB_OFFLINE=1 what lies in its cache is taken as it is"
         raise UserError(
-            f"{place.name:.300}: cannot be fetched from the Hub: {' '.join(str(error).split()):.300}; with "
-            "HF_HUB_OFFLINE=1 what lies in its cache is taken as it is"
+            f"{place.name:.300}: cannot be fetched from the Hub: {' '.join(str(error).split()):.300}{hint}"
         ) from None
 
 

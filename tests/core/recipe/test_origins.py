@@ -3,7 +3,9 @@
 import os
 import shutil
 import subprocess
+import threading
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,29 @@ def test_a_snapshot_that_was_begun_is_not_whole_where_the_hub_does_not_answer(wo
         with pytest.raises(UserError, match=r"cannot be fetched from the Hub: .*; with HF_HUB_OFFLINE=1"):
             fetched(place)
     assert not list((work / "cache").rglob("*"))
+
+
+class Nothing(BaseHTTPRequestHandler):
+    """A server that has nothing."""
+
+    def do_GET(self):
+        self.send_error(404)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_what_the_hub_does_not_have_is_not_looked_for_in_its_cache(work, monkeypatch):
+    place = snapshot(work / "hub", {"recipes/base.yaml": FILES["recipes/base.yaml"]})
+    with HTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(UserError, match="cannot be fetched from the Hub: ") as told:
+            fetched(place)
+        server.shutdown()
+    assert "404" in str(told.value)
+    assert "HF_HUB_OFFLINE" not in str(told.value)
 
 
 def test_a_lock_says_which_paths_another_machine_may_not_have(work, capsys):
