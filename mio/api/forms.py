@@ -328,7 +328,9 @@ def _is_sound(value: Sequence[Any]) -> bool:
     """Whether it is a pair of samples and a rate."""
     if len(value) != 2 or not _is_array(value[0]) or len(value[0].shape) not in (1, 2):
         return False
-    return not _is_array(value[1]) and not isinstance(value[1], bool) and isinstance(value[1], int | float)
+    import numpy as np
+
+    return isinstance(value[1], int | float | np.integer | np.floating) and not isinstance(value[1], bool)
 
 
 def _is_array(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,7 +111,7 @@ def serve(
     )
     local = is_loopback(host)
     settings = Settings(
-        name=name or run.resolve().name,
+        name=name,
         rows=rows,
         limits=limits,
         key=key,
@@ -129,8 +130,10 @@ def serve(
             return
         if not local and not key:
             typer.echo(f"warning: anybody who reaches {host} can use the model; set {KEY} to a key", err=True)
+        model = place.loaded.model
+        settings = replace(settings, name=name or model.recipe.name)  # bundles lie under other names
         told = f"{settings.name}: {place.url}/v1"
-        server = Server(Service(place.loaded.model, settings), lambda: typer.echo(told, err=True))
+        server = Server(Service(model, settings), lambda: typer.echo(told, err=True))
         code = run_server(server, place.sock)
     if code:
         raise Interrupted("the server has stopped")

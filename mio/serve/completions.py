@@ -23,6 +23,9 @@ from mio.serve.protocol.completions import CompletionRequest
 from mio.serve.replies import finish_reason, usage
 from mio.serve.service import Answers, Asked, Service
 
+_CUT = "\ufffd"
+"""What bytes decode to that are a part of a character."""
+
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter()
@@ -106,6 +109,8 @@ class _Completion:
             tokens, prompt = one.tokens[told[number] :], None if told[number] else self._prompts[number]
             text = given.text if isinstance(given, TextPiece) else ""
             text = self._special_text(tokens) if self._special else text
+            if self._special and not reason and text.endswith(_CUT):
+                continue  # tokens are ahead of events: the rest of a character is still to come
             if text or reason or (self._request.return_token_ids and tokens):
                 told[number] = len(one.tokens)
                 yield event({**self._head(), "choices": [self._choice(number, text, reason, tokens, prompt)], **rest})

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mio.core.contract.controls import CONTROL, SILENCE
-from mio.core.contract.streams import joined
 from mio.core.contract.values import TEXT
 from mio.core.generation.requests import LENGTH
 from mio.core.generation.streaming import AnswerEvent, MediaChunk, Over, SaidControl, TextPiece, WholeMedia
@@ -138,9 +137,10 @@ class Reply:
 
 
 def _file(sounds: Sequence[Any], kind: str) -> bytes:
-    """Recordings one after the other."""
-    samples, rate = joined(sounds)
-    return sound.whole(samples, rate, kind)
+    """Recordings one after the other, at the rate of the first."""
+    writer = sound.SoundWriter(kind)
+    content = b"".join([*(writer.push(*one) for one in sounds), writer.finish()])
+    return sound.with_size(content) if kind == "wav" else content
 
 
 def _base64(content: bytes) -> str:

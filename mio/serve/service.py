@@ -8,14 +8,14 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mio.core.contract.values import TEXT, Decoding
 from mio.core.errors import DataError, UserError, nearest
-from mio.core.generation.defaults import decoding_for
+from mio.core.generation.defaults import DEFAULT, decoding_for
 from mio.core.generation.engine import answer_room
 from mio.core.generation.grammar import Need
 from mio.core.generation.model import Model
@@ -309,10 +309,14 @@ class Service:
         if wanted is not None and wanted > limit:
             raise unsupported("max_tokens", f"`max_tokens`: answers have at most {limit} tokens here")
         said = {one.name: value for one in fields(Decoding) if (value := getattr(request, one.name, None)) is not None}
-        said["max_tokens"] = wanted or limit
+        recipe = self.model.recipe
+        of_recipe = [(recipe.generate.get(name) or {}).get("max_tokens") for name in (DEFAULT, output or DEFAULT)]
+        if wanted is not None or not any(of_recipe):
+            said["max_tokens"] = limit if wanted is None else wanted
         if said.get("top_k", 0) < 0:
             said["top_k"] = 0
-        decoding = decoding_for(self.model.recipe, output or "", **said)
+        decoding = decoding_for(recipe, output or "", **said)
+        decoding = replace(decoding, max_tokens=min(decoding.max_tokens, limit))
         try:
             check_decoding(decoding, chosen=self.model.grammar.chosen)
         except UserError as error:

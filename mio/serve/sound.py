@@ -42,7 +42,8 @@ _UNKNOWN = 0xFFFFFFFF
 
 
 class SoundWriter:
-    """Encodes sound that comes in pieces of one rate. What `push` and `finish` give, one after the other, is a file."""
+    """Encodes sound that comes in pieces. What `push` and `finish` give, one after the other, is a file. Its rate and
+    channels are those of the first piece, to which others are resampled."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -52,23 +53,48 @@ class SoundWriter:
         self._container: Any = None
         self._stream: Any = None
         self._resampler: Any = None
+        self._matched: tuple[int, int] = (0, 0)
+        """Rate and channels of the pieces that are made to fit,"""
+        self._matching: Any = None
+        """by this."""
 
     def push(self, samples: npt.NDArray[Any], rate: int) -> bytes:
         """Bytes that are ready with these samples, `[T]` or `[T, C]`, floats in [-1, 1] or integers."""
         pcm = to_pcm(_few_channels(samples))
+        channels = pcm.shape[1] if pcm.ndim == 2 else 1
         if not self._rate:
-            self._open(rate, pcm.shape[1] if pcm.ndim == 2 else 1)
-        self._write(pcm)
+            self._open(rate, channels)
+        if self._matching is not None and self._matched != (rate, channels):
+            self._end_matching()
+        if (rate, channels) == (self._rate, self._channels):
+            self._write(pcm)
+            return self._new()
+        import av
+
+        if self._matching is None:
+            self._matched = rate, channels
+            self._matching = av.AudioResampler("s16", _layout(self._channels), self._rate)
+        self._write_frames(self._matching.resample(_frame(pcm, rate, channels)))
         return self._new()
 
     def finish(self) -> bytes:
         """The bytes that are left. Nothing of sound that never came."""
+        if self._matching is not None:
+            self._end_matching()
         if self._resampler is not None:
             self._encode(self._resampler.resample(None))
         if self._container is not None:
             self._container.mux(self._stream.encode(None))
             self._container.close()
         return self._new()
+
+    def _end_matching(self) -> None:
+        self._write_frames(self._matching.resample(None))
+        self._matching = None
+
+    def _write_frames(self, frames: Any) -> None:
+        for frame in frames:
+            self._write(frame.to_ndarray().reshape(-1, self._channels))
 
     def _open(self, rate: int, channels: int) -> None:
         self._rate, self._channels = rate, channels
@@ -77,7 +103,7 @@ class SoundWriter:
             return
         import av
 
-        layout = "stereo" if channels == 2 else "mono"
+        layout = _layout(channels)
         if self._kind in ("pcm", "pcm16"):
             self._resampler = av.AudioResampler("s16", "mono", PCM_RATE)
             return
@@ -95,13 +121,7 @@ class SoundWriter:
         if self._resampler is None:
             self._file.write(pcm.tobytes())
             return
-        import av
-
-        frame = av.AudioFrame.from_ndarray(
-            pcm.reshape(1, -1), format="s16", layout="stereo" if self._channels == 2 else "mono"
-        )
-        frame.sample_rate = self._rate
-        self._encode(self._resampler.resample(frame))
+        self._encode(self._resampler.resample(_frame(pcm, self._rate, self._channels)))
 
     def _encode(self, frames: Any) -> None:
         for frame in frames:
@@ -116,6 +136,18 @@ class SoundWriter:
         new = self._file.read()
         self._given += len(new)
         return new
+
+
+def _layout(channels: int) -> str:
+    return "stereo" if channels == 2 else "mono"
+
+
+def _frame(pcm: npt.NDArray[np.int16], rate: int, channels: int) -> Any:
+    import av
+
+    frame = av.AudioFrame.from_ndarray(pcm.reshape(1, -1), format="s16", layout=_layout(channels))
+    frame.sample_rate = rate
+    return frame
 
 
 class _Forward:

@@ -176,3 +176,7 @@ def test_types_without_a_form_say_so():
     assert forms.to_bytes([COLOUR], "video")[0] == "video/mp4"
     with pytest.raises(UserError, match="save them as files"):
         forms.to_bytes(object(), "model")
+
+
+def test_a_rate_of_numpy_is_a_rate():
+    assert media_type_of((np.zeros(8, np.float32), np.int64(16_000))) == "audio"

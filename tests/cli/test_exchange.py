@@ -89,16 +89,15 @@ def test_a_stage_starts_from_an_import(model, tunes, capsys):
     called(capsys, "import", model, "--name", "backbone")
     parent = yaml.safe_load((tunes / "runs/backbone/recipe.yaml").read_text())
     own = ["start_from=runs/backbone", "plugins.text={_replace_: true}", "model={_replace_: true}", "train.steps=2"]
-    called(capsys, "fit", "tunes.yaml", *own)
-    child = yaml.safe_load((tunes / "runs/tunes/recipe.yaml").read_text())
+    called(capsys, "fit", "tunes.yaml", *own, f"runtime.runs={tunes / 'elsewhere'}")
+    child = yaml.safe_load((tunes / "elsewhere/tunes/recipe.yaml").read_text())
     assert (child["model"], child["plugins"]["text"]) == (parent["model"], parent["plugins"]["text"])
-    summary = json.loads((tunes / "runs/tunes/summary.json").read_text())
+    summary = json.loads((tunes / "elsewhere/tunes/summary.json").read_text())
     assert summary["vocabulary"]["rows"] == {"kept": SIZE, "new": 10, "absent": 0}  # begin, end and eight notes
     prompt = ["Please play do re mi:", "--output", "melody", "--json"]
-    called(capsys, "export", "runs/tunes", "out")
-    first = called(capsys, "generate", "runs/tunes", *prompt)
-    (tunes / "runs").rename(tunes / "elsewhere")
-    called(capsys, "import", "out")
+    called(capsys, "export", "elsewhere/tunes", "out")
+    first = called(capsys, "generate", "elsewhere/tunes", *prompt)
+    called(capsys, "import", "out")  # here, wherever it was trained
     assert called(capsys, "generate", "runs/tunes", *prompt) == first
     kept = [json.loads((tunes / place / "tunes/summary.json").read_text()) for place in ("runs", "elsewhere")]
     assert kept[0] == kept[1] == summary

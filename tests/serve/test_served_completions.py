@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from types import SimpleNamespace
+
 import openai
 import pytest
 from served import scripted, serving
+
+from mio.core.generation.streaming import Over, TextPiece
+from mio.serve.completions import _Completion
+from mio.serve.protocol.completions import CompletionRequest
 
 ANSWERS = {"one=": "two", "three=": ["four ", ("picture", (0, 1, 2, 3))], "[0, 1, 2, 3]=": "seen"}
 IDS = {"return_token_ids": True}
@@ -65,6 +73,27 @@ def test_a_stream_is_the_answer_in_pieces(client):
     assert choices[0]["prompt_token_ids"] == whole.choices[0].to_dict()["prompt_token_ids"]
     assert choices[-1]["finish_reason"] == "stop"
     assert chunks[-1].usage == whole.usage
+
+
+def test_a_character_is_not_cut_where_tokens_are_ahead_of_events(running):
+    """The list of an answer's tokens grows while events wait to be told."""
+    first, *rest = running.model.codecs.text.encode("é")
+    one = SimpleNamespace(tokens=[*running.model.codecs.text.encode("a"), first])
+
+    async def events():
+        yield 0, TextPiece(0, "a")
+        one.tokens += rest
+        yield 0, TextPiece(0, "é")
+        yield 0, Over("stop", None, None)
+
+    async def told():
+        request = CompletionRequest(prompt="one=", stream=True, skip_special_tokens=False)
+        job = _Completion(running.service, request)
+        job._prompts = [None]
+        lines = [line async for line in job.streamed(SimpleNamespace(each=[one], events=events))]
+        return [json.loads(line.removeprefix("data: "))["choices"][0]["text"] for line in lines[:-1]]
+
+    assert asyncio.run(told()) == ["aé", ""]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,23 @@ def refused(running, content, path=CHAT, **options):
     return answer.status_code, error
 
 
+def test_an_answer_is_as_long_as_the_request_or_else_the_recipe_says():
+    model = scripted({"long": LONG})
+    model.recipe.generate = {"default": {"max_tokens": 7}, "text": {"max_tokens": 5}}
+    with serving(model, limits={"max_tokens": 6}) as running:
+
+        def tokens(**more):
+            answer = httpx.post(running.url + CHAT, json=body("long", **more)).json()
+            assert answer["choices"][0]["finish_reason"] == "length"
+            return answer["usage"]["completion_tokens"]
+
+        assert tokens(modalities=["text"]) == 5
+        assert tokens(modalities=["text"], max_tokens=3) == 3
+        assert tokens() == 6  # the recipe's seven are more than the server gives
+    with serving(scripted({"long": LONG}), limits={"max_tokens": 6}) as running:
+        assert tokens(modalities=["text"]) == 6
+
+
 @pytest.mark.parametrize(
     ("content", "status", "param", "message"),
     [

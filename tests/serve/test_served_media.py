@@ -135,6 +135,7 @@ def test_a_transcription_is_streamed(client):
         ({"files": {"file": ("a.wav", b"hello")}}, "file", "no known format"),
         ({"files": {"file": ("a.wav", b"")}}, "file", "it is empty"),
         ({"files": {"file": ("a.wav", tone(1))}, "data": {"temperature": "hot"}}, "temperature", "valid number"),
+        ({"files": {"file": ("a.wav", tone(1))}, "data": {"temperature": "[" * 20_000}}, "temperature", "valid number"),
         ({"files": {"file": ("a.wav", tone(1))}, "data": {"response_format": "srt"}}, "response_format", "'json'"),
         ({"files": {"file": ("a.wav", tone(1))}, "data": {"prompt": "Names:"}}, "prompt", "own prompt"),
         ({"files": {"file": ("a.wav", tone(1))}, "data": {"colour": "red"}}, "colour", "unrecognized"),

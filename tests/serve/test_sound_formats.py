@@ -55,6 +55,23 @@ def test_channels():
     assert np.abs(mixed - SINE).max() < 1 / 32768
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])
+def test_sounds_of_several_rates_and_channels_become_one(kind):
+    """A second of a tone, one of its double at another rate in stereo, and one of the first again."""
+    high = (np.sin(np.arange(2 * RATE) * 2 * np.pi * 440 / RATE) / 2).astype(np.float32)  # 880 Hz at twice the rate
+    writer = SoundWriter(kind)
+    found = [writer.push(SINE, RATE)]
+    found += [writer.push(np.stack([part, part], 1), 2 * RATE) for part in np.split(high, 20)]
+    found += [writer.push(SINE, RATE), writer.finish()]
+    content = b"".join(found)
+    sound = read_sound(MemoryFile(with_size(content) if kind == "wav" else content), 30)
+    assert (sound.rate, sound.samples.ndim) == (RATE, 1)
+    assert len(sound.samples) == pytest.approx(3 * RATE, abs=0.1 * RATE)
+    for second, hertz in enumerate((440, 880, 440)):
+        part = sound.samples[int((second + 0.25) * RATE) : int((second + 0.75) * RATE)]
+        assert 2 * np.argmax(np.abs(np.fft.rfft(part))) == pytest.approx(hertz, abs=4)
+
+
 def test_the_header_of_a_wav_says_how_long_it_is():
     content = with_size(b"".join(pieces("wav", SINE, RATE)))
     assert content == whole(SINE, RATE, "wav")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class ModelCard:
     """Folder that only mio reads."""
     tasks: Mapping[str, Mapping[str, Any]]
     """Held-out figures of the run's evaluation."""
+    averaged: bool = False
+    """Whether the figures are those of the average of the weights, and the folder holds the last ones too."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Content of `generation_config.json`."""
     networks: Sequence[str] = ()
     """Networks of plugins."""
     adapter: str = ""
@@ -168,8 +172,15 @@ ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=64)[0]))
 ```
 {note}
-`generation_config.json` is greedy. transformers does not follow the grammar: check spans before you decode them.
+`generation_config.json` {self._chosen()}. transformers does not follow the grammar: check spans before you decode them.
 """
+
+    def _chosen(self) -> str:
+        """How transformers chooses tokens."""
+        if self.defaults.get("do_sample"):
+            return f"draws tokens at temperature {self.defaults['temperature']:g}"
+        beams = self.defaults.get("num_beams", 1)
+        return f"searches with {beams} beams" if beams > 1 else "is greedy"
 
     def _opening(self) -> tuple[str, str]:
         """Token string that opens a span of codes, and how many tokens the span has from there on."""
@@ -205,7 +216,8 @@ Without it, vLLM serves the language model as it is.{merged}
         if not rows:
             return ""
         head = ["| task | figure | value | 95 % interval | items |", "| --- | --- | --- | --- | --- |"]
-        return "\n".join(["## Held-out figures", "", *head, *rows, ""])
+        of = ["They are those of the average of the weights (`--average`).", ""] if self.averaged else []
+        return "\n".join(["## Held-out figures", "", *of, *head, *rows, ""])
 
 
 def _figure_rows(task: str, figures: Mapping[str, Any]) -> Iterator[str]:

@@ -43,9 +43,9 @@ from mio.core.recipe.compose import compose
 from mio.core.recipe.model import EMBEDDING, transformer_config
 from mio.core.recipe.places import BASE, LOCK, RECIPE, SUMMARY, TOKENIZERS, VOCABULARY, WEIGHTS
 from mio.core.recipe.resolved import load_resolved, to_yaml
-from mio.core.recipe.schema import Recipe
+from mio.core.recipe.schema import Recipe, RuntimeConfig
 from mio.core.runs.adapters import known_ids, known_note
-from mio.core.runs.lock import check_run, lock_run
+from mio.core.runs.lock import check_run, lock_run, same_declarations
 from mio.core.runs.run import Run
 from mio.core.tokens.codecs import Codecs
 from mio.core.tokens.tokenizer_files import save_record, tokenizer_record
@@ -233,6 +233,9 @@ def _restore(
         earlier = check_run(own, weights=False, tell=lambda line: None)  # noqa: ARG005
     recipe = load_resolved(own / RECIPE, manager)
     recipe.name = options.name or recipe.name
+    recipe.evaluate.average = recipe.validate.average = False  # an export holds one of both
+    here = RuntimeConfig()  # where others wrote is theirs
+    recipe.runtime.runs, recipe.runtime.tokens = here.runs, here.tokens
     saved = Vocabulary.load(own / VOCABULARY)
     _check_config(folder, config, transformer_config(recipe, manager), saved)
     model, adapter = FolderModel.open(folder, config, size), adapter_file(folder)
@@ -254,7 +257,10 @@ def _restore(
         def pad(_: str, weight: Tensor) -> Tensor:
             return torch.cat([weight, weight.new_zeros(vocabulary.rows - model.rows, weight.shape[1])])
 
-        networks = Codecs(manager.enable(recipe.plugins)).networks
+        codecs = Codecs(manager.enable(recipe.plugins))
+        if earlier is not None:
+            same_declarations(own, codecs)
+        networks = codecs.networks
         more = exported_networks(own, networks)
         if adapter is None:
             parameters = model.store(vocabulary.rows, partial / WEIGHTS, options.dtype, pad, more=more)

@@ -124,13 +124,12 @@ def export_run(
 
     with new_folder(folder) as partial:
         write_json(partial / "config.json", model | _ids(vocabulary, run.recipe))
-        write_json(
-            partial / DEFAULTS,
-            generation_defaults(vocabulary, run.recipe, _stops(vocabulary, run.recipe), made, run.codecs.undecodable),
-        )
+        stops, undecodable = _stops(vocabulary, run.recipe), run.codecs.undecodable
+        defaults = generation_defaults(vocabulary, run.recipe, stops, made, undecodable)
+        write_json(partial / DEFAULTS, defaults)
         write_json(partial / GRAMMAR, grammar)
         write_tokenizer(partial, text, vocabulary, run.recipe, [declared for _, declared in modalities])
-        _copy_own(run.folder, partial / OWN)
+        _copy_own(run, partial / OWN)
         renamed = [tensor._replace(name=names[tensor.name]) for tensor in plan]
         files = write_shards(partial, renamed, tensors(), limit)
         adapter = None
@@ -147,7 +146,8 @@ def export_run(
             grammar=grammar,
             grammar_file=GRAMMAR,
             own=OWN,
-            tasks=run.summary.get("tasks") or {} if run.finished else {},
+            tasks=run.summary.get("tasks") or {} if run.measured else {},
+            defaults=defaults,
             networks=networks.names if networks else (),
             adapter=ADAPTER if adapter else "",
         )
@@ -242,10 +242,11 @@ def _ids(vocabulary: Vocabulary, recipe: Recipe) -> dict[str, Any]:
     return {"bos_token_id": specials.bos, "eos_token_id": eos, "pad_token_id": specials.pad}
 
 
-def _copy_own(run: Path, own: Path) -> None:
+def _copy_own(run: Run, own: Path) -> None:
+    """What only mio reads; the summary only where it is about the weights that are exported."""
     own.mkdir()
     for file in STAGE_FILES:
-        if (run / file).is_file():
-            shutil.copyfile(run / file, own / file)
-    if (run / TOKENIZERS).is_dir():
-        shutil.copytree(run / TOKENIZERS, own / TOKENIZERS)
+        if (run.folder / file).is_file() and (file != SUMMARY or run.measured):
+            shutil.copyfile(run.folder / file, own / file)
+    if (run.folder / TOKENIZERS).is_dir():
+        shutil.copytree(run.folder / TOKENIZERS, own / TOKENIZERS)

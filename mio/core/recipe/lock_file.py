@@ -118,8 +118,13 @@ class LockFile:
             if named > MOST_FILES or any(len(name) > LONGEST_KEY for name in one["files"]):
                 one["files"] = {}
         text = _HEAD + dump_yaml(content)
-        if len(text) > LARGEST_FILE:
-            raise UserError(f"{path}: would be larger than {LARGEST_FILE >> 20} MiB, which no lock may be")
+        if len(text.encode()) > LARGEST_FILE:
+            for one in sources:
+                one["files"] = {}
+            text = _HEAD + dump_yaml(content)
+        if len(text.encode()) > LARGEST_FILE:
+            most = f"{LARGEST_FILE >> 20} MiB"
+            raise UserError(f"{path}: would be larger than {most}, which no lock may be; lock a run alone (--alone)")
         write_text(path, text)
 
     @classmethod

@@ -18,12 +18,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mio.core.errors import UserError
-from mio.core.files import new_folder_once
+from mio.core.files import new_folder_once, write_text
 from mio.core.recipe.places import is_file
 from mio.core.terminal import printable
 
@@ -251,19 +252,33 @@ def _from_hub(name: str) -> Path:
     patterns = [*_OF_RECIPES, place.file] if place.file else None
     key = hashlib.sha256(f"{place.repository} {patterns}".encode()).hexdigest()[:24]
     whole = cache_folder() / "hub" / key / place.commit
+    get = partial(snapshot_download, place.repository, revision=place.commit, allow_patterns=patterns)
     try:  # what is there as a whole needs no network: a commit does not change
-        known = whole.is_file()
-        if not (known or HF_HUB_OFFLINE):
-            _ask_hub(place)
-        folder = snapshot_download(
-            place.repository, revision=place.commit, allow_patterns=patterns, local_files_only=known
-        )
-        if not HF_HUB_OFFLINE:
-            whole.parent.mkdir(parents=True, exist_ok=True)
-            whole.touch()
+        folder = _known_snapshot(whole, get)
+        if folder is None:
+            if not HF_HUB_OFFLINE:
+                _ask_hub(place)
+            folder = Path(get())
+            if not HF_HUB_OFFLINE:
+                there = sorted(one.relative_to(folder).as_posix() for one in folder.rglob("*") if is_file(one))
+                whole.parent.mkdir(parents=True, exist_ok=True)
+                write_text(whole, "".join(f"{name}\n" for name in there))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{place.name:.300}: cannot be fetched from the Hub, and is not in its cache: {reason:.300}"
         ) from None
-    return _inside(Path(folder), place)
+    return _inside(folder, place)
+
+
+def _known_snapshot(whole: Path, get: Callable[..., str]) -> Path | None:
+    """The snapshot whose files `whole` names; None where one of them is no longer in the Hub's cache."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not whole.is_file():
+        return None
+    try:
+        folder = Path(get(local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if all(is_file(folder / name) for name in whole.read_text().splitlines()) else None

@@ -90,6 +90,9 @@ class Lock:
     """Versions that trained the run, each with the step that it began after."""
     reproduces: dict[str, Any] = field(default_factory=dict)
     """Of a training from a lock file: its name, its checksum, and the drift that was accepted."""
+    start: dict[str, str] = field(default_factory=dict)
+    """What the training started from: `name`, checksum of its `weights`, fingerprint of its `vocabulary` (see
+    `LockedStart`). Empty where it started from nothing, and in locks of earlier versions of mio."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
@@ -102,6 +105,7 @@ class Lock:
             **{kind: fingerprints for kind, fingerprints in self.networks.items() if fingerprints},
             **({"spans": self.spans} if self.spans else {}),
             **({"reproduces": self.reproduces} if self.reproduces else {}),
+            **({"start": self.start} if self.start else {}),
             **({"run": self.run, "files": self.files, "history": list(self.history)} if self.run else {}),
         }
 
@@ -130,11 +134,12 @@ class Lock:
                 files=content.get("files", {}),
                 history=tuple(content.get("history", ())),
                 reproduces=dict(content.get("reproduces", {})),
+                start=dict(content.get("start", {})),
             )
             texts = [lock.recipe, lock.run, lock.versions["mio"], lock.versions["python"], *lock.files.values()]
             for kind in ("packages", "plugins"):
                 texts += lock.versions[kind].values()
-            for by_name in (lock.tokenizers or {}, *lock.networks.values(), *lock.spans.values()):
+            for by_name in (lock.start, lock.tokenizers or {}, *lock.networks.values(), *lock.spans.values()):
                 texts += by_name.values()
             sound = all(isinstance(value, str) for value in texts)
         except (KeyError, TypeError, AttributeError):
@@ -207,17 +212,25 @@ def lock_run(
     earlier: Lock | None = None,
     versions: Mapping[str, Any] | None = None,
     reproduces: Mapping[str, Any] | None = None,
+    start: Mapping[str, str] | None = None,
 ) -> Lock:
     """Writes the lock of a run folder that has everything but its lock; returns it. `earlier` is that of the run where
     it was trained; `versions` are those that train it, where these are more than what is installed."""
-    lock = replace(resolved(recipe, plugins, vocabulary, tokenizers), reproduces=dict(reproduces or {}))
+    lock = resolved(recipe, plugins, vocabulary, tokenizers)
+    lock = replace(lock, reproduces=dict(reproduces or {}), start=dict(start or {}))
     if versions is not None:
         lock = replace(lock, versions=dict(versions))
     if earlier is not None:
-        lock = replace(lock, versions=earlier.versions, run=earlier.run, history=earlier.history)
+        lock = _as_trained(lock, earlier)
     lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, *RESULTS, *records(folder)))
     lock.save(folder / LOCK)
     return lock
+
+
+def _as_trained(lock: Lock, before: Lock) -> Lock:
+    """The lock with what `before` says of the training that a folder holds."""
+    own = replace(lock, versions=before.versions, run=before.run, history=before.history, start=before.start)
+    return replace(own, reproduces=before.reproduces or lock.reproduces)
 
 
 def records(folder: Path) -> list[str]:
@@ -362,7 +375,7 @@ def accept_changes(folder: Path, manager: PluginManager) -> list[str]:
             changes += [
                 f"`{key}` of `{name}`: {old} -> {new}" for name, key, old, new in span_changes(before.spans, lock.spans)
             ]
-            lock = replace(lock, versions=before.versions, run=before.run, history=before.history)
+            lock = _as_trained(lock, before)
         lock = lock.going_on(0, lock.versions).sealed(folder, (*MEANING, BASE, *RESULTS))
         if (folder / SUMMARY).is_file():
             lock = lock.sealed(folder, records(folder))

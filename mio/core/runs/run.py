@@ -178,6 +178,11 @@ class Run:
         return self._checkpoint is None
 
     @property
+    def measured(self) -> bool:
+        """Whether the held-out figures of the run's summary are those of these weights."""
+        return self.finished and self.average == self.recipe.evaluate.average
+
+    @property
     def saved(self) -> SavedWeights | CheckpointWeights | FoldedWeights:
         """The trained weights, to be read part by part; adapters are folded in."""
         trained: SavedWeights | CheckpointWeights

@@ -131,6 +131,7 @@ def _card(run: Run, name: str) -> ModelCard:
         grammar_file=GRAMMAR,
         own=".",
         tasks=run.summary.get("tasks") or {} if is_file(run.folder / SUMMARY) else {},
+        averaged=recipe.evaluate.average,
     )
 
 

@@ -27,6 +27,7 @@ from mio.core.recipe.resolved import diff
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.lock import Lock
 from mio.core.runs.machine import machine
+from mio.core.runs.run import Run
 from mio.core.runs.source_code import code
 from mio.core.runs.versions import versions
 from mio.core.stages.provenance import source_changes, sources_at_hand
@@ -195,6 +196,14 @@ def start_of(folder: Path) -> LockedStart:
     files = [folder / INDEX] if run else [folder / name for name in (WEIGHTS, BASE) if (folder / name).is_file()]
     weights = json_sum({file.name: file_sum(file) for file in files}) if files else ""
     return LockedStart((run or folder).name, weights, Vocabulary.load((run or folder) / VOCABULARY).fingerprint)
+
+
+def started_from(parent: Run) -> LockedStart:
+    """As `start_of`, of a run that is open: its files have been compared with its lock, which has their checksums."""
+    sums = parent.weight_sums()
+    if not parent.finished:
+        sums = {INDEX: next(iter(sums.values()))}
+    return LockedStart(parent.folder.name, json_sum(sums), parent.stored_vocabulary.fingerprint)
 
 
 def _of_start(locked: LockedStart, folder: Path | None) -> Iterator[Drift]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from mio.core.stages.check_chain import CheckedStage, check_chain
 from mio.core.stages.check_networks import check_networks
 from mio.core.stages.claiming import FINISHED, NEW, UNFINISHED, claim_folder
 from mio.core.stages.completions import CompletionLook
-from mio.core.stages.drift import Reproduction
+from mio.core.stages.drift import Reproduction, started_from
 from mio.core.stages.locking import circumstances, reproductions
 from mio.core.stages.provenance import check_sources, run_sources
 from mio.core.stages.tokenizer_fitting import prepare_tokenizers, shared_tokenizers
@@ -257,6 +257,7 @@ class Stage:
                 self._prepare_base(vocabulary)
                 fingerprints = self.codecs.fingerprints()
                 reproduces = self.reproduces.record() if self.reproduces else None
+                start = asdict(started_from(self.parent)) if self.parent else None
                 lock = lock_run(
                     self.folder,
                     self.recipe,
@@ -265,6 +266,7 @@ class Stage:
                     fingerprints,
                     versions=now,
                     reproduces=reproduces,
+                    start=start,
                 )
             if self.reproduces:
                 self.reproduces.check_made(lock)

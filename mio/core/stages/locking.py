@@ -13,7 +13,15 @@ from mio.core.contract.plugins import EnabledPlugins, PluginManager
 from mio.core.contract.values import TEXT, TextTokenizer, Trainable
 from mio.core.errors import UserError
 from mio.core.recipe.chain import links
-from mio.core.recipe.lock_file import LockedSource, LockedStage, LockFile, is_lock, lock_sum, locked_recipes
+from mio.core.recipe.lock_file import (
+    LockedSource,
+    LockedStage,
+    LockedStart,
+    LockFile,
+    is_lock,
+    lock_sum,
+    locked_recipes,
+)
 from mio.core.recipe.origins import root_of
 from mio.core.recipe.paths import path_keys
 from mio.core.recipe.places import CHAIN, JOURNAL, RECIPE, SOURCES, SUMMARY, is_file, locate, run_of_checkpoint
@@ -135,19 +143,38 @@ def lock_trained(folder: Path, manager: PluginManager, alone: bool = False) -> t
     seen: set[Path] = set()
     while folder.resolve() not in seen:
         seen.add(folder.resolve())
-        stage, start = _trained(folder, manager, notes)
+        stage, start, noted = _trained(folder, manager, notes)
         stages.insert(0, stage)
         if start is None:
+            break
+        if alone and noted:
+            stage.start = noted
             break
         if not is_file(start / RECIPE) and run_of_checkpoint(start) is None:
             raise UserError(
                 f"{folder}: starts from {start}, which is not there; put it there, so that a lock can name it"
             )
+        here = _same_start(folder, start, noted, notes)
         if alone or run_of_checkpoint(start) or not was_trained(start):
-            stage.start = start_of(start)
+            stage.start = here
             break
         folder = start
     return LockFile(stages=stages), notes
+
+
+def _same_start(folder: Path, start: Path, noted: LockedStart | None, notes: list[str]) -> LockedStart:
+    """What lies in the folder that a run started from. Raises `UserError` if that is something else now."""
+    here = start_of(start)
+    if noted is None:
+        notes.append(f"{folder.name}: was trained by a mio that noted no start: that it is what is in {start} is taken")
+    elif (noted.weights, noted.vocabulary) != (here.weights, here.vocabulary):
+        what = "weights" if noted.weights != here.weights else "vocabulary"
+        old, new = getattr(noted, what), getattr(here, what)
+        raise UserError(
+            f"{folder}: started from `{noted.name}` with other {what} than {start} has now ({old[:12]} -> {new[:12]}); "
+            "put those back, or lock the stage alone (--alone)"
+        )
+    return here
 
 
 def was_trained(folder: Path) -> bool:
@@ -155,8 +182,10 @@ def was_trained(folder: Path) -> bool:
     return all(is_file(folder / name) for name in (RECIPE, SOURCES, JOURNAL, SUMMARY))
 
 
-def _trained(folder: Path, manager: PluginManager, notes: list[str]) -> tuple[LockedStage, Path | None]:
-    """A stage that was trained, and the folder that it started from."""
+def _trained(
+    folder: Path, manager: PluginManager, notes: list[str]
+) -> tuple[LockedStage, Path | None, LockedStart | None]:
+    """A stage that was trained, the folder that it started from, and what was in it then."""
     if not was_trained(folder):
         raise UserError(f"{folder}: holds no run that was trained to its end; `mio fit` trains one")
     lock = check_run(folder, weights=True, tell=warn)
@@ -180,7 +209,8 @@ def _trained(folder: Path, manager: PluginManager, notes: list[str]) -> tuple[Lo
         sources=run_sources(folder),
         weights=weights_sum(folder),
     )
-    return made, Path(os.path.normpath(folder / recipe.start_from)) if recipe.start_from else None
+    noted = LockedStart(**lock.start) if lock.start else None
+    return made, Path(os.path.normpath(folder / recipe.start_from)) if recipe.start_from else None, noted
 
 
 def _bound_to_here(recipe: Recipe, manager: PluginManager) -> Iterator[str]:

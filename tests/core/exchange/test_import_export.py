@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -339,6 +340,34 @@ def test_a_checkpoint_is_exported_where_it_is_named(media_run, tmp_path, manager
     export_run(run, tmp_path / "out")
     exported = load_file(tmp_path / "out/model.safetensors")
     assert torch.equal(exported["model.norm.weight"], 2 * media_run.weights()["norm.weight"])
+    assert "`generation_config.json` is greedy" in (tmp_path / "out/README.md").read_text()
+    # once the run has come to its end there are figures, of other weights
+    figures = {"caption": {"accuracy": 0.5, "n": 2, "intervals": {"accuracy": [0.1, 0.9]}}}
+    (folder / "summary.json").write_text(json.dumps({"tasks": figures}))
+    run.recipe.generate = {"text": {"temperature": 0.7}}
+    export_run(run, tmp_path / "early")
+    shutil.copyfile(media_run.folder / "model.safetensors", folder / "model.safetensors")
+    result = Run(folder, manager)
+    result.__dict__["codecs"] = media_run.codecs
+    result.recipe.generate = {"text": {"beams": 3}}
+    export_run(result, tmp_path / "last")
+    for name, has in (("early", False), ("last", True)):
+        card = (tmp_path / name / "README.md").read_text()
+        assert ("Held-out figures" in card, (tmp_path / name / "mio/summary.json").exists()) == (has, has)
+        way = "searches with 3 beams" if has else "draws tokens at temperature 0.7"
+        assert f"`generation_config.json` {way}. transformers" in card
+
+
+def test_an_export_is_restored_by_plugins_that_declare_the_same(media_run, tmp_path, manager, monkeypatch):
+    export_run(media_run, tmp_path / "out")
+    lock = Lock.read(tmp_path / "out/mio")
+    [name, *_] = lock.spans
+    changed = {**lock.spans, name: {**lock.spans[name], "layout": "another"}}
+    replace(lock, spans=changed).save(tmp_path / "out/mio" / "recipe.lock")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"`{name}` declares `layout` .*, but the run was made with another"):
+        import_folder(tmp_path / "out", [], [], manager)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
 def tied(folder, change):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mio.cli import app
 from mio.cli.places import recipe_place, refuse_foreign_folders
@@ -129,6 +130,34 @@ def test_what_the_hub_does_not_have_is_not_looked_for_in_its_cache(work, monkeyp
         server.shutdown()
     assert "404" in str(told.value)
     assert "HF_HUB_OFFLINE" not in str(told.value)
+
+
+def test_a_snapshot_that_is_no_longer_in_the_cache_is_fetched_again(work, monkeypatch):
+    asked, files = [], {"recipes/base.yaml": FILES["recipes/base.yaml"]}
+    hub = work / "hub"
+
+    def get(*_, revision, local_files_only=False, **__):
+        folder = hub / "models--someone--recipes" / "snapshots" / revision
+        if local_files_only and not folder.is_dir():
+            raise LocalEntryNotFoundError("not there")
+        if not local_files_only:
+            shutil.rmtree(hub, ignore_errors=True)
+            snapshot(hub, files)
+        return str(folder)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(origins, "_ask_hub", asked.append)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", get)
+    place = f"{snapshot(hub, files).partition('@')[0]}@{'a' * 40}:recipes/base.yaml"
+    for times in (1, 1):
+        assert fetched(place).read_text() == files["recipes/base.yaml"]
+        assert len(asked) == times
+    shutil.rmtree(hub)
+    fetched(place)
+    assert len(asked) == 2
+    next(hub.rglob("base.yaml")).unlink()
+    assert fetched(place).is_file()
+    assert len(asked) == 3
 
 
 def test_a_lock_says_which_paths_another_machine_may_not_have(work, capsys):

@@ -133,6 +133,13 @@ def test_adapters_and_averages_go_with_their_weights(capsys):
         theirs = Run.open(Path("runs/more"), PluginManager.discover(), average=average)
         assert run.weight_sums() == theirs.weight_sums()
         assert "base.safetensors" in run.weight_sums()
+    # the figures are those of the average: an export of the last weights has none of them
+    for out, options in (("last", ()), ("average", ("--average",))):
+        ran(capsys, "export", "runs/more", out, *options)
+        assert (Path(out) / "mio/summary.json").exists() == (out == "average")
+    ran(capsys, "import", "average", "--name", "back")
+    ran(capsys, "generate", "runs/back", "do", "--output", "text", "--max-tokens", "2")
+    assert not Run.open(Path("runs/back"), PluginManager.discover(), average=None).average
     lock = yaml.safe_load((folder / "training.lock").read_text())
     assert [stage["recipe"]["name"] for stage in lock["stages"]] == ["tunes", "more"]
     shutil.move("runs/tunes", "tunes")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, once
+from safetensors.torch import load_file, save_file
 
 from mio.cli import app
 from mio.core.contract.plugins import PluginManager
@@ -168,6 +169,24 @@ def test_a_locked_stage_gives_the_same_bytes_from_a_copy_of_its_parent(trained, 
     assert "runs/again: the weights are those of alone.lock, bit for bit" in capfd.readouterr().out
     weights = (trained / "runs" / "next" / "model.safetensors").read_bytes()
     assert (clone / "runs" / "again" / "model.safetensors").read_bytes() == weights
+    reproduced = yaml.safe_load(Path("runs/again/recipe.lock").read_text())["reproduces"]
+    assert app.run(["recipe", "lock", "runs/again", "--accept"]) == 0
+    assert yaml.safe_load(Path("runs/again/recipe.lock").read_text())["reproduces"] == reproduced
+
+
+def test_a_run_knows_what_it_started_from(trained, clone, capfd):
+    """Where the stage before was trained once more, a lock of both would tell of a training that never was."""
+    shutil.copytree(trained / "runs" / "next", clone / "runs" / "next")
+    weights = clone / "runs" / "base" / "model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+    assert app.run(["recipe", "lock", "runs/base", "--accept"]) == 0
+    capfd.readouterr()
+    assert app.run(["recipe", "lock", "runs/next", "--out", "both.lock"]) == 2
+    told = capfd.readouterr().err
+    assert "runs/next: started from `base` with other weights than runs/base has now" in told
+    assert app.run(["recipe", "lock", "runs/next", "--alone", "--out", "again.lock"]) == 0
+    made, there = (LockFile.read(Path(name), PluginManager([])).stages for name in ("again.lock", "alone.lock"))
+    assert made[0].start == there[0].start
 
 
 @pytest.mark.parametrize(
@@ -381,6 +400,10 @@ def test_files_are_named_only_if_there_are_not_too_many(tmp_path):
     LockFile(stages=[stage]).save(path)
     assert LockFile.read(path, PluginManager([])).stages[0].sources["few/files"].files == {}
     stage.sources["few/files"] = LockedSource("f", 1, "", {f"{index}": "1" for index in range(MOST_FILES + 1)})
+    LockFile(stages=[stage]).save(path)
+    assert LockFile.read(path, PluginManager([])).stages[0].sources["few/files"].files == {}
+    names = {f"{'ж' * 110}{index}": "1" * 32 for index in range(MOST_FILES)}  # of two bytes a letter
+    stage.sources["few/files"] = LockedSource("f", 1, "", names)
     LockFile(stages=[stage]).save(path)
     assert LockFile.read(path, PluginManager([])).stages[0].sources["few/files"].files == {}
     with pytest.raises(UserError, match="larger than 1 MiB"):
