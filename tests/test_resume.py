@@ -9,14 +9,19 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import fit, once, start, tunes_in
 
 from mio.core.contract.plugins import PluginManager
+from mio.core.errors import Interrupted, UserError
 from mio.core.runs.checkpoints.format import latest
 from mio.core.runs.checkpoints.reading import Checkpoint
+from mio.core.runs.run import Run
+from mio.core.stages.fit import Stage, fit_chain
+from mio.core.training.callbacks import StepTables
 from mio.core.training.module import MioModule
 
 STEPS = 60
@@ -229,3 +234,63 @@ def test_a_run_folder_is_not_continued_with_other_data(tunes, undisturbed):
         path.write_text(damage) if damage is not None else path.unlink()
         with pytest.raises(DataError, match=r"sources\.json: .*; restore it from a copy, or start a new run"):
             fit(tunes / "runs")
+
+
+def test_a_signal_in_the_last_step_is_obeyed(tunes, monkeypatch):
+    """There is no next step that would see it: the run ends all the same, and goes on with what comes after."""
+    settings = ("train.steps=3", "train.rows=2")
+    fit("whole", *settings)
+    add = StepTables.add
+
+    def interrupt(tables, entry):
+        add(tables, entry)
+        if entry.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepTables, "add", interrupt)
+        with pytest.raises(Interrupted, match="stopped by SIGTERM after step 3 of 3"):
+            fit("late", *settings)
+    assert not (tunes / "late/tunes/summary.json").exists()
+    assert "going on from" in fit("late", *settings)
+    whole, late = (tunes / runs / "tunes/model.safetensors" for runs in ("whole", "late"))
+    assert late.read_bytes() == whole.read_bytes()
+
+
+def test_samples_of_an_attempt_of_which_no_step_was_kept_are_deleted(tunes):
+    old = tunes / "runs/tunes/samples/step-00000175"
+    old.mkdir(parents=True)
+    fit("runs", "train.steps=1", "train.rows=2")
+    assert not old.exists()
+
+
+def test_a_checkpoint_from_before_the_average_is_looked_at_as_it_is(tunes, capsys):
+    """`evaluate.average` is of the run's end; nobody has asked for the average of this checkpoint."""
+    average = ("train.average={kind: ema, start: 0.7}", "evaluate.average=true")
+    fit("runs", "train.steps=4", "train.rows=2", "runtime.checkpoint_every=1", "runtime.keep_last=9", *average)
+    manager, told = PluginManager.discover(), []
+    early, late = (tunes / f"runs/tunes/checkpoints/step-0000000{step}" for step in (1, 4))
+    assert not Run.open(early, manager, told.append, average=None).average
+    assert told == [f"{early}: holds no average of the weights yet; taken are the weights as they are"]
+    run = Run.open(late, manager, average=None)
+    assert run.average
+    other = replace(run.recipe, evaluate=replace(run.recipe.evaluate, average=False))
+    assert not run.with_recipe(other).average
+    with pytest.raises(UserError, match="holds no average of the weights; leave out --average"):
+        Run.open(early, manager, average=True).weights()
+    capsys.readouterr()
+
+
+def test_threads_of_one_stage_are_not_those_of_the_next(tunes, monkeypatch):
+    """As many as where it is trained alone: their number decides the last bits."""
+    (tunes / "next.yaml").write_text("{include: [tunes.yaml], name: next, start_from: tunes.yaml}")
+    seen, before = {}, torch.get_num_threads()
+    monkeypatch.setattr(Stage, "fit", lambda stage: seen.update({stage.recipe.name: torch.get_num_threads()}))
+    torch.set_num_threads(3)
+    try:
+        fit_chain(
+            ["next.yaml"], ["stages.tunes.runtime.threads=1", "stages.next.runtime.threads=0"], PluginManager.discover()
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {"tunes": 1, "next": 3}

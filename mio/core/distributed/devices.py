@@ -9,16 +9,19 @@ import torch
 from mio.core.errors import UserError
 
 
-def device_type(accelerator: str, asked: str = "") -> str:
-    """`cuda`, `mps` or `cpu`: what `accelerator` (also `auto`, `gpu`) means on this machine. Raises `UserError` where
-    it is not here; `asked` says how it was asked for, by default in a recipe's `runtime`."""
+def device_type(accelerator: str, asked: str = "", trains: bool = False) -> str:
+    """`cuda`, `mps` or `cpu`: what `accelerator` (also `auto`, `gpu`) means on this machine; to train, never `mps`,
+    which has no float64 for the sums of losses. Raises `UserError` where it is not here; `asked` says how it was asked
+    for, by default in a recipe's `runtime`."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "cuda"
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+    if not trains and accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return "mps"
     if accelerator in ("auto", "cpu"):
         return "cpu"
     asked = asked or f"`runtime` does not fit this machine: `accelerator: {accelerator}`"
+    if trains and accelerator in ("gpu", "mps") and torch.backends.mps.is_available():
+        raise UserError(f"{asked}: training needs float64, which Apple's GPUs lack; `cpu` trains here")
     raise UserError(f"{asked} is not here; `auto` takes what is")
 
 

@@ -29,7 +29,7 @@ def machine(runtime: RuntimeConfig, devices: int = 0) -> dict[str, Any]:
     Raises:
         UserError: the recipe asks for a device that is not here.
     """
-    kind = device_type(runtime.accelerator)
+    kind = device_type(runtime.accelerator, trains=True)
     processor = torch.cuda.get_device_name() if kind == "cuda" else torch.backends.cpu.get_cpu_capability()
     devices = devices or runtime.devices * runtime.nodes
     found = {

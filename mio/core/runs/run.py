@@ -72,7 +72,8 @@ class Run:
             tell: called with a line about other versions of mio, plugins or packages that made the run, and about
                 damage that changes no result.
             weights: whether the weights are compared too: one of several ranks that open a run does for all.
-            average: whether its weights are to be the average of them; None: as its recipe evaluates it.
+            average: whether its weights are to be the average of them; None: as its recipe evaluates it, but for a
+                checkpoint from before the average begins.
 
         Raises:
             UserError: the folder is neither, a file of it is not what the run wrote, or it has no average.
@@ -83,18 +84,26 @@ class Run:
             check_finished(path)
         run = cls(of_run or path, manager, path if of_run else None)
         lock = check_run(run.folder, weights and of_run is None, tell)
+        averaged = True
         if of_run:
-            Checkpoint(path).check_run(lock.run)
+            checkpoint = Checkpoint(path)
+            checkpoint.check_run(lock.run)
+            averaged = bool(checkpoint.state.get("averaged"))
         if changed := other_versions(lock, versions(manager, run.recipe.plugins)):
             tell(f"{run.folder} was made by other versions: {', '.join(changed)}")
         run.average = run.recipe.evaluate.average if average is None else average
+        if average is None and run.average and not averaged:
+            tell(f"{path}: holds no average of the weights yet; taken are the weights as they are")
+            run.average = False
         run._check_average()
         return run
 
     def with_recipe(self, recipe: Recipe) -> Run:
-        """The run as if its recipe were this one, which differs in nothing that decides what was trained. Its weights
-        are the average where either says so. Raises `UserError` if there is none."""
-        run = Run(self.folder, self.manager, self._checkpoint, self.average or recipe.evaluate.average)
+        """The run as if its recipe were this one, which differs in nothing that decides what was trained. Where it says
+        otherwise than the run's own which weights are evaluated, these are its weights. Raises `UserError` if there is
+        no average."""
+        own, wanted = self.recipe.evaluate.average, recipe.evaluate.average
+        run = Run(self.folder, self.manager, self._checkpoint, self.average if wanted == own else wanted)
         run.__dict__["recipe"] = recipe
         run._check_average()
         return run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mio.core.errors import UserError
 from mio.core.files import write_text
-from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SUMMARY, TOKENIZERS, WEIGHTS
+from mio.core.recipe.places import CHECKPOINTS, LOCK, RECIPE, SAMPLES, SUMMARY, TOKENIZERS, WEIGHTS
 from mio.core.recipe.resolved import diff, load_resolved, to_yaml
 from mio.core.recipe.schema import Recipe
 from mio.core.runs.active import explaining_errors, locked_folder, run_folder
@@ -59,6 +59,7 @@ def claim_folder(recipe: Recipe, lock: contextlib.ExitStack, tell: Callable[[str
         (folder / LOCK).unlink(missing_ok=True)
         if not _same_recipe(folder, recipe):
             shutil.rmtree(folder / TOKENIZERS, ignore_errors=True)  # trained on what the other recipe reads
+        shutil.rmtree(folder / SAMPLES, ignore_errors=True)  # of an attempt of which no step was kept
         write_text(folder / RECIPE, to_yaml(recipe))
     return NEW
 

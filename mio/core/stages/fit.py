@@ -35,6 +35,7 @@ from mio.core.recipe.places import (
     CHECKPOINTS,
     METRICS,
     SAMPLES,
+    SUMMARY,
     TOKENIZERS,
     VOCABULARY,
 )
@@ -87,12 +88,13 @@ def fit_chain(
     def resolve() -> Sequence[CheckedStage]:
         checked = stages or check_chain(recipes, overrides, manager, ranks.size if ranks.size > 1 else None)
         for stage in checked:
-            device_type(stage.recipe.runtime.accelerator)
+            device_type(stage.recipe.runtime.accelerator, trains=True)
         return checked
 
     checked = ranks.all_or_none(resolve)
     last = checked[-1].recipe
-    ranks.on_first(lambda: check_loggers(last.runtime, manager))
+    ranks.on_first(lambda: _check_loggers(checked, manager))
+    threads = torch.get_num_threads()
 
     for stage in checked:
         recipe = stage.recipe
@@ -104,6 +106,7 @@ def fit_chain(
                 if state == NEW:
                     for note in stage.notes:
                         console.print(Text(plain(f"{recipe.name}: {note}")))
+                torch.set_num_threads(recipe.runtime.threads or threads)
                 Stage(recipe, manager, ranks, console, state == UNFINISHED, locked.get(recipe.name)).fit()
                 if ranks.first:
                     finished(run_folder(recipe))
@@ -111,6 +114,13 @@ def fit_chain(
                 console.print(f"{run_folder(last)} is finished; nothing to do (give another `name=` to train it again)")
     ranks.barrier()  # rank 0, which keeps the store, leaves last
     return run_folder(last)
+
+
+def _check_loggers(stages: Sequence[CheckedStage], manager: PluginManager) -> None:
+    """Those of all stages that are going to be trained. Raises `UserError`."""
+    for stage in stages:
+        if not (run_folder(stage.recipe) / SUMMARY).is_file():
+            check_loggers(stage.recipe.runtime, manager)
 
 
 @dataclass(frozen=True)
@@ -156,8 +166,6 @@ class Stage:
         recipe, ranks, folder, parent = self.recipe, self.ranks, self.folder, self.parent
         start = time.perf_counter()
         self.console.rule(Text(plain(recipe.name), style="bold"))
-        if recipe.runtime.threads:
-            torch.set_num_threads(recipe.runtime.threads)
         if torch.cuda.is_available():  # tokenizers encode on it before Lightning chooses it
             torch.cuda.set_device(ranks.local_rank)
         seed_everything(recipe.seed, verbose=False)

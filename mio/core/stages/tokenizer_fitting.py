@@ -229,5 +229,6 @@ def _looked_at(records: Source) -> Iterator[tuple[int, Callable[[], Record]]]:
     stream's first ones."""
     if isinstance(records, Stream):
         return enumerate(islice(records, RECORDS))
-    chosen = islice(range(0, len(records), max(1, len(records) // RECORDS)), RECORDS)
+    count = min(len(records), RECORDS)
+    chosen = (number * len(records) // count for number in range(count))
     return ((index, partial(records.__getitem__, index)) for index in chosen)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -16,11 +17,24 @@ from mio.core.data.batch import Batch
 from mio.core.distributed.ranks import Ranks
 from mio.core.errors import UserError
 from mio.core.files import write_text
+from mio.core.recipe.places import CHECKPOINTS
 from mio.core.training.guards import STOP, Guard
 from mio.core.training.losses import PassLosses
 
-_NAMED = 8
-"""Records that are named of a step."""
+_NAMED, _WORST = 8, 3
+"""Records that are named of a step; of one whose losses are all finite."""
+
+
+class Suspect(NamedTuple):
+    """A document of a bad step."""
+
+    mean: float
+    """Mean loss of what is learnt of it."""
+    record: str
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.mean)
 
 
 @dataclass
@@ -38,12 +52,12 @@ class BadSteps:
 
     def report(self, verdict: str, passes: list[tuple[Batch, PassLosses]]) -> None:
         """Takes the guard's verdict and the step's forward passes. A collective call. Raises `UserError` at `STOP`."""
-        records: Any = suspects(self.describe, passes)
+        found = suspects(self.describe, passes)
         if self.ranks.size > 1:
             gathered: list[Any] = [None] * self.ranks.size
-            torch.distributed.all_gather_object(gathered, records)
-            records = [record for of_rank in gathered for record in of_rank]
-        records = list(dict.fromkeys(records))[:_NAMED]
+            torch.distributed.all_gather_object(gathered, found)
+            found = [suspect for of_rank in gathered for suspect in of_rank]
+        records = to_blame(found)
         step = passes[0][0].step + 1 if passes else 0
         if self.guard.in_a_row == 1:
             self._recent.clear()
@@ -55,10 +69,12 @@ class BadSteps:
                 file.write(json.dumps(entry) + "\n")
             self.console.print(f"step {step} ({verdict}): {reason}: {'; '.join(records[:3])}")
         if verdict == STOP:
+            row = self.guard.in_a_row
+            skipped = f", and {row} steps in a row were skipped" if row > 1 else ""
             raise UserError(
-                f"stopped at step {step}: {reason}, and {self.guard.in_a_row} steps in a row were skipped. Their "
-                f"records: {'; '.join(self._recent[:_NAMED])} (all: {self.file}). Look at these, or lower "
-                "`train.optimizer.lr`; the run goes on from its last checkpoint"
+                f"stopped at step {step}: {reason}{skipped}. Records: {'; '.join(self._recent[:_NAMED])} (all: "
+                f"{self.file}). The same command would train them again: to go on without them, or with a lower "
+                f"`train.optimizer.lr`, give another `name=` and `start_from=` one of {self.file.parent / CHECKPOINTS}"
             )
 
 
@@ -77,17 +93,26 @@ def forget_after(file: Path, step: int) -> None:
         file.unlink()
 
 
-def suspects(describe: Callable[[int, int], str], passes: list[tuple[Batch, PassLosses]]) -> list[str]:
-    """Records of documents whose loss is not finite; where all are finite, those of the highest mean loss."""
+def suspects(describe: Callable[[int, int], str], passes: list[tuple[Batch, PassLosses]]) -> list[Suspect]:
+    """Those of a rank's documents that may be to blame."""
     means = [mean for batch, losses in passes for mean in _means(batch, losses)]
-    not_finite = [mean for mean in means if not abs(mean[0]) < float("inf")]
-    worst = not_finite or sorted(means, reverse=True)[:3]
-    return [describe(stream, n) for _, stream, n in worst[:_NAMED]]
+    not_finite = [mean for mean in means if not math.isfinite(mean[0])]
+    worst = not_finite[:_NAMED] or sorted(means, reverse=True)[:_WORST]
+    return [Suspect(mean, describe(stream, n)) for mean, stream, n in worst]
+
+
+def to_blame(found: Sequence[Suspect]) -> list[str]:
+    """Records of documents whose loss is not finite, on whichever rank; where all are finite, those of the highest mean
+    loss."""
+    not_finite = [suspect for suspect in found if not suspect.finite]
+    worst = not_finite or sorted(found, key=lambda suspect: -suspect.mean)
+    records = list(dict.fromkeys(suspect.record for suspect in worst))
+    return records[: _NAMED if not_finite else _WORST]
 
 
 def _means(batch: Batch, losses: PassLosses) -> Iterator[tuple[float, int, int]]:
-    """(mean loss, stream, number in it) of each document. An item that a head learns counts as in the loss of a step,
-    as so many targets."""
+    """(mean loss of what is learnt, stream, number in it) of each document. An item that a head learns counts as in the
+    loss of a step, as so many targets."""
     items = [
         (opening, loss, weight)
         for name, made in batch.made.items()
@@ -99,10 +124,11 @@ def _means(batch: Batch, losses: PassLosses) -> Iterator[tuple[float, int, int]]
     for row, (lengths, documents) in enumerate(zip(batch.lengths, batch.documents, strict=True)):
         start = 0
         for length, (stream, n) in zip(lengths, documents, strict=True):
-            mean = float(losses.nll[row, start : start + length].mean())
+            learnt = int((batch.weights[row, start : start + length] > 0).sum())
+            mean = float(losses.nll[row, start : start + length].sum()) / max(1, learnt)
             first = row * batch.tokens.shape[1] + start
             if own := [(loss, weight) for opening, loss, weight in items if first <= opening < first + length]:
-                total = mean * length + sum(loss * weight for loss, weight in own)
-                mean = total / (length + sum(weight for _, weight in own))
+                total = mean * learnt + sum(loss * weight for loss, weight in own)
+                mean = total / max(1, learnt + sum(weight for _, weight in own))
             yield mean, stream, n
             start += length

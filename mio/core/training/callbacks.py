@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 from mio.core.data.batch import Batch
@@ -252,6 +253,14 @@ class Checkpoints(Callback):
             trainer.save_checkpoint(self.path, weights_only=False)
         if self.interrupted:
             trainer.should_stop = True
+
+    def agree(self) -> None:
+        """Whether any rank got a signal that no further step was there to see. A collective call."""
+        signals = torch.tensor([float(bool(self._received))])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(signals)
+        if signals.item() and not self.interrupted:
+            self.interrupted = self._received or "a signal to another rank"
 
     @contextlib.contextmanager
     def catching_signals(self) -> Iterator[None]:

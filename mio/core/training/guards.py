@@ -21,6 +21,7 @@ class Guard:
         self.not_finite = 0
         """Steps skipped because loss or gradient was not finite."""
         self.spikes = 0
+        self.unweighted = 0
         """Steps whose loss was a spike, skipped or not."""
         self.in_a_row = 0
         """Steps skipped one after the other up to now."""
@@ -32,6 +33,7 @@ class Guard:
         """`TRAIN`, `SKIP` or `STOP` for a step of this loss, gradient norm and sum of loss weights."""
         verdict, self.reason = TRAIN, ""
         if not weight:
+            self.unweighted += 1
             self.reason = "nothing of it has a weight in the loss"
             verdict = SKIP
         elif not (math.isfinite(loss) and math.isfinite(norm)):
@@ -60,12 +62,13 @@ class Guard:
 
     def report(self) -> dict[str, int]:
         """Counts of the whole run."""
-        return {"not_finite": self.not_finite, "spikes": self.spikes}
+        return {"not_finite": self.not_finite, "spikes": self.spikes, "unweighted": self.unweighted}
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.report(), "in_a_row": self.in_a_row, "losses": list(self._losses)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.not_finite, self.spikes, self.in_a_row = state["not_finite"], state["spikes"], state["in_a_row"]
+        self.unweighted = state.get("unweighted", 0)  # earlier checkpoints have none
         self._losses.clear()
         self._losses.extend(state["losses"])

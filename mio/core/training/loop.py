@@ -170,7 +170,8 @@ class Training:
                 raise as_raised(error) from error
             writer.begin()  # where no step was left
             writer.wait()
-        if checkpoints.interrupted and trainer.global_step < recipe.train.steps:
+            checkpoints.agree()
+        if checkpoints.interrupted:
             raise Interrupted(
                 f"stopped by {checkpoints.interrupted} after step {trainer.global_step} of {recipe.train.steps}; "
                 "the same command goes on from there"
@@ -318,7 +319,7 @@ class Training:
 
 def training_device(accelerator: str, ranks: Ranks) -> torch.device:
     """The device of this rank."""
-    kind = device_type(accelerator)
+    kind = device_type(accelerator, trains=True)
     return torch.device(kind, ranks.local_rank) if kind == "cuda" else torch.device(kind)
 
 

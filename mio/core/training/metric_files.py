@@ -120,7 +120,7 @@ class SampleFile:
         """Samples by step. Lines that cannot be read are left out: a killed process may leave half a line."""
         steps: dict[int, tuple[Sample, ...]] = {}
         if self.path.is_file():
-            for line in self.path.read_text("utf-8", "replace").splitlines():
+            for line in self.path.read_text("utf-8", "replace").split("\n"):  # texts may hold other ends of lines
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     content = json.loads(line)
                     steps[int(content["step"])] = tuple(self._sample(sample) for sample in content["samples"])

@@ -52,12 +52,12 @@ class LossMetrics:
     @torch.no_grad()
     def update(self, batch: Batch, nll: Tensor, heads: Mapping[str, Tensor] = MappingProxyType({})) -> None:
         """Adds a batch; `nll` is float32 `[B, L]`, `heads` have the losses `[N]` of the items of their modalities."""
-        if not self.counts:
-            return
-        if self._seen.device != nll.device:
+        if self._seen.device != nll.device:  # of every rank: what is summed over them lies on one kind of device
             self._seen, self._stream, self._block, self._heads, self._block_of = (
                 tensor.to(nll.device) for tensor in (self._seen, self._stream, self._block, self._heads, self._block_of)
             )
+        if not self.counts:
+            return
         for number, name in enumerate(self.heads):
             if name in heads and not batch.made[name].dummy:
                 learnt = (batch.made[name].weights > 0) & heads[name].isfinite()

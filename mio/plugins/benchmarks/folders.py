@@ -55,7 +55,8 @@ class Folder:
     def lines(self, path: Path) -> list[str]:
         """Lines of a text file. Raises `DataError`."""
         try:
-            return path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")  # texts may hold what else ends lines
+            return lines if lines[-1] else lines[:-1]
         except OSError as error:
             raise self.problem(f"{path}: cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:

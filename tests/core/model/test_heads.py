@@ -13,7 +13,7 @@ from mio.core.data.batch import assemble
 from mio.core.data.validation import HeldOutDocuments
 from mio.core.recipe.schema import TrainConfig
 from mio.core.tokens.documents import interleaved_document
-from mio.core.training.bad_steps import suspects
+from mio.core.training.bad_steps import suspects, to_blame
 from mio.core.training.metrics import LossMetrics
 from mio.core.training.module import MioModule
 from mio.core.training.validation_set import Share, ValidationSet
@@ -112,7 +112,7 @@ def test_figures_guards_and_the_sum_of_a_step_agree_with_a_loop_over_items(own):
     def blamed(item, loss):
         heads = {"tile": losses.detach().clone()}
         heads["tile"][item] = loss
-        return suspects(lambda stream, n: f"{stream}/{n}", [(batch, found._replace(heads=heads))])
+        return to_blame(suspects(lambda stream, n: f"{stream}/{n}", [(batch, found._replace(heads=heads))]))
 
     assert blamed(2, torch.nan) == ["0/1"]
     assert blamed(1, torch.inf) == ["0/0"]

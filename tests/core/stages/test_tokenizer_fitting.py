@@ -2,6 +2,7 @@
 
 import base64
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -9,7 +10,7 @@ from mio.core.contract.values import DataModule, Modality, Template
 from mio.core.errors import DataError, PluginError
 from mio.core.recipe.data_schema import DataConfig, GroupConfig, MixtureConfig, SourceConfig
 from mio.core.recipe.schema import Recipe
-from mio.core.stages.tokenizer_fitting import fitting_items
+from mio.core.stages.tokenizer_fitting import _looked_at, fitting_items
 from mio.core.tokens import temporary
 from mio.core.tokens.codecs import Codecs
 
@@ -115,3 +116,11 @@ def test_a_split_that_cannot_validate_is_told_before_tokenizers_are_trained():
     )
     with pytest.raises(PluginError, match="there is no split `tset`"):
         fitting_items(recipe, WithCorpus(), Codecs(WithCorpus()), ["text"])
+
+
+@pytest.mark.parametrize("size", [0, 3, 2000, 2001, 3999, 4000, 7999, 20_000])
+def test_a_source_is_looked_at_from_its_beginning_to_its_end(size):
+    found = [index for index, _ in _looked_at(list(range(size)))]
+    assert len(found) == min(size, 2000)
+    assert found[:1] == [0][: len(found)]
+    assert all(after - before <= -(-size // 2000) for before, after in pairwise([*found, size]))

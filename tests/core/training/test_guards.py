@@ -15,7 +15,7 @@ from mio.core.training.guards import SKIP, STOP, TRAIN, Guard
 def test_what_is_not_finite_is_skipped_and_counted(loss, norm):
     guard = Guard(GuardConfig(max_skipped=3))
     assert [guard.judge(2.0, 1.0), guard.judge(loss, norm), guard.judge(2.0, 1.0)] == [TRAIN, SKIP, TRAIN]
-    assert guard.report() == {"not_finite": 1, "spikes": 0}
+    assert guard.report() == {"not_finite": 1, "spikes": 0, "unweighted": 0}
 
 
 def test_too_many_in_a_row_stop_the_run_and_good_steps_between_do_not():
@@ -59,4 +59,4 @@ def test_the_state_goes_through_json_and_goes_on_exactly():
 def test_a_step_without_weight_is_skipped():
     guard = Guard(GuardConfig(max_skipped=3))
     assert [guard.judge(0.0, 0.0, weight=0.0), guard.judge(2.0, 1.0, weight=5.0)] == [SKIP, TRAIN]
-    assert guard.report() == {"not_finite": 0, "spikes": 0}
+    assert guard.report() == {"not_finite": 0, "spikes": 0, "unweighted": 1}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 
-from mio.core.training.metric_files import MetricsTable
+from mio.core.contract.loggers import Sample
+from mio.core.training.metric_files import MetricsTable, SampleFile
 
 
 def lines(path):
@@ -39,3 +40,13 @@ def test_a_checkpoint_knows_its_lines_but_not_the_order_of_columns(tmp_path):
     assert "is not what was logged up to step 2 (2 of 2 lines are there)" in again.problem(state, 2)
     table.path.unlink()
     assert "(0 of 2 lines are there)" in again.problem(state, 2)
+
+
+def test_samples_keep_every_character(tmp_path):
+    file = SampleFile(tmp_path / "samples.jsonl")
+    texts = ["plain", "one\u2028two", "three\u0085four\x0b"]
+    for step, text in enumerate(texts, 1):
+        file.add([Sample(name="a", prompt="b", answer=text)], step)
+    assert [samples[0].answer for samples in file.read().values()] == texts
+    file.begin(2)
+    assert [samples[0].answer for samples in file.read().values()] == texts[:2]

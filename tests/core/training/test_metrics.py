@@ -140,3 +140,11 @@ def test_control_tokens_have_losses_of_their_own_whatever_ids_they_consist_of():
     assert {name: found[name] for name in figures if name.startswith("modality")} == {
         name: pytest.approx(value) for name, value in figures.items() if name.startswith("modality")
     }
+
+
+def test_ranks_that_count_nothing_hold_their_sums_where_the_others_do():
+    """They are summed over all ranks, by what the device's kind has for that."""
+    meter = LossMetrics(VOCABULARY, LEAVES)
+    meter.counts = False
+    meter.update(BATCH, torch.zeros(BATCH.tokens.shape, device="meta"))
+    assert {tensor.device.type for tensor in meter.tensors().values()} == {"meta"}

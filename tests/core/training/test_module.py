@@ -19,7 +19,7 @@ from mio.core.errors import VocabularyError
 from mio.core.recipe.schema import OptimizerConfig, TrainConfig
 from mio.core.tokens.rendered import Rendered
 from mio.core.tokens.vocabulary import Vocabulary
-from mio.core.training.bad_steps import suspects
+from mio.core.training.bad_steps import suspects, to_blame
 from mio.core.training.losses import PassLosses
 from mio.core.training.module import MioModule
 
@@ -211,9 +211,18 @@ def test_a_step_that_is_not_finite_changes_neither_weights_nor_optimizer(kind):
 def test_records_to_blame_are_those_whose_loss_is_not_finite():
     batch = made_batch(made_rows(2))
     batch.documents = [[(row, index) for index in range(len(lengths))] for row, lengths in enumerate(batch.lengths)]
-    nll = torch.ones(batch.tokens.shape)
     start = batch.lengths[1][0]
+    batch.weights[1, start] = 1
+    nll = (batch.weights > 0).float()
     nll[1, start] = torch.nan
-    assert suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, PassLosses(nll.sum(), nll))]) == ["1/1"]
+
+    def blamed():
+        return to_blame(suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, PassLosses(nll.sum(), nll))]))
+
+    assert blamed() == ["1/1"]
     nll[1, start] = 5.0
-    assert suspects(lambda leaf, n: f"{leaf}/{n}", [(batch, PassLosses(nll.sum(), nll))])[0] == "1/1"
+    assert blamed()[0] == "1/1"
+    # a mean is that of what is learnt: of the other row's first document one token of many, which is worse
+    nll[0, : batch.lengths[0][0]] = batch.weights[0, : batch.lengths[0][0]] = 0
+    nll[0, 1], batch.weights[0, 1] = 4.9, 1
+    assert blamed()[0] == "0/0"
