@@ -171,7 +171,7 @@ def _gaps(lock: LockFile, layer: Layer) -> Iterator[str]:
     if lock.chain != (names := [stage.name for stage in lock.stages]):
         yield f"{layer.origin}: its `chain` is not the names of its stages, {', '.join(names)}; {advice}"
     for index, stage in enumerate(layer.content["stages"]):
-        if lacking := [f"`{one.name}`" for one in fields(LockedStage) if one.name not in stage]:
+        if lacking := [f"`{one.name}`" for one in fields(LockedStage) if one.name not in (stage or ())]:
             yield f"{layer.mark(('stages', str(index)))}: the stage has no {', '.join(lacking)}; {advice}"
 
 

@@ -410,6 +410,13 @@ def test_files_are_named_only_if_there_are_not_too_many(tmp_path):
         LockFile(stages=[LockedStage({"name": "a" * 2**20})]).save(path)
 
 
+def test_a_lock_with_an_empty_stage_is_no_lock(tmp_path):
+    path = tmp_path / "empty.lock"
+    path.write_text("format: 1\nstages:\n-\nchain: ['']\n")
+    with pytest.raises(RecipeError, match="the stage has no `recipe`, `fingerprint`"):
+        LockFile.read(path, PluginManager([]))
+
+
 def test_a_lock_that_is_cut_short_is_no_lock(clone, refused):
     """Between keys, between stages, and within a line, where that leaves YAML."""
     assert clone.is_dir()
