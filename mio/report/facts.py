@@ -95,8 +95,11 @@ def skipped(run: ReportedRun) -> list[str]:
     if truncated := number(packing.get("truncated")):
         lines.append(f"{int(truncated):,} documents were cut to the context")
     lines += [f"{_count(value)} documents skipped: {reason}" for reason, value in _reasons(packing)]
-    names = {"not_finite": "with a gradient that is not finite", "spikes": "as spikes"}
-    names["unweighted"] = "of which nothing has a weight in the loss"
+    names = {
+        "not_finite": "with a gradient that is not finite",
+        "spikes": "as spikes",
+        "unweighted": "of which nothing has a weight in the loss",
+    }
     for name, value in mapping(summary.get("skipped_steps")).items():
         if number(value):
             lines.append(f"{_count(value)} steps skipped {names.get(name, name)}")

@@ -21,8 +21,9 @@ class Guard:
         self.not_finite = 0
         """Steps skipped because loss or gradient was not finite."""
         self.spikes = 0
-        self.unweighted = 0
         """Steps whose loss was a spike, skipped or not."""
+        self.unweighted = 0
+        """Steps skipped because nothing of them has a weight in the loss."""
         self.in_a_row = 0
         """Steps skipped one after the other up to now."""
         self.reason = ""
